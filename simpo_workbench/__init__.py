@@ -1,0 +1,69 @@
+"""SimPO Workbench: tune a model on preference pairs and see whether it got better or broke.
+
+The public names are loaded on first use, so that importing the package loads neither torch nor pandas nor ipywidgets.
+"""
+
+from importlib import import_module
+from typing import TYPE_CHECKING
+
+__version__ = "0.1.0"
+
+#: Public name -> the module that defines it.
+_HOMES = {
+    "WorkbenchError": "errors",
+    "RunConfig": "config",
+    "ModelConfig": "config",
+    "DataConfig": "config",
+    "LossConfig": "config",
+    "LoraConfig": "config",
+    "TrainingConfig": "config",
+    "GenerationConfig": "config",
+    "preset": "presets",
+    "list_presets": "presets",
+    "load_pairs": "pairs",
+    "Pairs": "pairs",
+    "Run": "runs",
+    "attach": "runs",
+    "list_runs": "runs",
+    "compare_scores": "scores",
+    "diagnose": "doctor",
+    "start": "launch",
+    "resume": "launch",
+    "write_report": "report",
+    "train": "engine.training",
+    "steps": "engine.training",
+    "load_model": "engine.models",
+    "score": "engine.scoring",
+    "generate": "engine.generation",
+    "simpo_loss": "engine.losses",
+}
+
+__all__ = sorted(_HOMES)
+
+if TYPE_CHECKING:  # so that editors and type checkers see the names that are loaded lazily
+    from .config import DataConfig, GenerationConfig, LoraConfig, LossConfig, ModelConfig, RunConfig, TrainingConfig
+    from .doctor import diagnose
+    from .engine.generation import generate
+    from .engine.losses import simpo_loss
+    from .engine.models import load_model
+    from .engine.scoring import score
+    from .engine.training import steps, train
+    from .errors import WorkbenchError
+    from .launch import resume, start
+    from .pairs import Pairs, load_pairs
+    from .presets import list_presets, preset
+    from .report import write_report
+    from .runs import Run, attach, list_runs
+    from .scores import compare_scores
+
+
+def __getattr__(name):
+    if name not in _HOMES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    value = getattr(import_module(f".{_HOMES[name]}", __name__), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__():
+    return sorted({*globals(), *__all__})

@@ -1,0 +1,52 @@
+"""Settings that are known to ruin SimPO runs, or to do nothing, said in words before the run starts."""
+
+from __future__ import annotations
+
+#: Highest LoRA learning rate that reports on 7B models call stable (COMPUTE, section 5: 1e-6 … 5e-5).
+HIGHEST_REPORTED_LORA_RATE = 5e-5
+#: Measured with the demo model on an NF4 base: at 2e-4 repetition doubles, at 1e-3 the model is ruined while accuracy looks splendid.
+RUINOUS_RATE = 2e-4
+#: Rates below this are rates of full fine-tuning (the paper: 3e-7 … 1e-6); an adapter hardly moves with them.
+LOWEST_USEFUL_LORA_RATE = 1e-6
+#: The paper's settings lie between γ/β 0.1 and 0.8 and β 2 and 10; its ablation goes up to γ/β 1.6.
+HIGHEST_TRIED_GAMMA_BETA_RATIO = 1.6
+LOWEST_USEFUL_BETA, HIGHEST_TRIED_BETA = 1.0, 10.0
+MOST_USEFUL_EPOCHS = 3
+FEWEST_PAIRS_PER_STEP = 4
+
+
+def config_warnings(config) -> list[str]:
+    """Sentences on settings of a RunConfig that are known to ruin SimPO or to do little; pure."""
+    rate, loss, training = config.training.learning_rate, config.loss, config.training
+    found = []
+    if rate >= RUINOUS_RATE:
+        found.append(
+            f"training.learning_rate {rate:g} is high enough to ruin the model: chosen answers lose their probability and answers turn into "
+            f"repetition while accuracy looks good. Start at 1e-4 or below for small models, {HIGHEST_REPORTED_LORA_RATE:g} or below for 7B."
+        )
+    elif rate > HIGHEST_REPORTED_LORA_RATE and config.model.name != "demo":
+        found.append(
+            f"training.learning_rate {rate:g} is above what reports on 7B models with LoRA call stable (1e-6 to {HIGHEST_REPORTED_LORA_RATE:g}). "
+            "Small models bear more; watch the log-probability of chosen answers and the repetition."
+        )
+    if rate < LOWEST_USEFUL_LORA_RATE:
+        found.append(f"training.learning_rate {rate:g} is a rate for full fine-tuning; an adapter hardly moves with it. LoRA wants 1e-6 to {HIGHEST_REPORTED_LORA_RATE:g}.")
+    if loss.kind != "dpo":
+        if loss.beta < LOWEST_USEFUL_BETA:
+            found.append(f"loss.beta {loss.beta:g} is on DPO's scale; SimPO averages over tokens and wants 2 to 10, else the loss hardly pulls.")
+        if loss.beta > HIGHEST_TRIED_BETA:
+            found.append(f"loss.beta {loss.beta:g} is above the highest value the paper tried ({HIGHEST_TRIED_BETA:g}): most pairs saturate at once.")
+        if loss.gamma_beta_ratio > HIGHEST_TRIED_GAMMA_BETA_RATIO:
+            found.append(
+                f"loss.gamma_beta_ratio {loss.gamma_beta_ratio:g} asks for a lead of {loss.gamma_beta_ratio:g} nats per token, more than the paper tried "
+                f"({HIGHEST_TRIED_GAMMA_BETA_RATIO:g}): pairs never stop pulling and the model degenerates."
+            )
+    if loss.sft_weight > 0:
+        found.append(f"loss.sft_weight {loss.sft_weight:g} adds a likelihood term: this is no longer pure SimPO.")
+    if training.epochs > MOST_USEFUL_EPOCHS:
+        found.append(f"training.epochs {training.epochs:g}: SimPO is usually run for 1 epoch, {MOST_USEFUL_EPOCHS} at most; more over-fits small sets.")
+    if training.pairs_per_step < FEWEST_PAIRS_PER_STEP:
+        found.append(f"training.pairs_per_step {training.pairs_per_step}: with so few pairs a step is mostly noise; the paper uses 128, small sets do with 8 to 32.")
+    if training.warmup_ratio == 0 and training.scheduler != "constant":
+        found.append("training.warmup_ratio 0: the first steps run at the full rate; 0.1 is usual.")
+    return found

@@ -1,0 +1,142 @@
+"""Publish, verify, restore: everything a run needs to go on as if it had never stopped."""
+
+import hashlib
+import json
+import os
+import random
+import shutil
+from pathlib import Path
+
+import numpy as np
+import torch
+from peft import get_peft_model_state_dict, set_peft_model_state_dict
+from safetensors.torch import load_file
+
+from ..errors import WorkbenchError
+from ..run_folder import RunFolder, write_atomically
+from .models import TUNED
+
+_STATE = "training_state.pt"
+
+
+def save_adapter(model, folder: Path):
+    """Write the trained adapter in PEFT's own format (safetensors)."""
+    model.save_pretrained(str(folder), selected_adapters=[TUNED], safe_serialization=True)
+
+
+def save_checkpoint(folder: RunFolder, step: int, config_hash: str, model, optimizer=None, scheduler=None):
+    """Publish checkpoints/step-N with one rename: the adapter and, when given, the state of optimizer, scheduler and random numbers.
+
+    Every file's SHA-256 stands in manifest.json, so that a damaged checkpoint is recognized. A checkpoint of that step is replaced.
+    """
+    final = folder.checkpoint(step)
+    beside = final.with_name(f".{final.name}.{os.getpid()}.tmp")
+    shutil.rmtree(beside, ignore_errors=True)
+    try:
+        beside.mkdir(parents=True)
+        save_adapter(model, beside / "adapter")
+        if optimizer is not None:
+            torch.save({"optimizer": optimizer.state_dict(), "scheduler": scheduler.state_dict(), "random": _random_states()}, beside / _STATE)
+        files = {str(path.relative_to(beside)): _digest(path) for path in sorted(beside.rglob("*")) if path.is_file()}
+        manifest = {"step": step, "config_sha256": config_hash, "resumable": optimizer is not None, "files": files}
+        write_atomically(beside / "manifest.json", json.dumps(manifest, indent=1).encode())
+        for path in [*beside.rglob("*"), beside]:
+            _fsync(path)
+        if final.exists():
+            shutil.rmtree(final)
+        beside.rename(final)
+        _fsync(final.parent)
+    except OSError as error:
+        shutil.rmtree(beside, ignore_errors=True)
+        raise WorkbenchError(f"The checkpoint of step {step} cannot be written to {str(final)!r}: {error.strerror or error}. Earlier checkpoints are untouched.") from None
+
+
+def prune(folder: RunFolder, keep: int):
+    """Take the optimizer state out of all but the newest `keep` resumable checkpoints; adapters stay."""
+    resumable = [path for path in _newest_first(folder) if (path / _STATE).exists()]
+    for path in resumable[keep:]:
+        manifest = _manifest(path)
+        if manifest is None:
+            continue
+        del manifest["files"][_STATE]
+        write_atomically(path / "manifest.json", json.dumps({**manifest, "resumable": False}, indent=1).encode())
+        (path / _STATE).unlink()
+
+
+def newest_valid(folder: RunFolder) -> tuple[int, list[str]]:
+    """(step, words): the newest checkpoint that can be resumed and whose files are whole, and a sentence for every damaged one passed over.
+
+    Errors: WorkbenchError when there is none.
+    """
+    words = []
+    for path in _newest_first(folder):
+        manifest = _manifest(path)
+        if manifest is None or not manifest["resumable"]:
+            if manifest is None:
+                words.append(f"{path.name} has no readable manifest and was passed over.")
+            continue
+        damaged = [name for name, digest in manifest["files"].items() if not (path / name).is_file() or _digest(path / name) != digest]
+        if not damaged:
+            return manifest["step"], words
+        words.append(f"{path.name} is damaged ({damaged[0]}) and was passed over.")
+    raise WorkbenchError(f"The run {folder.name!r} has no checkpoint to go on from. {' '.join(words)}".strip())
+
+
+def restore(folder: RunFolder, step: int, model, optimizer, scheduler):
+    """Put adapter, optimizer, scheduler and random states of a checkpoint back, bit for bit."""
+    path = folder.checkpoint(step)
+    result = set_peft_model_state_dict(model, load_file(path / "adapter" / "adapter_model.safetensors"), adapter_name=TUNED)
+    if result.unexpected_keys:
+        raise WorkbenchError(f"The checkpoint of step {step} belongs to another model: it holds {result.unexpected_keys[0]!r}.")
+    state = torch.load(path / _STATE, map_location="cpu", weights_only=True)
+    optimizer.load_state_dict(state["optimizer"])
+    scheduler.load_state_dict(state["scheduler"])
+    _set_random_states(state["random"])
+
+
+def adapter_tensors(model) -> dict[str, torch.Tensor]:
+    """The trained adapter's weights by PEFT name."""
+    return get_peft_model_state_dict(model, adapter_name=TUNED)
+
+
+def _random_states():
+    numpy_state = np.random.get_state()
+    return {
+        "torch": torch.get_rng_state(),
+        "cuda": torch.cuda.get_rng_state_all() if torch.cuda.is_available() else [],
+        "python": list(random.getstate()[1]),
+        "numpy": [torch.from_numpy(numpy_state[1].astype(np.int64)), numpy_state[2], numpy_state[3], numpy_state[4]],
+    }
+
+
+def _set_random_states(states):
+    torch.set_rng_state(states["torch"])
+    if states["cuda"] and torch.cuda.is_available():
+        torch.cuda.set_rng_state_all(states["cuda"])
+    random.setstate((3, tuple(states["python"]), None))
+    keys, position, has_gauss, cached = states["numpy"]
+    np.random.set_state(("MT19937", keys.numpy().astype(np.uint32), position, has_gauss, cached))
+
+
+def _newest_first(folder):
+    return sorted(folder.checkpoints.glob("step-*"), reverse=True)
+
+
+def _manifest(path):
+    try:
+        return json.loads((path / "manifest.json").read_text())
+    except (OSError, ValueError):
+        return None
+
+
+def _digest(path):
+    with open(path, "rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _fsync(path):
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

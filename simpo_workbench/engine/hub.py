@@ -1,0 +1,66 @@
+"""Models from the Hugging Face hub or ModelScope: only configuration, tokenizer and safetensors are downloaded, and a refusal says what to do."""
+
+from pathlib import Path
+
+from ..config import ModelConfig
+from ..errors import WorkbenchError
+
+_PATTERNS = ["*.json", "*.safetensors", "*.jinja", "*.model", "*.txt"]
+_IGNORED = ["original/*", "*/*.safetensors", "onnx/*"]
+
+
+def download(config: ModelConfig) -> Path:
+    """The local folder of a hub model, downloaded where it is not in the cache yet."""
+    folder = _from_modelscope(config) if config.source == "modelscope" else _from_hugging_face(config)
+    require_safetensors(folder, config.name)
+    return folder
+
+
+def require_safetensors(folder: Path, name: str):
+    """WorkbenchError when a model folder has no safetensors weights: pickled ones can run code and are never loaded."""
+    if any(folder.glob("*.safetensors")):
+        return
+    pickled = [path.name for pattern in ("*.bin", "*.pt", "*.pth", "*.ckpt") for path in folder.glob(pattern)]
+    found = f"only pickled weights ({pickled[0]}), which can run code" if pickled else "no weights"
+    raise WorkbenchError(f"The model {name!r} has {found}; safetensors are needed. Choose a version that has them, or convert it where you trust it.")
+
+
+def _from_hugging_face(config):
+    from huggingface_hub import snapshot_download
+    from huggingface_hub.errors import (
+        GatedRepoError,
+        HfHubHTTPError,
+        HFValidationError,
+        LocalEntryNotFoundError,
+        RepositoryNotFoundError,
+        RevisionNotFoundError,
+    )
+
+    try:
+        return Path(snapshot_download(config.name, revision=config.revision, allow_patterns=_PATTERNS, ignore_patterns=_IGNORED))
+    except GatedRepoError:
+        raise WorkbenchError(f"The model {config.name!r} is gated: accept its terms on its page, then log in once with `hf auth login` or set HF_TOKEN.") from None
+    except RevisionNotFoundError:
+        raise WorkbenchError(f"The model {config.name!r} has no revision {config.revision!r}: check model.revision.") from None
+    except RepositoryNotFoundError:
+        raise WorkbenchError(
+            f"There is no model {config.name!r}: no local folder of that name, and the hub does not know it or keeps it private. "
+            "Check the spelling; for a private model log in with `hf auth login` or set HF_TOKEN."
+        ) from None
+    except HFValidationError:
+        raise WorkbenchError(f"{config.name!r} is neither a local folder nor a hub id such as Qwen/Qwen3-0.6B.") from None
+    except LocalEntryNotFoundError:
+        raise WorkbenchError(f"The model {config.name!r} is not in the local cache and the hub cannot be reached: check the network, or give a local folder.") from None
+    except (HfHubHTTPError, OSError) as error:
+        raise WorkbenchError(f"The model {config.name!r} could not be downloaded: {str(error).splitlines()[0]} Run it again to go on where it stopped.") from None
+
+
+def _from_modelscope(config):
+    try:
+        from modelscope import snapshot_download
+    except ImportError:
+        raise WorkbenchError("model.source modelscope needs the package of that name: pip install modelscope.") from None
+    try:
+        return Path(snapshot_download(config.name, revision=config.revision, allow_patterns=_PATTERNS, ignore_patterns=_IGNORED))
+    except Exception as error:  # the package raises many types of its own, and plain requests errors
+        raise WorkbenchError(f"The model {config.name!r} could not be downloaded from ModelScope: {str(error).splitlines()[0] if str(error) else type(error).__name__}") from None

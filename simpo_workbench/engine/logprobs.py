@@ -1,0 +1,74 @@
+"""Response log-probabilities: a micro-batch in, one summed log-probability and one token count per response out."""
+
+from dataclasses import dataclass
+
+import torch
+from torch import nn
+
+from .packing import Microbatch
+
+
+@dataclass(frozen=True)
+class ResponseLogps:
+    """Summed log-probabilities (nats, fp32) and scored tokens of chosen and rejected responses, each (pairs,)."""
+
+    chosen: torch.Tensor
+    rejected: torch.Tensor
+    chosen_tokens: torch.Tensor
+    rejected_tokens: torch.Tensor
+
+    @property
+    def chosen_avg(self):
+        """Mean log-probability per scored token: the length normalization of SimPO, eq. 4."""
+        return self.chosen / self.chosen_tokens
+
+    @property
+    def rejected_avg(self):
+        return self.rejected / self.rejected_tokens
+
+
+class PackedScorer(nn.Module):
+    """The module that Accelerate prepares: its forward pass goes through the whole wrapped model.
+
+    Only positions that predict a response token reach the language-model head.
+    """
+
+    def __init__(self, model):
+        super().__init__()
+        self.model = model
+
+    def forward(self, batch: Microbatch) -> ResponseLogps:
+        token_logps = self.token_logps(batch)
+        rows = batch.input_ids.shape[0]
+        sums = torch.zeros(rows, dtype=token_logps.dtype, device=token_logps.device).index_add(0, batch.sequence, token_logps)
+        counts = torch.bincount(batch.sequence, minlength=rows)
+        pairs = rows // 2
+        return ResponseLogps(sums[:pairs], sums[pairs:], counts[:pairs], counts[pairs:])
+
+    def token_logps(self, batch: Microbatch) -> torch.Tensor:
+        """Log-probability of every scored token, (scored tokens,), nats, fp32 or wider."""
+        with _only_positions(self.model.get_output_embeddings(), batch.predicting):
+            logits = self.model(input_ids=batch.input_ids, use_cache=False).logits
+        logits = logits.reshape(len(batch.targets), -1)
+        logits = logits if logits.dtype == torch.float64 else logits.float()
+        return torch.log_softmax(logits, dim=-1).gather(1, batch.targets[:, None])[:, 0]
+
+
+class _only_positions:
+    """While active, the head sees the given flat positions only, so that no logits of prompt or padding are ever computed.
+
+    The model's own forward keeps its soft-capping and logit scale, which come after the head.
+    """
+
+    def __init__(self, head, positions):
+        self.head, self.positions = head, positions
+
+    def __enter__(self):
+        def gather(module, arguments):
+            hidden = arguments[0]
+            return (hidden.reshape(-1, hidden.shape[-1])[self.positions][None], *arguments[1:])
+
+        self.hook = self.head.register_forward_pre_hook(gather)
+
+    def __exit__(self, *_):
+        self.hook.remove()

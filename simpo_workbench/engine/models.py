@@ -1,0 +1,272 @@
+"""Load the base model (NF4, 8-bit, 16-bit, fp32), add or switch LoRA adapters, give the memory back."""
+
+import contextlib
+import gc
+import os
+import re
+from pathlib import Path
+
+import torch
+from peft import LoraConfig as PeftLoraConfig
+from peft import PeftModel, get_peft_model
+from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, BitsAndBytesConfig
+from transformers.modeling_layers import GradientCheckpointingLayer
+
+from ..config import DEMO, DataConfig, LoraConfig, ModelConfig
+from ..errors import WorkbenchError
+from . import demo_model, hub
+
+TUNED, START = "default", "start"  # adapter names: the one that is trained or compared, and a frozen copy of model.adapter
+_DTYPES = {"bf16": torch.bfloat16, "fp16": torch.float16, "fp32": torch.float32}
+_QUANTIZED = ("nf4", "fp4", "int8")
+
+
+class LoadedModel:
+    """A model in this process: `.model`, `.tokenizer`, `.device`; `close()` or `with` gives the memory back."""
+
+    def __init__(self, model, tokenizer, config: ModelConfig, device: torch.device, compute_dtype: torch.dtype):
+        self.model, self.tokenizer, self.config, self.device, self.compute_dtype = model, tokenizer, config, device, compute_dtype
+
+    @property
+    def has_adapter(self):
+        """Whether answers and scores come from a tuned adapter, so that there is a base to compare with."""
+        return isinstance(self.model, PeftModel)
+
+    @contextlib.contextmanager
+    def base(self):
+        """Within this block the model is the untrained one: the adapter of model.adapter when there is one, else no adapter at all."""
+        if not self.has_adapter:
+            yield
+        elif START in self.model.peft_config:
+            trainable = {parameter for parameter in self.model.parameters() if parameter.requires_grad}
+            self.model.set_adapter(START, inference_mode=True)
+            try:
+                yield
+            finally:
+                self.model.set_adapter(TUNED)
+                for parameter in self.model.parameters():
+                    parameter.requires_grad_(parameter in trainable)
+        else:
+            with self.model.disable_adapter():
+                yield
+
+    def close(self):
+        """Forget the model and return its memory to the device."""
+        self.model = None
+        gc.collect()
+        if self.device.type == "cuda":
+            torch.cuda.empty_cache()
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *_):
+        self.close()
+
+
+def load_model(config: ModelConfig | None = None, adapter: str | Path | None = None, data: DataConfig | None = None) -> LoadedModel:
+    """The model of a ModelConfig, ready to score and answer; with `adapter`, a PEFT folder, as the tuned model with its base beside it.
+
+    data: its chat_template serves models that bring none.
+    Errors: WorkbenchError for a model or adapter that cannot be found, is refused by the hub, has only pickled weights, or does not fit the other.
+    """
+    loaded = load_base(config or ModelConfig(), data)
+    folder = adapter or loaded.config.adapter
+    if folder:
+        _attach(loaded, Path(folder), TUNED, trainable=False)
+        if adapter and loaded.config.adapter:
+            _attach(loaded, Path(loaded.config.adapter), START, trainable=False)
+            loaded.model.set_adapter(TUNED, inference_mode=True)
+    loaded.model.eval()
+    return loaded
+
+
+def load_base(config: ModelConfig, data: DataConfig | None = None) -> LoadedModel:
+    """The frozen base model without any adapter, on the GPU when there is one."""
+    folder = model_folder(config)
+    device = torch.device("cuda", int(os.environ.get("LOCAL_RANK", 0))) if torch.cuda.is_available() else torch.device("cpu")
+    compute = _compute_dtype(config, device)
+    name = demo_model.IDENTITY if config.name == DEMO else config.name
+    try:
+        tokenizer = AutoTokenizer.from_pretrained(folder)
+        model_config = AutoConfig.from_pretrained(folder)
+        quantized = _quantization(config, compute, already=getattr(model_config, "quantization_config", None))
+        model = AutoModelForCausalLM.from_pretrained(
+            folder,
+            config=model_config,
+            dtype=compute,
+            quantization_config=quantized,
+            attn_implementation="sdpa" if config.attention == "auto" else config.attention,
+            device_map={"": device},
+            use_safetensors=True,
+        )
+    except torch.cuda.OutOfMemoryError:
+        raise WorkbenchError(f"The model {config.name!r} does not fit into the memory of {torch.cuda.get_device_name(device)} as {config.load_in}: try nf4 or a smaller model.") from None
+    except (OSError, ValueError, ImportError, KeyError, RuntimeError) as error:
+        raise WorkbenchError(f"The model {config.name!r} cannot be loaded: {first_line(error)}") from None
+    model.config._name_or_path = tokenizer.name_or_path = name
+    model.name_or_path = name
+    model.requires_grad_(False)
+    _keep_4bit_weights_differentiable(model)
+    if data and data.chat_template:
+        tokenizer.chat_template = _template_text(data.chat_template)
+    if tokenizer.pad_token is None:
+        tokenizer.pad_token = tokenizer.eos_token  # padding is always masked or to the right of what counts
+    return LoadedModel(model, tokenizer, config, device, compute)
+
+
+def model_folder(config: ModelConfig) -> Path:
+    """The local folder of a model, downloaded first where it has to be."""
+    local = Path(config.name).expanduser()
+    if config.source in ("auto", "local"):
+        if config.name == DEMO:
+            return demo_model.demo_model_folder()
+        if local.is_file() and local.suffix == ".gguf":
+            return demo_model.gguf_folder(local)
+        if local.is_dir():
+            if not (local / "config.json").is_file():
+                hint = "it is a PEFT adapter: give it as model.adapter and its base as model.name." if (local / "adapter_config.json").is_file() else "it has no config.json."
+                raise WorkbenchError(f"The folder {config.name!r} holds no model: {hint}")
+            hub.require_safetensors(local, config.name)
+            return local
+        if config.source == "local" or not re.fullmatch(r"[\w.-]+(/[\w.-]+)?", config.name):
+            raise WorkbenchError(f"There is no model folder {config.name!r}. Check the path (seen from {os.getcwd()!r}), or give a hub id such as Qwen/Qwen3-0.6B.")
+    return hub.download(config)
+
+
+def add_lora(loaded: LoadedModel, lora: LoraConfig, seed: int):
+    """Wrap the base model with the adapter that will be trained (fp32 parameters): a new one, or a trainable copy of model.adapter."""
+    if loaded.config.adapter:
+        _attach(loaded, Path(loaded.config.adapter), TUNED, trainable=True)
+        _attach(loaded, Path(loaded.config.adapter), START, trainable=False)
+        loaded.model.set_adapter(TUNED)
+        for name, parameter in loaded.model.named_parameters():
+            parameter.requires_grad_(f".{TUNED}." in name)
+        return
+    peft_config = PeftLoraConfig(
+        r=lora.r,
+        lora_alpha=lora.alpha,
+        lora_dropout=lora.dropout,
+        target_modules=lora.target_modules,
+        use_rslora=lora.use_rslora,
+        use_dora=lora.use_dora,
+        task_type="CAUSAL_LM",
+    )
+    torch.manual_seed(seed)
+    try:
+        loaded.model = get_peft_model(loaded.model, peft_config)
+    except ValueError as error:
+        raise WorkbenchError(f"lora.target_modules = {lora.target_modules!r} does not fit this model: {first_line(error)}") from None
+
+
+def checkpoint_layers(model, wanted, device: torch.device) -> int:
+    """Turn gradient checkpointing on for `wanted` layers (a number, all, none, auto); returns for how many of the model's layers it is on."""
+    layers = [module for module in model.modules() if isinstance(module, GradientCheckpointingLayer)]
+    count = {"all": len(layers), "none": 0, "auto": len(layers) if device.type == "cuda" else 0}.get(wanted, wanted)
+    if count:
+        model.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
+        for layer in layers[count:]:
+            layer.gradient_checkpointing = False
+    return min(count, len(layers))
+
+
+@contextlib.contextmanager
+def weights_unpacked(loaded: LoadedModel):
+    """Within this block 4-bit layers on a CPU multiply with weights that were dequantized once, not anew for every token.
+
+    The numbers are the same; it costs 4 bytes per parameter for the time being, and is skipped where that much memory is not free.
+    """
+    from bitsandbytes.functional import dequantize_4bit
+    from bitsandbytes.nn import Linear4bit
+
+    layers = [module for module in loaded.model.modules() if isinstance(module, Linear4bit)] if loaded.device.type == "cpu" else []
+    if layers and 2 * sum(layer.in_features * layer.out_features for layer in layers) * 4 > _free_memory_bytes():
+        layers = []
+    for layer in layers:
+        weight = dequantize_4bit(layer.weight.data, layer.weight.quant_state).to(loaded.compute_dtype)
+        layer.forward = _plain_forward(weight, layer.bias)
+    try:
+        yield
+    finally:
+        for layer in layers:
+            del layer.forward  # the class's own forward shows again
+
+
+def _plain_forward(weight, bias):
+    return lambda x: torch.nn.functional.linear(x.to(weight.dtype), weight, bias).to(x.dtype)
+
+
+def _free_memory_bytes():
+    import psutil
+
+    return psutil.virtual_memory().available
+
+
+def _compute_dtype(config, device):
+    if config.load_in not in _QUANTIZED:
+        if config.compute_dtype not in ("auto", config.load_in):
+            raise WorkbenchError(f"model.compute_dtype {config.compute_dtype} with model.load_in {config.load_in}: unquantized weights compute in their own precision; set both alike.")
+        return _DTYPES[config.load_in]
+    if config.compute_dtype != "auto":
+        return _DTYPES[config.compute_dtype]
+    if device.type == "cpu":
+        return torch.float32
+    return torch.bfloat16 if torch.cuda.is_bf16_supported(including_emulation=False) else torch.float16
+
+
+def _quantization(config, compute, already):
+    if config.load_in not in _QUANTIZED:
+        return None
+    if already:
+        raise WorkbenchError(f"The model {config.name!r} is stored quantized already: it cannot be loaded as {config.load_in}. Choose its unquantized version.")
+    if config.load_in == "int8":
+        return BitsAndBytesConfig(load_in_8bit=True)
+    return BitsAndBytesConfig(load_in_4bit=True, bnb_4bit_quant_type=config.load_in, bnb_4bit_use_double_quant=True, bnb_4bit_compute_dtype=compute)
+
+
+def _keep_4bit_weights_differentiable(model):
+    """On CPUs with AVX512-BF16, bitsandbytes repacks 4-bit weights at the first evaluation into a layout without a backward pass: forbid it."""
+    for module in model.modules():
+        if hasattr(module, "support_avx512bf16_for_cpu"):
+            module.support_avx512bf16_for_cpu = False
+
+
+def _attach(loaded, folder, name, trainable):
+    """Load a PEFT adapter under a name; an adapter that was made for another model is refused, never half-loaded."""
+    if not (folder / "adapter_config.json").is_file():
+        raise WorkbenchError(f"There is no adapter in {str(folder)!r}: a PEFT adapter folder holds adapter_config.json and adapter_model.safetensors.")
+    if not (folder / "adapter_model.safetensors").is_file():
+        raise WorkbenchError(f"The adapter in {str(folder)!r} has no adapter_model.safetensors; pickled weights (adapter_model.bin) are not loaded.")
+    try:
+        if isinstance(loaded.model, PeftModel):
+            loaded.model.load_adapter(str(folder), name, is_trainable=trainable)
+        else:
+            loaded.model = PeftModel.from_pretrained(loaded.model, str(folder), adapter_name=name, is_trainable=trainable)
+    except (ValueError, RuntimeError, KeyError, OSError, TypeError) as error:
+        raise WorkbenchError(f"The adapter in {str(folder)!r} was made for another model than {loaded.config.name!r}: {first_line(error)}") from None
+    stored = _stored_keys(folder)
+    expected = {key.replace(f".{name}.", ".").removesuffix(f".{name}") for key in loaded.model.state_dict() if re.search(rf"\.{name}(\.|$)", key)}
+    if stored != expected:
+        missing, extra = sorted(expected - stored), sorted(stored - expected)
+        raise WorkbenchError(f"The adapter in {str(folder)!r} was made for another model than {loaded.config.name!r}: " + f"it has {len(extra)} unknown and lacks {len(missing)} weights, such as {(extra + missing)[0]}.")
+
+
+def _stored_keys(folder):
+    from safetensors import safe_open
+
+    with safe_open(folder / "adapter_model.safetensors", "pt") as file:
+        return set(file.keys())
+
+
+def _template_text(template):
+    path = Path(template)
+    try:
+        return path.read_text(encoding="utf-8") if len(template) < 1024 and "{" not in template and path.is_file() else template
+    except (OSError, UnicodeDecodeError) as error:
+        raise WorkbenchError(f"data.chat_template {template!r} cannot be read: {error}") from None
+
+
+def first_line(error: BaseException) -> str:
+    """The first line of an error's text, for a sentence."""
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    return (lines[0] if lines else type(error).__name__)[:300]

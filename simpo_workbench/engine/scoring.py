@@ -1,0 +1,83 @@
+"""Model and pairs -> one DataFrame row per pair."""
+
+import torch
+
+from ..config import DataConfig, LossConfig
+from ..errors import WorkbenchError
+from ..pairs import Pairs, load_pairs
+from ..scores import join_texts, pair_texts
+from . import losses
+from .logprobs import PackedScorer, ResponseLogps
+from .models import LoadedModel, weights_unpacked
+from .packing import collate, plan
+from .tokens import ChatEncoder
+
+
+def score(model: LoadedModel, pairs, loss: LossConfig | None = None, data: DataConfig | None = None, max_tokens_per_microbatch="auto"):
+    """DataFrame with one row per pair, in the order of `pairs`: texts, scored tokens, average log-probabilities, rewards, margin, loss, gradient weight.
+
+    model: from `wb.load_model`; its adapter is on. pairs: from `wb.load_pairs`. loss: β and γ/β for rewards and margins (default: LossConfig()).
+    data: max_tokens, overlong, template_options and system_prompt (default: DataConfig()). The columns are those of DESIGN, Public names.
+    Errors: WorkbenchError when no pair fits data.max_tokens; pairs that do not fit are absent and counted in `.attrs["report"]`.
+    """
+    pairs = pairs if isinstance(pairs, Pairs) else load_pairs(pairs)
+    encoded, report = ChatEncoder(model.tokenizer, data).encode_pairs(list(pairs))
+    if not encoded:
+        raise WorkbenchError(f"No pair can be scored. {report}")
+    scorer = PackedScorer(model.model).eval()
+    numbers = score_encoded(scorer, encoded, loss or LossConfig(), model, max_tokens_per_microbatch)
+    table = join_texts(numbers, pair_texts(pairs))
+    table.attrs["report"] = str(report)
+    return table
+
+
+def score_encoded(scorer, encoded, loss: LossConfig, loaded: LoadedModel, max_tokens_per_microbatch="auto"):
+    """DataFrame of ids and numbers (no texts), one row per encoded pair in their order; gradients off, the model as it is."""
+    logps = response_logps(scorer, encoded, loaded, max_tokens_per_microbatch)
+    reference = None
+    if loss.kind == "dpo":
+        with loaded.base():
+            base = response_logps(scorer, encoded, loaded, max_tokens_per_microbatch)
+        reference = (base.chosen, base.rejected)
+    return score_table(encoded, logps, loss, reference)
+
+
+@torch.no_grad()
+def response_logps(scorer, encoded, loaded: LoadedModel, max_tokens_per_microbatch="auto") -> ResponseLogps:
+    """Summed log-probabilities and token counts of all pairs, fp64 on the CPU, in the order of `encoded`."""
+    found = {}
+    with weights_unpacked(loaded):
+        for group in plan(encoded, max_tokens_per_microbatch):
+            batch = collate(group).to(loaded.device)
+            logps = scorer(batch)
+            rows = torch.stack([logps.chosen.double(), logps.rejected.double(), logps.chosen_tokens.double(), logps.rejected_tokens.double()], dim=1).cpu()
+            found |= dict(zip(batch.pair_ids, rows, strict=True))
+    return ResponseLogps(*torch.stack([found[pair.pair_id] for pair in encoded]).unbind(dim=1))
+
+
+def score_table(encoded, logps: ResponseLogps, loss: LossConfig, reference=None):
+    """The numbers columns of a scores table from log-probabilities; pure. `reference` as in `losses.pair_losses`."""
+    import pandas as pd
+
+    sums = (logps.chosen, logps.rejected, logps.chosen_tokens, logps.rejected_tokens)
+    chosen_rewards, rejected_rewards = losses.rewards(loss, *sums, reference)
+    margins = chosen_rewards - rejected_rewards
+    return pd.DataFrame(
+        {
+            "pair_id": [pair.pair_id for pair in encoded],
+            "chosen_tokens": logps.chosen_tokens.long().numpy(),
+            "rejected_tokens": logps.rejected_tokens.long().numpy(),
+            "chosen_avg_logp": logps.chosen_avg.numpy(),
+            "rejected_avg_logp": logps.rejected_avg.numpy(),
+            "chosen_reward": chosen_rewards.numpy(),
+            "rejected_reward": rejected_rewards.numpy(),
+            "margin": margins.numpy(),
+            "correct": (margins > 0).numpy(),
+            "beyond_gamma": (margins > loss.target_margin).numpy(),
+            "loss": losses.pair_losses(loss, *sums, reference).numpy(),
+            "gradient_weight": losses.gradient_weights(loss, margins).numpy(),
+            "truncated": [pair.truncated for pair in encoded],
+            "beta": loss.beta,
+            "gamma_beta_ratio": loss.gamma_beta_ratio,
+        }
+    )

@@ -1,0 +1,178 @@
+"""What a training needs, made from its configuration: model with adapter, encoded pairs, optimizer, schedule."""
+
+import hashlib
+import importlib.metadata
+import json
+import platform
+from dataclasses import dataclass
+
+import torch
+from accelerate import Accelerator
+from accelerate.state import AcceleratorState
+from transformers import get_scheduler
+
+from ..config import RunConfig
+from ..data_sets import load_data
+from ..errors import WorkbenchError
+from ..pairs import Pairs
+from . import models
+from .logprobs import PackedScorer
+from .tokens import ChatEncoder, EncodedPair, EncodingReport
+
+_PACKAGES = ("torch", "transformers", "peft", "bitsandbytes", "accelerate", "datasets", "tokenizers", "simpo-workbench")
+
+
+@dataclass
+class Setup:
+    """Everything the loop works on. `scorer` is what Accelerate prepared; `loaded.model` is the same model, unwrapped."""
+
+    config: RunConfig
+    accelerator: Accelerator
+    loaded: models.LoadedModel
+    encoder: ChatEncoder
+    scorer: torch.nn.Module
+    optimizer: torch.optim.Optimizer
+    scheduler: torch.optim.lr_scheduler.LRScheduler
+    train: list[EncodedPair]
+    held_out: list[EncodedPair]
+    held_out_pairs: Pairs
+    prompts: list[list[dict]]
+    total_steps: int
+    environment: dict
+
+    @property
+    def parameters(self):
+        """The trained parameters."""
+        return [parameter for parameter in self.loaded.model.parameters() if parameter.requires_grad]
+
+    def step_pairs(self, step: int) -> list[EncodedPair]:
+        """The pairs behind one optimizer step (counted from 1), always `pairs_per_step` of them; a function of seed and step alone."""
+        size = self.config.training.pairs_per_step
+        positions = range((step - 1) * size, step * size)
+        epochs = {position // len(self.train) for position in positions}
+        orders = {epoch: _shuffled(len(self.train), self.config.training.seed, epoch) for epoch in epochs}
+        return [self.train[orders[position // len(self.train)][position % len(self.train)]] for position in positions]
+
+    def close(self):
+        """Give the memory back and forget Accelerate's state, so that the next run in this process may choose another precision."""
+        self.optimizer = self.scheduler = self.scorer = None
+        self.loaded.close()
+        self.accelerator.free_memory()
+        AcceleratorState._reset_state(reset_partial_state=True)
+
+
+def prepare(config: RunConfig) -> Setup:
+    """A Setup for a configuration. Errors: WorkbenchError for pairs or models that cannot be used."""
+    torch.manual_seed(config.training.seed)
+    train_pairs, held_out_pairs, notes = load_data(config.data, config.training.seed)
+    loaded = models.load_base(config.model, config.data)
+    try:
+        return _prepare(config, loaded, train_pairs, held_out_pairs, notes)
+    except BaseException:
+        loaded.close()
+        raise
+
+
+def _prepare(config, loaded, train_pairs, held_out_pairs, notes):
+    training = config.training
+    encoder = ChatEncoder(loaded.tokenizer, config.data)
+    train, train_report = encoder.encode_pairs(list(train_pairs))
+    held_out, held_out_report = encoder.encode_pairs(list(held_out_pairs))
+    for encoded, report, side in ((train, train_report, "training"), (held_out, held_out_report, "held-out")):
+        if not encoded:
+            raise WorkbenchError(f"No {side} pair is left after tokenizing. {report}")
+    models.add_lora(loaded, config.lora, training.seed)
+    layers = models.checkpoint_layers(loaded.model, training.gradient_checkpointing, loaded.device)
+    accelerator = Accelerator(
+        mixed_precision="fp16" if loaded.compute_dtype == torch.float16 and loaded.device.type == "cuda" else "no", cpu=loaded.device.type == "cpu"
+    )
+    parameters = [parameter for parameter in loaded.model.parameters() if parameter.requires_grad]
+    optimizer = _optimizer(training, parameters)
+    scorer, optimizer = accelerator.prepare(PackedScorer(loaded.model), optimizer)
+    total = total_steps(config, len(train))
+    scheduler = get_scheduler(training.scheduler, _inner(optimizer), num_warmup_steps=round(training.warmup_ratio * total), num_training_steps=total)
+    return Setup(
+        config=config,
+        accelerator=accelerator,
+        loaded=loaded,
+        encoder=encoder,
+        scorer=scorer,
+        optimizer=optimizer,
+        scheduler=scheduler,
+        train=train,
+        held_out=held_out,
+        held_out_pairs=held_out_pairs,
+        prompts=_sample_prompts(config, held_out, held_out_pairs),
+        total_steps=total,
+        environment=_environment(config, loaded, layers, train_pairs, held_out_pairs, [*notes, *_encoding_notes(train_report, held_out_report)]),
+    )
+
+
+def total_steps(config: RunConfig, pairs: int) -> int:
+    """Optimizer steps of a run over `pairs` encoded training pairs: epochs · pairs / pairs_per_step, rounded, at least 1, at most max_steps."""
+    by_epochs = max(1, round(config.training.epochs * pairs / config.training.pairs_per_step))
+    return min(by_epochs, config.training.max_steps or by_epochs)
+
+
+def config_hash(config: RunConfig) -> str:
+    """SHA-256 of everything in a configuration that decides a run's result (so not of its name and folder)."""
+    values = config.model_dump(exclude={"run"})
+    return hashlib.sha256(json.dumps(values, sort_keys=True, ensure_ascii=False).encode()).hexdigest()
+
+
+def _optimizer(training, parameters):
+    if training.optimizer == "adamw":
+        return torch.optim.AdamW(parameters, lr=training.learning_rate, weight_decay=training.weight_decay)
+    import bitsandbytes
+
+    kind = bitsandbytes.optim.PagedAdamW8bit if training.optimizer == "paged_adamw_8bit" else bitsandbytes.optim.AdamW8bit
+    return kind(parameters, lr=training.learning_rate, weight_decay=training.weight_decay)
+
+
+def _inner(optimizer):
+    """The plain optimizer inside Accelerate's wrapper: the scheduler is stepped by the loop, once per optimizer step, whatever the number of devices."""
+    return getattr(optimizer, "optimizer", optimizer)
+
+
+def _shuffled(count, seed, epoch):
+    generator = torch.Generator().manual_seed(seed * 1_000_003 + epoch)
+    return torch.randperm(count, generator=generator).tolist()
+
+
+def _sample_prompts(config, held_out, held_out_pairs):
+    """The prompts that are answered at every evaluation: the configured ones, then held-out ones spread evenly over the set."""
+    wanted = min(config.generation.held_out_prompts, len(held_out))
+    fitting = {pair.pair_id for pair in held_out}
+    candidates = list({pair.prompt_text: list(pair.prompt) for pair in held_out_pairs if pair.pair_id in fitting}.values())
+    wanted = min(wanted, len(candidates))
+    spread = [candidates[index * len(candidates) // wanted] for index in range(wanted)]
+    return [[{"role": "user", "content": prompt}] for prompt in config.generation.prompts] + spread
+
+
+def _encoding_notes(train_report, held_out_report):
+    return [f"Training pairs: {train_report}", f"Held-out pairs: {held_out_report}"]
+
+
+def _environment(config, loaded, layers, train_pairs, held_out_pairs, notes):
+    device = loaded.device
+    return {
+        "versions": {name: _version(name) for name in _PACKAGES},
+        "python": platform.python_version(),
+        "platform": platform.platform(),
+        "device": torch.cuda.get_device_name(device) if device.type == "cuda" else f"CPU, {torch.get_num_threads()} threads",
+        "compute_dtype": str(loaded.compute_dtype).removeprefix("torch."),
+        "seed": config.training.seed,
+        "config_sha256": config_hash(config),
+        "train_pairs_sha256": train_pairs.content_hash,
+        "held_out_pairs_sha256": held_out_pairs.content_hash,
+        "checkpointed_layers": layers,
+        "trained_parameters": sum(parameter.numel() for parameter in loaded.model.parameters() if parameter.requires_grad),
+        "data_notes": notes,
+    }
+
+
+def _version(package):
+    try:
+        return importlib.metadata.version(package)
+    except importlib.metadata.PackageNotFoundError:
+        return "not installed"

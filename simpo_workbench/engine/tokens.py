@@ -1,0 +1,170 @@
+"""Chat template -> prompt ids and response ids, the end of turn, and what happens to pairs that are too long.
+
+Prompt ids are the template with its generation prompt. Response ids are the answer tokenized on its own, as the model would have
+produced it after the prompt, then the template's end-of-turn token exactly once. Nothing else is scored.
+"""
+
+from collections import Counter
+from dataclasses import dataclass, field
+
+from ..config import DataConfig
+from ..errors import WorkbenchError
+
+_PROBE = "Zebra quartz"  # an answer that no template contains by itself
+_MIN_CONTENT_TOKENS = 1  # a cut prompt keeps at least this much of its end
+
+
+@dataclass(frozen=True)
+class EncodedPair:
+    """Token ids of one pair; each response ends with the end-of-turn token."""
+
+    pair_id: str
+    prompt_ids: list[int]
+    chosen_ids: list[int]
+    rejected_ids: list[int]
+    truncated: bool = False
+
+    @property
+    def tokens(self):
+        """Tokens that go through the model for this pair when the prompt is not shared."""
+        return 2 * len(self.prompt_ids) + len(self.chosen_ids) + len(self.rejected_ids)
+
+
+@dataclass
+class EncodingReport:
+    """How many pairs were encoded, cut and dropped (by reason, with the first pair's id), and what the template made necessary."""
+
+    pairs: int = 0
+    truncated: int = 0
+    dropped: Counter = field(default_factory=Counter)
+    first_dropped: dict[str, str] = field(default_factory=dict)
+    notes: list[str] = field(default_factory=list)
+
+    def drop(self, reason, pair_id):
+        self.dropped[reason] += 1
+        self.first_dropped.setdefault(reason, pair_id)
+
+    def __str__(self):
+        lines = [f"{self.pairs} pairs encoded" + (f", {self.truncated} with the prompt cut from the left" if self.truncated else "") + "."]
+        lines += [f"Dropped {count}: {reason} (first: pair {self.first_dropped[reason]})." for reason, count in sorted(self.dropped.items())]
+        return "\n".join(lines + self.notes)
+
+
+class ChatEncoder:
+    """Turns messages into ids with one tokenizer and one set of template options, for training, scoring and sampling alike."""
+
+    def __init__(self, tokenizer, data: DataConfig | None = None):
+        self.tokenizer = tokenizer
+        self.data = data or DataConfig()
+        if not tokenizer.chat_template:
+            raise WorkbenchError(
+                f"The model {tokenizer.name_or_path!r} brings no chat template, so the start and end of an answer are unknown. "
+                "Give one with data.chat_template (a Jinja text or a file), or choose the model's instruct version."
+            )
+        self.takes_system_turn = self._renders_system_turn()
+        self.end_of_turn_ids = self._find_end_of_turn()
+
+    def render(self, messages, add_generation_prompt=True) -> str:
+        """The conversation as the model sees it, as text."""
+        try:
+            return self.tokenizer.apply_chat_template(
+                messages, tokenize=False, add_generation_prompt=add_generation_prompt, **self.data.template_options
+            )
+        except Exception as error:  # templates raise whatever they like; Jinja errors have no common base that is worth naming
+            raise WorkbenchError(f"The chat template refused a conversation ({', '.join(m['role'] for m in messages)}): {error}") from None
+
+    def prompt_ids(self, messages) -> list[int]:
+        """Ids of the rendered prompt up to and with the assistant header (and an empty thinking block that the template adds)."""
+        return self._ids(self.render(self.with_system_turn(messages)))
+
+    def response_ids(self, text: str) -> list[int]:
+        """Ids of one answer and the end-of-turn token after it."""
+        return self._ids(text) + self.end_of_turn_ids
+
+    def with_system_turn(self, messages) -> list[dict]:
+        """The messages with data.system_prompt in front where none is; for a template without system turn its text leads the first user turn."""
+        messages = [dict(message) for message in messages]
+        if self.data.system_prompt and messages[0]["role"] != "system":
+            messages.insert(0, {"role": "system", "content": self.data.system_prompt})
+        if messages[0]["role"] == "system" and not self.takes_system_turn and len(messages) > 1:
+            system = messages.pop(0)
+            messages[0]["content"] = f"{system['content']}\n\n{messages[0]['content']}"
+        return messages
+
+    def encode_pairs(self, pairs) -> tuple[list[EncodedPair], EncodingReport]:
+        """All pairs that fit, as ids, and the report of those that do not; nothing is dropped without being counted."""
+        report, encoded = EncodingReport(), []
+        if not self.takes_system_turn and (self.data.system_prompt or any(pair.prompt[0]["role"] == "system" for pair in pairs)):
+            report.notes.append("The chat template has no system turn: system text was put in front of the first user turn.")
+        for pair in pairs:
+            one = self._encode_one(pair, report)
+            if one is not None:
+                encoded.append(one)
+                report.truncated += one.truncated
+        report.pairs = len(encoded)
+        return encoded, report
+
+    def _encode_one(self, pair, report):
+        prompt, chosen, rejected = self.prompt_ids(pair.prompt), self.response_ids(pair.chosen), self.response_ids(pair.rejected)
+        if len(chosen) <= len(self.end_of_turn_ids) or len(rejected) <= len(self.end_of_turn_ids):
+            report.drop("an answer has no tokens", pair.pair_id)
+            return None
+        if chosen == rejected:
+            report.drop("both answers have the same tokens", pair.pair_id)
+            return None
+        room = self.data.max_tokens - max(len(chosen), len(rejected))
+        if len(prompt) <= room:
+            return EncodedPair(pair.pair_id, prompt, chosen, rejected)
+        if self.data.overlong == "drop":
+            report.drop(f"longer than data.max_tokens {self.data.max_tokens}", pair.pair_id)
+            return None
+        cut = self._cut_prompt(pair.prompt, prompt, room)
+        if cut is None:
+            report.drop(f"answer and fixed parts of the prompt alone are longer than data.max_tokens {self.data.max_tokens}", pair.pair_id)
+            return None
+        return EncodedPair(pair.pair_id, cut, chosen, rejected, truncated=True)
+
+    def _cut_prompt(self, messages, prompt, room):
+        """The prompt ids with tokens taken out between its fixed head (system turn) and its end, to `room` ids; None when that cannot be.
+
+        The header of the last user turn goes with the head, so that what is left is still a well-formed conversation.
+        """
+        messages = self.with_system_turn(messages)
+        system = [message for message in messages[:1] if message["role"] == "system"]
+        head, tail = self._frame(system)
+        keep = room - len(head) - len(tail)
+        body = prompt[: len(prompt) - len(tail)]
+        if keep < _MIN_CONTENT_TOKENS or prompt[: len(head)] != head or prompt[len(prompt) - len(tail) :] != tail:
+            return None
+        return head + body[len(body) - keep :] + tail
+
+    def _frame(self, system):
+        """(head, tail) ids that the template puts before and after the content of a single user turn."""
+        text = self.render(system + [{"role": "user", "content": _PROBE}])
+        before, _, after = text.rpartition(_PROBE)
+        return self._ids(before), self._ids(after)
+
+    def _ids(self, text):
+        return self.tokenizer(text, add_special_tokens=False)["input_ids"]
+
+    def _renders_system_turn(self):
+        try:
+            text = self.tokenizer.apply_chat_template(
+                [{"role": "system", "content": _PROBE}, {"role": "user", "content": "x"}], tokenize=False, **self.data.template_options
+            )
+        except Exception:  # Gemma's template raises its own error for a system turn: that is the answer to the question asked here
+            return False
+        return _PROBE in text
+
+    def _find_end_of_turn(self):
+        """Ids of what the template puts after an assistant turn, without white space: <|im_end|>, <|eot_id|>, <end_of_turn>, </s> …"""
+        text = self.render([{"role": "user", "content": "x"}, {"role": "assistant", "content": _PROBE}], add_generation_prompt=False)
+        if _PROBE not in text:
+            raise WorkbenchError("The chat template drops the assistant's answer, so nothing could be scored. Choose another with data.chat_template.")
+        after = text.rpartition(_PROBE)[2].strip()
+        ids = self._ids(after) if after else []
+        if not ids:
+            ids = [] if self.tokenizer.eos_token_id is None else [self.tokenizer.eos_token_id]
+        if not ids:
+            raise WorkbenchError("The chat template puts nothing after an answer and the tokenizer has no end-of-sequence token: answers would never end.")
+        return ids[:1]

@@ -1,0 +1,295 @@
+"""The training loop. It reads from top to bottom: prepare, evaluate, step, evaluate, save, end."""
+
+import contextlib
+import math
+import resource
+import signal
+import sys
+import threading
+import time
+import traceback
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+
+from .. import __version__
+from ..config import DEMO, RunConfig
+from ..errors import WorkbenchError
+from ..run_folder import RunFolder, new_run_folder
+from ..runs import Run, write_pairs
+from . import checkpoints
+from .evaluation import evaluate
+from .losses import pair_losses, rewards
+from .models import first_line
+from .packing import collate, plan
+from .recorder import Recorder
+from .setup import Setup, config_hash, prepare
+
+_PAUSE_POLL_S = 0.25
+
+
+@dataclass(frozen=True)
+class OptimizerStep:
+    """What one optimizer step did: its pairs with average log-probabilities (nats per token) and losses before the update, and its metrics record."""
+
+    number: int
+    pair_ids: list[str]
+    chosen_avg_logps: torch.Tensor
+    rejected_avg_logps: torch.Tensor
+    losses: torch.Tensor
+    record: dict
+
+
+def train(config: RunConfig, on_record: Callable[[dict], None] | None = None) -> Run:
+    """The finished (or stopped) run of a configuration, trained in this process.
+
+    on_record: called with every metrics record as it is written. An interrupt (Ctrl-C, or the notebook's stop button) ends the run in order
+    after the current step, with adapter and checkpoint saved. Errors: WorkbenchError; the run folder then says "failed" and why.
+    """
+    stem = "plain-answers" if config.data.train == DEMO else Path(config.data.train).stem
+    folder = new_run_folder(config.run.root, config.run.name, stem)
+    config.to_yaml(folder.config)
+    run_training(folder, owner="in-process", on_record=on_record)
+    return Run(folder)
+
+
+def steps(config: RunConfig) -> Iterator[OptimizerStep]:
+    """One OptimizerStep after the other, for notebooks that look inside; nothing is written, evaluated or saved."""
+    setup = prepare(config)
+    try:
+        for number in range(1, setup.total_steps + 1):
+            yield optimizer_step(setup, number)
+    finally:
+        setup.close()
+
+
+def run_training(folder: RunFolder, owner: str, resume: bool = False, on_record: Callable[[dict], None] | None = None):
+    """Train what a run folder's configuration says, from the start or from its newest valid checkpoint, and write everything down there."""
+    if Run(folder).status.alive:
+        raise WorkbenchError(f"The run {folder.name!r} is being trained already.")
+    config = RunConfig.from_yaml(folder.config)
+    recorder = Recorder(folder, config, owner, on_record)
+    recorder.state("loading", "Loading model and pairs.")
+    try:
+        with _stop_signals() as stop_asked:
+            setup = prepare(config)
+            try:
+                _train(setup, folder, recorder, resume, stop_asked)
+            finally:
+                setup.close()
+    except BaseException as error:
+        known = isinstance(error, (WorkbenchError, KeyboardInterrupt))
+        message = str(error) if isinstance(error, WorkbenchError) else "Interrupted." if known else f"{type(error).__name__}: {first_line(error)}"
+        with contextlib.suppress(WorkbenchError):  # a full disk must not hide the error itself
+            recorder.state("failed", message, seconds_left=None)
+        if not known:
+            folder.log.open("a", encoding="utf-8").write(traceback.format_exc())
+        raise
+
+
+def _train(setup: Setup, folder: RunFolder, recorder: Recorder, resume: bool, stop_asked: threading.Event):
+    config, every = setup.config, setup.config.training
+    recorder.status["total_steps"] = setup.total_steps
+    folder.write_json(folder.environment, setup.environment)
+    write_pairs(folder, setup.held_out_pairs)
+    done = _resume(setup, folder, recorder) if resume else 0
+    if done == 0:
+        recorder.state("scoring", "Scoring the untrained model on the held-out pairs.")
+        _evaluate(setup, folder, recorder, 0)
+    step, stopped = done, False
+    while step < setup.total_steps and not stopped:
+        step += 1
+        recorder.state("training", step=step - 1)
+        started = time.perf_counter()
+        result = optimizer_step(setup, step)
+        recorder.train_step(result.record, time.perf_counter() - started)
+
+        requests = folder.take_requests()
+        last = step == setup.total_steps
+        collapsed = False
+        if last or "evaluate" in requests or (every.eval_every and step % every.eval_every == 0):
+            collapsed = _evaluate(setup, folder, recorder, step)
+        stopped = not last and (stop_asked.is_set() or "stop" in requests or (collapsed and every.on_collapse == "stop"))
+        if last or stopped or "save" in requests or (every.save_every and step % every.save_every == 0):
+            _save(setup, folder, step, resumable=True)
+        if not (last or stopped) and ("pause" in requests or (collapsed and every.on_collapse == "pause")):
+            stopped = _pause(setup, folder, recorder, step, stop_asked)
+    _save_final_adapter(setup, folder, step)
+    if stopped:
+        recorder.event(step, "stopped", f"Stopped after step {step}; `simpo-workbench resume {folder.name}` goes on from here.")
+        recorder.state("stopped", f"Stopped after step {step} of {setup.total_steps}; adapter and checkpoint are saved.", step=step, seconds_left=None)
+    else:
+        recorder.state("finished", "Finished.", step=step, seconds_left=0.0)
+
+
+def optimizer_step(setup: Setup, number: int) -> OptimizerStep:
+    """Do optimizer step `number` (counted from 1): exactly `pairs_per_step` pairs, in as many micro-batches as memory wants.
+
+    The loss is divided by the pairs of the whole step, so micro-batches change no gradient.
+    Errors: WorkbenchError at the first loss or gradient that is not finite, before anything is updated.
+    """
+    config, accelerator, loaded = setup.config, setup.accelerator, setup.loaded
+    started = time.perf_counter()
+    loaded.model.train()
+    pairs = setup.step_pairs(number)
+    groups = plan(pairs[accelerator.process_index :: accelerator.num_processes], config.training.max_tokens_per_microbatch)
+    pair_ids, rows = [], []
+    for index, group in enumerate(groups):
+        synchronize = contextlib.nullcontext() if index == len(groups) - 1 else accelerator.no_sync(setup.scorer)
+        with synchronize:
+            batch = collate(group).to(loaded.device)
+            reference = _reference(setup, batch) if config.loss.kind == "dpo" else None
+            logps = setup.scorer(batch)
+            sums = (logps.chosen, logps.rejected, logps.chosen_tokens, logps.rejected_tokens)
+            losses = pair_losses(config.loss, *sums, reference)
+            _require_finite(losses, batch.pair_ids, number)
+            # DDP averages over processes, so each one's part is scaled up by their number
+            accelerator.backward(losses.sum() * accelerator.num_processes / len(pairs))
+        chosen_rewards, rejected_rewards = rewards(config.loss, *sums, reference)
+        columns = (logps.chosen_avg, logps.rejected_avg, losses, chosen_rewards, rejected_rewards)
+        rows.append(torch.stack([column.detach().float() for column in columns], dim=1).cpu())
+        pair_ids += batch.pair_ids
+    limit = config.training.max_grad_norm or math.inf
+    grad_norm = float(accelerator.clip_grad_norm_(setup.parameters, limit))
+    if not math.isfinite(grad_norm) and accelerator.scaler is None:  # with loss scaling the scaler skips the step and lowers its scale
+        setup.optimizer.zero_grad()
+        raise WorkbenchError(f"Step {number}: the gradient is not finite (norm {grad_norm}), pairs {', '.join(pair_ids)}. Nothing was updated. {_NOT_FINITE_REMEDY}")
+    rate = setup.scheduler.get_last_lr()[0]
+    setup.optimizer.step()
+    setup.optimizer.zero_grad()
+    setup.scheduler.step()
+
+    table = torch.cat(rows)
+    record = _step_record(setup, number, accelerator.gather(table.to(loaded.device)).cpu(), rate, grad_norm)
+    seconds = time.perf_counter() - started
+    tokens = sum(pair.tokens for pair in pairs)
+    record |= {"tokens_per_second": tokens / seconds, "pairs_per_second": len(pairs) / seconds, "peak_memory_bytes": peak_memory_bytes(loaded.device)}
+    return OptimizerStep(number, pair_ids, table[:, 0], table[:, 1], table[:, 2], record)
+
+
+_NOT_FINITE_REMEDY = "Lower training.learning_rate, or compute in bf16 or fp32 (model.compute_dtype); the last checkpoint is whole."
+
+
+def peak_memory_bytes(device: torch.device) -> int:
+    """Most memory in use at once so far: by tensors on the GPU, or by this process on a CPU."""
+    if device.type == "cuda":
+        return torch.cuda.max_memory_allocated(device)
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak if sys.platform == "darwin" else peak * 1024  # Linux counts in KiB, macOS in bytes
+
+
+def _step_record(setup, number, table, rate, grad_norm):
+    """Means over all pairs of the step; table (pairs, 5): chosen and rejected average log-probability, loss, chosen and rejected reward."""
+    loss = setup.config.loss
+    margins = table[:, 3] - table[:, 4]
+    return {
+        "kind": "train",
+        "step": number,
+        "epoch": number * setup.config.training.pairs_per_step / len(setup.train),
+        "loss": float(table[:, 2].mean()),
+        "rewards/chosen": float(table[:, 3].mean()),
+        "rewards/rejected": float(table[:, 4].mean()),
+        "rewards/margins": float(margins.mean()),
+        "rewards/accuracies": float((margins > 0).float().mean()),
+        "rewards/beyond_gamma": float((margins > loss.target_margin).float().mean()),
+        "logps/chosen": float(table[:, 0].mean()),
+        "logps/rejected": float(table[:, 1].mean()),
+        "learning_rate": rate,
+        "grad_norm": grad_norm if math.isfinite(grad_norm) else -1.0,  # −1: a step that loss scaling skipped
+        "beta": loss.beta,
+        "gamma_beta_ratio": loss.gamma_beta_ratio,
+    }
+
+
+@torch.no_grad()
+def _reference(setup, batch):
+    """(chosen, rejected) summed log-probabilities of the untrained model, without dropout."""
+    setup.loaded.model.eval()
+    with setup.loaded.base():
+        logps = setup.scorer(batch)
+    setup.loaded.model.train()
+    return logps.chosen, logps.rejected
+
+
+def _require_finite(losses, pair_ids, number):
+    bad = (~torch.isfinite(losses)).nonzero().flatten().tolist()
+    if bad:
+        names = ", ".join(pair_ids[index] for index in bad)
+        raise WorkbenchError(f"Step {number}: the loss is not finite for pairs {names}. Nothing was updated. {_NOT_FINITE_REMEDY}")
+
+
+def _evaluate(setup, folder, recorder, step) -> bool:
+    """Evaluate, keep the adapter, act on nothing; returns whether the doctor sees a collapse."""
+    started = time.perf_counter()
+    every = setup.config.generation.every
+    with_answers = step in (0, setup.total_steps) or bool(every and step % every == 0)
+    record, scores, answers = evaluate(setup, step, with_answers, recorder.first_evaluation())
+    if step and not folder.checkpoint(step).exists():
+        _save(setup, folder, step, resumable=False)
+    verdicts = recorder.evaluation(record, scores, answers, time.perf_counter() - started)
+    return verdicts[0].severity == "collapse"
+
+
+def _save(setup, folder, step, resumable):
+    state = (setup.optimizer, setup.scheduler) if resumable else ()
+    checkpoints.save_checkpoint(folder, step, config_hash(setup.config), setup.loaded.model, *state)
+    checkpoints.prune(folder, setup.config.training.keep_checkpoints)
+
+
+def _resume(setup, folder, recorder) -> int:
+    step, words = checkpoints.newest_valid(folder)
+    checkpoints.restore(folder, step, setup.loaded.model, setup.optimizer, setup.scheduler)
+    recorder.rewind(step)
+    recorder.event(step, "resumed", " ".join([f"Went on from the checkpoint of step {step}.", *words]))
+    return step
+
+
+def _pause(setup, folder, recorder, step, stop_asked) -> bool:
+    """Wait until somebody says resume (returns False) or stop (returns True). A checkpoint is saved first: a pause may be long."""
+    _save(setup, folder, step, resumable=True)
+    recorder.event(step, "paused", f"Paused after step {step}.")
+    recorder.state("paused", f"Paused after step {step}; it waits for resume or stop.", seconds_left=None)
+    while True:
+        requests = folder.take_requests()
+        if stop_asked.is_set() or "stop" in requests:
+            return True
+        if "resume" in requests:
+            recorder.event(step, "unpaused", f"Went on after step {step}.")
+            return False
+        time.sleep(_PAUSE_POLL_S)
+
+
+def _save_final_adapter(setup, folder, step):
+    checkpoints.save_adapter(setup.loaded.model, folder.adapter)
+    setup.loaded.tokenizer.save_pretrained(folder.adapter)
+    loss, config = setup.config.loss, setup.config
+    card = (
+        f"---\nbase_model: {setup.loaded.tokenizer.name_or_path}\nlibrary_name: peft\ntags: [simpo, lora]\n---\n\n# {folder.name}\n\n"
+        f"A LoRA adapter for {setup.loaded.tokenizer.name_or_path}, trained with SimPO Workbench {__version__} for {step} steps "
+        f"of {config.training.pairs_per_step} preference pairs (loss {loss.kind}, β {loss.beta:g}, γ/β {loss.gamma_beta_ratio:g}, "
+        f"learning rate {config.training.learning_rate:g}, base weights in {config.model.load_in}).\n"
+    )
+    (folder.adapter / "README.md").write_text(card, encoding="utf-8")
+
+
+@contextlib.contextmanager
+def _stop_signals():
+    """An event that is set by the first SIGINT or SIGTERM, so that the run ends in order; a second one interrupts at once."""
+    asked = threading.Event()
+    if threading.current_thread() is not threading.main_thread():
+        yield asked  # signals reach only the main thread
+        return
+
+    def ask(number, frame):
+        if asked.is_set():
+            raise KeyboardInterrupt
+        asked.set()
+
+    previous = {number: signal.signal(number, ask) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield asked
+    finally:
+        for number, handler in previous.items():
+            signal.signal(number, handler)

@@ -1,0 +1,95 @@
+"""Tables of scores: shares with their uncertainty, and the same pairs before and after."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+from .errors import WorkbenchError
+
+_Z95 = 1.959963984540054  # 97.5th percentile of the standard normal
+
+
+@dataclass(frozen=True)
+class Share:
+    """A share of n cases with its 95 % interval."""
+
+    value: float
+    n: int
+    low: float
+    high: float
+
+    def __str__(self):
+        return f"{self.value:.2f} (n={self.n}, 95 % {self.low:.2f} to {self.high:.2f})"
+
+
+def share(hits: int, n: int) -> Share:
+    """The share hits / n with Wilson's score interval (Wilson 1927), which holds for small n and for shares near 0 and 1."""
+    if n <= 0:
+        raise WorkbenchError("A share of nothing has no value: there are no cases.")
+    p, z2 = hits / n, _Z95**2
+    middle = (p + z2 / (2 * n)) / (1 + z2 / n)
+    half = _Z95 / (1 + z2 / n) * math.sqrt(p * (1 - p) / n + z2 / (4 * n * n))
+    return Share(p, n, max(0.0, middle - half), min(1.0, middle + half))
+
+
+def mean_share(values: list[float]) -> Share:
+    """The mean of n per-case shares (such as repeated 4-grams per answer) with the normal 95 % interval of a mean, kept within 0 … 1."""
+    n = len(values)
+    if n == 0:
+        raise WorkbenchError("A share of nothing has no value: there are no cases.")
+    mean = sum(values) / n
+    spread = math.sqrt(sum((value - mean) ** 2 for value in values) / (n - 1)) if n > 1 else 0.5
+    half = _Z95 * spread / math.sqrt(n)
+    return Share(mean, n, max(0.0, mean - half), min(1.0, mean + half))
+
+
+def repeated_4gram_share(tokens: list) -> float:
+    """Share of an answer's 4-grams that occurred earlier in it; 0 when it is shorter than 4 tokens."""
+    grams = [tuple(tokens[i : i + 4]) for i in range(len(tokens) - 3)]
+    return 1 - len(set(grams)) / len(grams) if grams else 0.0
+
+
+def pair_texts(pairs):
+    """DataFrame of a Pairs' texts and extra columns, the prompt as readable text: what a scores table is joined with."""
+    texts = pairs.df.copy()
+    texts["prompt"] = [pair.prompt_text for pair in pairs]
+    return texts
+
+
+def join_texts(numbers, texts):
+    """A scores table from its numbers and the pairs' texts, joined on pair_id in the order of `numbers`.
+
+    First step (where there is one), pair_id, prompt, chosen, rejected; then the numbers; then the user's own columns, with "_data" behind a name that is taken.
+    """
+    joined = numbers.merge(texts, on="pair_id", how="left", suffixes=("", "_data"))
+    front = [name for name in ("step", "pair_id", "prompt", "chosen", "rejected") if name in joined]
+    return joined[front + [name for name in joined.columns if name not in front]]
+
+
+def compare_scores(before, after):
+    """The pairs that both tables hold, joined on pair_id, one row each.
+
+    before, after: scores DataFrames of one step each (`run.scores` filtered by step, or `wb.score`).
+    Columns: prompt, chosen, rejected, then chosen_avg_logp, rejected_avg_logp and lead (their difference, nats per token), margin, correct and
+    beyond_gamma each with _before and _after, lead_change, chosen_change (nats per token), and flip ("to right", "to wrong" or "").
+    Leads are in nats per token, so that tables with different β compare; margins are in each table's own reward units.
+    """
+    for name, table in (("before", before), ("after", after)):
+        if "step" in table and table["step"].nunique() > 1:
+            raise WorkbenchError(f"The table {name!r} holds {table['step'].nunique()} steps: choose one, such as scores[scores.step == 0].")
+        if table["pair_id"].duplicated().any():
+            raise WorkbenchError(f"The table {name!r} holds a pair twice.")
+    columns = ["chosen_avg_logp", "rejected_avg_logp", "margin", "correct", "beyond_gamma"]
+    texts = [name for name in ("prompt", "chosen", "rejected") if name in before]
+    joined = before[["pair_id", *texts, *columns]].merge(after[["pair_id", *columns]], on="pair_id", suffixes=("_before", "_after"))
+    if joined.empty:
+        raise WorkbenchError("The two tables have no pair in common: they are scores of different pairs.")
+    for side in ("before", "after"):
+        joined[f"lead_{side}"] = joined[f"chosen_avg_logp_{side}"] - joined[f"rejected_avg_logp_{side}"]
+    joined["lead_change"] = joined["lead_after"] - joined["lead_before"]
+    joined["chosen_change"] = joined["chosen_avg_logp_after"] - joined["chosen_avg_logp_before"]
+    joined["flip"] = ""
+    joined.loc[~joined["correct_before"] & joined["correct_after"], "flip"] = "to right"
+    joined.loc[joined["correct_before"] & ~joined["correct_after"], "flip"] = "to wrong"
+    return joined

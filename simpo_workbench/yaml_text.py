@@ -1,0 +1,52 @@
+"""YAML in and out: YAML 1.2 (so that 5e-7 is a number), no aliases, no tags, errors with line and column."""
+
+from __future__ import annotations
+
+import io
+from typing import Any
+
+from ruamel.yaml import YAML
+from ruamel.yaml.comments import CommentedMap
+from ruamel.yaml.error import MarkedYAMLError, YAMLError
+from ruamel.yaml.tokens import AliasToken, AnchorToken, TagToken
+
+from .errors import WorkbenchError
+from .settings import SettingInfo
+
+HEADER = "SimPO Workbench run configuration. Train it with: simpo-workbench train THIS_FILE"
+
+
+def read_yaml(text: str, source: str) -> Any:
+    """The value in a YAML text; a WorkbenchError names line and column of what cannot be read."""
+    try:
+        for token in YAML(typ="safe", pure=True).scan(text):
+            if isinstance(token, (AliasToken, AnchorToken, TagToken)):
+                line = token.start_mark.line + 1
+                raise WorkbenchError(f"{source}, line {line}: anchors (&), aliases (*) and tags (!) are not used here; write the value itself, or in quotes.")
+        return YAML(typ="safe", pure=True).load(text)
+    except MarkedYAMLError as error:
+        mark = error.problem_mark or error.context_mark
+        where = f", line {mark.line + 1}, column {mark.column + 1}" if mark else ""
+        raise WorkbenchError(f"{source}{where}: this is not YAML ({(error.problem or error.context or 'it cannot be read').strip()}).") from None
+    except (YAMLError, ValueError, RecursionError) as error:
+        raise WorkbenchError(f"{source}: this is not YAML ({str(error).splitlines()[0] if str(error) else 'nested too deeply'}).") from None
+
+
+def write_yaml(values: dict[str, dict[str, Any]], infos: list[SettingInfo], titles: dict[str, str]) -> str:
+    """YAML text of all sections, each setting under its sentence of help."""
+    yaml = YAML()
+    yaml.width = 4096
+    yaml.representer.add_representer(type(None), lambda representer, _: representer.represent_scalar("tag:yaml.org,2002:null", "null"))
+    yaml.indent(mapping=2, sequence=4, offset=2)
+    root = CommentedMap()
+    root.yaml_set_start_comment(HEADER + "\n")
+    for name, section in values.items():
+        node = CommentedMap(section)
+        for info in infos:
+            if info.section == name:
+                node.yaml_set_comment_before_after_key(info.name, before=info.sentence, indent=2)
+        root[name] = node
+        root.yaml_set_comment_before_after_key(name, before="\n" + titles[name].split("\n")[0])
+    stream = io.StringIO()
+    yaml.dump(root, stream)
+    return stream.getvalue()
