@@ -3,8 +3,12 @@
 The public names are loaded on first use, so that importing the package loads neither torch nor pandas nor ipywidgets.
 """
 
+import sys
 from importlib import import_module
 from typing import TYPE_CHECKING
+
+if sys.platform == "win32":
+    raise ImportError("SimPO Workbench runs on Linux, WSL2 and (on the CPU) macOS, not on native Windows: install it inside WSL2.")
 
 __version__ = "0.1.0"
 

@@ -8,11 +8,11 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any, Literal
 
-from pydantic import Field, model_validator
+from pydantic import Field, JsonValue, model_validator
 
 from .advice import config_warnings
 from .errors import WorkbenchError
-from .settings import Section, SettingInfo, describe, setting, unknown_key
+from .settings import Section, SettingInfo, describe, setting, shown, unknown_key
 from .yaml_text import read_yaml, write_yaml
 
 DEMO = "demo"
@@ -26,7 +26,9 @@ class ModelConfig(Section):
     revision: str | None = setting(None, "Branch, tag or commit of a hub model.", rare=True)
     adapter: str | None = setting(None, "Folder of a PEFT adapter to start from (SFT first, then SimPO); 'base' then means this adapter before training.")
     load_in: Literal["nf4", "fp4", "int8", "bf16", "fp16", "fp32"] = setting("nf4", "How the frozen weights are kept; nf4 (with double quantization) is QLoRA.")
-    compute_dtype: Literal["auto", "bf16", "fp16", "fp32"] = setting("auto", "Precision of the arithmetic; auto: bf16 on GPUs that have it, fp16 with loss scaling on others, fp32 on a CPU.", rare=True)
+    compute_dtype: Literal["auto", "bf16", "fp16", "fp32"] = setting(
+        "auto", "Precision of the arithmetic; auto: bf16 on GPUs that have it, fp16 with loss scaling on others, fp32 on a CPU.", rare=True
+    )
     attention: Literal["auto", "sdpa", "eager", "flash_attention_2"] = setting("auto", "Attention implementation; auto: sdpa.", rare=True)
 
 
@@ -38,7 +40,7 @@ class DataConfig(Section):
     eval_fraction: float = setting(0.1, "Share of the prompts that is held out when data.eval is not given.", gt=0, lt=1)
     columns: dict[str, str] = setting(dict, "Columns that are not recognized: our name (prompt, chosen, rejected, system) to the name in the file.")
     chat_template: str | None = setting(None, "Jinja chat template, or a file with one, for models that bring none.", rare=True)
-    template_options: dict[str, Any] = setting(dict, "Options for the chat template such as {enable_thinking: false}; the same for training, scoring and sampling.", rare=True)
+    template_options: dict[str, JsonValue] = setting(dict, "Options for the chat template such as {enable_thinking: false}; the same for training, scoring and sampling.", rare=True)
     max_tokens: int = setting(1024, "Longest prompt and answer together.", unit="tokens", ge=8)
     overlong: Literal["drop", "keep_end"] = setting("drop", "Pairs over max_tokens: drop them, or cut the prompt from the left (system turn and answers stay whole).")
     limit: int | None = setting(None, "Use only the first so many training pairs.", unit="pairs", ge=1)
@@ -63,11 +65,18 @@ class LossConfig(Section):
         if "gamma_beta_ratio" in value:
             raise WorkbenchError("loss.gamma and loss.gamma_beta_ratio are both given, but one follows from the other (γ = β · γ/β): keep one.")
         rest = {key: item for key, item in value.items() if key != "gamma"}
+        beta = value.get("beta", cls.model_fields["beta"].default)
         try:
-            gamma, beta = float(value["gamma"]), float(value.get("beta", cls.model_fields["beta"].default))
-        except (TypeError, ValueError):
-            raise WorkbenchError(f"loss.gamma = {value['gamma']!r} with loss.beta = {value.get('beta')!r}: both must be numbers.") from None
+            if isinstance(value["gamma"], bool) or isinstance(beta, bool):
+                raise TypeError
+            gamma, beta = float(value["gamma"]), float(beta)
+        except (TypeError, ValueError, OverflowError):
+            raise WorkbenchError(f"loss.gamma = {shown(value['gamma'])} with loss.beta = {shown(beta)} is not possible: both must be numbers.") from None
         return {**rest, "gamma_beta_ratio": gamma / beta} if beta > 0 else rest
+
+    @classmethod
+    def valid_keys(cls):
+        return [*cls.model_fields, "gamma"]
 
     @property
     def gamma(self) -> float:
@@ -104,7 +113,9 @@ class TrainingConfig(Section):
     optimizer: Literal["adamw", "adamw_8bit", "paged_adamw_8bit"] = setting("adamw", "AdamW, or bitsandbytes' 8-bit AdamW (paged: its state may move to host memory).")
     weight_decay: float = setting(0.0, "Decoupled weight decay.", ge=0, le=1, rare=True)
     max_grad_norm: float = setting(1.0, "Gradients are scaled down to this norm; 0 turns clipping off.", ge=0)
-    gradient_checkpointing: Literal["auto", "all", "none"] | int = setting("auto", "Layers whose activations are computed again instead of kept: a number, all, none or auto (all on a GPU, none on a CPU).", unit="layers")
+    gradient_checkpointing: Literal["auto", "all", "none"] | int = setting(
+        "auto", "Layers whose activations are computed again instead of kept: a number, all, none or auto (all on a GPU, none on a CPU).", unit="layers"
+    )
     seed: int = setting(0, "Seed of adapter initialization, pair order, dropout and sampling.", ge=0, lt=2**32)
     eval_every: int = setting(20, "Evaluate every so many steps; 0: only at step 0 and at the end.", unit="optimizer steps", ge=0)
     save_every: int = setting(20, "Save a checkpoint every so many steps; 0: only at the end.", unit="optimizer steps", ge=0)
@@ -164,10 +175,9 @@ class RunConfig(Section):
     @classmethod
     def _name_the_section_of_stray_keys(cls, value):
         if isinstance(value, dict):
-            homes = {info.name: info.path for info in settings()} | {"gamma": "loss.gamma"}
             stray = [key for key in value if key not in cls.model_fields]
             if stray:
-                raise WorkbenchError("\n".join(unknown_key(str(key), cls.title(), list(cls.model_fields), homes) for key in stray))
+                raise WorkbenchError("\n".join(unknown_key(str(key), cls.title(), list(cls.model_fields), _homes()) for key in stray))
         return value
 
     def with_changes(self, changes: dict[str, Any]) -> RunConfig:
@@ -177,20 +187,22 @@ class RunConfig(Section):
     @classmethod
     def from_dict(cls, values: dict[str, Any] | None, changes: dict[str, Any] | None = None) -> RunConfig:
         """A configuration from nested values, then `section.field` changes on top; text among the changes is read as its field needs it."""
-        merged = {key: dict(section) if isinstance(section, dict) else section for key, section in (values or {}).items()}
+        merged = {key: dict(section) if isinstance(section, (dict, Section)) else section for key, section in (values or {}).items()}
         known = {info.path: info for info in settings()}
         for path, value in (changes or {}).items():
             section, _, name = path.partition(".")
             if path not in known and path != "loss.gamma":
                 raise WorkbenchError(_unknown_path(path, known))
             into = merged.setdefault(section, {})
+            if not isinstance(into, dict):
+                break  # such as an empty section, which is refused in words below
             if isinstance(value, str) and path in known:
                 value = _from_text(known[path], value)
             if name in ("gamma", "gamma_beta_ratio") and not {"loss.gamma", "loss.gamma_beta_ratio"} <= set(changes):
                 into.pop("gamma", None)
                 into.pop("gamma_beta_ratio", None)
             into[name] = value
-        return cls(**merged)
+        return cls.model_validate(merged)
 
     @classmethod
     def from_yaml(cls, path: str | Path, changes: dict[str, Any] | None = None) -> RunConfig:
@@ -215,7 +227,10 @@ class RunConfig(Section):
         """The configuration as YAML text with the help as comments; written to `path` when one is given."""
         text = write_yaml(self.model_dump(), settings(), {name: field.annotation.__doc__ for name, field in type(self).model_fields.items()})
         if path is not None:
-            Path(path).write_text(text, encoding="utf-8")
+            try:
+                Path(path).write_text(text, encoding="utf-8")
+            except OSError as error:
+                raise WorkbenchError(f"Cannot write the configuration {str(path)!r}: {error.strerror}.") from None
         return text
 
     def warnings(self) -> list[str]:
@@ -231,8 +246,13 @@ def settings() -> list[SettingInfo]:
 def _unknown_path(path: str, known: dict[str, SettingInfo]) -> str:
     section, dot, name = path.partition(".")
     if dot and section in RunConfig.model_fields:
-        return unknown_key(name, section, [info.name for info in known.values() if info.section == section])
-    return unknown_key(path, "run configuration", list(known), {info.name: info.path for info in known.values()})
+        return unknown_key(name, section, RunConfig.model_fields[section].annotation.valid_keys())
+    return unknown_key(path, "run configuration", list(known), _homes())
+
+
+def _homes() -> dict[str, str]:
+    """Bare name -> where it belongs, for keys that stand outside their section."""
+    return {info.name: info.path for info in settings()} | {"gamma": "loss.gamma"}
 
 
 def _from_text(info: SettingInfo, text: str):
@@ -241,4 +261,3 @@ def _from_text(info: SettingInfo, text: str):
     if info.structured and text not in info.choices:
         return read_yaml(text, info.path)
     return text
-

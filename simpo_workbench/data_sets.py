@@ -13,10 +13,10 @@ def load_data(data: DataConfig, seed: int) -> tuple[Pairs, Pairs, list[str]]:
     The notes are sentences on what the reader refused and on prompts that are on both sides of a split the user made.
     Errors: WorkbenchError as in `load_pairs` and `Pairs.split`.
     """
-    train = load_pairs(_source(data.train, "train"), columns=data.columns or None)
+    train = load_source(data.train, "train", data)
     notes = [f"Training pairs: {train.report()}"]
     if data.eval or data.train == DEMO:
-        held_out = load_pairs(_source(data.eval or DEMO, "eval"), columns=data.columns or None)
+        held_out = load_source(data.eval or DEMO, "eval", data)
         notes.append(f"Held-out pairs: {held_out.report()}")
         shared = {prompt_text(pair.prompt) for pair in train} & {prompt_text(pair.prompt) for pair in held_out}
         if shared:
@@ -30,5 +30,6 @@ def load_data(data: DataConfig, seed: int) -> tuple[Pairs, Pairs, list[str]]:
     return train, held_out, notes
 
 
-def _source(source, side):
-    return bundled(f"data/plain_answers/{side}.jsonl") if source == DEMO else source
+def load_source(source: str, side: str, data: DataConfig) -> Pairs:
+    """The pairs of one source with the configuration's columns; "demo" is the bundled set's "train" or "eval" `side`."""
+    return load_pairs(bundled(f"data/plain_answers/{side}.jsonl") if source == DEMO else source, columns=data.columns or None)

@@ -55,7 +55,7 @@ def diagnose(records, total_steps: int | None = None) -> list[Verdict]:
     evaluations = [record for record in records if record.get("kind") == "eval"]
     if len(evaluations) < 2:
         return [Verdict("too early", "healthy", evaluations[-1]["step"] if evaluations else 0, "Too early to tell: a verdict needs two evaluations.", "", "")]
-    first, last = evaluations[0], evaluations[-1]
+    first, last = evaluations[0], {**_newest_answers(evaluations), **evaluations[-1]}
     collapse = _collapse(first, last)
     found = [collapse] if collapse else [*_repetition(first, last), *_chosen_falling(first, last)]
     found += _length_drift(first, last)
@@ -217,24 +217,35 @@ def _saturated(last):
 
 
 def _healthy(first, last):
+    name = "eval/answers/repeated_4grams"
+    answers = f", repeated 4-grams {first[name]:.2f} → {last[name]:.2f}" if name in first and name in last else "; no answers were sampled"
     return Verdict(
         "healthy",
         "healthy",
         last["step"],
         f"Healthy: accuracy on held-out pairs {first['eval/rewards/accuracies']:.2f} → {last['eval/rewards/accuracies']:.2f}, "
-        f"chosen answers {last['eval/logps/chosen_drift']:+.2f} and rejected ones {last['eval/logps/rejected_drift']:+.2f} nats per token since the start, "
-        f"repeated 4-grams {first.get('eval/answers/repeated_4grams', 0):.2f} → {last.get('eval/answers/repeated_4grams', 0):.2f}.",
+        f"chosen answers {last['eval/logps/chosen_drift']:+.2f} and rejected ones {last['eval/logps/rejected_drift']:+.2f} nats per token since the start"
+        f"{answers}.",
         "",
         "",
     )
 
 
 def _repetition_rise(first, last):
-    return last.get("eval/answers/repeated_4grams", 0.0) - first.get("eval/answers/repeated_4grams", 0.0)
+    return _rise(first, last, "eval/answers/repeated_4grams")
 
 
 def _ended_fall(first, last):
-    return first.get("eval/answers/ended", 1.0) - last.get("eval/answers/ended", 1.0)
+    return -_rise(first, last, "eval/answers/ended")
+
+
+def _rise(first, last, name):
+    return last[name] - first[name] if name in first and name in last else 0.0  # not every evaluation samples answers
+
+
+def _newest_answers(evaluations):
+    """What the newest sampled answers looked like: an evaluation without answers is judged by those before it."""
+    return {name: value for record in evaluations for name, value in record.items() if name.startswith("eval/answers/")}
 
 
 def _as_dicts(records):

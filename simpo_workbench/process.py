@@ -16,11 +16,11 @@ def identify(pid: int | None = None) -> dict:
 
 def is_alive(identity: dict | None) -> bool:
     """Whether exactly this process runs on this machine since the same boot; a zombie is dead."""
-    if not identity or identity.get("boot_id") != _boot_id():
+    if not isinstance(identity, dict) or identity.get("boot_id") != _boot_id():
         return False
     try:
-        return _start_ticks(identity["pid"]) == identity["start_ticks"]
-    except ProcessLookupError:
+        return _start_ticks(int(identity["pid"])) == identity["start_ticks"]
+    except (ProcessLookupError, KeyError, TypeError, ValueError):  # gone, or not an identity at all
         return False
 
 

@@ -96,11 +96,9 @@ def new_run_folder(root: str | Path, name: str | None, stem: str) -> RunFolder:
     try:
         root.mkdir(parents=True, exist_ok=True)
         if name is not None:
-            path.mkdir()
+            _make_named(root, name)
         else:
             path = _fresh(root, f"{re.sub(r'[^A-Za-z0-9._-]+', '-', stem).strip('-._')[:60] or 'run'}-{time.strftime('%m%d-%H%M')}")
-    except FileExistsError:
-        raise WorkbenchError(f"There is a run {name!r} in {str(root)!r} already: choose another run.name, or go on with it by `simpo-workbench resume {name}`.") from None
     except OSError as error:
         raise WorkbenchError(f"The run folder in {str(root)!r} cannot be made: {error.strerror}. Check run.root, its rights and the free space.") from None
     folder = RunFolder(path)
@@ -112,13 +110,20 @@ def new_run_folder(root: str | Path, name: str | None, stem: str) -> RunFolder:
 def find_run_folder(name: str | Path, root: str | Path = "runs") -> RunFolder:
     """The folder of an existing run, by name in `root` or by path. Errors: WorkbenchError naming the runs that are there."""
     path = Path(root).expanduser() / name
-    if not (path / "config.yaml").is_file():
-        as_path = Path(name).expanduser()
-        if not (as_path / "config.yaml").is_file():
+    if not _is_run(path):
+        as_path = Path(os.path.expanduser(name))
+        if not _is_run(as_path):
             known = ", ".join(sorted(run_names(root))[-8:]) or "none yet; `simpo-workbench demo` makes one"
             raise WorkbenchError(f"There is no run {str(name)!r} in {str(root)!r} (there: {known}).")
         path = as_path
     return RunFolder(path)
+
+
+def _is_run(path):
+    try:
+        return (path / "config.yaml").is_file()
+    except OSError:  # such as a name that is too long
+        return False
 
 
 def run_names(root: str | Path) -> list[str]:
@@ -137,7 +142,8 @@ def check_name(name: str) -> str:
 def read_jsonl(path: Path) -> list[dict]:
     """The objects in a JSON-lines file that may be growing: a torn last line is ignored, a missing file is empty."""
     try:
-        lines = path.read_text(encoding="utf-8", errors="replace").splitlines()
+        # Not splitlines(): a text may hold U+2028 or U+0085, which JSON leaves as they are and which end no line here.
+        lines = path.read_text(encoding="utf-8", errors="replace").rstrip("\n").split("\n")
     except FileNotFoundError:
         return []
     records = []
@@ -171,6 +177,13 @@ def write_atomically(path: Path, content: bytes):
         with contextlib.suppress(OSError):
             beside.unlink(missing_ok=True)
         raise WorkbenchError(f"{str(path)!r} cannot be written: {error.strerror}. What was there before is untouched.") from None
+
+
+def _make_named(root, name):
+    try:
+        (root / name).mkdir()
+    except FileExistsError:
+        raise WorkbenchError(f"There is a run {name!r} in {str(root)!r} already: choose another run.name, or go on with it by `simpo-workbench resume {name}`.") from None
 
 
 def _fresh(root, name):

@@ -6,7 +6,6 @@ One reader serves live and finished runs: everything comes from the run folder.
 from __future__ import annotations
 
 import asyncio
-import json
 import time
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,7 +14,7 @@ from . import process
 from .config import RunConfig
 from .errors import WorkbenchError
 from .run_folder import END_STATES, LIVE_STATES, RunFolder, find_run_folder, read_jsonl, run_names
-from .scores import compare_scores, join_texts, pair_texts
+from .scores import compare_scores, join_texts
 
 _POLL_S = 0.25
 
@@ -60,8 +59,11 @@ class Run:
     def status(self) -> RunStatus:
         """State, step, message and recommended checkpoint; a run whose process died is "failed" with the last lines of its log."""
         raw = self.folder.read_json(self.folder.status) or {}
-        state, message = raw.get("state", "failed"), raw.get("message", "status.json is missing or damaged.")
         alive = process.is_alive(raw.get("process"))
+        if not alive and raw.get("state") in LIVE_STATES:  # it may have ended in order between the two looks: the last word counts
+            raw = self.folder.read_json(self.folder.status) or {}
+            alive = process.is_alive(raw.get("process"))
+        state, message = raw.get("state", "failed"), raw.get("message", "status.json is missing or damaged.")
         if state in LIVE_STATES and not alive:
             state, message = "failed", f"The process of this run died while it was {state}. {self._last_log_line()}".strip()
         return RunStatus(
@@ -91,7 +93,8 @@ class Run:
         """DataFrame of all records: kind ("train", "eval", "event"), step, time, and one column per metric (NaN where a record has none)."""
         import pandas as pd
 
-        return pd.DataFrame(self.records, columns=None if self.folder.metrics.exists() else ["kind", "step", "time"])
+        records = self.records
+        return pd.DataFrame(records, columns=None if records else ["kind", "step", "time"])
 
     @property
     def scores(self):
@@ -134,6 +137,10 @@ class Run:
         """The held-out pairs at two evaluated steps side by side (by default before training and last): see `wb.compare_scores`."""
         scores = self.scores
         after = int(scores["step"].max()) if after is None else after
+        evaluated = sorted({int(step) for step in scores["step"]})
+        for step in (before, after):
+            if step not in evaluated:
+                raise WorkbenchError(f"The run {self.name!r} was not evaluated at step {step}; it was at {evaluated}.")
         return compare_scores(scores[scores["step"] == before], scores[scores["step"] == after])
 
     def plot(self):
@@ -197,15 +204,14 @@ def attach(name: str | Path, root: str | Path = "runs") -> Run:
 
 
 def list_runs(root: str | Path = "runs"):
-    """DataFrame of all runs in a root folder, the newest first: name, state, step, total_steps, model, learning_rate, accuracy, chosen_drift, verdict."""
+    """DataFrame of all runs in a root folder, the newest first: name, state, step, total_steps, model, learning_rate, beta, accuracy, chosen_drift, verdict."""
     import pandas as pd
 
     rows = []
     for name in run_names(root):
         run = attach(name, root)
         status = run.status
-        evaluations = [record for record in run.records if record.get("kind") == "eval"]
-        last = evaluations[-1] if evaluations else {}
+        last = _last_evaluation(run)
         row = {"name": name, "state": status.state, "step": status.step, "total_steps": status.total_steps}
         row |= _config_facts(run)
         row |= {"accuracy": last.get("eval/rewards/accuracies"), "chosen_drift": last.get("eval/logps/chosen_drift"), "verdict": status.verdict}
@@ -223,11 +229,16 @@ def _config_facts(run):
     return {"model": config.model.name, "learning_rate": config.training.learning_rate, "beta": config.loss.beta}
 
 
+def _last_evaluation(run):
+    try:
+        evaluations = [record for record in run.records if record.get("kind") == "eval"]
+    except WorkbenchError:  # as above: damaged metrics leave two cells empty
+        return {}
+    return evaluations[-1] if evaluations else {}
+
+
 def write_pairs(folder: RunFolder, pairs):
     """Keep the evaluation pairs' texts and extra columns once, for readers to join; values that no column type holds become JSON text."""
-    frame = pair_texts(pairs)
-    for name in frame.columns:
-        kinds = {type(value) for value in frame[name] if value is not None}
-        if kinds & {dict, list, tuple} or len(kinds) > 1:
-            frame[name] = [None if value is None else json.dumps(value, ensure_ascii=False, default=str) for value in frame[name]]
+    frame = pairs.to_frame()
+    frame["prompt"] = [pair.prompt_text for pair in pairs]
     frame.to_parquet(folder.pairs, index=False)

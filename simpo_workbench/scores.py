@@ -30,7 +30,7 @@ def share(hits: int, n: int) -> Share:
     p, z2 = hits / n, _Z95**2
     middle = (p + z2 / (2 * n)) / (1 + z2 / n)
     half = _Z95 / (1 + z2 / n) * math.sqrt(p * (1 - p) / n + z2 / (4 * n * n))
-    return Share(p, n, max(0.0, middle - half), min(1.0, middle + half))
+    return Share(p, n, max(0.0, min(p, middle - half)), min(1.0, max(p, middle + half)))  # rounding must not put the share outside
 
 
 def mean_share(values: list[float]) -> Share:
@@ -62,6 +62,7 @@ def join_texts(numbers, texts):
 
     First step (where there is one), pair_id, prompt, chosen, rejected; then the numbers; then the user's own columns, with "_data" behind a name that is taken.
     """
+    texts = texts.rename(columns={"step": "step_data"})  # also where the numbers have no step: the name is ours
     joined = numbers.merge(texts, on="pair_id", how="left", suffixes=("", "_data"))
     front = [name for name in ("step", "pair_id", "prompt", "chosen", "rejected") if name in joined]
     return joined[front + [name for name in joined.columns if name not in front]]
@@ -75,12 +76,15 @@ def compare_scores(before, after):
     beyond_gamma each with _before and _after, lead_change, chosen_change (nats per token), and flip ("to right", "to wrong" or "").
     Leads are in nats per token, so that tables with different β compare; margins are in each table's own reward units.
     """
+    columns = ["chosen_avg_logp", "rejected_avg_logp", "margin", "correct", "beyond_gamma"]
     for name, table in (("before", before), ("after", after)):
+        missing = [column for column in ("pair_id", *columns) if column not in table]
+        if missing:
+            raise WorkbenchError(f"The table {name!r} lacks the column {missing[0]!r}: give tables from wb.score or run.scores.")
         if "step" in table and table["step"].nunique() > 1:
             raise WorkbenchError(f"The table {name!r} holds {table['step'].nunique()} steps: choose one, such as scores[scores.step == 0].")
         if table["pair_id"].duplicated().any():
             raise WorkbenchError(f"The table {name!r} holds a pair twice.")
-    columns = ["chosen_avg_logp", "rejected_avg_logp", "margin", "correct", "beyond_gamma"]
     texts = [name for name in ("prompt", "chosen", "rejected") if name in before]
     joined = before[["pair_id", *texts, *columns]].merge(after[["pair_id", *columns]], on="pair_id", suffixes=("_before", "_after"))
     if joined.empty:

@@ -123,7 +123,7 @@ def _describe_one(section_name: str, name: str, field: FieldInfo) -> SettingInfo
         default=field.get_default(call_default_factory=True),
         help=field.description or "",
         unit=field.json_schema_extra["unit"],
-        bounds=", ".join(f"{signs[key]} {limit:g}" for key, limit in limits.items()),
+        bounds=", ".join(f"{signs[key]} {limit}" for key, limit in limits.items()),
         choices=tuple(choice for kind in kinds if get_origin(kind) is Literal for choice in get_args(kind)),
         optional=type(None) in kinds,
         structured=any(get_origin(kind) in (list, tuple, dict) for kind in kinds),
@@ -145,6 +145,10 @@ class Section(BaseModel):
     @model_validator(mode="wrap")
     @classmethod
     def _refuse_in_words(cls, value, handler):
+        for name, field in cls.model_fields.items() if isinstance(value, dict) else ():
+            # Pydantic takes true for 1: "gradient_checkpointing: true", as other tools write it, would mean one layer.
+            if isinstance(value.get(name), bool) and any(kind in (int, float) for kind in _flatten(field.annotation)):
+                raise WorkbenchError(_sentence(cls, {"type": "switch", "loc": (name,), "input": value[name], "msg": "input is a switch"}))
         try:
             return handler(value)
         except ValidationError as error:
@@ -155,25 +159,38 @@ class Section(BaseModel):
     def title(cls):
         return cls.__name__.removesuffix("Config").lower()
 
+    @classmethod
+    def valid_keys(cls):
+        return list(cls.model_fields)
+
 
 def _sentence(section: type[Section], problem: dict) -> str:
     """One pydantic problem as: what was given, what was expected, what to do."""
     key = str(problem["loc"][0]) if problem["loc"] else ""
     where = ".".join(part for part in (section.title() if section.title() != "run configuration" else "", key) if part)
     if problem["type"] == "extra_forbidden":
-        return unknown_key(key, section.title(), list(section.model_fields))
-    given = repr(problem["input"])
-    given = given if len(given) <= 80 else given[:77] + "…"
+        return unknown_key(key, section.title(), section.valid_keys())
+    given = shown(problem["input"])
     field = section.model_fields.get(key)
     if field is None:
         return f"{where}: expected settings such as {', '.join(list(section.model_fields)[:3])}, got {given}."
     if isinstance(field.annotation, type) and issubclass(field.annotation, BaseModel):
         return f"section {key}: expected settings such as {', '.join(list(field.annotation.model_fields)[:3])}, got {given}."
     info = _describe_one(section.title(), key, field)
-    number = "a whole number" if info.choices and int in _flatten(field.annotation) else ""
-    expected = " or ".join(part for part in (" | ".join(info.choices), number, info.bounds) if part)
+    whole = "a whole number" if int in _flatten(field.annotation) else ""
+    listing = "a list" if info.choices and info.structured else ""
+    expected = " or ".join(part for part in (" | ".join(info.choices), listing, f"{whole} {info.bounds}".strip()) if part)
     reason = problem["msg"][0].lower() + problem["msg"][1:]
     return f"{where} = {given} is not possible: " + (f"expected {expected}." if expected else f"{reason}.") + f" {info.help}"
+
+
+def shown(value) -> str:
+    """A given value as an error shows it: at most 80 characters."""
+    try:
+        text = repr(value)
+    except ValueError:  # Python writes out no whole number of more than 4300 digits
+        return "a number with thousands of digits"
+    return text if len(text) <= 80 else text[:77] + "…"
 
 
 def unknown_key(key: str, section: str, valid: list[str], elsewhere: dict[str, str] | None = None) -> str:
@@ -187,5 +204,5 @@ def unknown_key(key: str, section: str, valid: list[str], elsewhere: dict[str, s
     if elsewhere and key in elsewhere:
         return f"Unknown key {key!r} {where}: it belongs to a section; write {elsewhere[key]}."
     near = difflib.get_close_matches(key, valid, n=1, cutoff=0.5)
-    hint = f"did you mean {near[0]!r}?" if near else f"valid keys: {', '.join(valid)}."
+    hint = f"did you mean {near[0]!r}?" if near else f"valid keys: {', '.join(valid if len(valid) <= 20 else [*valid[:20], '…'])}."
     return f"Unknown key {key!r} {where}: {hint}"

@@ -8,35 +8,69 @@ from typing import Any
 from ruamel.yaml import YAML
 from ruamel.yaml.comments import CommentedMap
 from ruamel.yaml.error import MarkedYAMLError, YAMLError
-from ruamel.yaml.tokens import AliasToken, AnchorToken, TagToken
+from ruamel.yaml.representer import RoundTripRepresenter
+from ruamel.yaml.tokens import (
+    AliasToken,
+    AnchorToken,
+    BlockEndToken,
+    BlockMappingStartToken,
+    BlockSequenceStartToken,
+    FlowMappingEndToken,
+    FlowMappingStartToken,
+    FlowSequenceEndToken,
+    FlowSequenceStartToken,
+    TagToken,
+)
 
 from .errors import WorkbenchError
 from .settings import SettingInfo
 
+DEEPEST = 30  # no configuration is nested deeper, and the library's time grows with the square of the depth
+_OPENING = (BlockMappingStartToken, BlockSequenceStartToken, FlowMappingStartToken, FlowSequenceStartToken)
+_CLOSING = (BlockEndToken, FlowMappingEndToken, FlowSequenceEndToken)
+
 HEADER = "SimPO Workbench run configuration. Train it with: simpo-workbench train THIS_FILE"
+
+
+class _Representer(RoundTripRepresenter):
+    """Writes null as a word, and a text with a next-line character (U+0085) in escapes: in plain quotes it would be read as a space."""
+
+    def null(self, _):
+        return self.represent_scalar("tag:yaml.org,2002:null", "null")
+
+    def text(self, value):
+        return self.represent_scalar("tag:yaml.org,2002:str", value, style='"' if "\x85" in value else None)
+
+
+_Representer.add_representer(type(None), _Representer.null)
+_Representer.add_representer(str, _Representer.text)
 
 
 def read_yaml(text: str, source: str) -> Any:
     """The value in a YAML text; a WorkbenchError names line and column of what cannot be read."""
     try:
+        depth = 0
         for token in YAML(typ="safe", pure=True).scan(text):
+            line = token.start_mark.line + 1
+            depth += isinstance(token, _OPENING) - isinstance(token, _CLOSING)
+            if depth > DEEPEST:
+                raise WorkbenchError(f"{source}, line {line}: brackets and indents are nested more than {DEEPEST} deep; close what is open.")
             if isinstance(token, (AliasToken, AnchorToken, TagToken)):
-                line = token.start_mark.line + 1
                 raise WorkbenchError(f"{source}, line {line}: anchors (&), aliases (*) and tags (!) are not used here; write the value itself, or in quotes.")
         return YAML(typ="safe", pure=True).load(text)
     except MarkedYAMLError as error:
         mark = error.problem_mark or error.context_mark
         where = f", line {mark.line + 1}, column {mark.column + 1}" if mark else ""
         raise WorkbenchError(f"{source}{where}: this is not YAML ({(error.problem or error.context or 'it cannot be read').strip()}).") from None
-    except (YAMLError, ValueError, RecursionError) as error:
-        raise WorkbenchError(f"{source}: this is not YAML ({str(error).splitlines()[0] if str(error) else 'nested too deeply'}).") from None
+    except (YAMLError, TypeError, ValueError) as error:  # the library lets TypeError out for a key that cannot be one
+        raise WorkbenchError(f"{source}: this is not YAML ({(str(error) or 'it cannot be read').splitlines()[0]}).") from None
 
 
 def write_yaml(values: dict[str, dict[str, Any]], infos: list[SettingInfo], titles: dict[str, str]) -> str:
     """YAML text of all sections, each setting under its sentence of help."""
     yaml = YAML()
     yaml.width = 4096
-    yaml.representer.add_representer(type(None), lambda representer, _: representer.represent_scalar("tag:yaml.org,2002:null", "null"))
+    yaml.Representer = _Representer
     yaml.indent(mapping=2, sequence=4, offset=2)
     root = CommentedMap()
     root.yaml_set_start_comment(HEADER + "\n")

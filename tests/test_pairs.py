@@ -1,17 +1,16 @@
 """Loading preference pairs: a silent loss, a swapped side or a leaking split here spoils every number after it."""
 
 import gzip
-import http.server
 import json
 import os
 import random
 import subprocess
 import sys
-import threading
 from pathlib import Path
 
 import pandas
 import pytest
+import stub_hub
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
@@ -460,45 +459,6 @@ def test_datasets_are_read_with_their_order_and_splits(tmp_path):
 HUB_FILES = {"train.jsonl": jsonl(ROWS).encode(), "test.jsonl": jsonl(ROWS[:1]).encode()}
 
 
-class StubHub(http.server.BaseHTTPRequestHandler):
-    """As much of the hub's interface as load_dataset asks for: me/pairs has two splits, me/gated is gated, the rest is not found."""
-
-    protocol_version = "HTTP/1.1"
-
-    def log_message(self, *arguments):
-        pass
-
-    def do_HEAD(self):
-        self.do_GET()
-
-    def do_GET(self):
-        path = self.path.partition("?")[0]
-        listing = [{"type": "file", "path": name, "size": len(content), "oid": "b" * 40} for name, content in HUB_FILES.items()]
-        about = {"id": "me/pairs", "sha": "a" * 40, "private": False, "siblings": [{"rfilename": name} for name in HUB_FILES], "tags": []}
-        name = path.rpartition("/")[2]
-        if "/me/gated" in path:
-            self.answer(403, {}, {"X-Error-Code": "GatedRepo", "X-Error-Message": "Access to dataset me/gated is restricted."})
-        elif "/me/pairs" not in path:
-            self.answer(404, {}, {"X-Error-Code": "RepoNotFound"})
-        elif path.endswith(f"/tree/{'a' * 40}"):
-            self.answer(200, listing)
-        elif path.startswith("/api/datasets/me/pairs") and "/tree/" not in path:
-            self.answer(200, about)
-        elif name in HUB_FILES:
-            self.answer(200, HUB_FILES[name], {"ETag": f'"{name}"', "X-Repo-Commit": "a" * 40})
-        else:
-            self.answer(404, {}, {"X-Error-Code": "EntryNotFound"})
-
-    def answer(self, status, content, headers=None):
-        body = content if isinstance(content, bytes) else json.dumps(content).encode()
-        self.send_response(status)
-        for key, value in {"Content-Type": "application/json", "Content-Length": str(len(body)), **(headers or {})}.items():
-            self.send_header(key, value)
-        self.end_headers()
-        if self.command != "HEAD":
-            self.wfile.write(body)
-
-
 def load_through_hub(ids, folder, **environment):
     """What load_pairs makes of each id, in a process of its own: the pairs' content hash or the error's sentence."""
     code = (
@@ -515,15 +475,9 @@ def load_through_hub(ids, folder, **environment):
 
 
 def test_hub_ids_load_and_hub_failures_say_what_to_do(tmp_path):
-    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), StubHub)
-    threading.Thread(target=server.serve_forever, daemon=True).start()
-    try:
-        endpoint = f"http://127.0.0.1:{server.server_port}"
-        ids = ["me/pairs", "me/pairs:test", "me/pairs:prefs", "me/gated", "me/nothing"]
+    ids = ["me/pairs", "me/pairs:test", "me/pairs:prefs", "me/gated", "me/nothing"]
+    with stub_hub.serve("datasets", "me/pairs", HUB_FILES) as (endpoint, _):
         whole, first, no_split, gated, nothing = load_through_hub(ids, tmp_path, HF_ENDPOINT=endpoint)
-    finally:
-        server.shutdown()
-        server.server_close()
     assert whole == load_pairs(ROWS).content_hash
     assert first == load_pairs(ROWS[:1]).content_hash
     assert "no split 'prefs'" in no_split

@@ -63,15 +63,14 @@ def answer(loaded: LoadedModel, encoder: ChatEncoder, conversations, generation:
     """One answer per conversation from the model as it is; the global random state is left untouched."""
     tokenizer, model = loaded.tokenizer, loaded.model
     ends = _end_ids(encoder, model)
+    sampling = {"temperature": generation.temperature, "top_p": generation.top_p, "top_k": 0} if generation.temperature > 0 else {}
     decoding = DecodingConfig(
         max_new_tokens=generation.max_new_tokens,
         do_sample=generation.temperature > 0,
-        temperature=generation.temperature or 1.0,
-        top_p=generation.top_p,
-        top_k=0,
-        repetition_penalty=1.0,
+        repetition_penalty=1.0,  # said, because what is left unsaid is taken from the model's own generation config
         eos_token_id=sorted(ends),
         pad_token_id=tokenizer.pad_token_id,
+        **sampling,
     )
     answers: list[Answer] = []
     training = model.training

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 import torch
 from torch import nn
 
-from .packing import Microbatch
+from .packing import Block, Microbatch
 
 
 @dataclass(frozen=True)
@@ -38,20 +38,21 @@ class PackedScorer(nn.Module):
         self.model = model
 
     def forward(self, batch: Microbatch) -> ResponseLogps:
-        token_logps = self.token_logps(batch)
-        rows = batch.input_ids.shape[0]
-        sums = torch.zeros(rows, dtype=token_logps.dtype, device=token_logps.device).index_add(0, batch.sequence, token_logps)
-        counts = torch.bincount(batch.sequence, minlength=rows)
-        pairs = rows // 2
+        sequences = 2 * len(batch.pair_ids)
+        token_logps = torch.cat([self.token_logps(block) for block in batch.blocks])
+        sequence = torch.cat([block.sequence for block in batch.blocks])
+        sums = torch.zeros(sequences, dtype=token_logps.dtype, device=token_logps.device).index_add(0, sequence, token_logps)
+        counts = torch.bincount(sequence, minlength=sequences)
+        pairs = len(batch.pair_ids)
         return ResponseLogps(sums[:pairs], sums[pairs:], counts[:pairs], counts[pairs:])
 
-    def token_logps(self, batch: Microbatch) -> torch.Tensor:
-        """Log-probability of every scored token, (scored tokens,), nats, fp32 or wider."""
-        with _only_positions(self.model.get_output_embeddings(), batch.predicting):
-            logits = self.model(input_ids=batch.input_ids, use_cache=False).logits
-        logits = logits.reshape(len(batch.targets), -1)
+    def token_logps(self, block: Block) -> torch.Tensor:
+        """Log-probability of every scored token of a block, (scored tokens,), nats, fp32 or wider."""
+        with _only_positions(self.model.get_output_embeddings(), block.predicting):
+            logits = self.model(input_ids=block.input_ids, use_cache=False).logits
+        logits = logits.reshape(len(block.targets), -1)
         logits = logits if logits.dtype == torch.float64 else logits.float()
-        return torch.log_softmax(logits, dim=-1).gather(1, batch.targets[:, None])[:, 0]
+        return torch.log_softmax(logits, dim=-1).gather(1, block.targets[:, None])[:, 0]
 
 
 class _only_positions:

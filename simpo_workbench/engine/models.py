@@ -4,6 +4,7 @@ import contextlib
 import gc
 import os
 import re
+import warnings
 from pathlib import Path
 
 import torch
@@ -11,6 +12,7 @@ from peft import LoraConfig as PeftLoraConfig
 from peft import PeftModel, get_peft_model
 from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, BitsAndBytesConfig
 from transformers.modeling_layers import GradientCheckpointingLayer
+from transformers.utils.logging import disable_progress_bar
 
 from ..config import DEMO, DataConfig, LoraConfig, ModelConfig
 from ..errors import WorkbenchError
@@ -19,6 +21,9 @@ from . import demo_model, hub
 TUNED, START = "default", "start"  # adapter names: the one that is trained or compared, and a frozen copy of model.adapter
 _DTYPES = {"bf16": torch.bfloat16, "fp16": torch.float16, "fp32": torch.float32}
 _QUANTIZED = ("nf4", "fp4", "int8")
+
+# peft 0.21 asks transformers for gradient checkpointing by its old name; users can do nothing about it
+warnings.filterwarnings("ignore", message=".*is_gradient_checkpointing.*", category=FutureWarning)
 
 
 class LoadedModel:
@@ -87,6 +92,7 @@ def load_base(config: ModelConfig, data: DataConfig | None = None) -> LoadedMode
     device = torch.device("cuda", int(os.environ.get("LOCAL_RANK", 0))) if torch.cuda.is_available() else torch.device("cpu")
     compute = _compute_dtype(config, device)
     name = demo_model.IDENTITY if config.name == DEMO else config.name
+    disable_progress_bar()  # one bar per load says nothing, and in a worker it fills the log
     try:
         tokenizer = AutoTokenizer.from_pretrained(folder)
         model_config = AutoConfig.from_pretrained(folder)
@@ -129,7 +135,7 @@ def model_folder(config: ModelConfig) -> Path:
                 raise WorkbenchError(f"The folder {config.name!r} holds no model: {hint}")
             hub.require_safetensors(local, config.name)
             return local
-        if config.source == "local" or not re.fullmatch(r"[\w.-]+(/[\w.-]+)?", config.name):
+        if config.source == "local" or config.name.startswith((".", "/", "~")) or config.name.count("/") > 1:
             raise WorkbenchError(f"There is no model folder {config.name!r}. Check the path (seen from {os.getcwd()!r}), or give a hub id such as Qwen/Qwen3-0.6B.")
     return hub.download(config)
 
@@ -172,14 +178,15 @@ def checkpoint_layers(model, wanted, device: torch.device) -> int:
 
 @contextlib.contextmanager
 def weights_unpacked(loaded: LoadedModel):
-    """Within this block 4-bit layers on a CPU multiply with weights that were dequantized once, not anew for every token.
+    """Within this block 4-bit layers on a CPU multiply with weights that were dequantized once, not anew in every pass.
 
-    The numbers are the same; it costs 4 bytes per parameter for the time being, and is skipped where that much memory is not free.
+    The numbers are the same; it costs 4 bytes per parameter for the time being, and is skipped where twice that much memory is not free.
     """
     from bitsandbytes.functional import dequantize_4bit
     from bitsandbytes.nn import Linear4bit
 
-    layers = [module for module in loaded.model.modules() if isinstance(module, Linear4bit)] if loaded.device.type == "cpu" else []
+    packed = (module for module in loaded.model.modules() if isinstance(module, Linear4bit) and "forward" not in vars(module))
+    layers = list(packed) if loaded.device.type == "cpu" else []
     if layers and 2 * sum(layer.in_features * layer.out_features for layer in layers) * 4 > _free_memory_bytes():
         layers = []
     for layer in layers:

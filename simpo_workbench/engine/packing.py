@@ -11,28 +11,42 @@ import torch
 AUTO_TOKENS_PER_MICROBATCH = 2048
 
 
-@dataclass(frozen=True)
-class Microbatch:
-    """Right-padded rows: first all chosen, then all rejected sequences of the same pairs, in the same order.
+#: A row joins a block of longer rows only when it fills at least this share of their width; else it opens a new block.
+LEAST_FILLED = 0.85
 
-    input_ids: (2·pairs, longest). predicting: (scored tokens,) flat positions in the rows whose hidden state predicts a scored token;
-    targets: (scored tokens,) the ids they should predict; sequence: (scored tokens,) the row each belongs to.
+
+@dataclass(frozen=True)
+class Block:
+    """Right-padded rows of similar length that go through the model together.
+
+    input_ids: (rows, longest). predicting: (scored tokens,) flat positions in the rows whose hidden state predicts a scored token;
+    targets: (scored tokens,) the ids they should predict; sequence: (scored tokens,) the sequence of the micro-batch each belongs to.
     Under a causal mask no real token sees the padding on its right, so the rows need no attention mask.
     """
 
-    pair_ids: list[str]
     input_ids: torch.Tensor
     predicting: torch.Tensor
     targets: torch.Tensor
     sequence: torch.Tensor
 
+    def to(self, device):
+        return Block(*(tensor.to(device, non_blocking=True) for tensor in (self.input_ids, self.predicting, self.targets, self.sequence)))
+
+
+@dataclass(frozen=True)
+class Microbatch:
+    """Some pairs as blocks of rows. Sequence i is the chosen answer of pair i, sequence i + pairs its rejected one."""
+
+    pair_ids: list[str]
+    blocks: list[Block]
+
     @property
     def tokens(self):
-        return self.input_ids.numel()
+        """Tokens that go through the model, padding included."""
+        return sum(block.input_ids.numel() for block in self.blocks)
 
     def to(self, device):
-        tensors = (self.input_ids, self.predicting, self.targets, self.sequence)
-        return Microbatch(self.pair_ids, *(tensor.to(device, non_blocking=True) for tensor in tensors))
+        return Microbatch(self.pair_ids, [block.to(device) for block in self.blocks])
 
 
 def plan(pairs, max_tokens) -> list[list]:
@@ -54,16 +68,28 @@ def plan(pairs, max_tokens) -> list[list]:
 def collate(pairs) -> Microbatch:
     """One micro-batch of the given encoded pairs, on the CPU."""
     rows = [(pair.prompt_ids, pair.chosen_ids) for pair in pairs] + [(pair.prompt_ids, pair.rejected_ids) for pair in pairs]
-    width = max(len(prompt) + len(response) for prompt, response in rows)
-    input_ids = torch.zeros(len(rows), width, dtype=torch.long)
+    blocks, width = [], 0
+    for index in sorted(range(len(rows)), key=lambda index: len(rows[index][0]) + len(rows[index][1]), reverse=True):
+        length = len(rows[index][0]) + len(rows[index][1])
+        if not blocks or length < LEAST_FILLED * width:
+            blocks.append([])
+            width = length
+        blocks[-1].append(index)
+    return Microbatch([pair.pair_id for pair in pairs], [_block(rows, indices) for indices in blocks])
+
+
+def _block(rows, indices):
+    width = max(len(rows[index][0]) + len(rows[index][1]) for index in indices)
+    input_ids = torch.zeros(len(indices), width, dtype=torch.long)
     predicting, targets, sequence = [], [], []
-    for index, (prompt, response) in enumerate(rows):
-        input_ids[index, : len(prompt) + len(response)] = torch.tensor(prompt + response)
-        first = index * width + len(prompt) - 1  # the last prompt token predicts the first response token
+    for place, index in enumerate(indices):
+        prompt, response = rows[index]
+        input_ids[place, : len(prompt) + len(response)] = torch.tensor(prompt + response)
+        first = place * width + len(prompt) - 1  # the last prompt token predicts the first response token
         predicting += range(first, first + len(response))
         targets += response
         sequence += [index] * len(response)
-    return Microbatch([pair.pair_id for pair in pairs], input_ids, torch.tensor(predicting), torch.tensor(targets), torch.tensor(sequence))
+    return Block(input_ids, torch.tensor(predicting), torch.tensor(targets), torch.tensor(sequence))
 
 
 def _longest_row(pair):

@@ -12,7 +12,7 @@ RECENT_STEPS = 20  # the time left is judged by so many steps
 
 
 class Recorder:
-    """One writer per run. `on_record` is called with every metrics record, for progress bars in the same process."""
+    """One writer per run. `on_record` is called with every metrics record and change of state, for progress bars in the same process."""
 
     def __init__(self, folder: RunFolder, config: RunConfig, owner: str, on_record: Callable[[dict], None] | None = None):
         self.folder, self.config, self.on_record = folder, config, on_record
@@ -25,14 +25,17 @@ class Recorder:
 
     def state(self, state: str, message: str = "", **more):
         """Move to a state and say what is going on."""
+        if self.on_record and state != self.status.get("state"):
+            self.on_record({"kind": "state", "state": state, "message": message, "step": self.status["step"], "total_steps": self.status["total_steps"]})
         self.status |= {"state": state, "message": message, "heartbeat": time.time(), **more}
         self.folder.write_json(self.folder.status, self.status)
 
     def train_step(self, record: dict, seconds: float):
         """One optimizer step's record, and where the run stands after it."""
         self.step_seconds.append(seconds)
+        self.status |= {"step": record["step"], "seconds_left": self._seconds_left(record["step"])}
         self._append(record)
-        self.state("training", step=record["step"], seconds_left=self._seconds_left(record["step"]))
+        self.state("training")
 
     def evaluation(self, record: dict, scores, answers: list[dict], seconds: float):
         """One evaluation: its scores and answers first, its record last, so that a record never names a file that is not there."""

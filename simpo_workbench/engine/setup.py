@@ -1,5 +1,6 @@
 """What a training needs, made from its configuration: model with adapter, encoded pairs, optimizer, schedule."""
 
+import contextlib
 import hashlib
 import importlib.metadata
 import json
@@ -39,6 +40,7 @@ class Setup:
     prompts: list[list[dict]]
     total_steps: int
     environment: dict
+    resources: contextlib.ExitStack
 
     @property
     def parameters(self):
@@ -55,6 +57,7 @@ class Setup:
 
     def close(self):
         """Give the memory back and forget Accelerate's state, so that the next run in this process may choose another precision."""
+        self.resources.close()
         self.optimizer = self.scheduler = self.scorer = None
         self.loaded.close()
         self.accelerator.free_memory()
@@ -89,6 +92,8 @@ def _prepare(config, loaded, train_pairs, held_out_pairs, notes):
     parameters = [parameter for parameter in loaded.model.parameters() if parameter.requires_grad]
     optimizer = _optimizer(training, parameters)
     scorer, optimizer = accelerator.prepare(PackedScorer(loaded.model), optimizer)
+    resources = contextlib.ExitStack()
+    resources.enter_context(models.weights_unpacked(loaded))
     total = total_steps(config, len(train))
     scheduler = get_scheduler(training.scheduler, _inner(optimizer), num_warmup_steps=round(training.warmup_ratio * total), num_training_steps=total)
     return Setup(
@@ -105,6 +110,7 @@ def _prepare(config, loaded, train_pairs, held_out_pairs, notes):
         prompts=_sample_prompts(config, held_out, held_out_pairs),
         total_steps=total,
         environment=_environment(config, loaded, layers, train_pairs, held_out_pairs, [*notes, *_encoding_notes(train_report, held_out_report)]),
+        resources=resources,
     )
 
 

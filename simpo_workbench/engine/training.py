@@ -14,7 +14,7 @@ from pathlib import Path
 
 import torch
 
-from .. import __version__
+from .. import __version__, process
 from ..config import DEMO, RunConfig
 from ..errors import WorkbenchError
 from ..run_folder import RunFolder, new_run_folder
@@ -67,25 +67,29 @@ def steps(config: RunConfig) -> Iterator[OptimizerStep]:
 
 def run_training(folder: RunFolder, owner: str, resume: bool = False, on_record: Callable[[dict], None] | None = None):
     """Train what a run folder's configuration says, from the start or from its newest valid checkpoint, and write everything down there."""
-    if Run(folder).status.alive:
+    owner_process = (folder.read_json(folder.status) or {}).get("process")
+    if Run(folder).status.alive and owner_process != process.identify():
         raise WorkbenchError(f"The run {folder.name!r} is being trained already.")
     config = RunConfig.from_yaml(folder.config)
     recorder = Recorder(folder, config, owner, on_record)
     recorder.state("loading", "Loading model and pairs.")
     try:
-        with _stop_signals() as stop_asked:
+        with _stop_signals(recorder) as stop_asked:
             setup = prepare(config)
             try:
                 _train(setup, folder, recorder, resume, stop_asked)
             finally:
                 setup.close()
+    except KeyboardInterrupt:
+        recorder.state("stopped", f"Interrupted; `simpo-workbench resume {folder.name}` goes on from the last checkpoint, if there is one.", seconds_left=None)
+        raise
     except BaseException as error:
-        known = isinstance(error, (WorkbenchError, KeyboardInterrupt))
-        message = str(error) if isinstance(error, WorkbenchError) else "Interrupted." if known else f"{type(error).__name__}: {first_line(error)}"
+        message = str(error) if isinstance(error, WorkbenchError) else f"{type(error).__name__}: {first_line(error)}"
         with contextlib.suppress(WorkbenchError):  # a full disk must not hide the error itself
             recorder.state("failed", message, seconds_left=None)
-        if not known:
-            folder.log.open("a", encoding="utf-8").write(traceback.format_exc())
+        if not isinstance(error, WorkbenchError):
+            with open(folder.log, "a", encoding="utf-8") as log:
+                log.write(traceback.format_exc())
         raise
 
 
@@ -97,7 +101,7 @@ def _train(setup: Setup, folder: RunFolder, recorder: Recorder, resume: bool, st
     done = _resume(setup, folder, recorder) if resume else 0
     if done == 0:
         recorder.state("scoring", "Scoring the untrained model on the held-out pairs.")
-        _evaluate(setup, folder, recorder, 0)
+        _evaluate(setup, recorder, 0)
     step, stopped = done, False
     while step < setup.total_steps and not stopped:
         step += 1
@@ -108,13 +112,15 @@ def _train(setup: Setup, folder: RunFolder, recorder: Recorder, resume: bool, st
 
         requests = folder.take_requests()
         last = step == setup.total_steps
-        collapsed = False
+        collapsed = evaluated = False
         if last or "evaluate" in requests or (every.eval_every and step % every.eval_every == 0):
-            collapsed = _evaluate(setup, folder, recorder, step)
+            collapsed, evaluated = _evaluate(setup, recorder, step), True
         stopped = not last and (stop_asked.is_set() or "stop" in requests or (collapsed and every.on_collapse == "stop"))
-        if last or stopped or "save" in requests or (every.save_every and step % every.save_every == 0):
-            _save(setup, folder, step, resumable=True)
-        if not (last or stopped) and ("pause" in requests or (collapsed and every.on_collapse == "pause")):
+        pausing = not (last or stopped) and ("pause" in requests or (collapsed and every.on_collapse == "pause"))
+        resumable = last or stopped or pausing or "save" in requests or bool(every.save_every and step % every.save_every == 0)
+        if evaluated or resumable:
+            _save(setup, folder, step, resumable)
+        if pausing:
             stopped = _pause(setup, folder, recorder, step, stop_asked)
     _save_final_adapter(setup, folder, step)
     if stopped:
@@ -220,14 +226,12 @@ def _require_finite(losses, pair_ids, number):
         raise WorkbenchError(f"Step {number}: the loss is not finite for pairs {names}. Nothing was updated. {_NOT_FINITE_REMEDY}")
 
 
-def _evaluate(setup, folder, recorder, step) -> bool:
-    """Evaluate, keep the adapter, act on nothing; returns whether the doctor sees a collapse."""
+def _evaluate(setup, recorder, step) -> bool:
+    """Evaluate and write it down; returns whether the doctor sees a collapse."""
     started = time.perf_counter()
     every = setup.config.generation.every
     with_answers = step in (0, setup.total_steps) or bool(every and step % every == 0)
     record, scores, answers = evaluate(setup, step, with_answers, recorder.first_evaluation())
-    if step and not folder.checkpoint(step).exists():
-        _save(setup, folder, step, resumable=False)
     verdicts = recorder.evaluation(record, scores, answers, time.perf_counter() - started)
     return verdicts[0].severity == "collapse"
 
@@ -247,8 +251,7 @@ def _resume(setup, folder, recorder) -> int:
 
 
 def _pause(setup, folder, recorder, step, stop_asked) -> bool:
-    """Wait until somebody says resume (returns False) or stop (returns True). A checkpoint is saved first: a pause may be long."""
-    _save(setup, folder, step, resumable=True)
+    """Wait until somebody says resume (returns False) or stop (returns True)."""
     recorder.event(step, "paused", f"Paused after step {step}.")
     recorder.state("paused", f"Paused after step {step}; it waits for resume or stop.", seconds_left=None)
     while True:
@@ -275,17 +278,18 @@ def _save_final_adapter(setup, folder, step):
 
 
 @contextlib.contextmanager
-def _stop_signals():
-    """An event that is set by the first SIGINT or SIGTERM, so that the run ends in order; a second one interrupts at once."""
+def _stop_signals(recorder):
+    """An event that the first SIGINT or SIGTERM sets, so that training ends in order; a second one, or one before training, interrupts at once."""
     asked = threading.Event()
     if threading.current_thread() is not threading.main_thread():
         yield asked  # signals reach only the main thread
         return
 
     def ask(number, frame):
-        if asked.is_set():
+        if asked.is_set() or recorder.status.get("state") in ("loading", "scoring"):
             raise KeyboardInterrupt
         asked.set()
+        print("\nStopping after this step, with adapter and checkpoint saved; once more to stop at once.", file=sys.stderr, flush=True)
 
     previous = {number: signal.signal(number, ask) for number in (signal.SIGINT, signal.SIGTERM)}
     try:

@@ -11,8 +11,8 @@ def main(arguments: list[str]) -> int:
     """Exit status: 0 for a run that ended in order, 1 for one that failed; status.json says why."""
     try:
         run_training(RunFolder(arguments[0]), owner="worker", resume="--resume" in arguments)
-    except WorkbenchError as error:
-        print(error, file=sys.stderr, flush=True)
+    except (WorkbenchError, KeyboardInterrupt) as error:
+        print(error or "Interrupted.", file=sys.stderr, flush=True)
         return 1
     return 0
 

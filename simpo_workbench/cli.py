@@ -1,0 +1,326 @@
+"""The command line: a thin skin over the public names."""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+from pathlib import Path
+
+import click
+
+from . import __version__
+from .config import RunConfig, settings
+from .errors import WorkbenchError
+
+FAILED, WRONG_USE = 1, 2
+
+
+class _Commands(click.Group):
+    """Shows a WorkbenchError as one sentence: exit status 1, or 2 when the command line or the configuration was wrong."""
+
+    def invoke(self, context):
+        try:
+            return super().invoke(context)
+        except _WrongConfig as error:
+            click.echo(f"Error: {error}", err=True)
+            sys.exit(WRONG_USE)
+        except WorkbenchError as error:
+            click.echo(f"Error: {error}", err=True)
+            sys.exit(FAILED)
+        except KeyboardInterrupt:
+            click.echo("Interrupted.", err=True)
+            sys.exit(FAILED)
+
+
+class _WrongConfig(WorkbenchError):
+    """A configuration that cannot be: exit status 2."""
+
+
+class _SettingsCommand(click.Command):
+    """Folds the many options of the configuration under a heading of their own, section by section."""
+
+    def format_options(self, context, formatter):
+        own, config = [], []
+        for parameter in self.get_params(context):
+            record = parameter.get_help_record(context)
+            if record:
+                (config if "." in (parameter.opts or [""])[0] else own).append(record)
+        for title, records in (("Options", own), ("Configuration", config)):
+            if records:
+                with formatter.section(title):
+                    formatter.write_dl(records)
+
+
+def _with_settings(function):
+    """One option per setting of the configuration; those given arrive in the argument `changes`, as text."""
+    paths = [(info.path, info.sentence) for info in settings()]
+    paths.insert(next(i for i, (path, _) in enumerate(paths) if path == "loss.gamma_beta_ratio") + 1, ("loss.gamma", "γ instead of γ/β, in reward units."))
+    for path, sentence in reversed(paths):
+        function = click.option(f"--{path}", path.replace(".", "__"), metavar="VALUE", default=None, help=sentence)(function)
+    return function
+
+
+def _changes(options: dict) -> dict[str, str]:
+    return {name.replace("__", "."): value for name, value in options.items() if value is not None}
+
+
+_root = click.option("--root", default="runs", show_default=True, help="Folder that holds the runs.")
+_json = click.option("--json", "as_json", is_flag=True, help="Machine-readable JSON instead of text.")
+
+
+@click.group(cls=_Commands, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 120})
+@click.version_option(__version__, prog_name="simpo-workbench")
+def main():
+    """Tune a language model on preference pairs with SimPO, and see whether it got better or broke."""
+    os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+
+
+@main.command(cls=_SettingsCommand)
+@_with_settings
+def demo(**options):
+    """Train the demo: SmolLM2-135M-Instruct, NF4 and LoRA, 300 pairs, about five minutes of training on two CPU cores."""
+    _train(_config(None, "demo", options, {"run.name": None}))
+
+
+@main.command(cls=_SettingsCommand)
+@click.argument("config", type=click.Path(), required=False)
+@click.option("--preset", "preset_name", help="Start from a preset instead of a file (see `simpo-workbench presets`).")
+@click.option("--detach", is_flag=True, help="Train in a process of its own and return at once.")
+@click.option("--show-config", is_flag=True, help="Print the resulting configuration as YAML and stop.")
+@_with_settings
+def train(config, preset_name, detach, show_config, **options):
+    """Train what CONFIG (a YAML file) or a preset says, with any setting changed on the command line."""
+    made = _config(config, preset_name, options)
+    if show_config:
+        click.echo(made.to_yaml(), nl=False)
+    elif detach:
+        from .launch import start
+
+        _warn(made)
+        run = start(made)
+        click.echo(f"Started {run.name} in {run.path}. Watch it: simpo-workbench show {run.name} --root {made.run.root}")
+    else:
+        _train(made)
+
+
+def _config(path, preset_name, options, fixed=None) -> RunConfig:
+    if path and preset_name:
+        raise click.UsageError("Give a configuration file or --preset, not both.")
+    try:
+        if path:
+            return RunConfig.from_yaml(path, _changes(options))
+        from .presets import preset
+
+        return preset(preset_name or "demo").with_changes({**(fixed or {}), **_changes(options)})
+    except WorkbenchError as error:
+        raise _WrongConfig(str(error)) from None
+
+
+def _warn(config):
+    for sentence in config.warnings():
+        click.echo(f"Note: {sentence}", err=True)
+
+
+def _train(config: RunConfig):
+    from .terminal import Progress, print_summary
+
+    _warn(config)
+    with Progress() as progress:
+        from .engine.training import train as train_in_process
+
+        run = train_in_process(config, on_record=progress.show)
+    status = run.status
+    from .report import write_report
+
+    report = write_report(run)
+    print_summary(run, report)
+    if status.state != "finished":
+        click.echo(f"{status.message} Go on with: simpo-workbench resume {run.name} --root {config.run.root}", err=True)
+        sys.exit(FAILED)
+
+
+@main.command()
+@click.argument("name")
+@_root
+def resume(name, root):
+    """Go on with an ended run from its newest valid checkpoint, in a process of its own."""
+    from .launch import resume as resume_run
+
+    run = resume_run(name, root)
+    click.echo(f"{run.name} goes on in {run.path}. Watch it: simpo-workbench show {run.name} --root {root}")
+
+
+@main.command()
+@click.argument("name")
+@_root
+def stop(name, root):
+    """Ask a run to stop after its next step, with adapter and checkpoint saved."""
+    from .runs import attach
+
+    attach(name, root).stop()
+    click.echo(f"Asked {name} to stop after its next step.")
+
+
+@main.command()
+@_root
+@_json
+def runs(root, as_json):
+    """List all runs, the newest first."""
+    from .runs import list_runs
+    from .terminal import print_table
+
+    table = list_runs(root)
+    if as_json:
+        click.echo(table.to_json(orient="records", force_ascii=False, indent=1))
+    elif table.empty:
+        click.echo(f"No runs in {root!r} yet. `simpo-workbench demo` makes one.")
+    else:
+        print_table(table.drop(columns="verdict"))
+
+
+@main.command()
+@click.argument("name")
+@_root
+@_json
+def show(name, root, as_json):
+    """Show where a run stands: state, progress, held-out results before and after, the doctor's words."""
+    from .runs import attach
+    from .terminal import print_status, print_summary, summary
+
+    run = attach(name, root)
+    if as_json:
+        from dataclasses import asdict
+
+        click.echo(json.dumps({"name": run.name, "path": str(run.path), **asdict(run.status), **summary(run)}, ensure_ascii=False, indent=1))
+    else:
+        print_status(run)
+        print_summary(run)
+
+
+@main.command()
+@click.argument("pairs")
+@click.option("--run", "run_name", help="Score with the model and adapter of this run.")
+@click.option("--step", type=int, help="With --run: the adapter kept at this step; 0 is the untrained model.")
+@click.option("--model", help="Score with this model instead: demo, a local folder or a hub id.")
+@click.option("--adapter", help="With --model: this PEFT adapter on it.")
+@click.option("--output", type=click.Path(), help="Write the table to this .csv, .jsonl or .parquet file.")
+@_root
+@_json
+def score(pairs, run_name, step, model, adapter, output, root, as_json):
+    """Score every pair of PAIRS (a file, a folder, a hub id or 'demo'): log-probabilities, rewards, margin."""
+    from .data_sets import load_source
+    from .scores import share
+
+    with _model(run_name, step, model, adapter, root) as (loaded, config):
+        from .engine.scoring import score as score_pairs
+
+        table = score_pairs(loaded, load_source(pairs, "eval", config.data), loss=config.loss, data=config.data)
+    if output:
+        _write_table(table, Path(output))
+    if as_json:
+        click.echo(table.to_json(orient="records", force_ascii=False, indent=1))
+        return
+    click.echo(f"{table.attrs['report']}")
+    click.echo(f"chosen ahead       {share(int(table['correct'].sum()), len(table))}")
+    click.echo(f"beyond γ           {share(int(table['beyond_gamma'].sum()), len(table))}")
+    click.echo(f"log-probability    chosen {table['chosen_avg_logp'].mean():.3f}, rejected {table['rejected_avg_logp'].mean():.3f} nats per token")
+    click.echo(f"margin             {table['margin'].mean():.3f} (β {config.loss.beta:g}, γ {config.loss.gamma:g})")
+    click.echo(f"Written to {output}." if output else "Keep the table with --output scores.csv.")
+
+
+@main.command()
+@click.argument("prompts", nargs=-1, required=True)
+@click.option("--run", "run_name", help="Answer with the model and adapter of this run, base and tuned side by side.")
+@click.option("--step", type=int, help="With --run: the adapter kept at this step.")
+@click.option("--model", help="Answer with this model instead: demo, a local folder or a hub id.")
+@click.option("--adapter", help="With --model: this PEFT adapter on it.")
+@click.option("--max-new-tokens", type=click.IntRange(1), default=128, show_default=True)
+@click.option("--temperature", type=click.FloatRange(0, 5), default=0.0, show_default=True)
+@click.option("--seed", type=int, default=0, show_default=True)
+@_root
+@_json
+def generate(prompts, run_name, step, model, adapter, max_new_tokens, temperature, seed, root, as_json):
+    """Answer PROMPTS with the base and the tuned model."""
+    from .config import GenerationConfig
+    from .terminal import print_answers
+
+    with _model(run_name, step, model, adapter, root) as (loaded, config):
+        from .engine.generation import generate as generate_answers
+
+        wanted = GenerationConfig(max_new_tokens=max_new_tokens, temperature=temperature, top_p=config.generation.top_p)
+        table = generate_answers(loaded, list(prompts), wanted, config.data, seed)
+    if as_json:
+        click.echo(table.to_json(orient="records", force_ascii=False, indent=1))
+    else:
+        print_answers(table)
+
+
+def _model(run_name, step, model, adapter, root):
+    """A context manager with (loaded model, configuration) of a run or of a model by name."""
+    from contextlib import contextmanager
+
+    @contextmanager
+    def opened():
+        if (run_name is None) == (model is None):
+            raise click.UsageError("Say which model: --run NAME, or --model NAME (with --adapter FOLDER).")
+        if run_name:
+            from .runs import attach
+
+            run = attach(run_name, root)
+            config, folder = run.config, None if step == 0 else run.adapter if step is None else run.adapter_at(step)
+        else:
+            config, folder = RunConfig().with_changes({"model.name": model}), adapter
+        from .engine.models import load_model
+
+        with load_model(config.model, adapter=folder, data=config.data) as loaded:
+            yield loaded, config
+
+    return opened()
+
+
+@main.command()
+@click.argument("name")
+@click.option("--output", type=click.Path(), help="Where to write it; by default report.html in the run's folder.")
+@_root
+def report(name, output, root):
+    """Write a run's report: one self-contained HTML file."""
+    from .report import write_report
+    from .runs import attach
+
+    click.echo(write_report(attach(name, root), output))
+
+
+@main.command()
+@_json
+def presets(as_json):
+    """List the presets."""
+    from .presets import list_presets
+    from .terminal import print_table
+
+    table = list_presets().reset_index()
+    if as_json:
+        click.echo(table.to_json(orient="records", force_ascii=False, indent=1))
+    else:
+        print_table(table)
+
+
+@main.command()
+@click.argument("folder", default="simpo-notebooks")
+def lab(folder):
+    """Open JupyterLab on the first notebook; outside a clone the notebooks are copied to FOLDER first."""
+    from .terminal import open_lab
+
+    sys.exit(open_lab(Path(folder)))
+
+
+def _write_table(table, path: Path):
+    writers = {".csv": lambda: table.to_csv(path, index=False), ".parquet": lambda: table.to_parquet(path, index=False)}
+    writers[".jsonl"] = lambda: table.to_json(path, orient="records", lines=True, force_ascii=False)
+    if path.suffix not in writers:
+        raise WorkbenchError(f"--output {str(path)!r}: the name must end with .csv, .jsonl or .parquet.")
+    writers[path.suffix]()
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,311 @@
+"""A finished or live run as one self-contained HTML page: verdicts first, then numbers, charts, pairs, answers, and how it was made.
+
+The page escapes by Jinja2's autoescape; only the three scripts, made here, go in as they are. Its content security policy names these scripts by hash,
+so that a text which got through as markup after all could neither run nor ask for anything.
+"""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import json
+import math
+import statistics
+import time
+from pathlib import Path
+
+from . import __version__, doctor, figures
+from .errors import WorkbenchError
+from .markup import json_for_script
+from .run_folder import write_atomically
+from .runs import Run
+from .scores import compare_scores
+
+_MOST_PAIRS = 20
+_TEMPLATE = Path(__file__).with_name("report.html.jinja")
+
+#: Every chart comes in both themes and is drawn anew when the reader's theme changes.
+_DRAW_JS = """
+const figures = JSON.parse(document.getElementById("figures").textContent);
+const dark = window.matchMedia("(prefers-color-scheme: dark)");
+function draw() {
+  for (const [id, themes] of Object.entries(figures)) {
+    const figure = themes[dark.matches ? "dark" : "light"];
+    Plotly.react(id, figure.data, figure.layout, {responsive: true, displaylogo: false, displayModeBar: false});
+  }
+}
+dark.addEventListener("change", draw);
+draw();
+"""
+
+_EVALUATION_COLUMNS = {
+    "step": "step",
+    "loss": "eval/loss",
+    "chosen drift": "eval/logps/chosen_drift",
+    "rejected drift": "eval/logps/rejected_drift",
+    "chosen reward": "eval/rewards/chosen",
+    "rejected reward": "eval/rewards/rejected",
+    "margin": "eval/rewards/margins",
+    "chosen ahead": "eval/rewards/accuracies",
+    "beyond γ": "eval/rewards/beyond_gamma",
+    "answer tokens": "eval/answers/mean_tokens",
+    "end properly": "eval/answers/ended",
+    "repeated 4-grams": "eval/answers/repeated_4grams",
+}
+
+
+def write_report(run: Run, path: str | Path | None = None) -> Path:
+    """The path of a page that shows the run as it stands now; default: report.html in the run's folder.
+
+    Errors: WorkbenchError when the page cannot be written, or the run's configuration or metrics are damaged.
+    """
+    path = run.folder.report if path is None else Path(path).expanduser()
+    write_atomically(path, report_html(run).encode())
+    return path
+
+
+def report_html(run: Run) -> str:
+    """The page itself, as text."""
+    from jinja2 import Environment, StrictUndefined
+    from markupsafe import Markup
+    from plotly.offline import get_plotlyjs
+
+    status, config, records, environment = run.status, run.config, run.records, dict(run.environment)
+    evaluations = [record for record in records if record.get("kind") == "eval"]
+    before, after = _scores(run)
+    compared = compare_scores(before, after) if after is not None else None
+    drawn = _figures(run, status, config, evaluations, before, after, compared)
+    plotly_js = get_plotlyjs().replace("\r\n", "\n").replace("\r", "\n")  # as the browser will read it: the hash is of what it reads
+    page = Environment(autoescape=True, undefined=StrictUndefined).from_string(_TEMPLATE.read_text(encoding="utf-8"))
+    return page.render(
+        run=run,
+        status=status,
+        headline=_headline(config),
+        verdicts=doctor.diagnose(records, status.total_steps),
+        tiles=_tiles(status, config, records, evaluations),
+        figures={name: None if figure is None else figure.facts for name, figure in drawn.items()},
+        evaluations=_evaluation_table(evaluations),
+        flips=None if compared is None else _flips(compared),
+        samples=_samples(run),
+        notes=environment.pop("data_notes", []),
+        configuration=config.to_yaml(),
+        environment=list(_flat(environment)),
+        version=__version__,
+        written=time.strftime("%Y-%m-%d %H:%M"),
+        figures_json=Markup(_figures_json(drawn)),
+        plotly_js=Markup(plotly_js),
+        draw_js=Markup(_DRAW_JS),
+        script_hashes=Markup(f"{_hash(plotly_js)} {_hash(_DRAW_JS)}"),
+    )
+
+
+class _Chart:
+    """One chart in both themes, with its sentence."""
+
+    def __init__(self, name, description, make):
+        self.themes = {theme: make(theme) for theme in figures.COLORS}
+        self.facts = {"id": f"chart-{name}", "description": description, "height": self.themes["light"].layout.height}
+
+
+def _figures(run, status, config, evaluations, before, after, compared):
+    metrics, total = run.metrics, status.total_steps
+    ratio = None if config.loss.kind == "dpo" else config.loss.gamma_beta_ratio  # DPO has no target margin
+    drawn = {
+        "training": _Chart(
+            "training",
+            _training_sentence(evaluations),
+            lambda theme: figures.training_figure(metrics, ratio, total, theme=theme, attention_drift=doctor.CHOSEN_DRIFT_ATTENTION),
+        ),
+        "rewards": _Chart(
+            "rewards",
+            "Rewards of chosen and rejected answers, learning rate and gradient norm over the steps. Rewards are negative; only their difference matters.",
+            lambda theme: figures.rewards_figure(metrics, total, theme),
+        ),
+        "histogram": None,
+        "scatter": None,
+    }
+    if before is not None:
+        drawn["histogram"] = _Chart("histogram", _histogram_sentence(before, after), lambda theme: figures.score_histogram(before, after, ratio, theme))
+    if compared is not None:
+        sentence = "Each held-out pair's lead before training (across) and after (up); above the diagonal line the chosen answer gained."
+        drawn["scatter"] = _Chart("scatter", sentence, lambda theme: figures.margins_scatter(compared, theme))
+    return drawn
+
+
+def _figures_json(drawn):
+    parts = {chart.facts["id"]: {theme: json.loads(figure.to_json()) for theme, figure in chart.themes.items()} for chart in drawn.values() if chart}
+    return json_for_script(json.dumps(parts, ensure_ascii=False))
+
+
+def _hash(script):
+    return f"'sha256-{base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()}'"
+
+
+def _headline(config):
+    loss, lora = config.loss, config.lora
+    model = config.model.name if config.model.name != "demo" else "demo model (SmolLM2-135M-Instruct)"
+    adapter = f"{config.model.load_in.upper()} + LoRA r{lora.r}"
+    if loss.kind == "dpo":
+        return f"{model} · {adapter} · DPO · β {loss.beta:g}"
+    kind = " · hinge" if loss.kind == "simpo_hinge" else ""
+    return f"{model} · {adapter}{kind} · β {loss.beta:g} · γ/β {loss.gamma_beta_ratio:g} (γ {loss.gamma:g})"
+
+
+def _scores(run):
+    """(before, after): scores at the first and the last evaluated step; None where there is none, and after only when a step lies between."""
+    try:
+        scores = run.scores
+    except WorkbenchError:
+        return None, None
+    first, last = scores["step"].min(), scores["step"].max()
+    return scores[scores["step"] == first], scores[scores["step"] == last] if last > first else None
+
+
+def _tiles(status, config, records, evaluations):
+    """name, value and fact (n, interval, where it comes from) of the numbers that matter; "–" where nothing is known yet."""
+    sampled = [record for record in evaluations if "eval/answers/n" in record]
+    steps = [record for record in records if record.get("kind") == "train"]
+    speeds = [record["pairs_per_second"] for record in steps if "pairs_per_second" in record]
+    memory = [record["peak_memory_bytes"] for record in steps if "peak_memory_bytes" in record]
+    recommended = status.recommended_step
+    beyond = [] if config.loss.kind == "dpo" else [_share_tile("beyond γ, held-out pairs", evaluations, "eval/rewards/beyond_gamma", "eval/pairs", "pairs")]
+    return [
+        _share_tile("chosen ahead, held-out pairs", evaluations, "eval/rewards/accuracies", "eval/pairs", "pairs"),
+        *beyond,
+        _drift_tile(evaluations),
+        _share_tile("repeated 4-grams", sampled, "eval/answers/repeated_4grams", "eval/answers/n", "answers"),
+        _share_tile("answers end properly", sampled, "eval/answers/ended", "eval/answers/n", "answers"),
+        _length_tile(sampled),
+        _tile("recommended checkpoint", *_recommended(recommended, evaluations)),
+        _tile("speed", f"{_significant(statistics.median(speeds))} pairs/s" if speeds else "–", f"median of {len(speeds)} steps" if speeds else "from step 1 on"),
+        _tile("peak memory", f"{_significant(max(memory) / 1e9)} GB" if memory else "–", f"most of {len(memory)} steps" if memory else "from step 1 on"),
+    ]
+
+
+def _tile(name, value, fact):
+    return {"name": name, "value": value, "fact": fact}
+
+
+def _share_tile(name, evaluations, key, count_key, cases):
+    found = [record for record in evaluations if key in record]
+    if not found:
+        return _tile(name, "–", "not measured yet")
+    first, last = found[0], found[-1]
+    value = f"{last[key]:.2f}" if first is last else f"{first[key]:.2f} → {last[key]:.2f}"
+    interval = f", 95 % {last[f'{key}_low']:.2f} to {last[f'{key}_high']:.2f}" if f"{key}_low" in last else ""
+    return _tile(name, value, f"{last[count_key]} {cases}{interval}, step {last['step']}")
+
+
+def _drift_tile(evaluations):
+    if not evaluations:
+        return _tile("chosen log-prob drift", "–", "not measured yet")
+    last = evaluations[-1]
+    rejected = _signed(last["eval/logps/rejected_drift"])
+    return _tile("chosen log-prob drift", _signed(last["eval/logps/chosen_drift"]), f"nats per token since step 0 (rejected {rejected}), {last['eval/pairs']} pairs")
+
+
+def _length_tile(sampled):
+    if not sampled:
+        return _tile("answer length", "–", "not measured yet")
+    first, last = (sampled[index]["eval/answers/mean_tokens"] for index in (0, -1))
+    value = f"{last:.0f} tokens" if len(sampled) == 1 else f"{first:.0f} → {last:.0f} tokens"
+    return _tile("answer length", value, f"mean of {sampled[-1]['eval/answers/n']} answers; chosen ones in the data have {sampled[-1]['eval/chosen_tokens']:.0f}")
+
+
+def _recommended(step, evaluations):
+    if step is None or not evaluations:
+        return "–", "comes with the first evaluation"
+    if step == 0:
+        trained = evaluations[1:]
+        if not trained:
+            return "step 0", "the untrained model: nothing else is evaluated yet"
+        healthy = any(doctor.is_healthy(evaluations[0], evaluation) for evaluation in trained)
+        return "step 0", f"the untrained model: no trained step {'has more pairs beyond γ' if healthy else 'is healthy'}"
+    return f"step {step}", "most pairs beyond γ among the healthy ones"
+
+
+def _evaluation_table(evaluations):
+    columns = {name: key for name, key in _EVALUATION_COLUMNS.items() if any(key in record for record in evaluations)}
+    rows = [[str(record["step"]) if key == "step" else _decimal(record.get(key)) for key in columns.values()] for record in evaluations]
+    return {"columns": list(columns), "rows": rows}
+
+
+def _flips(compared):
+    """A sentence that counts, and the pairs that changed most: flipped ones first, then by how far the lead moved."""
+    to_right, to_wrong = ((compared["flip"] == flip).sum() for flip in ("to right", "to wrong"))
+    order = compared.assign(flipped=compared["flip"] != "", moved=compared["lead_change"].abs()).sort_values(["flipped", "moved"], ascending=False)
+    rows = [
+        {
+            "pair_id": str(row["pair_id"]),
+            "prompt": _text(row.get("prompt")),
+            "chosen": _text(row.get("chosen")),
+            "rejected": _text(row.get("rejected")),
+            "lead": f"{_signed(row['lead_before'])} → {_signed(row['lead_after'])}",
+            "change": _signed(row["lead_change"]),
+            "flip": row["flip"] or ("still right" if row["correct_after"] else "still wrong"),
+        }
+        for row in order.head(_MOST_PAIRS).to_dict("records")
+    ]
+    shown = f" The {len(rows)} that changed most are below." if len(rows) < len(compared) else ""
+    sentence = f"Of {len(compared)} pairs {to_right} turned right, {to_wrong} turned wrong, {len(compared) - to_right - to_wrong} stayed as they were.{shown}"
+    return {"sentence": sentence, "rows": rows}
+
+
+def _samples(run):
+    """One dict per sample prompt: prompt, and its answers at the first and the last sampled step."""
+    answers = run.generations
+    if answers.empty:
+        return []
+    first, last = answers["step"].min(), answers["step"].max()
+    steps = [first] if first == last else [first, last]
+    by_step = [answers[answers["step"] == step].to_dict("records") for step in steps]
+    return [{"prompt": _text(together[0]["prompt"]), "answers": [_answer(row) for row in together]} for together in zip(*by_step, strict=False)]
+
+
+def _answer(row):
+    step = int(row["step"])
+    title = "base · step 0" if step == 0 else f"tuned · step {step}"
+    text = _text(row["answer"]) or "(empty answer)"
+    return {"title": title, "text": text, "tokens": int(row["tokens"]), "ended": bool(row["ended"]), "repeated": f"{row['repeated_4grams']:.2f}"}
+
+
+def _training_sentence(evaluations):
+    if not evaluations:
+        return "Six charts over the optimizer steps; nothing was measured yet."
+    last = evaluations[-1]
+    parts = [
+        f"at step {last['step']} chosen answers stand at {_signed(last['eval/logps/chosen_drift'])} and rejected ones at {_signed(last['eval/logps/rejected_drift'])} nats per token since the start",
+        f"{last['eval/rewards/accuracies']:.0%} of {last['eval/pairs']} held-out pairs have the chosen answer ahead",
+    ]
+    return f"Six charts over the optimizer steps: {', '.join(parts)}. Points are held-out evaluations, thin lines single training steps, upright bars 95 % intervals."
+
+
+def _histogram_sentence(before, after):
+    ahead = [int((table["chosen_avg_logp"] > table["rejected_avg_logp"]).sum()) for table in (before, after) if table is not None]
+    counts = f"{ahead[0]} of {len(before)} pairs before" + (f" and {ahead[1]} of {len(after)} after" if len(ahead) > 1 else "")
+    return f"How far the chosen answer leads, pair by pair: right of zero it is the likelier one ({counts} training), right of γ/β by as much as SimPO asks for."
+
+
+def _flat(values, prefix=""):
+    for name, value in values.items():
+        if isinstance(value, dict):
+            yield from _flat(value, f"{prefix}{name} ")
+        else:
+            yield f"{prefix}{name}", ", ".join(map(str, value)) if isinstance(value, list) else str(value)
+
+
+def _text(value):
+    """A text cell; what is no text (a missing value after a join) is empty."""
+    return value if isinstance(value, str) else "" if value is None or value != value else str(value)
+
+
+def _decimal(value):
+    return "–" if value is None else f"{value:.3f}".replace("-", "−") if math.isfinite(value) else str(value)
+
+
+def _signed(value):
+    return f"{value:+.2f}".replace("-", "−")
+
+
+def _significant(value):
+    return f"{value:.2g}" if value < 10 else f"{value:.0f}"

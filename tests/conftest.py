@@ -1,0 +1,41 @@
+"""Fixtures that many tests share: a tiny model on disk, a tiny data set, a short configuration."""
+
+import json
+
+import pytest
+
+
+@pytest.fixture(scope="session")
+def tiny_model(tmp_path_factory):
+    """Folder of a tiny random Llama with a ChatML tokenizer."""
+    import tiny
+
+    return tiny.save(tmp_path_factory.mktemp("models") / "tiny-llama")
+
+
+@pytest.fixture(scope="session")
+def tiny_pairs(tmp_path_factory):
+    """(training file, held-out file) of meaningless pairs."""
+    import tiny
+
+    folder = tmp_path_factory.mktemp("pairs")
+    for name, rows in (("train", tiny.rows(24)), ("eval", tiny.rows(8, start=100))):
+        (folder / f"{name}.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    return str(folder / "train.jsonl"), str(folder / "eval.jsonl")
+
+
+@pytest.fixture
+def tiny_config(tiny_model, tiny_pairs, tmp_path):
+    """Six steps of four pairs on the tiny model in fp32, into a temporary runs folder."""
+    from simpo_workbench.config import RunConfig
+
+    return RunConfig.from_dict(
+        {
+            "model": {"name": tiny_model, "load_in": "fp32"},
+            "data": {"train": tiny_pairs[0], "eval": tiny_pairs[1]},
+            "lora": {"r": 4, "alpha": 8},
+            "training": {"learning_rate": 1e-2, "pairs_per_step": 4, "max_steps": 6, "eval_every": 3, "save_every": 2},
+            "generation": {"prompts": ["What is the capital of France?"], "held_out_prompts": 2, "max_new_tokens": 8, "every": 3},
+            "run": {"name": "tiny", "root": str(tmp_path / "runs")},
+        }
+    )

@@ -1,0 +1,86 @@
+"""What a user would lose: a package that works only beside its repository."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import sysconfig
+import time
+import urllib.request
+import venv
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+
+
+@pytest.fixture(scope="module")
+def installed(tmp_path_factory):
+    """A fresh environment with the built wheel in it; the dependencies are those of the environment the tests run in."""
+    folder = tmp_path_factory.mktemp("package")
+    subprocess.run([sys.executable, "-m", "build", "--wheel", "--no-isolation", "--outdir", str(folder), str(ROOT)], check=True, capture_output=True, timeout=300)
+    (wheel,) = folder.glob("simpo_workbench-*.whl")
+    venv.create(folder / "venv", with_pip=True)
+    python = folder / "venv" / "bin" / "python"
+    site = Path(subprocess.run([python, "-c", "import sysconfig; print(sysconfig.get_path('purelib'))"], check=True, capture_output=True, text=True).stdout.strip())
+    (site / "dependencies.pth").write_text(sysconfig.get_path("purelib") + "\n")
+    subprocess.run([python, "-m", "pip", "install", "--quiet", "--no-deps", "--no-index", "--force-reinstall", wheel], check=True, timeout=300)
+    empty = folder / "somewhere"
+    empty.mkdir()
+    return folder / "venv" / "bin", empty
+
+
+def test_the_wheel_brings_demo_data_and_notebooks(installed):
+    binaries, folder = installed
+    code = (
+        "import simpo_workbench as wb; from simpo_workbench.bundled import bundled; from simpo_workbench.data_sets import load_data\n"
+        "train, held_out, _ = load_data(wb.RunConfig().data, 0)\n"
+        "print(wb.__file__, bundled('notebooks/01_quickstart.ipynb'), len(train), len(held_out))"
+    )
+    words = subprocess.run([binaries / "python", "-c", code], check=True, capture_output=True, text=True, cwd=folder, timeout=120).stdout.split()
+    inside = str(binaries.parent)
+    assert words[0].startswith(inside)
+    assert words[1].startswith(inside)
+    assert words[2:] == ["300", "60"]
+    table = subprocess.run([binaries / "simpo-workbench", "presets", "--json"], check=True, capture_output=True, text=True, cwd=folder, timeout=120).stdout
+    assert json.loads(table)[0]["name"] == "demo"
+
+
+def test_lab_serves_the_first_notebook_without_a_clone(installed, tmp_path):
+    binaries, folder = installed
+    (tmp_path / "config").mkdir()
+    (tmp_path / "config" / "jupyter_server_config.py").write_text("c.ServerApp.open_browser = False\n")
+    environment = os.environ | {"JUPYTER_CONFIG_DIR": str(tmp_path / "config"), "JUPYTER_RUNTIME_DIR": str(tmp_path / "runtime")}
+    with open(tmp_path / "log", "wb") as log:
+        lab = subprocess.Popen([binaries / "simpo-workbench", "lab"], cwd=folder, env=environment, stdout=log, stderr=log, start_new_session=True)
+    try:
+        end = time.monotonic() + 90
+        while not (servers := list((tmp_path / "runtime").glob("jpserver-*.json"))):
+            assert lab.poll() is None, (tmp_path / "log").read_text()
+            assert time.monotonic() < end, (tmp_path / "log").read_text()
+            time.sleep(0.2)
+        server = json.loads(servers[0].read_text())
+        url = f"{server['url']}api/contents/01_quickstart.ipynb?token={server['token']}"
+        opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))  # loopback only
+        while True:
+            try:
+                notebook = json.load(opener.open(url, timeout=10))
+                break
+            except ConnectionError:
+                assert time.monotonic() < end
+                time.sleep(0.2)
+    finally:
+        os.killpg(lab.pid, signal.SIGKILL)
+        lab.wait()
+    assert notebook["type"] == "notebook"
+    assert (folder / "simpo-notebooks" / "01_quickstart.ipynb").is_file()
+
+
+def test_native_windows_is_refused_in_one_sentence():
+    code = "import sys; sys.platform = 'win32'\ntry:\n    import simpo_workbench\nexcept ImportError as error:\n    print(error)"
+    said = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True, timeout=60).stdout
+    assert "WSL2" in said
+    assert said.count("\n") == 1
+

@@ -1,0 +1,139 @@
+"""Tables of scores: an interval that is too narrow, or pairs joined wrongly, make a lucky run look like a better model."""
+
+import math
+
+import pandas as pd
+import pytest
+
+from simpo_workbench.errors import WorkbenchError
+from simpo_workbench.pairs import load_pairs
+from simpo_workbench.scores import compare_scores, join_texts, mean_share, pair_texts, repeated_4gram_share, share
+
+# --- shares
+
+
+@pytest.mark.parametrize(
+    ("hits", "n", "low", "high"),
+    [
+        # (p + z²/2n ± z·√(p(1−p)/n + z²/4n²)) / (1 + z²/n) with z = 1.959963985, z² = 3.841458821.
+        # 3/10: middle (0.3 + 0.192072941) / 1.384145882 = 0.355506559, half 1.959963985 / 1.384145882 · √(0.021 + 0.009603647) = 0.247715286.
+        (3, 10, 0.107791267, 0.603221853),
+        # 0/n: low is 0 and high is z²/n / (1 + z²/n).
+        (0, 10, 0.0, 0.384145882 / 1.384145882),
+        # n/n: high is 1 and low is 1 / (1 + z²/n).
+        (60, 60, 1 / (1 + 3.841458821 / 60), 1.0),
+        (10, 10, 0.722467200, 1.0),
+    ],
+)
+def test_a_share_has_wilsons_interval(hits, n, low, high):
+    found = share(hits, n)
+    assert (found.value, found.n) == (hits / n, n)
+    assert found.low == pytest.approx(low, abs=1e-8)
+    assert found.high == pytest.approx(high, abs=1e-8)
+    assert 0 <= found.low <= found.value <= found.high <= 1
+
+
+def test_a_share_is_shown_with_its_n_and_interval():
+    assert str(share(3, 10)) == "0.30 (n=10, 95 % 0.11 to 0.60)"
+
+
+def test_a_mean_of_shares_has_the_interval_of_a_mean():
+    found = mean_share([0.0, 0.2, 0.4])  # mean 0.2, spread 0.2, half 1.96 · 0.2 / √3 = 0.2263
+    assert found.value == pytest.approx(0.2)
+    assert (found.low, found.n) == (0.0, 3), "kept within 0 … 1"
+    assert found.high == pytest.approx(0.2 + 1.959963985 * 0.2 / math.sqrt(3))
+    alone = mean_share([0.5])
+    assert (alone.low, alone.high) == (0.0, 1.0), "one answer says next to nothing"
+
+
+def test_a_share_of_nothing_is_refused_instead_of_being_nought():
+    for call in (lambda: share(0, 0), lambda: mean_share([])):
+        with pytest.raises(WorkbenchError, match="no cases"):
+            call()
+
+
+@pytest.mark.parametrize(
+    ("tokens", "expected"),
+    [
+        ([], 0.0),
+        ([1, 2, 3], 0.0),
+        ([1, 2, 3, 4], 0.0),
+        ([1, 2, 3, 4, 1, 2, 3, 4], 1 / 5),  # five 4-grams; the last was there before
+        ([7] * 10, 6 / 7),  # seven 4-grams, one of them new
+        (list("abababab"), 3 / 5),  # abab, baba, then three that were there before
+        (list(range(100)), 0.0),
+    ],
+)
+def test_repetition_is_the_share_of_4_grams_that_were_there_before(tokens, expected):
+    assert repeated_4gram_share(tokens) == pytest.approx(expected)
+
+
+# --- texts
+
+
+def test_scores_keep_their_order_and_get_texts_and_extra_columns():
+    texts = {"prompt": ["Sky?", "Grass?"], "chosen": ["Blue.", "Green."], "rejected": ["Red.", "Pink."]}
+    pairs = load_pairs(pd.DataFrame({**texts, "topic": ["air", "land"], "margin": ["wide", "slim"]}))
+    ids = [pair.pair_id for pair in pairs]
+    numbers = pd.DataFrame({"step": [0, 0, 5, 5], "pair_id": [ids[1], ids[0]] * 2, "margin": [0.1, 0.2, 0.3, 0.4]})
+    table = join_texts(numbers, pair_texts(pairs))
+    assert list(table.columns) == ["step", "pair_id", "prompt", "chosen", "rejected", "margin", "topic", "margin_data"]
+    assert list(table["prompt"]) == ["Grass?", "Sky?", "Grass?", "Sky?"]
+    assert list(table["chosen"]) == ["Green.", "Blue.", "Green.", "Blue."]
+    assert list(table["margin"]) == [0.1, 0.2, 0.3, 0.4]
+    assert list(table["margin_data"]) == ["slim", "wide", "slim", "wide"]
+    assert list(table["topic"]) == ["land", "air", "land", "air"]
+
+
+# --- before and after
+
+
+def table(rows, step=None):
+    """A scores table of (pair_id, chosen, rejected) in nats per token, with β 2 and γ/β 0.5."""
+    frame = pd.DataFrame(rows, columns=["pair_id", "chosen_avg_logp", "rejected_avg_logp"])
+    frame["margin"] = 2 * (frame["chosen_avg_logp"] - frame["rejected_avg_logp"])
+    frame["correct"], frame["beyond_gamma"] = frame["margin"] > 0, frame["margin"] > 1.0
+    frame["prompt"], frame["chosen"], frame["rejected"] = "p " + frame["pair_id"], "c", "r"
+    if step is not None:
+        frame["step"] = step
+    return frame
+
+
+BEFORE = [("a", -1.0, -1.2), ("b", -1.5, -1.0), ("c", -1.0, -1.5), ("d", -2.0, -1.0)]
+AFTER = [("d", -2.0, -1.5), ("c", -2.0, -1.5), ("b", -1.25, -2.0), ("a", -1.1, -2.2)]
+
+
+def test_the_same_pairs_before_and_after_stand_side_by_side():
+    joined = compare_scores(table(BEFORE), table(AFTER)).set_index("pair_id")
+    assert list(joined.index) == ["a", "b", "c", "d"]
+    assert list(joined["flip"]) == ["", "to right", "to wrong", ""]
+    assert joined.loc["b", ["lead_before", "lead_after", "lead_change", "chosen_change"]].to_list() == pytest.approx([-0.5, 0.75, 1.25, 0.25])
+    assert joined.loc["b", ["margin_before", "margin_after"]].to_list() == pytest.approx([-1.0, 1.5])
+    assert list(joined["beyond_gamma_before"]) == [False, False, False, False]
+    assert list(joined["beyond_gamma_after"]) == [True, True, False, False]
+    assert joined.loc["a", ["prompt", "chosen", "rejected"]].to_list() == ["p a", "c", "r"]
+
+
+def test_only_pairs_of_both_tables_are_compared():
+    joined = compare_scores(table(BEFORE[:2]), table(AFTER[:3]))
+    assert list(joined["pair_id"]) == ["b"]
+
+
+def test_a_table_of_numbers_alone_can_be_compared():
+    numbers = [table(rows).drop(columns=["prompt", "chosen", "rejected"]) for rows in (BEFORE, AFTER)]
+    assert "prompt" not in compare_scores(*numbers)
+
+
+@pytest.mark.parametrize(
+    ("before", "after", "said"),
+    [
+        (pd.concat([table(BEFORE, 0), table(AFTER, 5)]), table(AFTER), "'before' holds 2 steps: choose one, such as scores"),
+        (table(BEFORE), pd.concat([table(AFTER)] * 2), "'after' holds a pair twice"),
+        (table(BEFORE[:1]), table(AFTER[:1]), "no pair in common"),
+        (table(BEFORE).drop(columns="pair_id"), table(AFTER), "'before' lacks the column 'pair_id'"),
+        (table(BEFORE), table(AFTER).drop(columns="correct"), "'after' lacks the column 'correct'"),
+    ],
+)
+def test_tables_that_cannot_be_compared_are_refused_in_words(before, after, said):
+    with pytest.raises(WorkbenchError, match=said):
+        compare_scores(before, after)

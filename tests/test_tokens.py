@@ -1,0 +1,113 @@
+"""What a user would lose: a model trained to score its prompt, to forget its end of turn, or to begin twice."""
+
+import pytest
+import tiny
+
+from simpo_workbench.config import DataConfig
+from simpo_workbench.engine.tokens import ChatEncoder
+from simpo_workbench.errors import WorkbenchError
+from simpo_workbench.pairs import load_pairs
+
+USER = [{"role": "user", "content": "What is the capital of France?"}]
+
+
+def encoder(template="chatml", add_bos=False, **data):
+    return ChatEncoder(tiny.tokenizer(template, add_bos), DataConfig(**data))
+
+
+def text(encoder, ids):
+    return encoder.tokenizer.decode(ids)
+
+
+def pairs(*rows):
+    return list(load_pairs([{"prompt": prompt, "chosen": chosen, "rejected": rejected} for prompt, chosen, rejected in rows]))
+
+
+@pytest.mark.parametrize(
+    ("template", "prompt", "end"),
+    [
+        ("chatml", "<|im_start|>user\nWhat is the capital of France?<|im_end|>\n<|im_start|>assistant\n", "<|im_end|>"),
+        ("llama3", "<s><|start|>user<|end|>\n\nWhat is the capital of France?<|eot|><|start|>assistant<|end|>\n\n", "<|eot|>"),
+        ("gemma", "<s><|start|>user\nWhat is the capital of France?<|eot|>\n<|start|>model\n", "<|eot|>"),
+    ],
+)
+@pytest.mark.parametrize("add_bos", [False, True])
+def test_prompt_ends_with_the_header_and_the_answer_with_one_end_of_turn(template, prompt, end, add_bos):
+    """Also where the tokenizer adds a beginning-of-text token by itself: it must come once, from the template, and never before an answer."""
+    one = encoder(template, add_bos)
+    assert text(one, one.prompt_ids(USER)) == prompt
+    assert text(one, one.response_ids("Paris.")) == "Paris." + end
+    assert one.response_ids("Paris.").count(one.end_of_turn_ids[0]) == 1
+    assert one.prompt_ids(USER).count(one.tokenizer.bos_token_id) == prompt.count("<s>")
+
+
+def test_prompt_and_answer_together_are_what_the_template_renders():
+    one = encoder()
+    whole = one.tokenizer.apply_chat_template([*USER, {"role": "assistant", "content": "Paris."}], tokenize=False)
+    assert text(one, one.prompt_ids(USER) + one.response_ids("Paris.")) == whole.rstrip("\n")
+
+
+def test_an_empty_thinking_block_belongs_to_the_prompt():
+    one = encoder("qwen3", template_options={"enable_thinking": False})
+    assert text(one, one.prompt_ids(USER)).endswith("<|im_start|>assistant\n<think>\n\n</think>\n\n")
+    assert text(one, one.response_ids("Paris.")) == "Paris.<|im_end|>"
+    assert "<think>" not in text(encoder("qwen3"), encoder("qwen3").prompt_ids(USER))
+
+
+def test_system_text_leads_the_first_user_turn_where_the_template_has_no_system_turn():
+    one = encoder("gemma", system_prompt="Be brief.")
+    assert text(one, one.prompt_ids(USER)) == "<s><|start|>user\nBe brief.\n\nWhat is the capital of France?<|eot|>\n<|start|>model\n"
+    _, report = one.encode_pairs(pairs(("a", "b", "c")))
+    assert any("no system turn" in note for note in report.notes)
+    assert text(encoder(system_prompt="Be brief."), encoder(system_prompt="Be brief.").prompt_ids(USER)).startswith("<|im_start|>system\nBe brief.<|im_end|>")
+
+
+def test_a_pairs_own_system_turn_wins_over_the_configured_one():
+    one = encoder(system_prompt="Be brief.")
+    assert "Be brief." not in text(one, one.prompt_ids([{"role": "system", "content": "Be long."}, *USER]))
+
+
+def test_long_pairs_are_dropped_and_counted_by_default():
+    encoded, report = encoder(max_tokens=40).encode_pairs(pairs(("short", "yes", "no"), ("long " * 40, "yes", "no")))
+    assert [len(pair.prompt_ids) < 40 for pair in encoded] == [True]
+    assert report.dropped == {"longer than data.max_tokens 40": 1}
+    assert "Dropped 1" in str(report)
+
+
+def test_a_cut_prompt_keeps_system_turn_end_and_header_and_no_answer_is_touched():
+    one = encoder(max_tokens=60, overlong="keep_end", system_prompt="Be brief.")
+    (pair,), report = one.encode_pairs(pairs(("first " * 40 + "the very last words", "yes", "no indeed")))
+    prompt = text(one, pair.prompt_ids)
+    assert prompt.startswith("<|im_start|>system\nBe brief.<|im_end|>\n<|im_start|>user\n")
+    assert prompt.endswith("the very last words<|im_end|>\n<|im_start|>assistant\n")
+    assert len(pair.prompt_ids) + max(len(pair.chosen_ids), len(pair.rejected_ids)) == 60
+    assert text(one, pair.rejected_ids) == "no indeed<|im_end|>"
+    assert (pair.truncated, report.truncated) == (True, 1)
+
+
+def test_an_answer_that_alone_is_too_long_is_dropped_whole_even_when_prompts_may_be_cut():
+    encoded, report = encoder(max_tokens=30, overlong="keep_end").encode_pairs(pairs(("short", "word " * 60, "no")))
+    assert encoded == []
+    assert sum(report.dropped.values()) == 1
+    assert "alone are longer" in next(iter(report.dropped))
+
+
+def test_a_model_without_template_is_refused_with_what_to_do():
+    bare = tiny.tokenizer()
+    bare.chat_template = None
+    with pytest.raises(WorkbenchError, match=r"no chat template.*data\.chat_template"):
+        ChatEncoder(bare)
+
+
+def test_a_template_that_breaks_is_named():
+    broken = tiny.tokenizer()
+    broken.chat_template = "{{ raise_exception('only two turns') }}"
+    with pytest.raises(WorkbenchError, match="chat template refused.*only two turns"):
+        ChatEncoder(broken)
+
+
+def test_a_template_that_drops_the_answer_is_refused():
+    silent = tiny.tokenizer()
+    silent.chat_template = "{% for m in messages %}{% if m['role'] == 'user' %}{{ m['content'] }}{% endif %}{% endfor %}"
+    with pytest.raises(WorkbenchError, match="drops the assistant's answer"):
+        ChatEncoder(silent)

@@ -1,0 +1,91 @@
+"""Tiny random-weight models and a small real tokenizer, built on the spot: breadth without a download."""
+
+import torch
+from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
+from transformers import AutoModelForCausalLM, Gemma2Config, LlamaConfig, MistralConfig, PreTrainedTokenizerFast, Qwen3Config
+
+CHATML = (
+    "{% for m in messages %}{{ '<|im_start|>' + m['role'] + '\n' + m['content'] + '<|im_end|>\n' }}{% endfor %}"
+    "{% if add_generation_prompt %}{{ '<|im_start|>assistant\n' }}{% endif %}"
+)
+#: Adds a beginning-of-text token, as Llama 3 does, and ends turns with something that is not the end-of-sequence token.
+LLAMA3 = (
+    "{{ '<s>' }}{% for m in messages %}{{ '<|start|>' + m['role'] + '<|end|>\n\n' + m['content'] | trim + '<|eot|>' }}{% endfor %}"
+    "{% if add_generation_prompt %}{{ '<|start|>assistant<|end|>\n\n' }}{% endif %}"
+)
+#: Refuses system turns and calls the assistant "model", as Gemma 2 does.
+GEMMA = (
+    "{{ '<s>' }}{% if messages[0]['role'] == 'system' %}{{ raise_exception('System role not supported') }}{% endif %}"
+    "{% for m in messages %}{{ '<|start|>' + ('model' if m['role'] == 'assistant' else m['role']) + '\n' + m['content'] | trim + '<|eot|>\n' }}{% endfor %}"
+    "{% if add_generation_prompt %}{{ '<|start|>model\n' }}{% endif %}"
+)
+#: Puts an empty thinking block into the generation prompt when thinking is off, as Qwen3 does.
+QWEN3 = CHATML.replace(
+    "{{ '<|im_start|>assistant\n' }}",
+    "{{ '<|im_start|>assistant\n' }}{% if enable_thinking is defined and enable_thinking is false %}{{ '<think>\n\n</think>\n\n' }}{% endif %}",
+)
+TEMPLATES = {"chatml": CHATML, "llama3": LLAMA3, "gemma": GEMMA, "qwen3": QWEN3}
+
+_SPECIAL = ["<unk>", "<s>", "</s>", "<|im_start|>", "<|im_end|>", "<|start|>", "<|end|>", "<|eot|>", "<think>", "</think>"]
+_TEXT = ["The quick brown fox jumps over the lazy dog. What is the capital of France? Paris, of course. user assistant system model"] * 3
+_SMALL = {"hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 3, "num_attention_heads": 4, "num_key_value_heads": 2, "max_position_embeddings": 512}
+
+
+def tokenizer(template="chatml", add_bos=False):
+    """A byte-level BPE tokenizer of about 350 tokens; with `add_bos` it puts <s> in front of every text, as many do."""
+    inner = Tokenizer(models.BPE())
+    inner.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    inner.decoder = decoders.ByteLevel()
+    alphabet = pre_tokenizers.ByteLevel.alphabet()
+    inner.train_from_iterator(_TEXT, trainers.BpeTrainer(vocab_size=400, special_tokens=_SPECIAL, initial_alphabet=alphabet, show_progress=False))
+    if add_bos:
+        from tokenizers.processors import TemplateProcessing
+
+        inner.post_processor = TemplateProcessing(single="<s> $A", special_tokens=[("<s>", inner.token_to_id("<s>"))])
+    eos = "<|im_end|>" if template in ("chatml", "qwen3") else "</s>"
+    return PreTrainedTokenizerFast(tokenizer_object=inner, chat_template=TEMPLATES[template], bos_token="<s>", eos_token=eos, unk_token="<unk>")
+
+
+def model(family="llama", vocab_size=400, seed=0):
+    """A random model of a family, fp32, with weights large enough that log-probabilities differ between tokens."""
+    kinds = {
+        "llama": (LlamaConfig, {"tie_word_embeddings": True}),
+        "qwen3": (Qwen3Config, {"head_dim": 8}),
+        "gemma2": (Gemma2Config, {"head_dim": 8, "sliding_window": 16, "final_logit_softcapping": 5.0}),
+        "mistral": (MistralConfig, {"sliding_window": 16}),
+    }
+    config_class, more = kinds[family]
+    torch.manual_seed(seed)
+    made = AutoModelForCausalLM.from_config(config_class(vocab_size=vocab_size, pad_token_id=2, bos_token_id=1, eos_token_id=2, **_SMALL, **more))
+    with torch.no_grad():
+        for parameter in made.parameters():
+            if parameter.ndim > 1:
+                parameter.mul_(6)
+    return made.float()
+
+
+def save(folder, family="llama", template="chatml", seed=0):
+    """A tiny model folder as a user would have it; returns its path as text."""
+    tok = tokenizer(template)
+    made = model(family, len(tok), seed)
+    made.config.eos_token_id = made.generation_config.eos_token_id = tok.eos_token_id
+    made.save_pretrained(folder)
+    tok.save_pretrained(folder)
+    return str(folder)
+
+
+def rows(count, start=0):
+    """Preference rows without any meaning, all different, of varied lengths."""
+    words = "red green blue one two three four five six seven eight nine ten sun moon star sea sand wind rain".split()
+    made = []
+    for i in range(start, start + count):
+        pick = [words[(i * 7 + k * (i % 5 + 1)) % len(words)] for k in range(12)]
+        made.append(
+            {
+                "prompt": f"Say {pick[0]} and {pick[1]} number {i}",
+                "chosen": " ".join(pick[2 : 4 + i % 4]) + f" {i}",
+                "rejected": " ".join(pick[3 : 6 + i % 6]) + f" or {i}",
+                "topic": pick[0],
+            }
+        )
+    return made
