@@ -4,7 +4,7 @@ BIN := $(VENV)/bin
 PYTHON ?= $(shell for p in python3 python3.14 python3.13 python3.12 python3.11; do \
 	$$p -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && { echo $$p; break; }; done)
 
-.PHONY: demo test lab lint clean setup chromium
+.PHONY: demo test lab lint pictures clean setup chromium
 
 demo: setup
 	$(BIN)/simpo-workbench demo
@@ -19,6 +19,10 @@ lint: setup
 	$(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev]'
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
+
+# The README's picture, from the newest finished run.
+pictures: setup chromium
+	$(BIN)/python docs/pictures.py
 
 setup: $(VENV)/ready
 

@@ -92,7 +92,7 @@ def _collapse(first, last):
     repeats, endless = rise >= REPETITION_RISE, fall >= ENDED_FALL
     if not (drift <= CHOSEN_DRIFT_NOTE and (repeats or endless)) and rise < REPETITION_RISE_RUINED:
         return None
-    seen = [f"chosen answers became {'less' if drift < 0 else 'more'} likely (log-probability {drift:+.2f} nats per token since the start)"]
+    seen = [f"chosen answers became {'less' if drift < 0 else 'more'} likely (log-probability {signed(drift)} nats per token since the start)"]
     if repeats:
         seen.append(f"sampled answers repeat themselves (repeated 4-grams {first['eval/answers/repeated_4grams']:.2f} → {last['eval/answers/repeated_4grams']:.2f})")
     if endless:
@@ -103,7 +103,12 @@ def _collapse(first, last):
         "collapse",
         last["step"],
         f"The model is collapsing: {', and '.join(seen)}. Held-out accuracy of {accuracy:.2f} does not show it.",
-        "The margin grows by making every answer unlikely, rejected ones a little more; what the model then says is noise. Almost always the learning rate is too high.",
+        (
+            "The margin grows by making every answer unlikely, rejected ones a little more; what the model then says is noise. "
+            if drift <= CHOSEN_DRIFT_NOTE
+            else "The model has lost its way of writing, whatever the probabilities of the answers in the data say. "
+        )
+        + "Almost always the learning rate is too high.",
         "Lower training.learning_rate to a third or less and start again, or go on from the recommended checkpoint; a smaller γ/β is the second remedy.",
     )
 
@@ -133,7 +138,7 @@ def _chosen_falling(first, last):
             "chosen falling",
             severity,
             last["step"],
-            f"Chosen answers became less likely (log-probability {drift:+.2f} nats per token since the start), rejected ones {last['eval/logps/rejected_drift']:+.2f}.",
+            f"Chosen answers became less likely (log-probability {signed(drift)} nats per token since the start), rejected ones {signed(last['eval/logps/rejected_drift'])}.",
             "SimPO only asks for the difference, so both may fall; alone this is no harm as long as answers neither repeat nor lose their endings.",
             "Keep an eye on repetition and endings." if severity == "note" else "Look at the sampled answers; a lower training.learning_rate keeps chosen answers likely.",
         )
@@ -193,7 +198,7 @@ def _rate_too_low(first, last, total_steps):
             "learning rate too low",
             "attention",
             last["step"],
-            f"Hardly anything moved in {last['step']} of {total_steps} steps: the lead of chosen answers changed by {lead[1] - lead[0]:+.3f} nats per token, accuracy by {gained:+.2f}.",
+            f"Hardly anything moved in {last['step']} of {total_steps} steps: the lead of chosen answers changed by {signed(lead[1] - lead[0], 3)} nats per token, accuracy by {signed(gained)}.",
             "The steps are too small for an adapter; learning rates of full fine-tuning (1e-7 … 1e-6) do little with LoRA.",
             "Raise training.learning_rate three to ten times, or train for more steps.",
         )
@@ -224,7 +229,7 @@ def _healthy(first, last):
         "healthy",
         last["step"],
         f"Healthy: accuracy on held-out pairs {first['eval/rewards/accuracies']:.2f} → {last['eval/rewards/accuracies']:.2f}, "
-        f"chosen answers {last['eval/logps/chosen_drift']:+.2f} and rejected ones {last['eval/logps/rejected_drift']:+.2f} nats per token since the start"
+        f"chosen answers {signed(last['eval/logps/chosen_drift'])} and rejected ones {signed(last['eval/logps/rejected_drift'])} nats per token since the start"
         f"{answers}.",
         "",
         "",
@@ -237,6 +242,11 @@ def _repetition_rise(first, last):
 
 def _ended_fall(first, last):
     return -_rise(first, last, "eval/answers/ended")
+
+
+def signed(value: float, digits: int = 2) -> str:
+    """A number with its sign, the minus as it is printed in text: "+0.04", "−0.42"."""
+    return f"{value:+.{digits}f}".replace("-", "−")
 
 
 def _rise(first, last, name):

@@ -33,7 +33,7 @@ def test_end_to_end_parity_with_trl_on_the_same_tokens():
     pairs = list(wb.load_pairs(bundled("data/plain_answers/eval.jsonl")).limit(6))
     with wb.load_model(ModelConfig(load_in="fp32")) as model, torch.no_grad():
         encoded, _ = ChatEncoder(model.tokenizer).encode_pairs(pairs)
-        ours = PackedScorer(model.model)(collate(encoded))
+        ours = PackedScorer(model.model)(collate(encoded, True))
         rows = [(pair.prompt_ids, pair.chosen_ids) for pair in encoded] + [(pair.prompt_ids, pair.rejected_ids) for pair in encoded]
         width = max(len(prompt) + len(response) for prompt, response in rows)
         ids = torch.full((len(rows), width), model.tokenizer.pad_token_id)

@@ -92,6 +92,38 @@ def test_an_answer_that_alone_is_too_long_is_dropped_whole_even_when_prompts_may
     assert "alone are longer" in next(iter(report.dropped))
 
 
+def test_what_the_template_trims_is_not_scored_and_said():
+    (pair,), report = encoder("llama3").encode_pairs(pairs(("What?", "  Paris.\n", "Lyon.")))
+    assert text(encoder("llama3"), pair.chosen_ids) == "Paris.<|eot|>"
+    assert report.rewritten == 1
+    assert "otherwise than the data" in str(report)
+
+
+def test_an_end_mark_in_the_data_is_not_scored_twice():
+    (pair,), _ = encoder().encode_pairs(pairs(("What?", "Paris.<|im_end|>", "Lyon.")))
+    assert text(encoder(), pair.chosen_ids) == "Paris.<|im_end|>"
+
+
+def test_a_thinking_block_that_the_template_puts_before_every_answer_belongs_to_the_prompt():
+    """As Qwen3 does for the last turn: the model never had to produce it, so it must not be scored, nor be missing when answers are sampled."""
+    tokenizer = tiny.tokenizer()
+    tokenizer.chat_template = tiny.CHATML.replace("m['content'] +", "('<think>\n\n</think>\n\n' if m['role'] == 'assistant' else '') + m['content'] +")
+    one = ChatEncoder(tokenizer)
+    (pair,), report = one.encode_pairs(pairs(("What?", "Paris.", "Lyon.")))
+    assert text(one, pair.prompt_ids).endswith("<|im_start|>assistant\n<think>\n\n</think>\n\n")
+    assert text(one, one.prompt_ids(USER)).endswith("<|im_start|>assistant\n<think>\n\n</think>\n\n")
+    assert (text(one, pair.chosen_ids), report.rewritten) == ("Paris.<|im_end|>", 0)
+
+
+def test_a_header_that_the_template_forgets_in_the_generation_prompt_is_not_scored():
+    tokenizer = tiny.tokenizer()
+    tokenizer.chat_template = tiny.CHATML.partition("{% if add_generation_prompt")[0]
+    one = ChatEncoder(tokenizer)
+    (pair,), _ = one.encode_pairs(pairs(("What?", "Paris.", "Lyon.")))
+    assert text(one, pair.prompt_ids).endswith("<|im_start|>assistant\n")
+    assert text(one, pair.chosen_ids) == "Paris.<|im_end|>"
+
+
 def test_a_model_without_template_is_refused_with_what_to_do():
     bare = tiny.tokenizer()
     bare.chat_template = None

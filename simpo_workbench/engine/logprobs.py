@@ -49,10 +49,29 @@ class PackedScorer(nn.Module):
     def token_logps(self, block: Block) -> torch.Tensor:
         """Log-probability of every scored token of a block, (scored tokens,), nats, fp32 or wider."""
         with _only_positions(self.model.get_output_embeddings(), block.predicting):
-            logits = self.model(input_ids=block.input_ids, use_cache=False).logits
+            mask = None if block.attention_mask is None else _additive(block.attention_mask, self.model.dtype)
+            logits = self.model(input_ids=block.input_ids, position_ids=block.position_ids, attention_mask=mask, use_cache=False).logits
         logits = logits.reshape(len(block.targets), -1)
         logits = logits if logits.dtype == torch.float64 else logits.float()
         return torch.log_softmax(logits, dim=-1).gather(1, block.targets[:, None])[:, 0]
+
+
+#: Decoder-only models whose every layer is plain attention over the whole row, so that both answers may share one prompt.
+#: By name: a hybrid model reaches the attention function as well, and would mix the answers without a word.
+SHARING_MODELS = ("llama", "qwen2", "qwen3", "mistral", "gemma", "granite", "olmo2", "smollm3", "starcoder2", "phi")
+
+
+def can_share_prompts(model) -> bool:
+    """Whether rows [P C R] give this model the same log-probabilities as [P C] and [P R]; otherwise the prompt goes through it twice."""
+    config = model.config.get_text_config()
+    layer_types = set(getattr(config, "layer_types", None) or ["full_attention"])
+    sliding = getattr(config, "sliding_window", None) is not None and getattr(config, "use_sliding_window", True)
+    return config.model_type in SHARING_MODELS and layer_types == {"full_attention"} and not sliding and config._attn_implementation in ("sdpa", "eager")
+
+
+def _additive(mask, dtype):
+    """A mask of what may be seen as the values that attention adds: 0 and the least number of the dtype."""
+    return torch.zeros(mask.shape, dtype=dtype, device=mask.device).masked_fill_(~mask, torch.finfo(dtype).min)
 
 
 class _only_positions:

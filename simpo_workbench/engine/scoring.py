@@ -7,7 +7,7 @@ from ..errors import WorkbenchError
 from ..pairs import Pairs, load_pairs
 from ..scores import join_texts, pair_texts
 from . import losses
-from .logprobs import PackedScorer, ResponseLogps
+from .logprobs import PackedScorer, ResponseLogps, can_share_prompts
 from .models import LoadedModel, weights_unpacked
 from .packing import collate, plan
 from .tokens import ChatEncoder
@@ -47,8 +47,9 @@ def response_logps(scorer, encoded, loaded: LoadedModel, max_tokens_per_microbat
     """Summed log-probabilities and token counts of all pairs, fp64 on the CPU, in the order of `encoded`."""
     found = {}
     with weights_unpacked(loaded):
-        for group in plan(encoded, max_tokens_per_microbatch):
-            batch = collate(group).to(loaded.device)
+        share = can_share_prompts(loaded.model)
+        for group in plan(encoded, max_tokens_per_microbatch, share):
+            batch = collate(group, share).to(loaded.device)
             logps = scorer(batch)
             rows = torch.stack([logps.chosen.double(), logps.rejected.double(), logps.chosen_tokens.double(), logps.rejected_tokens.double()], dim=1).cpu()
             found |= dict(zip(batch.pair_ids, rows, strict=True))

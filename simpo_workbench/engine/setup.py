@@ -17,7 +17,7 @@ from ..data_sets import load_data
 from ..errors import WorkbenchError
 from ..pairs import Pairs
 from . import models
-from .logprobs import PackedScorer
+from .logprobs import PackedScorer, can_share_prompts
 from .tokens import ChatEncoder, EncodedPair, EncodingReport
 
 _PACKAGES = ("torch", "transformers", "peft", "bitsandbytes", "accelerate", "datasets", "tokenizers", "simpo-workbench")
@@ -41,6 +41,11 @@ class Setup:
     total_steps: int
     environment: dict
     resources: contextlib.ExitStack
+
+    @property
+    def share_prompts(self):
+        """Whether both answers of a pair go through the model behind one copy of their prompt."""
+        return can_share_prompts(self.loaded.model)
 
     @property
     def parameters(self):
@@ -172,6 +177,7 @@ def _environment(config, loaded, layers, train_pairs, held_out_pairs, notes):
         "train_pairs_sha256": train_pairs.content_hash,
         "held_out_pairs_sha256": held_out_pairs.content_hash,
         "checkpointed_layers": layers,
+        "shared_prompts": can_share_prompts(loaded.model),
         "trained_parameters": sum(parameter.numel() for parameter in loaded.model.parameters() if parameter.requires_grad),
         "data_notes": notes,
     }

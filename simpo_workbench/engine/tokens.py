@@ -36,6 +36,7 @@ class EncodingReport:
 
     pairs: int = 0
     truncated: int = 0
+    rewritten: int = 0
     dropped: Counter = field(default_factory=Counter)
     first_dropped: dict[str, str] = field(default_factory=dict)
     notes: list[str] = field(default_factory=list)
@@ -62,7 +63,8 @@ class ChatEncoder:
                 "Give one with data.chat_template (a Jinja text or a file), or choose the model's instruct version."
             )
         self.takes_system_turn = self._renders_system_turn()
-        self.end_of_turn_ids = self._find_end_of_turn()
+        self.answer_lead, self.end_of_turn = self._find_answer_frame()
+        self.end_of_turn_ids = self._end_of_turn_ids()
 
     def render(self, messages, add_generation_prompt=True) -> str:
         """The conversation as the model sees it, as text."""
@@ -73,12 +75,16 @@ class ChatEncoder:
         except Exception as error:  # templates raise whatever they like; Jinja errors have no common base that is worth naming
             raise WorkbenchError(f"The chat template refused a conversation ({', '.join(m['role'] for m in messages)}): {error}") from None
 
+    def prompt_text(self, messages) -> str:
+        """The rendered prompt up to and with the assistant header, and an empty thinking block where the template puts one before answers."""
+        return self.render(self.with_system_turn(messages)) + self.answer_lead
+
     def prompt_ids(self, messages) -> list[int]:
-        """Ids of the rendered prompt up to and with the assistant header (and an empty thinking block that the template adds)."""
-        return self._ids(self.render(self.with_system_turn(messages)))
+        """Ids of `prompt_text`."""
+        return self._ids(self.prompt_text(messages))
 
     def response_ids(self, text: str) -> list[int]:
-        """Ids of one answer and the end-of-turn token after it."""
+        """Ids of one answer and the end-of-turn token after it, exactly once."""
         return self._ids(text) + self.end_of_turn_ids
 
     def with_system_turn(self, messages) -> list[dict]:
@@ -101,11 +107,15 @@ class ChatEncoder:
             if one is not None:
                 encoded.append(one)
                 report.truncated += one.truncated
+        if report.rewritten:
+            report.notes.append(f"The chat template writes {report.rewritten} answers otherwise than the data (white space, thinking tags, end marks): the template's form is scored.")
         report.pairs = len(encoded)
         return encoded, report
 
     def _encode_one(self, pair, report):
-        prompt, chosen, rejected = self.prompt_ids(pair.prompt), self.response_ids(pair.chosen), self.response_ids(pair.rejected)
+        prompt_text = self.prompt_text(pair.prompt)
+        prompt = self._ids(prompt_text)
+        chosen, rejected = (self.response_ids(self._as_rendered(pair, answer, prompt_text, report)) for answer in (pair.chosen, pair.rejected))
         if len(chosen) <= len(self.end_of_turn_ids) or len(rejected) <= len(self.end_of_turn_ids):
             report.drop("an answer has no tokens", pair.pair_id)
             return None
@@ -123,6 +133,15 @@ class ChatEncoder:
             report.drop(f"answer and fixed parts of the prompt alone are longer than data.max_tokens {self.data.max_tokens}", pair.pair_id)
             return None
         return EncodedPair(pair.pair_id, cut, chosen, rejected, truncated=True)
+
+    def _as_rendered(self, pair, answer, prompt_text, report):
+        """The answer as it stands in the rendered conversation: templates may trim white space or take thinking tags out."""
+        whole = self.render([*self.with_system_turn(pair.prompt), {"role": "assistant", "content": answer}], add_generation_prompt=False)
+        found = whole[len(prompt_text) :].rpartition(self.end_of_turn)[0] if whole.startswith(prompt_text) and self.end_of_turn else answer
+        while self.end_of_turn and found.endswith(self.end_of_turn):  # the data brought its own
+            found = found.removesuffix(self.end_of_turn)
+        report.rewritten += found != answer
+        return found
 
     def _cut_prompt(self, messages, prompt, room):
         """The prompt ids with tokens taken out between its fixed head (system turn) and its end, to `room` ids; None when that cannot be.
@@ -156,15 +175,24 @@ class ChatEncoder:
             return False
         return _PROBE in text
 
-    def _find_end_of_turn(self):
-        """Ids of what the template puts after an assistant turn, without white space: <|im_end|>, <|eot_id|>, <end_of_turn>, </s> …"""
-        text = self.render([{"role": "user", "content": "x"}, {"role": "assistant", "content": _PROBE}], add_generation_prompt=False)
-        if _PROBE not in text:
+    def _find_answer_frame(self):
+        """(lead, end): what the template puts between the generation prompt and an answer, and what it puts behind an answer, as texts.
+
+        The lead is usually empty; it is an empty thinking block for some models, and the assistant header where a template ignores
+        add_generation_prompt. The end is <|im_end|>, <|eot_id|>, <end_of_turn>, </s> … or empty.
+        """
+        user = [{"role": "user", "content": "x"}]
+        prompt = self.render(user)
+        whole = self.render([*user, {"role": "assistant", "content": _PROBE}], add_generation_prompt=False)
+        if _PROBE not in whole:
             raise WorkbenchError("The chat template drops the assistant's answer, so nothing could be scored. Choose another with data.chat_template.")
-        after = text.rpartition(_PROBE)[2].strip()
-        ids = self._ids(after) if after else []
-        if not ids:
-            ids = [] if self.tokenizer.eos_token_id is None else [self.tokenizer.eos_token_id]
+        before, _, after = whole.rpartition(_PROBE)
+        return before.removeprefix(prompt) if before.startswith(prompt) else "", after.strip()
+
+    def _end_of_turn_ids(self):
+        ids = self._ids(self.end_of_turn)[:1] if self.end_of_turn else []
+        if not ids and self.tokenizer.eos_token_id is not None:
+            ids = [self.tokenizer.eos_token_id]
         if not ids:
             raise WorkbenchError("The chat template puts nothing after an answer and the tokenizer has no end-of-sequence token: answers would never end.")
-        return ids[:1]
+        return ids

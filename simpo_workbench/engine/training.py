@@ -140,12 +140,12 @@ def optimizer_step(setup: Setup, number: int) -> OptimizerStep:
     started = time.perf_counter()
     loaded.model.train()
     pairs = setup.step_pairs(number)
-    groups = plan(pairs[accelerator.process_index :: accelerator.num_processes], config.training.max_tokens_per_microbatch)
+    groups = plan(pairs[accelerator.process_index :: accelerator.num_processes], config.training.max_tokens_per_microbatch, setup.share_prompts)
     pair_ids, rows = [], []
     for index, group in enumerate(groups):
         synchronize = contextlib.nullcontext() if index == len(groups) - 1 else accelerator.no_sync(setup.scorer)
         with synchronize:
-            batch = collate(group).to(loaded.device)
+            batch = collate(group, setup.share_prompts).to(loaded.device)
             reference = _reference(setup, batch) if config.loss.kind == "dpo" else None
             logps = setup.scorer(batch)
             sums = (logps.chosen, logps.rejected, logps.chosen_tokens, logps.rejected_tokens)
