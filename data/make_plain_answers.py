@@ -13,8 +13,8 @@ from pathlib import Path
 
 SEED = 7
 PROMPTS_PER_BATCH = 45
-MAX_NEW_TOKENS = 80
-TEMPERATURE, TOP_K = 0.8, 50
+MAX_NEW_TOKENS = 64
+TEMPERATURE, TOP_K = 1.0, 0  # the model as it is: its own distribution, nothing sharpened or cut off
 PAIRS = {"train": 300, "eval": 60}
 FOLDER = Path(__file__).parent / "plain_answers"
 

@@ -1,6 +1,7 @@
 """What a user would lose: the first five minutes. And the proof, on a real model, that the numbers are TRL's numbers."""
 
 import shutil
+import socket
 import subprocess
 from collections import namedtuple
 
@@ -52,13 +53,22 @@ def test_end_to_end_parity_with_trl_on_the_same_tokens():
 
 
 @pytest.mark.demo_model
-def test_two_steps_of_true_qlora_on_the_demo(tmp_path):
-    """The demo as it comes, only shorter: NF4 base, adapters move, every record is whole."""
+def test_two_steps_of_true_qlora_on_the_demo(tmp_path, monkeypatch):
+    """The demo as it comes, only shorter: NF4 base, adapters move, every record is whole, and nobody is asked for anything over the network."""
+    demo_model.demo_model_folder()
+    asked = []
+
+    def refuse(host, *rest, **options):
+        asked.append(host)
+        raise OSError("no network in this test")
+
+    monkeypatch.setattr(socket, "getaddrinfo", refuse)
     config = wb.RunConfig().with_changes(
         {"training.max_steps": 2, "training.pairs_per_step": 2, "training.warmup_ratio": 0, "data.eval_limit": 4, "generation.held_out_prompts": 0}
     ).with_changes({"generation.max_new_tokens": 8, "run.root": str(tmp_path), "run.name": "short"})
     run = wb.train(config)
     assert run.status.state == "finished"
+    assert asked == []
     assert run.environment["versions"]["bitsandbytes"] != "not installed"
     assert abs(run.records[-1]["eval/logps/chosen_drift"]) > 1e-4
     adapter = (run.adapter / "adapter_config.json").read_text()

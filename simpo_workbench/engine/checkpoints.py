@@ -20,8 +20,11 @@ _STATE = "training_state.pt"
 
 
 def save_adapter(model, folder: Path):
-    """Write the trained adapter in PEFT's own format (safetensors)."""
-    model.save_pretrained(str(folder), selected_adapters=[TUNED], safe_serialization=True)
+    """Write the trained adapter in PEFT's own format (safetensors).
+
+    save_embedding_layers: left to itself, peft asks the hub at every save whether the base model's vocabulary is as it was.
+    """
+    model.save_pretrained(str(folder), selected_adapters=[TUNED], safe_serialization=True, save_embedding_layers=False)
 
 
 def save_checkpoint(folder: RunFolder, step: int, config_hash: str, model, optimizer=None, scheduler=None):
@@ -96,7 +99,7 @@ def restore(folder: RunFolder, step: int, model, optimizer, scheduler):
 
 def adapter_tensors(model) -> dict[str, torch.Tensor]:
     """The trained adapter's weights by PEFT name."""
-    return get_peft_model_state_dict(model, adapter_name=TUNED)
+    return get_peft_model_state_dict(model, adapter_name=TUNED, save_embedding_layers=False)
 
 
 def _random_states():
