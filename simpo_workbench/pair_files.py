@@ -68,7 +68,7 @@ def near_names(path):
 
 
 def _read_folder(folder):
-    if (folder / "dataset_dict.json").is_file() or (folder / "state.json").is_file() and (folder / "dataset_info.json").is_file():
+    if (folder / "dataset_dict.json").is_file() or ((folder / "state.json").is_file() and (folder / "dataset_info.json").is_file()):
         import datasets
 
         try:
@@ -77,9 +77,7 @@ def _read_folder(folder):
             raise WorkbenchError(f"{folder} looks saved by datasets.save_to_disk but cannot be read: {first_line(error)}") from error
         return read_dataset(saved, folder.name)
     try:
-        found = sorted(
-            path for pattern in ("*", "*/*") for path in folder.glob(pattern) if _is_data_file(path.relative_to(folder)) and path.is_file()
-        )
+        found = sorted(path for pattern in ("*", "*/*") for path in folder.glob(pattern) if _is_data_file(path.relative_to(folder)) and path.is_file())
     except OSError as error:
         raise WorkbenchError(f"The folder {folder} cannot be read: {error.strerror}.") from error
     if not found:
@@ -153,9 +151,7 @@ def _decode(data, name):
         return data.decode("utf-8-sig")
     except UnicodeDecodeError as error:
         byte = data[error.start] if error.start < len(data) else 0
-        raise WorkbenchError(
-            f"{name} is not UTF-8: byte 0x{byte:02x} at position {error.start}. Save it as UTF-8 (or it is no text file at all)."
-        ) from error
+        raise WorkbenchError(f"{name} is not UTF-8: byte 0x{byte:02x} at position {error.start}. Save it as UTF-8 (or it is no text file at all).") from error
 
 
 def _json_rows(text, name, lines):
@@ -201,9 +197,7 @@ def _rows_in(value, name):
         if key is not None:
             value = lists[key]
         elif lists:
-            raise WorkbenchError(
-                f"{name} holds several lists of rows ({', '.join(lists)}) and none is called train. Save one of them alone."
-            )
+            raise WorkbenchError(f"{name} holds several lists of rows ({', '.join(lists)}) and none is called train. Save one of them alone.")
     if isinstance(value, dict):
         value = [value]
     if not isinstance(value, list):
@@ -318,9 +312,7 @@ def read_dataset(dataset, name):
     if isinstance(dataset, dict):
         split = "train" if "train" in dataset else next(iter(dataset)) if len(dataset) == 1 else None
         if split is None:
-            raise WorkbenchError(
-                f"{name} has the splits {', '.join(map(str, dataset))} and none is called train. Pass one of them: dataset['…']."
-            )
+            raise WorkbenchError(f"{name} has the splits {', '.join(map(str, dataset))} and none is called train. Pass one of them: dataset['…'].")
         notes = [f"Only the split '{split}' was read"] if len(dataset) > 1 else []
         return Source(name, _dataset_rows(dataset[split], name), notes)
     return Source(name, _dataset_rows(dataset, name))

@@ -69,9 +69,7 @@ class LoadReport:
     def __str__(self):
         text = f"{self.name}: {_count(self.rows_read, 'row')} read, {self.kept} kept"
         if self.refused:
-            reasons = (
-                f"{reason} {count} (first: {self.first[reason].where}, {self.first[reason].seen})" for reason, count in self.refused.items()
-            )
+            reasons = (f"{reason} {count} (first: {self.first[reason].where}, {self.first[reason].seen})" for reason, count in self.refused.items())
             text += f", {sum(self.refused.values())} refused: {'; '.join(reasons)}"
         return ". ".join((text, *self.notes)) + "."
 
@@ -135,10 +133,7 @@ class Pairs:
         keys = [prompt_key(pair.prompt) for pair in self._pairs]
         prompts = sorted(set(keys), key=lambda key: hashlib.sha256(f"{seed}:{key}".encode()).digest())
         if len(prompts) < 2:
-            raise WorkbenchError(
-                f"{self.name} has {_count(len(prompts), 'prompt')}: a split by prompt needs two. "
-                "Add pairs, or give evaluation data of its own."
-            )
+            raise WorkbenchError(f"{self.name} has {_count(len(prompts), 'prompt')}: a split by prompt needs two. Add pairs, or give evaluation data of its own.")
         held_out = set(prompts[: min(max(round(len(prompts) * eval_fraction), 1), len(prompts) - 1)])
         train = [pair for pair, key in zip(self._pairs, keys, strict=True) if key not in held_out]
         evaluation = [pair for pair, key in zip(self._pairs, keys, strict=True) if key in held_out]
@@ -229,10 +224,7 @@ def _find(source):
     if library == "datasets":
         return pair_files.read_dataset(source, "Dataset")
     if not isinstance(source, str | os.PathLike):
-        raise WorkbenchError(
-            f"Pairs cannot be loaded from a {type(source).__name__}. "
-            "Give a file, a folder, a hub id, a DataFrame, a datasets.Dataset or a list of dicts."
-        )
+        raise WorkbenchError(f"Pairs cannot be loaded from a {type(source).__name__}. Give a file, a folder, a hub id, a DataFrame, a datasets.Dataset or a list of dicts.")
     return _find_named(source)
 
 
@@ -270,9 +262,7 @@ def _make_pair(row):
     for column, value in row.items():
         if column in made.used or (column == "pair_id" and value == identity):
             continue
-        extra[pair_columns.free_name(column, row) if column in OWN_COLUMNS else column] = (
-            _encodable(value) if isinstance(value, str) else value
-        )
+        extra[pair_columns.free_name(column, row) if column in OWN_COLUMNS else column] = _encodable(value) if isinstance(value, str) else value
     return Pair(identity, tuple(made.prompt), made.chosen, made.rejected, extra)
 
 
@@ -323,9 +313,7 @@ def _read_numbers(pairs):
     """Turns an extra column of a CSV into numbers where every cell is one; `007` stays text, an empty cell becomes None."""
     for column in _extra_columns(pairs):
         cells = [pair.extra[column] for pair in pairs if pair.extra.get(column) not in (None, "")]
-        if not cells or not all(
-            isinstance(cell, str) and re.fullmatch(r"-?(0|[1-9]\d{0,17})(\.\d+)?([eE][-+]?\d{1,3})?", cell) for cell in cells
-        ):
+        if not cells or not all(isinstance(cell, str) and re.fullmatch(r"-?(0|[1-9]\d{0,17})(\.\d+)?([eE][-+]?\d{1,3})?", cell) for cell in cells):
             continue
         number = int if all(re.fullmatch(r"-?\d+", cell) for cell in cells) else float
         for pair in pairs:

@@ -9,12 +9,12 @@ import pytest
 import torch
 
 import simpo_workbench as wb
+from simpo_workbench.bundled import bundled
 from simpo_workbench.config import GenerationConfig, ModelConfig
 from simpo_workbench.engine import demo_model
 from simpo_workbench.engine.logprobs import PackedScorer
 from simpo_workbench.engine.packing import collate
 from simpo_workbench.engine.tokens import ChatEncoder
-from simpo_workbench.bundled import bundled
 
 
 @pytest.mark.demo_model
@@ -63,9 +63,11 @@ def test_two_steps_of_true_qlora_on_the_demo(tmp_path, monkeypatch):
         raise OSError("no network in this test")
 
     monkeypatch.setattr(socket, "getaddrinfo", refuse)
-    config = wb.RunConfig().with_changes(
-        {"training.max_steps": 2, "training.pairs_per_step": 2, "training.warmup_ratio": 0, "data.eval_limit": 4, "generation.held_out_prompts": 0}
-    ).with_changes({"generation.max_new_tokens": 8, "run.root": str(tmp_path), "run.name": "short"})
+    config = (
+        wb.RunConfig()
+        .with_changes({"training.max_steps": 2, "training.pairs_per_step": 2, "training.warmup_ratio": 0, "data.eval_limit": 4, "generation.held_out_prompts": 0})
+        .with_changes({"generation.max_new_tokens": 8, "run.root": str(tmp_path), "run.name": "short"})
+    )
     run = wb.train(config)
     assert run.status.state == "finished"
     assert asked == []

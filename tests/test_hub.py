@@ -75,9 +75,7 @@ def test_without_a_network_the_sentence_says_so(tmp_path):
 def test_modelscope_is_asked_when_it_is_meant(tiny_model, tmp_path):
     """The optional package is stood in for by a module with its interface."""
     (tmp_path / "modelscope.py").write_text(
-        "def snapshot_download(model_id, revision=None, allow_patterns=None, ignore_patterns=None):\n"
-        "    if model_id == 'me/away': raise RuntimeError('no such model')\n"
-        f"    return {tiny_model!r}\n"
+        f"def snapshot_download(model_id, revision=None, allow_patterns=None, ignore_patterns=None):\n    if model_id == 'me/away': raise RuntimeError('no such model')\n    return {tiny_model!r}\n"
     )
     code = CODE.replace('load_in="fp32"', 'load_in="fp32", source="modelscope"')
     environment = os.environ | {"PYTHONPATH": str(tmp_path)}

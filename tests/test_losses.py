@@ -22,15 +22,15 @@ GOLDEN = [
 
 @pytest.mark.parametrize(("chosen", "rejected", "beta", "gamma", "plain", "smoothed", "hinge", "slope"), GOLDEN)
 def test_golden_values(chosen, rejected, beta, gamma, plain, smoothed, hinge, slope):
-    w, l = torch.tensor([chosen], dtype=torch.float64, requires_grad=True), torch.tensor([rejected], dtype=torch.float64, requires_grad=True)
-    loss = simpo_loss(w, l, beta, gamma / beta)
+    w, r = torch.tensor([chosen], dtype=torch.float64, requires_grad=True), torch.tensor([rejected], dtype=torch.float64, requires_grad=True)
+    loss = simpo_loss(w, r, beta, gamma / beta)
     assert loss.item() == pytest.approx(plain, abs=1e-8)
-    assert simpo_loss(w, l, beta, gamma / beta, label_smoothing=0.1).item() == pytest.approx(smoothed, abs=1e-8)
-    assert simpo_hinge_loss(w, l, beta, gamma / beta).item() == pytest.approx(hinge, abs=1e-8)
+    assert simpo_loss(w, r, beta, gamma / beta, label_smoothing=0.1).item() == pytest.approx(smoothed, abs=1e-8)
+    assert simpo_hinge_loss(w, r, beta, gamma / beta).item() == pytest.approx(hinge, abs=1e-8)
     loss.backward()
     assert w.grad.item() == pytest.approx(slope, abs=1e-8)
-    assert l.grad.item() == pytest.approx(-slope, abs=1e-8)
-    weight = gradient_weights(LossConfig(beta=beta, gamma=gamma), (beta * (w - l)).detach())
+    assert r.grad.item() == pytest.approx(-slope, abs=1e-8)
+    weight = gradient_weights(LossConfig(beta=beta, gamma=gamma), (beta * (w - r)).detach())
     assert weight.item() == pytest.approx(-slope, abs=1e-8)
 
 
@@ -45,10 +45,10 @@ def test_loss_stays_exact_where_a_clamped_sigmoid_would_give_up():
 
 def test_gradients_agree_with_finite_differences():
     generator = torch.Generator().manual_seed(0)
-    w, l, rw, rl = (-3 * torch.rand(5, dtype=torch.float64, generator=generator) for _ in range(4))
-    w.requires_grad_(), l.requires_grad_()
-    assert torch.autograd.gradcheck(lambda a, b: simpo_loss(a, b, 2.5, 0.4, 0.1), (w, l))
-    assert torch.autograd.gradcheck(lambda a, b: dpo_loss(a, b, rw, rl, 0.1, 0.1), (w, l))
+    w, r, rw, rr = (-3 * torch.rand(5, dtype=torch.float64, generator=generator) for _ in range(4))
+    w.requires_grad_(), r.requires_grad_()
+    assert torch.autograd.gradcheck(lambda a, b: simpo_loss(a, b, 2.5, 0.4, 0.1), (w, r))
+    assert torch.autograd.gradcheck(lambda a, b: dpo_loss(a, b, rw, rr, 0.1, 0.1), (w, r))
 
 
 @pytest.mark.parametrize("kind", ["simpo", "simpo_hinge", "dpo"])
@@ -93,9 +93,7 @@ def test_parity_with_trl():
         (10.0, 3.0, 0.1, "simpo", simpo_loss),
         (2.0, 0.0, 0.0, "simpo", simpo_loss),
     ]:
-        trainer = SimpleNamespace(
-            alpha=0.0, beta=beta, simpo_gamma=gamma, label_smoothing=smoothing, loss_type=kind, accelerator=SimpleNamespace(device="cpu")
-        )
+        trainer = SimpleNamespace(alpha=0.0, beta=beta, simpo_gamma=gamma, label_smoothing=smoothing, loss_type=kind, accelerator=SimpleNamespace(device="cpu"))
         theirs, their_chosen, their_rejected = CPOTrainer.cpo_loss(trainer, chosen, rejected)
         assert torch.allclose(ours(chosen, rejected, beta, gamma / beta, smoothing), theirs, atol=1e-12)
         ones = torch.ones(64)

@@ -83,4 +83,3 @@ def test_native_windows_is_refused_in_one_sentence():
     said = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True, timeout=60).stdout
     assert "WSL2" in said
     assert said.count("\n") == 1
-

@@ -100,9 +100,7 @@ def test_only_the_final_assistant_turn_is_the_answer(row):
 
 
 def test_white_space_inside_contents_stays():
-    pair = read_row(
-        {"chosen": "\n\nHuman:  two spaces \n\nAssistant:  so\n\n far\n", "rejected": "\n\nHuman:  two spaces \n\nAssistant:no"}
-    )
+    pair = read_row({"chosen": "\n\nHuman:  two spaces \n\nAssistant:  so\n\n far\n", "rejected": "\n\nHuman:  two spaces \n\nAssistant:no"})
     assert pair.prompt == [user(" two spaces ")]
     assert (pair.chosen, pair.rejected) == (" so\n\n far\n", "no")
     pair = read_row({"prompt": " p\n", "chosen": " c\n", "rejected": "\tr "})

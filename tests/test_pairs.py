@@ -249,9 +249,7 @@ def test_a_missing_file_names_the_nearest(tmp_path):
     assert "no data file" in refusal(tmp_path / "empty")
 
 
-@pytest.mark.parametrize(
-    "source", [None, 7, {"prompt": "p"}, "", "x" * 5000 + ".jsonl", "a\0b", "https://example.org/a.jsonl", [], pandas.DataFrame()]
-)
+@pytest.mark.parametrize("source", [None, 7, {"prompt": "p"}, "", "x" * 5000 + ".jsonl", "a\0b", "https://example.org/a.jsonl", [], pandas.DataFrame()])
 def test_a_source_of_the_wrong_kind_is_refused(source):
     assert len(refusal(source)) < 400
 
@@ -279,9 +277,7 @@ def test_a_saved_frame_loads_as_the_same_pairs(tmp_path):
 
 
 def test_missing_values_of_a_frame_are_missing():
-    frame = pandas.DataFrame(
-        {"prompt": ["p", "q", None], "chosen": ["a", float("nan"), "c"], "rejected": ["b", "b", "b"], "score": [1, None, 2]}
-    )
+    frame = pandas.DataFrame({"prompt": ["p", "q", None], "chosen": ["a", float("nan"), "c"], "rejected": ["b", "b", "b"], "score": [1, None, 2]})
     report = load_pairs(frame).report()
     assert (report.kept, report.refused) == (1, {"missing": 2})
     assert report.first["missing"].where == "row 2"
@@ -396,12 +392,7 @@ def test_importing_pairs_loads_no_heavy_library():
         st.text(alphabet="{}[]\",:\n\r;'\\ 0aé\ud800promtchsnejd", max_size=120).map(lambda text: text.encode("utf-8", "surrogatepass")),
         st.recursive(
             st.none() | st.booleans() | st.floats() | st.text(max_size=5),
-            lambda inner: (
-                st.lists(inner, max_size=3)
-                | st.dictionaries(
-                    st.sampled_from(["prompt", "chosen", "rejected", "role", "content", "from", "value", "type", "text"]), inner, max_size=4
-                )
-            ),
+            lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.sampled_from(["prompt", "chosen", "rejected", "role", "content", "from", "value", "type", "text"]), inner, max_size=4),
             max_leaves=12,
         ).map(lambda value: json.dumps(value).encode()),
     ),
@@ -417,12 +408,7 @@ def test_no_bytes_bring_out_another_error(tmp_path, name, content):
 
 ROW_VALUES = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=5),
-    lambda inner: (
-        st.lists(inner, max_size=3)
-        | st.dictionaries(
-            st.sampled_from(["role", "content", "from", "value", "type", "text"]), inner | st.sampled_from(["user", "gpt"]), max_size=4
-        )
-    ),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.sampled_from(["role", "content", "from", "value", "type", "text"]), inner | st.sampled_from(["user", "gpt"]), max_size=4),
     max_leaves=8,
 )
 PAIR_COLUMNS = sorted({column for shape in SHAPES for column in (*shape.columns, *shape.optional)})

@@ -4,10 +4,7 @@ import torch
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 from transformers import AutoModelForCausalLM, Gemma2Config, LlamaConfig, MistralConfig, PreTrainedTokenizerFast, Qwen3Config
 
-CHATML = (
-    "{% for m in messages %}{{ '<|im_start|>' + m['role'] + '\n' + m['content'] + '<|im_end|>\n' }}{% endfor %}"
-    "{% if add_generation_prompt %}{{ '<|im_start|>assistant\n' }}{% endif %}"
-)
+CHATML = "{% for m in messages %}{{ '<|im_start|>' + m['role'] + '\n' + m['content'] + '<|im_end|>\n' }}{% endfor %}{% if add_generation_prompt %}{{ '<|im_start|>assistant\n' }}{% endif %}"
 #: Adds a beginning-of-text token, as Llama 3 does, and ends turns with something that is not the end-of-sequence token.
 LLAMA3 = (
     "{{ '<s>' }}{% for m in messages %}{{ '<|start|>' + m['role'] + '<|end|>\n\n' + m['content'] | trim + '<|eot|>' }}{% endfor %}"
@@ -76,7 +73,7 @@ def save(folder, family="llama", template="chatml", seed=0):
 
 def rows(count, start=0):
     """Preference rows without any meaning, all different, of varied lengths."""
-    words = "red green blue one two three four five six seven eight nine ten sun moon star sea sand wind rain".split()
+    words = ["red", "green", "blue", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten", "sun", "moon", "star", "sea", "sand", "wind", "rain"]
     made = []
     for i in range(start, start + count):
         pick = [words[(i * 7 + k * (i % 5 + 1)) % len(words)] for k in range(12)]

@@ -65,9 +65,7 @@ def _once(name: str, bytes_needed: int, make) -> Path:
                     shutil.rmtree(folder, ignore_errors=True)
                     made.rename(folder)
     except OSError as error:
-        raise WorkbenchError(
-            f"The model cache {str(folder.parent)!r} cannot be written: {error.strerror or error}. Free some space, or point SIMPO_WORKBENCH_CACHE elsewhere."
-        ) from None
+        raise WorkbenchError(f"The model cache {str(folder.parent)!r} cannot be written: {error.strerror or error}. Free some space, or point SIMPO_WORKBENCH_CACHE elsewhere.") from None
     return folder
 
 
@@ -99,9 +97,7 @@ def convert_gguf(gguf: Path, into: Path, name: str | None = None):
 
     try:
         tokenizer = AutoTokenizer.from_pretrained(gguf.parent, gguf_file=gguf.name)
-        model = AutoModelForCausalLM.from_pretrained(
-            gguf.parent, gguf_file=gguf.name, dtype=torch.float32, quantization_config=GgufConfig(dequantize=True)
-        )
+        model = AutoModelForCausalLM.from_pretrained(gguf.parent, gguf_file=gguf.name, dtype=torch.float32, quantization_config=GgufConfig(dequantize=True))
     except (ValueError, KeyError, OSError, NotImplementedError) as error:
         raise WorkbenchError(f"The GGUF file {str(gguf)!r} cannot be read: {str(error).splitlines()[0]}") from None
     model.config._name_or_path = name or gguf.stem

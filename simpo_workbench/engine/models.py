@@ -255,7 +255,9 @@ def _attach(loaded, folder, name, trainable):
     expected = {key.replace(f".{name}.", ".").removesuffix(f".{name}") for key in loaded.model.state_dict() if re.search(rf"\.{name}(\.|$)", key)}
     if stored != expected:
         missing, extra = sorted(expected - stored), sorted(stored - expected)
-        raise WorkbenchError(f"The adapter in {str(folder)!r} was made for another model than {loaded.config.name!r}: " + f"it has {len(extra)} unknown and lacks {len(missing)} weights, such as {(extra + missing)[0]}.")
+        raise WorkbenchError(
+            f"The adapter in {str(folder)!r} was made for another model than {loaded.config.name!r}: it has {len(extra)} unknown and lacks {len(missing)} weights, such as {(extra + missing)[0]}."
+        )
 
 
 def _stored_keys(folder):

@@ -77,7 +77,7 @@ class Recorder:
 
     def _note_change_of_verdict(self, step, verdict):
         last = next((record for record in reversed(self.records) if record.get("event") == "verdict"), None)
-        if verdict.severity != "healthy" and (last is None or last["verdict"] != verdict.kind) or last and last["verdict"] != verdict.kind:
+        if (verdict.severity != "healthy" and (last is None or last["verdict"] != verdict.kind)) or (last and last["verdict"] != verdict.kind):
             self._append({"kind": "event", "step": step, "event": "verdict", "verdict": verdict.kind, "severity": verdict.severity, "text": str(verdict)})
 
     def _seconds_left(self, step):

@@ -18,7 +18,7 @@ from ..errors import WorkbenchError
 from ..pairs import Pairs
 from . import models
 from .logprobs import PackedScorer, can_share_prompts
-from .tokens import ChatEncoder, EncodedPair, EncodingReport
+from .tokens import ChatEncoder, EncodedPair
 
 _PACKAGES = ("torch", "transformers", "peft", "bitsandbytes", "accelerate", "datasets", "tokenizers", "simpo-workbench")
 
@@ -91,9 +91,7 @@ def _prepare(config, loaded, train_pairs, held_out_pairs, notes):
             raise WorkbenchError(f"No {side} pair is left after tokenizing. {report}")
     models.add_lora(loaded, config.lora, training.seed)
     layers = models.checkpoint_layers(loaded.model, training.gradient_checkpointing, loaded.device)
-    accelerator = Accelerator(
-        mixed_precision="fp16" if loaded.compute_dtype == torch.float16 and loaded.device.type == "cuda" else "no", cpu=loaded.device.type == "cpu"
-    )
+    accelerator = Accelerator(mixed_precision="fp16" if loaded.compute_dtype == torch.float16 and loaded.device.type == "cuda" else "no", cpu=loaded.device.type == "cpu")
     parameters = [parameter for parameter in loaded.model.parameters() if parameter.requires_grad]
     optimizer = _optimizer(training, parameters)
     scorer, optimizer = accelerator.prepare(PackedScorer(loaded.model), optimizer)

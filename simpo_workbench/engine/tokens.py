@@ -69,9 +69,7 @@ class ChatEncoder:
     def render(self, messages, add_generation_prompt=True) -> str:
         """The conversation as the model sees it, as text."""
         try:
-            return self.tokenizer.apply_chat_template(
-                messages, tokenize=False, add_generation_prompt=add_generation_prompt, **self.data.template_options
-            )
+            return self.tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=add_generation_prompt, **self.data.template_options)
         except Exception as error:  # templates raise whatever they like; Jinja errors have no common base that is worth naming
             raise WorkbenchError(f"The chat template refused a conversation ({', '.join(m['role'] for m in messages)}): {error}") from None
 
@@ -159,7 +157,7 @@ class ChatEncoder:
 
     def _frame(self, system):
         """(head, tail) ids that the template puts before and after the content of a single user turn."""
-        text = self.render(system + [{"role": "user", "content": _PROBE}])
+        text = self.render([*system, {"role": "user", "content": _PROBE}])
         before, _, after = text.rpartition(_PROBE)
         return self._ids(before), self._ids(after)
 
@@ -168,9 +166,7 @@ class ChatEncoder:
 
     def _renders_system_turn(self):
         try:
-            text = self.tokenizer.apply_chat_template(
-                [{"role": "system", "content": _PROBE}, {"role": "user", "content": "x"}], tokenize=False, **self.data.template_options
-            )
+            text = self.tokenizer.apply_chat_template([{"role": "system", "content": _PROBE}, {"role": "user", "content": "x"}], tokenize=False, **self.data.template_options)
         except Exception:  # Gemma's template raises its own error for a system turn: that is the answer to the question asked here
             return False
         return _PROBE in text

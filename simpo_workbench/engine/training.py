@@ -94,7 +94,7 @@ def run_training(folder: RunFolder, owner: str, resume: bool = False, on_record:
 
 
 def _train(setup: Setup, folder: RunFolder, recorder: Recorder, resume: bool, stop_asked: threading.Event):
-    config, every = setup.config, setup.config.training
+    every = setup.config.training
     recorder.status["total_steps"] = setup.total_steps
     folder.write_json(folder.environment, setup.environment)
     write_pairs(folder, setup.held_out_pairs)
