@@ -11,6 +11,7 @@ LOWEST_USEFUL_LORA_RATE = 1e-6
 #: The paper's settings lie between γ/β 0.1 and 0.8 and β 2 and 10; its ablation goes up to γ/β 1.6.
 HIGHEST_TRIED_GAMMA_BETA_RATIO = 1.6
 LOWEST_USEFUL_BETA, HIGHEST_TRIED_BETA = 1.0, 10.0
+HIGHEST_USEFUL_DPO_BETA = 0.5  # the DPO paper's own range ends here
 MOST_USEFUL_EPOCHS = 3
 FEWEST_PAIRS_PER_STEP = 4
 
@@ -41,6 +42,10 @@ def config_warnings(config) -> list[str]:
                 f"loss.gamma_beta_ratio {loss.gamma_beta_ratio:g} asks for a lead of {loss.gamma_beta_ratio:g} nats per token, more than the paper tried "
                 f"({HIGHEST_TRIED_GAMMA_BETA_RATIO:g}): pairs never stop pulling and the model degenerates."
             )
+    elif loss.beta > HIGHEST_USEFUL_DPO_BETA:
+        found.append(f"loss.beta {loss.beta:g} is on SimPO's scale; DPO sums over tokens and wants 0.01 to {HIGHEST_USEFUL_DPO_BETA:g}.")
+    if loss.kind == "simpo_hinge" and loss.label_smoothing > 0:
+        found.append(f"loss.label_smoothing {loss.label_smoothing:g} does nothing: the hinge form has none.")
     if loss.sft_weight > 0:
         found.append(f"loss.sft_weight {loss.sft_weight:g} adds a likelihood term: this is no longer pure SimPO.")
     if training.epochs > MOST_USEFUL_EPOCHS:

@@ -5,13 +5,14 @@ from __future__ import annotations
 import json
 import os
 import sys
+import warnings
 from pathlib import Path
 
 import click
 
 from . import __version__
 from .config import RunConfig, settings
-from .errors import WorkbenchError
+from .errors import SettingWarning, WorkbenchError, first_line
 
 FAILED, WRONG_USE = 1, 2
 
@@ -28,8 +29,8 @@ class _Commands(click.Group):
         except WorkbenchError as error:
             click.echo(f"Error: {error}", err=True)
             sys.exit(FAILED)
-        except KeyboardInterrupt:
-            click.echo("Interrupted.", err=True)
+        except KeyboardInterrupt as interrupt:
+            click.echo(str(interrupt) or "Interrupted.", err=True)
             sys.exit(FAILED)
 
 
@@ -74,13 +75,14 @@ _json = click.option("--json", "as_json", is_flag=True, help="Machine-readable J
 def main():
     """Tune a language model on preference pairs with SimPO, and see whether it got better or broke."""
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+    warnings.simplefilter("ignore", SettingWarning)  # `_warn` says them in this command's own way
 
 
 @main.command(cls=_SettingsCommand)
 @_with_settings
 def demo(**options):
     """Train the demo: SmolLM2-135M-Instruct, NF4 and LoRA, 300 pairs, about five minutes of training on two CPU cores."""
-    _train(_config(None, "demo", options, {"run.name": None}))
+    _train(_config(None, "demo", options))
 
 
 @main.command(cls=_SettingsCommand)
@@ -104,7 +106,7 @@ def train(config, preset_name, detach, show_config, **options):
         _train(made)
 
 
-def _config(path, preset_name, options, fixed=None) -> RunConfig:
+def _config(path, preset_name, options) -> RunConfig:
     if path and preset_name:
         raise click.UsageError("Give a configuration file or --preset, not both.")
     try:
@@ -112,7 +114,7 @@ def _config(path, preset_name, options, fixed=None) -> RunConfig:
             return RunConfig.from_yaml(path, _changes(options))
         from .presets import preset
 
-        return preset(preset_name or "demo").with_changes({**(fixed or {}), **_changes(options)})
+        return preset(preset_name or "demo").with_changes(_changes(options))
     except WorkbenchError as error:
         raise _WrongConfig(str(error)) from None
 
@@ -136,7 +138,7 @@ def _train(config: RunConfig):
     report = write_report(run)
     print_summary(run, report)
     if status.state != "finished":
-        click.echo(f"{status.message} Go on with: simpo-workbench resume {run.name} --root {config.run.root}", err=True)
+        click.echo(status.message, err=True)
         sys.exit(FAILED)
 
 
@@ -212,12 +214,15 @@ def score(pairs, run_name, step, model, adapter, output, root, as_json):
     from .data_sets import load_source
     from .scores import share
 
+    write = _table_writer(output)
     with _model(run_name, step, model, adapter, root) as (loaded, config):
         from .engine.scoring import score as score_pairs
 
-        table = score_pairs(loaded, load_source(pairs, "eval", config.data), loss=config.loss, data=config.data)
-    if output:
-        _write_table(table, Path(output))
+        own = pairs in (config.data.train, config.data.eval)  # other files need not have the run's column names
+        source = load_source(pairs, "eval", config.data if own else config.data.model_copy(update={"columns": {}}))
+        table = score_pairs(loaded, source, loss=config.loss, data=config.data)
+    write(table)
+    click.echo(source.report(), err=True)
     if as_json:
         click.echo(table.to_json(orient="records", force_ascii=False, indent=1))
         return
@@ -314,12 +319,27 @@ def lab(folder):
     sys.exit(open_lab(Path(folder)))
 
 
-def _write_table(table, path: Path):
-    writers = {".csv": lambda: table.to_csv(path, index=False), ".parquet": lambda: table.to_parquet(path, index=False)}
-    writers[".jsonl"] = lambda: table.to_json(path, orient="records", lines=True, force_ascii=False)
-    if path.suffix not in writers:
-        raise WorkbenchError(f"--output {str(path)!r}: the name must end with .csv, .jsonl or .parquet.")
-    writers[path.suffix]()
+def _table_writer(output):
+    """A function that writes a DataFrame to `output`; the name is looked at now, before hours of scoring."""
+    path = Path(output) if output else None
+    if path and path.suffix not in (".csv", ".parquet", ".jsonl"):
+        raise _WrongConfig(f"--output {output!r}: the name must end with .csv, .jsonl or .parquet.")
+    if path and not path.absolute().parent.is_dir():
+        raise _WrongConfig(f"--output {output!r}: there is no folder {str(path.parent)!r}.")
+
+    def write(table):
+        try:
+            if path and path.suffix == ".csv":
+                table.to_csv(path, index=False)
+            elif path and path.suffix == ".jsonl":
+                table.to_json(path, orient="records", lines=True, force_ascii=False)
+            elif path:
+                mixed = {name: table[name].map(str) for name in table.columns if table[name].map(type).nunique() > 1}
+                table.assign(**mixed).to_parquet(path, index=False)
+        except (OSError, ValueError) as error:
+            raise WorkbenchError(f"{output!r} cannot be written: {first_line(error)}.") from None
+
+    return write
 
 
 if __name__ == "__main__":

@@ -107,7 +107,7 @@ class TrainingConfig(Section):
     scheduler: Literal["cosine", "linear", "constant", "constant_with_warmup"] = setting("cosine", "Course of the learning rate after warm-up.")
     warmup_ratio: float = setting(0.1, "Share of the steps in which the rate rises from 0.", ge=0, le=1)
     epochs: float = setting(2.0, "Passes over the training pairs.", gt=0, le=1000)
-    max_steps: int | None = setting(None, "Stop after so many steps, whatever the epochs say.", unit="optimizer steps", ge=1)
+    max_steps: int | None = setting(None, "Train for exactly so many steps, whatever the epochs say.", unit="optimizer steps", ge=1)
     pairs_per_step: int = setting(8, "Pairs behind one optimizer step, whatever the memory or the number of devices.", unit="pairs", ge=1)
     max_tokens_per_microbatch: Literal["auto"] | int = setting("auto", "Tokens that go through the model at once; lower it when memory runs out. It changes no result.", unit="tokens")
     optimizer: Literal["adamw", "adamw_8bit", "paged_adamw_8bit"] = setting("adamw", "AdamW, or bitsandbytes' 8-bit AdamW (paged: its state may move to host memory).")

@@ -8,6 +8,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from .markup import signed
+
 #: Chosen answers this much less likely than at step 0 (nats per token) want a closer look. Measured with the demo model on NF4:
 #: healthy at 1e-4 (+0.04) and 1.4e-4 (−0.16), in trouble at 2e-4 (−0.34), ruined in fp32 at 6e-4 (−2.0) and 1e-3 (−3.9).
 CHOSEN_DRIFT_ATTENTION = -0.3
@@ -57,7 +59,7 @@ def diagnose(records, total_steps: int | None = None) -> list[Verdict]:
         return [Verdict("too early", "healthy", evaluations[-1]["step"] if evaluations else 0, "Too early to tell: a verdict needs two evaluations.", "", "")]
     first, last = evaluations[0], {**_newest_answers(evaluations), **evaluations[-1]}
     collapse = _collapse(first, last)
-    found = [collapse] if collapse else [*_repetition(first, last), *_chosen_falling(first, last)]
+    found = [collapse] if collapse else [*_repetition(first, last), *_lost_endings(first, last), *_chosen_falling(first, last)]
     found += _length_drift(first, last)
     found += _rate_too_high(records, collapse)
     found += _rate_too_low(first, last, total_steps)
@@ -68,7 +70,7 @@ def diagnose(records, total_steps: int | None = None) -> list[Verdict]:
 
 def is_healthy(first: dict, evaluation: dict) -> bool:
     """Whether an evaluation, against that of step 0, shows no collapse, no repetition, and chosen answers not below the attention line."""
-    return not (_collapse(first, evaluation) or _repetition(first, evaluation) or evaluation["eval/logps/chosen_drift"] < CHOSEN_DRIFT_ATTENTION)
+    return not (_collapse(first, evaluation) or _repetition(first, evaluation) or _lost_endings(first, evaluation) or evaluation["eval/logps/chosen_drift"] < CHOSEN_DRIFT_ATTENTION)
 
 
 def recommend(records) -> int | None:
@@ -84,6 +86,20 @@ def recommend(records) -> int | None:
     if not healthy:
         return 0
     return max(healthy, key=lambda record: (record["eval/rewards/beyond_gamma"], -record["step"]))["step"]
+
+
+def why_recommended(records) -> str:
+    """Why `recommend` names the step it names, in a few words."""
+    step = recommend(records)
+    evaluations = [record for record in _as_dicts(records) if record.get("kind") == "eval"]
+    if step is None:
+        return "comes with the first evaluation"
+    if step > 0:
+        return "most pairs beyond γ among the healthy ones"
+    if len(evaluations) == 1:
+        return "the untrained model: nothing else is evaluated yet"
+    healthy = any(is_healthy(evaluations[0], evaluation) for evaluation in evaluations[1:])
+    return f"the untrained model: no trained step {'has more pairs beyond γ' if healthy else 'is healthy'}"
 
 
 def _collapse(first, last):
@@ -124,6 +140,21 @@ def _repetition(first, last):
             f"Sampled answers repeat themselves more (repeated 4-grams {first['eval/answers/repeated_4grams']:.2f} → {last['eval/answers/repeated_4grams']:.2f}).",
             "That is how a collapse begins, even while chosen answers keep their probability.",
             "Watch the next evaluation; if it goes on, lower training.learning_rate.",
+        )
+    ]
+
+
+def _lost_endings(first, last):
+    if _ended_fall(first, last) < ENDED_FALL:
+        return []
+    return [
+        Verdict(
+            "lost endings",
+            "attention",
+            last["step"],
+            f"Sampled answers come to an end less often (ended properly {first['eval/answers/ended']:.2f} → {last['eval/answers/ended']:.2f}).",
+            "The model is losing the end-of-turn token: it runs on until it is cut off.",
+            "See that chosen answers end as they should and are not cut; if they are sound, lower training.learning_rate.",
         )
     ]
 
@@ -209,14 +240,15 @@ def _saturated(last):
     beyond = last["eval/rewards/beyond_gamma"]
     if beyond < SATURATED_SHARE:
         return []
+    gamma = last.get("gamma_beta_ratio", 1) > 0  # DPO has none, and SimPO may be run without
     return [
         Verdict(
             "saturated margin",
             "note",
             last["step"],
-            f"{beyond:.0%} of the held-out pairs are beyond γ.",
-            "Pairs beyond γ hardly pull any more: further steps mostly sharpen what is learned already.",
-            "Stop here, or use harder pairs; a larger γ/β makes them pull again, at the price of probability.",
+            f"{beyond:.0%} of the held-out pairs are {'beyond γ' if gamma else 'won by the chosen answer'}.",
+            "Such pairs hardly pull any more: further steps mostly sharpen what is learned already.",
+            "Stop here, or use harder pairs" + ("; a larger γ/β makes them pull again, at the price of probability." if gamma else "."),
         )
     ]
 
@@ -242,11 +274,6 @@ def _repetition_rise(first, last):
 
 def _ended_fall(first, last):
     return -_rise(first, last, "eval/answers/ended")
-
-
-def signed(value: float, digits: int = 2) -> str:
-    """A number with its sign, the minus as it is printed in text: "+0.04", "−0.42"."""
-    return f"{value:+.{digits}f}".replace("-", "−")
 
 
 def _rise(first, last, name):

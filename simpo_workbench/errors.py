@@ -1,5 +1,15 @@
-"""The one error type that users see."""
+"""The one error type that users see, and how another library's error becomes part of its sentence."""
 
 
 class WorkbenchError(Exception):
     """What was given, what was expected and what to do, in one or two sentences. The command line and the panels show only this text."""
+
+
+class SettingWarning(UserWarning):
+    """A setting that is known to ruin SimPO, or to do nothing."""
+
+
+def first_line(error: BaseException | str) -> str:
+    """The first line of an error's text without its full stop, at most 300 characters; its type's name when it says nothing."""
+    lines = str(error).strip().splitlines()
+    return (lines[0][:300] if lines else type(error).__name__).rstrip(".")

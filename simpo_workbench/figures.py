@@ -6,7 +6,7 @@ as points; names at the end of the lines. Quantities per token are in nats, so t
 
 from __future__ import annotations
 
-from .markup import plotly_text
+from .markup import plotly_text, signed
 from .small_charts import COLORS, Line, Mark, Panel, Threshold, bare, faded, note, padded, small_charts, vertical
 
 
@@ -148,7 +148,7 @@ def score_histogram(before, after, gamma_beta_ratio, theme="light"):
         side = ("right", "left")[index] if close else "center"
         note(figure, name, colors["muted"], x=value, y=1, yref="paper", yanchor="bottom", xanchor=side)
     for index, (name, leads, color) in enumerate(sides):
-        words = f"{name}: mean {_signed(leads.mean())}, {(leads > 0).sum()} of {len(leads)} ahead"
+        words = f"{name}: mean {signed(leads.mean())}, {(leads > 0).sum()} of {len(leads)} ahead"
         glyph = "□" if name == "before" else "■"
         note(
             figure,
@@ -304,7 +304,3 @@ def _bins(values, marked):
     first, last = np.floor(low / width), np.ceil(high / width)
     last = max(last, first + 1)
     return np.arange(first, last + 1) * width
-
-
-def _signed(value):
-    return f"{value:+.2f}".replace("-", "−")

@@ -7,24 +7,27 @@ import sys
 from pathlib import Path
 
 from . import process
-from .config import DEMO, RunConfig
+from .config import RunConfig
 from .errors import WorkbenchError
-from .run_folder import RunFolder, find_run_folder, new_run_folder
-from .runs import Run
+from .run_folder import RunFolder, find_run_folder
+from .runs import Run, create_run
 
 
 def start(config: RunConfig) -> Run:
     """The run of a configuration, started in a process of its own that outlives this one; returns at once."""
-    stem = "plain-answers" if config.data.train == DEMO else Path(config.data.train).stem
-    folder = new_run_folder(config.run.root, config.run.name, stem)
-    config.to_yaml(folder.config)
-    return _launch(folder)
+    return _launch(create_run(config))
 
 
 def resume(name: str | Path, root: str | Path = "runs") -> Run:
-    """An ended run, going on from its newest valid checkpoint in a process of its own. Errors: WorkbenchError when it still lives or is finished."""
+    """An ended run, going on from its newest valid checkpoint in a process of its own; a paused one is told to go on.
+
+    Errors: WorkbenchError when it is being trained, is finished, or has no checkpoint.
+    """
     folder = find_run_folder(name, root)
     status = Run(folder).status
+    if status.alive and status.state == "paused":
+        Run(folder).unpause()
+        return Run(folder)
     if status.alive:
         raise WorkbenchError(f"The run {folder.name!r} is {status.state}: it needs no resume.")
     if status.state == "finished":

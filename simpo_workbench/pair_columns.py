@@ -4,8 +4,8 @@ import difflib
 import re
 from collections.abc import Mapping
 
-from simpo_workbench.errors import WorkbenchError
-from simpo_workbench.pair_shapes import KNOWN_SHAPES, excerpt
+from .errors import WorkbenchError
+from .pair_shapes import KNOWN_SHAPES, excerpt
 
 COLUMN_ROLES = ("prompt", "chosen", "rejected", "system")
 

@@ -16,8 +16,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from simpo_workbench.errors import WorkbenchError
-from simpo_workbench.pair_shapes import RowRefused, excerpt, shape_of
+from .errors import WorkbenchError, first_line
+from .pair_shapes import RowRefused, excerpt, shape_of
 
 SUFFIXES = (".jsonl", ".ndjson", ".json", ".csv", ".tsv", ".parquet")
 _MAGIC = {
@@ -328,9 +328,3 @@ def _dataset_rows(dataset, name):
                 yield f"row {number}", row
     except Exception as error:  # a stream, a mapped function or a damaged cache each raise their own
         raise WorkbenchError(f"{name} stopped after row {number}: {first_line(error)}.") from error
-
-
-def first_line(error):
-    """The first line of an exception's message without its full stop, at most 200 characters; its type where it says nothing."""
-    lines = str(error).strip().splitlines()
-    return (lines[0][:200] if lines else type(error).__name__).rstrip(".")

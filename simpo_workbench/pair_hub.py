@@ -2,8 +2,8 @@
 
 import re
 
-from simpo_workbench.errors import WorkbenchError
-from simpo_workbench.pair_files import first_line, read_dataset
+from .errors import WorkbenchError, first_line
+from .pair_files import read_dataset
 
 _HUB_ID = re.compile(r"[\w][\w.-]*(/[\w][\w.-]*)?(:[\w.-]+)?")
 

@@ -13,9 +13,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from simpo_workbench import pair_columns, pair_files
-from simpo_workbench.errors import WorkbenchError
-from simpo_workbench.pair_shapes import (
+from . import pair_columns, pair_files
+from .errors import WorkbenchError, first_line
+from .pair_shapes import (
     RowRefused,
     excerpt,
     pair_id,
@@ -238,10 +238,10 @@ def _find_named(source):
         path = Path(text).expanduser()
         exists = path.exists()
     except (OSError, ValueError, RuntimeError) as error:
-        raise WorkbenchError(f"{excerpt(text)} cannot be a path here: {pair_files.first_line(error)}.") from error
+        raise WorkbenchError(f"{excerpt(text)} cannot be a path here: {first_line(error)}.") from error
     if exists:
         return pair_files.read_path(path)
-    from simpo_workbench import pair_hub
+    from . import pair_hub
 
     looks_like_a_file = path.suffix.lower() in (*pair_files.SUFFIXES, ".gz", ".txt")
     if isinstance(source, os.PathLike) or looks_like_a_file or not pair_hub.is_hub_id(text):

@@ -16,7 +16,7 @@ from pathlib import Path
 
 from . import __version__, doctor, figures
 from .errors import WorkbenchError
-from .markup import json_for_script
+from .markup import json_for_script, signed
 from .run_folder import write_atomically
 from .runs import Run
 from .scores import compare_scores
@@ -176,7 +176,7 @@ def _tiles(status, config, records, evaluations):
         _share_tile("repeated 4-grams", sampled, "eval/answers/repeated_4grams", "eval/answers/n", "answers"),
         _share_tile("answers end properly", sampled, "eval/answers/ended", "eval/answers/n", "answers"),
         _length_tile(sampled),
-        _tile("recommended checkpoint", *_recommended(recommended, evaluations)),
+        _tile("recommended checkpoint", "–" if recommended is None else f"step {recommended}", doctor.why_recommended(records)),
         _tile("speed", f"{_significant(statistics.median(speeds))} pairs/s" if speeds else "–", f"median of {len(speeds)} steps" if speeds else "from step 1 on"),
         _tile("peak memory", f"{_significant(max(memory) / 1e9)} GB" if memory else "–", f"most of {len(memory)} steps" if memory else "from step 1 on"),
     ]
@@ -200,8 +200,8 @@ def _drift_tile(evaluations):
     if not evaluations:
         return _tile("chosen log-prob drift", "–", "not measured yet")
     last = evaluations[-1]
-    rejected = _signed(last["eval/logps/rejected_drift"])
-    return _tile("chosen log-prob drift", _signed(last["eval/logps/chosen_drift"]), f"nats per token since step 0 (rejected {rejected}), {last['eval/pairs']} pairs")
+    rejected = signed(last["eval/logps/rejected_drift"])
+    return _tile("chosen log-prob drift", signed(last["eval/logps/chosen_drift"]), f"nats per token since step 0 (rejected {rejected}), {last['eval/pairs']} pairs")
 
 
 def _length_tile(sampled):
@@ -210,18 +210,6 @@ def _length_tile(sampled):
     first, last = (sampled[index]["eval/answers/mean_tokens"] for index in (0, -1))
     value = f"{last:.0f} tokens" if len(sampled) == 1 else f"{first:.0f} → {last:.0f} tokens"
     return _tile("answer length", value, f"mean of {sampled[-1]['eval/answers/n']} answers; chosen ones in the data have {sampled[-1]['eval/chosen_tokens']:.0f}")
-
-
-def _recommended(step, evaluations):
-    if step is None or not evaluations:
-        return "–", "comes with the first evaluation"
-    if step == 0:
-        trained = evaluations[1:]
-        if not trained:
-            return "step 0", "the untrained model: nothing else is evaluated yet"
-        healthy = any(doctor.is_healthy(evaluations[0], evaluation) for evaluation in trained)
-        return "step 0", f"the untrained model: no trained step {'has more pairs beyond γ' if healthy else 'is healthy'}"
-    return f"step {step}", "most pairs beyond γ among the healthy ones"
 
 
 def _evaluation_table(evaluations):
@@ -240,8 +228,8 @@ def _flips(compared):
             "prompt": _text(row.get("prompt")),
             "chosen": _text(row.get("chosen")),
             "rejected": _text(row.get("rejected")),
-            "lead": f"{_signed(row['lead_before'])} → {_signed(row['lead_after'])}",
-            "change": _signed(row["lead_change"]),
+            "lead": f"{signed(row['lead_before'])} → {signed(row['lead_after'])}",
+            "change": signed(row["lead_change"]),
             "flip": row["flip"] or ("still right" if row["correct_after"] else "still wrong"),
         }
         for row in order.head(_MOST_PAIRS).to_dict("records")
@@ -274,7 +262,7 @@ def _training_sentence(evaluations):
         return "Six charts over the optimizer steps; nothing was measured yet."
     last = evaluations[-1]
     parts = [
-        f"at step {last['step']} chosen answers stand at {_signed(last['eval/logps/chosen_drift'])} and rejected ones at {_signed(last['eval/logps/rejected_drift'])} nats per token since the start",
+        f"at step {last['step']} chosen answers stand at {signed(last['eval/logps/chosen_drift'])} and rejected ones at {signed(last['eval/logps/rejected_drift'])} nats per token since the start",
         f"{last['eval/rewards/accuracies']:.0%} of {last['eval/pairs']} held-out pairs have the chosen answer ahead",
     ]
     return f"Six charts over the optimizer steps: {', '.join(parts)}. Points are held-out evaluations, thin lines single training steps, upright bars 95 % intervals."
@@ -301,10 +289,6 @@ def _text(value):
 
 def _decimal(value):
     return "–" if value is None else f"{value:.3f}".replace("-", "−") if math.isfinite(value) else str(value)
-
-
-def _signed(value):
-    return f"{value:+.2f}".replace("-", "−")
 
 
 def _significant(value):

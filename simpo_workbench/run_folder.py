@@ -1,6 +1,6 @@
 """The run folder on disk: where each file lies, atomic writes, and readers that ignore a torn last line.
 
-Everything that the workbench knows of a run is a file here; DESIGN of the folder is in docs/run-folder.md.
+Everything that the workbench knows of a run is a file here; The folder's layout is this class.
 """
 
 from __future__ import annotations

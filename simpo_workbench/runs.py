@@ -7,13 +7,14 @@ from __future__ import annotations
 
 import asyncio
 import time
+import warnings
 from dataclasses import dataclass
 from pathlib import Path
 
 from . import process
-from .config import RunConfig
-from .errors import WorkbenchError
-from .run_folder import END_STATES, LIVE_STATES, RunFolder, find_run_folder, read_jsonl, run_names
+from .config import DEMO, RunConfig
+from .errors import SettingWarning, WorkbenchError
+from .run_folder import END_STATES, LIVE_STATES, RunFolder, find_run_folder, new_run_folder, read_jsonl, run_names
 from .scores import compare_scores, join_texts
 
 _POLL_S = 0.25
@@ -196,6 +197,18 @@ class Run:
         except OSError:
             lines = []
         return f"Last line of its log: {lines[-1].strip()[:300]}" if lines else "It left no log."
+
+
+def create_run(config: RunConfig) -> RunFolder:
+    """A fresh run folder with the configuration in it; says by `SettingWarning` what is known to ruin SimPO.
+
+    Errors: WorkbenchError when the name is taken or unusable, or the root cannot be written.
+    """
+    for sentence in config.warnings():
+        warnings.warn(sentence, SettingWarning, stacklevel=3)
+    folder = new_run_folder(config.run.root, config.run.name, "plain-answers" if config.data.train == DEMO else Path(config.data.train).stem)
+    config.to_yaml(folder.config)
+    return folder
 
 
 def attach(name: str | Path, root: str | Path = "runs") -> Run:

@@ -16,7 +16,7 @@ from rich.table import Table
 from rich.text import Text
 
 from .bundled import bundled
-from .doctor import diagnose
+from .doctor import diagnose, why_recommended
 from .errors import WorkbenchError
 
 _PLAIN_EVERY_S = 15  # where there is no terminal, a line at least so often
@@ -65,7 +65,7 @@ class Progress:
                 f"chosen log-prob {record['eval/logps/chosen_drift']:+.2f} since the start"
                 + (f", answers {record['eval/answers/mean_tokens']:.0f} tokens, repeated 4-grams {record['eval/answers/repeated_4grams']:.2f}" if "eval/answers/n" in record else "")
             )
-        elif kind == "event":
+        elif kind in ("event", "note"):
             self._line(record["text"])
 
     def _line(self, text):
@@ -117,8 +117,8 @@ def print_summary(run, report: Path | None = None):
         console.print(Text.assemble(("Doctor: ", "bold"), verdict["text"]), soft_wrap=True)
     recommended = run.status.recommended_step
     if recommended is not None and after:
-        which = "the untrained model: no trained step is healthy" if recommended == 0 else f"step {recommended} ({run.folder.checkpoint(recommended) / 'adapter'})"
-        console.print(Text(f"Recommended: {which}"), soft_wrap=True)
+        where = f", in {run.adapter_at(recommended)}" if recommended else ""
+        console.print(Text(f"Recommended: step {recommended}, {why_recommended(run.records)}{where}"), soft_wrap=True)
     if report:
         console.print(Text(f"Report: {report}"), soft_wrap=True)
 

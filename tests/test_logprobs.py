@@ -119,5 +119,5 @@ def test_plan_keeps_every_pair_once_and_stays_within_the_budget(share):
     assert len(groups) > 1
     assert [[p.pair_id for p in g] for g in plan(pairs[::-1], 300, share)] == [[p.pair_id for p in g] for g in groups]
     assert [len(group) for group in plan(pairs, 1, share)] == [1] * 12
-    real = sum(len(pair.prompt_ids) * (1 if share else 2) + len(pair.chosen_ids) + len(pair.rejected_ids) for pair in pairs)
+    real = sum(pair.tokens(share) for pair in pairs)
     assert collate(pairs, share).tokens < 1.15 * real  # little is padded

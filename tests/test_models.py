@@ -10,7 +10,7 @@ import torch
 
 import simpo_workbench as wb
 from simpo_workbench.config import LoraConfig, ModelConfig
-from simpo_workbench.engine import models
+from simpo_workbench.engine import checkpoints, models
 from simpo_workbench.engine.logprobs import PackedScorer
 from simpo_workbench.engine.packing import collate
 from simpo_workbench.engine.scoring import response_logps
@@ -96,7 +96,7 @@ def test_base_is_the_model_without_the_adapter_and_tuned_comes_back(tiny_model, 
 
 
 @pytest.mark.parametrize("changes", [{"use_dora": True}, {"use_rslora": True}, {"target_modules": ["q_proj", "v_proj"]}, {"dropout": 0.1}])
-def test_lora_variants(tiny_model, changes):
+def test_lora_variants(tiny_model, changes, tmp_path):
     with lora(models.load_base(ModelConfig(name=tiny_model, load_in="fp32")), **changes) as loaded:
         config = loaded.model.peft_config["default"]
         wrapped = {name.split(".")[-2] for name, _ in loaded.model.named_modules() if name.endswith(".lora_A")}
@@ -104,7 +104,27 @@ def test_lora_variants(tiny_model, changes):
             assert wrapped == {"q_proj", "v_proj"}
         else:
             assert wrapped == {"q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"}  # every linear layer, not the head
+        with torch.no_grad():
+            for name, parameter in loaded.model.named_parameters():
+                if "lora_B" in name:
+                    parameter.normal_(std=0.1)
+        loaded.model.eval()
+        tuned = response_logps(PackedScorer(loaded.model), [PAIR], loaded).chosen
+        checkpoints.save_adapter(loaded.model, tmp_path / "saved")
+        with wb.load_model(ModelConfig(name=tiny_model, load_in="fp32"), adapter=tmp_path / "saved") as again:  # what was trained can be used
+            assert torch.allclose(response_logps(PackedScorer(again.model), [PAIR], again).chosen, tuned, atol=1e-5)
         assert (config.use_dora, config.use_rslora, config.lora_dropout) == (changes.get("use_dora", False), changes.get("use_rslora", False), changes.get("dropout", 0.0))
+
+
+def test_a_starting_adapter_alone_is_the_base(tiny_model, tiny_adapter):
+    with wb.load_model(ModelConfig(name=tiny_model, load_in="fp32", adapter=tiny_adapter)) as loaded:
+        assert not loaded.has_adapter  # nothing is tuned yet
+        scorer = PackedScorer(loaded.model)
+        started = response_logps(scorer, [PAIR], loaded).chosen
+        with loaded.base():
+            assert torch.equal(response_logps(scorer, [PAIR], loaded).chosen, started)
+    with wb.load_model(ModelConfig(name=tiny_model, load_in="fp32"), adapter=tiny_adapter) as loaded:
+        assert torch.allclose(response_logps(PackedScorer(loaded.model), [PAIR], loaded).chosen, started, atol=1e-6)
 
 
 def test_close_gives_the_memory_back(tiny_model):
@@ -150,6 +170,36 @@ def test_broken_weights_and_configs(tiny_model, tmp_path):
     refused("cannot be loaded", name=str(folder))
     (folder / "config.json").write_text(json.dumps({"model_type": "no-such-architecture"}))
     refused("cannot be loaded.*no-such-architecture", name=str(folder))
+
+
+def test_truncated_weights_of_model_and_adapter(tiny_model, tiny_adapter, tmp_path):
+    folder = shutil.copytree(tiny_model, tmp_path / "model")
+    weights = folder / "model.safetensors"
+    weights.write_bytes(weights.read_bytes()[:-1000])
+    refused("cannot be loaded", name=str(folder))
+    adapter = shutil.copytree(tiny_adapter, tmp_path / "adapter")
+    weights = adapter / "adapter_model.safetensors"
+    weights.write_bytes(weights.read_bytes()[:-1000])
+    refused("was made for another model", name=tiny_model, adapter=str(adapter))
+
+
+def test_code_in_a_model_folder_is_never_run(tiny_model, tmp_path, monkeypatch):
+    """Also when somebody would answer yes: transformers asks on a terminal unless it was told."""
+    folder = shutil.copytree(tiny_model, tmp_path / "coded")
+    config = json.loads((folder / "config.json").read_text())
+    config |= {"model_type": "coded", "auto_map": {"AutoConfig": "code.CodedConfig", "AutoModelForCausalLM": "code.CodedModel"}}
+    (folder / "config.json").write_text(json.dumps(config))
+    (folder / "code.py").write_text(f"open({str(tmp_path / 'ran')!r}, 'w')\n")
+    monkeypatch.setattr("builtins.input", lambda *prompt: "y")
+    refused("cannot be loaded", name=str(folder))
+    assert not (tmp_path / "ran").exists()
+
+
+def test_a_closed_model_says_so(tiny_model):
+    loaded = wb.load_model(ModelConfig(name=tiny_model, load_in="fp32"))
+    loaded.close()
+    with pytest.raises(wb.WorkbenchError, match="is closed: load it again"):
+        wb.generate(loaded, ["Hello"])
 
 
 def test_compute_precision_that_cannot_be(tiny_model):

@@ -115,6 +115,48 @@ def test_a_thinking_block_that_the_template_puts_before_every_answer_belongs_to_
     assert (text(one, pair.chosen_ids), report.rewritten) == ("Paris.<|im_end|>", 0)
 
 
+def test_an_answer_that_brings_its_own_thinking_is_scored_as_rendered_behind_the_bare_prompt():
+    tokenizer = tiny.tokenizer()
+    block = "{% if m['role'] == 'assistant' and '<think>' not in m['content'] %}{{ '<think>\n\n</think>\n\n' }}{% endif %}"
+    tokenizer.chat_template = tiny.CHATML.replace(
+        "{{ '<|im_start|>' + m['role'] + '\n' + m['content'] + '<|im_end|>\n' }}",
+        "{{ '<|im_start|>' + m['role'] + '\n' }}" + block + "{{ m['content'] + '<|im_end|>\n' }}",
+    )
+    one = ChatEncoder(tokenizer)
+    (pair,), _ = one.encode_pairs(pairs(("What?", "<think>\nhm\n</think>\n\nParis.", "Lyon.")))
+    assert text(one, pair.prompt_ids).endswith("<|im_start|>assistant\n")
+    assert text(one, pair.chosen_ids) == "<think>\nhm\n</think>\n\nParis.<|im_end|>"
+    assert text(one, pair.rejected_ids) == "<think>\n\n</think>\n\nLyon.<|im_end|>"
+
+
+@pytest.mark.parametrize("metaspace", [True, False])
+def test_a_space_before_answers_is_part_of_the_answer_as_the_model_would_write_it(metaspace):
+    """Llama 2 and Mistral render "[/INST] Paris": the space melts into the first token and must not be left dangling at the prompt's end."""
+    tokenizer = tiny.tokenizer(metaspace=metaspace)
+    tokenizer.chat_template = "{% for m in messages %}{{ '[INST] ' + m['content'] + ' [/INST]' if m['role'] == 'user' else ' ' + m['content'] + ' </s>' }}{% endfor %}"
+    one = ChatEncoder(tokenizer)
+    (pair,), report = one.encode_pairs(pairs(("What?", "Paris.", "Lyon.")))
+    whole = tokenizer.apply_chat_template([{"role": "user", "content": "What?"}, {"role": "assistant", "content": "Paris."}], tokenize=False)
+    rendered = tokenizer(whole.removesuffix(" </s>"), add_special_tokens=False)["input_ids"]
+    assert pair.prompt_ids + pair.chosen_ids[:-1] == rendered
+    assert pair.chosen_ids[-1] == tokenizer.convert_tokens_to_ids("</s>")
+    assert report.rewritten == 0
+
+
+def test_an_end_mark_in_the_middle_of_an_answer_is_refused():
+    encoded, report = encoder().encode_pairs(pairs(("What?", "Paris.<|im_end|>\nAnd more.", "Lyon.")))
+    assert encoded == []
+    assert report.dropped == {"an answer holds the end-of-turn token in its middle": 1}
+
+
+def test_cutting_a_conversation_takes_whole_turns_first():
+    one = encoder(max_tokens=90, overlong="keep_end", system_prompt="Be brief.")
+    turns = [{"role": "user", "content": "first " * 20}, {"role": "assistant", "content": "second " * 20}, {"role": "user", "content": "What is last?"}]
+    rows = [{"prompt": turns, "chosen": "yes", "rejected": "no indeed"}]
+    (pair,), _ = one.encode_pairs(list(load_pairs(rows)))
+    assert text(one, pair.prompt_ids) == ("<|im_start|>system\nBe brief.<|im_end|>\n<|im_start|>user\nWhat is last?<|im_end|>\n<|im_start|>assistant\n")
+
+
 def test_a_header_that_the_template_forgets_in_the_generation_prompt_is_not_scored():
     tokenizer = tiny.tokenizer()
     tokenizer.chat_template = tiny.CHATML.partition("{% if add_generation_prompt")[0]

@@ -3,6 +3,7 @@
 import json
 import os
 import signal
+from pathlib import Path
 
 import pytest
 import tiny
@@ -134,6 +135,79 @@ def test_resume_passes_over_a_damaged_checkpoint(tiny_config):
     assert same(adapter(whole), adapter(parts))
 
 
+def stopped_after_two(config):
+    def stop(record):
+        if record["kind"] == "train" and record["step"] == 2:
+            RunFolder(f"{config.run.root}/{config.run.name}").ask("stop")
+
+    return wb.train(config, on_record=stop)
+
+
+def test_going_on_with_other_settings_or_other_pairs_is_refused_and_nothing_is_lost(tiny_config, tmp_path):
+    copy = tmp_path / "mine.jsonl"
+    copy.write_text(Path(tiny_config.data.train).read_text())
+    config = tiny_config.with_changes({"data.train": str(copy)})
+    run = stopped_after_two(config)
+    environment = run.environment
+    config.with_changes({"loss.beta": 9}).to_yaml(run.folder.config)
+    with pytest.raises(wb.WorkbenchError, match=r"cannot go on: its configuration changed"):
+        training.run_training(run.folder, owner="in-process", resume=True)
+    config.to_yaml(run.folder.config)
+    copy.write_text("".join(json.dumps(row) + "\n" for row in tiny.rows(24, start=500)))
+    with pytest.raises(wb.WorkbenchError, match=r"cannot go on: the training pairs changed"):
+        training.run_training(run.folder, owner="in-process", resume=True)
+    assert run.environment == environment
+    copy.write_text(Path(tiny_config.data.train).read_text())
+    training.run_training(run.folder, owner="in-process", resume=True)
+    assert run.status.state == "finished"
+
+
+def test_a_request_to_an_earlier_process_does_not_stop_the_next_one(tiny_config):
+    run = stopped_after_two(tiny_config)
+    run.folder.ask("stop")  # came too late for the first process
+    training.run_training(run.folder, owner="in-process", resume=True)
+    assert run.status.state == "finished"
+
+
+def test_scores_that_are_not_finite_stop_the_run_and_are_never_averaged_away(tiny_config, monkeypatch):
+    from simpo_workbench.engine import scoring
+
+    honest = scoring.response_logps
+
+    def poison(*arguments):
+        logps = honest(*arguments)
+        logps.chosen[2] = float("nan")
+        return logps
+
+    monkeypatch.setattr(scoring, "response_logps", poison)
+    with pytest.raises(wb.WorkbenchError, match="Step 0: the scores of held-out pairs [0-9a-f]{16} are not finite"):
+        wb.train(tiny_config)
+    assert wb.attach("tiny", tiny_config.run.root).status.state == "failed"
+
+
+def test_dropped_and_refused_pairs_are_said_before_training(tiny_config, tmp_path):
+    rows = tiny.rows(12)
+    rows[3]["prompt"] = "long words " * 400
+    path = tmp_path / "mixed.jsonl"
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows) + "{broken\n")
+    notes = []
+    run = wb.train(
+        tiny_config.with_changes({"data.train": str(path), "data.max_tokens": 500, "training.max_steps": 1}),
+        on_record=lambda record: notes.append(record["text"]) if record["kind"] == "note" else None,
+    )
+    said = " ".join(notes)
+    assert "Dropped 1: longer than data.max_tokens 500" in said
+    assert "unreadable" in said
+    assert "Dropped 1" in run.folder.log.read_text()
+
+
+def test_settings_that_ruin_simpo_warn_in_python_too(tiny_config):
+    from simpo_workbench.errors import SettingWarning
+
+    with pytest.warns(SettingWarning, match="high enough to ruin the model"):
+        wb.train(tiny_config.with_changes({"training.max_steps": 1}))
+
+
 @pytest.mark.parametrize("budget", [1, 200, 100000])
 def test_micro_batches_change_no_gradient(tiny_config, budget):
     """The loss is divided by the pairs of the whole step, so memory settings are no hyperparameters."""
@@ -219,14 +293,21 @@ def test_an_interrupt_ends_the_run_in_order(tiny_config):
     assert signal.getsignal(signal.SIGINT) is signal.default_int_handler  # the notebook's own handler is back
 
 
-@pytest.mark.parametrize(("policy", "state"), [("warn", "finished"), ("stop", "stopped")])
-def test_a_collapse_is_announced_and_acted_on(tiny_config, monkeypatch, policy, state):
+@pytest.mark.parametrize(("policy", "state", "step"), [("warn", "finished", 6), ("stop", "stopped", 3), ("pause", "stopped", 3)])
+def test_a_collapse_is_announced_and_acted_on(tiny_config, monkeypatch, policy, state, step):
     from simpo_workbench import doctor
 
     monkeypatch.setattr(doctor, "REPETITION_RISE_RUINED", -1.0)  # any evaluation now counts as a collapse
-    run = wb.train(tiny_config.with_changes({"training.on_collapse": policy}))
-    assert run.status.state == state
-    assert run.status.step == (6 if policy == "warn" else 3)
+
+    def stop_when_paused(record):
+        if record["kind"] == "state" and record["state"] == "paused":
+            RunFolder(f"{tiny_config.run.root}/tiny").ask("stop")
+
+    run = wb.train(tiny_config.with_changes({"training.on_collapse": policy}), on_record=stop_when_paused)
+    assert (run.status.state, run.status.step) == (state, step)
+    assert ("because the doctor sees a collapse" in run.status.message) == (policy == "stop")
+    if policy == "pause":
+        assert any(record.get("event") == "paused" for record in run.records)
     event = next(record for record in run.records if record.get("event") == "verdict")
     assert (event["step"], event["severity"]) == (3, "collapse")
     assert "The model is collapsing" in run.status.verdict
@@ -318,7 +399,7 @@ def test_adapter_parameters_and_optimizer_state_stay_fp32(tiny_config):
     setup.close()
 
 
-def test_repeated_rows_do_not_hide_in_json(tmp_path, tiny_config):
+def test_hostile_text_comes_back_unchanged(tmp_path, tiny_config):
     """A hostile answer in the data must come back exactly as it was, in files and tables."""
     rows = tiny.rows(12)
     rows[0]["chosen"] = '</script><script>alert("x")</script>\u2028 \u0007 yes'

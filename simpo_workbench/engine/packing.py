@@ -136,5 +136,4 @@ def _branches(rows, width):
 
 def _most_tokens(pair, share_prompts):
     """Tokens of a pair's rows, padding to the block's width at worst included."""
-    tokens = len(pair.prompt_ids) * (1 if share_prompts else 2) + len(pair.chosen_ids) + len(pair.rejected_ids)
-    return math.ceil(tokens / LEAST_FILLED)
+    return math.ceil(pair.tokens(share_prompts) / LEAST_FILLED)

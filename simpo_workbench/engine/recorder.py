@@ -56,6 +56,13 @@ class Recorder:
         """Something worth a mark on the charts."""
         self._append({"kind": "event", "step": step, "event": event, "text": text})
 
+    def note(self, text: str):
+        """Something that readers of the log and of the terminal should know, such as how many pairs were dropped."""
+        with open(self.folder.log, "a", encoding="utf-8") as log:
+            log.write(text + "\n")
+        if self.on_record:
+            self.on_record({"kind": "note", "text": text, "step": self.status["step"]})
+
     def rewind(self, step: int):
         """Forget everything after `step`: the run goes on from there."""
         self.records = [record for record in self.records if record["step"] <= step]

@@ -79,6 +79,6 @@ def score_table(encoded, logps: ResponseLogps, loss: LossConfig, reference=None)
             "gradient_weight": losses.gradient_weights(loss, margins).numpy(),
             "truncated": [pair.truncated for pair in encoded],
             "beta": loss.beta,
-            "gamma_beta_ratio": loss.gamma_beta_ratio,
+            "gamma_beta_ratio": loss.target_margin / loss.beta,
         }
     )

@@ -14,7 +14,7 @@ from transformers import get_scheduler
 
 from ..config import RunConfig
 from ..data_sets import load_data
-from ..errors import WorkbenchError
+from ..errors import WorkbenchError, first_line
 from ..pairs import Pairs
 from . import models
 from .logprobs import PackedScorer, can_share_prompts
@@ -91,7 +91,7 @@ def _prepare(config, loaded, train_pairs, held_out_pairs, notes):
             raise WorkbenchError(f"No {side} pair is left after tokenizing. {report}")
     models.add_lora(loaded, config.lora, training.seed)
     layers = models.checkpoint_layers(loaded.model, training.gradient_checkpointing, loaded.device)
-    accelerator = Accelerator(mixed_precision="fp16" if loaded.compute_dtype == torch.float16 and loaded.device.type == "cuda" else "no", cpu=loaded.device.type == "cpu")
+    accelerator = _accelerator(loaded)
     parameters = [parameter for parameter in loaded.model.parameters() if parameter.requires_grad]
     optimizer = _optimizer(training, parameters)
     scorer, optimizer = accelerator.prepare(PackedScorer(loaded.model), optimizer)
@@ -112,15 +112,26 @@ def _prepare(config, loaded, train_pairs, held_out_pairs, notes):
         held_out_pairs=held_out_pairs,
         prompts=_sample_prompts(config, held_out, held_out_pairs),
         total_steps=total,
-        environment=_environment(config, loaded, layers, train_pairs, held_out_pairs, [*notes, *_encoding_notes(train_report, held_out_report)]),
+        environment=_environment(config, loaded, layers, train_pairs, held_out_pairs, [*notes, f"Training pairs: {train_report}", f"Held-out pairs: {held_out_report}"]),
         resources=resources,
     )
 
 
+def _accelerator(loaded):
+    mixed_precision = "fp16" if loaded.compute_dtype == torch.float16 and loaded.device.type == "cuda" else "no"
+    try:
+        accelerator = Accelerator(mixed_precision=mixed_precision, cpu=loaded.device.type == "cpu")
+    except ValueError as error:
+        raise WorkbenchError(f"Accelerate is in use in this process with other settings: use wb.start, or restart the kernel. ({first_line(error)})") from None
+    if accelerator.num_processes > 1:
+        raise WorkbenchError("One run uses one device for now: start it without torchrun or accelerate launch.")
+    return accelerator
+
+
 def total_steps(config: RunConfig, pairs: int) -> int:
-    """Optimizer steps of a run over `pairs` encoded training pairs: epochs · pairs / pairs_per_step, rounded, at least 1, at most max_steps."""
+    """Optimizer steps of a run over `pairs` encoded training pairs: epochs · pairs / pairs_per_step, rounded, at least 1; max_steps goes before."""
     by_epochs = max(1, round(config.training.epochs * pairs / config.training.pairs_per_step))
-    return min(by_epochs, config.training.max_steps or by_epochs)
+    return config.training.max_steps or by_epochs
 
 
 def config_hash(config: RunConfig) -> str:
@@ -156,10 +167,6 @@ def _sample_prompts(config, held_out, held_out_pairs):
     wanted = min(wanted, len(candidates))
     spread = [candidates[index * len(candidates) // wanted] for index in range(wanted)]
     return [[{"role": "user", "content": prompt}] for prompt in config.generation.prompts] + spread
-
-
-def _encoding_notes(train_report, held_out_report):
-    return [f"Training pairs: {train_report}", f"Held-out pairs: {held_out_report}"]
 
 
 def _environment(config, loaded, layers, train_pairs, held_out_pairs, notes):

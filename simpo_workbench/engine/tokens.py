@@ -11,7 +11,7 @@ from ..config import DataConfig
 from ..errors import WorkbenchError
 
 _PROBE = "Zebra quartz"  # an answer that no template contains by itself
-_MIN_CONTENT_TOKENS = 1  # a cut prompt keeps at least this much of its end
+_MIN_CONTENT_TOKENS = 1  # a cut user turn keeps at least this much of its end
 
 
 @dataclass(frozen=True)
@@ -24,10 +24,9 @@ class EncodedPair:
     rejected_ids: list[int]
     truncated: bool = False
 
-    @property
-    def tokens(self):
-        """Tokens that go through the model for this pair when the prompt is not shared."""
-        return 2 * len(self.prompt_ids) + len(self.chosen_ids) + len(self.rejected_ids)
+    def tokens(self, share_prompt: bool) -> int:
+        """Tokens that go through the model for this pair, padding not counted."""
+        return len(self.prompt_ids) * (1 if share_prompt else 2) + len(self.chosen_ids) + len(self.rejected_ids)
 
 
 @dataclass
@@ -37,6 +36,7 @@ class EncodingReport:
     pairs: int = 0
     truncated: int = 0
     rewritten: int = 0
+    unplaced: int = 0
     dropped: Counter = field(default_factory=Counter)
     first_dropped: dict[str, str] = field(default_factory=dict)
     notes: list[str] = field(default_factory=list)
@@ -63,7 +63,7 @@ class ChatEncoder:
                 "Give one with data.chat_template (a Jinja text or a file), or choose the model's instruct version."
             )
         self.takes_system_turn = self._renders_system_turn()
-        self.answer_lead, self.end_of_turn = self._find_answer_frame()
+        self.answer_lead, self.answer_space, self.end_of_turn = self._find_answer_frame()
         self.end_of_turn_ids = self._end_of_turn_ids()
 
     def render(self, messages, add_generation_prompt=True) -> str:
@@ -83,7 +83,7 @@ class ChatEncoder:
 
     def response_ids(self, text: str) -> list[int]:
         """Ids of one answer and the end-of-turn token after it, exactly once."""
-        return self._ids(text) + self.end_of_turn_ids
+        return self._ids(self.answer_space + text) + self.end_of_turn_ids
 
     def with_system_turn(self, messages) -> list[dict]:
         """The messages with data.system_prompt in front where none is; for a template without system turn its text leads the first user turn."""
@@ -107,18 +107,23 @@ class ChatEncoder:
                 report.truncated += one.truncated
         if report.rewritten:
             report.notes.append(f"The chat template writes {report.rewritten} answers otherwise than the data (white space, thinking tags, end marks): the template's form is scored.")
+        if report.unplaced:
+            report.notes.append(f"The chat template changes {report.unplaced} answers so that they cannot be found in the conversation: the data's form is scored.")
         report.pairs = len(encoded)
         return encoded, report
 
     def _encode_one(self, pair, report):
-        prompt_text = self.prompt_text(pair.prompt)
-        prompt = self._ids(prompt_text)
-        chosen, rejected = (self.response_ids(self._as_rendered(pair, answer, prompt_text, report)) for answer in (pair.chosen, pair.rejected))
+        lead, answers = self._as_rendered(pair, report)
+        prompt = self._ids(self.render(self.with_system_turn(pair.prompt)) + lead)
+        chosen, rejected = (self.response_ids(answer) for answer in answers)
         if len(chosen) <= len(self.end_of_turn_ids) or len(rejected) <= len(self.end_of_turn_ids):
             report.drop("an answer has no tokens", pair.pair_id)
             return None
         if chosen == rejected:
             report.drop("both answers have the same tokens", pair.pair_id)
+            return None
+        if any(self.end_of_turn_ids[0] in ids[: -len(self.end_of_turn_ids)] for ids in (chosen, rejected)):
+            report.drop("an answer holds the end-of-turn token in its middle", pair.pair_id)
             return None
         room = self.data.max_tokens - max(len(chosen), len(rejected))
         if len(prompt) <= room:
@@ -126,40 +131,57 @@ class ChatEncoder:
         if self.data.overlong == "drop":
             report.drop(f"longer than data.max_tokens {self.data.max_tokens}", pair.pair_id)
             return None
-        cut = self._cut_prompt(pair.prompt, prompt, room)
+        cut = self._cut_prompt(pair.prompt, lead, room)
         if cut is None:
             report.drop(f"answer and fixed parts of the prompt alone are longer than data.max_tokens {self.data.max_tokens}", pair.pair_id)
             return None
         return EncodedPair(pair.pair_id, cut, chosen, rejected, truncated=True)
 
-    def _as_rendered(self, pair, answer, prompt_text, report):
-        """The answer as it stands in the rendered conversation: templates may trim white space or take thinking tags out."""
-        whole = self.render([*self.with_system_turn(pair.prompt), {"role": "assistant", "content": answer}], add_generation_prompt=False)
-        found = whole[len(prompt_text) :].rpartition(self.end_of_turn)[0] if whole.startswith(prompt_text) and self.end_of_turn else answer
-        while self.end_of_turn and found.endswith(self.end_of_turn):  # the data brought its own
-            found = found.removesuffix(self.end_of_turn)
-        report.rewritten += found != answer
-        return found
+    def _as_rendered(self, pair, report):
+        """(lead, answers): both answers as they stand in the rendered conversation, and the lead in front of them that belongs to the prompt.
 
-    def _cut_prompt(self, messages, prompt, room):
-        """The prompt ids with tokens taken out between its fixed head (system turn) and its end, to `room` ids; None when that cannot be.
+        Templates may trim white space or move thinking tags. Where an answer brings its own thinking block there is no empty one to belong
+        to the prompt, so both answers of the pair begin right behind the generation prompt.
+        """
+        messages = self.with_system_turn(pair.prompt)
+        prompt = self.render(messages)
+        wholes = [self.render([*messages, {"role": "assistant", "content": answer}], add_generation_prompt=False) for answer in (pair.chosen, pair.rejected)]
+        for lead in dict.fromkeys((self.answer_lead, "")):
+            if self.end_of_turn and all(whole.startswith(prompt + lead) for whole in wholes):
+                found = [self._answer_in(whole[len(prompt + lead) :], answer) for whole, answer in zip(wholes, (pair.chosen, pair.rejected), strict=True)]
+                break
+        else:
+            lead, found = self.answer_lead, [pair.chosen, pair.rejected]
+            report.unplaced += any(answer not in whole for whole, answer in zip(wholes, found, strict=True))
+        report.rewritten += sum(one != answer for one, answer in zip(found, (pair.chosen, pair.rejected), strict=True))
+        return lead, found
 
-        The header of the last user turn goes with the head, so that what is left is still a well-formed conversation.
+    def _answer_in(self, rendered, answer):
+        """The answer out of the rendered text behind the prompt: without end marks (the data may have brought its own) and the template's white space."""
+        body = rendered.rpartition(self.end_of_turn)[0]
+        while body.rstrip().endswith(self.end_of_turn):
+            body = body.rstrip().removesuffix(self.end_of_turn)
+        return answer if body == answer or (body.strip() == answer and answer) else body.strip()
+
+    def _cut_prompt(self, messages, lead, room):
+        """Prompt ids of at most `room`: the earliest turns go first, whole; then the last user turn is cut from the left. None when that is not enough.
+
+        System turn, assistant header and `lead` stay, so that what is left is a well-formed conversation.
         """
         messages = self.with_system_turn(messages)
         system = [message for message in messages[:1] if message["role"] == "system"]
-        head, tail = self._frame(system)
-        keep = room - len(head) - len(tail)
-        body = prompt[: len(prompt) - len(tail)]
-        if keep < _MIN_CONTENT_TOKENS or prompt[: len(head)] != head or prompt[len(prompt) - len(tail) :] != tail:
+        turns = messages[len(system) :]
+        for first in range(1, len(turns)):
+            if turns[first]["role"] == "user":
+                ids = self._ids(self.render(system + turns[first:]) + lead)
+                if len(ids) <= room:
+                    return ids
+        if turns[-1]["role"] != "user":
             return None
-        return head + body[len(body) - keep :] + tail
-
-    def _frame(self, system):
-        """(head, tail) ids that the template puts before and after the content of a single user turn."""
-        text = self.render([*system, {"role": "user", "content": _PROBE}])
-        before, _, after = text.rpartition(_PROBE)
-        return self._ids(before), self._ids(after)
+        before, _, after = (self.render([*system, {"role": "user", "content": _PROBE}]) + lead).rpartition(_PROBE)
+        head, tail, content = self._ids(before), self._ids(after), self._ids(turns[-1]["content"])
+        keep = room - len(head) - len(tail)
+        return head + content[len(content) - keep :] + tail if keep >= _MIN_CONTENT_TOKENS else None
 
     def _ids(self, text):
         return self.tokenizer(text, add_special_tokens=False)["input_ids"]
@@ -172,10 +194,12 @@ class ChatEncoder:
         return _PROBE in text
 
     def _find_answer_frame(self):
-        """(lead, end): what the template puts between the generation prompt and an answer, and what it puts behind an answer, as texts.
+        """(lead, space, end): what the template puts between the generation prompt and an answer, and what it puts behind an answer, as texts.
 
         The lead is usually empty; it is an empty thinking block for some models, and the assistant header where a template ignores
-        add_generation_prompt. The end is <|im_end|>, <|eot_id|>, <end_of_turn>, </s> … or empty.
+        add_generation_prompt; it belongs to the prompt. White space there (Llama 2: "[/INST] Paris") is no lead: it melts into the answer's first
+        token. Tokenizers that mark the beginning of a word by themselves add it on their own; for others it is the `space` in front of
+        every answer. The end is <|im_end|>, <|eot_id|>, <end_of_turn>, </s> … or empty.
         """
         user = [{"role": "user", "content": "x"}]
         prompt = self.render(user)
@@ -183,7 +207,12 @@ class ChatEncoder:
         if _PROBE not in whole:
             raise WorkbenchError("The chat template drops the assistant's answer, so nothing could be scored. Choose another with data.chat_template.")
         before, _, after = whole.rpartition(_PROBE)
-        return before.removeprefix(prompt) if before.startswith(prompt) else "", after.strip()
+        lead = before.removeprefix(prompt) if before.startswith(prompt) else ""
+        if lead.strip() or not lead:
+            return lead, "", after.strip()
+        as_rendered = self._ids(before + _PROBE)
+        space = lead if self._ids(prompt) + self._ids(lead + _PROBE) == as_rendered else ""
+        return "", space, after.strip()
 
     def _end_of_turn_ids(self):
         ids = self._ids(self.end_of_turn)[:1] if self.end_of_turn else []

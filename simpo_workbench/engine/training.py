@@ -10,19 +10,17 @@ import time
 import traceback
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from pathlib import Path
 
 import torch
 
 from .. import __version__, process
-from ..config import DEMO, RunConfig
-from ..errors import WorkbenchError
-from ..run_folder import RunFolder, new_run_folder
-from ..runs import Run, write_pairs
+from ..config import RunConfig
+from ..errors import WorkbenchError, first_line
+from ..run_folder import RunFolder
+from ..runs import Run, create_run, write_pairs
 from . import checkpoints
 from .evaluation import evaluate
 from .losses import pair_losses, rewards
-from .models import first_line
 from .packing import collate, plan
 from .recorder import Recorder
 from .setup import Setup, config_hash, prepare
@@ -48,9 +46,7 @@ def train(config: RunConfig, on_record: Callable[[dict], None] | None = None) ->
     on_record: called with every metrics record as it is written. An interrupt (Ctrl-C, or the notebook's stop button) ends the run in order
     after the current step, with adapter and checkpoint saved. Errors: WorkbenchError; the run folder then says "failed" and why.
     """
-    stem = "plain-answers" if config.data.train == DEMO else Path(config.data.train).stem
-    folder = new_run_folder(config.run.root, config.run.name, stem)
-    config.to_yaml(folder.config)
+    folder = create_run(config)
     run_training(folder, owner="in-process", on_record=on_record)
     return Run(folder)
 
@@ -73,6 +69,7 @@ def run_training(folder: RunFolder, owner: str, resume: bool = False, on_record:
     config = RunConfig.from_yaml(folder.config)
     recorder = Recorder(folder, config, owner, on_record)
     recorder.state("loading", "Loading model and pairs.")
+    folder.take_requests()  # what was asked of an earlier process is not meant for this one
     try:
         with _stop_signals(recorder) as stop_asked:
             setup = prepare(config)
@@ -81,28 +78,47 @@ def run_training(folder: RunFolder, owner: str, resume: bool = False, on_record:
             finally:
                 setup.close()
     except KeyboardInterrupt:
-        recorder.state("stopped", f"Interrupted; `simpo-workbench resume {folder.name}` goes on from the last checkpoint, if there is one.", seconds_left=None)
-        raise
+        kept = any(folder.checkpoints.glob("step-*/training_state.pt"))
+        message = f"Interrupted; `simpo-workbench resume {folder.name}` goes on from the last checkpoint." if kept else "Interrupted before the first checkpoint: start it anew."
+        recorder.state("stopped", message, seconds_left=None)
+        raise KeyboardInterrupt(message) from None
     except BaseException as error:
+        error = _in_words(error, config)
         message = str(error) if isinstance(error, WorkbenchError) else f"{type(error).__name__}: {first_line(error)}"
         with contextlib.suppress(WorkbenchError):  # a full disk must not hide the error itself
             recorder.state("failed", message, seconds_left=None)
         if not isinstance(error, WorkbenchError):
             with open(folder.log, "a", encoding="utf-8") as log:
                 log.write(traceback.format_exc())
-        raise
+        raise error
+
+
+def _in_words(error, config):
+    """Errors of the machine, not of the program, as a sentence; any other error as it is."""
+    if isinstance(error, torch.cuda.OutOfMemoryError):
+        return WorkbenchError(
+            f"The GPU's memory is full: lower training.max_tokens_per_microbatch (now {config.training.max_tokens_per_microbatch}), set "
+            "training.gradient_checkpointing to all, or data.max_tokens lower. Checkpoints are whole; resume goes on from the last one."
+        )
+    if isinstance(error, OSError) and not isinstance(error, ConnectionError):
+        return WorkbenchError(f"The run folder cannot be written: {error.strerror or first_line(error)}. Free some space; checkpoints are whole and resume goes on from the last one.")
+    return error
 
 
 def _train(setup: Setup, folder: RunFolder, recorder: Recorder, resume: bool, stop_asked: threading.Event):
     every = setup.config.training
     recorder.status["total_steps"] = setup.total_steps
+    if resume:
+        _require_same_run(setup, folder)
     folder.write_json(folder.environment, setup.environment)
     write_pairs(folder, setup.held_out_pairs)
+    for sentence in setup.environment["data_notes"]:
+        recorder.note(sentence)
     done = _resume(setup, folder, recorder) if resume else 0
     if done == 0:
         recorder.state("scoring", "Scoring the untrained model on the held-out pairs.")
         _evaluate(setup, recorder, 0)
-    step, stopped = done, False
+    step, stopped, collapsed = done, False, False
     while step < setup.total_steps and not stopped:
         step += 1
         recorder.state("training", step=step - 1)
@@ -123,9 +139,13 @@ def _train(setup: Setup, folder: RunFolder, recorder: Recorder, resume: bool, st
         if pausing:
             stopped = _pause(setup, folder, recorder, step, stop_asked)
     _save_final_adapter(setup, folder, step)
+    if stopped and collapsed and every.on_collapse == "stop":
+        message = f"Stopped after step {step} because the doctor sees a collapse; adapter and checkpoint are saved. Lower training.learning_rate and start anew."
+    else:
+        message = f"Stopped after step {step} of {setup.total_steps}; adapter and checkpoint are saved. `simpo-workbench resume {folder.name}` goes on from here."
     if stopped:
-        recorder.event(step, "stopped", f"Stopped after step {step}; `simpo-workbench resume {folder.name}` goes on from here.")
-        recorder.state("stopped", f"Stopped after step {step} of {setup.total_steps}; adapter and checkpoint are saved.", step=step, seconds_left=None)
+        recorder.event(step, "stopped", message)
+        recorder.state("stopped", message, step=step, seconds_left=None)
     else:
         recorder.state("finished", "Finished.", step=step, seconds_left=0.0)
 
@@ -170,7 +190,7 @@ def optimizer_step(setup: Setup, number: int) -> OptimizerStep:
     table = torch.cat(rows)
     record = _step_record(setup, number, accelerator.gather(table.to(loaded.device)).cpu(), rate, grad_norm)
     seconds = time.perf_counter() - started
-    tokens = sum(pair.tokens for pair in pairs)
+    tokens = sum(pair.tokens(setup.share_prompts) for pair in pairs)
     record |= {"tokens_per_second": tokens / seconds, "pairs_per_second": len(pairs) / seconds, "peak_memory_bytes": peak_memory_bytes(loaded.device)}
     return OptimizerStep(number, pair_ids, table[:, 0], table[:, 1], table[:, 2], record)
 
@@ -205,7 +225,7 @@ def _step_record(setup, number, table, rate, grad_norm):
         "learning_rate": rate,
         "grad_norm": grad_norm if math.isfinite(grad_norm) else -1.0,  # −1: a step that loss scaling skipped
         "beta": loss.beta,
-        "gamma_beta_ratio": loss.gamma_beta_ratio,
+        "gamma_beta_ratio": loss.target_margin / loss.beta,
     }
 
 
@@ -237,14 +257,23 @@ def _evaluate(setup, recorder, step) -> bool:
 
 
 def _save(setup, folder, step, resumable):
-    state = (setup.optimizer, setup.scheduler) if resumable else ()
+    state = (setup.optimizer, setup.scheduler, setup.accelerator.scaler) if resumable else ()
     checkpoints.save_checkpoint(folder, step, config_hash(setup.config), setup.loaded.model, *state)
     checkpoints.prune(folder, setup.config.training.keep_checkpoints)
 
 
+def _require_same_run(setup, folder):
+    """Going on with other settings or other pairs would be another run under an old name: refuse it, before anything is written over."""
+    before = folder.read_json(folder.environment) or {}
+    names = {"config_sha256": "its configuration", "train_pairs_sha256": "the training pairs", "held_out_pairs_sha256": "the held-out pairs"}
+    changed = [words for name, words in names.items() if before.get(name, setup.environment[name]) != setup.environment[name]]
+    if changed:
+        raise WorkbenchError(f"The run {folder.name!r} cannot go on: {' and '.join(changed)} changed since it was stopped. Put them back, or start a new run.")
+
+
 def _resume(setup, folder, recorder) -> int:
     step, words = checkpoints.newest_valid(folder)
-    checkpoints.restore(folder, step, setup.loaded.model, setup.optimizer, setup.scheduler)
+    checkpoints.restore(folder, step, setup.loaded.model, setup.optimizer, setup.scheduler, setup.accelerator.scaler)
     recorder.rewind(step)
     recorder.event(step, "resumed", " ".join([f"Went on from the checkpoint of step {step}.", *words]))
     return step
@@ -253,11 +282,15 @@ def _resume(setup, folder, recorder) -> int:
 def _pause(setup, folder, recorder, step, stop_asked) -> bool:
     """Wait until somebody says resume (returns False) or stop (returns True)."""
     recorder.event(step, "paused", f"Paused after step {step}.")
-    recorder.state("paused", f"Paused after step {step}; it waits for resume or stop.", seconds_left=None)
+    recorder.state("paused", f"Paused after step {step}; `simpo-workbench resume {folder.name}` goes on, `stop` ends it.", seconds_left=None)
     while True:
         requests = folder.take_requests()
         if stop_asked.is_set() or "stop" in requests:
             return True
+        if "save" in requests:
+            _save(setup, folder, step, resumable=True)
+        if "evaluate" in requests:
+            _evaluate(setup, recorder, step)
         if "resume" in requests:
             recorder.event(step, "unpaused", f"Went on after step {step}.")
             return False
