@@ -103,10 +103,10 @@ class LoraConfig(Section):
 class TrainingConfig(Section):
     """How it is trained."""
 
-    learning_rate: float = setting(1e-4, "Peak learning rate: the setting that breaks SimPO first when it is too high.", gt=0, le=1)
+    learning_rate: float = setting(1.2e-4, "Peak learning rate: the setting that breaks SimPO first when it is too high.", gt=0, le=1)
     scheduler: Literal["cosine", "linear", "constant", "constant_with_warmup"] = setting("cosine", "Course of the learning rate after warm-up.")
     warmup_ratio: float = setting(0.1, "Share of the steps in which the rate rises from 0.", ge=0, le=1)
-    epochs: float = setting(2.0, "Passes over the training pairs.", gt=0, le=1000)
+    epochs: float = setting(1.5, "Passes over the training pairs.", gt=0, le=1000)
     max_steps: int | None = setting(None, "Train for exactly so many steps, whatever the epochs say.", unit="optimizer steps", ge=1)
     pairs_per_step: int = setting(8, "Pairs behind one optimizer step, whatever the memory or the number of devices.", unit="pairs", ge=1)
     max_tokens_per_microbatch: Literal["auto"] | int = setting("auto", "Tokens that go through the model at once; lower it when memory runs out. It changes no result.", unit="tokens")
@@ -138,7 +138,7 @@ class GenerationConfig(Section):
         lambda: ["What is the capital of France?", "How do I get a wine stain out of a shirt?", "Give me an idea for a short walk in the rain."],
         "Sample prompts that are answered at every evaluation.",
     )
-    held_out_prompts: int = setting(9, "So many held-out prompts are answered as well.", unit="prompts", ge=0)
+    held_out_prompts: int = setting(21, "So many held-out prompts are answered as well.", unit="prompts", ge=0)
     max_new_tokens: int = setting(64, "Longest sampled answer.", unit="tokens", ge=1, le=8192)
     temperature: float = setting(0.0, "0: always the likeliest token; higher is more random.", ge=0, le=5)
     top_p: float = setting(1.0, "Sample from the likeliest tokens that together reach this probability.", gt=0, le=1)

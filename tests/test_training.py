@@ -349,7 +349,7 @@ def test_hinge_and_dpo_train(tiny_config):
     first = next(record for record in dpo.records if record["kind"] == "train")
     assert first["loss"] == pytest.approx(0.693147, abs=1e-5)  # policy and reference are the same at step 1
     assert first["rewards/margins"] == pytest.approx(0.0, abs=1e-5)
-    assert dpo.records[-1]["eval/loss"] < 0.693147
+    assert [record["eval/loss"] for record in dpo.records if record["kind"] == "eval"][-1] < 0.693147
 
 
 def test_training_goes_on_from_an_existing_adapter_and_base_is_then_that_adapter(tiny_config, finished):
@@ -357,8 +357,7 @@ def test_training_goes_on_from_an_existing_adapter_and_base_is_then_that_adapter
     run = wb.train(config)
     start = finished.records[-1]["eval/logps/chosen"]
     assert run.records[0]["eval/logps/chosen"] == pytest.approx(start, abs=1e-5)
-    first = next(record for record in run.records if record["kind"] == "train")
-    assert first["loss"] == pytest.approx(0.693147, abs=1e-5)  # the reference is the starting adapter, not the bare model
+    assert run.records[0]["eval/loss"] == pytest.approx(0.693147, abs=1e-5)  # the reference is the starting adapter, not the bare model
     assert not same(adapter(run), adapter(finished))
     with wb.load_model(config.model, adapter=run.adapter) as model:
         answers = wb.generate(model, ["What is the capital of France?"], config.generation)

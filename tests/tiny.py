@@ -46,7 +46,7 @@ def tokenizer(template="chatml", add_bos=False, metaspace=False):
     return PreTrainedTokenizerFast(tokenizer_object=inner, chat_template=TEMPLATES[template], bos_token="<s>", eos_token=eos, unk_token="<unk>")
 
 
-def model(family="llama", vocab_size=400, seed=0):
+def model(family="llama", vocab_size=400, seed=0, **shape):
     """A random model of a family, fp32, with weights large enough that log-probabilities differ between tokens."""
     kinds = {
         "llama": (LlamaConfig, {"tie_word_embeddings": True}),
@@ -56,7 +56,7 @@ def model(family="llama", vocab_size=400, seed=0):
     }
     config_class, more = kinds[family]
     torch.manual_seed(seed)
-    made = AutoModelForCausalLM.from_config(config_class(vocab_size=vocab_size, pad_token_id=2, bos_token_id=1, eos_token_id=2, **_SMALL, **more))
+    made = AutoModelForCausalLM.from_config(config_class(vocab_size=vocab_size, pad_token_id=2, bos_token_id=1, eos_token_id=2, **{**_SMALL, **more, **shape}))
     with torch.no_grad():
         for parameter in made.parameters():
             if parameter.ndim > 1:
@@ -64,10 +64,10 @@ def model(family="llama", vocab_size=400, seed=0):
     return made.float()
 
 
-def save(folder, family="llama", template="chatml", seed=0):
+def save(folder, family="llama", template="chatml", seed=0, **shape):
     """A tiny model folder as a user would have it; returns its path as text."""
     tok = tokenizer(template)
-    made = model(family, len(tok), seed)
+    made = model(family, len(tok), seed, **shape)
     made.config.eos_token_id = made.generation_config.eos_token_id = tok.eos_token_id
     made.save_pretrained(folder)
     tok.save_pretrained(folder)

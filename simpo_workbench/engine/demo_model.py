@@ -101,7 +101,7 @@ def convert_gguf(gguf: Path, into: Path, name: str | None = None):
     try:
         tokenizer = AutoTokenizer.from_pretrained(gguf.parent, gguf_file=gguf.name, trust_remote_code=False)
         model = AutoModelForCausalLM.from_pretrained(gguf.parent, gguf_file=gguf.name, dtype=torch.float32, quantization_config=GgufConfig(dequantize=True))
-    except (ValueError, KeyError, OSError, NotImplementedError) as error:
+    except (ValueError, KeyError, IndexError, OSError, NotImplementedError) as error:  # transformers looks up ids that a file may lack
         raise WorkbenchError(f"The GGUF file {str(gguf)!r} cannot be read: {first_line(error)}") from None
     model.config._name_or_path = name or gguf.stem
     tokenizer.name_or_path = model.config._name_or_path

@@ -48,7 +48,7 @@ class EncodingReport:
     def __str__(self):
         lines = [f"{self.pairs} pairs encoded" + (f", {self.truncated} with the prompt cut from the left" if self.truncated else "") + "."]
         lines += [f"Dropped {count}: {reason} (first: pair {self.first_dropped[reason]})." for reason, count in sorted(self.dropped.items())]
-        return "\n".join(lines + self.notes)
+        return " ".join(lines + self.notes)
 
 
 class ChatEncoder:
