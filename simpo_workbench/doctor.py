@@ -110,15 +110,15 @@ def _collapse(first, last):
         return None
     seen = [f"chosen answers became {'less' if drift < 0 else 'more'} likely (log-probability {signed(drift)} nats per token since the start)"]
     if repeats:
-        seen.append(f"sampled answers repeat themselves (repeated 4-grams {first['eval/answers/repeated_4grams']:.2f} → {last['eval/answers/repeated_4grams']:.2f})")
+        seen.append(f"sampled answers repeat themselves (repeated 4-grams {first['eval/answers/repeated_4grams']:.2f} → {_share(last, 'eval/answers/repeated_4grams')})")
     if endless:
-        seen.append(f"answers no longer come to an end (ended properly {first['eval/answers/ended']:.2f} → {last['eval/answers/ended']:.2f})")
-    accuracy = last["eval/rewards/accuracies"]
+        seen.append(f"answers no longer come to an end (ended properly {first['eval/answers/ended']:.2f} → {_share(last, 'eval/answers/ended')})")
+    accuracy = _share(last, "eval/rewards/accuracies")
     return Verdict(
         "collapse",
         "collapse",
         last["step"],
-        f"The model is collapsing: {', and '.join(seen)}. Held-out accuracy of {accuracy:.2f} does not show it.",
+        f"The model is collapsing: {', and '.join(seen)}. Held-out accuracy of {accuracy} does not show it.",
         (
             "The margin grows by making every answer unlikely, rejected ones a little more; what the model then says is noise. "
             if drift <= CHOSEN_DRIFT_NOTE
@@ -137,7 +137,7 @@ def _repetition(first, last):
             "repetition",
             "attention",
             last["step"],
-            f"Sampled answers repeat themselves more (repeated 4-grams {first['eval/answers/repeated_4grams']:.2f} → {last['eval/answers/repeated_4grams']:.2f}).",
+            f"Sampled answers repeat themselves more (repeated 4-grams {first['eval/answers/repeated_4grams']:.2f} → {_share(last, 'eval/answers/repeated_4grams')}).",
             "That is how a collapse begins, even while chosen answers keep their probability.",
             "Watch the next evaluation; if it goes on, lower training.learning_rate.",
         )
@@ -152,7 +152,7 @@ def _lost_endings(first, last):
             "lost endings",
             "attention",
             last["step"],
-            f"Sampled answers come to an end less often (ended properly {first['eval/answers/ended']:.2f} → {last['eval/answers/ended']:.2f}).",
+            f"Sampled answers come to an end less often (ended properly {first['eval/answers/ended']:.2f} → {_share(last, 'eval/answers/ended')}).",
             "The model is losing the end-of-turn token: it runs on until it is cut off.",
             "See that chosen answers end as they should and are not cut; if they are sound, lower training.learning_rate.",
         )
@@ -246,7 +246,7 @@ def _saturated(last):
             "saturated margin",
             "note",
             last["step"],
-            f"{beyond:.0%} of the held-out pairs are {'beyond γ' if gamma else 'won by the chosen answer'}.",
+            f"Nearly all held-out pairs are {'beyond γ' if gamma else 'won by the chosen answer'}: {_share(last, 'eval/rewards/beyond_gamma')}.",
             "Such pairs hardly pull any more: further steps mostly sharpen what is learned already.",
             "Stop here, or use harder pairs" + ("; a larger γ/β makes them pull again, at the price of probability." if gamma else "."),
         )
@@ -255,17 +255,25 @@ def _saturated(last):
 
 def _healthy(first, last):
     name = "eval/answers/repeated_4grams"
-    answers = f", repeated 4-grams {first[name]:.2f} → {last[name]:.2f}" if name in first and name in last else "; no answers were sampled"
+    answers = f", repeated 4-grams {first[name]:.2f} → {_share(last, name)}" if name in first and name in last else "; no answers were sampled"
     return Verdict(
         "healthy",
         "healthy",
         last["step"],
-        f"Healthy: accuracy on held-out pairs {first['eval/rewards/accuracies']:.2f} → {last['eval/rewards/accuracies']:.2f}, "
+        f"Healthy: accuracy on held-out pairs {first['eval/rewards/accuracies']:.2f} → {_share(last, 'eval/rewards/accuracies')}, "
         f"chosen answers {signed(last['eval/logps/chosen_drift'])} and rejected ones {signed(last['eval/logps/rejected_drift'])} nats per token since the start"
         f"{answers}.",
         "",
         "",
     )
+
+
+def _share(record, name):
+    """A share as text, with its number of cases and 95 % interval where the record has them."""
+    n = record.get("eval/answers/n" if name.startswith("eval/answers/") else "eval/pairs")
+    if n is None or f"{name}_low" not in record:
+        return f"{record[name]:.2f}"
+    return f"{record[name]:.2f} (n={n}, 95 % {record[f'{name}_low']:.2f} to {record[f'{name}_high']:.2f})"
 
 
 def _repetition_rise(first, last):

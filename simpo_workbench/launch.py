@@ -34,6 +34,7 @@ def resume(name: str | Path, root: str | Path = "runs") -> Run:
         raise WorkbenchError(f"The run {folder.name!r} is finished: all {status.total_steps} steps are done.")
     if not any(folder.checkpoints.glob("step-*/manifest.json")):
         raise WorkbenchError(f"The run {folder.name!r} has no checkpoint to go on from: start it anew.")
+    folder.take_requests()  # what was asked of the earlier process is not meant for the next one
     return _launch(folder, "--resume")
 
 

@@ -18,6 +18,7 @@ from rich.text import Text
 from .bundled import bundled
 from .doctor import diagnose, why_recommended
 from .errors import WorkbenchError
+from .markup import signed
 
 _PLAIN_EVERY_S = 15  # where there is no terminal, a line at least so often
 _FIRST_NOTEBOOK = "01_quickstart.ipynb"
@@ -54,23 +55,28 @@ class Progress:
             elif record["message"]:
                 self._line(f"{record['state']}: {record['message']}")
         elif kind == "train":
-            facts = f"{duration(record['seconds_left'])} left · {record['pairs_per_second']:.1f} pairs/s · loss {record['loss']:.3f} · margin {record['rewards/margins']:+.3f}"
+            facts = f"{duration(record['seconds_left'])} left · {record['pairs_per_second']:.1f} pairs/s · loss {record['loss']:.3f} · margin {signed(record['rewards/margins'], 3)}"
             if self.bar:
                 self.bar.update(self.task, completed=record["step"], total=record["total_steps"], facts=facts)
             elif time.monotonic() - self.last_line >= _PLAIN_EVERY_S:
                 self._line(f"step {record['step']} of {record['total_steps']} · {facts}")
         elif kind == "eval":
-            self._line(
-                f"step {record['step']}: held-out accuracy {record['eval/rewards/accuracies']:.2f}, beyond γ {record['eval/rewards/beyond_gamma']:.2f} (n={record['eval/pairs']}), "
-                f"chosen log-prob {record['eval/logps/chosen_drift']:+.2f} since the start"
-                + (f", answers {record['eval/answers/mean_tokens']:.0f} tokens, repeated 4-grams {record['eval/answers/repeated_4grams']:.2f}" if "eval/answers/n" in record else "")
-            )
+            self._line(_evaluation_line(record))
         elif kind in ("event", "note"):
             self._line(record["text"])
 
     def _line(self, text):
         self.last_line = time.monotonic()
         self.console.print(Text(f"[{duration(time.monotonic() - self.started)}] {text}"), soft_wrap=True)
+
+
+def _evaluation_line(record):
+    shares = [f"{words} {_metric(record, f'eval/rewards/{name}', 'share')}" for words, name in (("chosen ahead", "accuracies"), ("beyond γ", "beyond_gamma"))]
+    line = f"step {record['step']}: {', '.join(shares)} of {record['eval/pairs']} held-out pairs; chosen log-prob {signed(record['eval/logps/chosen_drift'])} since the start"
+    if "eval/answers/n" in record:
+        repeated = _metric(record, "eval/answers/repeated_4grams", "share")
+        line += f"; {record['eval/answers/n']} answers: {record['eval/answers/mean_tokens']:.0f} tokens, repeated 4-grams {repeated}"
+    return line
 
 
 def duration(seconds: float | None) -> str:

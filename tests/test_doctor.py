@@ -5,7 +5,7 @@ import json
 import pandas as pd
 import pytest
 
-from simpo_workbench.doctor import SEVERITIES, Verdict, diagnose, is_healthy, recommend
+from simpo_workbench.doctor import SEVERITIES, Verdict, diagnose, is_healthy, recommend, why_recommended
 
 
 def evaluation(step, chosen=-1.50, rejected=-1.60, accuracy=0.60, beyond=0.30, repeated=0.10, ended=0.90, tokens=40.0, chosen_tokens=40.0):
@@ -55,7 +55,7 @@ def test_one_evaluation_is_too_early_to_tell(records, step):
 def test_a_run_that_gets_better_is_healthy_and_says_by_what():
     (verdict,) = diagnose([START, evaluation(20, chosen=-1.46, rejected=-1.80, accuracy=0.75, repeated=0.08)])
     assert (verdict.kind, verdict.severity, verdict.step) == ("healthy", "healthy", 20)
-    for figure in ("0.60 → 0.75", "+0.04", "-0.20", "0.10 → 0.08"):
+    for figure in ("0.60 → 0.75", "+0.04", "−0.20", "0.10 → 0.08"):
         assert figure in verdict.seen
 
 
@@ -88,7 +88,7 @@ def test_a_falling_chosen_line_alone_is_never_a_collapse(drift):
 def test_a_falling_chosen_line_with_repetition_or_lost_endings_is_a_collapse(worse, sign):
     found = diagnose([START, evaluation(20, chosen=-1.92, accuracy=0.90, **worse)])
     assert (found[0].kind, found[0].severity, found[0].step) == ("collapse", "collapse", 20)
-    assert "-0.42 nats per token" in found[0].seen
+    assert "−0.42 nats per token" in found[0].seen
     assert sign in found[0].seen
     assert "accuracy of 0.90 does not show it" in found[0].seen
     assert found[0].remedy.startswith("Lower training.learning_rate"), "the first remedy is the learning rate"
@@ -133,8 +133,8 @@ def test_repetition_while_chosen_answers_keep_their_probability_wants_attention(
 def test_a_falling_chosen_line_is_told_with_its_figures():
     (verdict,) = diagnose([START, evaluation(20, chosen=-1.84, rejected=-2.10)])
     assert (verdict.kind, verdict.severity) == ("chosen falling", "attention")
-    assert "-0.34 nats per token" in verdict.seen
-    assert "-0.50" in verdict.seen
+    assert "−0.34 nats per token" in verdict.seen
+    assert "−0.50" in verdict.seen
 
 
 @pytest.mark.parametrize(
@@ -187,7 +187,7 @@ def test_a_run_in_which_nothing_moves_has_too_low_a_rate(last, total, low):
 def test_a_margin_that_is_saturated_is_a_note(beyond, saturated):
     found = diagnose([START, evaluation(20, beyond=beyond)])
     assert [(verdict.kind, verdict.severity) for verdict in found] == ([("saturated margin", "note")] if saturated else [("healthy", "healthy")])
-    assert not saturated or found[0].seen == f"{beyond:.0%} of the held-out pairs are beyond γ."
+    assert not saturated or found[0].seen == f"Nearly all held-out pairs are beyond γ: {beyond:.2f}."
 
 
 def test_the_worst_comes_first_and_each_has_three_parts():
@@ -271,3 +271,24 @@ def test_the_records_are_left_as_they_are():
     diagnose(records, 40)
     recommend(records)
     assert json.dumps(records) == before
+
+
+def test_lost_endings_alone_want_attention_and_are_not_recommended():
+    """Drift zero, nothing repeated, but every answer runs on until it is cut off: no alarm in accuracy, and not healthy all the same."""
+    last = evaluation(20, accuracy=0.9, beyond=0.9, ended=0.0)
+    assert [(verdict.kind, verdict.severity) for verdict in diagnose([START, last])] == [("lost endings", "attention")]
+    assert not is_healthy(START, last)
+    assert recommend([START, last]) == 0
+    assert why_recommended([START, last]) == "the untrained model: no trained step is healthy"
+
+
+def test_shares_are_told_with_their_number_and_interval():
+    last = evaluation(20) | {"eval/pairs": 60, "eval/rewards/accuracies_low": 0.47, "eval/rewards/accuracies_high": 0.71}
+    assert "0.60 (n=60, 95 % 0.47 to 0.71)" in diagnose([START, last])[0].seen
+
+
+def test_a_loss_without_gamma_is_not_told_of_gamma():
+    last = evaluation(20, beyond=0.99) | {"gamma_beta_ratio": 0.0}
+    (verdict,) = diagnose([START, last])
+    assert verdict.kind == "saturated margin"
+    assert "γ" not in str(verdict)

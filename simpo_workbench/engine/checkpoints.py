@@ -9,7 +9,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from peft import get_peft_model_state_dict, set_peft_model_state_dict
+from peft import set_peft_model_state_dict
 from safetensors import SafetensorError
 from safetensors.torch import load_file
 
@@ -101,11 +101,6 @@ def restore(folder: RunFolder, step: int, model, optimizer, scheduler, scaler=No
     if scaler is not None and state["scaler"]:
         scaler.load_state_dict(state["scaler"])
     _set_random_states(state["random"])
-
-
-def adapter_tensors(model) -> dict[str, torch.Tensor]:
-    """The trained adapter's weights by PEFT name."""
-    return get_peft_model_state_dict(model, adapter_name=TUNED, save_embedding_layers=False)
 
 
 def _random_states():

@@ -69,7 +69,8 @@ def run_training(folder: RunFolder, owner: str, resume: bool = False, on_record:
     config = RunConfig.from_yaml(folder.config)
     recorder = Recorder(folder, config, owner, on_record)
     recorder.state("loading", "Loading model and pairs.")
-    folder.take_requests()  # what was asked of an earlier process is not meant for this one
+    if resume and owner == "in-process":
+        folder.take_requests()  # what was asked of an earlier process is not meant for this one
     try:
         with _stop_signals(recorder) as stop_asked:
             setup = prepare(config)
@@ -139,15 +140,16 @@ def _train(setup: Setup, folder: RunFolder, recorder: Recorder, resume: bool, st
         if pausing:
             stopped = _pause(setup, folder, recorder, step, stop_asked)
     _save_final_adapter(setup, folder, step)
-    if stopped and collapsed and every.on_collapse == "stop":
-        message = f"Stopped after step {step} because the doctor sees a collapse; adapter and checkpoint are saved. Lower training.learning_rate and start anew."
-    else:
-        message = f"Stopped after step {step} of {setup.total_steps}; adapter and checkpoint are saved. `simpo-workbench resume {folder.name}` goes on from here."
-    if stopped:
-        recorder.event(step, "stopped", message)
-        recorder.state("stopped", message, step=step, seconds_left=None)
-    else:
+    if not stopped:
         recorder.state("finished", "Finished.", step=step, seconds_left=0.0)
+        return
+    if collapsed and every.on_collapse == "stop":
+        why, remedy = "because the doctor sees a collapse", "Lower training.learning_rate and start anew."
+    else:
+        why, remedy = f"of {setup.total_steps}", f"`simpo-workbench resume {folder.name}` goes on from here."
+    message = f"Stopped after step {step} {why}; adapter and checkpoint are saved. {remedy}"
+    recorder.event(step, "stopped", message)
+    recorder.state("stopped", message, step=step, seconds_left=None)
 
 
 def optimizer_step(setup: Setup, number: int) -> OptimizerStep:
