@@ -13,7 +13,7 @@ from simpo_workbench.config import settings
 def call(*arguments, status=0):
     result = CliRunner().invoke(main, [str(argument) for argument in arguments])
     assert result.exit_code == status, result.output
-    return result.output
+    return result.output if status else result.stdout
 
 
 @pytest.fixture(scope="module")

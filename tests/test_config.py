@@ -47,7 +47,7 @@ EXAMPLES = {
     "training.learning_rate": ("5e-7", 5e-7),
     "training.scheduler": ("constant_with_warmup", "constant_with_warmup"),
     "training.warmup_ratio": ("0.05", 0.05),
-    "training.epochs": ("1.5", 1.5),
+    "training.epochs": ("2.5", 2.5),
     "training.max_steps": ("50", 50),
     "training.pairs_per_step": ("128", 128),
     "training.max_tokens_per_microbatch": ("4096", 4096),
@@ -171,7 +171,7 @@ def test_the_yaml_of_the_defaults_is_the_defaults():
     text = RunConfig().to_yaml()
     assert RunConfig.from_yaml_text(text) == RunConfig()
     assert "  revision: null\n" in text
-    assert "  learning_rate: 0.0001\n" in text
+    assert f"  learning_rate: {RunConfig().training.learning_rate}\n" in text
 
 
 @hypothesis_settings(max_examples=60, deadline=None)
