@@ -17,7 +17,7 @@ def score(model: LoadedModel, pairs, loss: LossConfig | None = None, data: DataC
     """DataFrame with one row per pair, in the order of `pairs`: texts, scored tokens, average log-probabilities, rewards, margin, loss, gradient weight.
 
     model: from `wb.load_model`; its adapter is on. pairs: from `wb.load_pairs`. loss: β and γ/β for rewards and margins (default: LossConfig()).
-    data: max_tokens, overlong, template_options and system_prompt (default: DataConfig()). 
+    data: max_tokens, overlong, template_options and system_prompt (default: DataConfig()).
     Columns: pair_id, prompt, chosen, rejected; chosen_tokens, rejected_tokens (scored ones, the end of turn among them); chosen_avg_logp,
     rejected_avg_logp (nats per token); chosen_reward, rejected_reward, margin (reward units); correct (margin > 0), beyond_gamma (margin > γ); loss;
     gradient_weight (β·σ(γ − margin) for ε = 0); truncated; beta, gamma_beta_ratio; then the user's own columns.
