@@ -291,7 +291,7 @@ def test_the_list_of_runs_tells_them_apart(tmp_path):
     assert list(table["state"]) == ["failed", "finished"], "the process of the second is dead"
     assert list(table["model"]) == ["x/y", "demo"]
     assert list(table["beta"]) == [10, 2]
-    assert list(table["learning_rate"]) == [1e-5, 1e-4]
+    assert list(table["learning_rate"]) == [1e-5, RunConfig().training.learning_rate]
     assert table.loc["first", ["accuracy", "chosen_drift", "verdict"]].to_list() == [0.7, -0.05, "Healthy: …"]
     assert pd.isna(table.loc["second", "accuracy"])
 

@@ -6,7 +6,7 @@ import shutil
 import pytest
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def chromium():
     """A started Chromium that asks for nothing on its own."""
     found = shutil.which("chromium") or shutil.which("google-chrome")
