@@ -106,7 +106,7 @@ class TrainingConfig(Section):
     learning_rate: float = setting(1.2e-4, "Peak learning rate: the setting that breaks SimPO first when it is too high.", gt=0, le=1)
     scheduler: Literal["cosine", "linear", "constant", "constant_with_warmup"] = setting("cosine", "Course of the learning rate after warm-up.")
     warmup_ratio: float = setting(0.1, "Share of the steps in which the rate rises from 0.", ge=0, le=1)
-    epochs: float = setting(1.5, "Passes over the training pairs.", gt=0, le=1000)
+    epochs: float = setting(1.33, "Passes over the training pairs.", gt=0, le=1000)
     max_steps: int | None = setting(None, "Train for exactly so many steps, whatever the epochs say.", unit="optimizer steps", ge=1)
     pairs_per_step: int = setting(8, "Pairs behind one optimizer step, whatever the memory or the number of devices.", unit="pairs", ge=1)
     max_tokens_per_microbatch: Literal["auto"] | int = setting("auto", "Tokens that go through the model at once; lower it when memory runs out. It changes no result.", unit="tokens")
