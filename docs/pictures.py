@@ -8,7 +8,7 @@ from playwright.sync_api import sync_playwright
 
 import simpo_workbench as wb
 
-WIDTH, HEIGHT = 1100, 820  # the verdict, the numbers and the charts of the report's first screen
+WIDTH, HEIGHT = 1200, 1180  # the verdict, the numbers and the six charts
 
 
 def main(name):
