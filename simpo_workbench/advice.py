@@ -23,7 +23,7 @@ def config_warnings(config) -> list[str]:
     if rate >= RUINOUS_RATE:
         found.append(
             f"training.learning_rate {rate:g} is high enough to ruin the model: chosen answers lose their probability and answers turn into "
-            f"repetition while accuracy looks good. Start at 1e-4 or below for small models, {HIGHEST_REPORTED_LORA_RATE:g} or below for 7B."
+            f"repetition while accuracy looks good. Start near 1e-4 for small models, {HIGHEST_REPORTED_LORA_RATE:g} or below for 7B."
         )
     elif rate > HIGHEST_REPORTED_LORA_RATE and config.model.name != "demo":
         found.append(

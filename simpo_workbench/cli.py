@@ -81,7 +81,7 @@ def main():
 @main.command(cls=_SettingsCommand)
 @_with_settings
 def demo(**options):
-    """Train the demo: SmolLM2-135M-Instruct, NF4 and LoRA, 300 pairs, about five minutes of training on two CPU cores."""
+    """Train the demo: SmolLM2-135M-Instruct, NF4 and LoRA, 300 pairs; about five minutes of training on two CPU cores, and two of evaluation."""
     _train(_config(None, "demo", options))
 
 
@@ -215,14 +215,17 @@ def score(pairs, run_name, step, model, adapter, output, root, as_json):
     from .scores import share
 
     write = _table_writer(output)
-    with _model(run_name, step, model, adapter, root) as (loaded, config):
-        from .engine.scoring import score as score_pairs
+    config, folder = _which_model(run_name, step, model, adapter, root)
+    own = pairs in (config.data.train, config.data.eval)  # other files need not have the run's column names
+    source = load_source(pairs, "eval", config.data if own else config.data.model_copy(update={"columns": {}}))
+    click.echo(f"{source.report()} Loading the model …", err=True)
+    from .engine.models import load_model
+    from .engine.scoring import score as score_pairs
 
-        own = pairs in (config.data.train, config.data.eval)  # other files need not have the run's column names
-        source = load_source(pairs, "eval", config.data if own else config.data.model_copy(update={"columns": {}}))
+    with load_model(config.model, adapter=folder, data=config.data) as loaded:
+        click.echo(f"Scoring {len(source)} pairs …", err=True)
         table = score_pairs(loaded, source, loss=config.loss, data=config.data)
     write(table)
-    click.echo(source.report(), err=True)
     if as_json:
         click.echo(table.to_json(orient="records", force_ascii=False, indent=1))
         return
@@ -250,9 +253,12 @@ def generate(prompts, run_name, step, model, adapter, max_new_tokens, temperatur
     from .config import GenerationConfig
     from .terminal import print_answers
 
-    with _model(run_name, step, model, adapter, root) as (loaded, config):
-        from .engine.generation import generate as generate_answers
+    config, folder = _which_model(run_name, step, model, adapter, root)
+    click.echo("Loading the model …", err=True)
+    from .engine.generation import generate as generate_answers
+    from .engine.models import load_model
 
+    with load_model(config.model, adapter=folder, data=config.data) as loaded:
         wanted = GenerationConfig(max_new_tokens=max_new_tokens, temperature=temperature, top_p=config.generation.top_p)
         table = generate_answers(loaded, list(prompts), wanted, config.data, seed)
     if as_json:
@@ -261,27 +267,16 @@ def generate(prompts, run_name, step, model, adapter, max_new_tokens, temperatur
         print_answers(table)
 
 
-def _model(run_name, step, model, adapter, root):
-    """A context manager with (loaded model, configuration) of a run or of a model by name."""
-    from contextlib import contextmanager
+def _which_model(run_name, step, model, adapter, root):
+    """(configuration, adapter folder or None) of a run, or of a model by name."""
+    if (run_name is None) == (model is None):
+        raise click.UsageError("Say which model: either --run NAME, or --model NAME (with --adapter FOLDER).")
+    if model:
+        return RunConfig().with_changes({"model.name": model}), adapter
+    from .runs import attach
 
-    @contextmanager
-    def opened():
-        if (run_name is None) == (model is None):
-            raise click.UsageError("Say which model: --run NAME, or --model NAME (with --adapter FOLDER).")
-        if run_name:
-            from .runs import attach
-
-            run = attach(run_name, root)
-            config, folder = run.config, None if step == 0 else run.adapter if step is None else run.adapter_at(step)
-        else:
-            config, folder = RunConfig().with_changes({"model.name": model}), adapter
-        from .engine.models import load_model
-
-        with load_model(config.model, adapter=folder, data=config.data) as loaded:
-            yield loaded, config
-
-    return opened()
+    run = attach(run_name, root)
+    return run.config, None if step == 0 else run.adapter if step is None else run.adapter_at(step)
 
 
 @main.command()

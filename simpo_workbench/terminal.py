@@ -52,7 +52,7 @@ class Progress:
         if kind == "state":
             if self.bar:
                 self.bar.update(self.task, description=record["state"], total=record["total_steps"] or None)
-            elif record["message"]:
+            elif record["message"] and record["state"] != "failed":  # the command says why it failed
                 self._line(f"{record['state']}: {record['message']}")
         elif kind == "train":
             facts = f"{duration(record['seconds_left'])} left · {record['pairs_per_second']:.1f} pairs/s · loss {record['loss']:.3f} · margin {signed(record['rewards/margins'], 3)}"
@@ -140,7 +140,7 @@ def print_table(table):
     """A DataFrame without its index."""
     shown = Table()
     for name in table.columns:
-        shown.add_column(name, justify="right" if table[name].dtype.kind in "if" else "left")
+        shown.add_column(name, justify="right" if table[name].dtype.kind in "if" else "left", overflow="fold")
     for row in table.itertuples(index=False):
         shown.add_row(*[_cell(value) for value in row])
     _out().print(shown)
