@@ -88,7 +88,8 @@ def test_help_names_every_setting_with_its_sentence():
         (["stop", "nothing"], 1, "There is no run 'nothing'"),
         (["score", "demo"], 2, "Say which model"),
         (["generate"], 2, "Missing argument"),
-        (["score", "nowhere.jsonl", "--model", "./nowhere"], 1, "There is no model folder './nowhere'"),
+        (["score", "nowhere.jsonl", "--model", "./nowhere"], 1, "There is no file or folder nowhere.jsonl"),  # before any model is loaded
+        (["score", "demo", "--model", "./nowhere"], 1, "There is no model folder './nowhere'"),
         (["no-such-command"], 2, "No such command"),
     ],
 )
