@@ -113,8 +113,8 @@ class ChatEncoder:
         return encoded, report
 
     def _encode_one(self, pair, report):
-        lead, answers = self._as_rendered(pair, report)
-        prompt = self._ids(self.render(self.with_system_turn(pair.prompt)) + lead)
+        rendered, lead, answers = self._as_rendered(pair, report)
+        prompt = self._ids(rendered + lead)
         chosen, rejected = (self.response_ids(answer) for answer in answers)
         if len(chosen) <= len(self.end_of_turn_ids) or len(rejected) <= len(self.end_of_turn_ids):
             report.drop("an answer has no tokens", pair.pair_id)
@@ -138,7 +138,7 @@ class ChatEncoder:
         return EncodedPair(pair.pair_id, cut, chosen, rejected, truncated=True)
 
     def _as_rendered(self, pair, report):
-        """(lead, answers): both answers as they stand in the rendered conversation, and the lead in front of them that belongs to the prompt.
+        """(prompt, lead, answers): the rendered prompt, the lead behind it that belongs to it, and both answers as they stand in the conversation.
 
         Templates may trim white space or move thinking tags. Where an answer brings its own thinking block there is no empty one to belong
         to the prompt, so both answers of the pair begin right behind the generation prompt.
@@ -154,7 +154,7 @@ class ChatEncoder:
             lead, found = self.answer_lead, [pair.chosen, pair.rejected]
             report.unplaced += any(answer not in whole for whole, answer in zip(wholes, found, strict=True))
         report.rewritten += sum(one != answer for one, answer in zip(found, (pair.chosen, pair.rejected), strict=True))
-        return lead, found
+        return prompt, lead, found
 
     def _answer_in(self, rendered, answer):
         """The answer out of the rendered text behind the prompt: without end marks (the data may have brought its own) and the template's white space."""
