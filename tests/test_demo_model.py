@@ -13,7 +13,7 @@ from simpo_workbench.bundled import bundled
 from simpo_workbench.config import GenerationConfig, ModelConfig
 from simpo_workbench.engine import demo_model
 from simpo_workbench.engine.logprobs import PackedScorer
-from simpo_workbench.engine.packing import collate
+from simpo_workbench.engine.packing import RowPolicy, collate
 from simpo_workbench.engine.tokens import ChatEncoder
 
 
@@ -34,7 +34,7 @@ def test_end_to_end_parity_with_trl_on_the_same_tokens():
     pairs = list(wb.load_pairs(bundled("data/plain_answers/eval.jsonl")).limit(6))
     with wb.load_model(ModelConfig(load_in="fp32")) as model, torch.no_grad():
         encoded, _ = ChatEncoder(model.tokenizer).encode_pairs(pairs)
-        ours = PackedScorer(model.model)(collate(encoded, True))
+        ours = PackedScorer(model.model)(collate(encoded, RowPolicy(shared=True)))
         rows = [(pair.prompt_ids, pair.chosen_ids) for pair in encoded] + [(pair.prompt_ids, pair.rejected_ids) for pair in encoded]
         width = max(len(prompt) + len(response) for prompt, response in rows)
         ids = torch.full((len(rows), width), model.tokenizer.pad_token_id)

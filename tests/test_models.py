@@ -12,7 +12,7 @@ import simpo_workbench as wb
 from simpo_workbench.config import LoraConfig, ModelConfig
 from simpo_workbench.engine import checkpoints, models
 from simpo_workbench.engine.logprobs import PackedScorer
-from simpo_workbench.engine.packing import collate
+from simpo_workbench.engine.packing import RowPolicy, collate
 from simpo_workbench.engine.scoring import response_logps
 from simpo_workbench.engine.tokens import EncodedPair
 
@@ -47,7 +47,7 @@ def test_weights_are_kept_as_asked_and_train(tiny_model, load_in, kind):
             assert layer.weight.quant_state.nested  # double quantization
         if kind == "Linear":
             assert layer.weight.dtype == {"bf16": torch.bfloat16, "fp16": torch.float16, "fp32": torch.float32}[load_in]
-        logps = PackedScorer(loaded.model)(collate([PAIR], True))
+        logps = PackedScorer(loaded.model)(collate([PAIR], RowPolicy(shared=True)))
         (logps.chosen - logps.rejected).sum().backward()
         gradients = [parameter.grad for parameter in loaded.model.parameters() if parameter.requires_grad]
         assert all(gradient is not None and torch.isfinite(gradient).all() for gradient in gradients)
@@ -67,7 +67,7 @@ def test_nf4_stays_near_fp32_and_is_not_fp32(tiny_model):
 def test_unpacked_weights_give_the_same_numbers_and_are_gone_afterwards(tiny_model):
     with lora(models.load_base(ModelConfig(name=tiny_model, load_in="nf4"))) as loaded, torch.no_grad():
         loaded.model.eval()
-        scorer, batch = PackedScorer(loaded.model), collate([PAIR], True)
+        scorer, batch = PackedScorer(loaded.model), collate([PAIR], RowPolicy(shared=True))
         plain = scorer(batch).chosen
         with models.weights_unpacked(loaded):
             assert torch.allclose(scorer(batch).chosen, plain, atol=1e-5)

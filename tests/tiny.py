@@ -2,7 +2,7 @@
 
 import torch
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
-from transformers import AutoModelForCausalLM, Gemma2Config, LlamaConfig, MistralConfig, PreTrainedTokenizerFast, Qwen3Config
+from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedTokenizerFast
 
 CHATML = "{% for m in messages %}{{ '<|im_start|>' + m['role'] + '\n' + m['content'] + '<|im_end|>\n' }}{% endfor %}{% if add_generation_prompt %}{{ '<|im_start|>assistant\n' }}{% endif %}"
 #: Adds a beginning-of-text token, as Llama 3 does, and ends turns with something that is not the end-of-sequence token.
@@ -28,6 +28,39 @@ _TEXT = ["The quick brown fox jumps over the lazy dog. What is the capital of Fr
 _SMALL = {"hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 3, "num_attention_heads": 4, "num_key_value_heads": 2, "max_position_embeddings": 512}
 
 
+#: The families that the tests build, and what each one has that others have not.
+FAMILIES = {
+    "llama": {"tie_word_embeddings": True},
+    "qwen2": {},
+    "qwen3": {"head_dim": 8},
+    "mistral": {"sliding_window": 16},
+    "mixtral": {"num_local_experts": 4, "sliding_window": None},
+    "gemma": {"head_dim": 8},
+    "gemma2": {"head_dim": 8, "sliding_window": 16, "attn_logit_softcapping": 20.0, "final_logit_softcapping": 5.0, "query_pre_attn_scalar": 16},
+    "gemma3": {"model_type": "gemma3_text", "head_dim": 8, "sliding_window": 16, "sliding_window_pattern": 2},
+    "cohere": {"logit_scale": 0.25},
+    "cohere2": {"logit_scale": 0.25, "sliding_window": 16},
+    "granite": {"logits_scaling": 4.0, "attention_multiplier": 0.2, "residual_multiplier": 0.5, "embedding_multiplier": 3.0},
+    "phi": {"num_key_value_heads": 4},
+    "phi3": {"sliding_window": 24},
+    "olmo2": {},
+    "smollm3": {},
+    "starcoder2": {"sliding_window": 16, "use_bias": True},
+}
+#: Models that must not share prompts: convolutional, linear-attention and recurrent mixers beside attention.
+HYBRIDS = {
+    "lfm2": {"layer_types": ["conv", "full_attention", "conv"], "block_auto_adjust_ff_dim": False},
+    "qwen3_5_text": {
+        "head_dim": 8,
+        "layer_types": ["linear_attention", "linear_attention", "full_attention"],
+        "linear_num_key_heads": 2,
+        "linear_num_value_heads": 2,
+        "linear_key_head_dim": 8,
+        "linear_value_head_dim": 8,
+    },
+}
+
+
 def tokenizer(template="chatml", add_bos=False, metaspace=False):
     """A byte-level BPE tokenizer of about 350 tokens; with `add_bos` it puts <s> in front of every text, as many do.
 
@@ -48,15 +81,10 @@ def tokenizer(template="chatml", add_bos=False, metaspace=False):
 
 def model(family="llama", vocab_size=400, seed=0, **shape):
     """A random model of a family, fp32, with weights large enough that log-probabilities differ between tokens."""
-    kinds = {
-        "llama": (LlamaConfig, {"tie_word_embeddings": True}),
-        "qwen3": (Qwen3Config, {"head_dim": 8}),
-        "gemma2": (Gemma2Config, {"head_dim": 8, "sliding_window": 16, "final_logit_softcapping": 5.0}),
-        "mistral": (MistralConfig, {"sliding_window": 16}),
-    }
-    config_class, more = kinds[family]
+    more = dict((FAMILIES | HYBRIDS)[family])
+    shape = {**_SMALL, "vocab_size": vocab_size, "pad_token_id": 2, "bos_token_id": 1, "eos_token_id": 2, **more, **shape}
     torch.manual_seed(seed)
-    made = AutoModelForCausalLM.from_config(config_class(vocab_size=vocab_size, pad_token_id=2, bos_token_id=1, eos_token_id=2, **{**_SMALL, **more, **shape}))
+    made = AutoModelForCausalLM.from_config(AutoConfig.for_model(shape.pop("model_type", family), **shape))
     with torch.no_grad():
         for parameter in made.parameters():
             if parameter.ndim > 1:

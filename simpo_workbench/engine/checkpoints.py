@@ -40,7 +40,7 @@ def save_checkpoint(folder: RunFolder, step: int, config_hash: str, model, optim
         beside.mkdir(parents=True)
         save_adapter(model, beside / "adapter")
         if optimizer is not None:
-            state = {"optimizer": optimizer.state_dict(), "scheduler": scheduler.state_dict(), "random": _random_states()}
+            state = {"optimizer": optimizer.state_dict(), "scheduler": scheduler.state_dict(), "random": random_states()}
             torch.save({**state, "scaler": scaler.state_dict() if scaler else {}}, beside / _STATE)
         files = {str(path.relative_to(beside)): _digest(path) for path in sorted(beside.rglob("*")) if path.is_file()}
         manifest = {"step": step, "config_sha256": config_hash, "resumable": optimizer is not None, "files": files}
@@ -100,10 +100,11 @@ def restore(folder: RunFolder, step: int, model, optimizer, scheduler, scaler=No
     scheduler.load_state_dict(state["scheduler"])
     if scaler is not None and state["scaler"]:
         scaler.load_state_dict(state["scaler"])
-    _set_random_states(state["random"])
+    set_random_states(state["random"])
 
 
-def _random_states():
+def random_states() -> dict:
+    """The states of all random generators that training draws from: torch's, CUDA's, Python's, NumPy's."""
     numpy_state = np.random.get_state()
     return {
         "torch": torch.get_rng_state(),
@@ -113,7 +114,8 @@ def _random_states():
     }
 
 
-def _set_random_states(states):
+def set_random_states(states: dict):
+    """Put states from `random_states` back."""
     torch.set_rng_state(states["torch"])
     if states["cuda"] and torch.cuda.is_available():
         torch.cuda.set_rng_state_all(states["cuda"])

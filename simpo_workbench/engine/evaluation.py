@@ -20,7 +20,7 @@ def evaluate(setup: Setup, step: int, with_answers: bool, first: dict | None):
     """
     loaded, config = setup.loaded, setup.config
     loaded.model.eval()
-    scores = score_encoded(PackedScorer(loaded.model), setup.held_out, config.loss, loaded, config.training.max_tokens_per_microbatch)
+    scores = score_encoded(PackedScorer(loaded.model), setup.held_out, config.loss, loaded, setup.memory.max_tokens_per_microbatch)
     broken = scores.loc[~np.isfinite(scores[["chosen_avg_logp", "rejected_avg_logp", "loss"]]).all(axis=1), "pair_id"]
     if len(broken):
         raise WorkbenchError(f"Step {step}: the scores of held-out pairs {', '.join(broken[:8])} are not finite numbers. The last checkpoint is whole; lower training.learning_rate.")

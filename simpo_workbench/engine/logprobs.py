@@ -6,6 +6,7 @@ import torch
 from torch import nn
 
 from .packing import Block, Microbatch
+from .response_head import HeadTransform, log_softmax_at, token_logps
 
 
 @dataclass(frozen=True)
@@ -28,7 +29,7 @@ class ResponseLogps:
 
 
 class PackedScorer(nn.Module):
-    """The module that Accelerate prepares: its forward pass goes through the whole wrapped model.
+    """The module that Accelerate prepares: its forward pass goes through the whole wrapped model, so that hooks of DDP and FSDP fire.
 
     Only positions that predict a response token reach the language-model head.
     """
@@ -48,47 +49,45 @@ class PackedScorer(nn.Module):
 
     def token_logps(self, block: Block) -> torch.Tensor:
         """Log-probability of every scored token of a block, (scored tokens,), nats, fp32 or wider."""
-        with _only_positions(self.model.get_output_embeddings(), block.predicting):
-            mask = None if block.attention_mask is None else _additive(block.attention_mask, self.model.dtype)
-            logits = self.model(input_ids=block.input_ids, position_ids=block.position_ids, attention_mask=mask, use_cache=False).logits
-        logits = logits.reshape(len(block.targets), -1)
-        logits = logits if logits.dtype == torch.float64 else logits.float()
-        return torch.log_softmax(logits, dim=-1).gather(1, block.targets[:, None])[:, 0]
+        transform = HeadTransform.of(self.model.config.get_text_config())
+        packed = {}
+        if block.layout is not None:
+            # a mask of four dimensions passes through transformers untouched; the attention goes by the layout
+            mask = torch.ones(1, 1, 1, 1, dtype=torch.bool, device=block.input_ids.device)
+            packed = {"position_ids": block.position_ids, "layout": block.layout, "attention_mask": mask}
+        with _ResponsesOnly(self.model.get_output_embeddings(), block, transform) as head:
+            logits = self.model(input_ids=block.input_ids, use_cache=False, **packed).logits
+        return log_softmax_at(logits[0], block.targets) if transform is None else head.logps
 
 
-#: Decoder-only models whose every layer is plain attention over the whole row, so that both answers may share one prompt.
-#: By name: a hybrid model reaches the attention function as well, and would mix the answers without a word.
-SHARING_MODELS = ("llama", "qwen2", "qwen3", "mistral", "gemma", "granite", "olmo2", "smollm3", "starcoder2", "phi")
+class _ResponsesOnly:
+    """While active, the model's head is given the positions that predict a response token and nothing else.
 
-
-def can_share_prompts(model) -> bool:
-    """Whether rows [P C R] give this model the same log-probabilities as [P C] and [P R]; otherwise the prompt goes through it twice."""
-    config = model.config.get_text_config()
-    layer_types = set(getattr(config, "layer_types", None) or ["full_attention"])
-    sliding = getattr(config, "sliding_window", None) is not None and getattr(config, "use_sliding_window", True)
-    return config.model_type in SHARING_MODELS and layer_types == {"full_attention"} and not sliding and config._attn_implementation in ("sdpa", "eager")
-
-
-def _additive(mask, dtype):
-    """A mask of what may be seen as the values that attention adds: 0 and the least number of the dtype."""
-    return torch.zeros(mask.shape, dtype=dtype, device=mask.device).masked_fill_(~mask, torch.finfo(dtype).min)
-
-
-class _only_positions:
-    """While active, the head sees the given flat positions only, so that no logits of prompt or padding are ever computed.
-
-    The model's own forward keeps its soft-capping and logit scale, which come after the head.
+    With a known transform behind the head, log-probabilities are computed in its place, in tiles; they then stand in `logps`, and the model's
+    logits are empty. Otherwise the model computes the logits of those positions as it always does.
     """
 
-    def __init__(self, head, positions):
-        self.head, self.positions = head, positions
+    def __init__(self, head, block, transform):
+        self.head, self.block, self.transform = head, block, transform
+        self.logps = None
 
     def __enter__(self):
-        def gather(module, arguments):
-            hidden = arguments[0]
-            return (hidden.reshape(-1, hidden.shape[-1])[self.positions][None], *arguments[1:])
+        forward = self.head.forward
 
-        self.hook = self.head.register_forward_pre_hook(gather)
+        def responses(hidden):
+            hidden = hidden.reshape(-1, hidden.shape[-1])[self.block.predicting]
+            if self.transform is None:
+                return forward(hidden)[None]
+            self.head.forward = forward  # a head of another kind is called for every tile
+            self.logps = token_logps(self.head, hidden, self.block.targets, self.transform)
+            return hidden.new_empty(1, 0, 1)
+
+        self.own = vars(self.head).get("forward")
+        self.head.forward = responses
+        return self
 
     def __exit__(self, *_):
-        self.hook.remove()
+        if self.own is None:
+            vars(self.head).pop("forward", None)
+        else:
+            self.head.forward = self.own

@@ -11,12 +11,11 @@ from peft import LoraConfig as PeftLoraConfig
 from peft import PeftModel, get_peft_model, get_peft_model_state_dict
 from safetensors import SafetensorError, safe_open
 from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, BitsAndBytesConfig
-from transformers.modeling_layers import GradientCheckpointingLayer
 from transformers.utils.logging import disable_progress_bar
 
 from ..config import DEMO, DataConfig, LoraConfig, ModelConfig
 from ..errors import WorkbenchError, first_line
-from . import demo_model, hub
+from . import attention, demo_model, hub
 
 TUNED, START = "default", "start"  # adapter names: the one that is trained or compared, and a frozen copy of model.adapter
 _DTYPES = {"bf16": torch.bfloat16, "fp16": torch.float16, "fp32": torch.float32}
@@ -112,7 +111,7 @@ def load_base(config: ModelConfig, data: DataConfig | None = None) -> LoadedMode
             config=model_config,
             dtype=compute,
             quantization_config=quantized,
-            attn_implementation="sdpa" if config.attention == "auto" else config.attention,
+            attn_implementation=_stock_attention(model_config) if config.attention == "auto" else config.attention,
             device_map={"": device},
             use_safetensors=True,
             trust_remote_code=False,  # said, because transformers asks on a terminal when it is not
@@ -125,6 +124,8 @@ def load_base(config: ModelConfig, data: DataConfig | None = None) -> LoadedMode
     model.name_or_path = name
     model.requires_grad_(False)
     _keep_4bit_weights_differentiable(model)
+    if config.attention == "auto":
+        attention.install(model)
     if data and data.chat_template:
         tokenizer.chat_template = _template_text(data.chat_template)
     if tokenizer.pad_token is None:
@@ -176,17 +177,6 @@ def add_lora(loaded: LoadedModel, lora: LoraConfig, seed: int):
         raise WorkbenchError(f"lora.target_modules = {lora.target_modules!r} does not fit this model: {first_line(error)}") from None
 
 
-def checkpoint_layers(model, wanted, device: torch.device) -> int:
-    """Turn gradient checkpointing on for `wanted` layers (a number, all, none, auto); returns for how many of the model's layers it is on."""
-    layers = [module for module in model.modules() if isinstance(module, GradientCheckpointingLayer)]
-    count = {"all": len(layers), "none": 0, "auto": len(layers) if device.type == "cuda" else 0}.get(wanted, wanted)
-    if count:
-        model.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
-        for layer in layers[count:]:
-            layer.gradient_checkpointing = False
-    return min(count, len(layers))
-
-
 @contextlib.contextmanager
 def weights_unpacked(loaded: LoadedModel):
     """Within this block 4-bit layers on a CPU multiply with weights that were dequantized once, not anew in every pass.
@@ -218,6 +208,11 @@ def _free_memory_bytes():
     import psutil
 
     return psutil.virtual_memory().available
+
+
+def _stock_attention(model_config):
+    """transformers' own attention for this model: SDPA cannot soft-cap scores."""
+    return "eager" if getattr(model_config.get_text_config(), "attn_logit_softcapping", None) else "sdpa"
 
 
 def _compute_dtype(config, device):

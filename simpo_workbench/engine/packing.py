@@ -1,30 +1,109 @@
 """Encoded pairs -> micro-batches: which pairs go through the model together, and the tensors they go in as.
 
-The plan is deterministic and the set of pairs behind an optimizer step does not depend on it.
+A packed row is [P C R | P C R …]: no padding, each pair's prompt once, position ids of both answers beginning at |P|. The plan is
+deterministic and the set of pairs behind an optimizer step does not depend on it.
 """
 
-import math
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import torch
 
-#: Tokens of one micro-batch under "auto": keeps the logits of an ordinary vocabulary within a few gigabytes.
-AUTO_TOKENS_PER_MICROBATCH = 2048
+from .tokens import EncodedPair
 
-
-#: A row joins a block of longer rows only when it fills at least this share of their width; else it opens a new block.
+#: A padded row joins a block of longer rows only when it fills at least this share of their width; else it opens a new block.
 LEAST_FILLED = 0.85
 
 
 @dataclass(frozen=True)
+class RowPolicy:
+    """How a model may be fed: `engine.attention.row_policy` decides it.
+
+    shared: packed rows with shared prompts; otherwise one sequence per row, padded on the right. longest: a pair with a longer sequence
+    (tokens) goes through alone, each sequence in a row of its own. reason: why prompts are not shared, in words; else empty.
+    backend: the attention over packed rows; "auto" is the fastest for the device, "dense" the oracle.
+    """
+
+    shared: bool
+    longest: int | None = None
+    reason: str = ""
+    backend: str = "auto"
+
+    def shares(self, pair: EncodedPair) -> bool:
+        """Whether this pair's prompt goes through the model once."""
+        return self.shared and not self.alone(pair)
+
+    def alone(self, pair: EncodedPair) -> bool:
+        """Whether this pair's sequences must not stand beside others."""
+        return self.longest is not None and pair.tokens(True) - min(len(pair.chosen_ids), len(pair.rejected_ids)) > self.longest
+
+    def tokens(self, pair: EncodedPair) -> int:
+        """Tokens that go through the model for this pair, padding not counted."""
+        return pair.tokens(self.shares(pair))
+
+
+@dataclass(frozen=True)
+class Span:
+    """One pair in a packed row: where it starts, and how many tokens its prompt and answers have."""
+
+    start: int
+    prompt: int
+    chosen: int
+    rejected: int
+
+    @property
+    def tokens(self):
+        return self.prompt + self.chosen + self.rejected
+
+    @property
+    def second(self):
+        """Where the rejected answer starts in the row."""
+        return self.start + self.prompt + self.chosen
+
+
+@dataclass(frozen=True)
+class Layout:
+    """The pairs of a packed row. It travels to the attention functions as an argument of the model's forward pass, never as a global.
+
+    `prepared` keeps what a backend computes from it (index maps, masks), once per row instead of once per layer.
+    """
+
+    spans: tuple[Span, ...]
+    backend: str = "auto"
+    prepared: dict = field(default_factory=dict, compare=False, repr=False)
+
+    @property
+    def tokens(self):
+        return sum(span.tokens for span in self.spans)
+
+    def places(self):
+        """(pair, branch, position) of every token, each (tokens,): branch 0 is the prompt, 1 the chosen and 2 the rejected answer."""
+        pair = torch.cat([torch.full((span.tokens,), index) for index, span in enumerate(self.spans)])
+        branch = torch.cat([torch.arange(3).repeat_interleave(torch.tensor([span.prompt, span.chosen, span.rejected])) for span in self.spans])
+        position = torch.cat([torch.cat([torch.arange(span.prompt + span.chosen), torch.arange(span.prompt, span.prompt + span.rejected)]) for span in self.spans])
+        return pair, branch, position
+
+
+def visible(layout: Layout, window: int | None = None) -> torch.Tensor:
+    """(tokens, tokens), True where the token of the row may look at the token of the column."""
+    pair, branch, position = layout.places()
+    same = (pair[:, None] == pair) & ((branch == 0) | (branch[:, None] == branch))
+    distance = position[:, None] - position
+    return same & (distance >= 0) & (distance < (window or layout.tokens))
+
+
+def minus_infinity(hidden: torch.Tensor) -> torch.Tensor:
+    """What attention adds to its scores, fp32: −inf where hidden, else 0."""
+    return torch.zeros(hidden.shape, device=hidden.device).masked_fill_(hidden, float("-inf"))
+
+
+@dataclass(frozen=True)
 class Block:
-    """Right-padded rows of similar length that go through the model together.
+    """Rows that go through the model together: one packed row, or right-padded rows of similar length.
 
     input_ids: (rows, longest). predicting: (scored tokens,) flat positions in the rows whose hidden state predicts a scored token;
     targets: (scored tokens,) the ids they should predict; sequence: (scored tokens,) the sequence of the micro-batch each belongs to.
-    Rows with a shared prompt [P C R] bring position_ids (rows, longest), in which both answers begin at |P|, and attention_mask
-    (rows, 1, longest, longest), True where a token may look: causal, and R never sees C. Other rows need neither: under a causal mask no real
-    token sees the padding on its right.
+    A packed row (1, tokens) brings position_ids and a layout. Padded rows need neither: under causal attention no real token sees the
+    padding on its right.
     """
 
     input_ids: torch.Tensor
@@ -32,11 +111,11 @@ class Block:
     targets: torch.Tensor
     sequence: torch.Tensor
     position_ids: torch.Tensor | None = None
-    attention_mask: torch.Tensor | None = None
+    layout: Layout | None = None
 
     def to(self, device):
-        tensors = (self.input_ids, self.predicting, self.targets, self.sequence, self.position_ids, self.attention_mask)
-        return Block(*(None if tensor is None else tensor.to(device, non_blocking=True) for tensor in tensors))
+        tensors = (self.input_ids, self.predicting, self.targets, self.sequence, self.position_ids)
+        return Block(*(None if tensor is None else tensor.to(device, non_blocking=True) for tensor in tensors), layout=self.layout)
 
 
 @dataclass(frozen=True)
@@ -55,85 +134,79 @@ class Microbatch:
         return Microbatch(self.pair_ids, [block.to(device) for block in self.blocks])
 
 
-@dataclass(frozen=True)
-class _Row:
-    """One row before padding: its ids, how long its prompt is, and its answers as (sequence, first token, ids)."""
+def plan(pairs, max_tokens: int, policy: RowPolicy, ranks: int = 1) -> list[list[list[EncodedPair]]]:
+    """For every rank its micro-batches, each a list of pairs within `max_tokens` (a pair that alone is larger gets one of its own).
 
-    ids: list[int]
-    prompt: int
-    answers: list[tuple[int, int, list[int]]]
-
-
-def plan(pairs, max_tokens, share_prompts) -> list[list]:
-    """The pairs in groups whose rows stay within `max_tokens` (a pair that alone is larger gets a group of its own).
-
-    Similar lengths come together so that little is padded; the order is a function of the pairs alone.
+    Every rank gets the same number; where there are fewer pairs than that, some are empty. Similar lengths come together, and similar loads
+    at the same time on all ranks. A function of the set of pairs alone, whatever their order.
     """
-    budget = AUTO_TOKENS_PER_MICROBATCH if max_tokens == "auto" else max_tokens
     groups, used = [], 0
-    for pair in sorted(pairs, key=lambda pair: (_most_tokens(pair, share_prompts), pair.pair_id), reverse=True):
-        tokens = _most_tokens(pair, share_prompts)
-        if groups and used + tokens <= budget:
+    for pair in sorted(pairs, key=lambda pair: (policy.tokens(pair), pair.pair_id), reverse=True):
+        tokens = _most_tokens(pair, policy)
+        if groups and used + tokens <= max_tokens:
             groups[-1].append(pair)
             used += tokens
         else:
             groups.append([pair])
             used = tokens
-    return groups
+    while len(groups) % ranks:
+        largest = max(groups, key=len)  # the first of the largest ones
+        half = (len(largest) + 1) // 2
+        groups[groups.index(largest)] = largest[:half]
+        groups.append(largest[half:])
+    groups.sort(key=lambda group: sum(map(policy.tokens, group)), reverse=True)
+    return [groups[rank::ranks] for rank in range(ranks)]
 
 
-def collate(pairs, share_prompts) -> Microbatch:
+def collate(pairs, policy: RowPolicy) -> Microbatch:
     """One micro-batch of the given encoded pairs, on the CPU."""
-    rows = sorted(_rows(pairs, share_prompts), key=lambda row: len(row.ids), reverse=True)
-    blocks, width = [], 0
-    for row in rows:
-        if not blocks or len(row.ids) < LEAST_FILLED * width:
+    indexed = list(enumerate(pairs))
+    packed = sorted((one for one in indexed if policy.shares(one[1])), key=lambda one: one[1].tokens(True), reverse=True)
+    blocks = [_packed_row(packed, len(pairs), policy.backend)] if packed else []
+    for padded in _similar_rows([one for one in indexed if not policy.shares(one[1])], len(pairs), policy):
+        blocks.append(_padded_block(padded))
+    return Microbatch([pair.pair_id for pair in pairs], blocks)
+
+
+def _packed_row(indexed, pairs, backend):
+    ids, predicting, targets, sequence, spans = [], [], [], [], []
+    for index, pair in indexed:
+        span = Span(len(ids), len(pair.prompt_ids), len(pair.chosen_ids), len(pair.rejected_ids))
+        spans.append(span)
+        ids += pair.prompt_ids + pair.chosen_ids + pair.rejected_ids
+        first = span.start + span.prompt
+        # the last prompt token predicts the first token of either answer, each answer token the next one of its own answer
+        predicting += [first - 1, *range(first, first + span.chosen - 1), first - 1, *range(span.second, span.second + span.rejected - 1)]
+        targets += pair.chosen_ids + pair.rejected_ids
+        sequence += [index] * span.chosen + [index + pairs] * span.rejected
+    layout = Layout(tuple(spans), backend)
+    return Block(torch.tensor([ids]), torch.tensor(predicting), torch.tensor(targets), torch.tensor(sequence), layout.places()[2][None], layout)
+
+
+def _similar_rows(indexed, pairs, policy):
+    """Rows (ids, prompt tokens, sequence) in blocks of similar length."""
+    rows = [(pair.prompt_ids + answer, len(pair.prompt_ids), index + side, policy.alone(pair)) for index, pair in indexed for side, answer in ((0, pair.chosen_ids), (pairs, pair.rejected_ids))]
+    blocks, closed = [], True
+    for ids, prompt, sequence, alone in sorted(rows, key=lambda row: len(row[0]), reverse=True):
+        if alone or closed or len(ids) < LEAST_FILLED * len(blocks[-1][0][0]):
             blocks.append([])
-            width = len(row.ids)
-        blocks[-1].append(row)
-    return Microbatch([pair.pair_id for pair in pairs], [_block(block, share_prompts) for block in blocks])
+        blocks[-1].append((ids, prompt, sequence))
+        closed = alone
+    return blocks
 
 
-def _rows(pairs, share_prompts):
-    rows = []
-    for index, pair in enumerate(pairs):
-        prompt, chosen, rejected = pair.prompt_ids, pair.chosen_ids, pair.rejected_ids
-        start, second = len(prompt), index + len(pairs)
-        if share_prompts:
-            rows.append(_Row(prompt + chosen + rejected, start, [(index, start, chosen), (second, start + len(chosen), rejected)]))
-        else:
-            rows.append(_Row(prompt + chosen, start, [(index, start, chosen)]))
-            rows.append(_Row(prompt + rejected, start, [(second, start, rejected)]))
-    return rows
-
-
-def _block(rows, share_prompts):
-    width = len(rows[0].ids)
+def _padded_block(rows):
+    width = len(rows[0][0])
     input_ids = torch.zeros(len(rows), width, dtype=torch.long)
-    predicting, targets, sequence = [], [], []
-    for place, row in enumerate(rows):
-        input_ids[place, : len(row.ids)] = torch.tensor(row.ids)
-        for index, first, answer in row.answers:
-            base = place * width
-            # the last prompt token predicts the first token of either answer, each answer token the next one of its own answer
-            predicting += [base + row.prompt - 1, *range(base + first, base + first + len(answer) - 1)]
-            targets += answer
-            sequence += [index] * len(answer)
-    tensors = (input_ids, torch.tensor(predicting), torch.tensor(targets), torch.tensor(sequence))
-    return Block(*tensors, *_branches(rows, width)) if share_prompts else Block(*tensors)
+    predicting, targets, sequences = [], [], []
+    for place, (ids, prompt, sequence) in enumerate(rows):
+        input_ids[place, : len(ids)] = torch.tensor(ids)
+        predicting += range(place * width + prompt - 1, place * width + len(ids) - 1)
+        targets += ids[prompt:]
+        sequences += [sequence] * (len(ids) - prompt)
+    return Block(input_ids, torch.tensor(predicting), torch.tensor(targets), torch.tensor(sequences))
 
 
-def _branches(rows, width):
-    """(position_ids, attention_mask) of rows [P C R]."""
-    position_ids = torch.arange(width).repeat(len(rows), 1)
-    mask = torch.ones(width, width, dtype=torch.bool).tril().repeat(len(rows), 1, 1)
-    for place, row in enumerate(rows):
-        second = row.answers[1][1]
-        position_ids[place, second:] = torch.arange(row.prompt, row.prompt + width - second)
-        mask[place, second:, row.prompt : second] = False
-    return position_ids, mask[:, None]
-
-
-def _most_tokens(pair, share_prompts):
-    """Tokens of a pair's rows, padding to the block's width at worst included."""
-    return math.ceil(pair.tokens(share_prompts) / LEAST_FILLED)
+def _most_tokens(pair, policy):
+    """Tokens of a pair's rows, in padded rows with the most padding that a block may hold."""
+    return pair.tokens(True) if policy.shares(pair) else int(pair.tokens(False) / LEAST_FILLED) + 1

@@ -7,13 +7,18 @@ from ..errors import WorkbenchError
 from ..pairs import Pairs, load_pairs
 from ..scores import join_texts, pair_texts
 from . import losses
-from .logprobs import PackedScorer, ResponseLogps, can_share_prompts
+from .attention import row_policy
+from .logprobs import PackedScorer, ResponseLogps
+from .memory import is_out_of_memory
 from .models import LoadedModel, weights_unpacked
 from .packing import collate, plan
 from .tokens import ChatEncoder
 
+#: Tokens that go through the model at once without gradients: enough to fill a processor or a GPU, little enough to fit beside any model.
+SCORING_TOKENS = 4096
 
-def score(model: LoadedModel, pairs, loss: LossConfig | None = None, data: DataConfig | None = None, max_tokens_per_microbatch="auto"):
+
+def score(model: LoadedModel, pairs, loss: LossConfig | None = None, data: DataConfig | None = None, max_tokens_per_microbatch=SCORING_TOKENS):
     """DataFrame with one row per pair, in the order of `pairs`: texts, scored tokens, average log-probabilities, rewards, margin, loss, gradient weight.
 
     model: from `wb.load_model`; its adapter is on. pairs: from `wb.load_pairs`. loss: β and γ/β for rewards and margins (default: LossConfig()).
@@ -34,7 +39,7 @@ def score(model: LoadedModel, pairs, loss: LossConfig | None = None, data: DataC
     return table
 
 
-def score_encoded(scorer, encoded, loss: LossConfig, loaded: LoadedModel, max_tokens_per_microbatch="auto"):
+def score_encoded(scorer, encoded, loss: LossConfig, loaded: LoadedModel, max_tokens_per_microbatch=SCORING_TOKENS):
     """DataFrame of ids and numbers (no texts), one row per encoded pair in their order; gradients off, the model as it is."""
     logps = response_logps(scorer, encoded, loaded, max_tokens_per_microbatch)
     reference = None
@@ -46,17 +51,29 @@ def score_encoded(scorer, encoded, loss: LossConfig, loaded: LoadedModel, max_to
 
 
 @torch.no_grad()
-def response_logps(scorer, encoded, loaded: LoadedModel, max_tokens_per_microbatch="auto") -> ResponseLogps:
+def response_logps(scorer, encoded, loaded: LoadedModel, max_tokens_per_microbatch=SCORING_TOKENS) -> ResponseLogps:
     """Summed log-probabilities and token counts of all pairs, fp64 on the CPU, in the order of `encoded`."""
     found = {}
     with weights_unpacked(loaded):
-        share = can_share_prompts(loaded.model)
-        for group in plan(encoded, max_tokens_per_microbatch, share):
-            batch = collate(group, share).to(loaded.device)
-            logps = scorer(batch)
-            rows = torch.stack([logps.chosen.double(), logps.rejected.double(), logps.chosen_tokens.double(), logps.rejected_tokens.double()], dim=1).cpu()
-            found |= dict(zip(batch.pair_ids, rows, strict=True))
+        policy = row_policy(loaded.model)
+        (groups,) = plan(encoded, max_tokens_per_microbatch, policy)
+        while groups:
+            group = groups.pop(0)
+            try:
+                rows = _logps_rows(scorer, collate(group, policy).to(loaded.device))
+            except Exception as error:
+                if not is_out_of_memory(error) or len(group) == 1:
+                    raise
+                groups[:0] = [group[: len(group) // 2], group[len(group) // 2 :]]
+                continue
+            found |= dict(zip([pair.pair_id for pair in group], rows, strict=True))
     return ResponseLogps(*torch.stack([found[pair.pair_id] for pair in encoded]).unbind(dim=1))
+
+
+def _logps_rows(scorer, batch):
+    """(pairs, 4), fp64 on the CPU: summed log-probabilities and scored tokens of chosen and rejected."""
+    logps = scorer(batch)
+    return torch.stack([logps.chosen.double(), logps.rejected.double(), logps.chosen_tokens.double(), logps.rejected_tokens.double()], dim=1).cpu()
 
 
 def score_table(encoded, logps: ResponseLogps, loss: LossConfig, reference=None):

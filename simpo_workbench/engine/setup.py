@@ -16,10 +16,15 @@ from ..config import RunConfig
 from ..data_sets import load_data
 from ..errors import WorkbenchError, first_line
 from ..pairs import Pairs
-from . import models
-from .logprobs import PackedScorer, can_share_prompts
+from . import memory, models
+from .attention import row_policy
+from .logprobs import PackedScorer
+from .memory import MemoryPlan
+from .packing import RowPolicy
 from .tokens import ChatEncoder, EncodedPair
 
+#: Memory is measured on the longest pair up to this many tokens; it grows in proportion to them.
+_MEASURED_TOKENS = 1024
 _PACKAGES = ("torch", "transformers", "peft", "bitsandbytes", "accelerate", "datasets", "tokenizers", "simpo-workbench")
 
 
@@ -41,11 +46,8 @@ class Setup:
     total_steps: int
     environment: dict
     resources: contextlib.ExitStack
-
-    @property
-    def share_prompts(self):
-        """Whether both answers of a pair go through the model behind one copy of their prompt."""
-        return can_share_prompts(self.loaded.model)
+    policy: RowPolicy
+    memory: MemoryPlan
 
     @property
     def parameters(self):
@@ -90,13 +92,14 @@ def _prepare(config, loaded, train_pairs, held_out_pairs, notes):
         if not encoded:
             raise WorkbenchError(f"No {side} pair is left after tokenizing. {report}")
     models.add_lora(loaded, config.lora, training.seed)
-    layers = models.checkpoint_layers(loaded.model, training.gradient_checkpointing, loaded.device)
     accelerator = _accelerator(loaded)
     parameters = [parameter for parameter in loaded.model.parameters() if parameter.requires_grad]
     optimizer = _optimizer(training, parameters)
     scorer, optimizer = accelerator.prepare(PackedScorer(loaded.model), optimizer)
     resources = contextlib.ExitStack()
     resources.enter_context(models.weights_unpacked(loaded))
+    policy = row_policy(loaded.model)
+    memory_plan = _memory_plan(training, scorer, loaded, train, policy)
     total = total_steps(config, len(train))
     scheduler = get_scheduler(training.scheduler, _inner(optimizer), num_warmup_steps=round(training.warmup_ratio * total), num_training_steps=total)
     return Setup(
@@ -112,9 +115,30 @@ def _prepare(config, loaded, train_pairs, held_out_pairs, notes):
         held_out_pairs=held_out_pairs,
         prompts=_sample_prompts(config, held_out, held_out_pairs),
         total_steps=total,
-        environment=_environment(config, loaded, layers, train_pairs, held_out_pairs, [*notes, f"Training pairs: {train_report}", f"Held-out pairs: {held_out_report}"]),
+        environment=_environment(config, loaded, policy, train_pairs, held_out_pairs, [*notes, f"Training pairs: {train_report}", f"Held-out pairs: {held_out_report}"]),
         resources=resources,
+        policy=policy,
+        memory=memory_plan,
     )
+
+
+def _memory_plan(training, scorer, loaded, train, policy):
+    """The plan for this machine, now; every process of a run takes the smallest one."""
+    measured = _not_longer_than(train, policy, _MEASURED_TOKENS)
+    measure = memory.bytes_per_token_of(scorer, loaded.model, measured, policy, loaded.device)
+    largest = max(policy.tokens(pair) for pair in train)
+    made = memory.choose(training, measure, len(memory.layers_of(loaded.model)), largest, memory.free_memory(loaded.device), loaded.device.type)
+    if torch.distributed.is_initialized():
+        both = torch.tensor([made.max_tokens_per_microbatch, -made.checkpointed_layers], device=loaded.device)
+        torch.distributed.all_reduce(both, torch.distributed.ReduceOp.MIN)
+        made = MemoryPlan(int(both[0]), -int(both[1]))
+    memory.checkpoint_layers(loaded.model, made.checkpointed_layers)
+    return made
+
+
+def _not_longer_than(train, policy, tokens):
+    """The pair with the most tokens up to a limit, or the shortest one."""
+    return max(train, key=lambda pair: policy.tokens(pair) if policy.tokens(pair) <= tokens else -policy.tokens(pair))
 
 
 def _accelerator(loaded):
@@ -169,7 +193,7 @@ def _sample_prompts(config, held_out, held_out_pairs):
     return [[{"role": "user", "content": prompt}] for prompt in config.generation.prompts] + spread
 
 
-def _environment(config, loaded, layers, train_pairs, held_out_pairs, notes):
+def _environment(config, loaded, policy, train_pairs, held_out_pairs, notes):
     device = loaded.device
     return {
         "versions": {name: _version(name) for name in _PACKAGES},
@@ -181,8 +205,8 @@ def _environment(config, loaded, layers, train_pairs, held_out_pairs, notes):
         "config_sha256": config_hash(config),
         "train_pairs_sha256": train_pairs.content_hash,
         "held_out_pairs_sha256": held_out_pairs.content_hash,
-        "checkpointed_layers": layers,
-        "shared_prompts": can_share_prompts(loaded.model),
+        "shared_prompts": policy.shared,
+        "prompts_not_shared_because": policy.reason,
         "trained_parameters": sum(parameter.numel() for parameter in loaded.model.parameters() if parameter.requires_grad),
         "data_notes": notes,
     }

@@ -1,15 +1,12 @@
 """The training loop. It reads from top to bottom: prepare, evaluate, step, evaluate, save, end."""
 
 import contextlib
-import math
-import resource
 import signal
 import sys
 import threading
 import time
 import traceback
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
 
 import torch
 
@@ -20,24 +17,11 @@ from ..run_folder import RunFolder
 from ..runs import Run, create_run, write_pairs
 from . import checkpoints
 from .evaluation import evaluate
-from .losses import pair_losses, rewards
-from .packing import collate, plan
 from .recorder import Recorder
 from .setup import Setup, config_hash, prepare
+from .step import OptimizerStep, optimizer_step
 
 _PAUSE_POLL_S = 0.25
-
-
-@dataclass(frozen=True)
-class OptimizerStep:
-    """What one optimizer step did: its pairs with average log-probabilities (nats per token) and losses before the update, and its metrics record."""
-
-    number: int
-    pair_ids: list[str]
-    chosen_avg_logps: torch.Tensor
-    rejected_avg_logps: torch.Tensor
-    losses: torch.Tensor
-    record: dict
 
 
 def train(config: RunConfig, on_record: Callable[[dict], None] | None = None) -> Run:
@@ -126,6 +110,8 @@ def _train(setup: Setup, folder: RunFolder, recorder: Recorder, resume: bool, st
         started = time.perf_counter()
         result = optimizer_step(setup, step)
         recorder.train_step(result.record, time.perf_counter() - started)
+        for sentence in result.shortages:
+            recorder.event(step, "out_of_memory", sentence)
 
         requests = folder.take_requests()
         last = step == setup.total_steps
@@ -150,102 +136,6 @@ def _train(setup: Setup, folder: RunFolder, recorder: Recorder, resume: bool, st
     message = f"Stopped after step {step} {why}; adapter and checkpoint are saved. {remedy}"
     recorder.event(step, "stopped", message)
     recorder.state("stopped", message, step=step, seconds_left=None)
-
-
-def optimizer_step(setup: Setup, number: int) -> OptimizerStep:
-    """Do optimizer step `number` (counted from 1): exactly `pairs_per_step` pairs, in as many micro-batches as memory wants.
-
-    The loss is divided by the pairs of the whole step, so micro-batches change no gradient.
-    Errors: WorkbenchError at the first loss or gradient that is not finite, before anything is updated.
-    """
-    config, accelerator, loaded = setup.config, setup.accelerator, setup.loaded
-    started = time.perf_counter()
-    loaded.model.train()
-    pairs = setup.step_pairs(number)
-    groups = plan(pairs[accelerator.process_index :: accelerator.num_processes], config.training.max_tokens_per_microbatch, setup.share_prompts)
-    pair_ids, rows = [], []
-    for index, group in enumerate(groups):
-        synchronize = contextlib.nullcontext() if index == len(groups) - 1 else accelerator.no_sync(setup.scorer)
-        with synchronize:
-            batch = collate(group, setup.share_prompts).to(loaded.device)
-            reference = _reference(setup, batch) if config.loss.kind == "dpo" else None
-            logps = setup.scorer(batch)
-            sums = (logps.chosen, logps.rejected, logps.chosen_tokens, logps.rejected_tokens)
-            losses = pair_losses(config.loss, *sums, reference)
-            _require_finite(losses, batch.pair_ids, number)
-            # DDP averages over processes, so each one's part is scaled up by their number
-            accelerator.backward(losses.sum() * accelerator.num_processes / len(pairs))
-        chosen_rewards, rejected_rewards = rewards(config.loss, *sums, reference)
-        columns = (logps.chosen_avg, logps.rejected_avg, losses, chosen_rewards, rejected_rewards)
-        rows.append(torch.stack([column.detach().float() for column in columns], dim=1).cpu())
-        pair_ids += batch.pair_ids
-    limit = config.training.max_grad_norm or math.inf
-    grad_norm = float(accelerator.clip_grad_norm_(setup.parameters, limit))
-    if not math.isfinite(grad_norm) and accelerator.scaler is None:  # with loss scaling the scaler skips the step and lowers its scale
-        setup.optimizer.zero_grad()
-        raise WorkbenchError(f"Step {number}: the gradient is not finite (norm {grad_norm}), pairs {', '.join(pair_ids)}. Nothing was updated. {_NOT_FINITE_REMEDY}")
-    rate = setup.scheduler.get_last_lr()[0]
-    setup.optimizer.step()
-    setup.optimizer.zero_grad()
-    setup.scheduler.step()
-
-    table = torch.cat(rows)
-    record = _step_record(setup, number, accelerator.gather(table.to(loaded.device)).cpu(), rate, grad_norm)
-    seconds = time.perf_counter() - started
-    tokens = sum(pair.tokens(setup.share_prompts) for pair in pairs)
-    record |= {"tokens_per_second": tokens / seconds, "pairs_per_second": len(pairs) / seconds, "peak_memory_bytes": peak_memory_bytes(loaded.device)}
-    return OptimizerStep(number, pair_ids, table[:, 0], table[:, 1], table[:, 2], record)
-
-
-_NOT_FINITE_REMEDY = "Lower training.learning_rate, or compute in bf16 or fp32 (model.compute_dtype); the last checkpoint is whole."
-
-
-def peak_memory_bytes(device: torch.device) -> int:
-    """Most memory in use at once so far: by tensors on the GPU, or by this process on a CPU."""
-    if device.type == "cuda":
-        return torch.cuda.max_memory_allocated(device)
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return peak if sys.platform == "darwin" else peak * 1024  # Linux counts in KiB, macOS in bytes
-
-
-def _step_record(setup, number, table, rate, grad_norm):
-    """Means over all pairs of the step; table (pairs, 5): chosen and rejected average log-probability, loss, chosen and rejected reward."""
-    loss = setup.config.loss
-    margins = table[:, 3] - table[:, 4]
-    return {
-        "kind": "train",
-        "step": number,
-        "epoch": number * setup.config.training.pairs_per_step / len(setup.train),
-        "loss": float(table[:, 2].mean()),
-        "rewards/chosen": float(table[:, 3].mean()),
-        "rewards/rejected": float(table[:, 4].mean()),
-        "rewards/margins": float(margins.mean()),
-        "rewards/accuracies": float((margins > 0).float().mean()),
-        "rewards/beyond_gamma": float((margins > loss.target_margin).float().mean()),
-        "logps/chosen": float(table[:, 0].mean()),
-        "logps/rejected": float(table[:, 1].mean()),
-        "learning_rate": rate,
-        "grad_norm": grad_norm if math.isfinite(grad_norm) else -1.0,  # −1: a step that loss scaling skipped
-        "beta": loss.beta,
-        "gamma_beta_ratio": loss.target_margin / loss.beta,
-    }
-
-
-@torch.no_grad()
-def _reference(setup, batch):
-    """(chosen, rejected) summed log-probabilities of the untrained model, without dropout."""
-    setup.loaded.model.eval()
-    with setup.loaded.base():
-        logps = setup.scorer(batch)
-    setup.loaded.model.train()
-    return logps.chosen, logps.rejected
-
-
-def _require_finite(losses, pair_ids, number):
-    bad = (~torch.isfinite(losses)).nonzero().flatten().tolist()
-    if bad:
-        names = ", ".join(pair_ids[index] for index in bad)
-        raise WorkbenchError(f"Step {number}: the loss is not finite for pairs {names}. Nothing was updated. {_NOT_FINITE_REMEDY}")
 
 
 def _evaluate(setup, recorder, step) -> bool:

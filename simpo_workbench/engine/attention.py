@@ -1,0 +1,117 @@
+"""Attention over packed rows [P C R | P C R …]: who may be fed that way, and the function that transformers calls for it.
+
+Every token sees what lies before it in its own sequence [P C] or [P R] and nothing else. Distances, as for sliding windows, are counted in
+positions of that sequence. The linear layers never notice.
+"""
+
+import torch
+from transformers.masking_utils import AttentionMaskInterface, sdpa_mask
+from transformers.modeling_utils import AttentionInterface
+
+from . import attention_blocked, attention_cuda
+from .packing import Layout, RowPolicy, visible
+
+#: The name under which transformers knows this attention.
+NAME = "packed_pairs"
+
+#: Decoder-only models whose every layer is attention over tokens, so that both answers may share one prompt; each is in the equivalence tests.
+#: By name: a hybrid model reaches the attention function as well, and would mix the answers without a word.
+SHARING_MODELS = (
+    *("llama", "qwen2", "qwen3", "mistral", "mixtral", "gemma", "gemma2", "gemma3_text", "cohere", "cohere2"),
+    *("granite", "phi", "phi3", "olmo2", "smollm3", "starcoder2"),
+)
+_SHARING_LAYERS = {"full_attention", "sliding_attention"}
+
+
+def row_policy(model) -> RowPolicy:
+    """How this model may be fed, judged by its configuration alone."""
+    config = model.config.get_text_config()
+    layers = set(getattr(config, "layer_types", None) or ["full_attention"])
+    longest = _one_set_of_rotary_factors(config)
+    if config.model_type not in SHARING_MODELS:
+        reason = f"models of type {config.model_type!r} are not known to keep the two answers of a packed row apart"
+    elif not layers <= _SHARING_LAYERS:
+        reason = f"its layers are not all attention ({', '.join(sorted(layers - _SHARING_LAYERS))})"
+    elif getattr(config, "use_bidirectional_attention", None):
+        reason = "its attention is not causal"
+    elif getattr(config, "attention_dropout", 0.0):
+        reason = "it drops attention weights at random (attention_dropout)"
+    elif config._attn_implementation != NAME:
+        reason = f"model.attention is {config._attn_implementation}"
+    else:
+        return RowPolicy(shared=True, longest=longest)
+    return RowPolicy(shared=False, longest=longest, reason=reason)
+
+
+def install(model):
+    """Let the model use this attention where it may; generation and padded rows then go to transformers' own, as before.
+
+    The model keeps it during backward as well, because checkpointed layers run again there.
+    """
+    AttentionInterface.register(NAME, packed_attention)
+    AttentionMaskInterface.register(NAME, sdpa_mask)  # without it, padded batches would be given no mask at all
+    stock = model.config._attn_implementation
+    model.set_attn_implementation(NAME)
+    if not row_policy(model).shared:
+        model.set_attn_implementation(stock)
+
+
+def packed_attention(module, query, key, value, attention_mask, scaling=None, dropout=0.0, sliding_window=None, softcap=None, layout: Layout | None = None, **kwargs):
+    """(output (1, tokens, heads, head_dim), None) for a packed row; without a layout, transformers' own attention.
+
+    query: (1, heads, tokens, head_dim); key, value: (1, key-value heads, tokens, head_dim). sliding_window: positions, None for all before.
+    """
+    scaling = query.shape[-1] ** -0.5 if scaling is None else scaling
+    if layout is not None:
+        return _BACKENDS[_backend(layout, query, softcap)](query, key, value, layout, scaling, sliding_window or None, softcap or None), None
+    if softcap is not None:  # transformers' SDPA refuses it
+        return dense_attention(query, key, value, _allowed(attention_mask, query, key), scaling, softcap), None
+    stock = AttentionInterface()["sdpa"]
+    return stock(module, query, key, value, attention_mask, dropout=dropout, scaling=scaling, **kwargs)
+
+
+def dense_attention(query, key, value, allowed, scaling, softcap=None):
+    """Attention written out, (rows, tokens, heads, head_dim): the oracle for every backend. allowed: (…, queries, keys), True where a query may look."""
+    groups = query.shape[1] // key.shape[1]
+    key, value = key.repeat_interleave(groups, dim=1), value.repeat_interleave(groups, dim=1)
+    scores = query @ key.transpose(2, 3) * scaling
+    scores = scores if softcap is None else softcap * torch.tanh(scores / softcap)
+    wide = torch.float64 if scores.dtype == torch.float64 else torch.float32
+    weights = torch.softmax(scores.to(wide).masked_fill(~allowed, torch.finfo(wide).min), dim=-1)
+    return (weights.to(value.dtype) @ value).transpose(1, 2)
+
+
+def _dense(query, key, value, layout, scaling, window, softcap):
+    name = ("dense", window, query.device)
+    if name not in layout.prepared:
+        layout.prepared[name] = visible(layout, window).to(query.device)
+    return dense_attention(query, key, value, layout.prepared[name], scaling, softcap)
+
+
+_BACKENDS = {"blocked": attention_blocked.attention, "varlen": attention_cuda.varlen, "flex": attention_cuda.flex, "dense": _dense}
+
+
+def _backend(layout, query, softcap):
+    if layout.backend != "auto":
+        return layout.backend
+    return attention_cuda.choose(query, softcap) if query.device.type == "cuda" else "blocked"
+
+
+def _allowed(mask, query, key):
+    """The mask that transformers made for a padded batch, as True where a query may look; None means causal."""
+    if mask is None:
+        return torch.ones(query.shape[2], key.shape[2], dtype=torch.bool, device=query.device).tril(key.shape[2] - query.shape[2])
+    return mask if mask.dtype == torch.bool else mask >= 0
+
+
+def _one_set_of_rotary_factors(config):
+    """The longest sequence (tokens) whose rotary factors do not depend on what else is in the batch; None when none does.
+
+    Long-rope and dynamic scaling choose them by the longest position that goes through the model at once.
+    """
+    ropes = getattr(config, "rope_parameters", None) or {}
+    ropes = [ropes, *(rope for rope in ropes.values() if isinstance(rope, dict))]
+    if not any("dynamic" in str(rope.get("rope_type")) or rope.get("rope_type") == "longrope" for rope in ropes):
+        return None
+    originals = [rope["original_max_position_embeddings"] for rope in ropes if rope.get("original_max_position_embeddings")]
+    return min(originals, default=config.max_position_embeddings)

@@ -1,0 +1,119 @@
+"""Log-probabilities from hidden states, through the language-model head in tiles: the logits of all tokens never exist at once.
+
+With a frozen head each token's gradient is known in the forward pass up to one factor, ∂logp/∂h = W[target] − softmax(W·h)·W. That row of
+hidden size is what is kept; backward only scales it: two products with the head instead of three.
+"""
+
+from dataclasses import dataclass
+
+import torch
+from torch.utils.checkpoint import checkpoint
+
+from .attention import SHARING_MODELS
+
+#: Logits of one tile, in numbers: 24 MB in fp32 fit beside the head's weights into a processor's cache; a GPU wants longer products.
+LOGITS_PER_TILE = {"cpu": 6_300_000, "cuda": 67_000_000}
+
+#: Model types of which it is known what follows the head; others compute their logits themselves. Each is in the equivalence tests.
+KNOWN_HEADS = (*SHARING_MODELS, "lfm2", "qwen3_5_text")
+
+
+@dataclass(frozen=True)
+class HeadTransform:
+    """What a model does to its head's output: multiplied by `scale`, then soft-capped."""
+
+    scale: float = 1.0
+    softcap: float | None = None
+
+    def __call__(self, logits):
+        logits = logits * self.scale if self.scale != 1.0 else logits
+        return logits if self.softcap is None else self.softcap * torch.tanh(logits / self.softcap)
+
+    @classmethod
+    def of(cls, config):
+        """The transform of a model's text configuration; None where it is not known."""
+        if config.model_type not in KNOWN_HEADS:
+            return None
+        scale = getattr(config, "logit_scale", None) or 1.0
+        divisor = getattr(config, "logits_scaling", None) or 1.0
+        return cls(scale / divisor, getattr(config, "final_logit_softcapping", None) or None)
+
+
+def token_logps(head, hidden, targets, transform: HeadTransform):
+    """Log-probability of every target, (tokens,), nats, fp32 or wider. hidden: (tokens, hidden size), what the head would be given; targets: (tokens,)."""
+    weight = getattr(head, "weight", None)
+    plain = type(head) is torch.nn.Linear and weight.is_floating_point()
+    tile = max(16, LOGITS_PER_TILE.get(hidden.device.type, LOGITS_PER_TILE["cuda"]) // _vocabulary(head))
+    if plain and not any(parameter.requires_grad for parameter in head.parameters()):
+        return _FrozenHead.apply(hidden, weight, head.bias, targets, transform, tile)
+    return _recomputed(head, hidden, targets, transform, tile)
+
+
+def log_softmax_at(logits, targets):
+    """Log-probabilities of the targets, (tokens,), from logits (tokens, vocabulary)."""
+    logits = logits if logits.dtype == torch.float64 else logits.float()
+    return torch.log_softmax(logits, dim=-1).gather(1, targets[:, None])[:, 0]
+
+
+def _recomputed(head, hidden, targets, transform, tile):
+    """For a trained, LoRA-wrapped or quantized head: its own forward pass tile by tile, and again in backward."""
+
+    def one_tile(part, wanted):
+        return log_softmax_at(transform(head(part)), wanted)
+
+    parts = zip(hidden.split(tile), targets.split(tile), strict=True)
+    return torch.cat([checkpoint(one_tile, part, wanted, use_reentrant=False) for part, wanted in parts])
+
+
+class _FrozenHead(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx, hidden, weight, bias, targets, transform, tile):
+        wide = torch.float64 if hidden.dtype == torch.float64 else torch.float32
+        logps = torch.empty(len(hidden), dtype=wide, device=hidden.device)
+        gradients = torch.empty_like(hidden) if ctx.needs_input_grad[0] else None
+        for start in range(0, len(hidden), tile):
+            part = slice(start, start + tile)
+            logits = _wide_product(hidden[part], weight, wide)
+            if bias is not None:
+                logits += bias
+            if transform.scale != 1.0:
+                logits *= transform.scale
+            if transform.softcap is not None:
+                logits = logits.div_(transform.softcap).tanh_().mul_(transform.softcap)
+            wanted = targets[part, None]
+            chosen = logits.gather(1, wanted)
+            largest = logits.amax(dim=1, keepdim=True)
+            slope = 1 - (logits / transform.softcap) ** 2 if transform.softcap is not None and gradients is not None else None
+            probabilities = logits.sub_(largest).exp_()
+            total = probabilities.sum(dim=1, keepdim=True)
+            logps[part] = (chosen - largest - total.log())[:, 0]
+            if gradients is None:
+                continue
+            d_logits = probabilities.div_(total).neg_()
+            d_logits.scatter_add_(1, wanted, torch.ones_like(chosen))
+            if slope is not None:
+                d_logits *= slope
+            if transform.scale != 1.0:
+                d_logits *= transform.scale
+            gradients[part] = d_logits.to(weight.dtype) @ weight
+        if gradients is not None:
+            ctx.save_for_backward(gradients)
+        return logps
+
+    @staticmethod
+    def backward(ctx, gradient):
+        (gradients,) = ctx.saved_tensors
+        return gradients * gradient[:, None].to(gradients.dtype), None, None, None, None, None
+
+
+def _wide_product(hidden, weight, wide):
+    """hidden · weightᵀ in fp32 or wider, also where the factors have 16 bits."""
+    if weight.dtype == wide:
+        return hidden.to(wide) @ weight.T
+    if hidden.device.type == "cuda":
+        return torch.mm(hidden, weight.T, out_dtype=wide)
+    return (hidden @ weight.T).to(wide)
+
+
+def _vocabulary(head):
+    return getattr(head, "out_features", None) or head.weight.shape[0]
