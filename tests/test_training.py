@@ -11,6 +11,7 @@ import torch
 from safetensors.torch import load_file
 
 import simpo_workbench as wb
+from simpo_workbench.engine import step as step_module
 from simpo_workbench.engine import training
 from simpo_workbench.engine.setup import prepare
 from simpo_workbench.run_folder import RunFolder
@@ -218,7 +219,7 @@ def test_micro_batches_change_no_gradient(tiny_config, budget):
     norms = {}
     for name, tokens in (("whole", 100000), ("split", budget)):
         setup = prepare(tiny_config.with_changes({"training.max_tokens_per_microbatch": max(8, tokens), "training.max_grad_norm": 0, "training.pairs_per_step": 8}))
-        result = training.optimizer_step(setup, 1)
+        result = step_module.optimizer_step(setup, 1)
         norms[name] = (result.record["grad_norm"], sorted(result.pair_ids), result.record["loss"])
         setup.close()
     assert norms["split"][0] == pytest.approx(norms["whole"][0], rel=1e-5)
@@ -240,7 +241,7 @@ def test_every_step_has_exactly_pairs_per_step_pairs_and_an_epoch_sees_every_pai
 def test_first_gradient_equals_a_plain_computation(tiny_config):
     """The whole way from text to gradient, against a few lines of plain torch on the same tokens."""
     setup = prepare(tiny_config.with_changes({"training.max_grad_norm": 0}))
-    result = training.optimizer_step(setup, 1)
+    result = step_module.optimizer_step(setup, 1)
     pairs = {pair.pair_id: pair for pair in setup.step_pairs(1)}
     setup.close()
     setup = prepare(tiny_config.with_changes({"training.max_grad_norm": 0}))
@@ -260,14 +261,14 @@ def test_first_gradient_equals_a_plain_computation(tiny_config):
 
 
 def test_a_loss_that_is_not_finite_stops_the_run_at_once_and_names_step_and_pairs(tiny_config, monkeypatch):
-    honest, poisoned = training.pair_losses, []
+    honest, poisoned = step_module.pair_losses, []
 
     def poison(loss, chosen, *rest):
         losses = honest(loss, chosen, *rest)
         poisoned.append(None)
         return losses * torch.tensor([1.0, float("nan"), 1.0, 1.0]) if len(poisoned) == 3 else losses
 
-    monkeypatch.setattr(training, "pair_losses", poison)
+    monkeypatch.setattr(step_module, "pair_losses", poison)
     with pytest.raises(wb.WorkbenchError, match="Step 3: the loss is not finite for pairs [0-9a-f]{16}\\. Nothing was updated"):
         wb.train(tiny_config)
     run = wb.attach("tiny", tiny_config.run.root)
@@ -281,7 +282,7 @@ def test_a_gradient_that_is_not_finite_stops_the_run_before_it_is_used(tiny_conf
     before = [parameter.detach().clone() for parameter in setup.parameters]
     setup.parameters[0].register_hook(lambda gradient: gradient * float("inf"))
     with pytest.raises(wb.WorkbenchError, match="Step 1: the gradient is not finite"):
-        training.optimizer_step(setup, 1)
+        step_module.optimizer_step(setup, 1)
     assert all(torch.equal(old, now) for old, now in zip(before, setup.parameters, strict=True))
     setup.close()
 
@@ -396,7 +397,7 @@ def test_all_pairs_too_long_says_so(tiny_config):
 
 def test_adapter_parameters_and_optimizer_state_stay_fp32(tiny_config):
     setup = prepare(tiny_config.with_changes({"model.load_in": "bf16"}))
-    training.optimizer_step(setup, 1)
+    step_module.optimizer_step(setup, 1)
     assert {parameter.dtype for parameter in setup.parameters} == {torch.float32}
     state = setup.optimizer.state_dict()["state"]
     assert {value.dtype for one in state.values() for value in one.values() if value.ndim} == {torch.float32}

@@ -1,10 +1,12 @@
 """Publish, verify, restore: everything a run needs to go on as if it had never stopped."""
 
+import dataclasses
 import hashlib
 import json
 import os
 import random
 import shutil
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -15,6 +17,7 @@ from safetensors.torch import load_file
 
 from ..errors import WorkbenchError, first_line
 from ..run_folder import RunFolder, write_atomically
+from .memory import MemoryPlan
 from .models import TUNED
 
 _STATE = "training_state.pt"
@@ -28,8 +31,19 @@ def save_adapter(model, folder: Path):
     model.save_pretrained(str(folder), selected_adapters=[TUNED], safe_serialization=True, save_embedding_layers=False)
 
 
-def save_checkpoint(folder: RunFolder, step: int, config_hash: str, model, optimizer=None, scheduler=None, scaler=None):
+@dataclass(frozen=True)
+class Resumable:
+    """A checkpoint to go on from: its step, the memory plan of the run (None in old ones), and a sentence for every damaged one passed over."""
+
+    step: int
+    memory: MemoryPlan | None
+    words: list[str]
+
+
+def save_checkpoint(folder: RunFolder, step: int, config_hash: str, memory: MemoryPlan, model, optimizer=None, scheduler=None, scaler=None):
     """Publish checkpoints/step-N with one rename: the adapter and, when given, the state of optimizer, scheduler and random numbers.
+
+    The memory plan is kept because another plan adds the same numbers in another order, and a resumed run would differ in the last bits.
 
     Every file's SHA-256 stands in manifest.json, so that a damaged checkpoint is recognized. A checkpoint of that step is replaced.
     """
@@ -43,7 +57,7 @@ def save_checkpoint(folder: RunFolder, step: int, config_hash: str, model, optim
             state = {"optimizer": optimizer.state_dict(), "scheduler": scheduler.state_dict(), "random": random_states()}
             torch.save({**state, "scaler": scaler.state_dict() if scaler else {}}, beside / _STATE)
         files = {str(path.relative_to(beside)): _digest(path) for path in sorted(beside.rglob("*")) if path.is_file()}
-        manifest = {"step": step, "config_sha256": config_hash, "resumable": optimizer is not None, "files": files}
+        manifest = {"step": step, "config_sha256": config_hash, "resumable": optimizer is not None, "memory": dataclasses.asdict(memory), "files": files}
         write_atomically(beside / "manifest.json", json.dumps(manifest, indent=1).encode())
         for path in [*beside.rglob("*"), beside]:
             _fsync(path)
@@ -70,8 +84,8 @@ def prune(folder: RunFolder, keep: int):
         (path / _STATE).unlink()
 
 
-def newest_valid(folder: RunFolder) -> tuple[int, list[str]]:
-    """(step, words): the newest checkpoint that can be resumed and whose files are whole, and a sentence for every damaged one passed over.
+def newest_valid(folder: RunFolder) -> Resumable:
+    """The newest checkpoint that can be resumed and whose files are whole.
 
     Errors: WorkbenchError when there is none.
     """
@@ -84,7 +98,7 @@ def newest_valid(folder: RunFolder) -> tuple[int, list[str]]:
             continue
         damaged = [name for name, digest in manifest["files"].items() if not (path / name).is_file() or _digest(path / name) != digest]
         if not damaged:
-            return manifest["step"], words
+            return Resumable(manifest["step"], MemoryPlan(**manifest["memory"]) if "memory" in manifest else None, words)
         words.append(f"{path.name} is damaged ({damaged[0]}) and was passed over.")
     raise WorkbenchError(f"The run {folder.name!r} has no checkpoint to go on from. {' '.join(words)}".strip())
 

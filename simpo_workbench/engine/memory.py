@@ -92,7 +92,7 @@ def is_out_of_memory(error: BaseException) -> bool:
 def choose(training, bytes_per_token, layers: int, largest_pair: int, free: int, device_type: str) -> MemoryPlan:
     """The plan for a training configuration; numbers that the user gave stay as they are.
 
-    bytes_per_token: function of the checkpointed layers (0 or all of them) that measures a micro-batch, None where it does not fit. layers: of the
+    bytes_per_token: function of the number of checkpointed layers that measures a micro-batch, None where it does not fit. layers: of the
     model. largest_pair: its tokens; every pair must fit. free: bytes.
     """
     most = min(ENOUGH_TOKENS[device_type], largest_pair * training.pairs_per_step)
@@ -101,20 +101,20 @@ def choose(training, bytes_per_token, layers: int, largest_pair: int, free: int,
     if budget is not None and checkpointed is not None:
         return MemoryPlan(budget, min(checkpointed, layers))
     usable = SHARE_OF_FREE_MEMORY * free
-    whole = bytes_per_token(0) if checkpointed in (None, 0) else None
-    wanted = max(largest_pair, budget or 0)
-    if checkpointed is None and whole is not None and wanted * whole <= usable:
-        checkpointed = 0
-    if checkpointed == 0:
-        per_token = whole
-    else:
-        least = bytes_per_token(layers)
-        if checkpointed is None:
+    if checkpointed is None:
+        wanted, whole = max(largest_pair, budget or 0), bytes_per_token(0)
+        if whole is not None and wanted * whole <= usable:
+            checkpointed, per_token = 0, whole
+        else:
+            least = bytes_per_token(layers)
             checkpointed = _layers_needed(whole, least, wanted, usable, layers)
-        per_token = least if whole is None or least is None else whole + (least - whole) * checkpointed / max(layers, 1)
+            per_token = least if whole is None or least is None else whole + (least - whole) * checkpointed / max(layers, 1)
+    else:
+        checkpointed = min(checkpointed, layers)
+        per_token = bytes_per_token(checkpointed)
     if budget is None:
         budget = most if not per_token else min(most, int(usable / per_token))
-    return MemoryPlan(max(budget, 8), min(checkpointed, layers))
+    return MemoryPlan(max(budget, 8), checkpointed)
 
 
 def _layers_needed(whole, least, tokens, usable, layers):

@@ -71,19 +71,22 @@ class Setup:
         AcceleratorState._reset_state(reset_partial_state=True)
 
 
-def prepare(config: RunConfig) -> Setup:
-    """A Setup for a configuration. Errors: WorkbenchError for pairs or models that cannot be used."""
+def prepare(config: RunConfig, memory_plan: MemoryPlan | None = None) -> Setup:
+    """A Setup for a configuration. memory_plan: of the run that goes on; without it one is made, from a measured step where settings are "auto".
+
+    Errors: WorkbenchError for pairs or models that cannot be used.
+    """
     torch.manual_seed(config.training.seed)
     train_pairs, held_out_pairs, notes = load_data(config.data, config.training.seed)
     loaded = models.load_base(config.model, config.data)
     try:
-        return _prepare(config, loaded, train_pairs, held_out_pairs, notes)
+        return _prepare(config, loaded, train_pairs, held_out_pairs, notes, memory_plan)
     except BaseException:
         loaded.close()
         raise
 
 
-def _prepare(config, loaded, train_pairs, held_out_pairs, notes):
+def _prepare(config, loaded, train_pairs, held_out_pairs, notes, memory_plan):
     training = config.training
     encoder = ChatEncoder(loaded.tokenizer, config.data)
     train, train_report = encoder.encode_pairs(list(train_pairs))
@@ -99,7 +102,10 @@ def _prepare(config, loaded, train_pairs, held_out_pairs, notes):
     resources = contextlib.ExitStack()
     resources.enter_context(models.weights_unpacked(loaded))
     policy = row_policy(loaded.model)
-    memory_plan = _memory_plan(training, scorer, loaded, train, policy)
+    if policy.reason:
+        notes = [*notes, f"Each answer goes through the model with a prompt of its own: {policy.reason}."]
+    memory_plan = memory_plan or _memory_plan(training, scorer, loaded, train, policy)
+    memory.checkpoint_layers(loaded.model, memory_plan.checkpointed_layers)
     total = total_steps(config, len(train))
     scheduler = get_scheduler(training.scheduler, _inner(optimizer), num_warmup_steps=round(training.warmup_ratio * total), num_training_steps=total)
     return Setup(
@@ -115,7 +121,7 @@ def _prepare(config, loaded, train_pairs, held_out_pairs, notes):
         held_out_pairs=held_out_pairs,
         prompts=_sample_prompts(config, held_out, held_out_pairs),
         total_steps=total,
-        environment=_environment(config, loaded, policy, train_pairs, held_out_pairs, [*notes, f"Training pairs: {train_report}", f"Held-out pairs: {held_out_report}"]),
+        environment=_environment(config, loaded, policy, memory_plan, train_pairs, held_out_pairs, [*notes, f"Training pairs: {train_report}", f"Held-out pairs: {held_out_report}"]),
         resources=resources,
         policy=policy,
         memory=memory_plan,
@@ -132,7 +138,6 @@ def _memory_plan(training, scorer, loaded, train, policy):
         both = torch.tensor([made.max_tokens_per_microbatch, -made.checkpointed_layers], device=loaded.device)
         torch.distributed.all_reduce(both, torch.distributed.ReduceOp.MIN)
         made = MemoryPlan(int(both[0]), -int(both[1]))
-    memory.checkpoint_layers(loaded.model, made.checkpointed_layers)
     return made
 
 
@@ -147,8 +152,6 @@ def _accelerator(loaded):
         accelerator = Accelerator(mixed_precision=mixed_precision, cpu=loaded.device.type == "cpu")
     except ValueError as error:
         raise WorkbenchError(f"Accelerate is in use in this process with other settings: use wb.start, or restart the kernel. ({first_line(error)})") from None
-    if accelerator.num_processes > 1:
-        raise WorkbenchError("One run uses one device for now: start it without torchrun or accelerate launch.")
     return accelerator
 
 
@@ -193,7 +196,7 @@ def _sample_prompts(config, held_out, held_out_pairs):
     return [[{"role": "user", "content": prompt}] for prompt in config.generation.prompts] + spread
 
 
-def _environment(config, loaded, policy, train_pairs, held_out_pairs, notes):
+def _environment(config, loaded, policy, memory_plan, train_pairs, held_out_pairs, notes):
     device = loaded.device
     return {
         "versions": {name: _version(name) for name in _PACKAGES},
@@ -207,6 +210,8 @@ def _environment(config, loaded, policy, train_pairs, held_out_pairs, notes):
         "held_out_pairs_sha256": held_out_pairs.content_hash,
         "shared_prompts": policy.shared,
         "prompts_not_shared_because": policy.reason,
+        "max_tokens_per_microbatch": memory_plan.max_tokens_per_microbatch,
+        "checkpointed_layers": memory_plan.checkpointed_layers,
         "trained_parameters": sum(parameter.numel() for parameter in loaded.model.parameters() if parameter.requires_grad),
         "data_notes": notes,
     }

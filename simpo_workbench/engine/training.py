@@ -1,6 +1,7 @@
 """The training loop. It reads from top to bottom: prepare, evaluate, step, evaluate, save, end."""
 
 import contextlib
+import os
 import signal
 import sys
 import threading
@@ -50,6 +51,8 @@ def run_training(folder: RunFolder, owner: str, resume: bool = False, on_record:
     owner_process = (folder.read_json(folder.status) or {}).get("process")
     if Run(folder).status.alive and owner_process != process.identify():
         raise WorkbenchError(f"The run {folder.name!r} is being trained already.")
+    if int(os.environ.get("WORLD_SIZE", 1)) > 1:
+        raise WorkbenchError("One run uses one device for now: start it without torchrun or accelerate launch.")
     config = RunConfig.from_yaml(folder.config)
     recorder = Recorder(folder, config, owner, on_record)
     recorder.state("loading", "Loading model and pairs.")
@@ -57,9 +60,10 @@ def run_training(folder: RunFolder, owner: str, resume: bool = False, on_record:
         folder.take_requests()  # what was asked of an earlier process is not meant for this one
     try:
         with _stop_signals(recorder) as stop_asked:
-            setup = prepare(config)
+            checkpoint = checkpoints.newest_valid(folder) if resume else None
+            setup = prepare(config, checkpoint.memory if checkpoint else None)
             try:
-                _train(setup, folder, recorder, resume, stop_asked)
+                _train(setup, folder, recorder, checkpoint, stop_asked)
             finally:
                 setup.close()
     except KeyboardInterrupt:
@@ -90,16 +94,16 @@ def _in_words(error, config):
     return error
 
 
-def _train(setup: Setup, folder: RunFolder, recorder: Recorder, resume: bool, stop_asked: threading.Event):
+def _train(setup: Setup, folder: RunFolder, recorder: Recorder, checkpoint: checkpoints.Resumable | None, stop_asked: threading.Event):
     every = setup.config.training
     recorder.status["total_steps"] = setup.total_steps
-    if resume:
+    if checkpoint:
         _require_same_run(setup, folder)
     folder.write_json(folder.environment, setup.environment)
     write_pairs(folder, setup.held_out_pairs)
     for sentence in setup.environment["data_notes"]:
         recorder.note(sentence)
-    done = _resume(setup, folder, recorder) if resume else 0
+    done = _resume(setup, folder, recorder, checkpoint) if checkpoint else 0
     if done == 0:
         recorder.state("scoring", "Scoring the untrained model on the held-out pairs.")
         _evaluate(setup, recorder, 0)
@@ -150,7 +154,7 @@ def _evaluate(setup, recorder, step) -> bool:
 
 def _save(setup, folder, step, resumable):
     state = (setup.optimizer, setup.scheduler, setup.accelerator.scaler) if resumable else ()
-    checkpoints.save_checkpoint(folder, step, config_hash(setup.config), setup.loaded.model, *state)
+    checkpoints.save_checkpoint(folder, step, config_hash(setup.config), setup.memory, setup.loaded.model, *state)
     checkpoints.prune(folder, setup.config.training.keep_checkpoints)
 
 
@@ -163,11 +167,11 @@ def _require_same_run(setup, folder):
         raise WorkbenchError(f"The run {folder.name!r} cannot go on: {' and '.join(changed)} changed since it was stopped. Put them back, or start a new run.")
 
 
-def _resume(setup, folder, recorder) -> int:
-    step, words = checkpoints.newest_valid(folder)
+def _resume(setup, folder, recorder, checkpoint) -> int:
+    step = checkpoint.step
     checkpoints.restore(folder, step, setup.loaded.model, setup.optimizer, setup.scheduler, setup.accelerator.scaler)
     recorder.rewind(step)
-    recorder.event(step, "resumed", " ".join([f"Went on from the checkpoint of step {step}.", *words]))
+    recorder.event(step, "resumed", " ".join([f"Went on from the checkpoint of step {step}.", *checkpoint.words]))
     return step
 
 
