@@ -157,11 +157,11 @@ def matmul_flops_per_second(dtype: str = "fp32") -> float:
     size, repeats = (8192, 20) if device == "cuda" else (3072, 5)
     left, right = (torch.randn(size, size, device=device).to(getattr(torch, DTYPES[dtype])) for _ in range(2))
     watch = Stopwatch(device)
-    for number in range(repeats + 2):
-        if number == 2:  # the first two warm up
+    for number in range(repeats + 1):
+        if number == 1:  # the first warms up
             watch.start()
         left @ right
-        if number >= 2:
+        if number >= 1:
             watch.lap()
     return 2 * size**3 / statistics.median(watch.lap_seconds)
 
