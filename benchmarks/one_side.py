@@ -1,0 +1,246 @@
+"""One side of the comparison in a process of its own: the optimizer steps of the workbench, or of TRL's CPOTrainer, timed and with their peak of memory.
+
+Started by vs_trl.py as `python benchmarks/one_side.py FOLDER`. It reads task.json there and leaves result.json; the first workbench also leaves
+what all later processes must agree on: work.json (token ids in the order of the steps, optimizer settings, the model's shape) and initial_adapter.safetensors.
+"""
+
+import argparse
+import importlib.metadata
+import json
+import math
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import measure
+
+from simpo_workbench import RunConfig
+
+PACKAGES = ("torch", "transformers", "peft", "accelerate", "trl", "bitsandbytes", "simpo-workbench")
+
+
+@dataclass(frozen=True)
+class Side:
+    """One way of doing the work. loss: of the workbench. micro_batch: pairs that TRL sends through the model at once, None for all of a step."""
+
+    name: str
+    trl: bool = False
+    loss: str = "simpo"
+    micro_batch: int | None = None
+    checkpointing: bool = False
+
+
+def main():
+    """Do one side's steps in this process: one step of warm-up, then every step of the work."""
+    import torch
+
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("folder", type=Path)
+    folder = parser.parse_args().folder
+    task = json.loads((folder / "task.json").read_text())
+    side, job = Side(**task["side"]), task["job"]
+    torch.set_num_threads(job["threads"])
+    result = (train_with_trl if side.trl else train_here)(side, job, folder)
+    measure.write_json(folder / "result.json", result | {"versions": {name: version(name) for name in PACKAGES}})
+
+
+def train_here(side: Side, job: dict, folder: Path) -> dict:
+    """The measurements of the workbench's own optimizer steps."""
+    from simpo_workbench.engine.setup import prepare
+    from simpo_workbench.engine.training import optimizer_step
+
+    setup = prepare(RunConfig.from_dict(job["config"]).with_changes({"loss.kind": side.loss}))
+    model, device = setup.loaded.model, setup.loaded.device.type
+    numbers = [job["steps"] + 1, *range(1, job["steps"] + 1)]  # the last number begins a second pass over the pairs: it warms up
+    order = [setup.step_pairs(number) for number in numbers]
+    if sorted(pair.pair_id for step in order[1:] for pair in step) != sorted(pair.pair_id for pair in setup.train):
+        raise SystemExit("The timed steps are not one pass over the pairs.")
+    start = _same_start(model, folder, replace=False)
+    if not (folder / "work.json").exists():
+        _leave_work(folder, order, setup.optimizer.param_groups[0], model)
+    memory, watch = _ready(model, device)
+    losses = []
+    for place, number in enumerate(numbers):
+        losses.append(optimizer_step(setup, number).record["loss"])
+        _warm_up_or_lap(watch, place)
+    checkpointed = setup.environment.get("checkpointed_layers", 0) / model.config.get_text_config().num_hidden_layers
+    result = _result(memory, watch, losses, checkpointed) | {"initial_adapter": start}
+    setup.close()
+    return result
+
+
+def train_with_trl(side: Side, job: dict, folder: Path) -> dict:
+    """The measurements of TRL's trainer. It is given rows that are tokenized already; collating, forward, loss, backward and optimizer are its own."""
+    import torch
+    from datasets import Dataset
+    from peft import LoraConfig
+    from transformers import AutoTokenizer, TrainerCallback
+    from trl.experimental.cpo import CPOTrainer
+
+    losses = []
+
+    class Trainer(CPOTrainer):
+        @staticmethod
+        def tokenize_row(row):
+            return {}  # the columns hold token ids already
+
+        def compute_loss(self, *arguments, **options):
+            loss = super().compute_loss(*arguments, **options)
+            losses.append(loss.detach())
+            return loss
+
+    class Laps(TrainerCallback):
+        def on_step_end(self, arguments, state, control, **_):
+            _warm_up_or_lap(watch, state.global_step - 1)
+
+    config, work = RunConfig.from_dict(job["config"]), json.loads((folder / "work.json").read_text())
+    device, lora = "cuda" if torch.cuda.is_available() else "cpu", config.lora
+    tokenizer = AutoTokenizer.from_pretrained(job["base"])
+    if tokenizer.pad_token is None:  # the trainer sets one itself, but only after its collator has read it
+        tokenizer.pad_token = tokenizer.eos_token
+    trainer = Trainer(
+        model=_plain_model(job, config.model.load_in, device),
+        args=_trl_settings(side, job, config, work, device, folder),
+        processing_class=tokenizer,
+        train_dataset=Dataset.from_list([_trl_row(pair) for step in work["steps"] for pair in step]),
+        callbacks=[Laps()],
+        peft_config=LoraConfig(r=lora.r, lora_alpha=lora.alpha, lora_dropout=lora.dropout, target_modules=lora.target_modules, task_type="CAUSAL_LM"),
+    )
+    start = _same_start(trainer.model, folder, replace=True)
+    memory, watch = _ready(trainer.model, device)
+    trainer.train()
+    by_step = torch.stack(losses).float().reshape(len(work["steps"]), -1)  # micro-batches of equal size: their mean is the step's
+    return _result(memory, watch, by_step.mean(1).tolist(), float(side.checkpointing)) | {"initial_adapter": start}
+
+
+def _trl_settings(side, job, config, work, device, folder):
+    """CPOConfig for the same steps. SimPO needs cpo_alpha 0, or a likelihood term joins in; γ is given as such."""
+    from trl.experimental.cpo import CPOConfig
+
+    micro_batch = side.micro_batch or job["pairs_per_step"]
+    adam = work["adam"]
+    return CPOConfig(
+        output_dir=str(folder / "trl"),
+        loss_type="simpo",
+        cpo_alpha=0.0,
+        beta=config.loss.beta,
+        simpo_gamma=config.loss.gamma,
+        max_length=config.data.max_tokens,
+        per_device_train_batch_size=micro_batch,
+        gradient_accumulation_steps=job["pairs_per_step"] // micro_batch,
+        gradient_checkpointing=side.checkpointing,
+        max_steps=len(work["steps"]),
+        learning_rate=adam["lr"],
+        adam_beta1=adam["betas"][0],
+        adam_beta2=adam["betas"][1],
+        adam_epsilon=adam["eps"],
+        weight_decay=adam["weight_decay"],
+        max_grad_norm=config.training.max_grad_norm,
+        lr_scheduler_type="constant",
+        warmup_steps=0,
+        seed=config.training.seed,
+        train_sampling_strategy="sequential",  # the rows lie in the order of the workbench's steps
+        bf16=job["dtype"] == "bf16",  # the default is autocast to bf16, for an fp32 model on a CPU too
+        use_cpu=device == "cpu",
+        dataloader_pin_memory=device == "cuda",
+        logging_strategy="no",
+        save_strategy="no",
+        report_to="none",
+        disable_tqdm=True,
+        remove_unused_columns=False,
+    )
+
+
+def _plain_model(job, load_in, device):
+    """The base as a user of TRL loads it, in the workbench's precision."""
+    import torch
+    from transformers import AutoModelForCausalLM, BitsAndBytesConfig
+
+    dtype = getattr(torch, measure.DTYPES[job["dtype"]])
+    nf4 = BitsAndBytesConfig(load_in_4bit=True, bnb_4bit_quant_type="nf4", bnb_4bit_use_double_quant=True, bnb_4bit_compute_dtype=dtype)
+    quantized = nf4 if load_in == "nf4" else None
+    return AutoModelForCausalLM.from_pretrained(job["base"], dtype=dtype, attn_implementation="sdpa", quantization_config=quantized, device_map={"": device})
+
+
+def _trl_row(pair):
+    """One row as CPOTrainer's collator takes it: whole sequences, labels with -100 on the prompt. The texts only have to exist."""
+    prompt = pair["prompt_ids"]
+    row = {"prompt": "", "chosen": "", "rejected": "", "prompt_input_ids": prompt, "prompt_attention_mask": [1] * len(prompt)}
+    for side in ("chosen", "rejected"):
+        answer = pair[f"{side}_ids"]
+        row[f"{side}_input_ids"] = prompt + answer
+        row[f"{side}_attention_mask"] = [1] * len(prompt + answer)
+        row[f"{side}_labels"] = [-100] * len(prompt) + answer
+    return row
+
+
+def _leave_work(folder, order, parameter_group, model):
+    ids = ("pair_id", "prompt_ids", "chosen_ids", "rejected_ids")
+    work = {
+        "steps": [[{name: getattr(pair, name) for name in ids} for pair in step] for step in order],
+        "adam": {name: parameter_group[name] for name in ("lr", "betas", "eps", "weight_decay")},
+        "shape": asdict(measure.ModelShape.of(model)),
+    }
+    measure.write_json(folder / "work.json", work)
+
+
+def _same_start(model, folder, replace):
+    """How the initial adapter came to be the first process's: "first", "equal by seed", or "replaced" where that is allowed."""
+    import torch
+    from peft import get_peft_model_state_dict, set_peft_model_state_dict
+    from safetensors.torch import load_file, save_file
+
+    path = folder / "initial_adapter.safetensors"
+    mine = {name: tensor.detach().float().cpu().contiguous() for name, tensor in get_peft_model_state_dict(model, save_embedding_layers=False).items()}
+    if not path.exists():
+        save_file(mine, path)
+        return "first"
+    first = load_file(path)
+    if mine.keys() != first.keys():
+        raise SystemExit("The adapters of both sides lie on different layers.")
+    if all(torch.equal(mine[name], first[name]) for name in first):
+        return "equal by seed"
+    if not replace:
+        raise SystemExit("The workbench began from another adapter than in its first run.")
+    set_peft_model_state_dict(model, first)
+    return "replaced"
+
+
+def _ready(model, device):
+    """(memory, watch) with memory counting from now on. Every weight is read before: a file that is only mapped would count as memory of the first step."""
+    for parameter in model.parameters():
+        parameter.data.sum()
+    memory = measure.PeakMemory(device)
+    memory.start()
+    return memory, measure.Stopwatch(device)
+
+
+def _warm_up_or_lap(watch, place):
+    """The clock starts when the step at place 0 is done."""
+    if place == 0:
+        watch.start()
+    else:
+        watch.lap()
+
+
+def _result(memory, watch, losses, checkpointed_share):
+    if not all(map(math.isfinite, losses)):
+        raise SystemExit(f"The losses are not finite: {losses}")
+    return watch.totals() | {
+        "losses": losses,  # of the warm-up step first
+        "loaded_bytes": memory.loaded_bytes,
+        "peak_bytes": memory.peak_bytes(),
+        "memory_method": memory.method,
+        "checkpointed_share": checkpointed_share,
+    }
+
+
+def version(package: str) -> str | None:
+    """The installed version of a package, None without one."""
+    try:
+        return importlib.metadata.version(package)
+    except importlib.metadata.PackageNotFoundError:
+        return None
+
+
+if __name__ == "__main__":
+    main()
