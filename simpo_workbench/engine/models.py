@@ -15,7 +15,7 @@ from transformers.utils.logging import disable_progress_bar
 
 from ..config import DEMO, DataConfig, LoraConfig, ModelConfig
 from ..errors import WorkbenchError, first_line
-from . import attention, demo_model, hub
+from . import attention, demo_model, hub, lora_linear
 
 TUNED, START = "default", "start"  # adapter names: the one that is trained or compared, and a frozen copy of model.adapter
 _DTYPES = {"bf16": torch.bfloat16, "fp16": torch.float16, "fp32": torch.float32}
@@ -173,6 +173,7 @@ def add_lora(loaded: LoadedModel, lora: LoraConfig, seed: int):
     torch.manual_seed(seed)
     try:
         loaded.model = get_peft_model(loaded.model, peft_config)
+        lora_linear.install(loaded.model)
     except ValueError as error:
         raise WorkbenchError(f"lora.target_modules = {lora.target_modules!r} does not fit this model: {first_line(error)}") from None
 
@@ -192,12 +193,12 @@ def weights_unpacked(loaded: LoadedModel):
         layers = []
     for layer in layers:
         weight = dequantize_4bit(layer.weight.data, layer.weight.quant_state).to(loaded.compute_dtype)
-        layer.forward = _plain_forward(weight, layer.bias)
+        layer.unpacked_weight, layer.forward = weight, _plain_forward(weight, layer.bias)
     try:
         yield
     finally:
         for layer in layers:
-            del layer.forward  # the class's own forward shows again
+            del layer.unpacked_weight, layer.forward  # the class's own forward shows again
 
 
 def _plain_forward(weight, bias):
@@ -257,6 +258,7 @@ def _attach(loaded, folder, name, trainable):
             loaded.model = PeftModel.from_pretrained(loaded.model, str(folder), adapter_name=name, is_trainable=trainable)
     except (ValueError, RuntimeError, KeyError, OSError, TypeError, SafetensorError) as error:
         raise WorkbenchError(f"The adapter in {str(folder)!r} was made for another model than {loaded.config.name!r}: {first_line(error)}") from None
+    lora_linear.install(loaded.model)
     stored = _stored_keys(folder)
     expected = set(get_peft_model_state_dict(loaded.model, adapter_name=name, save_embedding_layers=False))
     if stored != expected:
