@@ -22,6 +22,7 @@ def small_blocks(monkeypatch):
     """Tiny pairs take every path of the CPU backend: some go side by side, some block by block."""
     monkeypatch.setattr(attention_blocked, "SHORT_PAIR_TOKENS", 40)
     monkeypatch.setattr(attention_blocked, "QUERIES_PER_BLOCK", 16)
+    monkeypatch.setattr(attention_blocked, "KEPT_PAIR_TOKENS", 50)
 
 
 def pairs(lengths=LENGTHS, seed=1):

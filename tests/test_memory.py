@@ -22,23 +22,23 @@ def measured(whole, least):
 @pytest.mark.parametrize(
     ("given", "whole", "least", "free", "expected"),
     [
-        # 800 MB usable, 10 layers, largest pair 1000 tokens, 8 pairs a step, enough is 2048
-        ({}, 100_000, 10_000, 1 * GB, MemoryPlan(2048, 0)),  # everything fits: as much as makes sense at once, nothing twice
+        # 800 MB usable, 10 layers, largest pair 1000 tokens, 8 pairs a step, enough is 16384, all eight pairs are 8000
+        ({}, 100_000, 10_000, 1 * GB, MemoryPlan(8000, 0)),  # everything fits: as much as makes sense at once, nothing twice
         ({}, 500_000, 10_000, 1 * GB, MemoryPlan(1600, 0)),  # 800 MB / 0.5 MB
         ({}, 1_250_000, 250_000, 1 * GB, MemoryPlan(1066, 5)),  # 1000 tokens want 1.25 GB: each layer saves 0.1 MB a token, five leave 0.75
         ({}, 10_000_000, 4_000_000, 1 * GB, MemoryPlan(200, 10)),  # not even that is enough: the most that can be done
-        ({}, None, 100_000, 1 * GB, MemoryPlan(2048, 10)),  # without checkpointing it does not even fit for the measurement
+        ({}, None, 100_000, 1 * GB, MemoryPlan(8000, 10)),  # without checkpointing it does not even fit for the measurement
         ({"max_tokens_per_microbatch": 512}, 100_000, 10_000, 1 * GB, MemoryPlan(512, 0)),
         ({"max_tokens_per_microbatch": 4096}, 500_000, 100_000, 1 * GB, MemoryPlan(4096, 8)),  # 4096 tokens within 800 MB: 195 kB a token
-        ({"gradient_checkpointing": "all"}, 100_000, 10_000, 1 * GB, MemoryPlan(2048, 10)),
+        ({"gradient_checkpointing": "all"}, 100_000, 10_000, 1 * GB, MemoryPlan(8000, 10)),
         ({"gradient_checkpointing": "none"}, 1_250_000, 1, 1 * GB, MemoryPlan(640, 0)),
         ({"gradient_checkpointing": 4}, 1_000_000, 500_000, 1 * GB, MemoryPlan(1333, 4)),  # measured as it is asked for
         ({"gradient_checkpointing": 4, "max_tokens_per_microbatch": 77}, None, None, 1, MemoryPlan(77, 4)),  # all said: nothing is measured
-        ({}, 0.0, 0.0, 1 * GB, MemoryPlan(2048, 0)),  # a system that cannot measure
+        ({}, 0.0, 0.0, 1 * GB, MemoryPlan(8000, 0)),  # a system that cannot measure
     ],
 )
 def test_a_plan_by_hand(given, whole, least, free, expected):
-    assert choose(TrainingConfig(pairs_per_step=8, **given), measured(whole, least), 10, 1000, free, "cpu") == expected
+    assert choose(TrainingConfig(pairs_per_step=8, **given), measured(whole, least), 10, 1000, free, "cuda") == expected
 
 
 def test_nothing_is_measured_when_everything_is_given():

@@ -1,7 +1,7 @@
-"""Packed-row attention for the CPU: batched matrix products over blocks of queries, with what backward needs computed again there.
+"""Packed-row attention for the CPU: batched matrix products over blocks of queries.
 
-Grouped query heads stand under each other against their one key head, so keys and values are never repeated. Only queries, keys and values are
-kept for backward: fewer than a quarter of the numbers that a stock attention keeps.
+Grouped query heads stand under each other against their one key head, so keys and values are never repeated. Backward computes the attention weights
+of long pairs again, those of others are kept.
 """
 
 from dataclasses import dataclass
@@ -14,6 +14,8 @@ from .packing import Layout, Span, minus_infinity, visible
 QUERIES_PER_BLOCK = 64
 #: Pairs up to this length go through together, padded to the longest of them; longer ones block by block, without what causality hides.
 SHORT_PAIR_TOKENS = 256
+#: The attention weights of pairs up to this length are kept for backward: 5 % of a step's time for a quarter more memory at 950 tokens a pair.
+KEPT_PAIR_TOKENS = 1536
 #: A pair joins others only when it fills at least this share of their width.
 LEAST_FILLED = 0.75
 
@@ -26,7 +28,7 @@ def attention(query, key, value, layout: Layout, scaling, window, softcap):
     return _BlockedAttention.apply(query, key, value, layout.prepared[name], scaling, softcap)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class _Block:
     """Queries start … stop of a piece against its keys first_key … stop. mask: added to the scores of the last columns, −inf where a query may not look."""
 
@@ -40,6 +42,7 @@ class _Sequence:
     """The queries of one sequence [P C] or [P R] of a long pair, block by block. Its keys are slices of the row; its queries end where they end."""
 
     def __init__(self, keys: tuple[slice, ...], first: int, length: int, window: int | None):
+        self.tokens = length
         self.keys, self.offset = keys, keys[-1].stop - length  # position in the sequence + offset = place of a query in the row
         self.blocks = [_causal_block(start, min(start + QUERIES_PER_BLOCK, length), window) for start in range(first, length, QUERIES_PER_BLOCK)]
 
@@ -69,6 +72,7 @@ class _Together:
 
     def __init__(self, spans: list[Span], window: int | None):
         self.pairs, width = len(spans), spans[0].tokens
+        self.tokens = width
         offsets = torch.arange(width)
         starts, lengths = (torch.tensor([getattr(span, name) for span in spans])[:, None] for name in ("start", "tokens"))
         real = offsets < lengths
@@ -122,21 +126,25 @@ def _causal_block(start, stop, window):
 class _BlockedAttention(torch.autograd.Function):
     @staticmethod
     def forward(ctx, query, key, value, pieces, scaling, softcap):
-        ctx.save_for_backward(query, key, value)
-        ctx.pieces, ctx.scaling, ctx.softcap = pieces, scaling, softcap
-        (query,), (key,), (value,) = query, key, value  # one row
+        ctx.pieces, ctx.scaling, ctx.softcap, whole = pieces, scaling, softcap, (query, key, value)
+        (query,), (key,), (value,) = whole  # one row
+        kept = []
         output = query.new_empty(query.shape[1], query.shape[0], value.shape[-1])
         for piece in pieces:
             keys, values = piece.keys_of(key), piece.keys_of(value)
             for block in piece.blocks:
                 seen = slice(block.first_key, block.stop)
-                weights, _ = _attend(piece.queries_of(query, block, len(key)) * scaling, keys[:, seen], block.mask, softcap)
+                weights, slope = _attend(piece.queries_of(query, block, len(key)) * scaling, keys[:, seen], block.mask, softcap)
+                if any(ctx.needs_input_grad) and piece.tokens <= KEPT_PAIR_TOKENS:
+                    kept += [weights, slope]
                 piece.put(output, block, torch.bmm(weights.to(value.dtype), values[:, seen]))
+        ctx.save_for_backward(*whole, *kept)  # as saved tensors, so that checkpointing drops them
         return output[None]
 
     @staticmethod
     def backward(ctx, gradient):
-        (query,), (key,), (value,) = ctx.saved_tensors
+        (query,), (key,), (value,), *kept = ctx.saved_tensors
+        kept = iter(kept)
         gradient = gradient[0].transpose(0, 1)
         d_query = query.new_empty(query.shape[1], query.shape[0], query.shape[2])
         d_key, d_value = torch.zeros_like(key), torch.zeros_like(value)
@@ -146,7 +154,8 @@ class _BlockedAttention(torch.autograd.Function):
             for block in piece.blocks:
                 seen = slice(block.first_key, block.stop)
                 queries, out = piece.queries_of(query, block, len(key)) * ctx.scaling, piece.queries_of(gradient, block, len(key))
-                weights, slope = _attend(queries, keys[:, seen], block.mask, ctx.softcap)
+                again = piece.tokens > KEPT_PAIR_TOKENS
+                weights, slope = _attend(queries, keys[:, seen], block.mask, ctx.softcap) if again else (next(kept), next(kept))
                 d_values[:, seen].baddbmm_(weights.to(value.dtype).transpose(1, 2), out)
                 d_weights = torch.bmm(out, values[:, seen].transpose(1, 2)).to(weights.dtype)
                 d_scores = torch._softmax_backward_data(d_weights, weights, -1, weights.dtype)

@@ -14,7 +14,7 @@ from transformers.modeling_layers import GradientCheckpointingLayer
 from .packing import collate
 
 #: More tokens at once than this make no step faster: matrix products are at full speed well before it.
-ENOUGH_TOKENS = {"cpu": 2048, "cuda": 16384}
+ENOUGH_TOKENS = {"cpu": 1024, "cuda": 16384}
 #: Share of the free memory that a step may take; what is left is for the allocator's gaps and other programs.
 SHARE_OF_FREE_MEMORY = 0.8
 _STATUS = Path("/proc/self/status")
