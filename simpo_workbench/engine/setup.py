@@ -1,6 +1,7 @@
 """What a training needs, made from its configuration: model with adapter, encoded pairs, optimizer, schedule."""
 
 import contextlib
+import functools
 import hashlib
 import importlib.metadata
 import json
@@ -17,6 +18,7 @@ from ..data_sets import load_data
 from ..errors import WorkbenchError, first_line
 from ..pairs import Pairs
 from . import models
+from .encoded_pairs import EncodedPairs, encode_once
 from .logprobs import PackedScorer, can_share_prompts
 from .tokens import ChatEncoder, EncodedPair
 
@@ -34,8 +36,8 @@ class Setup:
     scorer: torch.nn.Module
     optimizer: torch.optim.Optimizer
     scheduler: torch.optim.lr_scheduler.LRScheduler
-    train: list[EncodedPair]
-    held_out: list[EncodedPair]
+    train: EncodedPairs
+    held_out: EncodedPairs
     held_out_pairs: Pairs
     prompts: list[list[dict]]
     total_steps: int
@@ -58,7 +60,7 @@ class Setup:
         positions = range((step - 1) * size, step * size)
         epochs = {position // len(self.train) for position in positions}
         orders = {epoch: _shuffled(len(self.train), self.config.training.seed, epoch) for epoch in epochs}
-        return [self.train[orders[position // len(self.train)][position % len(self.train)]] for position in positions]
+        return [self.train[int(orders[position // len(self.train)][position % len(self.train)])] for position in positions]
 
     def close(self):
         """Give the memory back and forget Accelerate's state, so that the next run in this process may choose another precision."""
@@ -84,8 +86,8 @@ def prepare(config: RunConfig) -> Setup:
 def _prepare(config, loaded, train_pairs, held_out_pairs, notes):
     training = config.training
     encoder = ChatEncoder(loaded.tokenizer, config.data)
-    train, train_report = encoder.encode_pairs(list(train_pairs))
-    held_out, held_out_report = encoder.encode_pairs(list(held_out_pairs))
+    train, train_report = encode_once(encoder, train_pairs)
+    held_out, held_out_report = encode_once(encoder, held_out_pairs)
     for encoded, report, side in ((train, train_report, "training"), (held_out, held_out_report, "held-out")):
         if not encoded:
             raise WorkbenchError(f"No {side} pair is left after tokenizing. {report}")
@@ -154,15 +156,17 @@ def _inner(optimizer):
     return getattr(optimizer, "optimizer", optimizer)
 
 
+@functools.lru_cache(maxsize=2)  # a step asks for its epoch's order, or for two where one epoch ends
 def _shuffled(count, seed, epoch):
+    """The order of `count` pairs in one epoch, (count,) int64."""
     generator = torch.Generator().manual_seed(seed * 1_000_003 + epoch)
-    return torch.randperm(count, generator=generator).tolist()
+    return torch.randperm(count, generator=generator)
 
 
 def _sample_prompts(config, held_out, held_out_pairs):
     """The prompts that are answered at every evaluation: the configured ones, then held-out ones spread evenly over the set."""
     wanted = min(config.generation.held_out_prompts, len(held_out))
-    fitting = {pair.pair_id for pair in held_out}
+    fitting = set(held_out.pair_ids)
     candidates = list({pair.prompt_text: list(pair.prompt) for pair in held_out_pairs if pair.pair_id in fitting}.values())
     wanted = min(wanted, len(candidates))
     spread = [candidates[index * len(candidates) // wanted] for index in range(wanted)]
