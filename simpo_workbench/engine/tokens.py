@@ -4,8 +4,9 @@ Prompt ids are the template with its generation prompt. Response ids are the ans
 produced it after the prompt, then the template's end-of-turn token exactly once. Nothing else is scored.
 """
 
-from collections import Counter
+from collections import Counter, deque
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 
 from transformers import PreTrainedTokenizerFast
@@ -112,9 +113,8 @@ class ChatEncoder:
         `report` is filled on the way and complete, notes and all, when the iterator is exhausted.
         """
         system_turns = bool(self.data.system_prompt)
-        for chunk in _chunks(pairs):
+        for chunk, encoded in self._overlapped(_chunks(pairs), report):
             system_turns = system_turns or any(pair.prompt[0]["role"] == "system" for pair in chunk)
-            encoded = self._encode_chunk(chunk, report)
             report.pairs += len(encoded)
             report.truncated += sum(one.truncated for one in encoded)
             yield encoded
@@ -125,16 +125,26 @@ class ChatEncoder:
         if report.unplaced:
             report.notes.append(f"The chat template changes {report.unplaced} answers so that they cannot be found in the conversation: the data's form is scored.")
 
-    def _encode_chunk(self, pairs, report):
-        placed = [self._placed(pair, *rendered, report) for pair, rendered in zip(pairs, self._rendered(pairs), strict=True)]
-        texts = [text for prompt, lead, answers in placed for text in (prompt + lead, *(self.answer_space + answer for answer in answers))]
-        ids = iter(self._ids_of_all(texts))
-        encoded = []
+    def _overlapped(self, chunks, report):
+        """(chunk, its EncodedPairs) of every chunk: while the Rust tokenizer works on one, which needs no Python, the template renders the next."""
+        with ThreadPoolExecutor(1) as beside:
+            started = deque()
+            for chunk in chunks:
+                placed = [self._placed(pair, *rendered, report) for pair, rendered in zip(chunk, self._rendered(chunk), strict=True)]
+                texts = [text for prompt, lead, answers in placed for text in (prompt + lead, *(self.answer_space + answer for answer in answers))]
+                started.append((chunk, placed, beside.submit(self._ids_of_all, texts)))
+                if len(started) == 2:
+                    yield self._encoded(*started.popleft(), report)
+            while started:
+                yield self._encoded(*started.popleft(), report)
+
+    def _encoded(self, pairs, placed, tokenizing, report):
+        ids, encoded = iter(tokenizing.result()), []
         for pair, (_, lead, _) in zip(pairs, placed, strict=True):
             one = self._fitting(pair, lead, next(ids), next(ids) + self.end_of_turn_ids, next(ids) + self.end_of_turn_ids, report)
             if one is not None:
                 encoded.append(one)
-        return encoded
+        return pairs, encoded
 
     def _fitting(self, pair, lead, prompt, chosen, rejected, report):
         """The EncodedPair of three lists of ids, its prompt cut where that is wanted; None, and counted, where the pair cannot be used."""
@@ -279,9 +289,13 @@ def plain_backend(tokenizer):
     if not isinstance(tokenizer, PreTrainedTokenizerFast) or any(name in vars(kind) for kind in _classes_above(tokenizer) for name in _ENCODING):
         return None
     backend = tokenizer.backend_tokenizer
-    backend.no_truncation()  # an earlier call may have left its own settings inside
-    backend.no_padding()
-    backend.encode_special_tokens = tokenizer.split_special_tokens
+    # an earlier call may have left its own settings inside; they are touched only then, because that fails while another thread encodes
+    if backend.truncation is not None:
+        backend.no_truncation()
+    if backend.padding is not None:
+        backend.no_padding()
+    if backend.encode_special_tokens != tokenizer.split_special_tokens:
+        backend.encode_special_tokens = tokenizer.split_special_tokens
     return backend
 
 
