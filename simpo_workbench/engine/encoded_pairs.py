@@ -15,7 +15,6 @@ import tempfile
 import time
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import asdict
 from pathlib import Path
 
 import numpy as np
@@ -186,7 +185,7 @@ def _write(path, encoder, pairs):
                 put(index.take(chunk).data)
             put(bytes(-4 * index.tokens % 8))
             ends, cut, names = index.arrays()
-            header = json.dumps({"tokens": index.tokens, "pairs": len(cut), "name_bytes": names.itemsize, "report": asdict(report)}).encode()
+            header = json.dumps({"tokens": index.tokens, "pairs": len(cut), "name_bytes": names.itemsize, "report": vars(report)}).encode()
             for block in (ends.tobytes(), cut.tobytes(), names.tobytes(), header, len(header).to_bytes(8, "little")):
                 put(block)
             file.write(digest.digest() + LAYOUT)
