@@ -19,7 +19,7 @@ from pathlib import Path
 
 import numpy as np
 
-from . import tokens
+from . import chat_rendering, tokens
 from .demo_model import cache_folder
 from .tokens import ChatEncoder, EncodedPair, EncodingReport
 
@@ -124,8 +124,8 @@ def _encoder_key(encoder):
 
 @functools.cache
 def _source_hash():
-    """Of tokens.py itself: whoever changes how pairs become ids must not have to remember to raise a number."""
-    return hashlib.sha256(Path(tokens.__file__).read_bytes()).hexdigest()
+    """Of the code itself: whoever changes how pairs become ids must not have to remember to raise a number."""
+    return hashlib.sha256(b"".join(Path(module.__file__).read_bytes() for module in (tokens, chat_rendering))).hexdigest()
 
 
 def _tokenizer_hash(tokenizer):

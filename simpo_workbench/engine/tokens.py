@@ -13,6 +13,7 @@ from transformers import PreTrainedTokenizerFast
 
 from ..config import DataConfig
 from ..errors import WorkbenchError
+from .chat_rendering import render_all
 
 _PROBE = "Zebra quartz"  # an answer that no template contains by itself
 _MIN_CONTENT_TOKENS = 1  # a cut user turn keeps at least this much of its end
@@ -76,7 +77,7 @@ class ChatEncoder:
     def render(self, messages, add_generation_prompt=True) -> str:
         """The conversation as the model sees it, as text."""
         try:
-            return self._apply_template(messages, add_generation_prompt)
+            return self.tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=add_generation_prompt, **self.data.template_options)
         except Exception as error:  # templates raise whatever they like; Jinja errors have no common base that is worth naming
             raise WorkbenchError(f"The chat template refused a conversation ({', '.join(m['role'] for m in messages)}): {error}") from None
 
@@ -178,15 +179,12 @@ class ChatEncoder:
             place.append(len(prompts) - 1)
         wholes = [[*prompts[at], {"role": "assistant", "content": answer}] for at, pair in zip(place, pairs, strict=True) for answer in (pair.chosen, pair.rejected)]
         try:
-            prompts, wholes = self._apply_template(prompts, True), self._apply_template(wholes, False)
+            options = self.data.template_options
+            prompts, wholes = render_all(self.tokenizer, prompts, True, options), render_all(self.tokenizer, wholes, False, options)
         except Exception:  # whatever a template raised: one conversation after the other says which one it was
             prompts = [prompts[at] for at in place]
             return [(self.render(prompt), [self.render(whole, False) for whole in wholes[2 * at : 2 * at + 2]]) for at, prompt in enumerate(prompts)]
         return [(prompts[at], wholes[2 * index : 2 * index + 2]) for index, at in enumerate(place)]
-
-    def _apply_template(self, messages, add_generation_prompt):
-        """The text of one conversation, or the texts of a list of them: the setting-up around the template is paid once per call."""
-        return self.tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=add_generation_prompt, **self.data.template_options)
 
     def _placed(self, pair, prompt, wholes, report):
         """(prompt, lead, answers): the rendered prompt, the lead behind it that belongs to it, and both answers as they stand in the conversation.
@@ -246,7 +244,7 @@ class ChatEncoder:
 
     def _renders_system_turn(self):
         try:
-            text = self._apply_template([{"role": "system", "content": _PROBE}, {"role": "user", "content": "x"}], False)
+            text = self.tokenizer.apply_chat_template([{"role": "system", "content": _PROBE}, {"role": "user", "content": "x"}], tokenize=False, **self.data.template_options)
         except Exception:  # Gemma's template raises its own error for a system turn: that is the answer to the question asked here
             return False
         return _PROBE in text
