@@ -6,7 +6,7 @@ produced it after the prompt, then the template's end-of-turn token exactly once
 
 from collections import Counter, deque
 from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor, wait
 from dataclasses import dataclass, field
 
 from transformers import PreTrainedTokenizerFast
@@ -133,7 +133,10 @@ class ChatEncoder:
             for chunk in chunks:
                 placed = [self._placed(pair, *rendered, report) for pair, rendered in zip(chunk, self._rendered(chunk), strict=True)]
                 texts = [text for prompt, lead, answers in placed for text in (prompt + lead, *(self.answer_space + answer for answer in answers))]
-                started.append((chunk, placed, beside.submit(self._ids_of_all, texts)))
+                tokenizing = beside.submit(self._ids_of_all, texts)
+                if plain_backend(self.tokenizer) is None:
+                    wait([tokenizing])  # tokenizers in Python promise nothing to two threads, and cutting a prompt asks them as well
+                started.append((chunk, placed, tokenizing))
                 if len(started) == 2:
                     yield self._encoded(*started.popleft(), report)
             while started:
