@@ -3,6 +3,7 @@
 import dataclasses
 import random
 
+import numpy as np
 import pytest
 import torch
 from hypothesis import given
@@ -93,6 +94,8 @@ def test_pairs_beyond_the_rotary_factors_go_alone():
     assert [(block.layout is not None, tuple(block.input_ids.shape)) for block in blocks] == [(True, (1, 25)), (False, (1, 22)), (False, (1, 22)), (False, (1, 21)), (False, (1, 15))]
     assert policy.tokens(short) == 25
     assert policy.tokens(long) == 10 + 5 + 10 + 11
+    for counted in (policy, SHARED, PLAIN):
+        assert counted.count(np.array([[10, 5, 10], [10, 5, 11]])).tolist() == [counted.tokens(short), counted.tokens(long)]
     padded = dataclasses.replace(policy, shared=False)
     assert [tuple(block.input_ids.shape) for block in collate([pair("a", 10, 9, 10), pair("b", 10, 10, 9)], padded).blocks] == [(4, 20)]
 

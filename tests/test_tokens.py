@@ -2,9 +2,11 @@
 
 import pytest
 import tiny
+from transformers import PreTrainedTokenizerFast
 
 from simpo_workbench.config import DataConfig
-from simpo_workbench.engine.tokens import ChatEncoder
+from simpo_workbench.engine import tokens
+from simpo_workbench.engine.tokens import ChatEncoder, EncodingReport
 from simpo_workbench.errors import WorkbenchError
 from simpo_workbench.pairs import load_pairs
 
@@ -185,3 +187,101 @@ def test_a_template_that_drops_the_answer_is_refused():
     silent.chat_template = "{% for m in messages %}{% if m['role'] == 'user' %}{{ m['content'] }}{% endif %}{% endfor %}"
     with pytest.raises(WorkbenchError, match="drops the assistant's answer"):
         ChatEncoder(silent)
+
+
+# --- many pairs at once
+
+
+def mixed_pairs():
+    """Pairs of all fates: white space, end marks, thinking, system turns, conversations, neighbors with one prompt, too long, alike once encoded."""
+    turns = [{"role": "user", "content": "first"}, {"role": "assistant", "content": "second"}, {"role": "user", "content": "third \n"}]
+    rows = [
+        *tiny.rows(7),
+        {"prompt": "Same?", "chosen": "yes", "rejected": "no"},
+        {"prompt": "Same?", "chosen": "yes", "rejected": "never"},
+        {"prompt": [{"role": "system", "content": "Be long."}, *USER], "chosen": "Paris.", "rejected": "Lyon."},
+        {"prompt": turns, "chosen": "  yes\n", "rejected": "no"},
+        {"prompt": "mark", "chosen": "yes<|im_end|>", "rejected": "no</s>"},
+        {"prompt": "middle", "chosen": "yes<|im_end|>no", "rejected": "no<|eot|>yes"},
+        {"prompt": "think", "chosen": "<think>\nhm\n</think>\n\nParis.", "rejected": "Lyon."},
+        {"prompt": "long " * 60, "chosen": "yes", "rejected": "no"},
+        {"prompt": [*turns[:2], {"role": "user", "content": "long " * 60}], "chosen": "yes", "rejected": "no"},
+        {"prompt": "short", "chosen": "long " * 60, "rejected": "no"},
+        {"prompt": "alike", "chosen": "yes ", "rejected": "yes"},
+        {"prompt": "<s>Zürich 東京 🗼 e\u0301\u200d", "chosen": "Zürich", "rejected": "東京 🗼"},
+        *tiny.rows(3, start=50),
+    ]
+    return list(load_pairs(rows))
+
+
+def one_at_a_time(one, pairs):
+    """Oracle: every pair encoded by itself, each text by a call of the tokenizer for it alone, the reports added up."""
+    one._ids_of_all = lambda texts: [one._ids(text) for text in texts]
+    encoded, total = [], EncodingReport()
+    for pair in pairs:
+        found, report = one.encode_pairs([pair])
+        encoded += found
+        for name in ("pairs", "truncated", "rewritten", "unplaced"):
+            setattr(total, name, getattr(total, name) + getattr(report, name))
+        for reason, pair_id in report.first_dropped.items():
+            total.drop(reason, pair_id)
+    return encoded, total
+
+
+@pytest.mark.parametrize("kind", ["plain", "bos", "metaspace", "bos and metaspace", "own encoding", "slow"])
+@pytest.mark.parametrize("template", [*tiny.TEMPLATES, "llama2"])
+@pytest.mark.parametrize("data", [{}, {"overlong": "keep_end", "system_prompt": "Be brief."}], ids=["drop", "keep_end"])
+def test_many_pairs_at_once_are_what_each_is_alone(kind, template, data, monkeypatch):
+    def build():
+        tokenizer = tiny.slow_tokenizer() if kind == "slow" else tiny.tokenizer("chatml", "bos" in kind, "metaspace" in kind)
+        llama2 = "{% for m in messages %}{{ '[INST] ' + m['content'] + ' [/INST]' if m['role'] == 'user' else ' ' + m['content'] + ' </s>' }}{% endfor %}"
+        tokenizer.chat_template = tiny.TEMPLATES.get(template, llama2)
+        if kind == "own encoding":
+            tokenizer.__class__ = Doubling
+        return ChatEncoder(tokenizer, DataConfig(max_tokens=400 if kind == "slow" else 120, **data))
+
+    monkeypatch.setattr(tokens, "_CHUNK_PAIRS", 4)
+    pairs = mixed_pairs()
+    encoded, report = build().encode_pairs(pairs)
+    alone, alone_report = one_at_a_time(build(), pairs)
+    assert encoded == alone
+    report.notes = []
+    assert report == alone_report
+    assert encoded
+    assert report.dropped
+
+
+class Doubling(PreTrainedTokenizerFast):
+    """A fast tokenizer whose class does something of its own around the Rust side."""
+
+    def _encode_plus(self, text, *args, **kwargs):
+        twice = [one + one for one in text] if isinstance(text, list) else text + text
+        return super()._encode_plus(twice, *args, **kwargs)
+
+
+def test_notes_count_over_all_chunks(monkeypatch):
+    monkeypatch.setattr(tokens, "_CHUNK_PAIRS", 2)
+    some = pairs(*((f"What {number}?", " Paris.", "Lyon.") for number in range(5)))
+    _, report = encoder("gemma", system_prompt="Be brief.").encode_pairs(some)
+    assert report.rewritten == 5
+    assert [note.split(":")[0] for note in report.notes] == [
+        "The chat template has no system turn",
+        "The chat template writes 5 answers otherwise than the data (white space, thinking tags, end marks)",
+    ]
+
+
+def test_chunks_are_cut_by_pairs_and_by_text(monkeypatch):
+    """Pairs of 30,000 tokens must not be held by the thousand."""
+    monkeypatch.setattr(tokens, "_CHUNK_PAIRS", 3)
+    monkeypatch.setattr(tokens, "_CHUNK_CHARACTERS", 50)
+    some = pairs(*((f"{number}", "a", "b") for number in range(4)), ("long " * 20, "a", "b"), ("5", "a", "b"))
+    assert [len(chunk) for chunk in tokens._chunks(some)] == [3, 2, 1]
+
+
+def test_the_conversation_that_a_template_refuses_is_named_among_many():
+    one = encoder()
+    one.tokenizer.chat_template = tiny.CHATML + "{% if messages | length == 4 %}{{ raise_exception('too many turns') }}{% endif %}"
+    turns = [*USER, {"role": "assistant", "content": "Paris."}, *USER]
+    rows = [*tiny.rows(3), {"prompt": turns, "chosen": "a", "rejected": "b"}, *tiny.rows(3, start=20)]
+    with pytest.raises(WorkbenchError, match=r"refused a conversation \(user, assistant, user, assistant\): too many turns"):
+        one.encode_pairs(list(load_pairs(rows)))

@@ -1,8 +1,10 @@
 """Tiny random-weight models and a small real tokenizer, built on the spot: breadth without a download."""
 
+from pathlib import Path
+
 import torch
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
-from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedTokenizerFast
+from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedTokenizer, PreTrainedTokenizerFast
 
 CHATML = "{% for m in messages %}{{ '<|im_start|>' + m['role'] + '\n' + m['content'] + '<|im_end|>\n' }}{% endfor %}{% if add_generation_prompt %}{{ '<|im_start|>assistant\n' }}{% endif %}"
 #: Adds a beginning-of-text token, as Llama 3 does, and ends turns with something that is not the end-of-sequence token.
@@ -77,6 +79,42 @@ def tokenizer(template="chatml", add_bos=False, metaspace=False):
         inner.post_processor = TemplateProcessing(single="<s> $A", special_tokens=[("<s>", inner.token_to_id("<s>"))])
     eos = "<|im_end|>" if template in ("chatml", "qwen3") else "</s>"
     return PreTrainedTokenizerFast(tokenizer_object=inner, chat_template=TEMPLATES[template], bos_token="<s>", eos_token=eos, unk_token="<unk>")
+
+
+class SlowTokenizer(PreTrainedTokenizer):
+    """One token per character, in Python, as tokenizers without a Rust side are."""
+
+    vocab_files_names = {"vocab_file": "vocab.txt"}  # noqa: RUF012 (transformers' own way)
+
+    def __init__(self, more="", **kwargs):
+        self.characters = [chr(code) for code in range(10, 127)] + list(more)
+        super().__init__(**kwargs)
+
+    @property
+    def vocab_size(self):
+        return len(self.characters)
+
+    def get_vocab(self):
+        return {character: index for index, character in enumerate(self.characters)} | self.added_tokens_encoder
+
+    def _tokenize(self, text, **kwargs):
+        return list(text)
+
+    def _convert_token_to_id(self, token):
+        return self.characters.index(token) if token in self.characters else 0
+
+    def _convert_id_to_token(self, index):
+        return self.characters[index]
+
+    def save_vocabulary(self, save_directory, filename_prefix=None):
+        path = Path(save_directory, "vocab.txt")
+        path.write_text("".join(self.characters))
+        return (str(path),)
+
+
+def slow_tokenizer(more=""):
+    """A tokenizer without Rust; `more`: characters that its vocabulary has beyond ASCII."""
+    return SlowTokenizer(more, chat_template=CHATML, bos_token="<s>", eos_token="<|im_end|>", unk_token="<unk>", additional_special_tokens=["<|im_start|>"])
 
 
 def model(family="llama", vocab_size=400, seed=0, **shape):

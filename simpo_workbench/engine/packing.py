@@ -6,6 +6,7 @@ deterministic and the set of pairs behind an optimizer step does not depend on i
 
 from dataclasses import dataclass, field
 
+import numpy as np
 import torch
 
 from .tokens import EncodedPair
@@ -39,6 +40,12 @@ class RowPolicy:
     def tokens(self, pair: EncodedPair) -> int:
         """Tokens that go through the model for this pair, padding not counted."""
         return pair.tokens(self.shares(pair))
+
+    def count(self, lengths) -> np.ndarray:
+        """`tokens` of many pairs, (pairs,), from their lengths of prompt, chosen and rejected answer, (pairs, 3)."""
+        prompt, chosen, rejected = lengths.T
+        once = self.shared & ((prompt + np.maximum(chosen, rejected) <= self.longest) if self.longest is not None else np.ones(len(lengths), dtype=bool))
+        return lengths.sum(axis=1) + np.where(once, 0, prompt)
 
 
 @dataclass(frozen=True)

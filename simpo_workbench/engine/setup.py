@@ -1,12 +1,14 @@
 """What a training needs, made from its configuration: model with adapter, encoded pairs, optimizer, schedule."""
 
 import contextlib
+import functools
 import hashlib
 import importlib.metadata
 import json
 import platform
 from dataclasses import dataclass
 
+import numpy as np
 import torch
 from accelerate import Accelerator
 from accelerate.state import AcceleratorState
@@ -18,6 +20,7 @@ from ..errors import WorkbenchError, first_line
 from ..pairs import Pairs
 from . import memory, models
 from .attention import row_policy
+from .encoded_pairs import EncodedPairs, encode_once
 from .logprobs import PackedScorer
 from .memory import MemoryPlan
 from .packing import RowPolicy
@@ -39,8 +42,8 @@ class Setup:
     scorer: torch.nn.Module
     optimizer: torch.optim.Optimizer
     scheduler: torch.optim.lr_scheduler.LRScheduler
-    train: list[EncodedPair]
-    held_out: list[EncodedPair]
+    train: EncodedPairs
+    held_out: EncodedPairs
     held_out_pairs: Pairs
     prompts: list[list[dict]]
     total_steps: int
@@ -60,7 +63,7 @@ class Setup:
         positions = range((step - 1) * size, step * size)
         epochs = {position // len(self.train) for position in positions}
         orders = {epoch: _shuffled(len(self.train), self.config.training.seed, epoch) for epoch in epochs}
-        return [self.train[orders[position // len(self.train)][position % len(self.train)]] for position in positions]
+        return [self.train[int(orders[position // len(self.train)][position % len(self.train)])] for position in positions]
 
     def close(self):
         """Give the memory back and forget Accelerate's state, so that the next run in this process may choose another precision."""
@@ -89,8 +92,8 @@ def prepare(config: RunConfig, memory_plan: MemoryPlan | None = None) -> Setup:
 def _prepare(config, loaded, train_pairs, held_out_pairs, notes, memory_plan):
     training = config.training
     encoder = ChatEncoder(loaded.tokenizer, config.data)
-    train, train_report = encoder.encode_pairs(list(train_pairs))
-    held_out, held_out_report = encoder.encode_pairs(list(held_out_pairs))
+    train, train_report = encode_once(encoder, train_pairs)
+    held_out, held_out_report = encode_once(encoder, held_out_pairs)
     for encoded, report, side in ((train, train_report, "training"), (held_out, held_out_report, "held-out")):
         if not encoded:
             raise WorkbenchError(f"No {side} pair is left after tokenizing. {report}")
@@ -130,20 +133,17 @@ def _prepare(config, loaded, train_pairs, held_out_pairs, notes, memory_plan):
 
 def _memory_plan(training, scorer, loaded, train, policy):
     """The plan for this machine, now; every process of a run takes the smallest one."""
-    measured = _not_longer_than(train, policy, _MEASURED_TOKENS)
+    tokens = policy.count(train.lengths)
+    # the longest pair up to a limit, or the shortest one
+    measured = train[int(np.where(tokens <= _MEASURED_TOKENS, tokens, -tokens).argmax())]
     measure = memory.bytes_per_token_of(scorer, loaded.model, measured, policy, loaded.device)
-    largest = max(policy.tokens(pair) for pair in train)
+    largest = int(tokens.max())
     made = memory.choose(training, measure, len(memory.layers_of(loaded.model)), largest, memory.free_memory(loaded.device), loaded.device.type)
     if torch.distributed.is_initialized():
         both = torch.tensor([made.max_tokens_per_microbatch, -made.checkpointed_layers], device=loaded.device)
         torch.distributed.all_reduce(both, torch.distributed.ReduceOp.MIN)
         made = MemoryPlan(int(both[0]), -int(both[1]))
     return made
-
-
-def _not_longer_than(train, policy, tokens):
-    """The pair with the most tokens up to a limit, or the shortest one."""
-    return max(train, key=lambda pair: policy.tokens(pair) if policy.tokens(pair) <= tokens else -policy.tokens(pair))
 
 
 def _accelerator(loaded):
@@ -181,15 +181,17 @@ def _inner(optimizer):
     return getattr(optimizer, "optimizer", optimizer)
 
 
+@functools.lru_cache(maxsize=2)  # a step asks for its epoch's order, or for two where one epoch ends
 def _shuffled(count, seed, epoch):
+    """The order of `count` pairs in one epoch, (count,) int64."""
     generator = torch.Generator().manual_seed(seed * 1_000_003 + epoch)
-    return torch.randperm(count, generator=generator).tolist()
+    return torch.randperm(count, generator=generator)
 
 
 def _sample_prompts(config, held_out, held_out_pairs):
     """The prompts that are answered at every evaluation: the configured ones, then held-out ones spread evenly over the set."""
     wanted = min(config.generation.held_out_prompts, len(held_out))
-    fitting = {pair.pair_id for pair in held_out}
+    fitting = set(held_out.pair_ids)
     candidates = list({pair.prompt_text: list(pair.prompt) for pair in held_out_pairs if pair.pair_id in fitting}.values())
     wanted = min(wanted, len(candidates))
     spread = [candidates[index * len(candidates) // wanted] for index in range(wanted)]

@@ -4,14 +4,22 @@ Prompt ids are the template with its generation prompt. Response ids are the ans
 produced it after the prompt, then the template's end-of-turn token exactly once. Nothing else is scored.
 """
 
-from collections import Counter
+from collections import Counter, deque
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor, wait
 from dataclasses import dataclass, field
+
+from transformers import PreTrainedTokenizerFast
 
 from ..config import DataConfig
 from ..errors import WorkbenchError
+from .chat_rendering import render_all
 
 _PROBE = "Zebra quartz"  # an answer that no template contains by itself
 _MIN_CONTENT_TOKENS = 1  # a cut user turn keeps at least this much of its end
+_ENCODING = ("__call__", "_encode_plus", "_tokenizer", "backend_tokenizer")  # what a tokenizer class would replace to encode in its own way
+_CHUNK_PAIRS = 1000  # pairs tokenized in one call: enough to keep all cores at work
+_CHUNK_CHARACTERS = 1_000_000  # and at most about so much text: the tokenizer's own records take some 50 bytes a character until they are read
 
 
 @dataclass(frozen=True)
@@ -97,25 +105,53 @@ class ChatEncoder:
 
     def encode_pairs(self, pairs) -> tuple[list[EncodedPair], EncodingReport]:
         """All pairs that fit, as ids, and the report of those that do not; nothing is dropped without being counted."""
-        report, encoded = EncodingReport(), []
-        if not self.takes_system_turn and (self.data.system_prompt or any(pair.prompt[0]["role"] == "system" for pair in pairs)):
+        report = EncodingReport()
+        return [one for chunk in self.encode_chunks(pairs, report) for one in chunk], report
+
+    def encode_chunks(self, pairs, report: EncodingReport) -> Iterator[list[EncodedPair]]:
+        """The pairs that fit, in order, in lists small enough that memory does not grow with the number of pairs.
+
+        `report` is filled on the way and complete, notes and all, when the iterator is exhausted.
+        """
+        system_turns = bool(self.data.system_prompt)
+        for chunk, encoded in self._overlapped(_chunks(pairs), report):
+            system_turns = system_turns or any(pair.prompt[0]["role"] == "system" for pair in chunk)
+            report.pairs += len(encoded)
+            report.truncated += sum(one.truncated for one in encoded)
+            yield encoded
+        if system_turns and not self.takes_system_turn:
             report.notes.append("The chat template has no system turn: system text was put in front of the first user turn.")
-        for pair in pairs:
-            one = self._encode_one(pair, report)
-            if one is not None:
-                encoded.append(one)
-                report.truncated += one.truncated
         if report.rewritten:
             report.notes.append(f"The chat template writes {report.rewritten} answers otherwise than the data (white space, thinking tags, end marks): the template's form is scored.")
         if report.unplaced:
             report.notes.append(f"The chat template changes {report.unplaced} answers so that they cannot be found in the conversation: the data's form is scored.")
-        report.pairs = len(encoded)
-        return encoded, report
 
-    def _encode_one(self, pair, report):
-        rendered, lead, answers = self._as_rendered(pair, report)
-        prompt = self._ids(rendered + lead)
-        chosen, rejected = (self.response_ids(answer) for answer in answers)
+    def _overlapped(self, chunks, report):
+        """(chunk, its EncodedPairs) of every chunk: while the Rust tokenizer works on one, which needs no Python, the template renders the next."""
+        with ThreadPoolExecutor(1) as beside:
+            started = deque()
+            for chunk in chunks:
+                placed = [self._placed(pair, *rendered, report) for pair, rendered in zip(chunk, self._rendered(chunk), strict=True)]
+                texts = [text for prompt, lead, answers in placed for text in (prompt + lead, *(self.answer_space + answer for answer in answers))]
+                tokenizing = beside.submit(self._ids_of_all, texts)
+                if plain_backend(self.tokenizer) is None:
+                    wait([tokenizing])  # tokenizers in Python promise nothing to two threads, and cutting a prompt asks them as well
+                started.append((chunk, placed, tokenizing))
+                if len(started) == 2:
+                    yield self._encoded(*started.popleft(), report)
+            while started:
+                yield self._encoded(*started.popleft(), report)
+
+    def _encoded(self, pairs, placed, tokenizing, report):
+        ids, encoded = iter(tokenizing.result()), []
+        for pair, (_, lead, _) in zip(pairs, placed, strict=True):
+            one = self._fitting(pair, lead, next(ids), next(ids) + self.end_of_turn_ids, next(ids) + self.end_of_turn_ids, report)
+            if one is not None:
+                encoded.append(one)
+        return pairs, encoded
+
+    def _fitting(self, pair, lead, prompt, chosen, rejected, report):
+        """The EncodedPair of three lists of ids, its prompt cut where that is wanted; None, and counted, where the pair cannot be used."""
         if len(chosen) <= len(self.end_of_turn_ids) or len(rejected) <= len(self.end_of_turn_ids):
             report.drop("an answer has no tokens", pair.pair_id)
             return None
@@ -137,15 +173,28 @@ class ChatEncoder:
             return None
         return EncodedPair(pair.pair_id, cut, chosen, rejected, truncated=True)
 
-    def _as_rendered(self, pair, report):
+    def _rendered(self, pairs):
+        """(prompt, [conversation with the chosen answer, with the rejected one]) of every pair, as texts; a prompt shared by neighbors is rendered once."""
+        prompts, place = [], []
+        for index, pair in enumerate(pairs):
+            if index == 0 or pair.prompt != pairs[index - 1].prompt:
+                prompts.append(self.with_system_turn(pair.prompt))
+            place.append(len(prompts) - 1)
+        wholes = [[*prompts[at], {"role": "assistant", "content": answer}] for at, pair in zip(place, pairs, strict=True) for answer in (pair.chosen, pair.rejected)]
+        try:
+            options = self.data.template_options
+            prompts, wholes = render_all(self.tokenizer, prompts, True, options), render_all(self.tokenizer, wholes, False, options)
+        except Exception:  # whatever a template raised: one conversation after the other says which one it was
+            prompts = [prompts[at] for at in place]
+            return [(self.render(prompt), [self.render(whole, False) for whole in wholes[2 * at : 2 * at + 2]]) for at, prompt in enumerate(prompts)]
+        return [(prompts[at], wholes[2 * index : 2 * index + 2]) for index, at in enumerate(place)]
+
+    def _placed(self, pair, prompt, wholes, report):
         """(prompt, lead, answers): the rendered prompt, the lead behind it that belongs to it, and both answers as they stand in the conversation.
 
         Templates may trim white space or move thinking tags. Where an answer brings its own thinking block there is no empty one to belong
         to the prompt, so both answers of the pair begin right behind the generation prompt.
         """
-        messages = self.with_system_turn(pair.prompt)
-        prompt = self.render(messages)
-        wholes = [self.render([*messages, {"role": "assistant", "content": answer}], add_generation_prompt=False) for answer in (pair.chosen, pair.rejected)]
         for lead in dict.fromkeys((self.answer_lead, "")):
             if self.end_of_turn and all(whole.startswith(prompt + lead) for whole in wholes):
                 found = [self._answer_in(whole[len(prompt + lead) :], answer) for whole, answer in zip(wholes, (pair.chosen, pair.rejected), strict=True)]
@@ -186,6 +235,16 @@ class ChatEncoder:
     def _ids(self, text):
         return self.tokenizer(text, add_special_tokens=False)["input_ids"]
 
+    def _ids_of_all(self, texts):
+        """Ids of every text, the same as `_ids` of each; equal texts are tokenized once."""
+        unique = list(dict.fromkeys(texts))
+        backend = plain_backend(self.tokenizer)
+        if backend is None:
+            ids = self.tokenizer(unique, add_special_tokens=False, return_attention_mask=False)["input_ids"]
+        else:
+            ids = [encoding.ids for encoding in backend.encode_batch_fast(unique, add_special_tokens=False)]
+        return list(map(dict(zip(unique, ids, strict=True)).__getitem__, texts))
+
     def _renders_system_turn(self):
         try:
             text = self.tokenizer.apply_chat_template([{"role": "system", "content": _PROBE}, {"role": "user", "content": "x"}], tokenize=False, **self.data.template_options)
@@ -221,3 +280,43 @@ class ChatEncoder:
         if not ids:
             raise WorkbenchError("The chat template puts nothing after an answer and the tokenizer has no end-of-sequence token: answers would never end.")
         return ids
+
+
+def plain_backend(tokenizer):
+    """The Rust tokenizer inside a fast one, set to encode whole texts as they are; None for other tokenizers.
+
+    None also where the class around it has an encoding of its own, which calling the inside would pass by.
+    """
+    if not isinstance(tokenizer, PreTrainedTokenizerFast) or any(name in vars(kind) for kind in _classes_above(tokenizer) for name in _ENCODING):
+        return None
+    backend = tokenizer.backend_tokenizer
+    # an earlier call may have left its own settings inside; they are touched only then, because that fails while another thread encodes
+    if backend.truncation is not None:
+        backend.no_truncation()
+    if backend.padding is not None:
+        backend.no_padding()
+    if backend.encode_special_tokens != tokenizer.split_special_tokens:
+        backend.encode_special_tokens = tokenizer.split_special_tokens
+    return backend
+
+
+def _classes_above(tokenizer):
+    """The classes between a tokenizer and transformers' general fast one."""
+    return type(tokenizer).__mro__[: type(tokenizer).__mro__.index(PreTrainedTokenizerFast)]
+
+
+def characters(pair) -> int:
+    """Characters of a pair's texts, the template's own not counted."""
+    return len(pair.chosen) + len(pair.rejected) + sum(len(turn["content"]) for turn in pair.prompt)
+
+
+def _chunks(pairs):
+    chunk, size = [], 0
+    for pair in pairs:
+        chunk.append(pair)
+        size += characters(pair)
+        if len(chunk) == _CHUNK_PAIRS or size >= _CHUNK_CHARACTERS:
+            yield chunk
+            chunk, size = [], 0
+    if chunk:
+        yield chunk
