@@ -118,8 +118,9 @@ def test_a_run_records_the_shortage_and_goes_on(tiny_config, monkeypatch):
     monkeypatch.setattr(training, "prepare", cramped)
     run = wb.train(tiny_config.with_changes({"training.max_tokens_per_microbatch": 400}))
     assert run.status.state == "finished"
-    (event,) = [record for record in run.records if record.get("event") == "out_of_memory"]
-    assert event["step"] == 1
-    assert "Memory ran out in step 1" in event["text"]
+    events = [record for record in run.records if record.get("event") == "out_of_memory"]
+    assert events
+    assert {event["step"] for event in events} == {1}
+    assert all("Memory ran out in step 1" in event["text"] for event in events)
     manifest = json.loads((run.folder.checkpoint(run.status.total_steps) / "manifest.json").read_text())
     assert manifest["memory"]["max_tokens_per_microbatch"] < 400
