@@ -15,15 +15,16 @@ import measure
 
 from simpo_workbench import RunConfig
 
-PACKAGES = ("torch", "transformers", "peft", "accelerate", "trl", "bitsandbytes", "simpo-workbench")
+PACKAGES = ("torch", "transformers", "peft", "accelerate", "trl", "liger-kernel", "bitsandbytes", "simpo-workbench")
 
 
 @dataclass(frozen=True)
 class Side:
-    """One way of doing the work. loss: of the workbench. micro_batch: pairs that TRL sends through the model at once, None for all of a step."""
+    """One way of doing the work. loss: of the workbench. micro_batch: pairs that a peer sends through the model at once, None for all of a step."""
 
     name: str
     trl: bool = False
+    liger: bool = False
     loss: str = "simpo"
     micro_batch: int | None = None
     checkpointing: bool = False
@@ -39,7 +40,11 @@ def main():
     task = json.loads((folder / "task.json").read_text())
     side, job = Side(**task["side"]), task["job"]
     torch.set_num_threads(job["threads"])
-    result = (train_with_trl if side.trl else train_here)(side, job, folder)
+    if side.liger:
+        from liger_side import train_with_liger as train
+    else:
+        train = train_with_trl if side.trl else train_here
+    result = train(side, job, folder)
     measure.write_json(folder / "result.json", result | {"versions": {name: version(name) for name in PACKAGES}})
 
 
@@ -54,16 +59,16 @@ def train_here(side: Side, job: dict, folder: Path) -> dict:
     order = [setup.step_pairs(number) for number in numbers]
     if sorted(pair.pair_id for step in order[1:] for pair in step) != sorted(pair.pair_id for pair in setup.train):
         raise SystemExit("The timed steps are not one pass over the pairs.")
-    start = _same_start(model, folder, replace=False)
+    start = same_start(model, folder, replace=False)
     if not (folder / "work.json").exists():
         _leave_work(folder, order, setup.optimizer.param_groups[0], model)
-    memory, watch = _ready(model, device)
+    memory, watch = ready(model, device)
     losses = []
     for place, number in enumerate(numbers):
         losses.append(optimizer_step(setup, number).record["loss"])
-        _warm_up_or_lap(watch, place)
+        warm_up_or_lap(watch, place)
     checkpointed = setup.environment.get("checkpointed_layers", 0) / model.config.get_text_config().num_hidden_layers
-    result = _result(memory, watch, losses, checkpointed) | {"initial_adapter": start}
+    result = result_of(memory, watch, losses, checkpointed) | {"initial_adapter": start}
     setup.close()
     return result
 
@@ -90,7 +95,7 @@ def train_with_trl(side: Side, job: dict, folder: Path) -> dict:
 
     class Laps(TrainerCallback):
         def on_step_end(self, arguments, state, control, **_):
-            _warm_up_or_lap(watch, state.global_step - 1)
+            warm_up_or_lap(watch, state.global_step - 1)
 
     config, work = RunConfig.from_dict(job["config"]), json.loads((folder / "work.json").read_text())
     device, lora = "cuda" if torch.cuda.is_available() else "cpu", config.lora
@@ -98,18 +103,18 @@ def train_with_trl(side: Side, job: dict, folder: Path) -> dict:
     if tokenizer.pad_token is None:  # the trainer sets one itself, but only after its collator has read it
         tokenizer.pad_token = tokenizer.eos_token
     trainer = Trainer(
-        model=_plain_model(job, config.model.load_in, device),
+        model=plain_model(job, config.model.load_in, device),
         args=_trl_settings(side, job, config, work, device, folder),
         processing_class=tokenizer,
         train_dataset=Dataset.from_list([_trl_row(pair) for step in work["steps"] for pair in step]),
         callbacks=[Laps()],
         peft_config=LoraConfig(r=lora.r, lora_alpha=lora.alpha, lora_dropout=lora.dropout, target_modules=lora.target_modules, task_type="CAUSAL_LM"),
     )
-    start = _same_start(trainer.model, folder, replace=True)
-    memory, watch = _ready(trainer.model, device)
+    start = same_start(trainer.model, folder, replace=True)
+    memory, watch = ready(trainer.model, device)
     trainer.train()
     by_step = torch.stack(losses).float().reshape(len(work["steps"]), -1)  # micro-batches of equal size: their mean is the step's
-    return _result(memory, watch, by_step.mean(1).tolist(), float(side.checkpointing)) | {"initial_adapter": start}
+    return result_of(memory, watch, by_step.mean(1).tolist(), float(side.checkpointing)) | {"initial_adapter": start}
 
 
 def _trl_settings(side, job, config, work, device, folder):
@@ -150,7 +155,7 @@ def _trl_settings(side, job, config, work, device, folder):
     )
 
 
-def _plain_model(job, load_in, device):
+def plain_model(job, load_in, device):
     """The base as a user of TRL loads it, in the workbench's precision."""
     import torch
     from transformers import AutoModelForCausalLM, BitsAndBytesConfig
@@ -183,7 +188,7 @@ def _leave_work(folder, order, parameter_group, model):
     measure.write_json(folder / "work.json", work)
 
 
-def _same_start(model, folder, replace):
+def same_start(model, folder, replace):
     """How the initial adapter came to be the first process's: "first", "equal by seed", or "replaced" where that is allowed."""
     import torch
     from peft import get_peft_model_state_dict, set_peft_model_state_dict
@@ -205,7 +210,7 @@ def _same_start(model, folder, replace):
     return "replaced"
 
 
-def _ready(model, device):
+def ready(model, device):
     """(memory, watch) with memory counting from now on. Every weight is read before: a file that is only mapped would count as memory of the first step."""
     for parameter in model.parameters():
         parameter.data.sum()
@@ -214,7 +219,7 @@ def _ready(model, device):
     return memory, measure.Stopwatch(device)
 
 
-def _warm_up_or_lap(watch, place):
+def warm_up_or_lap(watch, place):
     """The clock starts when the step at place 0 is done."""
     if place == 0:
         watch.start()
@@ -222,7 +227,7 @@ def _warm_up_or_lap(watch, place):
         watch.lap()
 
 
-def _result(memory, watch, losses, checkpointed_share):
+def result_of(memory, watch, losses, checkpointed_share):
     if not all(map(math.isfinite, losses)):
         raise SystemExit(f"The losses are not finite: {losses}")
     return watch.totals() | {

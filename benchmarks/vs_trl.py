@@ -88,7 +88,25 @@ def _make_job(arguments, folder):
     max_tokens = arguments.max_tokens or work.max_tokens
     steps = max(1, (arguments.pairs or work.pairs) // per_step)
     pairs = folder / "pairs.jsonl"
-    config = RunConfig().with_changes(
+    config = job_config(arguments, pairs, per_step, max_tokens, steps)
+    base = model_folder(config.model)
+    made = write_work(pairs, arguments.work, arguments.data, AutoTokenizer.from_pretrained(base), steps * per_step, max_tokens)
+    return {
+        "work": arguments.work,
+        "made": made,
+        "pairs": steps * per_step,
+        "pairs_per_step": per_step,
+        "steps": steps,
+        "threads": arguments.threads,
+        "dtype": "bf16" if arguments.quant == "bf16" or (arguments.quant == "nf4" and torch.cuda.is_available()) else "fp32",
+        "base": str(base),
+        "config": config.model_dump(),
+    }
+
+
+def job_config(arguments, pairs: Path, per_step: int, max_tokens: int, steps: int) -> RunConfig:
+    """The workbench's configuration for a work whose pairs lie in a file."""
+    return RunConfig().with_changes(
         {
             "model.name": arguments.model,
             "model.load_in": arguments.quant,
@@ -106,19 +124,6 @@ def _make_job(arguments, folder):
             "training.gradient_checkpointing": arguments.checkpointing,
         }
     )
-    base = model_folder(config.model)
-    made = write_work(pairs, arguments.work, arguments.data, AutoTokenizer.from_pretrained(base), steps * per_step, max_tokens)
-    return {
-        "work": arguments.work,
-        "made": made,
-        "pairs": steps * per_step,
-        "pairs_per_step": per_step,
-        "steps": steps,
-        "threads": arguments.threads,
-        "dtype": "bf16" if arguments.quant == "bf16" or (arguments.quant == "nf4" and torch.cuda.is_available()) else "fp32",
-        "base": str(base),
-        "config": config.model_dump(),
-    }
 
 
 def _run(number, side, job, folder):
@@ -127,7 +132,7 @@ def _run(number, side, job, folder):
     try:
         measure.run_child([str(Path(__file__).with_name("one_side.py")), str(folder)], job["threads"])
     except measure.OutOfMemory:
-        if not side.trl:
+        if not (side.trl or side.liger):
             raise
         print(f"round {number}  {side.name:24} out of memory", flush=True)
         return {"round": number, "side": side.name, "failed": "out of memory"}

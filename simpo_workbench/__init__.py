@@ -36,6 +36,7 @@ _HOMES = {
     "write_report": "report",
     "train": "engine.training",
     "steps": "engine.training",
+    "preflight": "engine.preflight",
     "load_model": "engine.models",
     "score": "engine.scoring",
     "generate": "engine.generation",
@@ -50,6 +51,7 @@ if TYPE_CHECKING:  # so that editors and type checkers see the names that are lo
     from .engine.generation import generate
     from .engine.losses import simpo_loss
     from .engine.models import load_model
+    from .engine.preflight import preflight
     from .engine.scoring import score
     from .engine.training import steps, train
     from .errors import WorkbenchError

@@ -74,7 +74,7 @@ _json = click.option("--json", "as_json", is_flag=True, help="Machine-readable J
 @click.version_option(__version__, prog_name="simpo-workbench")
 def main():
     """Tune a language model on preference pairs with SimPO, and see whether it got better or broke."""
-    os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+    os.environ.setdefault("TOKENIZERS_PARALLELISM", "true")  # said, because tokenizers warns at every fork when it is not
     warnings.simplefilter("ignore", SettingWarning)  # `_warn` says them in this command's own way
 
 
@@ -104,6 +104,20 @@ def train(config, preset_name, detach, show_config, **options):
         click.echo(f"Started {run.name} in {run.path}. Watch it: simpo-workbench show {run.name} --root {made.run.root}")
     else:
         _train(made)
+
+
+@main.command(cls=_SettingsCommand)
+@click.argument("config", type=click.Path(), required=False)
+@click.option("--preset", "preset_name", help="Start from a preset instead of a file (see `simpo-workbench presets`).")
+@_json
+@_with_settings
+def preflight(config, preset_name, as_json, **options):
+    """Measure what training CONFIG will take: a few real steps on the longest pairs, time, memory, dropped pairs. Nothing is kept."""
+    made = _config(config, preset_name, options)
+    from .engine.preflight import preflight as measure
+
+    found = measure(made)
+    click.echo(json.dumps(found.as_dict(), indent=1, ensure_ascii=False) if as_json else str(found))
 
 
 def _config(path, preset_name, options) -> RunConfig:

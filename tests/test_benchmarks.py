@@ -118,3 +118,23 @@ def test_a_work_has_the_lengths_it_promises(measure, work, tmp_path):
 
 def _refuse(*_, **__):
     raise OSError("not permitted")
+
+
+def test_the_oracle_checks_of_the_gpu_benchmark_work_where_a_cpu_can_run_them():
+    import gpu_oracle
+
+    found = gpu_oracle.check_paths("cpu")
+    assert [name for name, words in found.items() if words.startswith("WRONG")] == []
+    agreed = [name for name, words in found.items() if words.startswith("agrees")]
+    assert {"dense bf16", "frozen head bf16", "LoRA over bf16 weights", "whole model, packed against padded", "checkpointed layers", "out of memory is recognized"} <= set(agreed)
+    assert found["varlen bf16, window None"] == "skipped: no CUDA device"
+
+
+def test_the_gpu_benchmark_says_that_it_measured_nothing_without_a_gpu():
+    import torch
+
+    if torch.cuda.is_available():
+        pytest.skip("there is a GPU here")
+    done = subprocess.run([sys.executable, BENCHMARKS / "gpu.py"], capture_output=True, text=True, timeout=120)
+    assert done.returncode != 0
+    assert "nothing was measured" in done.stderr

@@ -89,6 +89,14 @@ def is_out_of_memory(error: BaseException) -> bool:
     return isinstance(error, RuntimeError) and "can't allocate memory" in str(error)
 
 
+def shortage(training) -> str:
+    """What to do when not even one pair fits."""
+    return (
+        f"Memory is full, even with as little at once as can be (training.max_tokens_per_microbatch {training.max_tokens_per_microbatch}, "
+        f"training.gradient_checkpointing {training.gradient_checkpointing}): lower data.max_tokens, load the model as nf4, or choose a smaller one."
+    )
+
+
 def choose(training, bytes_per_token, layers: int, largest_pair: int, free: int, device_type: str) -> MemoryPlan:
     """The plan for a training configuration; numbers that the user gave stay as they are.
 

@@ -24,7 +24,7 @@ from .encoded_pairs import EncodedPairs, encode_once
 from .logprobs import PackedScorer
 from .memory import MemoryPlan
 from .packing import RowPolicy
-from .tokens import ChatEncoder, EncodedPair
+from .tokens import ChatEncoder, EncodedPair, EncodingReport
 
 #: Memory is measured on the longest pair up to this many tokens; it grows in proportion to them.
 _MEASURED_TOKENS = 1024
@@ -45,6 +45,8 @@ class Setup:
     train: EncodedPairs
     held_out: EncodedPairs
     held_out_pairs: Pairs
+    train_report: EncodingReport
+    held_out_report: EncodingReport
     prompts: list[list[dict]]
     total_steps: int
     environment: dict
@@ -122,6 +124,8 @@ def _prepare(config, loaded, train_pairs, held_out_pairs, notes, memory_plan):
         train=train,
         held_out=held_out,
         held_out_pairs=held_out_pairs,
+        train_report=train_report,
+        held_out_report=held_out_report,
         prompts=_sample_prompts(config, held_out, held_out_pairs),
         total_steps=total,
         environment=_environment(config, loaded, policy, memory_plan, train_pairs, held_out_pairs, [*notes, f"Training pairs: {train_report}", f"Held-out pairs: {held_out_report}"]),

@@ -31,14 +31,14 @@ class OptimizerStep:
     shortages: tuple[str, ...] = ()
 
 
-def optimizer_step(setup: Setup, number: int) -> OptimizerStep:
-    """Do optimizer step `number` (counted from 1).
+def optimizer_step(setup: Setup, number: int, pairs=None) -> OptimizerStep:
+    """Do optimizer step `number` (counted from 1), with its own pairs unless others are given.
 
     The loss is divided by the pairs of the whole step, so neither micro-batches nor the number of processes change the gradient. Where memory runs out, the
     step is repeated with the same pairs, less at once. Errors: WorkbenchError at the first loss or gradient that is not finite, before anything is updated.
     """
     started = time.perf_counter()
-    pairs = setup.step_pairs(number)
+    pairs = setup.step_pairs(number) if pairs is None else pairs
     pair_ids, table, shortages = _accumulate_within_memory(setup, pairs, number)
     grad_norm = float(setup.accelerator.clip_grad_norm_(setup.parameters, setup.config.training.max_grad_norm or math.inf))
     if not math.isfinite(grad_norm) and setup.accelerator.scaler is None:  # with loss scaling the scaler skips the step and lowers its scale

@@ -9,14 +9,12 @@ import time
 import traceback
 from collections.abc import Callable, Iterator
 
-import torch
-
 from .. import __version__, process
 from ..config import RunConfig
 from ..errors import WorkbenchError, first_line
 from ..run_folder import RunFolder
 from ..runs import Run, create_run, write_pairs
-from . import checkpoints
+from . import checkpoints, memory
 from .evaluation import evaluate
 from .recorder import Recorder
 from .setup import Setup, config_hash, prepare
@@ -84,11 +82,8 @@ def run_training(folder: RunFolder, owner: str, resume: bool = False, on_record:
 
 def _in_words(error, config):
     """Errors of the machine, not of the program, as a sentence; any other error as it is."""
-    if isinstance(error, torch.cuda.OutOfMemoryError):
-        return WorkbenchError(
-            f"The GPU's memory is full: lower training.max_tokens_per_microbatch (now {config.training.max_tokens_per_microbatch}), set "
-            "training.gradient_checkpointing to all, or data.max_tokens lower. Checkpoints are whole; resume goes on from the last one."
-        )
+    if memory.is_out_of_memory(error):
+        return WorkbenchError(f"{memory.shortage(config.training)} Checkpoints are whole; resume goes on from the last one.")
     if isinstance(error, OSError) and not isinstance(error, ConnectionError):
         return WorkbenchError(f"The run folder cannot be written: {error.strerror or first_line(error)}. Free some space; checkpoints are whole and resume goes on from the last one.")
     return error

@@ -1,0 +1,14 @@
+#!/usr/bin/env bash
+# Everything that wants a CUDA card, in one call of under ten minutes: every CUDA path against its oracle, then the step beside TRL and Liger.
+#   benchmarks/gpu.sh [RESULT_FOLDER]     default: the current folder. Wheels in .whl/ are installed beside, not into, the environment.
+set -euo pipefail
+cd "$(dirname "$0")/.."
+out="${1:-.}"
+python="${PYTHON:-python3}"
+export PYTHONUNBUFFERED=1 PYTHONPATH="$PWD${PYTHONPATH:+:$PYTHONPATH}" HF_HUB_OFFLINE=1
+if compgen -G ".whl/*.whl" >/dev/null; then
+  site="$(mktemp -d)"
+  "$python" -m pip install --quiet --no-index --no-deps --no-compile --no-cache-dir --target "$site" .whl/*.whl
+  export PYTHONPATH="$site:$PYTHONPATH"
+fi
+exec "$python" benchmarks/gpu.py --out "$out" --seconds "${SECONDS_LIMIT:-560}"

@@ -1,0 +1,150 @@
+"""Every CUDA path against its oracle on the same numbers: attention backends, the head, LoRA layers, a whole model, a real out-of-memory error."""
+
+import dataclasses
+import random
+
+import torch
+
+from simpo_workbench.engine import attention, attention_cuda, lora_linear, memory, response_head
+from simpo_workbench.engine.logprobs import PackedScorer
+from simpo_workbench.engine.packing import Layout, RowPolicy, Span, collate
+from simpo_workbench.engine.tokens import EncodedPair
+
+#: Relative norms of differences; 16-bit weights and sums leave about 1e-2.
+TOLERANCE = {torch.bfloat16: 2e-2, torch.float32: 1e-4}
+
+
+def check_paths(device="cuda") -> dict[str, str]:
+    """Name of a path -> "agrees, …", "skipped: …" or "WRONG, …". On a CPU the paths that it has are checked, to know that this file works."""
+    torch.backends.cuda.matmul.allow_tf32 = False
+    found = {}
+    for name, check in _checks(device):
+        try:
+            found[name] = check()
+        except Exception as error:  # a path that raises is as wrong as one with other numbers, and the others should still be seen
+            found[name] = f"WRONG, {type(error).__name__}: {str(error).splitlines()[0] if str(error) else ''}"
+    return found
+
+
+def _checks(device):
+    for window in (None, 37):
+        yield f"varlen bf16, window {window}", lambda window=window: _attention(device, "varlen", torch.bfloat16, window, None)
+        yield f"flex fp32, window {window}", lambda window=window: _attention(device, "flex", torch.float32, window, None)
+        yield f"flex bf16, window {window}, soft-capped", lambda window=window: _attention(device, "flex", torch.bfloat16, window, 20.0)
+    yield "dense bf16", lambda: _attention(device, "dense", torch.bfloat16, None, 20.0)
+    yield "frozen head bf16", lambda: _head(device)
+    yield "LoRA over bf16 weights", lambda: _lora(device, quantized=False)
+    yield "LoRA over NF4 weights", lambda: _lora(device, quantized=True)
+    yield "whole model, packed against padded", lambda: _model(device)
+    yield "checkpointed layers", lambda: _checkpointed(device)
+    yield "out of memory is recognized", lambda: _out_of_memory(device)
+
+
+def _verdict(pairs, dtype):
+    """pairs: (ours, oracle) tensors."""
+    worst = max(((ours.float() - oracle.float()).norm() / oracle.float().norm().clamp_min(1e-12)).item() for ours, oracle in pairs)
+    return f"{'agrees' if worst <= TOLERANCE[dtype] else 'WRONG'}, relative difference {worst:.1e}"
+
+
+def _attention(device, backend, dtype, window, softcap):
+    if device == "cpu" and backend != "dense":
+        return "skipped: no CUDA device"
+    best = "dense" if device == "cpu" else _best(dtype, softcap)
+    if backend == "flex" and best == "dense":
+        return "skipped: FlexAttention's tiles do not fit this card, the dense mask is used instead"
+    if backend == "varlen" and best != "varlen":
+        return f"skipped: this card uses {best}"
+    rng, spans, start = random.Random(0), [], 0
+    for _ in range(7):
+        span = Span(start, rng.randint(1, 300), rng.randint(1, 200), rng.randint(1, 200))
+        spans.append(span)
+        start += span.tokens
+    layout = Layout(tuple(spans), backend)
+    torch.manual_seed(0)
+    rows = [torch.randn(1, start, heads, 64, device=device, dtype=dtype).transpose(1, 2).requires_grad_() for heads in (8, 2, 2)]
+    downstream = torch.randn(1, start, 8, 64, device=device, dtype=dtype)
+    output, _ = attention.packed_attention(None, *rows, None, scaling=0.125, sliding_window=window, softcap=softcap, layout=layout)
+    wide = [row.detach().float().requires_grad_() for row in rows]
+    oracle, _ = attention.packed_attention(None, *wide, None, scaling=0.125, sliding_window=window, softcap=softcap, layout=dataclasses.replace(layout, backend="dense", prepared={}))
+    gradients = zip(torch.autograd.grad(output, rows, downstream), torch.autograd.grad(oracle, wide, downstream.float()), strict=True)
+    return _verdict([(output, oracle), *gradients], dtype)
+
+
+def _best(dtype, softcap):
+    card = torch.cuda.get_device_properties(0)
+    return attention_cuda.backend_for(dtype, 64, bool(softcap), (card.major, card.minor), getattr(card, "shared_memory_per_block_optin", 0))
+
+
+def _head(device):
+    torch.manual_seed(0)
+    head = torch.nn.Linear(256, 32_000, bias=False, device=device, dtype=torch.bfloat16).requires_grad_(False)
+    hidden = torch.randn(3000, 256, device=device, dtype=torch.bfloat16, requires_grad=True)
+    targets = torch.randint(0, 32_000, (3000,), device=device)
+    ours = response_head.token_logps(head, hidden, targets, response_head.HeadTransform(scale=2.0, softcap=10.0))
+    wide = hidden.detach().float().requires_grad_()
+    logits = 10.0 * torch.tanh(wide @ head.weight.float().T * 2.0 / 10.0)
+    oracle = response_head.log_softmax_at(logits, targets)
+    return _verdict([(ours, oracle), (torch.autograd.grad(ours.sum(), hidden)[0], torch.autograd.grad(oracle.sum(), wide)[0])], torch.bfloat16)
+
+
+def _lora(device, quantized):
+    from peft import LoraConfig, get_peft_model
+
+    if quantized:
+        try:
+            from bitsandbytes.nn import Linear4bit
+        except ImportError:
+            return "skipped: bitsandbytes is not installed"
+        linear = Linear4bit(256, 512, bias=False, compute_dtype=torch.bfloat16, quant_type="nf4")
+    else:
+        linear = torch.nn.Linear(256, 512, bias=False, dtype=torch.bfloat16)
+    torch.manual_seed(0)
+    model = get_peft_model(torch.nn.Sequential(linear), LoraConfig(r=8, lora_alpha=16, target_modules=["0"], init_lora_weights=False)).to(device)
+    x, results = torch.randn(50, 256, device=device, dtype=torch.bfloat16, requires_grad=True), []
+    for fast in (False, True):
+        if fast:
+            lora_linear.install(model)
+        output = model(x)
+        trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
+        results.append((output, *torch.autograd.grad(output.float().square().sum(), [x, *trained])))
+    return _verdict(list(zip(*reversed(results), strict=True)), torch.bfloat16)
+
+
+def _tiny(device):
+    from transformers import AutoModelForCausalLM, LlamaConfig
+
+    torch.manual_seed(0)
+    shape = {"hidden_size": 256, "intermediate_size": 512, "num_hidden_layers": 4, "num_attention_heads": 4, "num_key_value_heads": 2, "vocab_size": 1000}
+    model = AutoModelForCausalLM.from_config(LlamaConfig(**shape), dtype=torch.bfloat16).to(device)
+    attention.install(model)
+    rng = random.Random(0)
+    pairs = [EncodedPair(str(index), *([rng.randrange(1000) for _ in range(rng.randint(1, 150))] for _ in range(3))) for index in range(6)]
+    return model, pairs
+
+
+def _gradients(device, model, pairs, policy):
+    model.zero_grad()
+    logps = PackedScorer(model)(collate(pairs, policy).to(device))
+    (logps.chosen_avg - 2 * logps.rejected_avg).sum().backward()
+    return torch.cat([logps.chosen_avg, logps.rejected_avg]).detach(), torch.cat([parameter.grad.flatten() for parameter in model.parameters()])
+
+
+def _model(device):
+    model, pairs = _tiny(device)
+    return _verdict(list(zip(_gradients(device, model, pairs, attention.row_policy(model)), _gradients(device, model, pairs, RowPolicy(shared=False)), strict=True)), torch.bfloat16)
+
+
+def _checkpointed(device):
+    model, pairs = _tiny(device)
+    model.train()
+    plain = _gradients(device, model, pairs, attention.row_policy(model))
+    memory.checkpoint_layers(model, 3)
+    return _verdict(list(zip(_gradients(device, model, pairs, attention.row_policy(model)), plain, strict=True)), torch.bfloat16)
+
+
+def _out_of_memory(device):
+    try:
+        torch.empty(1 << 50, dtype=torch.uint8, device=device)
+    except Exception as error:
+        return "agrees" if memory.is_out_of_memory(error) else f"WRONG, not recognized: {error}"
+    return "WRONG, a pebibyte were allocated"

@@ -1,0 +1,110 @@
+"""What a user would lose: hours into a run that does not fit, or a time left that is wishful."""
+
+import json
+
+import pytest
+from click.testing import CliRunner
+from test_step import OutOfMemory
+
+import simpo_workbench as wb
+from simpo_workbench.cli import main
+from simpo_workbench.engine import preflight as module
+from simpo_workbench.engine.preflight import Preflight
+
+
+@pytest.fixture(scope="module")
+def measured(tiny_model, tiny_pairs, tmp_path_factory):
+    config = wb.RunConfig.from_dict(
+        {
+            "model": {"name": tiny_model, "load_in": "fp32"},
+            "data": {"train": tiny_pairs[0], "eval": tiny_pairs[1], "max_tokens": 60},
+            "training": {"pairs_per_step": 4, "max_steps": 40, "eval_every": 10},
+            "generation": {"prompts": ["Say something"], "max_new_tokens": 32, "every": 20, "held_out_prompts": 0},
+            "run": {"root": str(tmp_path_factory.mktemp("runs"))},
+        }
+    )
+    return config, wb.preflight(config)
+
+
+def test_it_measures_and_leaves_nothing_behind(measured):
+    config, found = measured
+    assert isinstance(found, Preflight)
+    assert found.steps == 40
+    assert 0 < found.seconds_per_step <= found.seconds_per_longest_step
+    assert found.peak_memory_bytes >= found.base_memory_bytes > 0
+    assert wb.list_runs(config.run.root).empty
+
+
+def test_the_time_left_counts_steps_evaluations_and_answers(measured):
+    """Five evaluations (0, 10, 20, 30, 40), three of them with answers (0, 20, 40)."""
+    config, found = measured
+    assert module._evaluations(config, 40) == (5, 3)
+    assert found.seconds_left > 40 * found.seconds_per_step
+    assert found.seconds_left < 40 * found.seconds_per_step + 5 * found.seconds_per_evaluation + 1e-6
+    everything = config.with_changes({"training.eval_every": 0, "generation.every": 0})
+    assert module._evaluations(everything, 40) == (2, 2)
+
+
+def test_counts_are_those_of_the_encoding_reports(measured):
+    config, found = measured
+    pairs = [wb.load_pairs(path) for path in (config.data.train, config.data.eval)]
+    assert found.train_pairs + found.held_out_pairs + sum(found.dropped.values()) == sum(map(len, pairs))
+    assert found.truncated == 0
+
+
+def test_the_longest_pairs_are_the_ones_that_go_through(measured, monkeypatch):
+    config, _ = measured
+    seen = []
+    honest = module.optimizer_step
+    monkeypatch.setattr(module, "optimizer_step", lambda setup, number, pairs: seen.append((setup.train.lengths.sum(axis=1), pairs)) or honest(setup, number, pairs))
+    wb.preflight(config)
+    lengths, pairs = seen[0]
+    assert [pair.tokens(True) for pair in pairs] == sorted(lengths.tolist(), reverse=True)[:4]
+    assert len(seen) == 3
+
+
+def test_too_little_memory_is_said_in_a_sentence(measured, monkeypatch):
+    config, _ = measured
+    honest = module.prepare
+
+    def cramped(config):
+        setup = honest(config)
+        setup.scorer = OutOfMemory(setup.scorer, 1)
+        return setup
+
+    monkeypatch.setattr(module, "prepare", cramped)
+    with pytest.raises(wb.WorkbenchError, match=r"even with as little at once as can be .* lower data\.max_tokens"):
+        wb.preflight(config)
+
+
+def test_a_shortage_that_could_be_mended_is_reported(measured, monkeypatch):
+    config, _ = measured
+    honest = module.prepare
+
+    def cramped(config):
+        setup = honest(config)
+        setup.memory.max_tokens_per_microbatch = 1000
+        setup.scorer = OutOfMemory(setup.scorer, 120)
+        return setup
+
+    monkeypatch.setattr(module, "prepare", cramped)
+    found = wb.preflight(config)
+    assert "Memory ran out in step 1" in found.shortages[0]
+    assert found.max_tokens_per_microbatch < 1000
+    assert found.shortages[0] in str(found)
+
+
+def test_words_and_json(measured):
+    config, found = measured
+    text = str(found)
+    assert f"{found.steps} steps" in text
+    assert "tokens at once" in text
+    assert json.loads(json.dumps(found.as_dict()))["steps"] == 40
+
+
+def test_on_the_command_line(measured, tmp_path):
+    config, _ = measured
+    config.to_yaml(tmp_path / "config.yaml")
+    result = CliRunner().invoke(main, ["preflight", str(tmp_path / "config.yaml"), "--json"])
+    assert result.exit_code == 0, result.output
+    assert json.loads(result.stdout)["train_pairs"] > 0
