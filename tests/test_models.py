@@ -240,3 +240,19 @@ def test_a_gguf_file_that_transformers_cannot_read_is_refused_in_a_sentence(tmp_
     broken.write_bytes(b"GGUF" + bytes(200))
     refused("The GGUF file '.*broken.gguf' cannot be read", name=str(broken))
     assert not list((tmp_path / "cache").glob("broken-*/config.json"))
+
+
+@pytest.mark.parametrize(
+    ("family", "expected"),
+    [
+        ("llama", ["down_proj", "gate_proj", "k_proj", "o_proj", "q_proj", "up_proj", "v_proj"]),
+        ("mixtral", ["k_proj", "o_proj", "q_proj", "v_proj"]),  # no router, no expert
+        ("phi3", ["down_proj", "gate_up_proj", "o_proj", "qkv_proj"]),
+    ],
+)
+def test_all_linear_means_linear_layers_without_head_routers_and_experts(family, expected):
+    from types import SimpleNamespace
+
+    loaded = SimpleNamespace(model=tiny.model(family), config=ModelConfig())
+    models.add_lora(loaded, LoraConfig(), seed=0)
+    assert {name.partition(".lora_")[0].rpartition(".")[2] for name, _ in loaded.model.named_parameters() if ".lora_" in name} == set(expected)

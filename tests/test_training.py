@@ -123,6 +123,28 @@ def test_stopped_and_resumed_is_bit_for_bit_the_uninterrupted_run(tiny_config, c
     assert [record["step"] for record in parts.records if record["kind"] == "train"] == [1, 2, 3, 4, 5, 6]
 
 
+def test_resume_reuses_the_memory_plan_whatever_the_machine_would_choose_now(tiny_config, monkeypatch):
+    """Another plan adds the same numbers in another order: the resumed run would differ in its last bits."""
+    from simpo_workbench.engine import memory
+
+    config = tiny_config.with_changes({"training.max_tokens_per_microbatch": "auto", "training.gradient_checkpointing": "auto", "training.pairs_per_step": 6})
+    plans = iter([memory.MemoryPlan(150, 1), memory.MemoryPlan(150, 1), memory.MemoryPlan(1000, 0)])
+    monkeypatch.setattr(memory, "choose", lambda *_: next(plans))
+    whole = wb.train(config.with_changes({"run.name": "whole"}))
+
+    def stop(record):
+        if record["kind"] == "train" and record["step"] == 2:
+            RunFolder(Path(config.run.root) / "parts").request("stop")
+
+    parts = wb.train(config.with_changes({"run.name": "parts"}), on_record=stop)
+    assert parts.status.state == "stopped"
+    training.run_training(parts.folder, owner="in-process", resume=True)
+    assert same(adapter(parts), adapter(whole))
+    assert train_numbers(parts) == train_numbers(whole)
+    assert parts.environment["max_tokens_per_microbatch"] == 150
+    assert next(plans) == memory.MemoryPlan(1000, 0)  # nobody asked for it
+
+
 def test_resume_passes_over_a_damaged_checkpoint(tiny_config):
     config = tiny_config.with_changes({"training.save_every": 1, "training.keep_checkpoints": 4})
     whole = wb.train(config.with_changes({"run.name": "whole"}))

@@ -165,7 +165,7 @@ def add_lora(loaded: LoadedModel, lora: LoraConfig, seed: int):
         r=lora.r,
         lora_alpha=lora.alpha,
         lora_dropout=lora.dropout,
-        target_modules=lora.target_modules,
+        target_modules=lora_targets(loaded.model, lora),
         use_rslora=lora.use_rslora,
         use_dora=lora.use_dora,
         task_type="CAUSAL_LM",
@@ -176,6 +176,17 @@ def add_lora(loaded: LoadedModel, lora: LoraConfig, seed: int):
         lora_linear.install(loaded.model)
     except ValueError as error:
         raise WorkbenchError(f"lora.target_modules = {lora.target_modules!r} does not fit this model: {first_line(error)}") from None
+
+
+def lora_targets(model, lora: LoraConfig) -> list[str]:
+    """Names of the layers that get an adapter; all-linear means every linear layer but the head.
+
+    They are named one by one because peft's own all-linear also takes the routers and the stacked experts of mixture models.
+    """
+    if lora.target_modules != "all-linear":
+        return lora.target_modules
+    head = model.get_output_embeddings()
+    return sorted({name.rpartition(".")[2] for name, module in model.named_modules() if isinstance(module, torch.nn.Linear) and module is not head})
 
 
 @contextlib.contextmanager

@@ -111,6 +111,7 @@ def _prepare(config, loaded, train_pairs, held_out_pairs, notes, memory_plan):
         notes = [*notes, f"Each answer goes through the model with a prompt of its own: {policy.reason}."]
     memory_plan = memory_plan or _memory_plan(training, scorer, loaded, train, policy)
     memory.checkpoint_layers(loaded.model, memory_plan.checkpointed_layers)
+    memory.reset_peak_memory(loaded.device)  # the records' peak is that of training, not of loading
     total = total_steps(config, len(train))
     scheduler = get_scheduler(training.scheduler, _inner(optimizer), num_warmup_steps=round(training.warmup_ratio * total), num_training_steps=total)
     return Setup(
@@ -218,6 +219,7 @@ def _environment(config, loaded, policy, memory_plan, train_pairs, held_out_pair
         "prompts_not_shared_because": policy.reason,
         "max_tokens_per_microbatch": memory_plan.max_tokens_per_microbatch,
         "checkpointed_layers": memory_plan.checkpointed_layers,
+        "adapted_layers": sorted(loaded.model.peft_config[models.TUNED].target_modules),
         "trained_parameters": sum(parameter.numel() for parameter in loaded.model.parameters() if parameter.requires_grad),
         "data_notes": notes,
     }
