@@ -47,24 +47,23 @@ class _Sequence:
         self.blocks = [_causal_block(start, min(start + QUERIES_PER_BLOCK, length), window) for start in range(first, length, QUERIES_PER_BLOCK)]
 
     def keys_of(self, rows):
-        """(key heads, keys, width) of rows (key heads, tokens, width)."""
-        return torch.cat([rows[:, part] for part in self.keys], dim=1)
+        """(key heads, keys, width) of rows (tokens, key heads, width)."""
+        return torch.cat([rows[part] for part in self.keys]).transpose(0, 1).contiguous()
 
     def add_keys(self, rows, part):
         start = 0
         for keys in self.keys:
             count = keys.stop - keys.start
-            rows[:, keys] += part[:, start : start + count]
+            rows[keys] += part[:, start : start + count].transpose(0, 1)
             start += count
 
     def queries_of(self, rows, block, key_heads):
-        """(key heads, groups · queries, width) of rows (heads, tokens, width)."""
-        return rows[:, block.start + self.offset : block.stop + self.offset].reshape(key_heads, -1, rows.shape[-1])
+        """(key heads, groups · queries, width) of rows (tokens, heads, width)."""
+        return rows[block.start + self.offset : block.stop + self.offset].transpose(0, 1).reshape(key_heads, -1, rows.shape[-1])
 
     def put(self, rows, block, part):
         """Queries' results into rows (tokens, heads, width)."""
-        count = block.stop - block.start
-        rows[block.start + self.offset : block.stop + self.offset] = part.view(rows.shape[1], count, -1).transpose(0, 1)
+        rows[block.start + self.offset : block.stop + self.offset] = part.view(rows.shape[1], block.stop - block.start, -1).transpose(0, 1)
 
 
 class _Together:
@@ -86,19 +85,25 @@ class _Together:
         self.blocks = [_Block(0, width, 0, mask)]
 
     def keys_of(self, rows):
-        return rows[:, self.rows].view(rows.shape[0], self.pairs, -1, rows.shape[-1]).transpose(0, 1).flatten(0, 1)
+        return self._side_by_side(rows, rows.shape[1])
 
     def add_keys(self, rows, part):
-        part = part.view(self.pairs, rows.shape[0], -1, rows.shape[-1]).transpose(0, 1).reshape(rows.shape[0], -1, rows.shape[-1])
-        rows[:, self.real_rows] += part[:, self.real]
+        rows.index_add_(0, self.real_rows, self._in_a_row(part, rows))
 
     def queries_of(self, rows, block, key_heads):
-        return rows[:, self.rows].view(key_heads, -1, self.pairs, block.stop, rows.shape[-1]).permute(2, 0, 1, 3, 4).reshape(self.pairs * key_heads, -1, rows.shape[-1])
+        return self._side_by_side(rows, key_heads)
 
     def put(self, rows, block, part):
-        heads = rows.shape[1]
-        part = part.view(self.pairs, heads, block.stop, -1).transpose(1, 2).reshape(self.pairs * block.stop, heads, -1)
-        rows[self.real_rows] = part[self.real]
+        rows.index_copy_(0, self.real_rows, self._in_a_row(part, rows))
+
+    def _side_by_side(self, rows, key_heads):
+        """(pairs · key heads, groups · longest, width) of rows (tokens, heads, width)."""
+        picked = rows.flatten(1).index_select(0, self.rows).view(self.pairs, -1, *rows.shape[1:])
+        return picked.transpose(1, 2).reshape(self.pairs * key_heads, -1, rows.shape[-1])
+
+    def _in_a_row(self, part, rows):
+        """The real tokens of what lies side by side, (tokens, heads, width)."""
+        return part.view(self.pairs, rows.shape[1], -1, rows.shape[2]).transpose(1, 2).reshape(-1, rows.shape[1] * rows.shape[2]).index_select(0, self.real).view(-1, *rows.shape[1:])
 
 
 def _pieces(layout, window):
@@ -127,14 +132,14 @@ class _BlockedAttention(torch.autograd.Function):
     @staticmethod
     def forward(ctx, query, key, value, pieces, scaling, softcap):
         ctx.pieces, ctx.scaling, ctx.softcap, whole = pieces, scaling, softcap, (query, key, value)
-        (query,), (key,), (value,) = whole  # one row
-        kept = []
-        output = query.new_empty(query.shape[1], query.shape[0], value.shape[-1])
+        query, key, value = map(_by_token, whole)
+        kept, key_heads = [], key.shape[1]
+        output = query.new_empty(*query.shape[:2], value.shape[-1])
         for piece in pieces:
             keys, values = piece.keys_of(key), piece.keys_of(value)
             for block in piece.blocks:
                 seen = slice(block.first_key, block.stop)
-                weights, slope = _attend(piece.queries_of(query, block, len(key)) * scaling, keys[:, seen], block.mask, softcap)
+                weights, slope = _attend(piece.queries_of(query, block, key_heads) * scaling, keys[:, seen], block.mask, softcap)
                 if any(ctx.needs_input_grad) and piece.tokens <= KEPT_PAIR_TOKENS:
                     kept += [weights, slope]
                 piece.put(output, block, torch.bmm(weights.to(value.dtype), values[:, seen]))
@@ -143,17 +148,16 @@ class _BlockedAttention(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx, gradient):
-        (query,), (key,), (value,), *kept = ctx.saved_tensors
-        kept = iter(kept)
-        gradient = gradient[0].transpose(0, 1)
-        d_query = query.new_empty(query.shape[1], query.shape[0], query.shape[2])
-        d_key, d_value = torch.zeros_like(key), torch.zeros_like(value)
+        saved = ctx.saved_tensors  # read once: a checkpointed layer hands them out a single time
+        query, key, value = map(_by_token, saved[:3])
+        kept, key_heads, gradient = iter(saved[3:]), key.shape[1], gradient[0]
+        d_query, d_key, d_value = query.new_empty(query.shape), key.new_zeros(key.shape), value.new_zeros(value.shape)
         for piece in ctx.pieces:
             keys, values = piece.keys_of(key), piece.keys_of(value)
             d_keys, d_values = torch.zeros_like(keys), torch.zeros_like(values)
             for block in piece.blocks:
                 seen = slice(block.first_key, block.stop)
-                queries, out = piece.queries_of(query, block, len(key)) * ctx.scaling, piece.queries_of(gradient, block, len(key))
+                queries, out = piece.queries_of(query, block, key_heads) * ctx.scaling, piece.queries_of(gradient, block, key_heads)
                 again = piece.tokens > KEPT_PAIR_TOKENS
                 weights, slope = _attend(queries, keys[:, seen], block.mask, ctx.softcap) if again else (next(kept), next(kept))
                 d_values[:, seen].baddbmm_(weights.to(value.dtype).transpose(1, 2), out)
@@ -164,7 +168,12 @@ class _BlockedAttention(torch.autograd.Function):
                 piece.put(d_query, block, torch.bmm(d_scores, keys[:, seen]) * ctx.scaling)
             piece.add_keys(d_key, d_keys)
             piece.add_keys(d_value, d_values)
-        return d_query.transpose(0, 1)[None], d_key[None], d_value[None], None, None, None
+        return *(rows.transpose(0, 1)[None] for rows in (d_query, d_key, d_value)), None, None, None
+
+
+def _by_token(rows):
+    """(tokens, heads, width) of one row (1, heads, tokens, width); the way it lies in memory already when it comes from a linear layer."""
+    return rows[0].transpose(0, 1)
 
 
 def _attend(queries, keys, mask, softcap):

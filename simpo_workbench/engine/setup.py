@@ -174,7 +174,7 @@ def config_hash(config: RunConfig) -> str:
 
 def _optimizer(training, parameters):
     if training.optimizer == "adamw":
-        return torch.optim.AdamW(parameters, lr=training.learning_rate, weight_decay=training.weight_decay)
+        return torch.optim.AdamW(parameters, lr=training.learning_rate, weight_decay=training.weight_decay, fused=True)
     import bitsandbytes
 
     kind = bitsandbytes.optim.PagedAdamW8bit if training.optimizer == "paged_adamw_8bit" else bitsandbytes.optim.AdamW8bit
