@@ -92,10 +92,12 @@ def main():
             if case.shape not in made:
                 made[case.shape] = _make_model(Path(name, case.shape), case.shape)
             report["cases"][str(case)] = _measure(case, made[case.shape], sides, Path(name), arguments.seconds - (time.monotonic() - started), skipped)
+            measure.write_json(arguments.out / "gpu.json", report | {"skipped": skipped})  # after every case: the machine may be taken away
     print("\nSkipped:" if skipped else "\nNothing was skipped.")
     for sentence in skipped:
         print(f"- {sentence}")
     measure.write_json(arguments.out / "gpu.json", report | {"skipped": skipped})
+    sys.exit("In some case the losses differ." if any(case.get("same_work") is False and case.get("ratios") for case in report["cases"].values()) else 0)
 
 
 def _sides():
@@ -118,12 +120,12 @@ def _measure(case, base, sides, folder, left, skipped):
     runs, since = [], time.monotonic()
     print(f"\n{case}", flush=True)
     for side in sides:
-        spent = time.monotonic() - since
-        if runs and spent + spent / len(runs) > left:
+        rest = left - (time.monotonic() - since)
+        if rest < 20:
             skipped.append(f"{case}, {side.name}: the time was up")
             continue
         try:
-            runs.append(vs_trl._run(1, side, job, place))
+            runs.append(vs_trl._run(1, side, job, place, seconds=rest))
         except RuntimeError as error:
             skipped.append(f"{case}, {side.name}: {str(error).strip().splitlines()[-1]}")
             if side is OURS:
@@ -137,6 +139,10 @@ def _measure(case, base, sides, folder, left, skipped):
     dpo_free = {"shape": work["shape"], "lengths": vs_trl._lengths(work), "matmul_flops_per_second": {"median": peak, "each": [peak]}, "left_out": vs_trl.LEFT_OUT}
     report = {"job": job, "runs": runs, "sides": summaries, "ratios": ratios, **dpo_free}
     vs_trl._print(report, dpo=False)
+    apart = [ratio["largest_loss_difference"] for ratio in ratios.values() if "failed" not in ratio]
+    report["same_work"] = vs_trl.same_work(apart, job)
+    if apart and not report["same_work"]:
+        print("THE LOSSES DIFFER: these sides did not do the same work, the ratios mean nothing.", flush=True)
     return report
 
 

@@ -31,31 +31,36 @@ def _checks(device):
         yield f"varlen bf16, window {window}", lambda window=window: _attention(device, "varlen", torch.bfloat16, window, None)
         yield f"flex fp32, window {window}", lambda window=window: _attention(device, "flex", torch.float32, window, None)
         yield f"flex bf16, window {window}, soft-capped", lambda window=window: _attention(device, "flex", torch.bfloat16, window, 20.0)
+        yield f"pairwise fp32, window {window}", lambda window=window: _attention(device, "pairwise", torch.float32, window, None)
+    yield "pairwise bf16, soft-capped", lambda: _attention(device, "pairwise", torch.bfloat16, None, 20.0)
+    yield "flex bf16, another length", lambda: _attention(device, "flex", torch.bfloat16, None, 20.0, pairs=4)
     yield "dense bf16", lambda: _attention(device, "dense", torch.bfloat16, None, 20.0)
     yield "frozen head bf16", lambda: _head(device)
     yield "LoRA over bf16 weights", lambda: _lora(device, quantized=False)
     yield "LoRA over NF4 weights", lambda: _lora(device, quantized=True)
     yield "whole model, packed against padded", lambda: _model(device)
     yield "checkpointed layers", lambda: _checkpointed(device)
+    yield "fp16 under autocast, a model that ends in LayerNorm", lambda: _half(device)
     yield "out of memory is recognized", lambda: _out_of_memory(device)
 
 
 def _verdict(pairs, dtype):
     """pairs: (ours, oracle) tensors."""
-    worst = max(((ours.float() - oracle.float()).norm() / oracle.float().norm().clamp_min(1e-12)).item() for ours, oracle in pairs)
-    return f"{'agrees' if worst <= TOLERANCE[dtype] else 'WRONG'}, relative difference {worst:.1e}"
+    differences = [((ours.float() - oracle.float()).norm() / oracle.float().norm().clamp_min(1e-12)).item() for ours, oracle in pairs]
+    agrees = all(difference <= TOLERANCE[dtype] for difference in differences)  # max() would let a NaN pass
+    return f"{'agrees' if agrees else 'WRONG'}, relative differences {', '.join(f'{difference:.1e}' for difference in differences)}"
 
 
-def _attention(device, backend, dtype, window, softcap):
-    if device == "cpu" and backend != "dense":
+def _attention(device, backend, dtype, window, softcap, pairs=7):
+    if device == "cpu" and backend not in ("dense", "pairwise"):
         return "skipped: no CUDA device"
-    best = "dense" if device == "cpu" else _best(dtype, softcap)
-    if backend == "flex" and best == "dense":
-        return "skipped: FlexAttention's tiles do not fit this card, the dense mask is used instead"
+    best = "pairwise" if device == "cpu" else _best(dtype, softcap)
+    if backend == "flex" and device != "cpu" and _best(dtype, True) != "flex":
+        return "skipped: FlexAttention's tiles do not fit this card, it attends pair by pair instead"
     if backend == "varlen" and best != "varlen":
         return f"skipped: this card uses {best}"
     rng, spans, start = random.Random(0), [], 0
-    for _ in range(7):
+    for _ in range(pairs):
         span = Span(start, rng.randint(1, 300), rng.randint(1, 200), rng.randint(1, 200))
         spans.append(span)
         start += span.tokens
@@ -110,13 +115,17 @@ def _lora(device, quantized):
     return _verdict(list(zip(*reversed(results), strict=True)), torch.bfloat16)
 
 
-def _tiny(device):
-    from transformers import AutoModelForCausalLM, LlamaConfig
+def _tiny(device, dtype=torch.bfloat16, family="llama"):
+    """A small model with a frozen base and LoRA, as a run has it, and some pairs."""
+    from peft import LoraConfig, get_peft_model
+    from transformers import AutoConfig, AutoModelForCausalLM
 
     torch.manual_seed(0)
     shape = {"hidden_size": 256, "intermediate_size": 512, "num_hidden_layers": 4, "num_attention_heads": 4, "num_key_value_heads": 2, "vocab_size": 1000}
-    model = AutoModelForCausalLM.from_config(LlamaConfig(**shape), dtype=torch.bfloat16).to(device)
+    model = AutoModelForCausalLM.from_config(AutoConfig.for_model(family, **shape), dtype=dtype).to(device)
     attention.install(model)
+    model = get_peft_model(model, LoraConfig(r=8, lora_alpha=16, target_modules=["q_proj", "v_proj", "o_proj"], init_lora_weights=False))
+    lora_linear.install(model)
     rng = random.Random(0)
     pairs = [EncodedPair(str(index), *([rng.randrange(1000) for _ in range(rng.randint(1, 150))] for _ in range(3))) for index in range(6)]
     return model, pairs
@@ -126,7 +135,7 @@ def _gradients(device, model, pairs, policy):
     model.zero_grad()
     logps = PackedScorer(model)(collate(pairs, policy).to(device))
     (logps.chosen_avg - 2 * logps.rejected_avg).sum().backward()
-    return torch.cat([logps.chosen_avg, logps.rejected_avg]).detach(), torch.cat([parameter.grad.flatten() for parameter in model.parameters()])
+    return torch.cat([logps.chosen_avg, logps.rejected_avg]).detach(), torch.cat([parameter.grad.flatten() for parameter in model.parameters() if parameter.grad is not None])
 
 
 def _model(device):
@@ -140,6 +149,18 @@ def _checkpointed(device):
     plain = _gradients(device, model, pairs, attention.row_policy(model))
     memory.checkpoint_layers(model, 3)
     return _verdict(list(zip(_gradients(device, model, pairs, attention.row_policy(model)), plain, strict=True)), torch.bfloat16)
+
+
+def _half(device):
+    """As on cards without bf16: fp16 weights, autocast, and a head whose input a LayerNorm has made fp32."""
+    if device == "cpu":
+        return "skipped: no CUDA device"
+    model, pairs = _tiny(device, torch.float16, "starcoder2")
+    wide, _ = _tiny(device, torch.float32, "starcoder2")
+    wide.load_state_dict(model.state_dict())
+    with torch.autocast("cuda", torch.float16):
+        ours = _gradients(device, model, pairs, attention.row_policy(model))
+    return _verdict(list(zip(ours, _gradients(device, wide, pairs, RowPolicy(shared=False)), strict=True)), torch.bfloat16)
 
 
 def _out_of_memory(device):

@@ -175,13 +175,16 @@ class OutOfMemory(RuntimeError):
     """A child process needed more memory than there is."""
 
 
-def run_child(arguments: list[str], threads: int) -> str:
-    """Standard output of a Python script run with so many threads. Errors: OutOfMemory, or RuntimeError with the end of what it printed."""
+def run_child(arguments: list[str], threads: int, seconds: float | None = None) -> str:
+    """Standard output of a Python script run with so many threads. Errors: OutOfMemory, or RuntimeError: the end of what it printed, or out of time."""
     environment = os.environ | dict.fromkeys(("OMP_NUM_THREADS", "MKL_NUM_THREADS"), str(threads))
     environment |= {"TOKENIZERS_PARALLELISM": "false", "HF_HUB_DISABLE_TELEMETRY": "1"}
-    done = subprocess.run([sys.executable, *arguments], env=environment, capture_output=True, text=True, check=False)
+    try:
+        done = subprocess.run([sys.executable, *arguments], env=environment, capture_output=True, text=True, check=False, timeout=seconds)
+    except subprocess.TimeoutExpired:
+        raise RuntimeError(f"not done within {seconds:.0f} s") from None
     printed = (done.stdout + done.stderr)[-3000:]
-    if done.returncode == -9 or (done.returncode and ("OutOfMemoryError" in printed or "not enough memory" in printed)):
+    if done.returncode == -9 or (done.returncode and any(one in printed for one in ("OutOfMemoryError", "not enough memory", "can't allocate memory", "out of memory"))):
         raise OutOfMemory(f"{' '.join(arguments)} ran out of memory:\n{printed}")
     if done.returncode:
         raise RuntimeError(f"{' '.join(arguments)} ended with {done.returncode}:\n{printed}")

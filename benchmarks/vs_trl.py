@@ -71,9 +71,14 @@ def compare(arguments, sides: list[Side]) -> dict:
     report["sides"] = {side.name: _summary(side, runs, statistics.median(peaks)) for side in sides}
     report["ratios"] = {side.name: _ratios(side, runs) for side in sides[1:]}
     apart = [ratio["largest_loss_difference"] for ratio in report["ratios"].values() if "failed" not in ratio]
-    report["same_work"] = arguments.dpo or max(apart, default=0.0) <= LOSS_TOLERANCE[job["dtype"]]
+    report["same_work"] = arguments.dpo or same_work(apart, job)
     _print(report, arguments.dpo)
     return report
+
+
+def same_work(differences: list[float], job: dict) -> bool:
+    """Whether the losses of all peers that ran agree; where none ran, nothing was compared and nothing is the same."""
+    return bool(differences) and all(difference <= LOSS_TOLERANCE[job["dtype"]] for difference in differences)
 
 
 def _make_job(arguments, folder):
@@ -126,11 +131,11 @@ def job_config(arguments, pairs: Path, per_step: int, max_tokens: int, steps: in
     )
 
 
-def _run(number, side, job, folder):
+def _run(number, side, job, folder, seconds=None):
     """One child's measurements, with what follows from them. A peer that needs more memory than there is has failed; any other failure is an error."""
     measure.write_json(folder / "task.json", {"side": asdict(side), "job": job})
     try:
-        measure.run_child([str(Path(__file__).with_name("one_side.py")), str(folder)], job["threads"])
+        measure.run_child([str(Path(__file__).with_name("one_side.py")), str(folder)], job["threads"], seconds)
     except measure.OutOfMemory:
         if not (side.trl or side.liger):
             raise

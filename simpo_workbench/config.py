@@ -29,7 +29,9 @@ class ModelConfig(Section):
     compute_dtype: Literal["auto", "bf16", "fp16", "fp32"] = setting(
         "auto", "Precision of the arithmetic; auto: bf16 on GPUs that have it, fp16 with loss scaling on others, fp32 on a CPU.", rare=True
     )
-    attention: Literal["auto", "sdpa", "eager", "flash_attention_2"] = setting("auto", "Attention implementation; auto: sdpa.", rare=True)
+    attention: Literal["auto", "sdpa", "eager", "flash_attention_2"] = setting(
+        "auto", "Attention; auto: packed rows in which both answers share their prompt, where the model allows it. With any other every answer brings a prompt of its own.", rare=True
+    )
 
 
 class DataConfig(Section):
@@ -109,12 +111,14 @@ class TrainingConfig(Section):
     epochs: float = setting(1.33, "Passes over the training pairs.", gt=0, le=1000)
     max_steps: int | None = setting(None, "Train for exactly so many steps, whatever the epochs say.", unit="optimizer steps", ge=1)
     pairs_per_step: int = setting(8, "Pairs behind one optimizer step, whatever the memory or the number of devices.", unit="pairs", ge=1)
-    max_tokens_per_microbatch: Literal["auto"] | int = setting("auto", "Tokens that go through the model at once; lower it when memory runs out. It changes no result.", unit="tokens")
+    max_tokens_per_microbatch: Literal["auto"] | int = setting(
+        "auto", "Tokens that go through the model at once; auto measures what fits. It changes no result, and is halved when memory runs out.", unit="tokens"
+    )
     optimizer: Literal["adamw", "adamw_8bit", "paged_adamw_8bit"] = setting("adamw", "AdamW, or bitsandbytes' 8-bit AdamW (paged: its state may move to host memory).")
     weight_decay: float = setting(0.0, "Decoupled weight decay.", ge=0, le=1, rare=True)
     max_grad_norm: float = setting(1.0, "Gradients are scaled down to this norm; 0 turns clipping off.", ge=0)
     gradient_checkpointing: Literal["auto", "all", "none"] | int = setting(
-        "auto", "Layers whose activations are computed again instead of kept: a number, all, none or auto (all on a GPU, none on a CPU).", unit="layers"
+        "auto", "Layers whose activations are computed again instead of kept: a number, all, none, or auto, which measures how many memory asks for.", unit="layers"
     )
     seed: int = setting(0, "Seed of adapter initialization, pair order, dropout and sampling.", ge=0, lt=2**32)
     eval_every: int = setting(20, "Evaluate every so many steps; 0: only at step 0 and at the end.", unit="optimizer steps", ge=0)

@@ -3,6 +3,7 @@
 python gradient_of_a_step.py OUT MODEL_FOLDER PAIRS_FILE DTYPE PAIRS_PER_STEP BUDGET…
 """
 
+import faulthandler
 import sys
 from types import SimpleNamespace
 
@@ -44,4 +45,5 @@ def main(out, folder, pairs_file, dtype, pairs_per_step, *budgets):
 
 
 if __name__ == "__main__":
+    faulthandler.dump_traceback_later(200, exit=True)  # processes that wait for each other say where, instead of waiting for ever
     main(*sys.argv[1:])

@@ -120,13 +120,16 @@ def _refuse(*_, **__):
     raise OSError("not permitted")
 
 
-def test_the_oracle_checks_of_the_gpu_benchmark_work_where_a_cpu_can_run_them():
+def test_the_oracle_checks_of_the_gpu_benchmark_work_where_a_cpu_can_run_them(measure):
     import gpu_oracle
 
     found = gpu_oracle.check_paths("cpu")
     assert [name for name, words in found.items() if words.startswith("WRONG")] == []
     agreed = [name for name, words in found.items() if words.startswith("agrees")]
-    assert {"dense bf16", "frozen head bf16", "LoRA over bf16 weights", "whole model, packed against padded", "checkpointed layers", "out of memory is recognized"} <= set(agreed)
+    here = {"dense bf16", "pairwise fp32, window 37", "frozen head bf16", "LoRA over bf16 weights", "whole model, packed against padded", "checkpointed layers"}
+    assert here <= set(agreed)
+        agreed
+    )
     assert found["varlen bf16, window None"] == "skipped: no CUDA device"
 
 
@@ -138,3 +141,38 @@ def test_the_gpu_benchmark_says_that_it_measured_nothing_without_a_gpu():
     done = subprocess.run([sys.executable, BENCHMARKS / "gpu.py"], capture_output=True, text=True, timeout=120)
     assert done.returncode != 0
     assert "nothing was measured" in done.stderr
+
+
+def test_a_gradient_that_is_not_a_number_agrees_with_nothing(measure):
+    import gpu_oracle
+    import torch
+
+    fine, nan = torch.ones(3), torch.full((3,), float("nan"))
+    assert gpu_oracle._verdict([(fine, fine)], torch.float32).startswith("agrees")
+    assert gpu_oracle._verdict([(fine, fine), (nan, fine)], torch.float32).startswith("WRONG")
+
+
+def test_where_every_peer_failed_nothing_is_called_the_same(measure):
+    import vs_trl
+
+    assert not vs_trl.same_work([], {"dtype": "fp32"})
+    assert not vs_trl.same_work([float("nan")], {"dtype": "fp32"})
+    assert vs_trl.same_work([1e-6, 1e-4], {"dtype": "fp32"})
+
+
+def test_liger_is_wired_to_do_the_same_work(measure, tiny_model, tiny_pairs, tmp_path):
+    """The third side of the GPU benchmark, on the CPU: the same losses as the workbench's own."""
+    pytest.importorskip("liger_kernel.chunked_loss")
+    import argparse
+
+    import one_side
+    import vs_trl
+
+    arguments = argparse.Namespace(model=tiny_model, quant="fp32", lora_r=4, checkpointing="none")
+    rows = Path(tiny_pairs[0]).read_text().splitlines()[:6]
+    (tmp_path / "pairs.jsonl").write_text("\n".join(rows))
+    config = vs_trl.job_config(arguments, tmp_path / "pairs.jsonl", 2, 512, 3)
+    job = {"threads": 1, "dtype": "fp32", "base": tiny_model, "config": config.model_dump(), "pairs_per_step": 2, "steps": 3}
+    runs = [vs_trl._run(1, side, job, tmp_path) for side in (one_side.Side("workbench"), one_side.Side("Liger", liger=True, checkpointing=True))]
+    assert len(runs[0]["losses"]) == 4
+    assert runs[1]["losses"] == pytest.approx(runs[0]["losses"], abs=1e-4)

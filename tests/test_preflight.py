@@ -95,7 +95,7 @@ def test_a_shortage_that_could_be_mended_is_reported(measured, monkeypatch):
 
 
 def test_words_and_json(measured):
-    config, found = measured
+    _, found = measured
     text = str(found)
     assert f"{found.steps} steps" in text
     assert "tokens at once" in text

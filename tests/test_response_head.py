@@ -76,14 +76,23 @@ def test_a_head_of_another_kind_is_called_itself():
 
 
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
-def test_sixteen_bits_are_summed_in_fp32(dtype):
+def test_log_probabilities_of_sixteen_bits_are_fp32(dtype):
+    """What the product rounded stays rounded, as in the model's own head; nothing is lost behind it."""
     head, hidden, targets = head_and_tokens(torch.float32)
     narrow = torch.nn.Linear(12, 50, bias=False, dtype=dtype).requires_grad_(False)
     narrow.load_state_dict(head.state_dict())
     logps = token_logps(narrow, hidden.to(dtype), targets, HeadTransform())
     assert logps.dtype == torch.float32
-    exact = plainly(narrow.float(), hidden.to(dtype).float(), targets, HeadTransform())
-    assert torch.allclose(logps, exact, atol=0.1)
+    logits = narrow(hidden.to(dtype)).float()
+    assert torch.allclose(logps, log_softmax(logits, -1)[range(37), targets], atol=1e-5)
+
+
+def test_a_head_of_sixteen_bits_takes_hidden_states_of_an_fp32_norm():
+    head, hidden, targets = head_and_tokens(torch.float32)
+    narrow = torch.nn.Linear(12, 50, bias=False, dtype=torch.float16).requires_grad_(False)
+    narrow.load_state_dict(head.state_dict())
+    logps = token_logps(narrow, hidden, targets, HeadTransform())
+    assert torch.autograd.grad(logps.sum(), hidden)[0].dtype == torch.float32
 
 
 def test_no_gradient_is_kept_where_none_is_wanted():

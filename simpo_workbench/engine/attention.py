@@ -9,7 +9,7 @@ from transformers.masking_utils import AttentionMaskInterface, sdpa_mask
 from transformers.modeling_utils import AttentionInterface
 
 from . import attention_blocked, attention_cuda
-from .packing import Layout, RowPolicy, visible
+from .packing import Layout, RowPolicy, dense_attention, visible
 
 #: The name under which transformers knows this attention.
 NAME = "packed_pairs"
@@ -36,6 +36,8 @@ def row_policy(model) -> RowPolicy:
         reason = "its attention is not causal"
     elif getattr(config, "attention_dropout", 0.0):
         reason = "it drops attention weights at random (attention_dropout)"
+    elif any("dynamic" in str(rope.get("rope_type")) for rope in _ropes(config)):
+        reason = "its rotary factors depend on the longest sequence that it has seen"
     elif config._attn_implementation != NAME:
         reason = f"model.attention is {config._attn_implementation}"
     else:
@@ -70,17 +72,6 @@ def packed_attention(module, query, key, value, attention_mask, scaling=None, dr
     return stock(module, query, key, value, attention_mask, dropout=dropout, scaling=scaling, **kwargs)
 
 
-def dense_attention(query, key, value, allowed, scaling, softcap=None):
-    """Attention written out, (rows, tokens, heads, head_dim): the oracle for every backend. allowed: (…, queries, keys), True where a query may look."""
-    groups = query.shape[1] // key.shape[1]
-    key, value = key.repeat_interleave(groups, dim=1), value.repeat_interleave(groups, dim=1)
-    scores = query @ key.transpose(2, 3) * scaling
-    scores = scores if softcap is None else softcap * torch.tanh(scores / softcap)
-    wide = torch.float64 if scores.dtype == torch.float64 else torch.float32
-    weights = torch.softmax(scores.to(wide).masked_fill(~allowed, torch.finfo(wide).min), dim=-1)
-    return (weights.to(value.dtype) @ value).transpose(1, 2)
-
-
 def _dense(query, key, value, layout, scaling, window, softcap):
     name = ("dense", window, query.device)
     if name not in layout.prepared:
@@ -88,7 +79,7 @@ def _dense(query, key, value, layout, scaling, window, softcap):
     return dense_attention(query, key, value, layout.prepared[name], scaling, softcap)
 
 
-_BACKENDS = {"blocked": attention_blocked.attention, "varlen": attention_cuda.varlen, "flex": attention_cuda.flex, "dense": _dense}
+_BACKENDS = {"blocked": attention_blocked.attention, "varlen": attention_cuda.varlen, "flex": attention_cuda.flex, "pairwise": attention_cuda.pairwise, "dense": _dense}
 
 
 def _backend(layout, query, softcap):
@@ -109,9 +100,14 @@ def _one_set_of_rotary_factors(config):
 
     Long-rope and dynamic scaling choose them by the longest position that goes through the model at once.
     """
-    ropes = getattr(config, "rope_parameters", None) or {}
-    ropes = [ropes, *(rope for rope in ropes.values() if isinstance(rope, dict))]
+    ropes = _ropes(config)
     if not any("dynamic" in str(rope.get("rope_type")) or rope.get("rope_type") == "longrope" for rope in ropes):
         return None
     originals = [rope["original_max_position_embeddings"] for rope in ropes if rope.get("original_max_position_embeddings")]
     return min(originals, default=config.max_position_embeddings)
+
+
+def _ropes(config):
+    """The rotary settings of a model: one set, or one per type of layer."""
+    ropes = getattr(config, "rope_parameters", None) or {}
+    return [ropes, *(rope for rope in ropes.values() if isinstance(rope, dict))]

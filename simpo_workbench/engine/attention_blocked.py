@@ -132,7 +132,7 @@ class _BlockedAttention(torch.autograd.Function):
     @staticmethod
     def forward(ctx, query, key, value, pieces, scaling, softcap):
         ctx.pieces, ctx.scaling, ctx.softcap, whole = pieces, scaling, softcap, (query, key, value)
-        query, key, value = map(_by_token, whole)
+        dtype, (query, key, value) = query.dtype, map(_by_token, whole)
         kept, key_heads = [], key.shape[1]
         output = query.new_empty(*query.shape[:2], value.shape[-1])
         for piece in pieces:
@@ -142,15 +142,15 @@ class _BlockedAttention(torch.autograd.Function):
                 weights, slope = _attend(piece.queries_of(query, block, key_heads) * scaling, keys[:, seen], block.mask, softcap)
                 if any(ctx.needs_input_grad) and piece.tokens <= KEPT_PAIR_TOKENS:
                     kept += [weights, slope]
-                piece.put(output, block, torch.bmm(weights.to(value.dtype), values[:, seen]))
+                piece.put(output, block, torch.bmm(weights, values[:, seen]))
         ctx.save_for_backward(*whole, *kept)  # as saved tensors, so that checkpointing drops them
-        return output[None]
+        return output[None].to(dtype)
 
     @staticmethod
     def backward(ctx, gradient):
         saved = ctx.saved_tensors  # read once: a checkpointed layer hands them out a single time
         query, key, value = map(_by_token, saved[:3])
-        kept, key_heads, gradient = iter(saved[3:]), key.shape[1], gradient[0]
+        kept, key_heads, dtype, gradient = iter(saved[3:]), key.shape[1], saved[0].dtype, gradient[0].to(query.dtype)
         d_query, d_key, d_value = query.new_empty(query.shape), key.new_zeros(key.shape), value.new_zeros(value.shape)
         for piece in ctx.pieces:
             keys, values = piece.keys_of(key), piece.keys_of(value)
@@ -160,26 +160,26 @@ class _BlockedAttention(torch.autograd.Function):
                 queries, out = piece.queries_of(query, block, key_heads) * ctx.scaling, piece.queries_of(gradient, block, key_heads)
                 again = piece.tokens > KEPT_PAIR_TOKENS
                 weights, slope = _attend(queries, keys[:, seen], block.mask, ctx.softcap) if again else (next(kept), next(kept))
-                d_values[:, seen].baddbmm_(weights.to(value.dtype).transpose(1, 2), out)
-                d_weights = torch.bmm(out, values[:, seen].transpose(1, 2)).to(weights.dtype)
+                d_values[:, seen].baddbmm_(weights.transpose(1, 2), out)
+                d_weights = torch.bmm(out, values[:, seen].transpose(1, 2))
                 d_scores = torch._softmax_backward_data(d_weights, weights, -1, weights.dtype)
-                d_scores = (d_scores if slope is None else d_scores * slope).to(query.dtype)
+                d_scores = d_scores if slope is None else d_scores * slope
                 d_keys[:, seen].baddbmm_(d_scores.transpose(1, 2), queries)
                 piece.put(d_query, block, torch.bmm(d_scores, keys[:, seen]) * ctx.scaling)
             piece.add_keys(d_key, d_keys)
             piece.add_keys(d_value, d_values)
-        return *(rows.transpose(0, 1)[None] for rows in (d_query, d_key, d_value)), None, None, None
+        return *(rows.transpose(0, 1)[None].to(dtype) for rows in (d_query, d_key, d_value)), None, None, None
 
 
 def _by_token(rows):
-    """(tokens, heads, width) of one row (1, heads, tokens, width); the way it lies in memory already when it comes from a linear layer."""
-    return rows[0].transpose(0, 1)
+    """(tokens, heads, width) of one row (1, heads, tokens, width), fp32 or wider; the way it lies in memory already when it comes from a linear layer."""
+    rows = rows[0].transpose(0, 1)
+    return rows if rows.dtype in (torch.float32, torch.float64) else rows.float()
 
 
 def _attend(queries, keys, mask, softcap):
     """(weights, slope): attention weights (batch, groups · queries, keys) in fp32 or wider, and the derivative of soft-capping where there is any."""
     scores = torch.bmm(queries, keys.transpose(1, 2))
-    scores = scores if scores.dtype in (torch.float32, torch.float64) else scores.float()
     slope = None
     if softcap:
         scores = torch.tanh(scores / softcap)

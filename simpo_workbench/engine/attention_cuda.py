@@ -1,11 +1,12 @@
-"""Packed-row attention for CUDA: variable-length flash attention, or FlexAttention where scores are soft-capped or wider than 16 bits."""
+"""Packed-row attention for CUDA: variable-length flash attention; FlexAttention where scores are soft-capped; pair by pair on cards or types that have neither."""
 
+import dataclasses
 import functools
 import inspect
 
 import torch
 
-from .packing import Layout, visible
+from .packing import Layout, dense_attention, visible
 
 #: FlexAttention's default tiles want more shared memory per block than cards of the RTX 30 and 40 series have (about 100 KB; pytorch#133254).
 LEAST_SHARED_MEMORY_FOR_FLEX = 160 * 1024
@@ -20,10 +21,11 @@ def choose(query, softcap) -> str:
 
 
 def backend_for(dtype, head_dim: int, softcapped: bool, capability: tuple[int, int], shared_memory: int) -> str:
-    """varlen, flex or dense. shared_memory: bytes per block that the card offers on request."""
-    if dtype in (torch.float16, torch.bfloat16) and head_dim <= 256 and not softcapped and capability >= (8, 0):
-        return "varlen"
-    return "flex" if capability >= (8, 0) and shared_memory >= LEAST_SHARED_MEMORY_FOR_FLEX else "dense"
+    """varlen, flex or pairwise. shared_memory: bytes per block that the card offers on request."""
+    if not softcapped:
+        flash = dtype in (torch.float16, torch.bfloat16) and head_dim <= 256 and head_dim % 8 == 0 and capability >= (8, 0)
+        return "varlen" if flash else "pairwise"
+    return "flex" if capability >= (8, 0) and shared_memory >= LEAST_SHARED_MEMORY_FOR_FLEX else "pairwise"
 
 
 def varlen(query, key, value, layout: Layout, scaling, window, softcap):
@@ -80,8 +82,32 @@ def flex_mask(layout: Layout, window, device):
     """The block mask of a packed row."""
     from torch.nn.attention.flex_attention import create_block_mask
 
-    seen = visible(layout, window).to(device)
-    return create_block_mask(lambda row, head, q, k: seen[q, k], None, None, layout.tokens, layout.tokens, device=device)
+    pair, branch, position = (places.to(device) for places in layout.places())
+    far = window or layout.tokens
+
+    def seen(row, head, q, k):
+        same = (pair[q] == pair[k]) & ((branch[k] == 0) | (branch[q] == branch[k]))
+        return same & (position[k] <= position[q]) & (position[q] - position[k] < far)
+
+    return create_block_mask(seen, None, None, layout.tokens, layout.tokens, device=device)
+
+
+def pairwise(query, key, value, layout: Layout, scaling, window, softcap):
+    """One pair after the other through transformers' usual kernels with a mask: memory grows with each pair's square, not with the row's."""
+    outputs = []
+    for span in layout.spans:
+        name = ("pairwise", span.prompt, span.chosen, span.rejected, window, query.device)
+        if name not in layout.prepared:
+            layout.prepared[name] = visible(Layout((dataclasses.replace(span, start=0),)), window).to(query.device)
+        rows, seen = slice(span.start, span.start + span.tokens), layout.prepared[name]
+        part = (query[:, :, rows], key[:, :, rows], value[:, :, rows])
+        if softcap is not None:
+            outputs.append(dense_attention(*part, seen, scaling, softcap))
+        else:
+            groups = query.shape[1] // key.shape[1]
+            wide = (side.repeat_interleave(groups, dim=1) for side in part[1:])
+            outputs.append(torch.nn.functional.scaled_dot_product_attention(part[0], *wide, attn_mask=seen, scale=scaling).transpose(1, 2))
+    return torch.cat(outputs, dim=1)
 
 
 @functools.cache

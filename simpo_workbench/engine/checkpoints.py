@@ -43,7 +43,8 @@ class Resumable:
 def save_checkpoint(folder: RunFolder, step: int, config_hash: str, memory: MemoryPlan, model, optimizer=None, scheduler=None, scaler=None):
     """Publish checkpoints/step-N with one rename: the adapter and, when given, the state of optimizer, scheduler and random numbers.
 
-    The memory plan is kept because another plan adds the same numbers in another order, and a resumed run would differ in the last bits.
+    The memory plan is kept because another plan adds the same numbers in another order: with it a resumed run on a CPU is the uninterrupted one, bit
+    for bit (on a GPU some kernels add in an order of their own).
 
     Every file's SHA-256 stands in manifest.json, so that a damaged checkpoint is recognized. A checkpoint of that step is replaced.
     """

@@ -203,10 +203,13 @@ def _read(path):
     try:
         with open(path, "rb") as file:
             size = os.fstat(file.fileno()).st_size
-            if size < 48 or not _whole(file, size - 40):
+            # what another user put into a shared cache is not ours to train on
+            if size < 48 or os.fstat(file.fileno()).st_uid != os.getuid() or not _whole(file, size - 40):
                 return None
             file.seek(size - 48)
             length = int.from_bytes(file.read(8), "little")
+            if length > size - 48:
+                return None
             file.seek(size - 48 - length)
             header = json.loads(file.read(length))
             pairs, count, width = header["pairs"], header["tokens"], header["name_bytes"]
@@ -245,7 +248,10 @@ def _prune(folder, newest):
                 files.append((status.st_mtime, status.st_size, path))
             elif path.suffix == ".part" and time.time() - status.st_mtime > _ABANDONED_S:
                 path.unlink()
-    room = KEPT_BYTES - newest.stat().st_size
+    try:
+        room = KEPT_BYTES - newest.stat().st_size
+    except FileNotFoundError:  # pruned by another process in the meantime
+        return
     for place, (_, size, path) in enumerate(sorted(files, reverse=True), start=2):
         room -= size
         if place > KEPT_FILES or room < 0:

@@ -1,5 +1,6 @@
 """How much goes through the model at once: micro-batch tokens and checkpointed layers, chosen from a measured step where they are "auto"."""
 
+import contextlib
 import gc
 import math
 import resource
@@ -72,7 +73,16 @@ def free_memory(device: torch.device) -> int:
     if device.type == "cuda":
         free, _ = torch.cuda.mem_get_info(device)
         return free + torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
-    return psutil.virtual_memory().available
+    return min(psutil.virtual_memory().available, _left_in_container())
+
+
+def _left_in_container() -> float:
+    """Bytes that a container's own limit leaves; infinite without one."""
+    try:
+        limit, used = (Path("/sys/fs/cgroup", name).read_text().strip() for name in ("memory.max", "memory.current"))
+    except OSError:
+        return math.inf
+    return math.inf if limit == "max" else max(0, int(limit) - int(used))
 
 
 def release_memory(device: torch.device):
@@ -86,7 +96,9 @@ def is_out_of_memory(error: BaseException) -> bool:
     """Whether an error says that the device's or the machine's memory is full."""
     if isinstance(error, (torch.cuda.OutOfMemoryError, MemoryError)):
         return True
-    return isinstance(error, RuntimeError) and "can't allocate memory" in str(error)
+    # cuBLAS, the driver and the CPU's allocator each say it in their own way
+    words = ("out of memory", "CUBLAS_STATUS_ALLOC_FAILED", "can't allocate memory", "not enough memory")
+    return isinstance(error, RuntimeError) and any(one in str(error) for one in words)
 
 
 def shortage(training) -> str:
@@ -120,8 +132,10 @@ def choose(training, bytes_per_token, layers: int, largest_pair: int, free: int,
     else:
         checkpointed = min(checkpointed, layers)
         per_token = bytes_per_token(checkpointed)
-    if budget is None:
-        budget = most if not per_token else min(most, int(usable / per_token))
+    if budget is None and per_token is None:
+        budget = largest_pair  # not even the measured pair fits: one pair at a time is the best that can be tried
+    elif budget is None:
+        budget = most if per_token == 0 else min(most, int(usable / per_token))
     return MemoryPlan(max(budget, 8), checkpointed)
 
 
@@ -147,10 +161,10 @@ def layers_of(model) -> list:
     return [module for module in model.modules() if isinstance(module, GradientCheckpointingLayer)]
 
 
-def bytes_per_token_of(scorer, model, pair, policy, device):
+def bytes_per_token_of(scorer, model, pair, policy, device, autocast=contextlib.nullcontext):
     """A function of the number of checkpointed layers: bytes that a real forward and backward pass of one pair takes per token, None where it does not fit.
 
-    Adapters, gradients and random numbers are left as they were.
+    scorer: not the one of several processes, which would wait for each other. Adapters, gradients and random numbers are left as they were.
     """
 
     def measure(count):
@@ -160,7 +174,7 @@ def bytes_per_token_of(scorer, model, pair, policy, device):
             return 0.0  # this system cannot say; the plan then goes by what is enough
         before = memory_in_use(device)
         try:
-            with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
+            with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []), autocast():
                 logps = scorer(collate([pair], policy).to(device))
                 (logps.chosen_avg - logps.rejected_avg).sum().backward()
         except Exception as error:

@@ -11,6 +11,7 @@ from peft import LoraConfig as PeftLoraConfig
 from peft import PeftModel, get_peft_model, get_peft_model_state_dict
 from safetensors import SafetensorError, safe_open
 from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, BitsAndBytesConfig
+from transformers.pytorch_utils import Conv1D
 from transformers.utils.logging import disable_progress_bar
 
 from ..config import DEMO, DataConfig, LoraConfig, ModelConfig
@@ -181,12 +182,12 @@ def add_lora(loaded: LoadedModel, lora: LoraConfig, seed: int):
 def lora_targets(model, lora: LoraConfig) -> list[str]:
     """Names of the layers that get an adapter; all-linear means every linear layer but the head.
 
-    They are named one by one because peft's own all-linear also takes the routers and the stacked experts of mixture models.
+    They are given to peft by the last part of their names, because its own all-linear also takes the routers and the stacked experts of mixture models.
     """
     if lora.target_modules != "all-linear":
         return lora.target_modules
     head = model.get_output_embeddings()
-    return sorted({name.rpartition(".")[2] for name, module in model.named_modules() if isinstance(module, torch.nn.Linear) and module is not head})
+    return sorted({name.rpartition(".")[2] for name, module in model.named_modules() if isinstance(module, (torch.nn.Linear, Conv1D)) and module is not head})
 
 
 @contextlib.contextmanager

@@ -98,6 +98,17 @@ def visible(layout: Layout, window: int | None = None) -> torch.Tensor:
     return same & (distance >= 0) & (distance < (window or layout.tokens))
 
 
+def dense_attention(query, key, value, allowed, scaling, softcap=None):
+    """Attention written out, (rows, tokens, heads, head_dim): the oracle for every backend. allowed: (…, queries, keys), True where a query may look."""
+    groups = query.shape[1] // key.shape[1]
+    key, value = key.repeat_interleave(groups, dim=1), value.repeat_interleave(groups, dim=1)
+    scores = query @ key.transpose(2, 3) * scaling
+    scores = scores if softcap is None else softcap * torch.tanh(scores / softcap)
+    wide = torch.float64 if scores.dtype == torch.float64 else torch.float32
+    weights = torch.softmax(scores.to(wide).masked_fill(~allowed, torch.finfo(wide).min), dim=-1)
+    return (weights.to(value.dtype) @ value).transpose(1, 2)
+
+
 def minus_infinity(hidden: torch.Tensor) -> torch.Tensor:
     """What attention adds to its scores, fp32: −inf where hidden, else 0."""
     return torch.zeros(hidden.shape, device=hidden.device).masked_fill_(hidden, float("-inf"))

@@ -107,9 +107,10 @@ class _FrozenHead(torch.autograd.Function):
 
 
 def _wide_product(hidden, weight, wide):
-    """hidden · weightᵀ in fp32 or wider, also where the factors have 16 bits."""
+    """hidden · weightᵀ as fp32 or wider. From 16-bit factors a GPU gives the fp32 sums themselves, a CPU rounds them to 16 bits first."""
     if weight.dtype == wide:
         return hidden.to(wide) @ weight.T
+    hidden = hidden.to(weight.dtype)  # under autocast some models end in an fp32 norm
     if hidden.device.type == "cuda":
         return torch.mm(hidden, weight.T, out_dtype=wide)
     return (hidden @ weight.T).to(wide)

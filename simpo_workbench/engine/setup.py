@@ -107,9 +107,8 @@ def _prepare(config, loaded, train_pairs, held_out_pairs, notes, memory_plan):
     resources = contextlib.ExitStack()
     resources.enter_context(models.weights_unpacked(loaded))
     policy = row_policy(loaded.model)
-    if policy.reason:
-        notes = [*notes, f"Each answer goes through the model with a prompt of its own: {policy.reason}."]
-    memory_plan = memory_plan or _memory_plan(training, scorer, loaded, train, policy)
+    notes = [*notes, *_row_notes(policy, train)]
+    memory_plan = memory_plan or _memory_plan(training, accelerator, loaded, train, policy)
     memory.checkpoint_layers(loaded.model, memory_plan.checkpointed_layers)
     memory.reset_peak_memory(loaded.device)  # the records' peak is that of training, not of loading
     total = total_steps(config, len(train))
@@ -136,12 +135,21 @@ def _prepare(config, loaded, train_pairs, held_out_pairs, notes, memory_plan):
     )
 
 
-def _memory_plan(training, scorer, loaded, train, policy):
+def _row_notes(policy, train):
+    """What a user should know about how pairs go through this model."""
+    if policy.reason:
+        yield f"Each answer goes through the model with a prompt of its own: {policy.reason}."
+    alone = int((policy.count(train.lengths) > train.lengths.sum(axis=1)).sum())
+    if policy.shared and alone:
+        yield f"{alone} training pairs are longer than {policy.longest} tokens, where this model changes its rotary factors: they go through alone."
+
+
+def _memory_plan(training, accelerator, loaded, train, policy):
     """The plan for this machine, now; every process of a run takes the smallest one."""
     tokens = policy.count(train.lengths)
     # the longest pair up to a limit, or the shortest one
     measured = train[int(np.where(tokens <= _MEASURED_TOKENS, tokens, -tokens).argmax())]
-    measure = memory.bytes_per_token_of(scorer, loaded.model, measured, policy, loaded.device)
+    measure = memory.bytes_per_token_of(PackedScorer(loaded.model), loaded.model, measured, policy, loaded.device, accelerator.autocast)
     largest = int(tokens.max())
     made = memory.choose(training, measure, len(memory.layers_of(loaded.model)), largest, memory.free_memory(loaded.device), loaded.device.type)
     if torch.distributed.is_initialized():
@@ -217,6 +225,7 @@ def _environment(config, loaded, policy, memory_plan, train_pairs, held_out_pair
         "held_out_pairs_sha256": held_out_pairs.content_hash,
         "shared_prompts": policy.shared,
         "prompts_not_shared_because": policy.reason,
+        "longest_packed_sequence": policy.longest,
         "max_tokens_per_microbatch": memory_plan.max_tokens_per_microbatch,
         "checkpointed_layers": memory_plan.checkpointed_layers,
         "adapted_layers": sorted(loaded.model.peft_config[models.TUNED].target_modules),
