@@ -128,8 +128,6 @@ def test_the_oracle_checks_of_the_gpu_benchmark_work_where_a_cpu_can_run_them(me
     agreed = [name for name, words in found.items() if words.startswith("agrees")]
     here = {"dense bf16", "pairwise fp32, window 37", "frozen head bf16", "LoRA over bf16 weights", "whole model, packed against padded", "checkpointed layers"}
     assert here <= set(agreed)
-        agreed
-    )
     assert found["varlen bf16, window None"] == "skipped: no CUDA device"
 
 

@@ -83,12 +83,13 @@ def test_a_measurement_that_does_not_fit_is_none_and_other_errors_are_not_swallo
             raise self.error
 
     pair, model = EncodedPair("x", [5], [8], [9]), tiny.model()
-    for error in (
+    errors = [
         torch.cuda.OutOfMemoryError("full"),
         RuntimeError("[enforce fail] DefaultCPUAllocator: can't allocate memory: you tried to allocate 9 bytes"),
         RuntimeError("CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling `cublasCreate(handle)`"),
         MemoryError(),
-    ):
+    ]
+    for error in errors:
         assert memory.bytes_per_token_of(Full(error), model, pair, RowPolicy(True), torch.device("cpu"))(0) is None
     with pytest.raises(RuntimeError, match="something else"):
         memory.bytes_per_token_of(Full(RuntimeError("something else")), model, pair, RowPolicy(True), torch.device("cpu"))(0)
