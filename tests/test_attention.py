@@ -82,7 +82,7 @@ def test_packed_rows_equal_the_oracle_and_one_plain_pass_per_answer(family):
 def test_checkpointing_changes_no_bit(family):
     model = with_lora(family)
     forwards = []
-    memory.layers_of(model)[1].register_forward_pre_hook(lambda *_: forwards.append(None))
+    memory.layers_of(model)[1].self_attn.register_forward_pre_hook(lambda *_: forwards.append(None))
     logps, gradients = outcome(model, attention.row_policy(model))
     assert len(forwards) == 1
     memory.checkpoint_layers(model, 3)
