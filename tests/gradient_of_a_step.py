@@ -4,6 +4,7 @@ python gradient_of_a_step.py OUT MODEL_FOLDER PAIRS_FILE DTYPE PAIRS_PER_STEP BU
 """
 
 import faulthandler
+import os
 import sys
 from types import SimpleNamespace
 
@@ -41,7 +42,9 @@ def main(out, folder, pairs_file, dtype, pairs_per_step, *budgets):
     if accelerator.is_main_process:
         torch.save(found, out)
     if accelerator.num_processes > 1:
-        torch.distributed.destroy_process_group()
+        accelerator.wait_for_everyone()
+        sys.stdout.flush()
+        os._exit(0)  # freeing DDP after its process group has waited for ever, now and then
 
 
 if __name__ == "__main__":

@@ -1,6 +1,7 @@
 """How much goes through the model at once: micro-batch tokens and checkpointed layers, chosen from a measured step where they are "auto"."""
 
 import contextlib
+import ctypes
 import gc
 import math
 import resource
@@ -56,6 +57,8 @@ def reset_peak_memory(device: torch.device) -> bool:
     if device.type == "cuda":
         torch.cuda.reset_peak_memory_stats(device)
         return True
+    with contextlib.suppress(AttributeError):  # a C library without it
+        ctypes.CDLL(None).malloc_trim(0)  # memory that was freed and is still held would hide part of the next peak
     try:
         Path("/proc/self/clear_refs").write_text("5")
     except OSError:
