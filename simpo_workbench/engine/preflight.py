@@ -56,7 +56,7 @@ class Preflight:
         lines = [
             f"{self.steps} steps, about {_minutes(self.seconds_left)} in all: {self.seconds_per_step:.2f} s a step "
             f"({self.seconds_per_longest_step:.2f} s with the longest pairs), {self.seconds_per_evaluation:.0f} s an evaluation.",
-            f"Memory: {self.peak_memory_bytes / gigabytes:.1f} GB at most, {self.base_memory_bytes / gigabytes:.1f} GB of it model and program; "
+            f"Memory: {self.peak_memory_bytes / gigabytes:.1f} GB with the longest pairs, {self.base_memory_bytes / gigabytes:.1f} GB of it model and program; "
             f"{self.free_memory_bytes / gigabytes:.1f} GB were free beside them. "
             f"{self.max_tokens_per_microbatch} tokens at once, {self.checkpointed_layers} layers checkpointed.",
             f"{self.train_pairs} training pairs, {self.held_out_pairs} held out; {self.truncated} with a cut prompt, {sum(self.dropped.values())} dropped.",
