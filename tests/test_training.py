@@ -134,7 +134,7 @@ def test_resume_reuses_the_memory_plan_whatever_the_machine_would_choose_now(tin
 
     def stop(record):
         if record["kind"] == "train" and record["step"] == 2:
-            RunFolder(Path(config.run.root) / "parts").request("stop")
+            RunFolder(f"{config.run.root}/parts").ask("stop")
 
     parts = wb.train(config.with_changes({"run.name": "parts"}), on_record=stop)
     assert parts.status.state == "stopped"
