@@ -6,7 +6,7 @@ positions of that sequence. The linear layers never notice.
 
 import torch
 from transformers.masking_utils import AttentionMaskInterface, sdpa_mask
-from transformers.modeling_utils import AttentionInterface
+from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS, AttentionInterface
 
 from . import attention_blocked, attention_cuda
 from .packing import Layout, RowPolicy, dense_attention, visible
@@ -68,8 +68,7 @@ def packed_attention(module, query, key, value, attention_mask, scaling=None, dr
         return _BACKENDS[_backend(layout, query, softcap)](query, key, value, layout, scaling, sliding_window or None, softcap or None), None
     if softcap is not None:  # transformers' SDPA refuses it
         return dense_attention(query, key, value, _allowed(attention_mask, query, key), scaling, softcap), None
-    stock = AttentionInterface()["sdpa"]
-    return stock(module, query, key, value, attention_mask, dropout=dropout, scaling=scaling, **kwargs)
+    return ALL_ATTENTION_FUNCTIONS["sdpa"](module, query, key, value, attention_mask, dropout=dropout, scaling=scaling, **kwargs)
 
 
 def _dense(query, key, value, layout, scaling, window, softcap):

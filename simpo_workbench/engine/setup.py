@@ -212,7 +212,7 @@ def _sample_prompts(config, held_out, held_out_pairs):
 
 
 def _environment(config, loaded, policy, memory_plan, train_pairs, held_out_pairs, notes):
-    device = loaded.device
+    device, targets = loaded.device, loaded.model.peft_config[models.TUNED].target_modules
     return {
         "versions": {name: _version(name) for name in _PACKAGES},
         "python": platform.python_version(),
@@ -228,7 +228,7 @@ def _environment(config, loaded, policy, memory_plan, train_pairs, held_out_pair
         "longest_packed_sequence": policy.longest,
         "max_tokens_per_microbatch": memory_plan.max_tokens_per_microbatch,
         "checkpointed_layers": memory_plan.checkpointed_layers,
-        "adapted_layers": sorted(loaded.model.peft_config[models.TUNED].target_modules),
+        "adapted_layers": targets if isinstance(targets, str) else sorted(targets),  # an adapter from elsewhere may name them by a pattern
         "trained_parameters": sum(parameter.numel() for parameter in loaded.model.parameters() if parameter.requires_grad),
         "data_notes": notes,
     }
