@@ -15,6 +15,7 @@ from simpo_workbench.engine.packing import Layout, RowPolicy, Span, collate, den
 from simpo_workbench.engine.tokens import EncodedPair
 
 LENGTHS = [(1, 1, 1), (5, 1, 7), (20, 30, 12), (40, 25, 33), (3, 2, 60), (12, 12, 12)]
+COMMON_BEGINNING = [(10, 1, 7), (20, 30, 12), (12, 2, 60), (40, 25, 33), (12, 12, 12)]
 
 
 @pytest.fixture(autouse=True)
@@ -29,6 +30,9 @@ def pairs(lengths=LENGTHS, seed=1):
     rng = random.Random(seed)
     made = [[[rng.randrange(10, 390) for _ in range(count)] for count in counts] for counts in lengths]
     made[3][2][:10] = made[3][1][:10]  # answers with a common beginning
+    if lengths is COMMON_BEGINNING:
+        for prompt, _, _ in made:
+            prompt[:9] = made[0][0][:9]
     return [EncodedPair(str(index), *ids) for index, ids in enumerate(made)]
 
 
@@ -55,8 +59,9 @@ def plain_average(model, prompt, answer):
     return torch.log_softmax(logits.float(), -1)[range(len(prompt) - 1, len(prompt) + len(answer) - 1), answer].mean().item()
 
 
+@pytest.mark.parametrize("lengths", [LENGTHS, COMMON_BEGINNING], ids=["own prompts", "common beginning"])
 @pytest.mark.parametrize("family", tiny.FAMILIES)
-def test_packed_rows_equal_the_oracle_and_one_plain_pass_per_answer(family):
+def test_packed_rows_equal_the_oracle_and_one_plain_pass_per_answer(family, lengths):
     """Log-probabilities and every LoRA gradient, on the backend in use, the dense-mask oracle and padded rows of whole sequences.
 
     fp32 sums over up to 80 keys in another order differ by a few 1e-7 of their size; 2e-5 holds that a hundred times over, and a token that looks
@@ -65,16 +70,17 @@ def test_packed_rows_equal_the_oracle_and_one_plain_pass_per_answer(family):
     model = with_lora(family)
     policy = attention.row_policy(model)
     assert policy == RowPolicy(shared=True)
-    logps, gradients = outcome(model, policy)
+    assert collate(pairs(lengths), policy).blocks[0].layout.shared == (9 if lengths is COMMON_BEGINNING else 0)
+    logps, gradients = outcome(model, policy, lengths)
     assert len(gradients) >= 2 * 3 * 4  # A and B of four layers or more in each of three blocks
     for other in (dataclasses.replace(policy, backend="dense"), RowPolicy(shared=False)):
-        oracle_logps, oracle_gradients = outcome(model, other)
+        oracle_logps, oracle_gradients = outcome(model, other, lengths)
         assert torch.allclose(logps, oracle_logps, atol=2e-5, rtol=0)
         assert oracle_gradients.keys() == gradients.keys()
         for name, gradient in gradients.items():
             assert (gradient - oracle_gradients[name]).norm() <= 2e-5 * oracle_gradients[name].norm(), name
     with torch.no_grad():
-        plain = [plain_average(model, one.prompt_ids, answer) for side in ("chosen_ids", "rejected_ids") for one, answer in ((one, getattr(one, side)) for one in pairs())]
+        plain = [plain_average(model, one.prompt_ids, answer) for side in ("chosen_ids", "rejected_ids") for one, answer in ((one, getattr(one, side)) for one in pairs(lengths))]
     assert logps.tolist() == pytest.approx(plain, abs=2e-5)
 
 
@@ -103,15 +109,16 @@ def test_in_fp64_they_agree_to_the_last_digits(family):
     assert difference <= 1e-10 * torch.cat([gradient.flatten() for gradient in oracle_gradients.values()]).norm()
 
 
+@pytest.mark.parametrize("lengths", [LENGTHS, COMMON_BEGINNING], ids=["own prompts", "common beginning"])
 @pytest.mark.parametrize("family", tiny.FAMILIES)
 @pytest.mark.parametrize("changed", ["chosen of the same pair", "another pair"])
-def test_isolation_to_the_last_bit(family, changed):
+def test_isolation_to_the_last_bit(family, changed, lengths):
     model = tiny.model(family).eval()
     attention.install(model)
-    policy, ours = attention.row_policy(model), pairs()
+    policy, ours = attention.row_policy(model), pairs(lengths)
     theirs = [dataclasses.replace(one, chosen_ids=[11] * len(one.chosen_ids)) for one in ours]
     if changed == "another pair":
-        theirs = [ours[0], *(dataclasses.replace(one, prompt_ids=[12] * len(one.prompt_ids)) for one in theirs[1:])]
+        theirs = [ours[0], *(dataclasses.replace(one, prompt_ids=[*one.prompt_ids[:9], *([12] * (len(one.prompt_ids) - 9))]) for one in theirs[1:])]
     first, second = (PackedScorer(model)(collate(group, policy)) for group in (ours, theirs))
     assert not torch.equal(first.chosen, second.chosen)
     if changed == "another pair":
@@ -124,14 +131,15 @@ def test_isolation_to_the_last_bit(family, changed):
 @pytest.mark.parametrize("window", [None, 7, 50])
 @pytest.mark.parametrize("softcap", [None, 3.0])
 @pytest.mark.parametrize("backend", ["blocked", "pairwise"])
-def test_attention_equals_the_dense_oracle(backend, dtype, window, softcap):
+@pytest.mark.parametrize("shared", [0, 6, 30])
+def test_attention_equals_the_dense_oracle(backend, dtype, window, softcap, shared):
     """Values and gradients, with grouped heads, a scale of its own, windows in logical positions and soft-capping."""
     torch.manual_seed(0)
-    spans, start = [], 0
+    spans, start = [], shared
     for prompt, chosen, rejected in [*LENGTHS, (90, 3, 40)]:
         spans.append(Span(start, prompt, chosen, rejected))
         start += prompt + chosen + rejected
-    layout = Layout(tuple(spans))
+    layout = Layout(tuple(spans), shared)
     query, key, value = (torch.randn(1, layout.tokens, heads, 8, dtype=dtype).transpose(1, 2).requires_grad_() for heads in (6, 2, 2))
     downstream = torch.randn(1, layout.tokens, 6, 8, dtype=dtype)
     results = []
@@ -150,9 +158,10 @@ def test_a_window_counts_positions_of_the_sequence_not_places_in_the_row():
 
 
 @pytest.mark.parametrize("window", [None, 5])
-def test_flex_and_varlen_describe_the_same_visibility(window):
+@pytest.mark.parametrize("shared", [0, 7])
+def test_flex_and_varlen_describe_the_same_visibility(window, shared):
     """What the CUDA backends are given, read back token by token; the kernels themselves are compared on a GPU by benchmarks/gpu.sh."""
-    layout = Layout((Span(0, 4, 3, 6), Span(13, 1, 2, 1), Span(17, 9, 1, 4)))
+    layout = Layout((Span(shared, 4, 3, 6), Span(shared + 13, 1, 2, 1), Span(shared + 17, 9, 1, 4)), shared)
     mask = attention_cuda.flex_mask(layout, window, "cpu")
     row = torch.arange(layout.tokens)
     assert torch.equal(mask.mask_mod(0, 0, row[:, None], row[None, :]), visible(layout, window))

@@ -44,6 +44,27 @@ def test_who_sees_whom_by_hand():
     assert visible(Layout((Span(0, 2, 2, 1),)), window=2).int().tolist() == [[1, 0, 0, 0, 0], [1, 1, 0, 0, 0], [0, 1, 1, 0, 0], [0, 0, 1, 1, 0], [0, 1, 0, 0, 1]]
 
 
+def test_what_all_prompts_of_a_row_begin_with_stands_there_once():
+    """Such as a system turn. A pair keeps the last token of its prompt even where the other prompt goes on with the same ones."""
+    batch = collate([pair("a", 5, 1, 2), pair("b", 7, 2, 1)], SHARED)
+    (block,) = batch.blocks
+    assert block.input_ids.tolist() == [[100, 101, 102, 103, 104, 105, 106, 200, 201, 300, 104, 200, 300, 301]]
+    assert block.position_ids.tolist() == [[0, 1, 2, 3, 4, 5, 6, 7, 8, 7, 4, 5, 5, 6]]
+    assert block.predicting.tolist() == [6, 7, 6, 10, 10, 12]
+    assert block.targets.tolist() == [200, 201, 300, 200, 300, 301]
+    assert (block.layout.shared, block.layout.spans) == (4, (Span(4, 3, 2, 1), Span(10, 1, 1, 2)))
+    assert visible(block.layout)[[3, 4, 8, 9, 10, 13]].int().tolist() == [
+        [1, 1, 1, 1, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0],
+        [1, 1, 1, 1, 1, 0, 0, 0, 0, 0, 0, 0, 0, 0],
+        [1, 1, 1, 1, 1, 1, 1, 1, 1, 0, 0, 0, 0, 0],
+        [1, 1, 1, 1, 1, 1, 1, 0, 0, 1, 0, 0, 0, 0],
+        [1, 1, 1, 1, 0, 0, 0, 0, 0, 0, 1, 0, 0, 0],
+        [1, 1, 1, 1, 0, 0, 0, 0, 0, 0, 1, 0, 1, 1],
+    ]
+    assert visible(block.layout, window=3)[10].nonzero()[:, 0].tolist() == [2, 3, 10]
+    assert collate([pair("a", 4, 1, 2), pair("b", 7, 2, 1)], SHARED).blocks[0].layout.shared == 0  # three tokens are not worth it
+
+
 def test_no_token_sees_another_pair():
     seen = visible(Layout((Span(0, 3, 4, 5), Span(12, 1, 1, 1))))
     assert not seen[:12, 12:].any()
@@ -69,7 +90,8 @@ def test_fewer_pairs_than_processes_leaves_some_without_and_loses_none():
 
 def test_packed_rows_hold_no_padding_and_padded_ones_little():
     pairs = some_pairs(24)
-    assert collate(pairs, SHARED).tokens == sum(one.tokens(True) for one in pairs)
+    packed = collate(pairs, SHARED)
+    assert packed.tokens == sum(one.tokens(True) for one in pairs) - 23 * packed.blocks[0].layout.shared
     real = sum(one.tokens(False) for one in pairs)
     assert real < collate(pairs, PLAIN).tokens < 1.15 * real
 

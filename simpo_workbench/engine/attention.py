@@ -1,6 +1,6 @@
-"""Attention over packed rows [P C R | P C R …]: who may be fed that way, and the function that transformers calls for it.
+"""Attention over packed rows [S | P C R | P C R …]: who may be fed that way, and the function that transformers calls for it.
 
-Every token sees what lies before it in its own sequence [P C] or [P R] and nothing else. Distances, as for sliding windows, are counted in
+Every token sees what lies before it in its own sequence [S P C] or [S P R] and nothing else. Distances, as for sliding windows, are counted in
 positions of that sequence. The linear layers never notice.
 """
 

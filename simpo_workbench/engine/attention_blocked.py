@@ -39,7 +39,7 @@ class _Block:
 
 
 class _Sequence:
-    """The queries of one sequence [P C] or [P R] of a long pair, block by block. Its keys are slices of the row; its queries end where they end."""
+    """The queries of one sequence [S], [S P C] or [S P R], from place `first` of it, block by block. Its keys are slices of the row; its queries end where they end."""
 
     def __init__(self, keys: tuple[slice, ...], first: int, length: int, window: int | None):
         self.tokens = length
@@ -69,55 +69,66 @@ class _Sequence:
 class _Together:
     """Short pairs side by side, padded to the longest of them, in one block."""
 
-    def __init__(self, spans: list[Span], window: int | None):
-        self.pairs, width = len(spans), spans[0].tokens
-        self.tokens = width
+    def __init__(self, spans: list[Span], layout: Layout, window: int | None):
+        shared, width = layout.shared, spans[0].tokens
+        self.pairs, self.tokens = len(spans), shared + width
         offsets = torch.arange(width)
         starts, lengths = (torch.tensor([getattr(span, name) for span in spans])[:, None] for name in ("start", "tokens"))
         real = offsets < lengths
-        self.rows = torch.where(real, starts + offsets, starts).flatten()  # padding repeats a pair's first token
-        self.real = real.flatten().nonzero()[:, 0]
-        self.real_rows = self.rows[self.real]
-        mask = torch.full((self.pairs, 1, width, width), float("-inf"))
+        queries = torch.where(real, starts + offsets, starts)  # padding repeats a pair's first token
+        beginning = torch.arange(shared).expand(self.pairs, -1)
+        self.queries = _Places(queries, real)
+        self.keys = _Places(torch.cat([beginning, queries], dim=1), torch.cat([beginning >= 0, real], dim=1))
+        mask = torch.full((self.pairs, 1, width, shared + width), float("-inf"))
         for index, span in enumerate(spans):
-            mask[index, 0].fill_diagonal_(0.0)  # padding looks at itself only
-            mask[index, 0, : span.tokens, : span.tokens] = minus_infinity(~visible(Layout((Span(0, span.prompt, span.chosen, span.rejected),)), window))
-        self.blocks = [_Block(0, width, 0, mask)]
+            mask[index, 0, :, shared:].fill_diagonal_(0.0)  # padding looks at itself only
+            mask[index, 0, : span.tokens, : shared + span.tokens] = minus_infinity(~visible(layout.alone(span), window)[shared:])
+        self.blocks = [_Block(0, shared + width, 0, mask)]
 
     def keys_of(self, rows):
-        return self._side_by_side(rows, rows.shape[1])
+        return self._side_by_side(rows, self.keys, rows.shape[1])
 
     def add_keys(self, rows, part):
-        rows.index_add_(0, self.real_rows, self._in_a_row(part, rows))
+        rows.index_add_(0, self.keys.real_rows, self._in_a_row(part, self.keys, rows))
 
     def queries_of(self, rows, block, key_heads):
-        return self._side_by_side(rows, key_heads)
+        return self._side_by_side(rows, self.queries, key_heads)
 
     def put(self, rows, block, part):
-        rows.index_copy_(0, self.real_rows, self._in_a_row(part, rows))
+        rows.index_copy_(0, self.queries.real_rows, self._in_a_row(part, self.queries, rows))
 
-    def _side_by_side(self, rows, key_heads):
+    def _side_by_side(self, rows, places, key_heads):
         """(pairs · key heads, groups · longest, width) of rows (tokens, heads, width)."""
-        picked = rows.flatten(1).index_select(0, self.rows).view(self.pairs, -1, *rows.shape[1:])
+        picked = rows.flatten(1).index_select(0, places.rows).view(self.pairs, -1, *rows.shape[1:])
         return picked.transpose(1, 2).reshape(self.pairs * key_heads, -1, rows.shape[-1])
 
-    def _in_a_row(self, part, rows):
+    def _in_a_row(self, part, places, rows):
         """The real tokens of what lies side by side, (tokens, heads, width)."""
-        return part.view(self.pairs, rows.shape[1], -1, rows.shape[2]).transpose(1, 2).reshape(-1, rows.shape[1] * rows.shape[2]).index_select(0, self.real).view(-1, *rows.shape[1:])
+        return part.view(self.pairs, rows.shape[1], -1, rows.shape[2]).transpose(1, 2).reshape(-1, rows.shape[1] * rows.shape[2]).index_select(0, places.real).view(-1, *rows.shape[1:])
+
+
+class _Places:
+    """Where tokens that lie side by side, (pairs, longest), stand in the row, and which of them are no padding."""
+
+    def __init__(self, rows, real):
+        self.rows, self.real = rows.flatten(), real.flatten().nonzero()[:, 0]
+        self.real_rows = self.rows[self.real]
 
 
 def _pieces(layout, window):
-    pieces, together = [], []
+    beginning = slice(0, layout.shared)
+    pieces, together = [_Sequence((beginning,), 0, layout.shared, window)] if layout.shared else [], []
     for span in sorted(layout.spans, key=lambda span: span.tokens, reverse=True):
-        if span.tokens > SHORT_PAIR_TOKENS:
+        if layout.shared + span.tokens > SHORT_PAIR_TOKENS:
             prompt, end = slice(span.start, span.start + span.prompt), span.start + span.tokens
-            pieces.append(_Sequence((slice(span.start, span.second),), 0, span.prompt + span.chosen, window))
-            pieces.append(_Sequence((prompt, slice(span.second, end)), span.prompt, span.prompt + span.rejected, window))
+            before = layout.shared + span.prompt
+            pieces.append(_Sequence((beginning, slice(span.start, span.second)), layout.shared, before + span.chosen, window))
+            pieces.append(_Sequence((beginning, prompt, slice(span.second, end)), before, before + span.rejected, window))
         elif together and span.tokens >= LEAST_FILLED * together[-1][0].tokens:
             together[-1].append(span)
         else:
             together.append([span])
-    return pieces + [_Together(spans, window) for spans in together]
+    return pieces + [_Together(spans, layout, window) for spans in together]
 
 
 def _causal_block(start, stop, window):

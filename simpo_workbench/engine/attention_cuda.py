@@ -1,6 +1,5 @@
 """Packed-row attention for CUDA: variable-length flash attention; FlexAttention where scores are soft-capped; pair by pair on cards or types that have neither."""
 
-import dataclasses
 import functools
 import inspect
 
@@ -29,14 +28,14 @@ def backend_for(dtype, head_dim: int, softcapped: bool, capability: tuple[int, i
 
 
 def varlen(query, key, value, layout: Layout, scaling, window, softcap):
-    """Each pair is two sequences for flash attention: queries [P C] against keys [P C], queries R against keys [P R]; causal from the end."""
+    """Each pair is two sequences for flash attention: queries [P C] against keys [S P C], queries R against keys [S P R]; causal from the end."""
     from torch.nn.attention.varlen import varlen_attn
 
     name = ("varlen", query.device)
     if name not in layout.prepared:
         layout.prepared[name] = varlen_sequences(layout, query.device)
     keys, query_ends, key_ends, most_queries, most_keys = layout.prepared[name]
-    # (tokens, heads, width); the queries of a packed row lie in the order that flash attention wants, the keys of P are wanted twice
+    # (tokens, heads, width); the queries of a packed row lie in the order that flash attention wants, the keys of S and P are wanted again
     rows = query[0].transpose(0, 1), key[0].transpose(0, 1)[keys], value[0].transpose(0, 1)[keys]
     if _takes_window():
         causal = {"window_size": (window - 1 if window else -1, 0), "enable_gqa": True}
@@ -58,18 +57,19 @@ def _takes_window():
 
 def varlen_sequences(layout: Layout, device="cpu"):
     """(key rows, query ends, key ends, most queries, most keys) of the row's sequences; ends are cumulated from 0, int32."""
-    keys, query_lengths, key_lengths = [], [], []
+    beginning = torch.arange(layout.shared)
+    keys, query_lengths, key_lengths = ([beginning], [layout.shared], [layout.shared]) if layout.shared else ([], [], [])
     for span in layout.spans:
-        end = span.start + span.tokens
-        keys += [torch.arange(span.start, span.second), torch.arange(span.start, span.start + span.prompt), torch.arange(span.second, end)]
+        end, before = span.start + span.tokens, layout.shared + span.prompt
+        keys += [beginning, torch.arange(span.start, span.second), beginning, torch.arange(span.start, span.start + span.prompt), torch.arange(span.second, end)]
         query_lengths += [span.prompt + span.chosen, span.rejected]
-        key_lengths += [span.prompt + span.chosen, span.prompt + span.rejected]
+        key_lengths += [before + span.chosen, before + span.rejected]
     ends = (torch.tensor([0, *lengths]).cumsum(0).to(torch.int32).to(device) for lengths in (query_lengths, key_lengths))
     return (torch.cat(keys).to(device), *ends, max(query_lengths), max(key_lengths))
 
 
 def flex(query, key, value, layout: Layout, scaling, window, softcap):
-    """FlexAttention with same pair & causal & (key in the prompt | same branch) & within the window."""
+    """FlexAttention with causal & within the window & (key in the common beginning | same pair & (key in the prompt | same branch))."""
     name = ("flex", window, query.device)
     if name not in layout.prepared:
         layout.prepared[name] = flex_mask(layout, window, query.device)
@@ -86,7 +86,7 @@ def flex_mask(layout: Layout, window, device):
     far = window or layout.tokens
 
     def seen(row, head, q, k):
-        same = (pair[q] == pair[k]) & ((branch[k] == 0) | (branch[q] == branch[k]))
+        same = (pair[k] < 0) | ((pair[q] == pair[k]) & ((branch[k] == 0) | (branch[q] == branch[k])))
         return same & (position[k] <= position[q]) & (position[q] - position[k] < far)
 
     return create_block_mask(seen, None, None, layout.tokens, layout.tokens, device=device)
@@ -95,12 +95,15 @@ def flex_mask(layout: Layout, window, device):
 def pairwise(query, key, value, layout: Layout, scaling, window, softcap):
     """One pair after the other through transformers' usual kernels with a mask: memory grows with each pair's square, not with the row's."""
     outputs = []
-    for span in layout.spans:
-        name = ("pairwise", span.prompt, span.chosen, span.rejected, window, query.device)
+    for index, span in enumerate(layout.spans):
+        # the row's first pair brings the queries of the common beginning
+        first, hidden = (0, 0) if index == 0 else (span.start, layout.shared)
+        name = ("pairwise", span.prompt, span.chosen, span.rejected, hidden, window, query.device)
         if name not in layout.prepared:
-            layout.prepared[name] = visible(Layout((dataclasses.replace(span, start=0),)), window).to(query.device)
-        rows, seen = slice(span.start, span.start + span.tokens), layout.prepared[name]
-        part = (query[:, :, rows], key[:, :, rows], value[:, :, rows])
+            layout.prepared[name] = visible(layout.alone(span), window)[hidden:].to(query.device)
+        queries, rows, seen = slice(first, span.start + span.tokens), slice(span.start, span.start + span.tokens), layout.prepared[name]
+        keys, values = (torch.cat([side[:, :, : layout.shared], side[:, :, rows]], dim=2) for side in (key, value))
+        part = (query[:, :, queries], keys, values)
         if softcap is not None:
             outputs.append(dense_attention(*part, seen, scaling, softcap))
         else:

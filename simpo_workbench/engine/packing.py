@@ -1,9 +1,11 @@
 """Encoded pairs -> micro-batches: which pairs go through the model together, and the tensors they go in as.
 
-A packed row is [P C R | P C R …]: no padding, each pair's prompt once, position ids of both answers beginning at |P|. The plan is
-deterministic and the set of pairs behind an optimizer step does not depend on it.
+A packed row is [S | P C R | P C R …]: no padding, each pair's prompt once, position ids of both answers beginning behind it. S is what all prompts
+of the row begin with, such as the system turn of a chat template. The plan is deterministic and the set of pairs behind an optimizer step does not
+depend on it.
 """
 
+import os
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -13,6 +15,8 @@ from .tokens import EncodedPair
 
 #: A padded row joins a block of longer rows only when it fills at least this share of their width; else it opens a new block.
 LEAST_FILLED = 0.85
+#: A common beginning of fewer tokens than this is left to the pairs.
+LEAST_SHARED = 4
 
 
 @dataclass(frozen=True)
@@ -50,7 +54,7 @@ class RowPolicy:
 
 @dataclass(frozen=True)
 class Span:
-    """One pair in a packed row: where it starts, and how many tokens its prompt and answers have."""
+    """One pair in a packed row: where it starts, and how many tokens its prompt (without the row's common beginning) and answers have."""
 
     start: int
     prompt: int
@@ -71,29 +75,41 @@ class Span:
 class Layout:
     """The pairs of a packed row. It travels to the attention functions as an argument of the model's forward pass, never as a global.
 
-    `prepared` keeps what a backend computes from it (index maps, masks), once per row instead of once per layer.
+    shared: tokens at the row's start that every pair's prompt begins with. `prepared` keeps what a backend computes from the layout (index maps,
+    masks), once per row instead of once per layer.
     """
 
     spans: tuple[Span, ...]
+    shared: int = 0
     backend: str = "auto"
     prepared: dict = field(default_factory=dict, compare=False, repr=False)
 
     @property
     def tokens(self):
-        return sum(span.tokens for span in self.spans)
+        return self.shared + sum(span.tokens for span in self.spans)
+
+    def alone(self, span: Span) -> "Layout":
+        """This pair in a row of its own, the common beginning before it."""
+        return Layout((Span(self.shared, span.prompt, span.chosen, span.rejected),), self.shared)
 
     def places(self):
-        """(pair, branch, position) of every token, each (tokens,): branch 0 is the prompt, 1 the chosen and 2 the rejected answer."""
-        pair = torch.cat([torch.full((span.tokens,), index) for index, span in enumerate(self.spans)])
-        branch = torch.cat([torch.arange(3).repeat_interleave(torch.tensor([span.prompt, span.chosen, span.rejected])) for span in self.spans])
-        position = torch.cat([torch.cat([torch.arange(span.prompt + span.chosen), torch.arange(span.prompt, span.prompt + span.rejected)]) for span in self.spans])
-        return pair, branch, position
+        """(pair, branch, position) of every token, each (tokens,): branch 0 is the prompt, 1 the chosen and 2 the rejected answer.
+
+        The common beginning belongs to pair −1.
+        """
+        pair, branch, position = [torch.full((self.shared,), -1)], [torch.zeros(self.shared, dtype=torch.long)], [torch.arange(self.shared)]
+        for index, span in enumerate(self.spans):
+            prompt = self.shared + span.prompt
+            pair.append(torch.full((span.tokens,), index))
+            branch.append(torch.arange(3).repeat_interleave(torch.tensor([span.prompt, span.chosen, span.rejected])))
+            position += [torch.arange(self.shared, prompt + span.chosen), torch.arange(prompt, prompt + span.rejected)]
+        return torch.cat(pair), torch.cat(branch), torch.cat(position)
 
 
 def visible(layout: Layout, window: int | None = None) -> torch.Tensor:
     """(tokens, tokens), True where the token of the row may look at the token of the column."""
     pair, branch, position = layout.places()
-    same = (pair[:, None] == pair) & ((branch == 0) | (branch[:, None] == branch))
+    same = (pair < 0) | ((pair[:, None] == pair) & ((branch == 0) | (branch[:, None] == branch)))
     distance = position[:, None] - position
     return same & (distance >= 0) & (distance < (window or layout.tokens))
 
@@ -187,18 +203,27 @@ def collate(pairs, policy: RowPolicy) -> Microbatch:
 
 
 def _packed_row(indexed, pairs, backend):
-    ids, predicting, targets, sequence, spans = [], [], [], [], []
+    shared = _common_beginning([pair for _, pair in indexed])
+    ids, predicting, targets, sequence, spans = indexed[0][1].prompt_ids[:shared], [], [], [], []
     for index, pair in indexed:
-        span = Span(len(ids), len(pair.prompt_ids), len(pair.chosen_ids), len(pair.rejected_ids))
+        span = Span(len(ids), len(pair.prompt_ids) - shared, len(pair.chosen_ids), len(pair.rejected_ids))
         spans.append(span)
-        ids += pair.prompt_ids + pair.chosen_ids + pair.rejected_ids
+        ids += pair.prompt_ids[shared:] + pair.chosen_ids + pair.rejected_ids
         first = span.start + span.prompt
         # the last prompt token predicts the first token of either answer, each answer token the next one of its own answer
         predicting += [first - 1, *range(first, first + span.chosen - 1), first - 1, *range(span.second, span.second + span.rejected - 1)]
         targets += pair.chosen_ids + pair.rejected_ids
         sequence += [index] * span.chosen + [index + pairs] * span.rejected
-    layout = Layout(tuple(spans), backend)
+    layout = Layout(tuple(spans), shared, backend)
     return Block(torch.tensor([ids]), torch.tensor(predicting), torch.tensor(targets), torch.tensor(sequence), layout.places()[2][None], layout)
+
+
+def _common_beginning(pairs):
+    """Tokens that all prompts begin with. Each pair keeps the last of its prompt: that one predicts its answers' first tokens."""
+    if len(pairs) == 1:
+        return 0
+    shared = min(len(os.path.commonprefix([pair.prompt_ids for pair in pairs])), *(len(pair.prompt_ids) - 1 for pair in pairs))
+    return shared if shared >= LEAST_SHARED else 0
 
 
 def _similar_rows(indexed, pairs, policy):
@@ -226,5 +251,5 @@ def _padded_block(rows):
 
 
 def _most_tokens(pair, policy):
-    """Tokens of a pair's rows, in padded rows with the most padding that a block may hold."""
+    """Tokens of a pair's rows where it shares nothing with others, in padded rows with the most padding that a block may hold."""
     return pair.tokens(True) if policy.shares(pair) else int(pair.tokens(False) / LEAST_FILLED) + 1
