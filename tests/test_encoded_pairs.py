@@ -1,6 +1,7 @@
 """What a user would lose: a run that trains on yesterday's tokens, or one that does not start because a cache is torn, full or somebody else's."""
 
 import errno
+import gc
 import json
 import os
 import subprocess
@@ -260,3 +261,13 @@ def test_two_processes_at_once_both_get_all_pairs(cache, tmp_path):
     assert [process.returncode for process in running] == [0, 0], outputs
     assert outputs[0][0] == outputs[1][0]
     assert len(list(cache.iterdir())) == 1
+
+
+def test_garbage_collection_is_on_again_after_an_encoding_that_failed():
+    class Broken(list):
+        def __iter__(self):
+            raise ValueError("no pairs")
+
+    with pytest.raises(ValueError, match="no pairs"):
+        encoded_pairs._in_memory(encoder(), Broken())
+    assert gc.isenabled()

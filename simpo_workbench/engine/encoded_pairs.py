@@ -7,6 +7,7 @@ as JSON, and a SHA-256 over all of it at the end: a file that is torn, damaged o
 import array
 import contextlib
 import functools
+import gc
 import hashlib
 import importlib.metadata
 import json
@@ -164,9 +165,22 @@ class _Index:
         return np.array(self.ends, dtype=np.int64), np.array(self.cut, dtype=bool), names
 
 
+@contextlib.contextmanager
+def _without_collecting():
+    """Garbage collection off: it would walk through all pairs again and again and find nothing. Lists of ids go by their reference counts."""
+    enabled = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if enabled:
+            gc.enable()
+
+
 def _in_memory(encoder, pairs):
     index, report = _Index(), EncodingReport()
-    ids = [index.take(chunk) for chunk in encoder.encode_chunks(pairs, report)]
+    with _without_collecting():
+        ids = [index.take(chunk) for chunk in encoder.encode_chunks(pairs, report)]
     return EncodedPairs(np.concatenate([np.empty(0, dtype=np.int32), *ids]), *index.arrays()), report
 
 
@@ -181,8 +195,9 @@ def _write(path, encoder, pairs):
                 digest.update(block)
                 file.write(block)
 
-            for chunk in encoder.encode_chunks(pairs, report):
-                put(index.take(chunk).data)
+            with _without_collecting():
+                for chunk in encoder.encode_chunks(pairs, report):
+                    put(index.take(chunk).data)
             put(bytes(-4 * index.tokens % 8))
             ends, cut, names = index.arrays()
             header = json.dumps({"tokens": index.tokens, "pairs": len(cut), "name_bytes": names.itemsize, "report": vars(report)}).encode()
