@@ -4,13 +4,17 @@ BIN := $(VENV)/bin
 PYTHON ?= $(shell for p in python3 python3.14 python3.13 python3.12 python3.11; do \
 	$$p -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && { echo $$p; break; }; done)
 
-.PHONY: demo test lab lint pictures clean setup chromium
+.PHONY: demo test soak lab lint pictures clean setup chromium
 
 demo: setup
 	$(BIN)/simpo-workbench demo
 
 test: setup chromium
 	$(BIN)/python -m pytest
+
+# Fifty runs killed at random moments and resumed, each compared bit for bit: about a quarter of an hour.
+soak: setup
+	SIMPO_WORKBENCH_SOAK=1 $(BIN)/python -m pytest tests/faults/test_kills.py -k fifty -s
 
 lab: setup
 	$(BIN)/simpo-workbench lab

@@ -32,14 +32,20 @@ _HOMES = {
     "compare_scores": "scores",
     "diagnose": "doctor",
     "start": "launch",
+    "start_many": "launch",
     "resume": "launch",
+    "clone": "launch",
+    "queue": "device_queue",
+    "open_model": "remote",
     "write_report": "report",
     "train": "engine.training",
     "steps": "engine.training",
     "preflight": "engine.preflight",
     "load_model": "engine.models",
-    "score": "engine.scoring",
-    "generate": "engine.generation",
+    "score": "remote",
+    "generate": "remote",
+    "explain_pair": "remote",
+    "encode_pair": "remote",
     "simpo_loss": "engine.losses",
 }
 
@@ -47,17 +53,17 @@ __all__ = sorted(_HOMES)
 
 if TYPE_CHECKING:  # so that editors and type checkers see the names that are loaded lazily
     from .config import DataConfig, GenerationConfig, LoraConfig, LossConfig, ModelConfig, RunConfig, TrainingConfig
+    from .device_queue import queue
     from .doctor import diagnose
-    from .engine.generation import generate
     from .engine.losses import simpo_loss
     from .engine.models import load_model
     from .engine.preflight import preflight
-    from .engine.scoring import score
     from .engine.training import steps, train
     from .errors import WorkbenchError
-    from .launch import resume, start
+    from .launch import clone, resume, start, start_many
     from .pairs import Pairs, load_pairs
     from .presets import list_presets, preset
+    from .remote import encode_pair, explain_pair, generate, open_model, score
     from .report import write_report
     from .runs import Run, attach, list_runs
     from .scores import compare_scores

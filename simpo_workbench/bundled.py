@@ -1,5 +1,6 @@
-"""Files that come with the package: the demo data and the notebooks, in a clone beside it and in a wheel inside it."""
+"""Where files lie that belong to no run: those that come with the package (in a clone beside it, in a wheel inside it), and the user's cache."""
 
+import os
 from pathlib import Path
 
 from .errors import WorkbenchError
@@ -14,3 +15,11 @@ def bundled(relative: str) -> Path:
         if (root / relative).exists():
             return root / relative
     raise WorkbenchError(f"The installed package lacks {relative!r}: install simpo-workbench again.")
+
+
+def cache_folder() -> Path:
+    """Where converted models, token files and the queues of devices are kept: $SIMPO_WORKBENCH_CACHE, else simpo-workbench in the user's cache folder."""
+    named = os.environ.get("SIMPO_WORKBENCH_CACHE")
+    if named:
+        return Path(named).expanduser()
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "simpo-workbench"

@@ -10,9 +10,10 @@ from pathlib import Path
 
 import click
 
-from . import __version__
-from .config import RunConfig, settings
+from . import __version__, run_commands
+from .config import RunConfig
 from .errors import SettingWarning, WorkbenchError, first_line
+from .settings_options import SettingsCommand, changes_of, with_settings
 
 FAILED, WRONG_USE = 1, 2
 
@@ -38,34 +39,6 @@ class _WrongConfig(WorkbenchError):
     """A configuration that cannot be: exit status 2."""
 
 
-class _SettingsCommand(click.Command):
-    """Folds the many options of the configuration under a heading of their own, section by section."""
-
-    def format_options(self, context, formatter):
-        own, config = [], []
-        for parameter in self.get_params(context):
-            record = parameter.get_help_record(context)
-            if record:
-                (config if "." in (parameter.opts or [""])[0] else own).append(record)
-        for title, records in (("Options", own), ("Configuration", config)):
-            if records:
-                with formatter.section(title):
-                    formatter.write_dl(records)
-
-
-def _with_settings(function):
-    """One option per setting of the configuration; those given arrive in the argument `changes`, as text."""
-    paths = [(info.path, info.sentence) for info in settings()]
-    paths.insert(next(i for i, (path, _) in enumerate(paths) if path == "loss.gamma_beta_ratio") + 1, ("loss.gamma", "γ instead of γ/β, in reward units."))
-    for path, sentence in reversed(paths):
-        function = click.option(f"--{path}", path.replace(".", "__"), metavar="VALUE", default=None, help=sentence)(function)
-    return function
-
-
-def _changes(options: dict) -> dict[str, str]:
-    return {name.replace("__", "."): value for name, value in options.items() if value is not None}
-
-
 _root = click.option("--root", default="runs", show_default=True, help="Folder that holds the runs.")
 _json = click.option("--json", "as_json", is_flag=True, help="Machine-readable JSON instead of text.")
 
@@ -78,21 +51,28 @@ def main():
     warnings.simplefilter("ignore", SettingWarning)  # `_warn` says them in this command's own way
 
 
-@main.command(cls=_SettingsCommand)
-@_with_settings
+run_commands.add_to(main)
+
+
+@main.command(cls=SettingsCommand)
+@with_settings
 def demo(**options):
     """Train the demo: SmolLM2-135M-Instruct, NF4 and LoRA, 300 pairs; about five minutes of training on two CPU cores, and two of evaluation."""
     _train(_config(None, "demo", options))
 
 
-@main.command(cls=_SettingsCommand)
+@main.command(cls=SettingsCommand)
 @click.argument("config", type=click.Path(), required=False)
 @click.option("--preset", "preset_name", help="Start from a preset instead of a file (see `simpo-workbench presets`).")
 @click.option("--detach", is_flag=True, help="Train in a process of its own and return at once.")
 @click.option("--show-config", is_flag=True, help="Print the resulting configuration as YAML and stop.")
-@_with_settings
-def train(config, preset_name, detach, show_config, **options):
+@click.option("--resume", "resumed", metavar="NAME", help="Go on with this run here, from its newest valid checkpoint; `resume NAME` does so in a process of its own.")
+@with_settings
+def train(config, preset_name, detach, show_config, resumed, **options):
     """Train what CONFIG (a YAML file) or a preset says, with any setting changed on the command line."""
+    if resumed:
+        _resume_here(resumed, config or preset_name or detach or show_config, changes_of(options))
+        return
     made = _config(config, preset_name, options)
     if show_config:
         click.echo(made.to_yaml(), nl=False)
@@ -106,11 +86,11 @@ def train(config, preset_name, detach, show_config, **options):
         _train(made)
 
 
-@main.command(cls=_SettingsCommand)
+@main.command(cls=SettingsCommand)
 @click.argument("config", type=click.Path(), required=False)
 @click.option("--preset", "preset_name", help="Start from a preset instead of a file (see `simpo-workbench presets`).")
 @_json
-@_with_settings
+@with_settings
 def preflight(config, preset_name, as_json, **options):
     """Measure what training CONFIG will take: a few real steps on the longest pairs, time, memory, dropped pairs. Nothing is kept."""
     made = _config(config, preset_name, options)
@@ -125,10 +105,10 @@ def _config(path, preset_name, options) -> RunConfig:
         raise click.UsageError("Give a configuration file or --preset, not both.")
     try:
         if path:
-            return RunConfig.from_yaml(path, _changes(options))
+            return RunConfig.from_yaml(path, changes_of(options))
         from .presets import preset
 
-        return preset(preset_name or "demo").with_changes(_changes(options))
+        return preset(preset_name or "demo").with_changes(changes_of(options))
     except WorkbenchError as error:
         raise _WrongConfig(str(error)) from None
 
@@ -138,14 +118,43 @@ def _warn(config):
         click.echo(f"Note: {sentence}", err=True)
 
 
+def _resume_here(name, too_much, changes):
+    root = changes.pop("run.root", "runs")
+    if too_much or changes:
+        raise click.UsageError("--resume goes on with a run as it is: nothing but --run.root belongs beside it. `clone` makes a new run with changed settings.")
+    from .run_folder import find_run_folder
+    from .runs import Run
+
+    folder = find_run_folder(name, root)
+    if (status := Run(folder).status).state == "finished":
+        raise WorkbenchError(f"The run {folder.name!r} is finished: all {status.total_steps} steps are done.")
+
+    def go_on(on_record):
+        from .engine.training import train_in_process
+
+        train_in_process(folder, resume=True, on_record=on_record)
+        return Run(folder)
+
+    _show(go_on)
+
+
 def _train(config: RunConfig):
+    _warn(config)
+
+    def begin(on_record):
+        from .engine.training import train as train_here
+
+        return train_here(config, on_record=on_record)
+
+    _show(begin)
+
+
+def _show(train_run):
+    """Train with a progress bar, then print what came of it and write the report."""
     from .terminal import Progress, print_summary
 
-    _warn(config)
     with Progress() as progress:
-        from .engine.training import train as train_in_process
-
-        run = train_in_process(config, on_record=progress.show)
+        run = train_run(progress.show)
     status = run.status
     from .report import write_report
 
@@ -154,28 +163,6 @@ def _train(config: RunConfig):
     if status.state != "finished":
         click.echo(status.message, err=True)
         sys.exit(FAILED)
-
-
-@main.command()
-@click.argument("name")
-@_root
-def resume(name, root):
-    """Go on with an ended run from its newest valid checkpoint, in a process of its own."""
-    from .launch import resume as resume_run
-
-    run = resume_run(name, root)
-    click.echo(f"{run.name} goes on in {run.path}. Watch it: simpo-workbench show {run.name} --root {root}")
-
-
-@main.command()
-@click.argument("name")
-@_root
-def stop(name, root):
-    """Ask a run to stop after its next step, with adapter and checkpoint saved."""
-    from .runs import attach
-
-    attach(name, root).stop()
-    click.echo(f"Asked {name} to stop after its next step.")
 
 
 @main.command()

@@ -1,27 +1,41 @@
-"""Start a run in a process of its own, and go on with an ended one."""
+"""Start runs in processes of their own, go on with ended ones, and make new runs out of old ones."""
 
 from __future__ import annotations
 
+import shutil
 import subprocess
 import sys
 from pathlib import Path
 
 from . import process
 from .config import RunConfig
+from .engine.presence import hold
 from .errors import WorkbenchError
+from .files import read_json, read_jsonl, write_json, write_jsonl
 from .run_folder import RunFolder, find_run_folder
 from .runs import Run, create_run
 
+#: Sections that decide what a checkpoint's tensors and records mean: a run that goes on from one cannot change them.
+_FIXED = ("model", "data", "lora")
+
 
 def start(config: RunConfig) -> Run:
-    """The run of a configuration, started in a process of its own that outlives this one; returns at once."""
-    return _launch(create_run(config))
+    """The run of a configuration, started in a process of its own that outlives this one; returns at once.
+
+    While another run has the device it waits in the queue, as `queued`; its message says for what.
+    """
+    return launch(create_run(config))
+
+
+def start_many(configs) -> list[Run]:
+    """The runs of several configurations: the first begins, the others wait in this order."""
+    return [start(config) for config in configs]
 
 
 def resume(name: str | Path, root: str | Path = "runs") -> Run:
-    """An ended run, going on from its newest valid checkpoint in a process of its own; a paused one is told to go on.
+    """An ended or suspended run, going on from its newest valid checkpoint (without one from the start) in a process of its own; a paused one is told to go on.
 
-    Errors: WorkbenchError when it is being trained, is finished, or has no checkpoint.
+    Errors: WorkbenchError when it is being trained, or is finished.
     """
     folder = find_run_folder(name, root)
     status = Run(folder).status
@@ -32,26 +46,72 @@ def resume(name: str | Path, root: str | Path = "runs") -> Run:
         raise WorkbenchError(f"The run {folder.name!r} is {status.state}: it needs no resume.")
     if status.state == "finished":
         raise WorkbenchError(f"The run {folder.name!r} is finished: all {status.total_steps} steps are done.")
-    if not any(folder.checkpoints.glob("step-*/manifest.json")):
-        raise WorkbenchError(f"The run {folder.name!r} has no checkpoint to go on from: start it anew.")
-    folder.take_requests()  # what was asked of the earlier process is not meant for the next one
-    return _launch(folder, "--resume")
+    return launch(folder, "--resume")
 
 
-def _launch(folder: RunFolder, *options: str) -> Run:
+def clone(name: str | Path, root: str | Path = "runs", step: int | None = None, changes: dict | None = None, new_name: str | None = None) -> Run:
+    """A new run with the settings of an existing one and some changes, started: from the beginning, or from the checkpoint of `step`.
+
+    changes: {"training.learning_rate": 5e-5, …}. The folder's origin.json says what it was made from and every difference; the earlier records come along
+    up to `step`. Errors: WorkbenchError when that step has no checkpoint that can be resumed, or when model, data or adapter would change on the way.
+    """
+    return launch(make_clone(find_run_folder(name, root), step, changes or {}, new_name), *(("--resume",) if step is not None else ()))
+
+
+def make_clone(source: RunFolder, step: int | None, changes: dict, new_name: str | None = None) -> RunFolder:
+    """The folder of a clone, not started yet."""
+    before = RunConfig.from_yaml(source.config)
+    after = before.with_changes({"run.name": new_name, **changes})
+    old, new = before.model_dump(exclude={"run"}), after.model_dump(exclude={"run"})
+    different = {f"{section}.{field}": [old[section][field], value] for section, fields in new.items() for field, value in fields.items() if old[section][field] != value}
+    if step is not None:
+        fixed = [path for path in different if path.split(".")[0] in _FIXED]
+        if fixed:
+            raise WorkbenchError(f"{', '.join(fixed)} cannot change on the way: a clone from a checkpoint keeps {', '.join(_FIXED)}. Clone from the start instead (no step).")
+        manifest = read_json(source.checkpoint(step) / "manifest.json") or {}
+        if not manifest.get("resumable"):
+            raise WorkbenchError(f"The run {source.name!r} has no checkpoint to go on from at step {step}; it has {resumable_steps(source)}.")
+    folder = create_run(after, stem=source.name)
+    write_json(folder.origin, {"run": source.name, "path": str(source.path.resolve()), "step": step, "changes": different})
+    if step is not None:
+        _copy_up_to(source, folder, step)
+    return folder
+
+
+def resumable_steps(folder: RunFolder) -> list[int]:
+    """Steps whose checkpoints hold everything that is needed to go on."""
+    found = [read_json(path) or {} for path in sorted(folder.checkpoints.glob("step-*/manifest.json"))]
+    return [manifest["step"] for manifest in found if manifest.get("resumable")]
+
+
+def _copy_up_to(source, folder, step):
+    """Checkpoint, records, scores and answers up to a step; changes that were made on the way stay made."""
+    shutil.copytree(source.checkpoint(step), folder.checkpoint(step))
+    write_jsonl(folder.metrics, [record for record in read_jsonl(source.metrics) if record["step"] <= step])
+    write_jsonl(folder.changes, [change for change in read_jsonl(source.changes) if change["step"] <= step])
+    for kind in ("scores", "generations"):
+        for path in sorted((source.path / kind).glob("step-*")):
+            if int(path.stem.removeprefix("step-")) <= step:
+                shutil.copy2(path, folder.path / kind / path.name)
+
+
+def launch(folder: RunFolder, *options: str) -> Run:
     """Start the worker detached: its own session and process group, no pipes to this process, everything it prints in log.txt."""
-    with open(folder.log, "ab") as log:
-        worker = subprocess.Popen(
-            [sys.executable, "-m", "simpo_workbench.engine.worker", str(folder.path.resolve()), *options],
-            stdin=subprocess.DEVNULL,
-            stdout=log,
-            stderr=log,
-            start_new_session=True,
-        )
-    try:
-        identity = process.identify(worker.pid)
-    except ProcessLookupError:
-        raise WorkbenchError(f"The process of run {folder.name!r} ended at once: see {str(folder.log)!r}.") from None
-    status = folder.read_json(folder.status) or {}
-    folder.write_json(folder.status, {**status, "state": "loading", "message": "Starting.", "owner": "worker", "process": identity})
+    with hold(folder):  # the worker waits for it, so that what it writes about itself comes after what is written here
+        if options:
+            folder.mailbox.clear()  # what was asked of an earlier process is not meant for the next one
+        with open(folder.log, "ab") as log:
+            worker = subprocess.Popen(
+                [sys.executable, "-m", "simpo_workbench.engine.worker", str(folder.path.resolve()), *options],
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=log,
+                start_new_session=True,
+            )
+        try:
+            identity = process.identify(worker.pid)
+        except ProcessLookupError:
+            raise WorkbenchError(f"The process of run {folder.name!r} ended at once: see {str(folder.log)!r}.") from None
+        status = read_json(folder.status) or {}
+        write_json(folder.status, {**status, "state": "loading", "message": "Starting.", "owner": "worker", "process": identity, "folder": folder.identity})
     return Run(folder)

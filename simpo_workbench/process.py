@@ -5,7 +5,13 @@ A pid alone says nothing: it is reused. Boot id, pid and kernel start ticks toge
 
 import os
 import signal
+import time
 from pathlib import Path
+
+
+def uptime_s() -> float:
+    """Seconds since boot, time asleep included: the same for all processes, and it never goes backwards as the wall clock may."""
+    return time.clock_gettime(getattr(time, "CLOCK_BOOTTIME", time.CLOCK_MONOTONIC))
 
 
 def identify(pid: int | None = None) -> dict:
@@ -33,6 +39,24 @@ def send_signal(identity: dict, number: signal.Signals) -> bool:
     except (ProcessLookupError, PermissionError):
         return False
     return True
+
+
+def signal_group(identity: dict, number: signal.Signals) -> bool:
+    """Signal the whole group that this process leads, data loaders and all; False when it leads none, is gone or is not ours to signal."""
+    if not is_alive(identity) or identity["pid"] in (0, 1, os.getpid()):
+        return False
+    try:
+        if os.getpgid(identity["pid"]) != identity["pid"] or os.getpgrp() == identity["pid"]:
+            return False
+        os.killpg(identity["pid"], number)
+    except (ProcessLookupError, PermissionError):
+        return False
+    return True
+
+
+def same_boot(identity: dict | None) -> bool:
+    """Whether an identity was taken on this machine since its last start."""
+    return isinstance(identity, dict) and identity.get("boot_id") == _boot_id()
 
 
 def _boot_id():

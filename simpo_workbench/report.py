@@ -16,8 +16,8 @@ from pathlib import Path
 
 from . import __version__, doctor, figures
 from .errors import WorkbenchError
+from .files import write_atomically
 from .markup import json_for_script, signed
-from .run_folder import write_atomically
 from .runs import Run
 from .scores import compare_scores
 

@@ -1,12 +1,10 @@
-"""The run folder on disk: where each file lies, atomic writes, and readers that ignore a torn last line.
+"""The run folder on disk: where each file lies, which names a run may have, and how one is found again.
 
-Everything that the workbench knows of a run is a file here; The folder's layout is this class.
+Everything that the workbench knows of a run is a file here; the folder's layout is this class.
 """
 
 from __future__ import annotations
 
-import contextlib
-import json
 import math
 import os
 import re
@@ -14,10 +12,13 @@ import time
 from pathlib import Path
 
 from .errors import WorkbenchError
+from .files import append_jsonl
+from .mailbox import Mailbox
 
+#: A process belongs to these states, and must be there.
 LIVE_STATES = ("queued", "loading", "scoring", "training", "paused")
+#: Nothing more will happen. "suspended" is neither: its process left on purpose, to be resumed.
 END_STATES = ("finished", "stopped", "failed")
-REQUESTS = ("stop", "pause", "resume", "save", "evaluate")
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
 
 
@@ -35,6 +36,12 @@ class RunFolder:
         self.checkpoints = self.path / "checkpoints"
         self.adapter = self.path / "adapter"
         self.requests = self.path / "requests"
+        self.answers = self.path / "answers"
+        self.mailbox = Mailbox(self.path)
+        self.changes = self.path / "changes.jsonl"
+        self.heartbeat = self.path / "heartbeat.json"
+        self.lock = self.path / "lock"
+        self.origin = self.path / "origin.json"
         self.log = self.path / "log.txt"
         self.report = self.path / "report.html"
 
@@ -47,42 +54,18 @@ class RunFolder:
     def checkpoint(self, step: int) -> Path:
         return self.checkpoints / f"step-{step:06d}"
 
-    def write_json(self, path: Path, value: dict):
-        """Replace a JSON file in one step, so that a reader sees the old or the new one, never half of it."""
-        write_atomically(path, json.dumps(value, ensure_ascii=False, indent=1).encode())
-
-    def read_json(self, path: Path) -> dict | None:
-        """The JSON object in a file; None when it is missing or unreadable."""
-        try:
-            value = json.loads(path.read_bytes())
-        except (OSError, ValueError):
-            return None
-        return value if isinstance(value, dict) else None
+    @property
+    def identity(self) -> list[int]:
+        """[device, inode] of the folder itself: a copy has another one, and its status speaks of somebody else's process."""
+        found = self.path.stat()
+        return [found.st_dev, found.st_ino]
 
     def append_metrics(self, record: dict):
-        """Add one record to metrics.jsonl, flushed, with the time of writing; a number that JSON has no word for is a defect."""
+        """Add one record to metrics.jsonl, on disk when this returns, with the time of writing; a number that JSON has no word for is a defect."""
         bad = [key for key, value in record.items() if isinstance(value, float) and not math.isfinite(value)]
         if bad:
             raise WorkbenchError(f"Step {record.get('step')}: {', '.join(bad)} is not a finite number, so the record is not written.")
-        line = json.dumps({**record, "time": time.time()}, ensure_ascii=False)
-        with open(self.metrics, "a", encoding="utf-8") as file:
-            file.write(line + "\n")
-            file.flush()
-
-    def ask(self, request: str):
-        """Leave a request (stop, pause, resume, save, evaluate) for whoever trains here; it is taken at the next step."""
-        self.requests.mkdir(exist_ok=True)
-        self.write_json(self.requests / f"{time.time_ns()}-{request}.json", {"request": request})
-
-    def take_requests(self) -> list[str]:
-        """The requests left since the last call, oldest first; each is taken once."""
-        taken = []
-        for path in sorted(self.requests.glob("[0-9]*-*.json")):
-            request = (self.read_json(path) or {}).get("request")
-            path.unlink(missing_ok=True)
-            if request in REQUESTS:
-                taken.append(request)
-        return taken
+        append_jsonl(self.metrics, {**record, "time": time.time()})
 
 
 def new_run_folder(root: str | Path, name: str | None, stem: str) -> RunFolder:
@@ -102,7 +85,7 @@ def new_run_folder(root: str | Path, name: str | None, stem: str) -> RunFolder:
     except OSError as error:
         raise WorkbenchError(f"The run folder in {str(root)!r} cannot be made: {error.strerror}. Check run.root, its rights and the free space.") from None
     folder = RunFolder(path)
-    for part in ("scores", "generations", "checkpoints", "requests"):
+    for part in ("scores", "generations", "checkpoints", "requests", "answers"):
         (path / part).mkdir()
     return folder
 
@@ -137,46 +120,6 @@ def check_name(name: str) -> str:
     if not _NAME.fullmatch(name):
         raise WorkbenchError(f"run.name = {name!r} is not usable: letters, digits, '.', '_' and '-', beginning with a letter or digit, at most 100.")
     return name
-
-
-def read_jsonl(path: Path) -> list[dict]:
-    """The objects in a JSON-lines file that may be growing: a torn last line is ignored, a missing file is empty."""
-    try:
-        # Not splitlines(): a text may hold U+2028 or U+0085, which JSON leaves as they are and which end no line here.
-        lines = path.read_text(encoding="utf-8", errors="replace").rstrip("\n").split("\n")
-    except FileNotFoundError:
-        return []
-    records = []
-    for number, line in enumerate(lines, 1):
-        try:
-            record = json.loads(line)
-        except ValueError:
-            if number == len(lines):
-                break
-            raise WorkbenchError(f"{path.name}, line {number} is damaged: {line[:80]!r}. Remove that line to read the rest.") from None
-        if isinstance(record, dict):
-            records.append(record)
-    return records
-
-
-def write_jsonl(path: Path, records: list[dict]):
-    """Replace a JSON-lines file in one step."""
-    write_atomically(path, "".join(json.dumps(record, ensure_ascii=False) + "\n" for record in records).encode())
-
-
-def write_atomically(path: Path, content: bytes):
-    """Replace a file's content in one step: written beside it, flushed to disk, renamed."""
-    beside = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
-        with open(beside, "wb") as file:
-            file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(beside, path)
-    except OSError as error:
-        with contextlib.suppress(OSError):
-            beside.unlink(missing_ok=True)
-        raise WorkbenchError(f"{str(path)!r} cannot be written: {error.strerror}. What was there before is untouched.") from None
 
 
 def _make_named(root, name):

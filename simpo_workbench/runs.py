@@ -6,6 +6,7 @@ One reader serves live and finished runs: everything comes from the run folder.
 from __future__ import annotations
 
 import asyncio
+import signal
 import time
 import warnings
 from dataclasses import dataclass
@@ -14,10 +15,17 @@ from pathlib import Path
 from . import process
 from .config import DEMO, RunConfig
 from .errors import SettingWarning, WorkbenchError
-from .run_folder import END_STATES, LIVE_STATES, RunFolder, find_run_folder, new_run_folder, read_jsonl, run_names
+from .files import read_json, read_jsonl, write_json
+from .post_mortem import STACK_SIGNAL, cause_of_death
+from .run_folder import END_STATES, LIVE_STATES, RunFolder, find_run_folder, new_run_folder, run_names
 from .scores import compare_scores, join_texts
 
 _POLL_S = 0.25
+#: A step that takes this many times the usual one, and this many seconds at least, has stalled; so has an evaluation after that time.
+STALLED_STEPS, STALLED_S, STALLED_EVALUATION_S = 10, 120.0, 900.0
+#: After SIGTERM a worker has this long to finish its step, save and leave; then its whole group is killed.
+TERM_PATIENCE_S = 30.0
+_RESTORE_S = 2.5
 
 
 @dataclass(frozen=True)
@@ -33,10 +41,47 @@ class RunStatus:
     recommended_step: int | None
     verdict: str
     seconds_left: float | None
+    stalled: bool = False
 
     @property
     def ended(self):
         return self.state in END_STATES
+
+
+class Request:
+    """Something that was asked of a run: `state` is asked, acknowledged (within a second), then done or refused; `text` says what came of it."""
+
+    def __init__(self, run: Run, kind: str, letter: str):
+        self.run, self.kind, self._letter = run, kind, letter
+
+    def __repr__(self):
+        return f"Request({self.kind!r} to {self.run.name!r}: {self.state}{f', {self.text}' if self.text else ''})"
+
+    @property
+    def state(self) -> str:
+        return self._answer.get("state", "asked")
+
+    @property
+    def text(self) -> str:
+        return self._answer.get("text", "")
+
+    def wait(self, timeout_s: float | None = None) -> Request:
+        """Itself, once it is done. Errors: WorkbenchError when it was refused or the run ended before; TimeoutError."""
+        end = None if timeout_s is None else time.monotonic() + timeout_s
+        while (state := self.state) not in ("done", "refused"):
+            status = self.run.status
+            if not status.alive and self.state == state:
+                raise WorkbenchError(f"The run {self.run.name!r} was {status.state} before it could {self.kind}. {status.message}")
+            if end is not None and time.monotonic() > end:
+                raise TimeoutError(f"The run {self.run.name!r} did not {self.kind} within {timeout_s:g} s: it is {status.state}.")
+            time.sleep(0.05)
+        if state == "refused":
+            raise WorkbenchError(self.text)
+        return self
+
+    @property
+    def _answer(self):
+        return self.run.folder.mailbox.answer(self._letter) or {}
 
 
 class Run:
@@ -58,15 +103,19 @@ class Run:
 
     @property
     def status(self) -> RunStatus:
-        """State, step, message and recommended checkpoint; a run whose process died is "failed" with the last lines of its log."""
-        raw = self.folder.read_json(self.folder.status) or {}
-        alive = process.is_alive(raw.get("process"))
+        """State, step, message and recommended checkpoint; a run whose process died is "failed" with the cause and the last lines of its log."""
+        raw = self._raw_status()
+        alive = self._is_alive(raw)
         if not alive and raw.get("state") in LIVE_STATES:  # it may have ended in order between the two looks: the last word counts
-            raw = self.folder.read_json(self.folder.status) or {}
-            alive = process.is_alive(raw.get("process"))
-        state, message = raw.get("state", "failed"), raw.get("message", "status.json is missing or damaged.")
+            raw = self._raw_status()
+            alive = self._is_alive(raw)
+        state, message = raw["state"], raw.get("message", "")
+        stalled = alive and _has_stalled(raw)
         if state in LIVE_STATES and not alive:
-            state, message = "failed", f"The process of this run died while it was {state}. {self._last_log_line()}".strip()
+            state, message = "failed", f"The process of this run died while it was {state}. {cause_of_death(self.folder, raw)}"
+        elif stalled:
+            silent = process.uptime_s() - raw["progress_uptime_s"]
+            message = f"Stalled: no progress for {silent:.0f} s, where a step takes {raw.get('median_step_s', 0):.1f} s. run.stack() shows where it stands."
         return RunStatus(
             state=state,
             step=raw.get("step", 0),
@@ -77,12 +126,36 @@ class Run:
             recommended_step=raw.get("recommended_step"),
             verdict=raw.get("verdict", ""),
             seconds_left=raw.get("seconds_left"),
+            stalled=stalled,
         )
+
+    def _raw_status(self):
+        """What status.json says; where somebody deleted or damaged it, what a living process writes anew, or what the records tell."""
+        raw = read_json(self.folder.status)
+        if raw is None and self._beats():
+            end = time.monotonic() + _RESTORE_S
+            while raw is None and time.monotonic() < end:
+                time.sleep(0.1)
+                raw = read_json(self.folder.status)
+        if raw is not None and isinstance(raw.get("state"), str):
+            return raw
+        last = next((record for record in reversed(self.records) if record.get("kind") in ("train", "event")), {})
+        told = last.get("event") in (*END_STATES, "suspended")
+        state = last["event"] if told else "failed"
+        words = f"{last['text']} (" if told else "status.json is missing or damaged, and no process tends this run. ("
+        return {"state": state, "step": last.get("step", 0), "total_steps": last.get("step", 0), "message": f"{words}read from the records)"}
+
+    def _beats(self):
+        beat = (read_json(self.folder.heartbeat) or {}).get("uptime_s")
+        return isinstance(beat, (int, float)) and 0 <= process.uptime_s() - beat < 5
+
+    def _is_alive(self, raw):
+        return raw.get("folder", self.folder.identity) == self.folder.identity and process.is_alive(raw.get("process"))
 
     @property
     def environment(self) -> dict:
         """Versions, device, seeds, data hashes and the reports on the pairs."""
-        return self.folder.read_json(self.folder.environment) or {}
+        return read_json(self.folder.environment) or {}
 
     @property
     def records(self) -> list[dict]:
@@ -150,30 +223,68 @@ class Run:
 
         return training_figure(self.metrics, self.config.loss.gamma_beta_ratio, self.status.total_steps)
 
-    def stop(self):
-        """Ask the run to stop at the next step; adapter and checkpoint are saved."""
-        self._ask("stop")
+    def stop(self, patience_s: float | None = None) -> Request:
+        """Ask the run to stop at the next step; adapter and checkpoint are saved.
 
-    def pause(self):
+        patience_s: wait so long for it, then send SIGTERM, and 30 s later kill its whole process group (SIGKILL); it can still be resumed from its last
+        checkpoint. Without it this only asks. Errors: WorkbenchError when it would have to be killed and lives inside a kernel.
+        """
+        request = self._ask("stop")
+        if patience_s is not None:
+            self._insist(patience_s)
+        return request
+
+    def pause(self) -> Request:
         """Ask the run to wait after the next step."""
-        self._ask("pause")
+        return self._ask("pause")
 
-    def unpause(self):
+    def unpause(self) -> Request:
         """Ask a paused run to go on."""
-        self._ask("resume")
+        return self._ask("resume")
 
-    def save(self):
+    def suspend(self) -> Request:
+        """Ask the run to save a checkpoint, end its process and so free its memory; `wb.resume` goes on."""
+        return self._ask("suspend")
+
+    def save(self) -> Request:
         """Ask for a checkpoint after the next step."""
-        self._ask("save")
+        return self._ask("save")
 
-    def evaluate(self):
+    def evaluate(self) -> Request:
         """Ask for an evaluation after the next step."""
-        self._ask("evaluate")
+        return self._ask("evaluate")
+
+    def set(self, **changes) -> Request:
+        """Change settings after the next step: learning_rate_scale (times the configured rate), beta, gamma_beta_ratio or gamma, prompts.
+
+        Each is recorded as an event; a resumed run makes it again. What is out of bounds is refused in the request's text.
+        """
+        return self._ask("set", **changes)
+
+    def move_to(self, place: int):
+        """Put a run that waits for its device at a place in the queue, 1 being the next. Errors: WorkbenchError when it does not wait."""
+        from .device_queue import DeviceQueue
+
+        DeviceQueue().move(self.path.resolve(), place)
+
+    def stack(self) -> str:
+        """Where every thread of the run's process stands now, as it is written into its log. Errors: WorkbenchError when it is no worker that lives."""
+        raw = read_json(self.folder.status) or {}
+        size = self.folder.log.stat().st_size if self.folder.log.exists() else 0
+        if raw.get("owner") != "worker" or not self.status.alive or not process.send_signal(raw["process"], STACK_SIGNAL):
+            raise WorkbenchError(f"The run {self.name!r} has no worker process that could be asked; it is {self.status.state}.")
+        end, text = time.monotonic() + 3.0, ""
+        while time.monotonic() < end and "most recent call first" not in text:
+            time.sleep(0.1)
+            with open(self.folder.log, "rb") as file:
+                file.seek(size)
+                text = file.read().decode(errors="replace")
+        return text
 
     def wait(self, timeout_s: float | None = None) -> RunStatus:
-        """The final status, once the run has ended. Errors: TimeoutError after `timeout_s` seconds."""
+        """The final status, once the run has ended or was suspended. Errors: TimeoutError after `timeout_s` seconds."""
         end = None if timeout_s is None else time.monotonic() + timeout_s
-        while not (status := self.status).ended:
+        while not (status := self.status).ended and status.state != "suspended":
             if end is not None and time.monotonic() > end:
                 raise TimeoutError(f"The run {self.name!r} is still {status.state} after {timeout_s:g} s.")
             time.sleep(_POLL_S)
@@ -181,32 +292,64 @@ class Run:
 
     async def finished(self) -> RunStatus:
         """The final status; while a notebook cell awaits it, clicks get through."""
-        while not (status := self.status).ended:
+        while not (status := self.status).ended and status.state != "suspended":
             await asyncio.sleep(_POLL_S)
         return status
 
-    def _ask(self, request):
+    def _ask(self, kind, **values):
         status = self.status
-        if status.ended:
-            raise WorkbenchError(f"The run {self.name!r} is {status.state}: nobody is there to {request} it.")
-        self.folder.ask(request)
+        if not status.alive:
+            raise WorkbenchError(f"The run {self.name!r} is {status.state}: nobody is there to {kind} it.")
+        return Request(self, kind, self.folder.mailbox.ask(kind, **values))
 
-    def _last_log_line(self):
-        try:
-            lines = [line for line in self.folder.log.read_text(encoding="utf-8", errors="replace").splitlines() if line.strip()]
-        except OSError:
-            lines = []
-        return f"Last line of its log: {lines[-1].strip()[:300]}" if lines else "It left no log."
+    def _insist(self, patience_s):
+        """Wait for the end; then SIGTERM, then SIGKILL to the worker's group."""
+        if self._ends_within(patience_s):
+            return
+        raw = read_json(self.folder.status) or {}
+        identity = raw.get("process")
+        if raw.get("owner") != "worker":
+            raise WorkbenchError(f"The run {self.name!r} lives inside another program (a notebook's kernel, a terminal) and is never signalled: interrupt it there.")
+        if not self._is_alive(raw):
+            return
+        process.send_signal(identity, signal.SIGTERM)
+        if self._ends_within(TERM_PATIENCE_S):
+            return
+        process.signal_group(identity, signal.SIGKILL)
+        while self._is_alive(raw):
+            time.sleep(0.05)
+        raw = read_json(self.folder.status) or raw
+        if raw.get("state") in LIVE_STATES:
+            message = f"Killed: it did not stop within {patience_s + TERM_PATIENCE_S:.0f} s. `simpo-workbench resume {self.name}` goes on from its last checkpoint."
+            write_json(self.folder.status, {**raw, "state": "stopped", "message": message, "seconds_left": None})
+
+    def _ends_within(self, seconds):
+        end = time.monotonic() + seconds
+        while self.status.alive:
+            if time.monotonic() > end:
+                return False
+            time.sleep(0.1)
+        return True
 
 
-def create_run(config: RunConfig) -> RunFolder:
-    """A fresh run folder with the configuration in it; says by `SettingWarning` what is known to ruin SimPO.
+def _has_stalled(raw):
+    """Whether a living run has made no progress for much longer than it usually takes."""
+    since = raw.get("progress_uptime_s")
+    if raw.get("state") != "training" or since is None:
+        return False
+    limit = STALLED_EVALUATION_S if raw.get("doing") else max(STALLED_STEPS * raw.get("median_step_s", 0.0), STALLED_S)
+    return process.uptime_s() - since > limit
+
+
+def create_run(config: RunConfig, stem: str | None = None) -> RunFolder:
+    """A fresh run folder with the configuration in it, named after `stem` where the configuration names none; says by `SettingWarning` what is known to ruin SimPO.
 
     Errors: WorkbenchError when the name is taken or unusable, or the root cannot be written.
     """
     for sentence in config.warnings():
         warnings.warn(sentence, SettingWarning, stacklevel=3)
-    folder = new_run_folder(config.run.root, config.run.name, "plain-answers" if config.data.train == DEMO else Path(config.data.train).stem)
+    stem = stem or ("plain-answers" if config.data.train == DEMO else Path(config.data.train).stem)
+    folder = new_run_folder(config.run.root, config.run.name, stem)
     config.to_yaml(folder.config)
     return folder
 

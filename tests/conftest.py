@@ -1,8 +1,13 @@
 """Fixtures that many tests share: a tiny model on disk, a tiny data set, a short configuration."""
 
 import json
+import os
+import tempfile
 
 import pytest
+
+# runs that are started by tests wait for each other, not for what the user trains meanwhile
+os.environ["SIMPO_WORKBENCH_DEVICES"] = tempfile.mkdtemp(prefix="devices-")
 
 
 @pytest.fixture(scope="session")

@@ -3,7 +3,9 @@
 import math
 
 from simpo_workbench.config import RunConfig
+from simpo_workbench.engine.presence import Presence
 from simpo_workbench.engine.recorder import Recorder
+from simpo_workbench.files import write_json
 from simpo_workbench.run_folder import new_run_folder
 from simpo_workbench.runs import Run
 from simpo_workbench.scores import mean_share, share
@@ -35,12 +37,12 @@ def fake_run(
     config = RunConfig.from_dict({"loss": {"beta": BETA, "gamma_beta_ratio": RATIO}, "generation": {"prompts": list(prompts)}}, changes)
     folder = new_run_folder(root, name, "fake")
     config.to_yaml(folder.config)
-    folder.write_json(folder.environment, environment())
+    write_json(folder.environment, environment())
     frame = pd.DataFrame([{"pair_id": f"pair-{n:03d}", "prompt": f"Question {n}?", "chosen": f"Short answer {n}.", "rejected": f"A long and winding answer {n}."} for n in range(pairs)])
     if texts is not None:
         frame.loc[0, ["prompt", "chosen", "rejected"]] = list(texts)
     frame.to_parquet(folder.pairs, index=False)
-    recorder = Recorder(folder, config, "worker")
+    recorder = Recorder(folder, config, Presence(folder, "worker"))
     recorder.status["total_steps"] = total_steps
     for step in range(last_step + 1):
         if step:

@@ -16,12 +16,12 @@ LONGEST_FILE = 420
 
 #: Floor of every file and wing of the package. A file imports only from its own floor and lower ones.
 FLOORS = {
-    4: ["cli.py", "terminal.py", "ui/"],
+    4: ["cli.py", "run_commands.py", "settings_options.py", "terminal.py", "ui/"],
     3: ["engine/", "launch.py", "remote.py", "report.py"],
-    2: ["presets.py", "pairs.py", "pair_files.py", "pair_hub.py", "data_sets.py", "runs.py", "doctor.py"],
+    2: ["presets.py", "pairs.py", "pair_files.py", "pair_hub.py", "data_sets.py", "runs.py", "device_queue.py", "doctor.py"],
     1: [
         *("config.py", "settings.py", "yaml_text.py", "advice.py", "figures.py", "small_charts.py", "process.py", "errors.py", "bundled.py"),
-        *("run_folder.py", "scores.py", "pair_shapes.py", "pair_columns.py", "markup.py"),
+        *("run_folder.py", "files.py", "mailbox.py", "post_mortem.py", "scores.py", "pair_shapes.py", "pair_columns.py", "markup.py"),
     ],
 }
 FLOOR_OF = {room: floor for floor, rooms in FLOORS.items() for room in rooms}

@@ -9,6 +9,7 @@ import time
 import pytest
 
 import simpo_workbench as wb
+from simpo_workbench.files import read_json
 
 DEADLINE_S = 120
 
@@ -44,7 +45,7 @@ def test_a_started_run_outlives_the_process_that_started_it(tiny_config):
 def test_stop_from_outside_saves_and_resume_goes_on(tiny_config):
     config = tiny_config.with_changes({"training.max_steps": 400, "training.eval_every": 0, "training.save_every": 0})
     run = wb.start(config)
-    identity = run.folder.read_json(run.folder.status)["process"]
+    identity = read_json(run.folder.status)["process"]
     assert os.getpgid(identity["pid"]) == identity["pid"]  # a process group of its own
     wait_for(lambda: steps_done(run) >= 2, "two steps")
     run.stop()
@@ -65,7 +66,7 @@ def test_stop_from_outside_saves_and_resume_goes_on(tiny_config):
 def test_a_killed_worker_is_shown_as_failed_and_never_as_running(tiny_config):
     run = wb.start(tiny_config.with_changes({"training.max_steps": 400, "training.eval_every": 0}))
     wait_for(lambda: steps_done(run) >= 3, "three steps")
-    os.kill(run.folder.read_json(run.folder.status)["process"]["pid"], signal.SIGKILL)
+    os.kill(read_json(run.folder.status)["process"]["pid"], signal.SIGKILL)
     wait_for(lambda: not run.status.alive, "the worker's death")
     assert run.status.state == "failed"
     assert "died while it was training" in run.status.message

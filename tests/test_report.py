@@ -10,6 +10,7 @@ from fake_run import fake_run
 
 from simpo_workbench import doctor
 from simpo_workbench.errors import WorkbenchError
+from simpo_workbench.files import write_json
 from simpo_workbench.report import report_html, write_report
 
 HOSTILE = """</script><script>window.hacked=1</script><img src=x onerror="window.hacked=1">'"&amp; \u2028 שלום 🦢 {{ 7 * 7 }}"""
@@ -230,7 +231,7 @@ def test_foreign_text_is_quoted_not_run(tmp_path):
     environment = run.environment
     environment["data_notes"] = [HOSTILE]
     environment["versions"][HOSTILE] = HOSTILE
-    run.folder.write_json(run.folder.environment, environment)
+    write_json(run.folder.environment, environment)
     run.folder.append_metrics({"kind": "event", "step": 60, "event": HOSTILE, "text": HOSTILE})
     answers = [{"step": 120, "prompt": HOSTILE, "answer": HOSTILE, "tokens": 3, "ended": True, "repeated_4grams": 0.0}]
     run.folder.generations(120).write_text("".join(json.dumps(one) + "\n" for one in answers), encoding="utf-8")
@@ -302,7 +303,7 @@ def test_a_run_that_has_only_a_configuration(tmp_path):
 
     folder = new_run_folder(tmp_path, "fresh", "x")
     RunConfig().to_yaml(folder.config)
-    folder.write_json(folder.status, {"state": "failed", "message": "No training pair is left.", "total_steps": 0})
+    write_json(folder.status, {"state": "failed", "message": "No training pair is left.", "total_steps": 0})
     parsed = page(Run(folder))
     assert "No training pair is left." in parsed.words
     assert "No scores yet" in parsed.words

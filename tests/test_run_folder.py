@@ -1,7 +1,6 @@
 """The run folder: what is torn, half written or taken twice here is lost, for nothing else keeps it."""
 
 import errno
-import json
 import math
 import os
 import threading
@@ -11,7 +10,8 @@ import pytest
 
 from simpo_workbench import run_folder
 from simpo_workbench.errors import WorkbenchError
-from simpo_workbench.run_folder import RunFolder, check_name, find_run_folder, new_run_folder, read_jsonl, run_names, write_atomically, write_jsonl
+from simpo_workbench.files import read_json, read_jsonl, write_atomically, write_json, write_jsonl
+from simpo_workbench.run_folder import RunFolder, check_name, find_run_folder, new_run_folder, run_names
 
 
 @pytest.fixture
@@ -25,7 +25,7 @@ def folder(tmp_path):
 
 
 def test_a_new_folder_has_the_promised_layout(folder):
-    assert sorted(path.name for path in folder.path.iterdir() if path.is_dir()) == ["checkpoints", "generations", "requests", "scores"]
+    assert sorted(path.name for path in folder.path.iterdir() if path.is_dir()) == ["answers", "checkpoints", "generations", "requests", "scores"]
     assert folder.name == "one"
     assert folder.scores(50) == folder.path / "scores" / "step-000050.parquet"
     assert folder.generations(0) == folder.path / "generations" / "step-000000.jsonl"
@@ -119,30 +119,30 @@ def test_folders_that_are_no_runs_are_not_listed(folder):
 
 
 def test_a_write_that_fails_leaves_the_old_status(folder, monkeypatch):
-    folder.write_json(folder.status, {"state": "training", "step": 7})
+    write_json(folder.status, {"state": "training", "step": 7})
 
     def full(*_):
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
     monkeypatch.setattr(run_folder.os, "replace", full)
     with pytest.raises(WorkbenchError, match=r"status.json' cannot be written: No space left on device. What was there before is untouched"):
-        folder.write_json(folder.status, {"state": "training", "step": 8})
-    assert folder.read_json(folder.status) == {"state": "training", "step": 7}
+        write_json(folder.status, {"state": "training", "step": 8})
+    assert read_json(folder.status) == {"state": "training", "step": 7}
     assert [path.name for path in folder.path.glob(".*")] == [], "no half-written file stays behind"
 
 
 def test_a_reader_sees_the_old_or_the_new_status_never_half_of_one(folder):
-    folder.write_json(folder.status, {"step": 0, "message": "x" * 20_000})
+    write_json(folder.status, {"step": 0, "message": "x" * 20_000})
     done, seen = threading.Event(), []
 
     def read():
         while not done.is_set():
-            seen.append(folder.read_json(folder.status))
+            seen.append(read_json(folder.status))
 
     reader = threading.Thread(target=read)
     reader.start()
     for step in range(40):
-        folder.write_json(folder.status, {"step": step, "message": "x" * 20_000})
+        write_json(folder.status, {"step": step, "message": "x" * 20_000})
     done.set()
     reader.join()
     assert seen
@@ -155,7 +155,7 @@ def test_a_reader_sees_the_old_or_the_new_status_never_half_of_one(folder):
 def test_a_missing_or_damaged_status_is_none(folder, content):
     if content is not None:
         folder.status.write_bytes(content)
-    assert folder.read_json(folder.status) is None
+    assert read_json(folder.status) is None
 
 
 def test_a_file_in_a_folder_that_is_gone_is_named(tmp_path):
@@ -181,6 +181,14 @@ def test_a_torn_last_line_is_ignored(folder, torn):
     folder.append_metrics({"kind": "train", "step": 1})
     with open(folder.metrics, "ab") as file:
         file.write(torn.encode("latin-1"))
+    assert [record["step"] for record in read_jsonl(folder.metrics)] == [1]
+    folder.append_metrics({"kind": "train", "step": 2})  # of the next process: half a line in the middle would make the file unreadable
+    assert [record["step"] for record in read_jsonl(folder.metrics)] == [1, 2]
+
+
+def test_a_file_that_is_one_torn_line_begins_anew(folder):
+    folder.metrics.write_text('{"kind": "train", "text": "' + "x" * 200_000)
+    folder.append_metrics({"kind": "train", "step": 1})
     assert [record["step"] for record in read_jsonl(folder.metrics)] == [1]
 
 
@@ -209,32 +217,3 @@ def test_answers_are_replaced_as_a_whole(folder):
     write_jsonl(path, [{"step": 20, "answer": "eins"}, {"step": 20, "answer": "a\u2028b\x85c\rd"}])
     write_jsonl(path, [{"step": 20, "answer": "a\u2028b\x85c\rd"}])
     assert read_jsonl(path) == [{"step": 20, "answer": "a\u2028b\x85c\rd"}]
-
-
-# --- requests
-
-
-def test_each_request_is_taken_once_and_in_order(folder):
-    for request in ("pause", "save", "resume", "evaluate", "stop"):
-        folder.ask(request)
-    assert folder.take_requests() == ["pause", "save", "resume", "evaluate", "stop"]
-    assert folder.take_requests() == []
-    folder.ask("stop")
-    folder.ask("pause")
-    assert folder.take_requests() == ["stop", "pause"]
-
-
-def test_a_request_survives_a_folder_that_has_no_place_for_it_yet(folder):
-    folder.requests.rmdir()
-    assert folder.take_requests() == []
-    folder.ask("stop")
-    assert folder.take_requests() == ["stop"]
-
-
-def test_what_is_no_request_is_cleared_away_without_harm(folder):
-    for name, content in (("1-stop.json", "{"), ("2-x.json", json.dumps({"request": "format the disk"})), ("3-y.json", "[]")):
-        (folder.requests / name).write_text(content)
-    (folder.requests / ".4-stop.json.123.tmp").write_text(json.dumps({"request": "stop"}))  # being written
-    folder.ask("save")
-    assert folder.take_requests() == ["save"]
-    assert [path.name for path in folder.requests.iterdir()] == [".4-stop.json.123.tmp"]

@@ -3,6 +3,7 @@
 import asyncio
 import json
 import os
+import shutil
 import subprocess
 import sys
 import threading
@@ -13,15 +14,17 @@ import pytest
 from simpo_workbench import process, runs
 from simpo_workbench.config import RunConfig
 from simpo_workbench.errors import WorkbenchError
+from simpo_workbench.files import read_json, write_json, write_jsonl
+from simpo_workbench.mailbox import Postmaster
 from simpo_workbench.pairs import load_pairs
-from simpo_workbench.run_folder import END_STATES, LIVE_STATES, new_run_folder, write_jsonl
+from simpo_workbench.run_folder import END_STATES, LIVE_STATES, new_run_folder
 from simpo_workbench.runs import Run, attach, list_runs, write_pairs
 
 
 def make_run(root, name="one", state="training", identity=None, config=None, **more):
     folder = new_run_folder(root, name, "stem")
     (config or RunConfig()).to_yaml(folder.config)
-    folder.write_json(folder.status, {"state": state, "step": 3, "total_steps": 10, "message": "", "owner": "worker", "process": identity, **more})
+    write_json(folder.status, {"state": state, "step": 3, "total_steps": 10, "message": "", "owner": "worker", "process": identity, **more})
     return Run(folder)
 
 
@@ -34,7 +37,7 @@ def worker():
 
 
 def set_state(run, state, **more):
-    run.folder.write_json(run.folder.status, {**run.folder.read_json(run.folder.status), "state": state, **more})
+    write_json(run.folder.status, {**read_json(run.folder.status), "state": state, **more})
 
 
 # --- alive or dead
@@ -58,7 +61,8 @@ def test_a_dead_process_is_never_shown_as_running(tmp_path, worker, state):
     worker.wait()
     status = run.status
     assert (status.state, status.alive, status.ended) == ("failed", False, True)
-    assert status.message == f"The process of this run died while it was {state}. Last line of its log: Killed: out of memory"
+    assert status.message.startswith(f"The process of this run died while it was {state}. It was killed from outside (SIGKILL).")
+    assert status.message.endswith("Last lines of its log: Loading the model. / Killed: out of memory")
     assert status.step == 3, "how far it came is still told"
 
 
@@ -102,7 +106,42 @@ def test_a_run_without_a_readable_status_has_failed_and_says_why(tmp_path, conte
     run.folder.status.unlink()
     if content is not None:
         run.folder.status.write_text(content)
-    assert (run.status.state, run.status.step, run.status.message) == ("failed", 0, "status.json is missing or damaged.")
+    assert (run.status.state, run.status.step) == ("failed", 0)
+    assert run.status.message.startswith("status.json is missing or damaged, and no process tends this run.")
+
+
+@pytest.mark.parametrize("state", ["finished", "stopped", "failed", "suspended"])
+def test_an_ended_run_without_a_status_is_still_what_it_was(tmp_path, state):
+    run = make_run(tmp_path, state=state)
+    run.folder.append_metrics({"kind": "train", "step": 7})
+    run.folder.append_metrics({"kind": "event", "step": 7, "event": state, "text": "So it was."})
+    run.folder.status.unlink()
+    assert (run.status.state, run.status.step) == (state, 7)
+    assert "So it was." in run.status.message
+
+
+def test_a_copied_folder_is_not_the_run(tmp_path, worker):
+    """Whoever stops the copy must not stop the original, and the copy is not shown as training."""
+    run = make_run(tmp_path, identity=process.identify(worker.pid))
+    write_json(run.folder.status, {**read_json(run.folder.status), "folder": run.folder.identity})
+    assert run.status.alive
+    shutil.copytree(run.path, tmp_path / "copy")
+    status = attach("copy", tmp_path).status
+    assert (status.state, status.alive) == ("failed", False)
+    assert "This folder is a copy: the run's process belongs to another one." in status.message
+    with pytest.raises(WorkbenchError, match="nobody is there to stop it"):
+        attach("copy", tmp_path).stop(patience_s=0)
+    assert worker.poll() is None
+
+
+@pytest.mark.parametrize(
+    ("usual_s", "silent_s", "doing", "expected"), [(1, 119, "", False), (1, 121, "", True), (60, 599, "", False), (60, 601, "", True), (1, 800, "evaluating", False), (1, 901, "evaluating", True)]
+)
+def test_a_run_that_makes_no_progress_has_stalled(tmp_path, worker, usual_s, silent_s, doing, expected):
+    since = process.uptime_s() - silent_s
+    run = make_run(tmp_path, identity=process.identify(worker.pid), median_step_s=usual_s, progress_uptime_s=since, doing=doing)
+    assert (run.status.stalled, run.status.alive) == (expected, True)
+    assert ("Stalled: no progress for" in run.status.message) is expected
 
 
 @pytest.mark.parametrize("identity", [None, "x", {}, {"pid": 1}])
@@ -120,14 +159,37 @@ def test_requests_reach_whoever_trains(tmp_path, worker):
     run.save()
     run.evaluate()
     run.stop()
-    assert run.folder.take_requests() == ["pause", "resume", "save", "evaluate", "stop"]
+    run.suspend()
+    run.set(beta=4.0)
+    letters = Postmaster(run.path).take()
+    assert [letter.kind for letter in letters] == ["pause", "resume", "save", "evaluate", "stop", "suspend", "set"]
+    assert letters[-1].values == {"beta": 4.0}
+
+
+def test_a_request_says_how_far_it_is(tmp_path, worker):
+    run, post = make_run(tmp_path, identity=process.identify(worker.pid)), Postmaster(tmp_path / "one")
+    first, second, third = run.save(), run.set(beta=-1), run.pause()
+    assert repr(first) == "Request('save' to 'one': asked)"
+    letters = post.take()
+    assert first.state == "acknowledged"
+    post.done(letters[0], "Saved the checkpoint of step 4.")
+    post.refuse(letters[1], "loss.beta = -1 is not possible.")
+    assert first.wait(1).text == "Saved the checkpoint of step 4."
+    with pytest.raises(WorkbenchError, match=r"^loss.beta = -1 is not possible.$"):
+        second.wait(1)
+    with pytest.raises(TimeoutError, match="did not pause within 0.1 s: it is training"):
+        third.wait(0.1)
+    worker.kill()
+    worker.wait()
+    with pytest.raises(WorkbenchError, match="The run 'one' was failed before it could pause"):
+        third.wait(1)
 
 
 def test_a_request_to_an_ended_run_is_refused(tmp_path):
     run = make_run(tmp_path, state="finished")
     with pytest.raises(WorkbenchError, match="The run 'one' is finished: nobody is there to stop it"):
         run.stop()
-    assert run.folder.take_requests() == []
+    assert list(run.folder.requests.iterdir()) == []
 
 
 def test_waiting_ends_with_the_run(tmp_path, monkeypatch):
@@ -264,7 +326,7 @@ def test_the_exact_configuration_comes_back(tmp_path):
     run = make_run(tmp_path, config=config)
     assert run.config == config
     assert run.environment == {}
-    run.folder.write_json(run.folder.environment, {"torch": "2.13.0"})
+    write_json(run.folder.environment, {"torch": "2.13.0"})
     assert run.environment == {"torch": "2.13.0"}
 
 

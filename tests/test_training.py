@@ -111,12 +111,12 @@ def test_stopped_and_resumed_is_bit_for_bit_the_uninterrupted_run(tiny_config, c
 
     def stop_after_three(record):
         if record["kind"] == "train" and record["step"] == 3:
-            RunFolder(f"{config.run.root}/parts").ask("stop")
+            RunFolder(f"{config.run.root}/parts").mailbox.ask("stop")
 
     parts = wb.train(config.with_changes({"run.name": "parts"}), on_record=stop_after_three)
     assert (parts.status.state, parts.status.step) == ("stopped", 3)
     assert parts.adapter.is_dir()  # stopping saves the adapter
-    training.run_training(parts.folder, owner="in-process", resume=True)
+    training.train_in_process(parts.folder, resume=True)
     assert parts.status.state == "finished"
     assert same(adapter(whole), adapter(parts))
     assert train_numbers(whole) == train_numbers(parts)
@@ -134,11 +134,11 @@ def test_resume_reuses_the_memory_plan_whatever_the_machine_would_choose_now(tin
 
     def stop(record):
         if record["kind"] == "train" and record["step"] == 2:
-            RunFolder(f"{config.run.root}/parts").ask("stop")
+            RunFolder(f"{config.run.root}/parts").mailbox.ask("stop")
 
     parts = wb.train(config.with_changes({"run.name": "parts"}), on_record=stop)
     assert parts.status.state == "stopped"
-    training.run_training(parts.folder, owner="in-process", resume=True)
+    training.train_in_process(parts.folder, resume=True)
     assert same(adapter(parts), adapter(whole))
     assert train_numbers(parts) == train_numbers(whole)
     assert parts.environment["max_tokens_per_microbatch"] == 150
@@ -151,12 +151,12 @@ def test_resume_passes_over_a_damaged_checkpoint(tiny_config):
 
     def stop_after_four(record):
         if record["kind"] == "train" and record["step"] == 4:
-            RunFolder(f"{config.run.root}/parts").ask("stop")
+            RunFolder(f"{config.run.root}/parts").mailbox.ask("stop")
 
     parts = wb.train(config.with_changes({"run.name": "parts"}), on_record=stop_after_four)
     state = parts.folder.checkpoint(4) / "training_state.pt"
     state.write_bytes(state.read_bytes()[:-100])
-    training.run_training(parts.folder, owner="in-process", resume=True)
+    training.train_in_process(parts.folder, resume=True)
     resumed = next(record for record in parts.records if record.get("event") == "resumed")
     assert (resumed["step"], "step-000004 is damaged" in resumed["text"]) == (3, True)
     assert same(adapter(whole), adapter(parts))
@@ -165,7 +165,7 @@ def test_resume_passes_over_a_damaged_checkpoint(tiny_config):
 def stopped_after_two(config):
     def stop(record):
         if record["kind"] == "train" and record["step"] == 2:
-            RunFolder(f"{config.run.root}/{config.run.name}").ask("stop")
+            RunFolder(f"{config.run.root}/{config.run.name}").mailbox.ask("stop")
 
     return wb.train(config, on_record=stop)
 
@@ -178,21 +178,21 @@ def test_going_on_with_other_settings_or_other_pairs_is_refused_and_nothing_is_l
     environment = run.environment
     config.with_changes({"loss.beta": 9}).to_yaml(run.folder.config)
     with pytest.raises(wb.WorkbenchError, match=r"cannot go on: its configuration changed"):
-        training.run_training(run.folder, owner="in-process", resume=True)
+        training.train_in_process(run.folder, resume=True)
     config.to_yaml(run.folder.config)
     copy.write_text("".join(json.dumps(row) + "\n" for row in tiny.rows(24, start=500)))
     with pytest.raises(wb.WorkbenchError, match=r"cannot go on: the training pairs changed"):
-        training.run_training(run.folder, owner="in-process", resume=True)
+        training.train_in_process(run.folder, resume=True)
     assert run.environment == environment
     copy.write_text(Path(tiny_config.data.train).read_text())
-    training.run_training(run.folder, owner="in-process", resume=True)
+    training.train_in_process(run.folder, resume=True)
     assert run.status.state == "finished"
 
 
 def test_a_request_to_an_earlier_process_does_not_stop_the_next_one(tiny_config):
     run = stopped_after_two(tiny_config)
-    run.folder.ask("stop")  # came too late for the first process
-    training.run_training(run.folder, owner="in-process", resume=True)
+    run.folder.mailbox.ask("stop")  # came too late for the first process
+    training.train_in_process(run.folder, resume=True)
     assert run.status.state == "finished"
 
 
@@ -329,7 +329,7 @@ def test_a_collapse_is_announced_and_acted_on(tiny_config, monkeypatch, policy, 
 
     def stop_when_paused(record):
         if record["kind"] == "state" and record["state"] == "paused":
-            RunFolder(f"{tiny_config.run.root}/tiny").ask("stop")
+            RunFolder(f"{tiny_config.run.root}/tiny").mailbox.ask("stop")
 
     run = wb.train(tiny_config.with_changes({"training.on_collapse": policy}), on_record=stop_when_paused)
     assert (run.status.state, run.status.step) == (state, step)
@@ -348,10 +348,10 @@ def test_pause_waits_and_unpause_goes_on(tiny_config):
 
     def react(record):
         if record["kind"] == "train" and record["step"] == 2:
-            folder.ask("pause")
+            folder.mailbox.ask("pause")
         if record["kind"] == "state" and record["state"] == "paused":
             seen.append(record["step"])
-            folder.ask("resume")
+            folder.mailbox.ask("resume")
 
     run = wb.train(tiny_config, on_record=react)
     assert seen == [2]

@@ -2,7 +2,6 @@
 
 import dataclasses
 import hashlib
-import json
 import os
 import random
 import shutil
@@ -15,12 +14,15 @@ from peft import set_peft_model_state_dict
 from safetensors import SafetensorError
 from safetensors.torch import load_file
 
+from ..config import TrainingConfig
 from ..errors import WorkbenchError, first_line
-from ..run_folder import RunFolder, write_atomically
+from ..files import read_json, write_json
+from ..run_folder import RunFolder
 from .memory import MemoryPlan
 from .models import TUNED
 
 _STATE = "training_state.pt"
+_MARGIN_BYTES = 32_000_000  # records, scores and answers of the held-out pairs, the log
 
 
 def save_adapter(model, folder: Path):
@@ -49,7 +51,7 @@ def save_checkpoint(folder: RunFolder, step: int, config_hash: str, memory: Memo
     Every file's SHA-256 stands in manifest.json, so that a damaged checkpoint is recognized. A checkpoint of that step is replaced.
     """
     final = folder.checkpoint(step)
-    beside = final.with_name(f".{final.name}.{os.getpid()}.tmp")
+    beside, aside = final.with_name(f".{final.name}.tmp"), final.with_name(f".{final.name}.old")
     shutil.rmtree(beside, ignore_errors=True)
     try:
         beside.mkdir(parents=True)
@@ -59,49 +61,84 @@ def save_checkpoint(folder: RunFolder, step: int, config_hash: str, memory: Memo
             torch.save({**state, "scaler": scaler.state_dict() if scaler else {}}, beside / _STATE)
         files = {str(path.relative_to(beside)): _digest(path) for path in sorted(beside.rglob("*")) if path.is_file()}
         manifest = {"step": step, "config_sha256": config_hash, "resumable": optimizer is not None, "memory": dataclasses.asdict(memory), "files": files}
-        write_atomically(beside / "manifest.json", json.dumps(manifest, indent=1).encode())
+        write_json(beside / "manifest.json", manifest)
         for path in [*beside.rglob("*"), beside]:
             _fsync(path)
-        if final.exists():
-            shutil.rmtree(final)
+        if final.exists():  # at every moment one of the two is there under a name that `clean` knows
+            shutil.rmtree(aside, ignore_errors=True)
+            final.rename(aside)
         beside.rename(final)
         _fsync(final.parent)
-    except (OSError, RuntimeError, SafetensorError) as error:  # torch and safetensors wrap a full disk in errors of their own
+        shutil.rmtree(aside, ignore_errors=True)
+    except (OSError, RuntimeError, SafetensorError, WorkbenchError) as error:  # torch and safetensors wrap a full disk in errors of their own
         shutil.rmtree(beside, ignore_errors=True)
         raise WorkbenchError(
             f"The checkpoint of step {step} cannot be written to {str(final)!r}: {getattr(error, 'strerror', None) or first_line(error)}. Earlier checkpoints are untouched."
         ) from None
 
 
-def prune(folder: RunFolder, keep: int):
-    """Take the optimizer state out of all but the newest `keep` resumable checkpoints; adapters stay."""
+def prune(folder: RunFolder, keep: int, best: int | None = None):
+    """Take the optimizer state out of all resumable checkpoints but the newest `keep` and the recommended one, `best`; adapters stay."""
     resumable = [path for path in _newest_first(folder) if (path / _STATE).exists()]
     for path in resumable[keep:]:
         manifest = _manifest(path)
-        if manifest is None:
+        if manifest is None or manifest["step"] == best:
             continue
         del manifest["files"][_STATE]
-        write_atomically(path / "manifest.json", json.dumps({**manifest, "resumable": False}, indent=1).encode())
+        write_json(path / "manifest.json", {**manifest, "resumable": False})
         (path / _STATE).unlink()
 
 
-def newest_valid(folder: RunFolder) -> Resumable:
-    """The newest checkpoint that can be resumed and whose files are whole.
+def clean(folder: RunFolder):
+    """Clear away what a process left that died while it wrote a checkpoint; one that was just being replaced is put back."""
+    for aside in folder.checkpoints.glob(".step-*.old"):
+        final = aside.with_name(aside.name[1:].removesuffix(".old"))
+        if not final.exists():
+            aside.rename(final)
+        shutil.rmtree(aside, ignore_errors=True)
+    for beside in folder.checkpoints.glob(".step-*.tmp"):
+        shutil.rmtree(beside, ignore_errors=True)
 
-    Errors: WorkbenchError when there is none.
+
+def newest_valid(folder: RunFolder) -> Resumable | None:
+    """The newest checkpoint that can be resumed and whose files are whole; None when none was ever made, so that the run begins anew.
+
+    Errors: WorkbenchError when there are some and none of them is whole.
     """
     words = []
     for path in _newest_first(folder):
         manifest = _manifest(path)
-        if manifest is None or not manifest["resumable"]:
-            if manifest is None:
-                words.append(f"{path.name} has no readable manifest and was passed over.")
-            continue
-        damaged = [name for name, digest in manifest["files"].items() if not (path / name).is_file() or _digest(path / name) != digest]
-        if not damaged:
-            return Resumable(manifest["step"], MemoryPlan(**manifest["memory"]) if "memory" in manifest else None, words)
-        words.append(f"{path.name} is damaged ({damaged[0]}) and was passed over.")
-    raise WorkbenchError(f"The run {folder.name!r} has no checkpoint to go on from. {' '.join(words)}".strip())
+        if manifest is None:
+            words.append(f"{path.name} has no readable manifest and was passed over.")
+        elif manifest["resumable"]:
+            damaged = damaged_files(path, manifest)
+            if not damaged:
+                return Resumable(manifest["step"], MemoryPlan(**manifest["memory"]) if "memory" in manifest else None, words)
+            words.append(f"{path.name} is damaged ({damaged[0]}) and was passed over.")
+    if words:
+        raise WorkbenchError(f"The run {folder.name!r} has no checkpoint to go on from. {' '.join(words)} Clone it to begin anew with the same settings.")
+    return None
+
+
+def damaged_files(path: Path, manifest: dict) -> list[str]:
+    """Names of the files of a checkpoint that are missing or are not what was written."""
+    return [name for name, digest in manifest["files"].items() if not (path / name).is_file() or _digest(path / name) != digest]
+
+
+def require_room(folder: RunFolder, parameters, total_steps: int, training: TrainingConfig, done: int):
+    """Errors: WorkbenchError when the disk has no room for the checkpoints that the rest of the run will keep."""
+    adapter = sum(parameter.numel() * parameter.element_size() for parameter in parameters)
+    intervals = [every for every in (training.eval_every, training.save_every) if every]
+    kept = sum(step == total_steps or any(step % every == 0 for every in intervals) for step in range(done + 1, total_steps + 1))
+    # the optimizer keeps two numbers for every parameter; one checkpoint more than is kept stands there while it is written
+    needed = adapter * (kept + 1) + 2 * adapter * (training.keep_checkpoints + 2) + _MARGIN_BYTES
+    free = shutil.disk_usage(folder.path).free
+    if free < needed:
+        raise WorkbenchError(
+            f"The disk under {str(folder.path)!r} has {free / 1e9:.2f} GB free, and the rest of this run keeps {needed / 1e9:.2f} GB: "
+            f"{kept} adapters of {adapter / 1e6:.1f} MB and the state of {training.keep_checkpoints + 2} checkpoints. "
+            "Free some space, or save and evaluate less often (training.save_every, training.eval_every)."
+        )
 
 
 def restore(folder: RunFolder, step: int, model, optimizer, scheduler, scaler=None):
@@ -144,10 +181,9 @@ def _newest_first(folder):
 
 
 def _manifest(path):
-    try:
-        return json.loads((path / "manifest.json").read_text())
-    except (OSError, ValueError):
-        return None
+    found = read_json(path / "manifest.json") or {}
+    whole = isinstance(found.get("step"), int) and isinstance(found.get("files"), dict) and "resumable" in found
+    return found if whole else None
 
 
 def _digest(path):

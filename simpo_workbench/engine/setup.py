@@ -53,6 +53,7 @@ class Setup:
     resources: contextlib.ExitStack
     policy: RowPolicy
     memory: MemoryPlan
+    learning_rate_scale: float = 1.0
 
     @property
     def parameters(self):
@@ -66,6 +67,14 @@ class Setup:
         epochs = {position // len(self.train) for position in positions}
         orders = {epoch: _shuffled(len(self.train), self.config.training.seed, epoch) for epoch in epochs}
         return [self.train[int(orders[position // len(self.train)][position % len(self.train)])] for position in positions]
+
+    def set_learning_rate(self):
+        """Put the configured rate times its scale into optimizer and schedule; the schedule's course goes on where it is."""
+        base = self.config.training.learning_rate * self.learning_rate_scale
+        self.scheduler.base_lrs = [base for _ in self.scheduler.base_lrs]
+        self.scheduler._last_lr = [base * factor(self.scheduler.last_epoch) for factor in self.scheduler.lr_lambdas]
+        for group, rate in zip(_inner(self.optimizer).param_groups, self.scheduler._last_lr, strict=True):
+            group["lr"] = rate
 
     def close(self):
         """Give the memory back and forget Accelerate's state, so that the next run in this process may choose another precision."""
@@ -126,7 +135,7 @@ def _prepare(config, loaded, train_pairs, held_out_pairs, notes, memory_plan):
         held_out_pairs=held_out_pairs,
         train_report=train_report,
         held_out_report=held_out_report,
-        prompts=_sample_prompts(config, held_out, held_out_pairs),
+        prompts=sample_prompts(config, held_out, held_out_pairs),
         total_steps=total,
         environment=_environment(config, loaded, policy, memory_plan, train_pairs, held_out_pairs, [*notes, f"Training pairs: {train_report}", f"Held-out pairs: {held_out_report}"]),
         resources=resources,
@@ -201,7 +210,7 @@ def _shuffled(count, seed, epoch):
     return torch.randperm(count, generator=generator)
 
 
-def _sample_prompts(config, held_out, held_out_pairs):
+def sample_prompts(config, held_out, held_out_pairs):
     """The prompts that are answered at every evaluation: the configured ones, then held-out ones spread evenly over the set."""
     wanted = min(config.generation.held_out_prompts, len(held_out))
     fitting = set(held_out.pair_ids)

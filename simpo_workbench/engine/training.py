@@ -9,18 +9,23 @@ import time
 import traceback
 from collections.abc import Callable, Iterator
 
-from .. import __version__, process
+from .. import __version__
 from ..config import RunConfig
+from ..device_queue import DeviceQueue
 from ..errors import WorkbenchError, first_line
+from ..files import read_json, write_json
 from ..run_folder import RunFolder
 from ..runs import Run, create_run, write_pairs
 from . import checkpoints, memory
+from .desk import Desk, Orders
 from .evaluation import evaluate
+from .presence import Presence
 from .recorder import Recorder
-from .setup import Setup, config_hash, prepare
+from .setup import Setup, prepare
 from .step import OptimizerStep, optimizer_step
 
-_PAUSE_POLL_S = 0.25
+_PAUSE_POLL_S = 0.1
+_STOP_SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
 
 def train(config: RunConfig, on_record: Callable[[dict], None] | None = None) -> Run:
@@ -30,8 +35,23 @@ def train(config: RunConfig, on_record: Callable[[dict], None] | None = None) ->
     after the current step, with adapter and checkpoint saved. Errors: WorkbenchError; the run folder then says "failed" and why.
     """
     folder = create_run(config)
-    run_training(folder, owner="in-process", on_record=on_record)
+    train_in_process(folder, on_record=on_record)
     return Run(folder)
+
+
+def train_in_process(folder: RunFolder, resume: bool = False, on_record: Callable[[dict], None] | None = None):
+    """Train a run folder here and now, beside whatever else the device does; runs that are started meanwhile wait for this one."""
+    queue = DeviceQueue()
+    with Presence(folder, "in-process") as presence:
+        if resume:
+            folder.mailbox.clear()  # what was asked of an earlier process is not meant for this one
+        if not queue.take_at_once(folder.path.resolve(), folder.name) and (holder := queue.holder()):
+            on_record = on_record or (lambda record: None)
+            on_record({"kind": "note", "step": 0, "text": f"The run {holder['name']!r} uses this device as well: both will be slow."})
+        try:
+            run_training(folder, presence, resume, on_record)
+        finally:
+            queue.release()
 
 
 def steps(config: RunConfig) -> Iterator[OptimizerStep]:
@@ -44,20 +64,16 @@ def steps(config: RunConfig) -> Iterator[OptimizerStep]:
         setup.close()
 
 
-def run_training(folder: RunFolder, owner: str, resume: bool = False, on_record: Callable[[dict], None] | None = None):
+def run_training(folder: RunFolder, presence: Presence, resume: bool = False, on_record: Callable[[dict], None] | None = None):
     """Train what a run folder's configuration says, from the start or from its newest valid checkpoint, and write everything down there."""
-    owner_process = (folder.read_json(folder.status) or {}).get("process")
-    if Run(folder).status.alive and owner_process != process.identify():
-        raise WorkbenchError(f"The run {folder.name!r} is being trained already.")
     if int(os.environ.get("WORLD_SIZE", 1)) > 1:
         raise WorkbenchError("One run uses one device for now: start it without torchrun or accelerate launch.")
     config = RunConfig.from_yaml(folder.config)
-    recorder = Recorder(folder, config, owner, on_record)
+    recorder = Recorder(folder, config, presence, on_record)
     recorder.state("loading", "Loading model and pairs.")
-    if resume and owner == "in-process":
-        folder.take_requests()  # what was asked of an earlier process is not meant for this one
     try:
         with _stop_signals(recorder) as stop_asked:
+            checkpoints.clean(folder)
             checkpoint = checkpoints.newest_valid(folder) if resume else None
             setup = prepare(config, checkpoint.memory if checkpoint else None)
             try:
@@ -66,18 +82,26 @@ def run_training(folder: RunFolder, owner: str, resume: bool = False, on_record:
                 setup.close()
     except KeyboardInterrupt:
         kept = any(folder.checkpoints.glob("step-*/training_state.pt"))
-        message = f"Interrupted; `simpo-workbench resume {folder.name}` goes on from the last checkpoint." if kept else "Interrupted before the first checkpoint: start it anew."
-        recorder.state("stopped", message, seconds_left=None)
+        message = f"Interrupted; `simpo-workbench resume {folder.name}` goes on from {'the last checkpoint' if kept else 'the start'}."
+        _last_word(recorder, "stopped", message)
         raise KeyboardInterrupt(message) from None
     except BaseException as error:
         error = _in_words(error, config)
         message = str(error) if isinstance(error, WorkbenchError) else f"{type(error).__name__}: {first_line(error)}"
-        with contextlib.suppress(WorkbenchError):  # a full disk must not hide the error itself
-            recorder.state("failed", message, seconds_left=None)
+        presence.give_back_reserve()
         if not isinstance(error, WorkbenchError):
-            with open(folder.log, "a", encoding="utf-8") as log:
+            with contextlib.suppress(OSError), open(folder.log, "a", encoding="utf-8") as log:
                 log.write(traceback.format_exc())
+        with contextlib.suppress(WorkbenchError):  # a full disk must not hide the error itself
+            _last_word(recorder, "failed", message)
         raise error
+
+
+def _last_word(recorder, state, message, **more):
+    """The final state, as an event too: from it the state is told where somebody deleted status.json."""
+    with contextlib.suppress(OSError):  # the status comes first in importance, and says the same
+        recorder.event(recorder.status["step"], state, message)
+    recorder.state(state, message, seconds_left=None, **more)
 
 
 def _in_words(error, config):
@@ -90,20 +114,22 @@ def _in_words(error, config):
 
 
 def _train(setup: Setup, folder: RunFolder, recorder: Recorder, checkpoint: checkpoints.Resumable | None, stop_asked: threading.Event):
-    every = setup.config.training
+    every, desk = setup.config.training, Desk(folder, recorder.presence, setup, recorder)
     recorder.status["total_steps"] = setup.total_steps
     if checkpoint:
         _require_same_run(setup, folder)
-    folder.write_json(folder.environment, setup.environment)
+    checkpoints.require_room(folder, setup.parameters, setup.total_steps, every, checkpoint.step if checkpoint else 0)
+    write_json(folder.environment, setup.environment)
     write_pairs(folder, setup.held_out_pairs)
     for sentence in setup.environment["data_notes"]:
         recorder.note(sentence)
-    done = _resume(setup, folder, recorder, checkpoint) if checkpoint else 0
-    if done == 0:
+    step = _resume(setup, folder, recorder, desk, checkpoint)
+    if step == 0:
         recorder.state("scoring", "Scoring the untrained model on the held-out pairs.")
         _evaluate(setup, recorder, 0)
-    step, stopped, collapsed = done, False, False
-    while step < setup.total_steps and not stopped:
+        desk.replay(0)
+    orders, ending, collapsed = Orders(), None, False
+    while step < setup.total_steps and not ending:
         step += 1
         recorder.state("training", step=step - 1)
         started = time.perf_counter()
@@ -112,29 +138,43 @@ def _train(setup: Setup, folder: RunFolder, recorder: Recorder, checkpoint: chec
         for sentence in result.shortages:
             recorder.event(step, "out_of_memory", sentence)
 
-        requests = folder.take_requests()
+        desk.replay(step)
+        orders = desk.orders(step)
         last = step == setup.total_steps
         collapsed = evaluated = False
-        if last or "evaluate" in requests or (every.eval_every and step % every.eval_every == 0):
+        if last or "evaluate" in orders or (every.eval_every and step % every.eval_every == 0):
             collapsed, evaluated = _evaluate(setup, recorder, step), True
-        stopped = not last and (stop_asked.is_set() or "stop" in requests or (collapsed and every.on_collapse == "stop"))
-        pausing = not (last or stopped) and ("pause" in requests or (collapsed and every.on_collapse == "pause"))
-        resumable = last or stopped or pausing or "save" in requests or bool(every.save_every and step % every.save_every == 0)
+            desk.done(orders, "evaluate", f"Evaluated after step {step}.")
+        if not last:
+            stopping = stop_asked.is_set() or "stop" in orders or (collapsed and every.on_collapse == "stop")
+            ending = "stop" if stopping else "suspend" if "suspend" in orders else None
+        pausing = not (last or ending) and ("pause" in orders or (collapsed and every.on_collapse == "pause"))
+        resumable = last or ending or pausing or "save" in orders or bool(every.save_every and step % every.save_every == 0)
         if evaluated or resumable:
-            _save(setup, folder, step, resumable)
+            _save(setup, folder, recorder, step, resumable)
+        desk.done(orders, "save", f"Saved the checkpoint of step {step}.")
+        desk.done(orders, "resume", "It is not paused.")
         if pausing:
-            stopped = _pause(setup, folder, recorder, step, stop_asked)
-    _save_final_adapter(setup, folder, step)
-    if not stopped:
-        recorder.state("finished", "Finished.", step=step, seconds_left=0.0)
+            desk.done(orders, "pause", f"Paused after step {step}.")
+            ending, orders = _pause(setup, folder, recorder, desk, step, stop_asked)
+    _end(setup, folder, recorder, step, ending, collapsed and every.on_collapse == "stop")
+    for kind in ("stop", "suspend", "pause"):
+        desk.done(orders, kind, recorder.status["message"])
+
+
+def _end(setup, folder, recorder, step, ending, collapsed):
+    """The run's last files and its last word."""
+    if ending == "suspend":
+        message = f"Suspended after step {step}: its memory is free, `simpo-workbench resume {folder.name}` goes on from here."
+        _last_word(recorder, "suspended", message, step=step)
         return
-    if collapsed and every.on_collapse == "stop":
-        why, remedy = "because the doctor sees a collapse", "Lower training.learning_rate and start anew."
-    else:
-        why, remedy = f"of {setup.total_steps}", f"`simpo-workbench resume {folder.name}` goes on from here."
-    message = f"Stopped after step {step} {why}; adapter and checkpoint are saved. {remedy}"
-    recorder.event(step, "stopped", message)
-    recorder.state("stopped", message, step=step, seconds_left=None)
+    _save_final_adapter(setup, folder, step)
+    if not ending:
+        _last_word(recorder, "finished", "Finished.", step=step)
+        return
+    why = "because the doctor sees a collapse" if collapsed else f"of {setup.total_steps}"
+    remedy = "Lower training.learning_rate and start anew." if collapsed else f"`simpo-workbench resume {folder.name}` goes on from here."
+    _last_word(recorder, "stopped", f"Stopped after step {step} {why}; adapter and checkpoint are saved. {remedy}", step=step)
 
 
 def _evaluate(setup, recorder, step) -> bool:
@@ -142,49 +182,66 @@ def _evaluate(setup, recorder, step) -> bool:
     started = time.perf_counter()
     every = setup.config.generation.every
     with_answers = step in (0, setup.total_steps) or bool(every and step % every == 0)
+    recorder.presence.write(doing="evaluating")
     record, scores, answers = evaluate(setup, step, with_answers, recorder.first_evaluation())
     verdicts = recorder.evaluation(record, scores, answers, time.perf_counter() - started)
+    recorder.presence.write(doing="")
     return verdicts[0].severity == "collapse"
 
 
-def _save(setup, folder, step, resumable):
+def _save(setup, folder, recorder, step, resumable):
     state = (setup.optimizer, setup.scheduler, setup.accelerator.scaler) if resumable else ()
-    checkpoints.save_checkpoint(folder, step, config_hash(setup.config), setup.memory, setup.loaded.model, *state)
-    checkpoints.prune(folder, setup.config.training.keep_checkpoints)
+    checkpoints.save_checkpoint(folder, step, setup.environment["config_sha256"], setup.memory, setup.loaded.model, *state)
+    checkpoints.prune(folder, setup.config.training.keep_checkpoints, recorder.status.get("recommended_step"))
 
 
 def _require_same_run(setup, folder):
     """Going on with other settings or other pairs would be another run under an old name: refuse it, before anything is written over."""
-    before = folder.read_json(folder.environment) or {}
+    before = read_json(folder.environment) or {}
     names = {"config_sha256": "its configuration", "train_pairs_sha256": "the training pairs", "held_out_pairs_sha256": "the held-out pairs"}
     changed = [words for name, words in names.items() if before.get(name, setup.environment[name]) != setup.environment[name]]
     if changed:
         raise WorkbenchError(f"The run {folder.name!r} cannot go on: {' and '.join(changed)} changed since it was stopped. Put them back, or start a new run.")
 
 
-def _resume(setup, folder, recorder, checkpoint) -> int:
+def _resume(setup, folder, recorder, desk, checkpoint) -> int:
+    """The step to go on from: that of the checkpoint, or 0 where there is none, with nothing left of an earlier attempt."""
+    if checkpoint is None:
+        if recorder.records:
+            recorder.rewind(-1)
+        return 0
     step = checkpoint.step
     checkpoints.restore(folder, step, setup.loaded.model, setup.optimizer, setup.scheduler, setup.accelerator.scaler)
+    setup.set_learning_rate()  # a clone may have another rate than the checkpoint
+    desk.restore(step)
     recorder.rewind(step)
     recorder.event(step, "resumed", " ".join([f"Went on from the checkpoint of step {step}.", *checkpoint.words]))
     return step
 
 
-def _pause(setup, folder, recorder, step, stop_asked) -> bool:
-    """Wait until somebody says resume (returns False) or stop (returns True)."""
+def _pause(setup, folder, recorder, desk, step, stop_asked):
+    """Wait until somebody says otherwise: (None | "stop" | "suspend", the orders that said so)."""
     recorder.event(step, "paused", f"Paused after step {step}.")
-    recorder.state("paused", f"Paused after step {step}; `simpo-workbench resume {folder.name}` goes on, `stop` ends it.", seconds_left=None)
+    message = f"Paused after step {step}; `simpo-workbench resume {folder.name}` goes on, `stop` ends it."
+    recorder.state("paused", message, seconds_left=None)
     while True:
-        requests = folder.take_requests()
-        if stop_asked.is_set() or "stop" in requests:
-            return True
-        if "save" in requests:
-            _save(setup, folder, step, resumable=True)
-        if "evaluate" in requests:
+        orders = desk.orders(step)
+        if "save" in orders:
+            _save(setup, folder, recorder, step, resumable=True)
+            desk.done(orders, "save", f"Saved the checkpoint of step {step}.")
+        if "evaluate" in orders:
             _evaluate(setup, recorder, step)
-        if "resume" in requests:
+            desk.done(orders, "evaluate", f"Evaluated after step {step}.")
+            recorder.state("paused", message)
+        desk.done(orders, "pause", f"Paused after step {step}.")
+        if stop_asked.is_set() or "stop" in orders:
+            return "stop", orders
+        if "suspend" in orders:
+            return "suspend", orders
+        if "resume" in orders:
             recorder.event(step, "unpaused", f"Went on after step {step}.")
-            return False
+            desk.done(orders, "resume", f"Went on after step {step}.")
+            return None, orders
         time.sleep(_PAUSE_POLL_S)
 
 
@@ -215,7 +272,9 @@ def _stop_signals(recorder):
         asked.set()
         print("\nStopping after this step, with adapter and checkpoint saved; once more to stop at once.", file=sys.stderr, flush=True)
 
-    previous = {number: signal.signal(number, ask) for number in (signal.SIGINT, signal.SIGTERM)}
+    # the worker has nothing to do with terminals and ignores SIGHUP; a run in a terminal that is closed ends in order
+    numbers = _STOP_SIGNALS if recorder.status["owner"] == "worker" else (*_STOP_SIGNALS, signal.SIGHUP)
+    previous = {number: signal.signal(number, ask) for number in numbers}
     try:
         yield asked
     finally:

@@ -1,0 +1,120 @@
+"""What is asked of a run while it trains: taken between steps, done, and answered. Changes of settings are kept, so that a resumed run makes them again."""
+
+from dataclasses import dataclass
+
+from ..config import RunConfig
+from ..errors import WorkbenchError
+from ..files import append_jsonl, read_jsonl
+from ..mailbox import CONTROL, QUESTIONS, Letter
+from ..run_folder import RunFolder
+from . import answering
+from .presence import Presence
+from .recorder import Recorder
+from .setup import Setup, sample_prompts
+
+LARGEST_SCALE = 100.0
+_CHANGEABLE = ("learning_rate_scale", "beta", "gamma_beta_ratio", "gamma", "prompts")
+
+
+@dataclass(frozen=True)
+class Orders:
+    """What is to be done after a step. letters: those that still want an answer."""
+
+    letters: tuple[Letter, ...] = ()
+
+    def __contains__(self, kind):
+        return any(letter.kind == kind for letter in self.letters)
+
+
+class Desk:
+    """Takes letters for a run: `orders(step)` at every step boundary."""
+
+    def __init__(self, folder: RunFolder, presence: Presence, setup: Setup, recorder: Recorder):
+        self.folder, self.presence, self.setup, self.recorder = folder, presence, setup, recorder
+        self._kept = read_jsonl(folder.changes)
+
+    def restore(self, step: int):
+        """Make all changes that hold at the checkpoint of this step; they were recorded when they were made."""
+        for kept in self._kept:
+            if kept["step"] <= step:
+                apply_changes(self.setup, kept["changes"])
+
+    def replay(self, step: int):
+        """Make the changes again that were made after this step, before the run was interrupted and went back to a checkpoint."""
+        for kept in self._kept:
+            if kept["step"] == step:
+                self._apply(kept["changes"], step, "again, as before the interruption")
+
+    def orders(self, step: int) -> Orders:
+        """What was asked since the last look. Settings are changed here and now; questions are answered; the rest is the loop's."""
+        waiting = []
+        for letter in self.presence.post.take(CONTROL):
+            if letter.kind == "set":
+                self._set(letter, step)
+            else:
+                waiting.append(letter)
+        self.answer_questions()
+        return Orders(tuple(waiting))
+
+    def answer_questions(self):
+        """Answer what was asked of the model as it is now."""
+        for letter in self.presence.post.take(QUESTIONS):
+            if letter.kind == "close":
+                self.presence.post.refuse(letter, "A run that trains is not closed: stop it.")
+            else:
+                answering.answer(self.presence.post, letter, self.setup.loaded, self.setup.config)
+
+    def done(self, orders: Orders, kind: str, text: str):
+        """Tell everybody who asked for it that it is done."""
+        for letter in orders.letters:
+            if letter.kind == kind:
+                self.presence.post.done(letter, text, step=self.recorder.presence.status["step"])
+
+    def _set(self, letter, step):
+        try:
+            checked_changes(self.setup.config, letter.values)
+        except WorkbenchError as error:
+            self.presence.post.refuse(letter, str(error))
+            return
+        # kept before it is done: whatever happens next, the run and its resumed self do the same
+        kept = {"step": step, "changes": letter.values}
+        append_jsonl(self.folder.changes, kept)
+        self._kept.append(kept)
+        sentence = self._apply(letter.values, step, "")
+        self.presence.post.done(letter, sentence, step=step)
+
+    def _apply(self, changes, step, why):
+        apply_changes(self.setup, changes)
+        sentence = f"After step {step}: {', '.join(f'{name} = {_shown(value)}' for name, value in changes.items())}{f' ({why})' if why else ''}."
+        self.recorder.event(step, "set", sentence, changes=changes)
+        return sentence
+
+
+def checked_changes(config: RunConfig, changes: dict) -> RunConfig:
+    """The configuration with these changes. Errors: WorkbenchError when one is unknown, out of bounds or of the wrong kind."""
+    unknown = [name for name in changes if name not in _CHANGEABLE]
+    if unknown or not changes:
+        raise WorkbenchError(f"{(unknown or ['nothing'])[0]!r} cannot be changed while a run trains: {', '.join(_CHANGEABLE)} can.")
+    scale = changes.get("learning_rate_scale", 1.0)
+    if isinstance(scale, bool) or not isinstance(scale, (int, float)) or not 0 <= scale <= LARGEST_SCALE:
+        raise WorkbenchError(f"learning_rate_scale = {scale!r} is not possible: expected a number from 0 to {LARGEST_SCALE:g}; 1 is the configured rate.")
+    wanted = {f"loss.{name}": changes[name] for name in ("beta", "gamma_beta_ratio", "gamma") if name in changes}
+    if "gamma" in changes and "beta" not in changes:
+        wanted["loss.beta"] = config.loss.beta
+    if "prompts" in changes:
+        wanted["generation.prompts"] = changes["prompts"]
+    return config.with_changes(wanted)
+
+
+def apply_changes(setup: Setup, changes: dict):
+    """Change the settings of a training between two steps."""
+    setup.config = checked_changes(setup.config, changes)
+    if "prompts" in changes:
+        setup.prompts = sample_prompts(setup.config, setup.held_out, setup.held_out_pairs)
+    if "learning_rate_scale" in changes:
+        setup.learning_rate_scale = float(changes["learning_rate_scale"])
+        setup.set_learning_rate()
+
+
+def _shown(value):
+    return f"{len(value)} prompts" if isinstance(value, list) else f"{value:g}"

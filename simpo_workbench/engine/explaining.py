@@ -1,0 +1,72 @@
+"""One pair, token by token: what the model is shown, and what it thinks of every scored token."""
+
+import torch
+
+from ..config import DataConfig
+from ..errors import WorkbenchError
+from ..pairs import Pairs, load_pairs
+from .attention import row_policy
+from .logprobs import PackedScorer
+from .models import LoadedModel, weights_unpacked
+from .packing import collate
+from .tokens import ChatEncoder, EncodedPair
+
+
+def explain_pair(model: LoadedModel, pair, data: DataConfig | None = None):
+    """DataFrame with one row per scored token of both answers: side, position (from 1), token_id, token, logp (nats), and base_logp with an adapter.
+
+    pair: a row as `wb.load_pairs` reads it, or Pairs of one. The mean of `logp` over a side is its average log-probability in `wb.score`.
+    Errors: WorkbenchError when it is not exactly one pair, or does not fit data.max_tokens.
+    """
+    encoded = _encoded(model, pair, data)
+    table = _tokens(model.tokenizer, {"chosen": encoded.chosen_ids, "rejected": encoded.rejected_ids})
+    table["logp"] = token_logps(model, encoded)
+    if model.has_adapter:
+        with model.base():
+            table["base_logp"] = token_logps(model, encoded)
+    return table
+
+
+def encode_pair(model: LoadedModel, pair, data: DataConfig | None = None):
+    """DataFrame with one row per token as the model sees the pair: side (prompt, chosen, rejected), position, token_id, token, scored.
+
+    The prompt stands once; answers are scored from their first token to the end of turn. `.attrs["report"]` says what became of the pair.
+    """
+    encoded = _encoded(model, pair, data)
+    table = _tokens(model.tokenizer, {"prompt": encoded.prompt_ids, "chosen": encoded.chosen_ids, "rejected": encoded.rejected_ids})
+    table["scored"] = table["side"] != "prompt"
+    table.attrs["report"] = "The prompt was cut from the left." if encoded.truncated else ""
+    return table
+
+
+@torch.no_grad()
+def token_logps(model: LoadedModel, encoded: EncodedPair) -> list[float]:
+    """Log-probability of every scored token, chosen answer first, nats."""
+    training = model.model.training
+    model.model.eval()
+    try:
+        with weights_unpacked(model):
+            scorer, found = PackedScorer(model.model), {0: [], 1: []}
+            for block in collate([encoded], row_policy(model.model)).to(model.device).blocks:
+                for sequence, logp in zip(block.sequence.tolist(), scorer.token_logps(block).tolist(), strict=True):
+                    found[sequence].append(logp)
+    finally:
+        model.model.train(training)
+    return found[0] + found[1]
+
+
+def _encoded(model, pair, data) -> EncodedPair:
+    pairs = pair if isinstance(pair, Pairs) else load_pairs([pair] if isinstance(pair, dict) else pair)
+    if len(pairs) != 1:
+        raise WorkbenchError(f"One pair is explained at a time; got {len(pairs)}. {pairs.report()}")
+    encoded, report = ChatEncoder(model.tokenizer, data).encode_pairs(list(pairs))
+    if not encoded:
+        raise WorkbenchError(f"The pair cannot be scored. {report}")
+    return encoded[0]
+
+
+def _tokens(tokenizer, sides):
+    import pandas as pd
+
+    rows = [(side, position, token, tokenizer.decode([token])) for side, ids in sides.items() for position, token in enumerate(ids, 1)]
+    return pd.DataFrame(rows, columns=["side", "position", "token_id", "token"])

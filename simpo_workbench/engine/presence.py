@@ -1,0 +1,136 @@
+"""What a run's process does beside its work: it holds the folder, beats, acknowledges what is asked, and keeps the status file true.
+
+All of it goes by a thread of its own, so that a step of ten minutes is no silence of ten minutes. It imports no torch: a run that waits in the
+queue is a small process.
+"""
+
+import contextlib
+import faulthandler
+import fcntl
+import signal
+import threading
+import time
+
+from .. import post_mortem, process
+from ..errors import WorkbenchError
+from ..files import read_json, write_json
+from ..mailbox import Postmaster
+from ..run_folder import LIVE_STATES, RunFolder
+
+POLL_S = 0.2
+BEAT_S = 1.0
+#: Whoever starts a worker holds the folder until the worker's identity is written down, which takes milliseconds.
+HANDOVER_S = 20.0
+_SWEEP_S = 60.0
+#: Room that is given back when the disk is full, so that the last words of a run can still be written.
+RESERVE_BYTES = 256 * 1024
+
+
+class Presence:
+    """The process that a run lives in, as a context: `with Presence(folder, "worker") as presence`.
+
+    status: what stands in status.json; `write` replaces it. post: the letters of this run. Errors: WorkbenchError when another process has the folder.
+    """
+
+    def __init__(self, folder: RunFolder, owner: str):
+        self.folder, self.post = folder, Postmaster(folder.path)
+        self._lock_file = hold(folder)
+        previous = read_json(folder.status) or {}
+        self.status = {**previous, "owner": owner, "process": process.identify(), "folder": folder.identity, "step": 0, "total_steps": previous.get("total_steps", 0)}
+        self.status |= {"started": previous.get("started", time.time()), "seconds_left": None, "stop_signal": None}
+        self._status_lock, self._end, self._written = threading.Lock(), threading.Event(), None
+        self._thread = threading.Thread(target=self._attend, name="presence", daemon=True)
+        self._reserve = folder.path / ".reserve"
+        self._log = None
+
+    def __enter__(self):
+        with contextlib.suppress(OSError):
+            self._reserve.write_bytes(bytes(RESERVE_BYTES))
+        if self.status["owner"] == "worker" and threading.current_thread() is threading.main_thread():
+            self._log = open(self.folder.log, "ab", buffering=0)
+            faulthandler.enable(self._log)
+            faulthandler.register(post_mortem.STACK_SIGNAL, self._log, all_threads=True)
+            signal.signal(signal.SIGHUP, signal.SIG_IGN)  # a closed terminal is no reason to stop
+        self._beat()
+        self._thread.start()
+        return self
+
+    def __exit__(self, *_):
+        self._end.set()
+        self._thread.join()
+        with contextlib.suppress(OSError, WorkbenchError):  # the last word is written already
+            for letter in self.post.take():
+                self.post.refuse(letter, f"The run is {self.status.get('state')}: nobody is there any more.")
+        self._reserve.unlink(missing_ok=True)
+        if self._log:
+            faulthandler.unregister(post_mortem.STACK_SIGNAL)
+            faulthandler.disable()
+            self._log.close()
+        self._lock_file.close()
+
+    def write(self, **changes):
+        """Change the status and write it down. Errors: WorkbenchError when the disk is full even after the reserve was given back."""
+        with self._status_lock:
+            self.status |= changes
+            try:
+                self._write()
+            except WorkbenchError:
+                if not self._reserve.exists():
+                    raise
+                self.give_back_reserve()
+                self._write()
+
+    def give_back_reserve(self):
+        """Free the room that was kept for last words."""
+        with contextlib.suppress(OSError):
+            self._reserve.unlink(missing_ok=True)
+
+    def _write(self):
+        write_json(self.folder.status, self.status)
+        self._written = dict(self.status)
+
+    def _attend(self):
+        next_beat = next_sweep = 0.0
+        while not self._end.wait(POLL_S):
+            # whatever goes wrong here - a full disk, a folder that somebody moves - must not end the run; it shows where it matters, in the main thread
+            with contextlib.suppress(OSError, WorkbenchError):
+                self.post.collect()
+                if (now := time.monotonic()) >= next_beat:
+                    next_beat = now + BEAT_S
+                    self._beat()
+                    self._restore_status()
+                if now >= next_sweep:
+                    next_sweep = now + _SWEEP_S
+                    self.post.sweep()
+
+    def _beat(self):
+        write_json(self.folder.heartbeat, {"uptime_s": process.uptime_s(), **post_mortem.memory_facts()}, durable=False)
+
+    def _restore_status(self):
+        """Somebody deleted or damaged status.json: write it again."""
+        with self._status_lock:
+            if self._written is not None and read_json(self.folder.status) is None:
+                self._write()
+
+
+def hold(folder: RunFolder):
+    """The open lock file of a run folder: whoever has it is the only process there. The kernel lets go when the process ends, however it ends."""
+    try:
+        file = open(folder.lock, "a+b")  # noqa: SIM115 - the caller closes it, and that is what lets go
+    except OSError as error:
+        raise WorkbenchError(f"The run folder {str(folder.path)!r} cannot be written: {error.strerror}. Check its rights and the free space.") from None
+    end = time.monotonic() + HANDOVER_S
+    while True:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            return file
+        except BlockingIOError:
+            status = read_json(folder.status) or {}
+            # the one that launches this process holds the folder for a moment, and one that has ended until it has freed its memory
+            at_work = status.get("state") in LIVE_STATES and process.is_alive(status.get("process"))
+            if time.monotonic() > end or (at_work and status["process"] != process.identify()):
+                file.close()
+                raise WorkbenchError(f"The run {folder.name!r} is being trained already.") from None
+            time.sleep(0.05)
+        except OSError:  # a file system without locks: the identity in status.json is all there is
+            return file
