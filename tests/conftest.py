@@ -2,6 +2,7 @@
 
 import json
 import os
+import signal
 import tempfile
 
 import pytest
@@ -34,7 +35,7 @@ def tiny_config(tiny_model, tiny_pairs, tmp_path):
     """Six steps of four pairs on the tiny model in fp32, into a temporary runs folder."""
     from simpo_workbench.config import RunConfig
 
-    return RunConfig.from_dict(
+    yield RunConfig.from_dict(
         {
             "model": {"name": tiny_model, "load_in": "fp32"},
             "data": {"train": tiny_pairs[0], "eval": tiny_pairs[1]},
@@ -44,3 +45,15 @@ def tiny_config(tiny_model, tiny_pairs, tmp_path):
             "run": {"name": "tiny", "root": str(tmp_path / "runs")},
         }
     )
+    for status in tmp_path.rglob("status.json"):
+        end_worker(status)
+
+
+def end_worker(status):
+    """A test that failed must not leave a run of thousands of steps behind."""
+    from simpo_workbench import process
+    from simpo_workbench.files import read_json
+
+    found = read_json(status) or {}
+    if found.get("owner") == "worker":
+        process.signal_group(found.get("process"), signal.SIGKILL)

@@ -6,6 +6,7 @@ import time
 
 from ..device_queue import DeviceQueue
 from ..errors import WorkbenchError
+from ..mailbox import QUESTIONS
 from ..run_folder import RunFolder
 from .presence import Presence
 
@@ -39,10 +40,10 @@ def wait_for_device(folder: RunFolder, presence: Presence, queue: DeviceQueue) -
     previous = signal.signal(signal.SIGTERM, _leave)
     try:
         while not queue.take(ticket):
-            for letter in presence.post.take():
+            for letter in presence.post.take(("stop", *QUESTIONS)):  # the rest waits for the first step
                 if letter.kind == "stop":
                     return _cancel(presence, letter)
-                presence.post.refuse(letter, "The run waits for its device: it can be stopped, nothing else.")
+                presence.post.refuse(letter, f"The run has no model yet. {said or 'It waits for its device.'}")
             message = _waits_for(queue, ticket)
             if message != said:
                 presence.write(state="queued", message=message)
