@@ -58,7 +58,7 @@ def save_checkpoint(folder: RunFolder, step: int, config_hash: str, memory: Memo
         save_adapter(model, beside / "adapter")
         if optimizer is not None:
             state = {"optimizer": optimizer.state_dict(), "scheduler": scheduler.state_dict(), "random": random_states()}
-            torch.save({**state, "scaler": scaler.state_dict() if scaler else {}}, beside / _STATE)
+            _save_tensors({**state, "scaler": scaler.state_dict() if scaler else {}}, beside / _STATE)
         files = {str(path.relative_to(beside)): _digest(path) for path in sorted(beside.rglob("*")) if path.is_file()}
         manifest = {"step": step, "config_sha256": config_hash, "resumable": optimizer is not None, "memory": dataclasses.asdict(memory), "files": files}
         write_json(beside / "manifest.json", manifest)
@@ -75,6 +75,35 @@ def save_checkpoint(folder: RunFolder, step: int, config_hash: str, memory: Memo
         raise WorkbenchError(
             f"The checkpoint of step {step} cannot be written to {str(final)!r}: {getattr(error, 'strerror', None) or first_line(error)}. Earlier checkpoints are untouched."
         ) from None
+
+
+def _save_tensors(state, path):
+    """torch.save, with the system's own error where a disk is full: torch would only say that it is at an unexpected position."""
+    with open(path, "wb") as file:
+        watched = _Watched(file)
+        try:
+            torch.save(state, watched)
+        except RuntimeError:
+            raise watched.error or RuntimeError(f"{path.name} could not be written") from None
+
+
+class _Watched:
+    """A file for writing that remembers its first error."""
+
+    def __init__(self, file):
+        self.file, self.error = file, None
+
+    def write(self, content):
+        try:
+            written = self.file.write(content)
+            self.file.flush()  # so that the error comes here, and not when it is closed
+            return written
+        except OSError as error:
+            self.error = self.error or error
+            raise
+
+    def flush(self):
+        self.file.flush()
 
 
 def prune(folder: RunFolder, keep: int, best: int | None = None):

@@ -2,6 +2,7 @@
 
 import contextlib
 import ctypes
+import errno
 import gc
 import math
 import resource
@@ -11,6 +12,7 @@ from pathlib import Path
 
 import psutil
 import torch
+from safetensors import SafetensorError
 from transformers.modeling_layers import GradientCheckpointingLayer
 
 from .packing import collate
@@ -100,8 +102,8 @@ def is_out_of_memory(error: BaseException) -> bool:
     if isinstance(error, (torch.cuda.OutOfMemoryError, MemoryError)):
         return True
     # cuBLAS, the driver and the CPU's allocator each say it in their own way
-    words = ("out of memory", "CUBLAS_STATUS_ALLOC_FAILED", "can't allocate memory", "not enough memory")
-    return isinstance(error, RuntimeError) and any(one in str(error) for one in words)
+    words = ("out of memory", "CUBLAS_STATUS_ALLOC_FAILED", "can't allocate memory", "not enough memory", "Cannot allocate memory", "bad_alloc", "can't start new thread")
+    return (isinstance(error, OSError) and error.errno == errno.ENOMEM) or (isinstance(error, (RuntimeError, SafetensorError)) and any(one in str(error) for one in words))
 
 
 def shortage(training) -> str:

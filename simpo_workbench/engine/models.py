@@ -17,6 +17,7 @@ from transformers.utils.logging import disable_progress_bar
 from ..config import DEMO, DataConfig, LoraConfig, ModelConfig
 from ..errors import WorkbenchError, first_line
 from . import attention, demo_model, hub, lora_linear
+from .memory import is_out_of_memory
 
 TUNED, START = "default", "start"  # adapter names: the one that is trained or compared, and a frozen copy of model.adapter
 _DTYPES = {"bf16": torch.bfloat16, "fp16": torch.float16, "fp32": torch.float32}
@@ -117,9 +118,10 @@ def load_base(config: ModelConfig, data: DataConfig | None = None) -> LoadedMode
             use_safetensors=True,
             trust_remote_code=False,  # said, because transformers asks on a terminal when it is not
         )
-    except torch.cuda.OutOfMemoryError:
-        raise WorkbenchError(f"The model {config.name!r} does not fit into the memory of {torch.cuda.get_device_name(device)} as {config.load_in}: try nf4 or a smaller model.") from None
-    except (OSError, ValueError, ImportError, KeyError, RuntimeError, SafetensorError) as error:
+    except (MemoryError, OSError, ValueError, ImportError, KeyError, RuntimeError, SafetensorError) as error:
+        if is_out_of_memory(error):
+            where = torch.cuda.get_device_name(device) if device.type == "cuda" else "this machine"
+            raise WorkbenchError(f"The model {config.name!r} does not fit into the memory of {where} as {config.load_in}: try nf4 or a smaller model, or free some memory.") from None
         raise WorkbenchError(f"The model {config.name!r} cannot be loaded: {first_line(error)}") from None
     model.config._name_or_path = tokenizer.name_or_path = name
     model.name_or_path = name
