@@ -11,9 +11,10 @@ import torch
 from safetensors.torch import load_file
 
 import simpo_workbench as wb
+from simpo_workbench.engine import checkpoints, training
 from simpo_workbench.engine import step as step_module
-from simpo_workbench.engine import training
 from simpo_workbench.engine.setup import prepare
+from simpo_workbench.launch import resumable_steps
 from simpo_workbench.run_folder import RunFolder
 
 EVAL_KEYS = ("eval/loss", "eval/rewards/accuracies", "eval/rewards/beyond_gamma", "eval/logps/chosen_drift", "eval/logps/rejected_drift")
@@ -434,3 +435,23 @@ def test_hostile_text_comes_back_unchanged(tmp_path, tiny_config):
     path.write_text("".join(json.dumps(row) + "\n" for row in rows))
     run = wb.train(tiny_config.with_changes({"data.train": str(path), "data.eval": str(path), "training.max_steps": 1}))
     assert rows[0]["chosen"] in set(run.scores["chosen"])
+
+
+def test_the_recommended_checkpoint_keeps_its_optimizer_state(tiny_config, tmp_path):
+    """Going on from the last healthy checkpoint needs all of it, however many came after."""
+    run = wb.train(tiny_config.with_changes({"training.save_every": 1, "training.keep_checkpoints": 50}))
+    assert resumable_steps(run.folder) == [1, 2, 3, 4, 5, 6]
+    checkpoints.prune(run.folder, keep=2, best=3)
+    assert resumable_steps(run.folder) == [3, 5, 6]
+    assert run.adapter_steps() == [1, 2, 3, 4, 5, 6]
+
+
+def test_a_checkpoint_that_was_just_being_replaced_is_put_back(tiny_config):
+    """Killed between two renames: the earlier one of the same step is the newest whole one."""
+    run = wb.train(tiny_config)
+    final = run.folder.checkpoint(6)
+    final.rename(final.with_name(".step-000006.old"))
+    (run.folder.checkpoints / ".step-000006.tmp").mkdir()
+    checkpoints.clean(run.folder)
+    assert checkpoints.newest_valid(run.folder).step == 6
+    assert sorted(path.name for path in run.folder.checkpoints.iterdir()) == ["step-000002", "step-000003", "step-000004", "step-000006"]
