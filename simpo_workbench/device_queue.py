@@ -52,15 +52,23 @@ class DeviceQueue:
         self.folder = Path(os.environ.get("SIMPO_WORKBENCH_DEVICES") or cache_folder() / "devices") / self.device
         self._held = None
 
-    def enter(self, run: Path, name: str) -> Ticket:
-        """A place at the end of the queue for this process. Errors: WorkbenchError when the cache folder cannot be written."""
+    def enter(self, run: Path, name: str, identity: dict | None = None) -> Ticket:
+        """A place at the end of the queue for a process, by default this one; the place it has where it stands here already.
+
+        Errors: WorkbenchError when the cache folder cannot be written.
+        """
+        identity = identity or process.identify()
         try:
             self.folder.mkdir(parents=True, exist_ok=True)
         except OSError as error:
             raise WorkbenchError(f"{str(self.folder)!r} cannot be made: {error.strerror}. Point SIMPO_WORKBENCH_CACHE to a folder that can be written.") from None
-        last = max((ticket.place for ticket in self.waiting()), default=0.0)
+        waiting = self.waiting()
+        mine = next((ticket for ticket in waiting if ticket.process == identity), None)
+        if mine is not None:
+            return mine
+        last = max((ticket.place for ticket in waiting), default=0.0)
         path = self.folder / f"{uuid.uuid4().hex}.json"
-        write_json(path, {"run": str(run), "name": name, "process": process.identify(), "place": last + 1.0})
+        write_json(path, {"run": str(run), "name": name, "process": identity, "place": last + 1.0})
         return _read(path)
 
     def leave(self, ticket: Ticket):

@@ -9,6 +9,7 @@ from pathlib import Path
 
 from . import process
 from .config import RunConfig
+from .device_queue import DeviceQueue
 from .engine.presence import hold
 from .errors import WorkbenchError
 from .files import read_json, read_jsonl, write_json, write_jsonl
@@ -112,6 +113,8 @@ def launch(folder: RunFolder, *options: str) -> Run:
             identity = process.identify(worker.pid)
         except ProcessLookupError:
             raise WorkbenchError(f"The process of run {folder.name!r} ended at once: see {str(folder.log)!r}.") from None
+        if "--serve" not in options:  # here, so that runs wait in the order in which they were started
+            DeviceQueue().enter(folder.path.resolve(), folder.name, identity)
         status = read_json(folder.status) or {}
         write_json(folder.status, {**status, "state": "loading", "message": "Starting.", "owner": "worker", "process": identity, "folder": folder.identity})
     return Run(folder)

@@ -107,8 +107,9 @@ def test_started_runs_wait_for_each_other_and_a_waiting_one_can_be_cancelled(tin
             assert time.monotonic() < deadline, f"waited in vain for {what}: {first.status}, {second.status}, {third.status}"
             time.sleep(0.1)
 
-    until(lambda: {second.status.state, third.status.state} == {"queued"}, "two in the queue")
-    assert "which the run 'first' has; place 1 of 2" in second.status.message
+    until(lambda: "which the run 'first' has; place 1 of 2" in second.status.message, "the second one in the queue")
+    until(lambda: "which the run 'first' has; place 2 of 2" in third.status.message, "the third one behind it")
+    assert (second.status.state, third.status.state) == ("queued", "queued")
     third.move_to(1)
     until(lambda: "place 2 of 2" in second.status.message, "the change of places")
     assert second.stop().wait(20).text == "Cancelled."
