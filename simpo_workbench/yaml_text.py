@@ -26,6 +26,7 @@ from .errors import WorkbenchError
 from .settings import SettingInfo
 
 DEEPEST = 30  # no configuration is nested deeper, and the library's time grows with the square of the depth
+LARGEST = 1_000_000  # characters; a configuration has about ten thousand
 _OPENING = (BlockMappingStartToken, BlockSequenceStartToken, FlowMappingStartToken, FlowSequenceStartToken)
 _CLOSING = (BlockEndToken, FlowMappingEndToken, FlowSequenceEndToken)
 
@@ -48,6 +49,8 @@ _Representer.add_representer(str, _Representer.text)
 
 def read_yaml(text: str, source: str) -> Any:
     """The value in a YAML text; a WorkbenchError names line and column of what cannot be read."""
+    if len(text) > LARGEST:
+        raise WorkbenchError(f"{source} has more than {LARGEST:,} characters: no configuration is that long. Put long texts into files of their own.")
     try:
         depth = 0
         for token in YAML(typ="safe", pure=True).scan(text):
