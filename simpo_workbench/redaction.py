@@ -112,11 +112,16 @@ class RedactedStream:
         return getattr(self._stream, name)
 
 
+def redact_output():
+    """From here on whatever this process prints, the traceback of its end included, is redacted; what libraries write past Python is not."""
+    sys.stdout, sys.stderr = RedactedStream(sys.stdout), RedactedStream(sys.stderr)
+
+
 @contextlib.contextmanager
 def redacted_output():
-    """Within this block whatever this process prints, tracebacks included, is redacted; what other libraries write past Python is not."""
+    """Within this block whatever Python prints is redacted."""
     before = sys.stdout, sys.stderr
-    sys.stdout, sys.stderr = RedactedStream(sys.stdout), RedactedStream(sys.stderr)
+    redact_output()
     try:
         yield
     finally:

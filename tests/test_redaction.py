@@ -289,17 +289,14 @@ def test_a_process_that_fails_tells_why_without_its_token():
     secret = SECRETS["hub token"][0]
     code = (
         "import os, sys\n"
-        "from simpo_workbench.redaction import redacted_output\n"
-        "with redacted_output():\n"
-        "    print('using', os.environ['SECRET'], file=sys.stderr)\n"
-        "    print('half a line ' + os.environ['SECRET'], end='')\n"
-        "    try:\n"
-        "        raise ValueError('bad token ' + os.environ['SECRET'])\n"
-        "    except ValueError:\n"
-        "        import traceback\n"
-        "        traceback.print_exc()\n"
+        "from simpo_workbench.redaction import redact_output\n"
+        "redact_output()\n"
+        "print('using', os.environ['SECRET'], file=sys.stderr)\n"
+        "print('half a line ' + os.environ['SECRET'], end='')\n"
+        "raise ValueError('bad token ' + os.environ['SECRET'])\n"
     )
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=ROOT, env={"SECRET": secret, "PYTHONPATH": str(ROOT)}, check=True)
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=ROOT, env={"SECRET": secret, "PYTHONPATH": str(ROOT)}, check=False)
+    assert done.returncode == 1
     assert secret not in done.stdout + done.stderr
     assert f"ValueError: bad token {MARK}" in done.stderr
     assert done.stdout == f"half a line {MARK}"
@@ -357,3 +354,33 @@ def test_ordinary_configurations_are_not_refused():
         assert preset(name)
     for line in HARMLESS:
         assert RunConfig.from_dict({"data": {"system_prompt": line}}).data.system_prompt == line
+
+
+def test_no_file_that_a_run_writes_about_itself_holds_a_secret(tmp_path):
+    """The whole folder is what people attach to an issue; only the pairs and answers, which are the user's own data, stay as they are."""
+    import shutil
+
+    import fake_run
+
+    from simpo_workbench.engine.presence import Presence
+    from simpo_workbench.engine.recorder import Recorder
+    from simpo_workbench.report import report_html
+    from simpo_workbench.run_folder import RunFolder
+    from simpo_workbench.runs import Run
+
+    secret, other = SECRETS["hub token"][0], SECRETS["password in an address"][0]
+    made = fake_run.fake_run(tmp_path, texts=(f"Is {secret} right?", "Yes.", "No."))
+    run = Run(RunFolder(shutil.copytree(made.path, tmp_path / "copy", ignore=shutil.ignore_patterns("lock"))))
+    with Presence(run.folder, "in-process") as presence:
+        told = []
+        recorder = Recorder(run.folder, run.config, presence, told.append)
+        recorder.note(f"Refused rows: {secret}")
+        recorder.event(120, "resumed", f"Went on from https://{other}@example.org.")
+        run.folder.mailbox.ask("save")
+        presence.post.refuse(presence.post.take()[0], f"The hub refused {secret}.")
+        recorder.state("failed", f"OSError: 401 with {secret}")
+    written = {path.name: path.read_text(errors="replace") for path in run.path.rglob("*") if path.is_file() and path.suffix in (".json", ".jsonl", ".txt", ".yaml")}
+    written["report.html"] = report_html(Run(run.folder))
+    assert [name for name, text in written.items() if secret in text or other in text] == []
+    assert {name for name, text in written.items() if MARK in text} >= {"status.json", "metrics.jsonl", "log.txt", "report.html"}
+    assert not any(secret in str(record) for record in told)
