@@ -483,6 +483,8 @@ def test_a_yaml_file_that_unfolds_without_bounds_is_refused_in_little_memory(tmp
         file.truncate(50 * 1024**3)  # fifty gigabytes of nothing
     assert "sparse.yaml has more than 1,000,000 characters" in within_memory(400, code, tmp_path / "sparse.yaml")
     assert "/dev/zero has more than 1,000,000 characters" in within_memory(400, code, "/dev/zero")
+    (tmp_path / "many.yaml").write_text("a: [" + "x," * 490_000 + "]")
+    assert "line 1: more than 100,000 keys, values and marks" in within_memory(400, code, tmp_path / "many.yaml")
 
 
 ODD_YAML = ["a: " + "9" * 5000, "a: 0x" + "f" * 100_000, "a: 1e999999999", "- " * 3000, "a: {" * 40, "? " * 500, "%YAML 1.1\n---\n<<: {a: 1}", "a: !!binary x", "\ud800", "a: \x07"]
