@@ -13,7 +13,7 @@ from pydantic import Field, JsonValue, model_validator
 from .advice import config_warnings
 from .errors import WorkbenchError
 from .settings import Section, SettingInfo, describe, setting, shown, unknown_key
-from .yaml_text import read_yaml, write_yaml
+from .yaml_text import LARGEST, read_yaml, write_yaml
 
 DEMO = "demo"
 
@@ -212,7 +212,8 @@ class RunConfig(Section):
     def from_yaml(cls, path: str | Path, changes: dict[str, Any] | None = None) -> RunConfig:
         """The configuration in a YAML file, with `section.field` changes on top."""
         try:
-            text = Path(path).read_text(encoding="utf-8-sig")
+            with open(path, encoding="utf-8-sig") as file:
+                text = file.read(LARGEST + 1)  # one character too many is enough to be refused
         except (OSError, UnicodeDecodeError) as error:
             raise WorkbenchError(f"Cannot read the configuration {str(path)!r}: {getattr(error, 'strerror', None) or 'it is not UTF-8 text'}.") from None
         return cls.from_yaml_text(text, changes, source=str(path))

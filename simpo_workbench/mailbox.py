@@ -22,6 +22,7 @@ from threading import Lock
 from . import process
 from .errors import WorkbenchError
 from .files import read_json, write_atomically
+from .redaction import redact
 
 #: What can be asked of a run that trains; done at the next step boundary.
 CONTROL = ("stop", "pause", "resume", "suspend", "save", "evaluate", "set")
@@ -158,7 +159,7 @@ class Postmaster:
 
     def _reply(self, letter, state, text, **values):
         self.answers.mkdir(exist_ok=True)
-        write_atomically(self.answers / f"{letter.id}.json", json.dumps({"state": state, "text": text, **values}, ensure_ascii=False).encode(), durable=False)
+        write_atomically(self.answers / f"{letter.id}.json", json.dumps({"state": state, "text": redact(text), **values}, ensure_ascii=False).encode(), durable=False)
 
 
 def _read(path) -> Letter | None:

@@ -17,7 +17,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from .errors import WorkbenchError, first_line
-from .pair_shapes import RowRefused, excerpt, shape_of
+from .pair_shapes import LONGEST_ROW, RowRefused, excerpt, shape_of, too_long
 
 SUFFIXES = (".jsonl", ".ndjson", ".json", ".csv", ".tsv", ".parquet")
 _MAGIC = {
@@ -30,6 +30,10 @@ _MAGIC = {
     b"SQLite format 3": "an SQLite database",
 }
 _SPLIT_WORDS = {"train": "train", "training": "train"} | dict.fromkeys(("test", "validation", "valid", "val", "dev", "eval"), "eval")
+LARGEST_FILE_BYTES = 4_000_000_000  # also of what a compressed file unfolds to; all of it is held in memory
+MOST_EXPANSION = 200  # times, in a file that unfolds to more than:
+UNSUSPICIOUS_BYTES = 100_000_000  # text of real pairs is packed to a third or a tenth, the most repetitive to a fiftieth
+LONGEST_LITERAL = 1_000_000  # characters of a cell that Python itself would have to read, which takes a hundred times as much memory
 
 
 @dataclass
@@ -120,14 +124,17 @@ def _is_csv(path):
 def _read_file(path):
     suffix = _suffix(path)
     try:
+        size = path.stat().st_size
+        if size > LARGEST_FILE_BYTES:
+            raise WorkbenchError(f"{path.name} has {size / 1e9:.1f} GB, at most {LARGEST_FILE_BYTES / 1e9:.0f} are read at once: split it.")
         data = path.read_bytes()
         if data[:2] == b"\x1f\x8b":
-            data = gzip.decompress(data)
+            data = _unfolded(data, path.name)
     except (EOFError, zlib.error, gzip.BadGzipFile) as error:
         raise WorkbenchError(f"{path.name} is a damaged gzip file: {first_line(error)}.") from error
     except OSError as error:
         raise WorkbenchError(f"{path} cannot be read: {error.strerror or error}.") from error
-    if not data.strip():
+    if not data or data.isspace():
         raise WorkbenchError(f"{path.name} is empty.")
     if data[:4] == b"PAR1" or suffix == ".parquet":
         return _parquet_rows(data, path.name)
@@ -137,6 +144,21 @@ def _read_file(path):
     if suffix in (".jsonl", ".ndjson", ".json") or text.lstrip()[:1] in ("{", "["):
         return _json_rows(text, path.name, lines=suffix in (".jsonl", ".ndjson"))
     raise WorkbenchError(f"{path.name} has no known extension and is not JSON inside. Expected {', '.join(SUFFIXES)}, each also with .gz.")
+
+
+def _unfolded(data, name):
+    """What a gzip file holds, read piece by piece: one that grows beyond all measure is refused when it has, not when memory is full."""
+    pieces, size, most = [], 0, min(LARGEST_FILE_BYTES, max(UNSUSPICIOUS_BYTES, MOST_EXPANSION * len(data)))
+    with gzip.open(io.BytesIO(data)) as file:
+        while piece := file.read(1_000_000):
+            pieces.append(piece)
+            size += len(piece)
+            if size > most:
+                raise WorkbenchError(
+                    f"{name} ({len(data):,} bytes) unfolds to more than {most:,} bytes: at most {MOST_EXPANSION} times its size and {LARGEST_FILE_BYTES / 1e9:.0f} GB are read. "
+                    "Where it is no decompression bomb, unpack it yourself and give the unpacked file."
+                )
+    return b"".join(pieces)
 
 
 def _decode(data, name):
@@ -155,6 +177,8 @@ def _decode(data, name):
 
 
 def _json_rows(text, name, lines):
+    if lines and text[:1] == "{" and _first_line_length(text) > LONGEST_ROW:
+        return _line_rows(text)  # reading it whole would hold the row a second time, only to refuse it
     try:
         return _rows_in(_loads(text), name)
     except json.JSONDecodeError as error:
@@ -167,10 +191,18 @@ def _json_rows(text, name, lines):
     return _line_rows(text)
 
 
+def _first_line_length(text):
+    end = text.find("\n")
+    return len(text) if end < 0 else end
+
+
 def _line_rows(text):
     # not splitlines(): that also breaks at U+2028 and U+0085, which JSON strings may hold as they are
     numbered = [(number, line) for number, line in enumerate(text.split("\n"), 1) if line.strip()]
     for number, line in numbered:
+        if len(line) > LONGEST_ROW:
+            yield f"line {number}", too_long(len(line))
+            continue
         try:
             yield f"line {number}", _loads(line)
         except json.JSONDecodeError as error:
@@ -208,10 +240,10 @@ def _rows_in(value, name):
 
 
 def _csv_rows(text, name):
-    csv.field_size_limit(2**31 - 1)  # the default of 128 KiB is shorter than some answers
+    csv.field_size_limit(max(csv.field_size_limit(), LONGEST_ROW))  # the default of 128 KiB is shorter than some answers
     first = text.lstrip("\r\n").split("\n", 1)[0]
     delimiter = max(",;\t", key=first.count)
-    reader = csv.reader(io.StringIO(text, newline=""), delimiter=delimiter, strict=True)
+    reader = csv.reader(_lines(text), delimiter=delimiter, strict=True)
     records = _csv_records(reader)
     where, header = next(records, ("line 1", None))
     if not isinstance(header, list):
@@ -219,6 +251,16 @@ def _csv_rows(text, name):
     if twice := sorted({column for column in header if header.count(column) > 1}):
         raise WorkbenchError(f"{name} has two columns called {excerpt(twice[0])}. Is its first line ({where}) a header?")
     return ((where, _csv_row(record, header) if isinstance(record, list) else record) for where, record in records)
+
+
+def _lines(text):
+    """The lines of a text with their ends, one by one; io.StringIO would take four bytes for every character."""
+    start = 0
+    for end in re.finditer(r"\r\n|\n|\r", text):
+        yield text[start : end.end()]
+        start = end.end()
+    if start < len(text):
+        yield text[start:]
 
 
 def _csv_records(reader):
@@ -249,7 +291,7 @@ def _cell(text):
     """A CSV cell as text, or as the turns it spells in JSON or as Python prints them (what DataFrame.to_csv writes)."""
     if text is None or not re.match(r"\s*\[?\s*\{\s*['\"]", text):
         return text
-    for parse in (json.loads, ast.literal_eval):
+    for parse in (json.loads, ast.literal_eval) if len(text) <= LONGEST_LITERAL else (json.loads,):
         try:
             turns = parse(text)
         except (ValueError, SyntaxError, MemoryError, RecursionError):
@@ -274,6 +316,8 @@ def _parquet_rows(data, name):
             raise WorkbenchError(f"{name} has two columns called {excerpt(twice[0])}.")
         if file.metadata.num_rows == 0:
             raise WorkbenchError(f"{name} has columns ({', '.join(columns)}) and no rows.")
+        if (unfolded := sum(file.metadata.row_group(group).total_byte_size for group in range(file.num_row_groups))) > LARGEST_FILE_BYTES:
+            raise WorkbenchError(f"{name} unfolds to {unfolded / 1e9:.1f} GB, at most {LARGEST_FILE_BYTES / 1e9:.0f} are read at once: split it.")
     except (pyarrow.ArrowException, OSError, ValueError, OverflowError) as error:
         raise WorkbenchError(f"{name} is no readable Parquet file: {first_line(error)}") from error
     return _parquet_batches(file, name)

@@ -30,6 +30,7 @@ ROLES = {
 }  # fmt: skip
 MEDIA_COLUMNS = ("image", "images", "video", "videos", "audio", "audios")
 NON_TEXT = "image or other non-text part"
+LONGEST_ROW = 10_000_000  # characters of one row: some two million tokens, more than any model reads
 KNOWN_SHAPES = (
     "prompt/chosen/rejected, chosen/rejected (conversations or Human/Assistant transcripts), instruction/input/chosen/rejected, "
     "instruction/output (a list of two), conversations/chosen/rejected, chosen_messages/rejected_messages, context/answer_w/answer_l, "
@@ -44,6 +45,11 @@ class RowRefused(Exception):
         super().__init__(f"{reason}: {seen}")
         self.reason = reason
         self.seen = seen
+
+
+def too_long(characters):
+    """The RowRefused for a row of so many characters."""
+    return RowRefused("too long", f"{characters:,} characters, at most {LONGEST_ROW:,} are read")
 
 
 @dataclass(frozen=True)

@@ -16,6 +16,7 @@ from pathlib import Path
 from . import pair_columns, pair_files
 from .errors import WorkbenchError, first_line
 from .pair_shapes import (
+    LONGEST_ROW,
     RowRefused,
     excerpt,
     pair_id,
@@ -23,12 +24,14 @@ from .pair_shapes import (
     prompt_text,
     read_row,
     shape_of,
+    too_long,
 )
 
 __all__ = ["LoadReport", "Pair", "Pairs", "Refusal", "load_pairs", "prompt_text"]
 
 OWN_COLUMNS = ("pair_id", "prompt", "chosen", "rejected")
 DEEPEST_NESTING = 100
+MOST_COLUMNS = 1000  # every pair gets a cell in every column
 
 
 @dataclass(frozen=True, slots=True)
@@ -191,6 +194,8 @@ def load_pairs(source, columns=None, limit=None, name=None):
                 raise row
             row = _plain_row(row)
             seen_columns.update(dict.fromkeys(row))
+            if len(seen_columns) > MOST_COLUMNS:
+                raise WorkbenchError(f"{found.name} has more than {MOST_COLUMNS:,} different columns, at {where}: a table of that width cannot be held. Are its keys data?")
             renamed = pair_columns.renamed_row(row, columns)
             any_shape = any_shape or shape_of(renamed) is not None
             pair = _make_pair(renamed)
@@ -269,7 +274,20 @@ def _make_pair(row):
 def _plain_row(row):
     if not isinstance(row, Mapping):
         raise RowRefused("wrong type", f"the row is {excerpt(row)}, expected an object with columns")
+    if (characters := _characters(row, 0)) > LONGEST_ROW:
+        raise too_long(characters)
     return _plain(row, 0)
+
+
+def _characters(value, depth):
+    """How many characters and values a row holds, about; counting ends where it is nested deeper than a row may be."""
+    if isinstance(value, str | bytes):
+        return len(value)
+    if depth <= DEEPEST_NESTING and isinstance(value, Mapping):
+        return len(value) + sum(_characters(item, depth + 1) for item in value.values())
+    if depth <= DEEPEST_NESTING and isinstance(value, list | tuple):
+        return len(value) + sum(_characters(item, depth + 1) for item in value)
+    return 1
 
 
 def _plain(value, depth):

@@ -18,6 +18,7 @@ from . import __version__, doctor, figures
 from .errors import WorkbenchError
 from .files import write_atomically
 from .markup import json_for_script, signed
+from .redaction import redact, redact_values
 from .runs import Run
 from .scores import compare_scores
 
@@ -76,7 +77,8 @@ def report_html(run: Run) -> str:
     compared = compare_scores(before, after) if after is not None else None
     drawn = _figures(run, status, config, evaluations, before, after, compared)
     plotly_js = get_plotlyjs().replace("\r\n", "\n").replace("\r", "\n")  # as the browser will read it: the hash is of what it reads
-    page = Environment(autoescape=True, undefined=StrictUndefined).from_string(_TEMPLATE.read_text(encoding="utf-8"))
+    # a report is for sharing, and its texts come from data and models: what goes in as a text goes in without secrets
+    page = Environment(autoescape=True, undefined=StrictUndefined, finalize=lambda value: redact(value) if type(value) is str else value).from_string(_TEMPLATE.read_text(encoding="utf-8"))
     return page.render(
         run=run,
         status=status,
@@ -134,7 +136,7 @@ def _figures(run, status, config, evaluations, before, after, compared):
 
 def _figures_json(drawn):
     parts = {chart.facts["id"]: {theme: json.loads(figure.to_json()) for theme, figure in chart.themes.items()} for chart in drawn.values() if chart}
-    return json_for_script(json.dumps(parts, ensure_ascii=False))
+    return json_for_script(json.dumps(redact_values(parts), ensure_ascii=False))
 
 
 def _hash(script):

@@ -14,6 +14,7 @@ from pathlib import Path
 from .errors import WorkbenchError
 from .files import append_jsonl
 from .mailbox import Mailbox
+from .safe_names import is_reserved, leads_elsewhere, require_own_folder
 
 #: A process belongs to these states, and must be there.
 LIVE_STATES = ("queued", "loading", "scoring", "training", "paused")
@@ -92,13 +93,16 @@ def new_run_folder(root: str | Path, name: str | None, stem: str) -> RunFolder:
 
 def find_run_folder(name: str | Path, root: str | Path = "runs") -> RunFolder:
     """The folder of an existing run, by name in `root` or by path. Errors: WorkbenchError naming the runs that are there."""
+    if not isinstance(name, (str, os.PathLike)):
+        raise WorkbenchError(f"A run is named by a text or a path, not by a {type(name).__name__}.")
     path = Path(root).expanduser() / name
     if not _is_run(path):
         as_path = Path(os.path.expanduser(name))
         if not _is_run(as_path):
             known = ", ".join(sorted(run_names(root))[-8:]) or "none yet; `simpo-workbench demo` makes one"
-            raise WorkbenchError(f"There is no run {str(name)!r} in {str(root)!r} (there: {known}).")
+            raise WorkbenchError(f"There is no run {str(name)[:120]!r} in {str(root)!r} (there: {known}).")
         path = as_path
+    require_own_folder(path)
     return RunFolder(path)
 
 
@@ -112,13 +116,15 @@ def _is_run(path):
 def run_names(root: str | Path) -> list[str]:
     """Names of all runs in a root folder."""
     root = Path(root).expanduser()
-    return [path.parent.name for path in root.glob("*/config.yaml")] if root.is_dir() else []
+    return [path.parent.name for path in root.glob("*/config.yaml") if not leads_elsewhere(path.parent)] if root.is_dir() else []
 
 
 def check_name(name: str) -> str:
     """The name itself when it is a plain folder name; else a WorkbenchError."""
-    if not _NAME.fullmatch(name):
-        raise WorkbenchError(f"run.name = {name!r} is not usable: letters, digits, '.', '_' and '-', beginning with a letter or digit, at most 100.")
+    if not isinstance(name, str) or not _NAME.fullmatch(name):
+        raise WorkbenchError(f"run.name = {str(name)[:120]!r} is not usable: letters, digits, '.', '_' and '-', beginning with a letter or digit, at most 100.")
+    if is_reserved(name):
+        raise WorkbenchError(f"run.name = {name!r} is not usable: on Windows it names a device or is cut short, so the run could not be copied there. Add a word to it.")
     return name
 
 

@@ -11,6 +11,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 from pydantic.fields import FieldInfo
 
 from .errors import WorkbenchError
+from .redaction import holds_secret, redact
 
 #: Keys of other tools (TRL, LLaMA-Factory, ms-swift) and what they are called here. An empty right side means: there is no such setting.
 FOREIGN_KEYS = {
@@ -73,6 +74,9 @@ FOREIGN_KEYS = {
     "trust_remote_code": "",
     "alpha": "lora.alpha",
 }
+
+
+_WITHOUT_SECRETS = "Log in with `hf auth login` or set HF_TOKEN; download what needs a password, and give its path."
 
 
 def setting(default, help, unit="", rare=False, gt=None, ge=None, lt=None, le=None):
@@ -150,10 +154,16 @@ class Section(BaseModel):
             if isinstance(value.get(name), bool) and any(kind in (int, float) for kind in _flatten(field.annotation)):
                 raise WorkbenchError(_sentence(cls, {"type": "switch", "loc": (name,), "input": value[name], "msg": "input is a switch"}))
         try:
-            return handler(value)
+            made = handler(value)
         except ValidationError as error:
             sentences = dict.fromkeys(_sentence(cls, problem) for problem in error.errors())  # a union reports each of its arms
             raise WorkbenchError("\n".join(sentences)) from None
+        for name in cls.model_fields:
+            if holds_secret(getattr(made, name)):
+                raise WorkbenchError(
+                    f"{cls.title()}.{name} holds what looks like a token, key or password, and a run's configuration is kept in files that are shared: take it out. {_WITHOUT_SECRETS}"
+                )
+        return made
 
     @classmethod
     def title(cls):
@@ -190,6 +200,7 @@ def shown(value) -> str:
         text = repr(value)
     except ValueError:  # Python writes out no whole number of more than 4300 digits
         return "a number with thousands of digits"
+    text = redact(text)
     return text if len(text) <= 80 else text[:77] + "…"
 
 

@@ -26,6 +26,8 @@ from .errors import WorkbenchError
 from .settings import SettingInfo
 
 DEEPEST = 30  # no configuration is nested deeper, and the library's time grows with the square of the depth
+LARGEST = 1_000_000  # characters; a configuration has about ten thousand
+MOST_TOKENS = 100_000  # marks, keys and values; a configuration has some three hundred
 _OPENING = (BlockMappingStartToken, BlockSequenceStartToken, FlowMappingStartToken, FlowSequenceStartToken)
 _CLOSING = (BlockEndToken, FlowMappingEndToken, FlowSequenceEndToken)
 
@@ -48,10 +50,14 @@ _Representer.add_representer(str, _Representer.text)
 
 def read_yaml(text: str, source: str) -> Any:
     """The value in a YAML text; a WorkbenchError names line and column of what cannot be read."""
+    if len(text) > LARGEST:
+        raise WorkbenchError(f"{source} has more than {LARGEST:,} characters: no configuration is that long. Put long texts into files of their own.")
     try:
         depth = 0
-        for token in YAML(typ="safe", pure=True).scan(text):
+        for number, token in enumerate(YAML(typ="safe", pure=True).scan(text)):
             line = token.start_mark.line + 1
+            if number > MOST_TOKENS:
+                raise WorkbenchError(f"{source}, line {line}: more than {MOST_TOKENS:,} keys, values and marks up to here; no configuration has so many.")
             depth += isinstance(token, _OPENING) - isinstance(token, _CLOSING)
             if depth > DEEPEST:
                 raise WorkbenchError(f"{source}, line {line}: brackets and indents are nested more than {DEEPEST} deep; close what is open.")

@@ -3,6 +3,7 @@
 import json
 import shutil
 import struct
+from pathlib import Path
 
 import pytest
 import tiny
@@ -168,6 +169,7 @@ def test_broken_weights_and_configs(tiny_model, tmp_path):
     folder = shutil.copytree(tiny_model, tmp_path / "broken")
     (folder / "model.safetensors").write_bytes(struct.pack("<Q", 2**40) + b"{}")
     refused("cannot be loaded", name=str(folder))
+    shutil.copy(Path(tiny_model) / "model.safetensors", folder)
     (folder / "config.json").write_text(json.dumps({"model_type": "no-such-architecture"}))
     refused("cannot be loaded.*no-such-architecture", name=str(folder))
 

@@ -32,9 +32,13 @@ def gguf_folder(path: Path) -> Path:
     """A local folder with the model in a GGUF file as safetensors, converted once per content."""
     try:
         with open(path, "rb") as file:
+            magic = file.read(4)
+            file.seek(0)
             digest = hashlib.file_digest(file, "sha256").hexdigest()
     except OSError as error:
         raise WorkbenchError(f"The GGUF file {str(path)!r} cannot be read: {error.strerror}.") from None
+    if magic != b"GGUF":
+        raise WorkbenchError(f"The GGUF file {str(path)!r} cannot be read: it does not begin as one (a renamed file, or a download cut short).")
     return _once(f"{path.stem}-{digest[:16]}", 10 * path.stat().st_size, lambda into: convert_gguf(path, into))
 
 
@@ -90,11 +94,15 @@ def convert_gguf(gguf: Path, into: Path, name: str | None = None):
     import torch
     from transformers import AutoModelForCausalLM, AutoTokenizer, GgufConfig
 
-    try:
-        tokenizer = AutoTokenizer.from_pretrained(gguf.parent, gguf_file=gguf.name, trust_remote_code=False)
-        model = AutoModelForCausalLM.from_pretrained(gguf.parent, gguf_file=gguf.name, dtype=torch.float32, quantization_config=GgufConfig(dequantize=True))
-    except (ValueError, KeyError, IndexError, OSError, NotImplementedError) as error:  # transformers looks up ids that a file may lack
-        raise WorkbenchError(f"The GGUF file {str(gguf)!r} cannot be read: {first_line(error)}") from None
+    # alone in a folder: transformers also reads what lies beside a GGUF file, such as an adapter
+    with tempfile.TemporaryDirectory(prefix=".alone-", dir=into.parent) as alone:
+        Path(alone, "model.gguf").symlink_to(gguf.resolve())
+        read = {"gguf_file": "model.gguf", "trust_remote_code": False}
+        try:
+            tokenizer = AutoTokenizer.from_pretrained(alone, **read)
+            model = AutoModelForCausalLM.from_pretrained(alone, **read, dtype=torch.float32, quantization_config=GgufConfig(dequantize=True))
+        except (ValueError, KeyError, IndexError, OSError, NotImplementedError) as error:  # transformers looks up ids that a file may lack
+            raise WorkbenchError(f"The GGUF file {str(gguf)!r} cannot be read: {first_line(error)}") from None
     model.config._name_or_path = name or gguf.stem
     tokenizer.name_or_path = model.config._name_or_path
     tokenizer.save_pretrained(into)

@@ -4,6 +4,7 @@ from pathlib import Path
 
 from ..config import ModelConfig
 from ..errors import WorkbenchError, first_line
+from .weight_files import require_safetensors
 
 _PATTERNS = ["*.json", "*.safetensors", "*.jinja", "*.model", "*.txt"]
 _IGNORED = ["original/*", "*/*.safetensors", "onnx/*"]
@@ -14,15 +15,6 @@ def download(config: ModelConfig) -> Path:
     folder = _from_modelscope(config) if config.source == "modelscope" else _from_hugging_face(config)
     require_safetensors(folder, config.name)
     return folder
-
-
-def require_safetensors(folder: Path, name: str):
-    """WorkbenchError when a model folder has no safetensors weights: pickled ones can run code and are never loaded."""
-    if any(folder.glob("*.safetensors")):
-        return
-    pickled = [path.name for pattern in ("*.bin", "*.pt", "*.pth", "*.ckpt") for path in folder.glob(pattern)]
-    found = f"only pickled weights ({pickled[0]}), which can run code" if pickled else "no weights"
-    raise WorkbenchError(f"The model {name!r} has {found}; safetensors are needed. Choose a version that has them, or convert it where you trust it.")
 
 
 def _from_hugging_face(config):

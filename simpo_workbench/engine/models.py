@@ -18,6 +18,8 @@ from ..config import DEMO, DataConfig, LoraConfig, ModelConfig
 from ..errors import WorkbenchError, first_line
 from . import attention, demo_model, hub, lora_linear
 from .memory import is_out_of_memory
+from .template_check import LONGEST_TEMPLATE
+from .weight_files import own_code, require_adapter, require_safetensors
 
 TUNED, START = "default", "start"  # adapter names: the one that is trained or compared, and a frozen copy of model.adapter
 _DTYPES = {"bf16": torch.bfloat16, "fp16": torch.float16, "fp32": torch.float32}
@@ -122,7 +124,7 @@ def load_base(config: ModelConfig, data: DataConfig | None = None) -> LoadedMode
         if is_out_of_memory(error):
             where = torch.cuda.get_device_name(device) if device.type == "cuda" else "this machine"
             raise WorkbenchError(f"The model {config.name!r} does not fit into the memory of {where} as {config.load_in}: try nf4 or a smaller model, or free some memory.") from None
-        raise WorkbenchError(f"The model {config.name!r} cannot be loaded: {first_line(error)}") from None
+        raise WorkbenchError(f"The model {config.name!r} cannot be loaded: {_code_refused(folder, error) or first_line(error)}") from None
     model.config._name_or_path = tokenizer.name_or_path = name
     model.name_or_path = name
     model.requires_grad_(False)
@@ -148,8 +150,10 @@ def model_folder(config: ModelConfig) -> Path:
             if not (local / "config.json").is_file():
                 hint = "it is a PEFT adapter: give it as model.adapter and its base as model.name." if (local / "adapter_config.json").is_file() else "it has no config.json."
                 raise WorkbenchError(f"The folder {config.name!r} holds no model: {hint}")
-            hub.require_safetensors(local, config.name)
+            require_safetensors(local, config.name)
             return local
+        if local.is_file():
+            raise WorkbenchError(f"{config.name!r} is a file: expected a model folder, a .gguf file or a hub id. Weights are read from safetensors in a folder with config.json, pickled ones never.")
         if config.source == "local" or config.name.startswith((".", "/", "~")) or config.name.count("/") > 1:
             raise WorkbenchError(f"There is no model folder {config.name!r}. Check the path (seen from {os.getcwd()!r}), or give a hub id such as Qwen/Qwen3-0.6B.")
     return hub.download(config)
@@ -263,8 +267,7 @@ def _attach(loaded, folder, name, trainable):
     """Load a PEFT adapter under a name; an adapter that was made for another model is refused, never half-loaded."""
     if not (folder / "adapter_config.json").is_file():
         raise WorkbenchError(f"There is no adapter in {str(folder)!r}: a PEFT adapter folder holds adapter_config.json and adapter_model.safetensors.")
-    if not (folder / "adapter_model.safetensors").is_file():
-        raise WorkbenchError(f"The adapter in {str(folder)!r} has no adapter_model.safetensors; pickled weights (adapter_model.bin) are not loaded.")
+    require_adapter(folder)
     try:
         if isinstance(loaded.model, PeftModel):
             loaded.model.load_adapter(str(folder), name, is_trainable=trainable)
@@ -287,9 +290,19 @@ def _stored_keys(folder):
         return set(file.keys())
 
 
+def _code_refused(folder, error):
+    """The sentence for a model that needs code of its own; None for any other error."""
+    if "trust_remote_code" not in str(error):
+        return None
+    return f"it needs code of its own ({own_code(folder) or 'named in its configuration'}), and code from a model is never run here. Choose a model that transformers supports itself."
+
+
 def _template_text(template):
     path = Path(template)
     try:
-        return path.read_text(encoding="utf-8") if len(template) < 1024 and "{" not in template and path.is_file() else template
+        if len(template) >= 1024 or "{" in template or not path.is_file():
+            return template
+        with open(path, encoding="utf-8") as file:
+            return file.read(LONGEST_TEMPLATE + 1)  # one character too many is refused with the template itself
     except (OSError, UnicodeDecodeError) as error:
         raise WorkbenchError(f"data.chat_template {template!r} cannot be read: {error}") from None

@@ -15,6 +15,7 @@ from .. import post_mortem, process
 from ..errors import WorkbenchError
 from ..files import read_json, write_json
 from ..mailbox import Postmaster
+from ..redaction import redact_values
 from ..run_folder import LIVE_STATES, RunFolder
 
 POLL_S = 0.2
@@ -86,7 +87,7 @@ class Presence:
             self._reserve.unlink(missing_ok=True)
 
     def _write(self):
-        write_json(self.folder.status, self.status)
+        write_json(self.folder.status, redact_values(self.status))
         self._written = dict(self.status)
 
     def _attend(self):

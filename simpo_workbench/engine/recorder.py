@@ -7,6 +7,7 @@ from collections.abc import Callable
 from .. import doctor, process
 from ..config import RunConfig
 from ..files import read_jsonl, write_jsonl
+from ..redaction import redact, redact_values
 from ..run_folder import RunFolder
 from .presence import Presence
 
@@ -29,6 +30,7 @@ class Recorder:
 
     def state(self, state: str, message: str = "", **more):
         """Move to a state and say what is going on."""
+        message = redact(message)
         if self.on_record and state != self.status.get("state"):
             self.on_record({"kind": "state", "state": state, "message": message, "step": self.status["step"], "total_steps": self.status["total_steps"]})
         self.presence.write(state=state, message=message, heartbeat=time.time(), progress_uptime_s=process.uptime_s(), **more)
@@ -61,6 +63,7 @@ class Recorder:
 
     def note(self, text: str):
         """Something that readers of the log and of the terminal should know, such as how many pairs were dropped."""
+        text = redact(text)
         with open(self.folder.log, "a", encoding="utf-8") as log:
             log.write(text + "\n")
         if self.on_record:
@@ -80,6 +83,7 @@ class Recorder:
         return next((record for record in self.records if record["kind"] == "eval"), None)
 
     def _append(self, record):
+        record = redact_values(record)
         self.folder.append_metrics(record)
         self.records.append(record)
         if self.on_record:

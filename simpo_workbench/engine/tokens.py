@@ -12,8 +12,9 @@ from dataclasses import dataclass, field
 from transformers import PreTrainedTokenizerFast
 
 from ..config import DataConfig
-from ..errors import WorkbenchError
+from ..errors import WorkbenchError, first_line
 from .chat_rendering import render_all
+from .template_check import require_bounded_template
 
 _PROBE = "Zebra quartz"  # an answer that no template contains by itself
 _MIN_CONTENT_TOKENS = 1  # a cut user turn keeps at least this much of its end
@@ -70,6 +71,7 @@ class ChatEncoder:
                 f"The model {tokenizer.name_or_path!r} brings no chat template, so the start and end of an answer are unknown. "
                 "Give one with data.chat_template (a Jinja text or a file), or choose the model's instruct version."
             )
+        require_bounded_template(tokenizer, self.data.template_options)
         self.takes_system_turn = self._renders_system_turn()
         self.answer_lead, self.answer_space, self.end_of_turn = self._find_answer_frame()
         self.end_of_turn_ids = self._end_of_turn_ids()
@@ -79,7 +81,7 @@ class ChatEncoder:
         try:
             return self.tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=add_generation_prompt, **self.data.template_options)
         except Exception as error:  # templates raise whatever they like; Jinja errors have no common base that is worth naming
-            raise WorkbenchError(f"The chat template refused a conversation ({', '.join(m['role'] for m in messages)}): {error}") from None
+            raise WorkbenchError(f"The chat template refused a conversation ({', '.join(m['role'] for m in messages)}): {first_line(error)}.") from None
 
     def prompt_text(self, messages) -> str:
         """The rendered prompt up to and with the assistant header, and an empty thinking block where the template puts one before answers."""

@@ -14,6 +14,7 @@ from ..config import RunConfig
 from ..device_queue import DeviceQueue
 from ..errors import WorkbenchError, first_line
 from ..files import read_json, write_json
+from ..redaction import redact, redact_values
 from ..run_folder import RunFolder
 from ..runs import Run, create_run, write_pairs
 from . import checkpoints, memory
@@ -91,7 +92,7 @@ def run_training(folder: RunFolder, presence: Presence, resume: bool = False, on
         presence.give_back_reserve()
         if not isinstance(error, WorkbenchError):
             with contextlib.suppress(OSError), open(folder.log, "a", encoding="utf-8") as log:
-                log.write(traceback.format_exc())
+                log.write(redact(traceback.format_exc()))
         with contextlib.suppress(WorkbenchError):  # a full disk must not hide the error itself
             _last_word(recorder, "failed", message)
         raise error
@@ -119,7 +120,7 @@ def _train(setup: Setup, folder: RunFolder, recorder: Recorder, checkpoint: chec
     if checkpoint:
         _require_same_run(setup, folder)
     checkpoints.require_room(folder, setup.parameters, setup.total_steps, every, checkpoint.step if checkpoint else 0)
-    write_json(folder.environment, setup.environment)
+    write_json(folder.environment, redact_values(setup.environment))
     write_pairs(folder, setup.held_out_pairs)
     for sentence in setup.environment["data_notes"]:
         recorder.note(sentence)

@@ -7,6 +7,7 @@ import time
 from ..device_queue import DeviceQueue
 from ..errors import WorkbenchError
 from ..mailbox import QUESTIONS
+from ..redaction import redact_output
 from ..run_folder import RunFolder
 from .presence import Presence
 
@@ -75,4 +76,5 @@ def _leave(number, frame):
 
 
 if __name__ == "__main__":
+    redact_output()  # all of it goes into log.txt
     sys.exit(main(sys.argv[1:]))

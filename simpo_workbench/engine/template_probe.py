@@ -1,0 +1,118 @@
+"""Renders one chat template under limits of time and memory: a script that `template_check` runs in a process of its own, isolated from everything.
+
+The environment is made as transformers makes it, so that what passes here is what will be rendered there. Reads JSON on standard input (template,
+variables); writes "ready" and then JSON: {"refused": why, or null}. It knows the standard library and Jinja2 only, so that it is there in a tenth of a second.
+"""
+
+import contextlib
+import json
+import sys
+from datetime import datetime
+
+READY = "ready"  # said once everything is loaded: whoever ends before has not even seen the template
+CPU_S = 3
+MEMORY_BYTES = 512 * 1024**2
+MOST_CHARACTERS = 4_000_000  # of one rendered conversation; the longest one asked for here has about 20 000
+
+_LONG = "What is the capital of France? " * 200
+_TURNS = [{"role": "user", "content": "Hello"}, {"role": "assistant", "content": "Hi, <b>you</b>."}, {"role": "user", "content": _LONG}]
+CONVERSATIONS = (
+    [{"role": "user", "content": "x"}],
+    [{"role": "system", "content": "Be brief."}, {"role": "user", "content": "x"}],
+    [{"role": "user", "content": "x"}, {"role": "assistant", "content": "Zebra quartz"}],
+    _TURNS,
+    [{"role": "system", "content": "Be brief."}, *_TURNS, {"role": "assistant", "content": _LONG}],
+    [*_TURNS[:2] * 12, _TURNS[0]],
+)
+
+
+def main():
+    sys.path += sys.argv[1:]  # where Jinja2 is
+    asked = json.load(sys.stdin)
+    environment, security_error = _environment()
+    limit_this_process()
+    print(READY, flush=True)
+    refused = _refusal(environment, security_error, asked["template"], asked["variables"])
+    print(json.dumps({"refused": refused}))
+
+
+def limit_this_process():
+    """No more processor time and memory than a template needs, no file written, no process started; from here on there is no way back up."""
+    try:
+        import resource
+    except ImportError:  # not a Unix: the caller's clock is the only limit
+        return
+    wanted = {"RLIMIT_CORE": 0, "RLIMIT_FSIZE": 0, "RLIMIT_NPROC": 0, "RLIMIT_CPU": CPU_S, "RLIMIT_AS": MEMORY_BYTES}
+    for name, value in wanted.items():
+        # a system may know a limit and refuse to set it; an outer limit may be lower already
+        with contextlib.suppress(AttributeError, OSError, ValueError):
+            kind = getattr(resource, name)
+            hard = resource.getrlimit(kind)[1]
+            value = value if hard == resource.RLIM_INFINITY else min(value, hard)
+            resource.setrlimit(kind, (value, value))
+
+
+def _refusal(environment, security_error, text, variables):
+    """Why a template cannot be used, as a part of a sentence; None where it can. What it says itself, such as Gemma's on system turns, is its own affair."""
+    try:
+        template = environment.from_string(text)
+        for messages in CONVERSATIONS:
+            for add_generation_prompt in (True, False):
+                size, values = 0, {"tools": None, "documents": None, **variables, "messages": messages, "add_generation_prompt": add_generation_prompt}
+                try:
+                    for part in template.generate(**values):
+                        size += len(part)
+                        if size > MOST_CHARACTERS:
+                            return f"writes more than {MOST_CHARACTERS:,} characters for a short conversation"
+                except (MemoryError, OverflowError, RecursionError, security_error):
+                    raise
+                except Exception:  # raise_exception, an undefined name: whoever renders it says so in words
+                    continue
+    except security_error as error:
+        return f"reaches for what no template may touch ({str(error)[:120]})"
+    except MemoryError:
+        return f"needs more than {MEMORY_BYTES // 1024**2} MB"
+    except OverflowError:
+        return "loops or counts without bounds"
+    except RecursionError:
+        return "is nested without bounds"
+    except Exception:  # a template that cannot be read is refused by whoever renders it, with line and reason
+        return None
+    return None
+
+
+def _environment():
+    """(the sandbox, its error): extensions, filters and globals as in transformers.utils.chat_template_utils."""
+    from jinja2 import nodes
+    from jinja2.exceptions import SecurityError, TemplateError
+    from jinja2.ext import Extension, loopcontrols
+    from jinja2.sandbox import ImmutableSandboxedEnvironment
+
+    class Generation(Extension):
+        """{% generation %} … {% endgeneration %} marks the assistant's text; here it is just its content."""
+
+        tags = {"generation"}  # noqa: RUF012 (Jinja's own way)
+
+        def parse(self, parser):
+            line = next(parser.stream).lineno
+            body = parser.parse_statements(["name:endgeneration"], drop_needle=True)
+            return nodes.CallBlock(self.call_method("_content"), [], [], body).set_lineno(line)
+
+        def _content(self, caller):
+            return caller()
+
+    def raise_exception(message):
+        raise TemplateError(message)
+
+    def tojson(value, ensure_ascii=False, indent=None, separators=None, sort_keys=False):
+        return json.dumps(value, ensure_ascii=ensure_ascii, indent=indent, separators=separators, sort_keys=sort_keys)
+
+    environment = ImmutableSandboxedEnvironment(trim_blocks=True, lstrip_blocks=True, extensions=[Generation, loopcontrols])
+    environment.filters["tojson"] = tojson
+    environment.globals["raise_exception"] = raise_exception
+    environment.globals["strftime_now"] = lambda form: datetime.now().strftime(form)
+    return environment, SecurityError
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,160 @@
+"""Secrets out of text: tokens, keys and passwords that must not stand in a run folder or a report, for both are made to be shared.
+
+What is known by its form (a hub's token, a cloud's key) goes wherever it stands; what is known only by its name (`api_key = …`) goes when the value
+looks like one. Every pattern begins with a fixed text and looks a bounded way ahead, so that the time grows with the length of the text alone.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import re
+import sys
+import threading
+from typing import Any
+
+MARK = "[redacted]"
+LONGEST_HELD = 65_536  # characters of an unfinished line that wait for their end
+
+_FORMS = (
+    r"-----BEGIN [A-Z ]{0,30}PRIVATE KEY-----(?:(?:[^-]|-(?!----)){0,20000}-----END [A-Z ]{0,30}PRIVATE KEY-----|[A-Za-z0-9+/=\s\\]{0,20000})",
+    r"(?<![A-Za-z0-9])(?:hf|api_org)_[A-Za-z0-9]{16,}",
+    r"(?<![A-Za-z0-9])gh[oprsu]_[A-Za-z0-9]{16,}",
+    r"(?<![A-Za-z0-9])github_pat_[A-Za-z0-9_]{20,}",
+    r"(?<![A-Za-z0-9])glpat-[A-Za-z0-9_-]{16,}",
+    r"(?<![A-Za-z0-9])(?:AKIA|ASIA)[A-Z0-9]{16}(?![A-Za-z0-9])",
+    r"(?<![A-Za-z0-9])AIza[A-Za-z0-9_-]{35}",
+    r"(?<![A-Za-z0-9])xox[abeoprs]-[A-Za-z0-9-]{12,}",
+    r"(?<![A-Za-z0-9])(?:npm_[A-Za-z0-9]{36}|pypi-AgE[A-Za-z0-9_-]{40,})",
+    r"(?<![A-Za-z0-9])[rs]k_(?:live|test)_[A-Za-z0-9]{16,}",
+    r"(?<![A-Za-z0-9_-])eyJ[A-Za-z0-9_-]{10,}\.eyJ[A-Za-z0-9_-]{10,}\.[A-Za-z0-9_-]*",
+)
+_KNOWN = re.compile("|".join(_FORMS))
+#: OpenAI, Anthropic and those who took over their form; package names such as sk-learn begin alike.
+_SK = re.compile(r"(?<![A-Za-z0-9])sk-[A-Za-z0-9_-]{16,}")
+_SK_PREFIX = re.compile(r"sk-(?:ant|proj|or-v\d|svcacct|admin)-")
+_IN_ADDRESS = re.compile(r"(?<=://)[^\s/?#\"'<>(),]{1,500}@")
+_AUTHORIZATION = re.compile(r"(authorization[\"']?[ \t]{0,4}[:=][ \t]{0,4}[\"']?(?:basic|bearer|token)[ \t]{1,4})([^\s\"'<>,;]{6,})", re.IGNORECASE)
+_BEARER = re.compile(r"(?<![A-Za-z])(bearer[ \t]{1,4})([A-Za-z0-9._~+/=-]{16,})", re.IGNORECASE)
+_KEY_NAMED = re.compile(
+    r"((?:secret[_-]?access[_-]?key|access[_-]?key|account[_-]?key|api[_-]?key|secret[_-]?key|private[_-]?key|client[_-]?secret|secret|token|x-amz-signature|(?<=[?&])sig(?:nature)?)"
+    r"\\?[\"']?[ \t]{0,4}(?::=|[:=])[ \t]{0,4}\\?[\"']?)([A-Za-z0-9+/_=.~-]{16,})",
+    re.IGNORECASE,
+)
+_PASSWORD_NAMED = re.compile(r"((?:password|passwd|passphrase)\\?[\"']?[ \t]{0,4}(?::=|[:=])[ \t]{0,4}\\?[\"']?)([^\s\"'<>,;\\&]{6,})", re.IGNORECASE)
+#: "eos_token: …" names a token of a vocabulary.
+_VOCABULARY = re.compile(r"(?:eos|bos|pad|unk|sep|cls|mask|end|start|stop|next|last|first|special|image|added|per|a|one|the)[_ -]\Z", re.IGNORECASE)
+
+
+def redact(text: str) -> str:
+    """The text with every secret in it replaced by "[redacted]"; a text without any as it is. Redacting twice changes nothing more."""
+    text = _KNOWN.sub(MARK, text)
+    text = _SK.sub(lambda found: MARK if _is_sk(found[0]) else found[0], text)
+    if "://" in text:
+        text = _IN_ADDRESS.sub(_user_redacted, text)
+    text = _AUTHORIZATION.sub(rf"\1{MARK}", text)
+    text = _BEARER.sub(lambda found: found[1] + MARK if _is_random(found[2]) or len(found[2]) >= 30 else found[0], text)
+    text = _KEY_NAMED.sub(_named_redacted, text)
+    return _PASSWORD_NAMED.sub(lambda found: found[1] + MARK if _has_letter_and_digit(found[2]) else found[0], text)
+
+
+def holds_secret(value: Any) -> bool:
+    """Whether a text, or any text in a list or mapping, would be changed by `redact`."""
+    if isinstance(value, str):
+        return redact(value) != value
+    if isinstance(value, dict):
+        return any(holds_secret(item) for pair in value.items() for item in pair) or any(holds_secret(f"{key}: {item}") for key, item in value.items() if isinstance(item, str))
+    return isinstance(value, (list, tuple)) and any(map(holds_secret, value))
+
+
+def redact_values(value: Any) -> Any:
+    """The same nested dicts and lists with every text redacted; keys, numbers and everything else as they are."""
+    if isinstance(value, str):
+        return redact(value)
+    if isinstance(value, dict):
+        return {key: redact_values(item) for key, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [redact_values(item) for item in value]
+    return value
+
+
+class RedactedStream:
+    """A text stream that passes on what is written to another one, redacted line by line.
+
+    An unfinished line waits for its end, or for `flush`. Everything but writing is the other stream's.
+    """
+
+    def __init__(self, stream):
+        self._stream, self._held, self._lock = stream, "", threading.RLock()
+
+    def write(self, text: str) -> int:
+        with self._lock:
+            held = self._held + text
+            end = max(held.rfind("\n"), held.rfind("\r")) + 1  # progress bars end their lines by a carriage return
+            if len(held) - end > LONGEST_HELD:
+                end = len(held)
+            self._held = held[end:]
+            if end:
+                self._stream.write(redact(held[:end]))
+        return len(text)
+
+    def writelines(self, lines):
+        for line in lines:
+            self.write(line)
+
+    def flush(self):
+        with self._lock:
+            held, self._held = self._held, ""
+            if held:
+                self._stream.write(redact(held))
+            self._stream.flush()
+
+    def __getattr__(self, name):
+        return getattr(self._stream, name)
+
+
+def redact_output():
+    """From here on whatever this process prints, the traceback of its end included, is redacted; what libraries write past Python is not."""
+    sys.stdout, sys.stderr = RedactedStream(sys.stdout), RedactedStream(sys.stderr)
+
+
+@contextlib.contextmanager
+def redacted_output():
+    """Within this block whatever Python prints is redacted."""
+    before = sys.stdout, sys.stderr
+    redact_output()
+    try:
+        yield
+    finally:
+        for stream in (sys.stdout, sys.stderr):
+            with contextlib.suppress(OSError, ValueError):  # a stream that was closed meanwhile has nothing to lose
+                stream.flush()
+        sys.stdout, sys.stderr = before
+
+
+def _is_sk(text):
+    tail = text[3:]
+    runs = re.split(r"[_-]", tail)
+    longest = max(map(len, runs))
+    return longest >= 20 or (_has_letter_and_digit(tail) and (len(runs) == 1 or _SK_PREFIX.match(text) is not None)) or (longest >= 16 and _SK_PREFIX.match(text) is not None)
+
+
+def _user_redacted(found):
+    user, colon, _ = found[0][:-1].partition(":")
+    return f"{MARK}@" if colon or (len(user) >= 16 and _has_letter_and_digit(user)) else found[0]
+
+
+def _named_redacted(found):
+    before = found.string[max(0, found.start() - 10) : found.start()]
+    if found[1].lower().startswith("token") and _VOCABULARY.search(before):
+        return found[0]
+    path_like = "/" in found[2] and not re.match(r"secret[_-]?access", found[1], re.IGNORECASE)
+    return found[1] + MARK if _is_random(found[2]) and not path_like else found[0]
+
+
+def _is_random(text):
+    """Whether a text of at least 16 characters is made of letters and digits in a way that words are not."""
+    return _has_letter_and_digit(text) and re.search(r"[A-Za-z0-9+/=]{12,}", text) is not None
+
+
+def _has_letter_and_digit(text):
+    return re.search(r"[A-Za-z]", text) is not None and re.search(r"[0-9]", text) is not None
