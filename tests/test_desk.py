@@ -78,6 +78,7 @@ def test_a_resumed_run_makes_the_same_changes_again(tiny_config, save_every, cra
         ({"learning_rate_scale": float("nan")}, "learning_rate_scale = nan"),
         ({"lora_r": 4}, "'lora_r' cannot be changed while a run trains: learning_rate_scale, beta"),
         ({}, "'nothing' cannot be changed"),
+        ({"prompts": ["My key is hf_abcdefghijklmnopqrstuvwxyz123456"]}, "prompts holds a token, key or password"),
         ({"prompts": "one text"}, "generation.prompts"),
         ({"gamma": 1.0, "gamma_beta_ratio": 0.5}, "keep one"),
     ],

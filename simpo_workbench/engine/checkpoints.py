@@ -3,6 +3,7 @@
 import dataclasses
 import hashlib
 import os
+import pickle
 import random
 import shutil
 from dataclasses import dataclass
@@ -176,7 +177,10 @@ def restore(folder: RunFolder, step: int, model, optimizer, scheduler, scaler=No
     result = set_peft_model_state_dict(model, load_file(path / "adapter" / "adapter_model.safetensors"), adapter_name=TUNED)
     if result.unexpected_keys:
         raise WorkbenchError(f"The checkpoint of step {step} belongs to another model: it holds {result.unexpected_keys[0]!r}.")
-    state = torch.load(path / _STATE, map_location="cpu", weights_only=True)
+    try:
+        state = torch.load(path / _STATE, map_location="cpu", weights_only=True)
+    except pickle.UnpicklingError as error:  # its hash was right, so somebody made it this way
+        raise WorkbenchError(f"The checkpoint of step {step} holds more than tensors in {_STATE} and is not read: {first_line(error)}.") from None
     optimizer.load_state_dict(state["optimizer"])
     scheduler.load_state_dict(state["scheduler"])
     if scaler is not None and state["scaler"]:

@@ -6,6 +6,7 @@ from ..config import RunConfig
 from ..errors import WorkbenchError
 from ..files import append_jsonl, read_jsonl
 from ..mailbox import CONTROL, QUESTIONS, Letter
+from ..redaction import holds_secret
 from ..run_folder import RunFolder
 from . import answering
 from .presence import Presence
@@ -95,6 +96,8 @@ def checked_changes(config: RunConfig, changes: dict) -> RunConfig:
     unknown = [name for name in changes if name not in _CHANGEABLE]
     if unknown or not changes:
         raise WorkbenchError(f"{(unknown or ['nothing'])[0]!r} cannot be changed while a run trains: {', '.join(_CHANGEABLE)} can.")
+    if holds_secret(changes):
+        raise WorkbenchError("prompts holds a token, key or password. A run folder is made to be shared: leave it out.")
     scale = changes.get("learning_rate_scale", 1.0)
     if isinstance(scale, bool) or not isinstance(scale, (int, float)) or not 0 <= scale <= LARGEST_SCALE:
         raise WorkbenchError(f"learning_rate_scale = {scale!r} is not possible: expected a number from 0 to {LARGEST_SCALE:g}; 1 is the configured rate.")
