@@ -44,7 +44,7 @@ def test_reading_commands_in_text_and_json(trained):
     assert json.loads(call("runs", "--root", root, "--json"))[0]["state"] == "finished"
     assert "step 3 of 3" in call("show", "one", "--root", root)
     shown = json.loads(call("show", "one", "--root", root, "--json"))
-    assert shown["after"]["eval/rewards/accuracies"] == wb.attach("one", root).records[-1]["eval/rewards/accuracies"]
+    assert shown["after"]["eval/rewards/accuracies"] == [record for record in wb.attach("one", root).records if record["kind"] == "eval"][-1]["eval/rewards/accuracies"]
     assert json.loads(call("presets", "--json"))[0]["name"] == "demo"
     assert "report.html" in call("report", "one", "--root", root)
 

@@ -18,6 +18,7 @@ from hypothesis import strategies as st
 from simpo_workbench import pair_files
 from simpo_workbench.config import RunConfig
 from simpo_workbench.errors import WorkbenchError
+from simpo_workbench.files import read_jsonl
 from simpo_workbench.pairs import load_pairs
 from simpo_workbench.run_folder import check_name, find_run_folder, new_run_folder, run_names
 from simpo_workbench.yaml_text import read_yaml
@@ -681,7 +682,6 @@ def test_any_values_of_settings_are_a_configuration_or_a_sentence(values):
 @example(content=b"\xff\xfe\n\0\n{}")
 def test_any_metrics_file_is_records_or_a_sentence(content, tmp_path):
     """A damaged line in the metrics of a finished run must not hide all of its charts behind a traceback."""
-    read_jsonl = pytest.importorskip("simpo_workbench.files").read_jsonl
     (tmp_path / "metrics.jsonl").write_bytes(content)
     try:
         records = read_jsonl(tmp_path / "metrics.jsonl")
