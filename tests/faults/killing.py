@@ -8,7 +8,7 @@ import time
 import simpo_workbench as wb
 from simpo_workbench.files import read_json
 
-DEADLINE_S = 180
+DEADLINE_S = 600
 
 
 def wait_for(condition, what, run=None):
