@@ -30,6 +30,9 @@ class _Commands(click.Group):
         except WorkbenchError as error:
             click.echo(f"Error: {error}", err=True)
             sys.exit(FAILED)
+        except TimeoutError as error:
+            click.echo(f"Error: {error}", err=True)
+            sys.exit(FAILED)
         except KeyboardInterrupt as interrupt:
             click.echo(str(interrupt) or "Interrupted.", err=True)
             sys.exit(FAILED)

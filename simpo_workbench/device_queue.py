@@ -3,7 +3,7 @@
     <cache>/devices/<device>/held        locked by the process that uses the device; the kernel lets go when it dies, however it dies
     <cache>/devices/<device>/<id>.json   a run that waits: {"run", "name", "process", "place"}
 
-A waiting process that died is passed over, so a dead run never blocks the queue. Devices are told apart by CUDA_VISIBLE_DEVICES. The folder is
+A waiting process that died is passed over, so a dead run never blocks the queue. A run uses the first device that CUDA_VISIBLE_DEVICES shows it. The folder is
 $SIMPO_WORKBENCH_DEVICES where that is set.
 """
 
@@ -37,11 +37,12 @@ class Ticket:
 
 
 def device_name() -> str:
-    """The device that a run started here would use: "cpu", or "gpu-" with what CUDA_VISIBLE_DEVICES says."""
+    """The device that a run started here would use: "cpu", or "gpu-" with the first device that CUDA_VISIBLE_DEVICES names (0 without it)."""
     visible = os.environ.get("CUDA_VISIBLE_DEVICES")
     if visible in ("", "-1") or not any(Path(name).exists() for name in _GPU_FILES):
         return "cpu"
-    return f"gpu-{re.sub(r'[^A-Za-z0-9,._-]', '_', visible)[:80] if visible else 'all'}"
+    first = (visible or "0").split(",")[0].strip()
+    return f"gpu-{re.sub(r'[^A-Za-z0-9._-]', '_', first)[:80]}"
 
 
 class DeviceQueue:

@@ -44,7 +44,7 @@ def read_json(path: Path) -> dict | None:
 def append_jsonl(path: Path, record: dict):
     """Add one record to a JSON-lines file in one write, flushed to disk; a torn last line that an earlier process left is cut off first."""
     line = (json.dumps(record, ensure_ascii=False) + "\n").encode()
-    with open(path, "ab+") as file:
+    with open(path, "ab+", buffering=0) as file:  # unbuffered: a buffer would write its rest after the failure, when the file is closed
         end = file.tell()
         if end:
             file.seek(end - 1)
@@ -52,12 +52,12 @@ def append_jsonl(path: Path, record: dict):
                 file.truncate(_end_of_last_line(file, end))
         start = file.seek(0, os.SEEK_END)
         try:
-            file.write(line)
-            file.flush()
+            while line:
+                line = line[file.write(line) :]
             os.fsync(file.fileno())
         except OSError:
             with contextlib.suppress(OSError):  # half a line helps nobody
-                os.truncate(path, start)
+                file.truncate(start)
             raise
 
 

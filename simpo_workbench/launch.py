@@ -10,14 +10,17 @@ from pathlib import Path
 from . import process
 from .config import RunConfig
 from .device_queue import DeviceQueue
-from .engine.presence import hold
-from .errors import WorkbenchError
+from .engine.presence import hold, log_size
+from .errors import WorkbenchError, first_line
 from .files import read_json, read_jsonl, write_json, write_jsonl
 from .run_folder import RunFolder, find_run_folder
 from .runs import Run, create_run
 
 #: Sections that decide what a checkpoint's tensors and records mean: a run that goes on from one cannot change them.
-_FIXED = ("model", "data", "lora")
+_FIXED = ("model", "data", "lora", "training.optimizer")
+#: Settings that a change on the way (`run.set`) may have replaced: one that the clone changes goes before it.
+_SET_ON_THE_WAY = {"loss.beta": "beta", "loss.gamma_beta_ratio": "gamma_beta_ratio", "training.learning_rate": "learning_rate_scale", "generation.prompts": "prompts"}
+_MEMORY = ("training.max_tokens_per_microbatch", "training.gradient_checkpointing")
 
 
 def start(config: RunConfig) -> Run:
@@ -66,16 +69,20 @@ def make_clone(source: RunFolder, step: int | None, changes: dict, new_name: str
     old, new = before.model_dump(exclude={"run"}), after.model_dump(exclude={"run"})
     different = {f"{section}.{field}": [old[section][field], value] for section, fields in new.items() for field, value in fields.items() if old[section][field] != value}
     if step is not None:
-        fixed = [path for path in different if path.split(".")[0] in _FIXED]
+        fixed = [path for path in different if path.startswith(_FIXED)]
         if fixed:
             raise WorkbenchError(f"{', '.join(fixed)} cannot change on the way: a clone from a checkpoint keeps {', '.join(_FIXED)}. Clone from the start instead (no step).")
         manifest = read_json(source.checkpoint(step) / "manifest.json") or {}
         if not manifest.get("resumable"):
             raise WorkbenchError(f"The run {source.name!r} has no checkpoint to go on from at step {step}; it has {resumable_steps(source)}.")
     folder = create_run(after, stem=source.name)
-    write_json(folder.origin, {"run": source.name, "path": str(source.path.resolve()), "step": step, "changes": different})
-    if step is not None:
-        _copy_up_to(source, folder, step)
+    try:
+        write_json(folder.origin, {"run": source.name, "path": str(source.path.resolve()), "step": step, "changes": different})
+        if step is not None:
+            _copy_up_to(source, folder, step, different)
+    except (OSError, shutil.Error) as error:
+        shutil.rmtree(folder.path, ignore_errors=True)
+        raise WorkbenchError(f"The clone of {source.name!r} cannot be made: {first_line(error)}. Nothing of it is left.") from None
     return folder
 
 
@@ -85,11 +92,18 @@ def resumable_steps(folder: RunFolder) -> list[int]:
     return [manifest["step"] for manifest in found if manifest.get("resumable")]
 
 
-def _copy_up_to(source, folder, step):
-    """Checkpoint, records, scores and answers up to a step; changes that were made on the way stay made."""
+def _copy_up_to(source, folder, step, different):
+    """Checkpoint, records, scores and answers up to a step; changes that were made on the way stay made, unless the clone has its own."""
     shutil.copytree(source.checkpoint(step), folder.checkpoint(step))
+    if any(path in different for path in _MEMORY):  # another plan is wanted than the one that was measured
+        manifest = folder.checkpoint(step) / "manifest.json"
+        write_json(manifest, {name: value for name, value in read_json(manifest).items() if name != "memory"})
+    replaced = {name for path, name in _SET_ON_THE_WAY.items() if path in different} | ({"gamma"} if "loss.gamma_beta_ratio" in different else set())
+    changes = [{**kept, "changes": {name: value for name, value in kept["changes"].items() if name not in replaced}} for kept in read_jsonl(source.changes) if kept["step"] <= step]
+    write_jsonl(folder.changes, [kept for kept in changes if kept["changes"]])
     write_jsonl(folder.metrics, [record for record in read_jsonl(source.metrics) if record["step"] <= step])
-    write_jsonl(folder.changes, [change for change in read_jsonl(source.changes) if change["step"] <= step])
+    # the hashes of the pairs, which must still be the same; that of the configuration is the clone's own
+    write_json(folder.environment, {name: value for name, value in (read_json(source.environment) or {}).items() if name != "config_sha256"})
     for kind in ("scores", "generations"):
         for path in sorted((source.path / kind).glob("step-*")):
             if int(path.stem.removeprefix("step-")) <= step:
@@ -101,6 +115,9 @@ def launch(folder: RunFolder, *options: str) -> Run:
     with hold(folder):  # the worker waits for it, so that what it writes about itself comes after what is written here
         if options:
             folder.mailbox.clear()  # what was asked of an earlier process is not meant for the next one
+        status = {"step": 0, "total_steps": 0, **(read_json(folder.status) or {}), "state": "loading", "message": "Starting.", "owner": "worker", "folder": folder.identity}
+        status |= {"answers_signals": False, "log_from": log_size(folder)}
+        write_json(folder.status, {**status, "process": process.identify(), "handover": True})
         with open(folder.log, "ab") as log:
             worker = subprocess.Popen(
                 [sys.executable, "-m", "simpo_workbench.engine.worker", str(folder.path.resolve()), *options],
@@ -111,10 +128,12 @@ def launch(folder: RunFolder, *options: str) -> Run:
             )
         try:
             identity = process.identify(worker.pid)
+            if "--serve" not in options:  # here, so that runs wait in the order in which they were started
+                DeviceQueue().enter(folder.path.resolve(), folder.name, identity)
+            write_json(folder.status, {**status, "process": identity})
         except ProcessLookupError:
             raise WorkbenchError(f"The process of run {folder.name!r} ended at once: see {str(folder.log)!r}.") from None
-        if "--serve" not in options:  # here, so that runs wait in the order in which they were started
-            DeviceQueue().enter(folder.path.resolve(), folder.name, identity)
-        status = read_json(folder.status) or {}
-        write_json(folder.status, {**status, "state": "loading", "message": "Starting.", "owner": "worker", "process": identity, "folder": folder.identity})
+        except WorkbenchError:
+            worker.kill()  # nobody would know of it
+            raise
     return Run(folder)

@@ -118,8 +118,9 @@ class Postmaster:
                 letter = _read(path)
                 path.unlink(missing_ok=True)
                 if letter is not None:
-                    self._reply(letter, "acknowledged", "")
                     self._waiting.append(letter)
+                    with contextlib.suppress(WorkbenchError):  # a full disk: the letter counts all the same
+                        self._reply(letter, "acknowledged", "")
 
     def take(self, kinds: tuple[str, ...] = CONTROL + QUESTIONS) -> list[Letter]:
         """Letters of these kinds that wait, oldest first; each is given out once. Withdrawn ones are left out."""
@@ -144,11 +145,10 @@ class Postmaster:
 
     def sweep(self):
         """Remove answers that nobody collected for an hour."""
-        if self.answers.is_dir():
-            for path in self.answers.iterdir():
-                with contextlib.suppress(OSError):
-                    if time.time() - path.stat().st_mtime > KEPT_ANSWER_S:
-                        path.unlink()
+        for path in [*self.answers.glob("*"), *self.requests.glob("withdrawn-*")]:
+            with contextlib.suppress(OSError):
+                if time.time() - path.stat().st_mtime > KEPT_ANSWER_S:
+                    path.unlink()
 
     def _withdrawn(self, letter):
         marker = self.requests / f"withdrawn-{letter.id}"

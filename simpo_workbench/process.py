@@ -14,6 +14,11 @@ def uptime_s() -> float:
     return time.clock_gettime(getattr(time, "CLOCK_BOOTTIME", time.CLOCK_MONOTONIC))
 
 
+def awake_s() -> float:
+    """Seconds since boot without those asleep: a laptop that wakes up has not stalled."""
+    return time.clock_gettime(time.CLOCK_MONOTONIC)
+
+
 def identify(pid: int | None = None) -> dict:
     """{"boot_id", "pid", "start_ticks"} of a process (this one by default). Errors: ProcessLookupError when there is none."""
     pid = os.getpid() if pid is None else pid

@@ -13,6 +13,7 @@ from .config import DataConfig, GenerationConfig, LossConfig, ModelConfig, RunCo
 from .errors import WorkbenchError
 from .files import read_json, write_json
 from .launch import launch
+from .mailbox import ANSWERED
 from .pairs import Pairs, load_pairs
 from .run_folder import RunFolder
 from .runs import Request, Run
@@ -89,16 +90,23 @@ class RemoteModel:
 class Question(Request):
     """A question to a model in another process."""
 
+    _table = None
+
     def result(self, timeout_s: float | None = None):
         """The answer's DataFrame, once it is there. Errors: WorkbenchError when it was refused or the process is gone; TimeoutError."""
-        self.wait(timeout_s)
-        table = self.run.folder.mailbox.table(self._letter)
-        table.attrs["report"] = self.text
-        self.run.folder.mailbox.forget(self._letter)
-        return table
+        if self._table is None:
+            self.wait(timeout_s)
+            table = self.run.folder.mailbox.table(self._letter)
+            table.attrs["report"] = self.text
+            self.run.folder.mailbox.forget(self._letter)
+            self._table = table
+        return self._table
 
     def cancel(self) -> bool:
         """Take the question back; False when somebody is at it already (then its answer is thrown away)."""
+        if self.state in ANSWERED:
+            return False
+        self._last = {"state": "refused", "text": "The question was cancelled."}
         return self.run.folder.mailbox.withdraw(self._letter)
 
 

@@ -97,7 +97,7 @@ def clone(name, root, step, **options):
 
     changes = changes_of(options)
     run = clone_run(name, root, step, changes, changes.pop("run.name", None))
-    click.echo(f"Started {run.name} in {run.path}. Watch it: simpo-workbench show {run.name} --root {root}")
+    click.echo(f"Started {run.name} in {run.path}. Watch it: simpo-workbench show {run.name} --root {run.path.parent}")
 
 
 @click.command()

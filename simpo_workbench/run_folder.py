@@ -5,6 +5,7 @@ Everything that the workbench knows of a run is a file here; the folder's layout
 
 from __future__ import annotations
 
+import fcntl
 import math
 import os
 import re
@@ -60,6 +61,17 @@ class RunFolder:
         """[device, inode] of the folder itself: a copy has another one, and its status speaks of somebody else's process."""
         found = self.path.stat()
         return [found.st_dev, found.st_ino]
+
+    def is_held(self) -> bool:
+        """Whether a process has this folder's lock."""
+        try:
+            with open(self.lock, "rb") as file:
+                fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return True
+        except OSError:  # no such file, or no locks on this file system
+            return False
+        return False
 
     def append_metrics(self, record: dict):
         """Add one record to metrics.jsonl, on disk when this returns, with the time of writing; a number that JSON has no word for is a defect."""

@@ -6,6 +6,7 @@ One reader serves live and finished runs: everything comes from the run folder.
 from __future__ import annotations
 
 import asyncio
+import math
 import signal
 import time
 import warnings
@@ -16,16 +17,21 @@ from . import process
 from .config import DEMO, RunConfig
 from .errors import SettingWarning, WorkbenchError
 from .files import read_json, read_jsonl, write_json
+from .mailbox import ANSWERED
 from .post_mortem import STACK_SIGNAL, cause_of_death
 from .run_folder import END_STATES, LIVE_STATES, RunFolder, find_run_folder, new_run_folder, run_names
 from .scores import compare_scores, join_texts
 
 _POLL_S = 0.25
-#: A step that takes this many times the usual one, and this many seconds at least, has stalled; so has an evaluation after that time.
+#: A step that takes this many times the usual one, and this many seconds at least, has stalled; so has an evaluation, or a first step, after that time.
 STALLED_STEPS, STALLED_S, STALLED_EVALUATION_S = 10, 120.0, 900.0
+#: A living process beats every second; without a sign for so long it is stopped or hangs.
+SILENT_S = 30.0
 #: After SIGTERM a worker has this long to finish its step, save and leave; then its whole group is killed.
 TERM_PATIENCE_S = 30.0
+_DEATH_S = 15.0
 _RESTORE_S = 2.5
+_LAST_WORDS_S = 1.0  # a process writes its state first and answers then
 
 
 @dataclass(frozen=True)
@@ -52,7 +58,7 @@ class Request:
     """Something that was asked of a run: `state` is asked, acknowledged (within a second), then done or refused; `text` says what came of it."""
 
     def __init__(self, run: Run, kind: str, letter: str):
-        self.run, self.kind, self._letter = run, kind, letter
+        self.run, self.kind, self._letter, self._last = run, kind, letter, {}
 
     def __repr__(self):
         return f"Request({self.kind!r} to {self.run.name!r}: {self.state}{f', {self.text}' if self.text else ''})"
@@ -67,11 +73,12 @@ class Request:
 
     def wait(self, timeout_s: float | None = None) -> Request:
         """Itself, once it is done. Errors: WorkbenchError when it was refused or the run ended before; TimeoutError."""
-        end = None if timeout_s is None else time.monotonic() + timeout_s
-        while (state := self.state) not in ("done", "refused"):
+        end, gone = None if timeout_s is None else time.monotonic() + timeout_s, None
+        while (state := self.state) not in ANSWERED:
             status = self.run.status
-            if not status.alive and self.state == state:
-                raise WorkbenchError(f"The run {self.run.name!r} was {status.state} before it could {self.kind}. {status.message}")
+            gone = None if status.alive else gone or time.monotonic()
+            if gone and time.monotonic() - gone > _LAST_WORDS_S:
+                raise WorkbenchError(f"The run {self.run.name!r} is {status.state} and did not {self.kind}. {status.message}")
             if end is not None and time.monotonic() > end:
                 raise TimeoutError(f"The run {self.run.name!r} did not {self.kind} within {timeout_s:g} s: it is {status.state}.")
             time.sleep(0.05)
@@ -81,7 +88,9 @@ class Request:
 
     @property
     def _answer(self):
-        return self.run.folder.mailbox.answer(self._letter) or {}
+        if self._last.get("state") not in ANSWERED:  # a final answer stays true when its file is swept away
+            self._last = self.run.folder.mailbox.answer(self._letter) or self._last
+        return self._last
 
 
 class Run:
@@ -110,12 +119,11 @@ class Run:
             raw = self._raw_status()
             alive = self._is_alive(raw)
         state, message = raw["state"], raw.get("message", "")
-        stalled = alive and _has_stalled(raw)
+        stalled = self._stall(raw) if alive else ""
         if state in LIVE_STATES and not alive:
             state, message = "failed", f"The process of this run died while it was {state}. {cause_of_death(self.folder, raw)}"
         elif stalled:
-            silent = process.uptime_s() - raw["progress_uptime_s"]
-            message = f"Stalled: no progress for {silent:.0f} s, where a step takes {raw.get('median_step_s', 0):.1f} s. run.stack() shows where it stands."
+            message = f"Stalled: {stalled} run.stack() shows where it stands."
         return RunStatus(
             state=state,
             step=raw.get("step", 0),
@@ -126,7 +134,7 @@ class Run:
             recommended_step=raw.get("recommended_step"),
             verdict=raw.get("verdict", ""),
             seconds_left=raw.get("seconds_left"),
-            stalled=stalled,
+            stalled=bool(stalled),
         )
 
     def _raw_status(self):
@@ -146,11 +154,29 @@ class Run:
         return {"state": state, "step": last.get("step", 0), "total_steps": last.get("step", 0), "message": f"{words}read from the records)"}
 
     def _beats(self):
-        beat = (read_json(self.folder.heartbeat) or {}).get("uptime_s")
-        return isinstance(beat, (int, float)) and 0 <= process.uptime_s() - beat < 5
+        return self._silence_s() < 5
+
+    def _silence_s(self):
+        """Seconds since the last heartbeat; infinite when there is none."""
+        beat = (read_json(self.folder.heartbeat) or {}).get("awake_s")
+        return process.awake_s() - beat if isinstance(beat, (int, float)) else math.inf
 
     def _is_alive(self, raw):
-        return raw.get("folder", self.folder.identity) == self.folder.identity and process.is_alive(raw.get("process"))
+        if raw.get("folder", self.folder.identity) != self.folder.identity or not process.is_alive(raw.get("process")):
+            return False
+        # a kernel outlives the run that it trained: there the folder's lock tells
+        return raw.get("owner") != "in-process" or self.folder.is_held()
+
+    def _stall(self, raw):
+        """Why a living run is thought to hang; empty when it is not."""
+        since, silent_s = raw.get("progress_awake_s"), self._silence_s()
+        if SILENT_S < silent_s < math.inf:
+            return f"its process has given no sign for {silent_s:.0f} s."
+        if raw.get("state") != "training" or since is None:
+            return ""
+        still_s, usual_s = process.awake_s() - since, raw.get("median_step_s")
+        limit_s = STALLED_EVALUATION_S if raw.get("doing") or not usual_s else max(STALLED_STEPS * usual_s, STALLED_S)
+        return f"no progress for {still_s:.0f} s{f', where a step takes {usual_s:.1f} s' if usual_s else ''}." if still_s > limit_s else ""
 
     @property
     def environment(self) -> dict:
@@ -265,17 +291,19 @@ class Run:
         """Put a run that waits for its device at a place in the queue, 1 being the next. Errors: WorkbenchError when it does not wait."""
         from .device_queue import DeviceQueue
 
-        DeviceQueue().move(self.path.resolve(), place)
+        DeviceQueue((read_json(self.folder.status) or {}).get("queue")).move(self.path.resolve(), place)
 
     def stack(self) -> str:
         """Where every thread of the run's process stands now, as it is written into its log. Errors: WorkbenchError when it is no worker that lives."""
         raw = read_json(self.folder.status) or {}
         size = self.folder.log.stat().st_size if self.folder.log.exists() else 0
-        if raw.get("owner") != "worker" or not self.status.alive or not process.send_signal(raw["process"], STACK_SIGNAL):
+        # a process that has just begun, and does not listen to the signal yet, would die of it
+        if not (raw.get("owner") == "worker" and raw.get("answers_signals") and self.status.alive and process.send_signal(raw["process"], STACK_SIGNAL)):
             raise WorkbenchError(f"The run {self.name!r} has no worker process that could be asked; it is {self.status.state}.")
-        end, text = time.monotonic() + 3.0, ""
-        while time.monotonic() < end and "most recent call first" not in text:
+        end, text, before = time.monotonic() + 3.0, "", None
+        while time.monotonic() < end and (not text or text != before):  # until nothing is added any more
             time.sleep(0.1)
+            before = text
             with open(self.folder.log, "rb") as file:
                 file.seek(size)
                 text = file.read().decode(errors="replace")
@@ -315,8 +343,12 @@ class Run:
         process.send_signal(identity, signal.SIGTERM)
         if self._ends_within(TERM_PATIENCE_S):
             return
-        process.signal_group(identity, signal.SIGKILL)
+        if not process.signal_group(identity, signal.SIGKILL):
+            process.send_signal(identity, signal.SIGKILL)  # it leads no group
+        end = time.monotonic() + _DEATH_S
         while self._is_alive(raw):
+            if time.monotonic() > end:
+                raise WorkbenchError(f"Process {identity['pid']} of the run {self.name!r} does not die of SIGKILL: it hangs in a driver or a network disk.")
             time.sleep(0.05)
         raw = read_json(self.folder.status) or raw
         if raw.get("state") in LIVE_STATES:
@@ -330,15 +362,6 @@ class Run:
                 return False
             time.sleep(0.1)
         return True
-
-
-def _has_stalled(raw):
-    """Whether a living run has made no progress for much longer than it usually takes."""
-    since = raw.get("progress_uptime_s")
-    if raw.get("state") != "training" or since is None:
-        return False
-    limit = STALLED_EVALUATION_S if raw.get("doing") else max(STALLED_STEPS * raw.get("median_step_s", 0.0), STALLED_S)
-    return process.uptime_s() - since > limit
 
 
 def create_run(config: RunConfig, stem: str | None = None) -> RunFolder:

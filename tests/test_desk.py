@@ -76,6 +76,8 @@ def test_a_resumed_run_makes_the_same_changes_again(tiny_config, save_every, cra
         ({"learning_rate_scale": 1000}, "learning_rate_scale = 1000 is not possible: expected a number from 0 to 100"),
         ({"learning_rate_scale": True}, "learning_rate_scale = True"),
         ({"learning_rate_scale": float("nan")}, "learning_rate_scale = nan"),
+        ({"beta": "4"}, "beta = '4' is not possible: expected a number"),
+        ({"prompts": "[a, b]"}, "expected a list of texts (generation.prompts)"),
         ({"lora_r": 4}, "'lora_r' cannot be changed while a run trains: learning_rate_scale, beta"),
         ({}, "'nothing' cannot be changed"),
         ({"prompts": ["My key is hf_abcdefghijklmnopqrstuvwxyz123456"]}, "prompts holds a token, key or password"),
@@ -155,3 +157,21 @@ def test_late_letters_are_told_that_nobody_is_there(tiny_config):
     run = wb.train(tiny_config, on_record=lambda record: letters.append(box.ask("generate", prompts=["Hi"])) if record.get("event") == "finished" else None)
     assert box.answer(letters[0]) == {"state": "refused", "text": "The run is finished: nobody is there any more."}
     assert run.status.state == "finished"
+
+
+def test_whoever_changes_his_mind_within_a_step_gets_what_he_said_last(tiny_config):
+    """Otherwise the run would wait for ever, although the last word was to go on."""
+    asking = Asking(tiny_config, {2: [("pause", {}), ("resume", {})]})
+    run = wb.train(tiny_config, on_record=asking)
+    assert run.status.state == "finished"
+    assert asking.answer(2, "pause") == {"state": "done", "text": "Taken back by the resume that came after it.", "step": 2}
+    assert asking.answer(2, "resume")["text"] == "It is not paused."
+
+
+@pytest.mark.parametrize("values", [{"beta": "4"}, {"beta": [1]}, {"prompts": [1]}, {"prompts": "[a, b]"}, {"learning_rate_scale": {}}, {"gamma_beta_ratio": "0.5"}, {"x" * 1000: 1}, {"beta": 1e999}])
+def test_nothing_that_a_letter_says_ends_a_run(tiny_config, values):
+    asking = Asking(tiny_config, {1: [("set", values)]})
+    run = wb.train(tiny_config.with_changes({"training.max_steps": 2, "training.eval_every": 0}), on_record=asking)
+    assert run.status.state == "finished"
+    assert asking.answer(1, "set")["state"] == "refused"
+    assert read_jsonl(run.folder.changes) == []

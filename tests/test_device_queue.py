@@ -86,7 +86,9 @@ def test_a_run_inside_a_kernel_does_not_wait_and_is_seen():
     end(first)
 
 
-@pytest.mark.parametrize(("visible", "gpu", "expected"), [(None, False, "cpu"), (None, True, "gpu-all"), ("0,1", True, "gpu-0,1"), ("", True, "cpu"), ("-1", True, "cpu"), ("../x", True, "gpu-.._x")])
+@pytest.mark.parametrize(
+    ("visible", "gpu", "expected"), [(None, False, "cpu"), (None, True, "gpu-0"), ("0,1", True, "gpu-0"), ("1,0", True, "gpu-1"), ("", True, "cpu"), ("-1", True, "cpu"), ("../x", True, "gpu-.._x")]
+)
 def test_devices_are_told_apart(monkeypatch, tmp_path, visible, gpu, expected):
     (tmp_path / "nvidia").touch()
     monkeypatch.setattr(device_queue, "_GPU_FILES", (str(tmp_path / "nvidia"),) if gpu else ("/nowhere",))

@@ -106,3 +106,15 @@ def test_what_was_asked_of_an_earlier_process_is_forgotten(box):
     asking.ask("stop")
     asking.clear()
     assert post.take() == []
+
+
+def test_a_letter_counts_even_if_its_acknowledgement_cannot_be_written(box, monkeypatch):
+    """A full disk must not swallow the request to stop."""
+    asking, post = box
+    asking.ask("stop")
+
+    def full(*_, **__):
+        raise WorkbenchError("no space left")
+
+    monkeypatch.setattr(mailbox, "write_atomically", full)
+    assert [letter.kind for letter in post.take()] == ["stop"]

@@ -75,6 +75,14 @@ def test_a_question_that_fails_ends_nothing(tiny_config):
         with pytest.raises(wb.WorkbenchError, match=r"beta"):
             model.ask("score", pairs=[PAIR], loss={"beta": -1}).result(DEADLINE_S)
         assert len(model.score([PAIR])) == 1
+        question = model.ask("generate", prompts=["Hi"])
+        assert question.result(DEADLINE_S) is question.result()
+        late = model.ask("generate", prompts=["Hi"])
+        late.cancel()
+        with pytest.raises(wb.WorkbenchError, match="was cancelled"):
+            late.result(DEADLINE_S)
+        with pytest.raises(wb.WorkbenchError, match="no training: it cannot pause"):
+            model.run.pause().wait(DEADLINE_S)
 
 
 def test_a_model_that_cannot_be_loaded_says_so(tiny_config, tmp_path):

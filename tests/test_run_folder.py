@@ -3,6 +3,9 @@
 import errno
 import math
 import os
+import subprocess
+import sys
+import textwrap
 import threading
 import time
 
@@ -217,3 +220,23 @@ def test_answers_are_replaced_as_a_whole(folder):
     write_jsonl(path, [{"step": 20, "answer": "eins"}, {"step": 20, "answer": "a\u2028b\x85c\rd"}])
     write_jsonl(path, [{"step": 20, "answer": "a\u2028b\x85c\rd"}])
     assert read_jsonl(path) == [{"step": 20, "answer": "a\u2028b\x85c\rd"}]
+
+
+def test_a_record_that_finds_no_room_leaves_nothing_behind(tmp_path):
+    """RLIMIT_FSIZE stands for a full disk: half a line that stayed, or its tail, would make every later reader stop there."""
+    code = f"""
+        import resource, signal
+        from pathlib import Path
+        from simpo_workbench.files import append_jsonl, read_jsonl
+        path = Path({str(tmp_path / "metrics.jsonl")!r})
+        append_jsonl(path, {{"step": 1}})
+        resource.setrlimit(resource.RLIMIT_FSIZE, (5_000, resource.RLIM_INFINITY))
+        try:
+            append_jsonl(path, {{"step": 2, "text": "y" * 20_000}})
+        except OSError as error:
+            print(error.strerror)
+        append_jsonl(path, {{"step": 3}})
+        print([record["step"] for record in read_jsonl(path)])
+    """
+    done = subprocess.run([sys.executable, "-c", textwrap.dedent(code)], capture_output=True, text=True, timeout=60)
+    assert done.stdout.splitlines() == ["File too large", "[1, 3]"], done.stderr

@@ -138,8 +138,8 @@ def test_a_copied_folder_is_not_the_run(tmp_path, worker):
     ("usual_s", "silent_s", "doing", "expected"), [(1, 119, "", False), (1, 121, "", True), (60, 599, "", False), (60, 601, "", True), (1, 800, "evaluating", False), (1, 901, "evaluating", True)]
 )
 def test_a_run_that_makes_no_progress_has_stalled(tmp_path, worker, usual_s, silent_s, doing, expected):
-    since = process.uptime_s() - silent_s
-    run = make_run(tmp_path, identity=process.identify(worker.pid), median_step_s=usual_s, progress_uptime_s=since, doing=doing)
+    since = process.awake_s() - silent_s
+    run = make_run(tmp_path, identity=process.identify(worker.pid), median_step_s=usual_s, progress_awake_s=since, doing=doing)
     assert (run.status.stalled, run.status.alive) == (expected, True)
     assert ("Stalled: no progress for" in run.status.message) is expected
 
@@ -181,7 +181,7 @@ def test_a_request_says_how_far_it_is(tmp_path, worker):
         third.wait(0.1)
     worker.kill()
     worker.wait()
-    with pytest.raises(WorkbenchError, match="The run 'one' was failed before it could pause"):
+    with pytest.raises(WorkbenchError, match="The run 'one' is failed and did not pause. The process of this run died"):
         third.wait(1)
 
 

@@ -455,3 +455,37 @@ def test_a_checkpoint_that_was_just_being_replaced_is_put_back(tiny_config):
     checkpoints.clean(run.folder)
     assert checkpoints.newest_valid(run.folder).step == 6
     assert sorted(path.name for path in run.folder.checkpoints.iterdir()) == ["step-000002", "step-000003", "step-000004", "step-000006"]
+
+
+def test_a_process_that_died_while_it_pruned_hinders_nobody(tiny_config):
+    """Its manifest says that the optimizer's state is gone, and the file is still there."""
+    run = wb.train(tiny_config.with_changes({"training.save_every": 1, "training.keep_checkpoints": 50}))
+    manifest = run.folder.checkpoint(1) / "manifest.json"
+    values = json.loads(manifest.read_text())
+    del values["files"]["training_state.pt"]
+    manifest.write_text(json.dumps({**values, "resumable": False}))
+    checkpoints.prune(run.folder, keep=2)
+    assert resumable_steps(run.folder) == [5, 6]
+    assert not (run.folder.checkpoint(1) / "training_state.pt").exists()
+
+
+def test_a_listener_that_fails_leaves_no_run_that_seems_to_train(tiny_config):
+    """The kernel lives on, the run does not: wb.resume must be possible at once."""
+
+    def listen(record):
+        if record.get("state") == "failed" or record.get("event") == "failed" or (record["kind"] == "train" and record["step"] >= 3):
+            raise RuntimeError("a progress bar that broke")
+
+    with pytest.raises(RuntimeError, match="progress bar"):
+        wb.train(tiny_config.with_changes({"training.save_every": 1}), on_record=listen)
+    run = wb.attach("tiny", tiny_config.run.root)
+    assert (run.status.state, run.status.alive) == ("failed", False)
+    training.train_in_process(run.folder, resume=True)
+    assert run.status.state == "finished"
+
+
+def test_the_best_evaluation_can_be_gone_on_from(tiny_config):
+    run = wb.train(tiny_config.with_changes({"training.save_every": 0, "training.eval_every": 1, "training.keep_checkpoints": 1}))
+    best = run.status.recommended_step
+    assert best == 0 or best in resumable_steps(run.folder)
+    assert 6 in resumable_steps(run.folder)

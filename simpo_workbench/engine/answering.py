@@ -1,5 +1,7 @@
 """Questions to a loaded model, as letters: generate, score, explain, encode. The same answers as the functions of those names give in process."""
 
+import contextlib
+
 from ..config import DataConfig, GenerationConfig, LossConfig, RunConfig
 from ..errors import WorkbenchError, first_line
 from ..mailbox import Letter, Postmaster
@@ -11,20 +13,21 @@ from .models import LoadedModel
 
 def answer(post: Postmaster, letter: Letter, loaded: LoadedModel, config: RunConfig):
     """Answer one letter. Whatever goes wrong is said to the one who asked; it never ends the process."""
-    training = loaded.model.training
+    training, why = loaded.model.training, None
     try:
         table = _table(letter, loaded, config)
         post.done(letter, table.attrs.get("report", ""), table=table)
     except WorkbenchError as error:
-        post.refuse(letter, str(error))
+        why = str(error)
     except Exception as error:  # a question must not end a run of hours
-        if is_out_of_memory(error):
-            release_memory(loaded.device)
-            post.refuse(letter, "There is not enough memory for this question beside what the process holds: ask for less at once, or wait until the run has ended.")
-        else:
-            post.refuse(letter, f"The question failed: {type(error).__name__}: {first_line(error)}.")
+        short = "There is not enough memory for this question beside what the process holds: ask for less at once, or wait until the run has ended."
+        why = short if is_out_of_memory(error) else f"The question failed: {type(error).__name__}: {first_line(error)}."
     finally:
         loaded.model.train(training)
+    if why is not None:  # outside of the except clause, where the failed question's tensors are free
+        release_memory(loaded.device)
+        with contextlib.suppress(WorkbenchError):  # a full disk shows where it matters, in the run's own files
+            post.refuse(letter, why)
 
 
 def _table(letter, loaded, config):

@@ -109,14 +109,18 @@ class _Watched:
 
 def prune(folder: RunFolder, keep: int, best: int | None = None):
     """Take the optimizer state out of all resumable checkpoints but the newest `keep` and the recommended one, `best`; adapters stay."""
-    resumable = [path for path in _newest_first(folder) if (path / _STATE).exists()]
-    for path in resumable[keep:]:
+    kept = 0
+    for path in _newest_first(folder):
         manifest = _manifest(path)
-        if manifest is None or manifest["step"] == best:
+        if manifest is None:
             continue
-        del manifest["files"][_STATE]
-        write_json(path / "manifest.json", {**manifest, "resumable": False})
-        (path / _STATE).unlink()
+        kept += manifest["resumable"]
+        if manifest["resumable"] and kept > keep and manifest["step"] != best:
+            files = {name: digest for name, digest in manifest["files"].items() if name != _STATE}
+            write_json(path / "manifest.json", {**manifest, "files": files, "resumable": False})
+            manifest["resumable"] = False
+        if not manifest["resumable"]:  # also where an earlier process died between these two
+            (path / _STATE).unlink(missing_ok=True)
 
 
 def clean(folder: RunFolder):
@@ -203,7 +207,7 @@ def set_random_states(states: dict):
     """Put states from `random_states` back."""
     torch.set_rng_state(states["torch"])
     if states["cuda"] and torch.cuda.is_available():
-        torch.cuda.set_rng_state_all(states["cuda"])
+        torch.cuda.set_rng_state_all(states["cuda"][: torch.cuda.device_count()])  # the machine may have fewer devices now
     random.setstate((3, tuple(states["python"]), None))
     keys, position, has_gauss, cached = states["numpy"]
     np.random.set_state(("MT19937", keys.numpy().astype(np.uint32), position, has_gauss, cached))

@@ -14,6 +14,7 @@ from .recorder import Recorder
 from .setup import Setup, sample_prompts
 
 LARGEST_SCALE = 100.0
+_OPPOSITE = {"pause": "resume", "resume": "pause"}
 _CHANGEABLE = ("learning_rate_scale", "beta", "gamma_beta_ratio", "gamma", "prompts")
 
 
@@ -52,8 +53,12 @@ class Desk:
         for letter in self.presence.post.take(CONTROL):
             if letter.kind == "set":
                 self._set(letter, step)
-            else:
-                waiting.append(letter)
+                continue
+            if letter.kind in _OPPOSITE:  # whoever changes his mind within a step means what he said last
+                for earlier in [one for one in waiting if one.kind == _OPPOSITE[letter.kind]]:
+                    self.presence.post.done(earlier, f"Taken back by the {letter.kind} that came after it.", step=step)
+                    waiting.remove(earlier)
+            waiting.append(letter)
         self.answer_questions()
         return Orders(tuple(waiting))
 
@@ -64,6 +69,7 @@ class Desk:
                 self.presence.post.refuse(letter, "A run that trains is not closed: stop it.")
             else:
                 answering.answer(self.presence.post, letter, self.setup.loaded, self.setup.config)
+                self.presence.write()  # a long answer is no stall
 
     def done(self, orders: Orders, kind: str, text: str):
         """Tell everybody who asked for it that it is done."""
@@ -96,6 +102,12 @@ def checked_changes(config: RunConfig, changes: dict) -> RunConfig:
     unknown = [name for name in changes if name not in _CHANGEABLE]
     if unknown or not changes:
         raise WorkbenchError(f"{(unknown or ['nothing'])[0]!r} cannot be changed while a run trains: {', '.join(_CHANGEABLE)} can.")
+    for name in ("beta", "gamma_beta_ratio", "gamma"):
+        if name in changes and (isinstance(changes[name], bool) or not isinstance(changes[name], (int, float))):
+            raise WorkbenchError(f"{name} = {changes[name]!r} is not possible: expected a number.")
+    prompts = changes.get("prompts", [])
+    if not isinstance(prompts, list) or not all(isinstance(prompt, str) and prompt.strip() for prompt in prompts):
+        raise WorkbenchError(f"prompts = {str(prompts)[:80]!r} is not possible: expected a list of texts (generation.prompts).")
     if holds_secret(changes):
         raise WorkbenchError("prompts holds a token, key or password. A run folder is made to be shared: leave it out.")
     scale = changes.get("learning_rate_scale", 1.0)
@@ -116,7 +128,7 @@ def apply_changes(setup: Setup, changes: dict):
         setup.prompts = sample_prompts(setup.config, setup.held_out, setup.held_out_pairs)
     if "learning_rate_scale" in changes:
         setup.learning_rate_scale = float(changes["learning_rate_scale"])
-        setup.set_learning_rate()
+        setup.set_rates()
 
 
 def _shown(value):

@@ -37,8 +37,8 @@ class Presence:
         self.folder, self.post = folder, Postmaster(folder.path)
         self._lock_file = hold(folder)
         previous = read_json(folder.status) or {}
-        self.status = {**previous, "owner": owner, "process": process.identify(), "folder": folder.identity, "step": 0, "total_steps": previous.get("total_steps", 0)}
-        self.status |= {"started": previous.get("started", time.time()), "seconds_left": None, "stop_signal": None}
+        self.status = {"step": 0, "total_steps": 0, "started": time.time(), "log_from": log_size(folder), **previous}
+        self.status |= {"owner": owner, "process": process.identify(), "folder": folder.identity, "seconds_left": None, "doing": "", "median_step_s": None}
         self._status_lock, self._end, self._written = threading.Lock(), threading.Event(), None
         self._thread = threading.Thread(target=self._attend, name="presence", daemon=True)
         self._reserve = folder.path / ".reserve"
@@ -52,7 +52,10 @@ class Presence:
             faulthandler.enable(self._log)
             faulthandler.register(post_mortem.STACK_SIGNAL, self._log, all_threads=True)
             signal.signal(signal.SIGHUP, signal.SIG_IGN)  # a closed terminal is no reason to stop
+            self.status["answers_signals"] = True
+        self.status.pop("handover", None)
         self._beat()
+        self.write(state="loading", message="Starting.")
         self._thread.start()
         return self
 
@@ -63,16 +66,13 @@ class Presence:
             for letter in self.post.take():
                 self.post.refuse(letter, f"The run is {self.status.get('state')}: nobody is there any more.")
         self._reserve.unlink(missing_ok=True)
-        if self._log:
-            faulthandler.unregister(post_mortem.STACK_SIGNAL)
-            faulthandler.disable()
-            self._log.close()
+        # faulthandler and its log stay until the process ends: the signal's own effect would be to kill
         self._lock_file.close()
 
     def write(self, **changes):
         """Change the status and write it down. Errors: WorkbenchError when the disk is full even after the reserve was given back."""
         with self._status_lock:
-            self.status |= changes
+            self.status |= {"progress_awake_s": process.awake_s(), **changes}
             try:
                 self._write()
             except WorkbenchError:
@@ -105,7 +105,7 @@ class Presence:
                     self.post.sweep()
 
     def _beat(self):
-        write_json(self.folder.heartbeat, {"uptime_s": process.uptime_s(), **post_mortem.memory_facts()}, durable=False)
+        write_json(self.folder.heartbeat, {"awake_s": process.awake_s(), **post_mortem.memory_facts()}, durable=False)
 
     def _restore_status(self):
         """Somebody deleted or damaged status.json: write it again."""
@@ -128,10 +128,19 @@ def hold(folder: RunFolder):
         except BlockingIOError:
             status = read_json(folder.status) or {}
             # the one that launches this process holds the folder for a moment, and one that has ended until it has freed its memory
-            at_work = status.get("state") in LIVE_STATES and process.is_alive(status.get("process"))
+            at_work = status.get("state") in LIVE_STATES and process.is_alive(status.get("process")) and not status.get("handover")
             if time.monotonic() > end or (at_work and status["process"] != process.identify()):
                 file.close()
                 raise WorkbenchError(f"The run {folder.name!r} is being trained already.") from None
             time.sleep(0.05)
         except OSError:  # a file system without locks: the identity in status.json is all there is
+            status = read_json(folder.status) or {}
+            if status.get("state") in LIVE_STATES and process.is_alive(status.get("process")) and status["process"] != process.identify():
+                file.close()
+                raise WorkbenchError(f"The run {folder.name!r} is being trained already.") from None
             return file
+
+
+def log_size(folder: RunFolder) -> int:
+    """Bytes in a run's log: what comes behind them belongs to the next process."""
+    return folder.log.stat().st_size if folder.log.exists() else 0

@@ -1,10 +1,9 @@
 """Writes down what a run does: status, metrics, scores, answers and events, for readers that only look at the folder."""
 
 import statistics
-import time
 from collections.abc import Callable
 
-from .. import doctor, process
+from .. import doctor
 from ..config import RunConfig
 from ..files import read_jsonl, write_jsonl
 from ..redaction import redact, redact_values
@@ -31,9 +30,14 @@ class Recorder:
     def state(self, state: str, message: str = "", **more):
         """Move to a state and say what is going on."""
         message = redact(message)
-        if self.on_record and state != self.status.get("state"):
+        if state != self.status.get("state"):
+            self.announce(state, message)
+        self.presence.write(state=state, message=message, **more)
+
+    def announce(self, state: str, message: str):
+        """Tell whoever listens in this process about a state."""
+        if self.on_record:
             self.on_record({"kind": "state", "state": state, "message": message, "step": self.status["step"], "total_steps": self.status["total_steps"]})
-        self.presence.write(state=state, message=message, heartbeat=time.time(), progress_uptime_s=process.uptime_s(), **more)
 
     def train_step(self, record: dict, seconds: float):
         """One optimizer step's record, and where the run stands after it."""

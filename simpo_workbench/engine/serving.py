@@ -1,12 +1,13 @@
 """A worker without training: it loads a model and answers questions until nobody needs it any more."""
 
+import shutil
 import time
 
 from .. import process
 from ..config import RunConfig
 from ..errors import WorkbenchError, first_line
 from ..files import read_json
-from ..mailbox import QUESTIONS
+from ..mailbox import CONTROL
 from ..run_folder import RunFolder
 from . import answering, memory, models
 from .presence import Presence
@@ -30,11 +31,14 @@ def serve(folder: RunFolder, presence: Presence):
     with loaded:
         last = looked = time.monotonic()
         while time.monotonic() - last < opened.get("idle_s", 600.0):
-            for letter in presence.post.take(QUESTIONS):
-                if letter.kind == "close":
+            for letter in presence.post.take():
+                if letter.kind in ("close", "stop"):
                     presence.write(state="finished", message="Closed.")
                     presence.post.done(letter, "Closed.")
                     return
+                if letter.kind in CONTROL:
+                    presence.post.refuse(letter, f"This is an opened model and no training: it cannot {letter.kind}.")
+                    continue
                 answering.answer(presence.post, letter, loaded, config)
                 last = time.monotonic()
             if time.monotonic() - looked > _OPENER_POLL_S:
@@ -43,3 +47,5 @@ def serve(folder: RunFolder, presence: Presence):
                     break
             time.sleep(_POLL_S)
     presence.write(state="finished", message="Closed: nobody asked for a while, or the program that opened it is gone.")
+    if not process.is_alive(opened.get("opener")):
+        shutil.rmtree(folder.path, ignore_errors=True)  # nobody else will

@@ -68,13 +68,13 @@ class Setup:
         orders = {epoch: _shuffled(len(self.train), self.config.training.seed, epoch) for epoch in epochs}
         return [self.train[int(orders[position // len(self.train)][position % len(self.train)])] for position in positions]
 
-    def set_learning_rate(self):
-        """Put the configured rate times its scale into optimizer and schedule; the schedule's course goes on where it is."""
+    def set_rates(self):
+        """Put the configured rate times its scale, and the weight decay, into optimizer and schedule; the schedule's course goes on where it is."""
         base = self.config.training.learning_rate * self.learning_rate_scale
         self.scheduler.base_lrs = [base for _ in self.scheduler.base_lrs]
         self.scheduler._last_lr = [base * factor(self.scheduler.last_epoch) for factor in self.scheduler.lr_lambdas]
         for group, rate in zip(_inner(self.optimizer).param_groups, self.scheduler._last_lr, strict=True):
-            group["lr"] = rate
+            group["lr"], group["weight_decay"] = rate, self.config.training.weight_decay
 
     def close(self):
         """Give the memory back and forget Accelerate's state, so that the next run in this process may choose another precision."""

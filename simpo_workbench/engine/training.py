@@ -1,6 +1,7 @@
 """The training loop. It reads from top to bottom: prepare, evaluate, step, evaluate, save, end."""
 
 import contextlib
+import errno
 import os
 import signal
 import sys
@@ -26,6 +27,7 @@ from .setup import Setup, prepare
 from .step import OptimizerStep, optimizer_step
 
 _PAUSE_POLL_S = 0.1
+_DISK_ERRORS = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EFBIG, errno.EACCES, errno.EPERM, errno.EIO, errno.ENOTDIR, errno.ENOENT)
 _STOP_SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
 
@@ -93,23 +95,24 @@ def run_training(folder: RunFolder, presence: Presence, resume: bool = False, on
         if not isinstance(error, WorkbenchError):
             with contextlib.suppress(OSError), open(folder.log, "a", encoding="utf-8") as log:
                 log.write(redact(traceback.format_exc()))
-        with contextlib.suppress(WorkbenchError):  # a full disk must not hide the error itself
+        with contextlib.suppress(Exception):  # neither a full disk nor a caller's on_record may hide the error itself
             _last_word(recorder, "failed", message)
         raise error
 
 
 def _last_word(recorder, state, message, **more):
     """The final state, as an event too: from it the state is told where somebody deleted status.json."""
-    with contextlib.suppress(OSError):  # the status comes first in importance, and says the same
+    recorder.presence.write(state=state, message=message, seconds_left=None, **more)
+    recorder.announce(state, message)
+    with contextlib.suppress(OSError):  # the status says the same
         recorder.event(recorder.status["step"], state, message)
-    recorder.state(state, message, seconds_left=None, **more)
 
 
 def _in_words(error, config):
     """Errors of the machine, not of the program, as a sentence; any other error as it is."""
     if memory.is_out_of_memory(error):
         return WorkbenchError(f"{memory.shortage(config.training)} Checkpoints are whole; resume goes on from the last one.")
-    if isinstance(error, OSError) and not isinstance(error, ConnectionError):
+    if isinstance(error, OSError) and error.errno in _DISK_ERRORS:
         return WorkbenchError(f"The run folder cannot be written: {error.strerror or first_line(error)}. Free some space; checkpoints are whole and resume goes on from the last one.")
     return error
 
@@ -128,11 +131,11 @@ def _train(setup: Setup, folder: RunFolder, recorder: Recorder, checkpoint: chec
     if step == 0:
         recorder.state("scoring", "Scoring the untrained model on the held-out pairs.")
         _evaluate(setup, recorder, 0)
-        desk.replay(0)
     orders, ending, collapsed = Orders(), None, False
     while step < setup.total_steps and not ending:
         step += 1
-        recorder.state("training", step=step - 1)
+        if recorder.status["state"] != "training":
+            recorder.state("training", step=step - 1)
         started = time.perf_counter()
         result = optimizer_step(setup, step)
         recorder.train_step(result.record, time.perf_counter() - started)
@@ -150,7 +153,8 @@ def _train(setup: Setup, folder: RunFolder, recorder: Recorder, checkpoint: chec
             stopping = stop_asked.is_set() or "stop" in orders or (collapsed and every.on_collapse == "stop")
             ending = "stop" if stopping else "suspend" if "suspend" in orders else None
         pausing = not (last or ending) and ("pause" in orders or (collapsed and every.on_collapse == "pause"))
-        resumable = last or ending or pausing or "save" in orders or bool(every.save_every and step % every.save_every == 0)
+        best = evaluated and recorder.status["recommended_step"] == step  # to go on from, should it get worse
+        resumable = last or best or ending or pausing or "save" in orders or bool(every.save_every and step % every.save_every == 0)
         if evaluated or resumable:
             _save(setup, folder, recorder, step, resumable)
         desk.done(orders, "save", f"Saved the checkpoint of step {step}.")
@@ -210,13 +214,15 @@ def _resume(setup, folder, recorder, desk, checkpoint) -> int:
     if checkpoint is None:
         if recorder.records:
             recorder.rewind(-1)
+        recorder.presence.write(step=0)
         return 0
     step = checkpoint.step
     checkpoints.restore(folder, step, setup.loaded.model, setup.optimizer, setup.scheduler, setup.accelerator.scaler)
-    setup.set_learning_rate()  # a clone may have another rate than the checkpoint
+    setup.set_rates()  # a clone may have another rate than the checkpoint
     desk.restore(step)
     recorder.rewind(step)
     recorder.event(step, "resumed", " ".join([f"Went on from the checkpoint of step {step}.", *checkpoint.words]))
+    recorder.presence.write(step=step)
     return step
 
 
@@ -275,7 +281,8 @@ def _stop_signals(recorder):
 
     # the worker has nothing to do with terminals and ignores SIGHUP; a run in a terminal that is closed ends in order
     numbers = _STOP_SIGNALS if recorder.status["owner"] == "worker" else (*_STOP_SIGNALS, signal.SIGHUP)
-    previous = {number: signal.signal(number, ask) for number in numbers}
+    # what was ignored before (nohup, a job in the background of a shell) is ignored on
+    previous = {number: signal.signal(number, ask) for number in numbers if signal.getsignal(number) not in (signal.SIG_IGN, None)}
     try:
         yield asked
     finally:

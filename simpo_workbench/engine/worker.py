@@ -1,14 +1,15 @@
 """The process that a run, or an opened model, lives in: `python -m simpo_workbench.engine.worker RUN_FOLDER [--resume | --serve]`."""
 
+import contextlib
 import signal
 import sys
 import time
 
 from ..device_queue import DeviceQueue
-from ..errors import WorkbenchError
+from ..errors import WorkbenchError, first_line
 from ..mailbox import QUESTIONS
 from ..redaction import redact_output
-from ..run_folder import RunFolder
+from ..run_folder import LIVE_STATES, RunFolder
 from .presence import Presence
 
 _QUEUE_POLL_S = 0.5
@@ -17,52 +18,64 @@ _QUEUE_POLL_S = 0.5
 def main(arguments: list[str]) -> int:
     """Exit status: 0 for a run that ended in order, 1 for one that failed; status.json says why."""
     folder = RunFolder(arguments[0])
+    signal.signal(signal.SIGTERM, _leave)  # until training brings its own way to stop in order
     try:
         with Presence(folder, "worker") as presence:
-            if "--serve" in arguments:
-                from .serving import serve
-
-                serve(folder, presence)
-                return 0
-            queue = DeviceQueue()
-            if wait_for_device(folder, presence, queue):
-                from .training import run_training  # loads torch: a run that waits does without
-
-                run_training(folder, presence, resume="--resume" in arguments)
+            try:
+                _live(folder, presence, arguments)
+            except BaseException as error:
+                _last_word(presence, error)
+                raise
     except (WorkbenchError, KeyboardInterrupt) as error:
-        print(error or "Interrupted.", file=sys.stderr, flush=True)
+        print(str(error) or "Interrupted.", file=sys.stderr, flush=True)
         return 1
     return 0
+
+
+def _live(folder, presence, arguments):
+    if "--serve" in arguments:
+        from .serving import serve
+
+        serve(folder, presence)
+    elif wait_for_device(folder, presence, DeviceQueue()):
+        from .training import run_training  # loads torch: a run that waits does without
+
+        run_training(folder, presence, resume="--resume" in arguments)
+
+
+def _last_word(presence, error):
+    """Whatever ended the process outside of training stands in its status, not only in its log."""
+    if presence.status.get("state") not in LIVE_STATES:
+        return
+    if isinstance(error, KeyboardInterrupt):
+        words = {"state": "stopped", "message": f"Interrupted before the first step; `simpo-workbench resume {presence.folder.name}` begins again."}
+    else:
+        words = {"state": "failed", "message": str(error) if isinstance(error, WorkbenchError) else f"{type(error).__name__}: {first_line(error)}"}
+    with contextlib.suppress(WorkbenchError):  # a full disk must not hide the error itself
+        presence.write(**words)
 
 
 def wait_for_device(folder: RunFolder, presence: Presence, queue: DeviceQueue) -> bool:
     """Wait as `queued` until the device is this run's; False when somebody says stop before."""
     ticket, said = queue.enter(folder.path, folder.name), None
-    previous = signal.signal(signal.SIGTERM, _leave)
     try:
         while not queue.take(ticket):
-            for letter in presence.post.take(("stop", *QUESTIONS)):  # the rest waits for the first step
-                if letter.kind == "stop":
-                    return _cancel(presence, letter)
+            for letter in presence.post.take(QUESTIONS):
                 presence.post.refuse(letter, f"The run has no model yet. {said or 'It waits for its device.'}")
+            stops = presence.post.take(("stop",))  # other orders wait for the first step
+            if stops:
+                presence.write(state="stopped", message="Cancelled while it waited for its device; `simpo-workbench resume` puts it back into the queue.")
+                for letter in stops:
+                    presence.post.done(letter, "Cancelled.")
+                return False
             message = _waits_for(queue, ticket)
             if message != said:
-                presence.write(state="queued", message=message)
+                presence.write(state="queued", message=message, queue=queue.device)
                 said = message
             time.sleep(_QUEUE_POLL_S)
-    except KeyboardInterrupt:
-        return _cancel(presence, None)
     finally:
-        signal.signal(signal.SIGTERM, previous)
         queue.leave(ticket)
     return True
-
-
-def _cancel(presence, letter):
-    presence.write(state="stopped", message="Cancelled while it waited for its device; `simpo-workbench resume` puts it back into the queue.")
-    if letter is not None:
-        presence.post.done(letter, "Cancelled.")
-    return False
 
 
 def _waits_for(queue, ticket):

@@ -308,3 +308,48 @@ def in_child(code):
     """What a Python process printed, both streams, whatever its exit status."""
     done = subprocess.run([sys.executable, "-c", textwrap.dedent(code)], capture_output=True, text=True, timeout=DEADLINE_S)
     return done.stdout + done.stderr
+
+
+def test_a_worker_told_to_leave_while_it_loads_says_so(config):
+    run = wb.start(config)
+    wait_for(lambda: (read_json(run.folder.status) or {}).get("answers_signals"), "the worker", run)
+    process.send_signal(identity_of(run), signal.SIGTERM)
+    assert ended(run).state == "stopped"
+    assert "nterrupted" in run.status.message
+    go_on(run, config)
+
+
+def test_a_run_that_has_just_begun_is_not_killed_by_a_question(config):
+    """Its process does not listen to the signal yet, whose own effect is death."""
+    run = wb.start(config)
+    raw = read_json(run.folder.status)
+    write_json(run.folder.status, {**raw, "answers_signals": False})
+    with pytest.raises(wb.WorkbenchError, match="no worker process that could be asked"):
+        run.stack()
+    assert process.is_alive(raw["process"])
+    run.stop(patience_s=60)
+
+
+def test_an_error_before_training_is_shown_and_not_called_a_kill(config):
+    run = begun(config)
+    os.kill(identity_of(run)["pid"], signal.SIGKILL)
+    wait_for(lambda: not run.status.alive, "death", run)
+    text = run.folder.config.read_text()
+    run.folder.config.write_text(text.replace("  beta:", "  betta:"))
+    again = wb.resume("tiny", config.run.root)
+    assert "betta" in ended(again).message
+    assert again.status.step >= 7, "how far it came is still told"
+    run.folder.config.write_text(text)
+    go_on(run, config)
+
+
+def test_a_death_is_not_explained_by_an_earlier_one(config):
+    run = begun(config)
+    os.kill(identity_of(run)["pid"], signal.SIGSEGV)
+    wait_for(lambda: not run.status.alive, "death", run)
+    assert "It crashed" in run.status.message
+    again = wb.resume("tiny", config.run.root)
+    wait_for(lambda: again.status.ended or again.status.state == "training", "training", again)
+    os.kill(identity_of(again)["pid"], signal.SIGKILL)
+    wait_for(lambda: not again.status.alive, "death", again)
+    assert "It was killed from outside (SIGKILL)" in again.status.message
