@@ -59,12 +59,13 @@ def _attention(device, backend, dtype, window, softcap, pairs=7):
         return "skipped: FlexAttention's tiles do not fit this card, it attends pair by pair instead"
     if backend == "varlen" and best != "varlen":
         return f"skipped: this card uses {best}"
-    rng, spans, start = random.Random(0), [], 0
+    shared = 40  # a system turn that all prompts begin with
+    rng, spans, start = random.Random(0), [], shared
     for _ in range(pairs):
         span = Span(start, rng.randint(1, 300), rng.randint(1, 200), rng.randint(1, 200))
         spans.append(span)
         start += span.tokens
-    layout = Layout(tuple(spans), backend)
+    layout = Layout(tuple(spans), shared, backend)
     torch.manual_seed(0)
     rows = [torch.randn(1, start, heads, 64, device=device, dtype=dtype).transpose(1, 2).requires_grad_() for heads in (8, 2, 2)]
     downstream = torch.randn(1, start, 8, 64, device=device, dtype=dtype)

@@ -126,10 +126,12 @@ class DeviceQueue:
             self._held.close()
             self._held = None
 
-    def move(self, run: Path, place: int):
-        """Put a waiting run at a place, 1 being the next. Errors: WorkbenchError when it does not wait here."""
+    def move(self, run: Path, place: int) -> int:
+        """The place that a waiting run got: the wanted one, 1 being the next, or the last. Errors: WorkbenchError when it does not wait here."""
         waiting = self.waiting()
         mine = next((ticket for ticket in waiting if Path(ticket.run) == Path(run)), None)
+        if mine is None and (holder := self.holder()) and Path(holder["run"]) == Path(run):
+            raise WorkbenchError(f"The run {Path(run).name!r} has {self.device} already.")
         if mine is None:
             raise WorkbenchError(f"The run {Path(run).name!r} does not wait for {self.device}.")
         others = [ticket.place for ticket in waiting if ticket is not mine]
@@ -139,17 +141,19 @@ class DeviceQueue:
         raw = read_json(mine.path)
         if raw is not None:  # else it has just got the device
             write_json(mine.path, {**raw, "place": (before + after) / 2})
+        return at + 1
 
 
 def queue(device: str | None = None):
-    """DataFrame of a device's queue (by default of the one that a run started here would use): place (0 has it), name, run (its folder)."""
+    """DataFrame of a device's queue (by default of the one that a run started here would use): place (0 has it), name, state, run (its folder)."""
     import pandas as pd
 
     line = DeviceQueue(device)
     holder = line.holder()
-    rows = [{"place": 0, "name": holder["name"], "run": holder["run"]}] if holder else []
-    rows += [{"place": number, "name": ticket.name, "run": ticket.run} for number, ticket in enumerate(line.waiting(), 1)]
-    return pd.DataFrame(rows, columns=["place", "name", "run"])
+    rows = [(0, holder["name"], holder["run"])] if holder else []
+    rows += [(number, ticket.name, ticket.run) for number, ticket in enumerate(line.waiting(), 1)]
+    states = [(read_json(Path(run, "status.json")) or {}).get("state", "") for _, _, run in rows]
+    return pd.DataFrame([(place, name, state, run) for (place, name, run), state in zip(rows, states, strict=True)], columns=["place", "name", "state", "run"])
 
 
 def _read(path) -> Ticket | None:

@@ -77,7 +77,7 @@ def make_clone(source: RunFolder, step: int | None, changes: dict, new_name: str
             raise WorkbenchError(f"The run {source.name!r} has no checkpoint to go on from at step {step}; it has {resumable_steps(source)}.")
     folder = create_run(after, stem=source.name)
     try:
-        write_json(folder.origin, {"run": source.name, "path": str(source.path.resolve()), "step": step, "changes": different})
+        write_json(folder.origin, {"run": source.name, "path": str(source.path.resolve()), "step": step, "changes": different, "changed_on_the_way": _kept_changes(source, step, different)})
         if step is not None:
             _copy_up_to(source, folder, step, different)
     except (OSError, shutil.Error) as error:
@@ -92,15 +92,20 @@ def resumable_steps(folder: RunFolder) -> list[int]:
     return [manifest["step"] for manifest in found if manifest.get("resumable")]
 
 
+def _kept_changes(source, step, different):
+    """What was changed while the source trained, up to a step, and holds in the clone as well."""
+    replaced = {name for path, name in _SET_ON_THE_WAY.items() if path in different} | ({"gamma"} if "loss.gamma_beta_ratio" in different else set())
+    changes = [{**kept, "changes": {name: value for name, value in kept["changes"].items() if name not in replaced}} for kept in read_jsonl(source.changes) if kept["step"] <= (step or 0)]
+    return [kept for kept in changes if kept["changes"]]
+
+
 def _copy_up_to(source, folder, step, different):
     """Checkpoint, records, scores and answers up to a step; changes that were made on the way stay made, unless the clone has its own."""
     shutil.copytree(source.checkpoint(step), folder.checkpoint(step))
     if any(path in different for path in _MEMORY):  # another plan is wanted than the one that was measured
         manifest = folder.checkpoint(step) / "manifest.json"
         write_json(manifest, {name: value for name, value in read_json(manifest).items() if name != "memory"})
-    replaced = {name for path, name in _SET_ON_THE_WAY.items() if path in different} | ({"gamma"} if "loss.gamma_beta_ratio" in different else set())
-    changes = [{**kept, "changes": {name: value for name, value in kept["changes"].items() if name not in replaced}} for kept in read_jsonl(source.changes) if kept["step"] <= step]
-    write_jsonl(folder.changes, [kept for kept in changes if kept["changes"]])
+    write_jsonl(folder.changes, _kept_changes(source, step, different))
     write_jsonl(folder.metrics, [record for record in read_jsonl(source.metrics) if record["step"] <= step])
     # the hashes of the pairs, which must still be the same; that of the configuration is the clone's own
     write_json(folder.environment, {name: value for name, value in (read_json(source.environment) or {}).items() if name != "config_sha256"})

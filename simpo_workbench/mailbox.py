@@ -150,6 +150,10 @@ class Postmaster:
                 if time.time() - path.stat().st_mtime > KEPT_ANSWER_S:
                     path.unlink()
 
+    def is_withdrawn(self, letter: Letter) -> bool:
+        """Whether the one who asked does not want it any more."""
+        return (self.requests / f"withdrawn-{letter.id}").exists()
+
     def _withdrawn(self, letter):
         marker = self.requests / f"withdrawn-{letter.id}"
         if not marker.exists():

@@ -14,6 +14,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from . import pair_columns, pair_files
+from .bundled import bundled
+from .config import DEMO
 from .errors import WorkbenchError, first_line
 from .pair_shapes import (
     LONGEST_ROW,
@@ -171,7 +173,7 @@ class Pairs:
 def load_pairs(source, columns=None, limit=None, name=None):
     """The Pairs of a file, folder, DataFrame, datasets.Dataset, list of dicts, or hub id ("owner/name", "owner/name:split").
 
-    Files: .jsonl, .json, .csv, .tsv, .parquet, also with .gz. A folder: all of them, sorted, one level of sub-folders deep; test and
+    "demo" is the bundled training set. Files: .jsonl, .json, .csv, .tsv, .parquet, also with .gz. A folder: all of them, sorted, one level of sub-folders deep; test and
     validation files stay out where train files lie beside them. The shapes known are listed in `pair_shapes`.
     columns: our names (prompt, chosen, rejected, system) -> the source's, for columns that are not recognised.
     limit: stop after so many pairs kept; rows behind them are not read. name: what reports call the source.
@@ -244,6 +246,8 @@ def _find_named(source):
         exists = path.exists()
     except (OSError, ValueError, RuntimeError) as error:
         raise WorkbenchError(f"{excerpt(text)} cannot be a path here: {first_line(error)}.") from error
+    if text == DEMO and not exists:
+        return pair_files.read_path(bundled("data/plain_answers/train.jsonl"))
     if exists:
         return pair_files.read_path(path)
     from . import pair_hub

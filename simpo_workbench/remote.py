@@ -17,8 +17,10 @@ from .mailbox import ANSWERED
 from .pairs import Pairs, load_pairs
 from .run_folder import RunFolder
 from .runs import Request, Run
+from .settings import Section
 
 _POLL_S = 0.05
+_CLOSING_S = 20.0
 
 
 class RemoteModel:
@@ -29,10 +31,10 @@ class RemoteModel:
     """
 
     def __init__(self, run: Run, own: bool):
-        self.run, self._own = run, own
+        self.run, self._own, self._closed = run, own, False
 
     def __repr__(self):
-        return f"RemoteModel({self.run.name!r}, {self.run.status.state})"
+        return f"RemoteModel({self.run.name!r}, {'closed' if self._closed else self.run.status.state})"
 
     def __enter__(self):
         return self
@@ -42,6 +44,8 @@ class RemoteModel:
 
     def generate(self, prompts, generation: GenerationConfig | None = None, data: DataConfig | None = None, seed: int = 0):
         """Answers of base and tuned model, as `wb.generate`."""
+        if not isinstance(prompts, (str, list, tuple)):
+            raise WorkbenchError(f"Prompts are a text, or a list of texts or of messages; got {type(prompts).__name__}.")
         return self.ask("generate", prompts=[prompts] if isinstance(prompts, str) else list(prompts), generation=_dump(generation), data=_dump(data), seed=seed).result()
 
     def score(self, pairs, loss: LossConfig | None = None, data: DataConfig | None = None):
@@ -57,7 +61,14 @@ class RemoteModel:
         return self.ask("encode", pairs=_rows(pair), data=_dump(data)).result()
 
     def ask(self, kind: str, **values) -> Question:
-        """Ask and return at once."""
+        """A Question, asked and not waited for: `question.result()` waits, `question.cancel()` takes it back.
+
+        kind: generate (prompts, generation, data, seed), score (pairs as rows, loss, data), explain or encode (pairs: one row in a list, data); sections such as
+        GenerationConfig are given as they are. Example: `model.ask("generate", prompts=["Hi"], generation=wb.GenerationConfig(max_new_tokens=20))`.
+        """
+        if self._closed:
+            raise WorkbenchError("This model is closed: open it again with wb.open_model.")
+        values = {name: value.model_dump() if isinstance(value, Section) else value for name, value in values.items()}
         status = self.run.status
         if not status.alive:
             raise WorkbenchError(f"Nobody is there to {kind}: {status.message}")
@@ -76,14 +87,15 @@ class RemoteModel:
 
     def close(self):
         """End the process of an opened model and free its memory; a run goes on."""
-        if not self._own:
+        if not self._own or self._closed:
             return
+        self._closed = True
         if self.run.status.alive:
             self.run.folder.mailbox.ask("close")
-            end = time.monotonic() + 20
-            while self.run.status.alive and time.monotonic() < end:
+            identity, end = (read_json(self.run.folder.status) or {}).get("process"), time.monotonic() + _CLOSING_S
+            while process.is_alive(identity) and time.monotonic() < end:
                 time.sleep(_POLL_S)
-            process.signal_group((read_json(self.run.folder.status) or {}).get("process"), signal.SIGKILL)
+            process.signal_group(identity, signal.SIGKILL)
         shutil.rmtree(self.run.path, ignore_errors=True)
 
 
@@ -95,7 +107,11 @@ class Question(Request):
     def result(self, timeout_s: float | None = None):
         """The answer's DataFrame, once it is there. Errors: WorkbenchError when it was refused or the process is gone; TimeoutError."""
         if self._table is None:
-            self.wait(timeout_s)
+            try:
+                self.wait(timeout_s)
+            except KeyboardInterrupt:
+                self.cancel()  # nobody waits for it any more
+                raise
             table = self.run.folder.mailbox.table(self._letter)
             table.attrs["report"] = self.text
             self.run.folder.mailbox.forget(self._letter)
@@ -103,7 +119,7 @@ class Question(Request):
         return self._table
 
     def cancel(self) -> bool:
-        """Take the question back; False when somebody is at it already (then its answer is thrown away)."""
+        """Take the question back; False when somebody is at it already. An answer that is being written is left off at its next token."""
         if self.state in ANSWERED:
             return False
         self._last = {"state": "refused", "text": "The question was cancelled."}
@@ -116,6 +132,8 @@ def open_model(model: ModelConfig | Run | None = None, adapter: str | Path | Non
     model: settings of a model (default: the demo's), or a Run: one that trains answers itself, between steps; of one that ended its model and final adapter are
     opened. The process leaves when nothing was asked for `idle_s`, when this program ends, or at `close()`.
     """
+    if isinstance(model, (str, Path)):
+        raise WorkbenchError(f"wb.open_model takes a run (wb.attach({str(model)!r})) or the settings of a model (wb.ModelConfig(name={str(model)!r})).")
     if isinstance(model, Run):
         if model.status.alive:
             return RemoteModel(model, own=False)
@@ -142,18 +160,19 @@ def generate(model, prompts, generation: GenerationConfig | None = None, data: D
     return in_process.generate(model, prompts, generation, data, seed)
 
 
-def score(model, pairs, loss: LossConfig | None = None, data: DataConfig | None = None):
+def score(model, pairs, loss: LossConfig | None = None, data: DataConfig | None = None, max_tokens_per_microbatch: int | None = None):
     """DataFrame with one row per pair, in the order of `pairs`: texts, scored tokens, average log-probabilities, rewards, margin, loss, gradient weight.
 
     model: from `wb.load_model` or `wb.open_model`; its adapter is on. pairs: from `wb.load_pairs`. loss: β and γ/β for rewards and margins (default: LossConfig();
-    a run that trains: its own). data: max_tokens, overlong, template_options and system_prompt. The columns are those of `engine.scoring.score`.
+    a run that trains: its own). data: max_tokens, overlong, template_options and system_prompt. max_tokens_per_microbatch: tokens that go through a model of this
+    process at once; it changes no number. The columns are those of `engine.scoring.score`.
     Errors: WorkbenchError when no pair fits data.max_tokens; pairs that do not fit are absent and counted in `.attrs["report"]`.
     """
     if isinstance(model, RemoteModel):
         return model.score(pairs, loss, data)
     from .engine import scoring
 
-    return scoring.score(model, pairs, loss, data)
+    return scoring.score(model, pairs, loss, data, max_tokens_per_microbatch or scoring.SCORING_TOKENS)
 
 
 def explain_pair(model, pair, data: DataConfig | None = None):

@@ -36,8 +36,10 @@ def stop(name, patience, root):
     from .runs import attach
 
     run = attach(name, root)
-    run.stop(patience)
-    click.echo(f"Asked {name} to stop after its next step." if patience is None else run.status.message)
+    queued, request = run.status.state == "queued", run.stop(patience)
+    if queued:
+        request.wait(_WAIT_S)
+    click.echo(f"Asked {name} to stop after its next step." if patience is None and not queued else run.status.message)
 
 
 def _asks(kind, sentence):
@@ -46,7 +48,9 @@ def _asks(kind, sentence):
     def command(name, root):
         from .runs import attach
 
-        click.echo(getattr(attach(name, root), kind)().wait(_WAIT_S).text)
+        run = attach(name, root)
+        queued, request = run.status.state == "queued", getattr(run, kind)()
+        click.echo(f"{name} waits for its device: it is done after its first step." if queued else request.wait(_WAIT_S).text)
 
     command.__doc__ = sentence
     return click.command(kind)(command)
@@ -121,5 +125,4 @@ def move(name, place, root):
     """Put a waiting run at PLACE in the queue; 1 is the next."""
     from .runs import attach
 
-    attach(name, root).move_to(place)
-    click.echo(f"{name} is at place {place} now.")
+    click.echo(f"{name} is at place {attach(name, root).move_to(place)} now.")

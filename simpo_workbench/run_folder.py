@@ -58,8 +58,11 @@ class RunFolder:
 
     @property
     def identity(self) -> list[int]:
-        """[device, inode] of the folder itself: a copy has another one, and its status speaks of somebody else's process."""
-        found = self.path.stat()
+        """[device, inode] of the folder itself: a copy has another one, and its status speaks of somebody else's process. Empty where it is gone."""
+        try:
+            found = self.path.stat()
+        except OSError:
+            return []
         return [found.st_dev, found.st_ino]
 
     def is_held(self) -> bool:

@@ -6,52 +6,27 @@ One reader serves live and finished runs: everything comes from the run folder.
 from __future__ import annotations
 
 import asyncio
-import math
 import signal
 import time
 import warnings
-from dataclasses import dataclass
 from pathlib import Path
 
-from . import process
+from . import process, run_status
+from .changes import checked_changes
 from .config import DEMO, RunConfig
 from .errors import SettingWarning, WorkbenchError
 from .files import read_json, read_jsonl, write_json
 from .mailbox import ANSWERED
-from .post_mortem import STACK_SIGNAL, cause_of_death
-from .run_folder import END_STATES, LIVE_STATES, RunFolder, find_run_folder, new_run_folder, run_names
+from .post_mortem import STACK_SIGNAL
+from .run_folder import LIVE_STATES, RunFolder, find_run_folder, new_run_folder, run_names
+from .run_status import RunStatus
 from .scores import compare_scores, join_texts
 
 _POLL_S = 0.25
-#: A step that takes this many times the usual one, and this many seconds at least, has stalled; so has an evaluation, or a first step, after that time.
-STALLED_STEPS, STALLED_S, STALLED_EVALUATION_S = 10, 120.0, 900.0
-#: A living process beats every second; without a sign for so long it is stopped or hangs.
-SILENT_S = 30.0
 #: After SIGTERM a worker has this long to finish its step, save and leave; then its whole group is killed.
 TERM_PATIENCE_S = 30.0
 _DEATH_S = 15.0
-_RESTORE_S = 2.5
 _LAST_WORDS_S = 1.0  # a process writes its state first and answers then
-
-
-@dataclass(frozen=True)
-class RunStatus:
-    """Where a run stands. A dead process is never shown as running."""
-
-    state: str
-    step: int
-    total_steps: int
-    message: str
-    owner: str
-    alive: bool
-    recommended_step: int | None
-    verdict: str
-    seconds_left: float | None
-    stalled: bool = False
-
-    @property
-    def ended(self):
-        return self.state in END_STATES
 
 
 class Request:
@@ -113,70 +88,7 @@ class Run:
     @property
     def status(self) -> RunStatus:
         """State, step, message and recommended checkpoint; a run whose process died is "failed" with the cause and the last lines of its log."""
-        raw = self._raw_status()
-        alive = self._is_alive(raw)
-        if not alive and raw.get("state") in LIVE_STATES:  # it may have ended in order between the two looks: the last word counts
-            raw = self._raw_status()
-            alive = self._is_alive(raw)
-        state, message = raw["state"], raw.get("message", "")
-        stalled = self._stall(raw) if alive else ""
-        if state in LIVE_STATES and not alive:
-            state, message = "failed", f"The process of this run died while it was {state}. {cause_of_death(self.folder, raw)}"
-        elif stalled:
-            message = f"Stalled: {stalled} run.stack() shows where it stands."
-        return RunStatus(
-            state=state,
-            step=raw.get("step", 0),
-            total_steps=raw.get("total_steps", 0),
-            message=message,
-            owner=raw.get("owner", ""),
-            alive=alive and state in LIVE_STATES,
-            recommended_step=raw.get("recommended_step"),
-            verdict=raw.get("verdict", ""),
-            seconds_left=raw.get("seconds_left"),
-            stalled=bool(stalled),
-        )
-
-    def _raw_status(self):
-        """What status.json says; where somebody deleted or damaged it, what a living process writes anew, or what the records tell."""
-        raw = read_json(self.folder.status)
-        if raw is None and self._beats():
-            end = time.monotonic() + _RESTORE_S
-            while raw is None and time.monotonic() < end:
-                time.sleep(0.1)
-                raw = read_json(self.folder.status)
-        if raw is not None and isinstance(raw.get("state"), str):
-            return raw
-        last = next((record for record in reversed(self.records) if record.get("kind") in ("train", "event")), {})
-        told = last.get("event") in (*END_STATES, "suspended")
-        state = last["event"] if told else "failed"
-        words = f"{last['text']} (" if told else "status.json is missing or damaged, and no process tends this run. ("
-        return {"state": state, "step": last.get("step", 0), "total_steps": last.get("step", 0), "message": f"{words}read from the records)"}
-
-    def _beats(self):
-        return self._silence_s() < 5
-
-    def _silence_s(self):
-        """Seconds since the last heartbeat; infinite when there is none."""
-        beat = (read_json(self.folder.heartbeat) or {}).get("awake_s")
-        return process.awake_s() - beat if isinstance(beat, (int, float)) else math.inf
-
-    def _is_alive(self, raw):
-        if raw.get("folder", self.folder.identity) != self.folder.identity or not process.is_alive(raw.get("process")):
-            return False
-        # a kernel outlives the run that it trained: there the folder's lock tells
-        return raw.get("owner") != "in-process" or self.folder.is_held()
-
-    def _stall(self, raw):
-        """Why a living run is thought to hang; empty when it is not."""
-        since, silent_s = raw.get("progress_awake_s"), self._silence_s()
-        if SILENT_S < silent_s < math.inf:
-            return f"its process has given no sign for {silent_s:.0f} s."
-        if raw.get("state") != "training" or since is None:
-            return ""
-        still_s, usual_s = process.awake_s() - since, raw.get("median_step_s")
-        limit_s = STALLED_EVALUATION_S if raw.get("doing") or not usual_s else max(STALLED_STEPS * usual_s, STALLED_S)
-        return f"no progress for {still_s:.0f} s{f', where a step takes {usual_s:.1f} s' if usual_s else ''}." if still_s > limit_s else ""
+        return run_status.read(self.folder)
 
     @property
     def environment(self) -> dict:
@@ -283,15 +195,16 @@ class Run:
     def set(self, **changes) -> Request:
         """Change settings after the next step: learning_rate_scale (times the configured rate), beta, gamma_beta_ratio or gamma, prompts.
 
-        Each is recorded as an event; a resumed run makes it again. What is out of bounds is refused in the request's text.
+        Each is recorded as an event; a resumed run makes it again. Errors: WorkbenchError for what is unknown or out of bounds.
         """
+        checked_changes(self.config, changes)
         return self._ask("set", **changes)
 
-    def move_to(self, place: int):
-        """Put a run that waits for its device at a place in the queue, 1 being the next. Errors: WorkbenchError when it does not wait."""
+    def move_to(self, place: int) -> int:
+        """The place that a run got which waits for its device: the wanted one, 1 being the next, or the last. Errors: WorkbenchError when it does not wait."""
         from .device_queue import DeviceQueue
 
-        DeviceQueue((read_json(self.folder.status) or {}).get("queue")).move(self.path.resolve(), place)
+        return DeviceQueue((read_json(self.folder.status) or {}).get("queue")).move(self.path.resolve(), place)
 
     def stack(self) -> str:
         """Where every thread of the run's process stands now, as it is written into its log. Errors: WorkbenchError when it is no worker that lives."""
@@ -327,7 +240,8 @@ class Run:
     def _ask(self, kind, **values):
         status = self.status
         if not status.alive:
-            raise WorkbenchError(f"The run {self.name!r} is {status.state}: nobody is there to {kind} it.")
+            remedy = f" wb.resume({self.name!r}) goes on with it." if kind == "resume" and status.state != "finished" else ""
+            raise WorkbenchError(f"The run {self.name!r} is {status.state}: nobody is there to {kind} it.{remedy}")
         return Request(self, kind, self.folder.mailbox.ask(kind, **values))
 
     def _insist(self, patience_s):
@@ -338,7 +252,7 @@ class Run:
         identity = raw.get("process")
         if raw.get("owner") != "worker":
             raise WorkbenchError(f"The run {self.name!r} lives inside another program (a notebook's kernel, a terminal) and is never signalled: interrupt it there.")
-        if not self._is_alive(raw):
+        if not run_status.is_alive(self.folder, raw):
             return
         process.send_signal(identity, signal.SIGTERM)
         if self._ends_within(TERM_PATIENCE_S):
@@ -346,7 +260,7 @@ class Run:
         if not process.signal_group(identity, signal.SIGKILL):
             process.send_signal(identity, signal.SIGKILL)  # it leads no group
         end = time.monotonic() + _DEATH_S
-        while self._is_alive(raw):
+        while run_status.is_alive(self.folder, raw):
             if time.monotonic() > end:
                 raise WorkbenchError(f"Process {identity['pid']} of the run {self.name!r} does not die of SIGKILL: it hangs in a driver or a network disk.")
             time.sleep(0.05)
@@ -393,6 +307,7 @@ def list_runs(root: str | Path = "runs"):
         last = _last_evaluation(run)
         row = {"name": name, "state": status.state, "step": status.step, "total_steps": status.total_steps}
         row |= _config_facts(run)
+        row |= _last_loss(run)
         row |= {"accuracy": last.get("eval/rewards/accuracies"), "chosen_drift": last.get("eval/logps/chosen_drift"), "verdict": status.verdict}
         rows.append((run.folder.config.stat().st_mtime, row))
     rows.sort(key=lambda item: item[0], reverse=True)
@@ -406,6 +321,14 @@ def _config_facts(run):
     except WorkbenchError:  # a list must not fail because one folder was edited by hand; the run itself says what is wrong
         return {"model": "(configuration unreadable)"}
     return {"model": config.model.name, "learning_rate": config.training.learning_rate, "beta": config.loss.beta}
+
+
+def _last_loss(run):
+    """β as it is now: it may have been changed on the way."""
+    try:
+        return next(({"beta": record["beta"]} for record in reversed(run.records) if "beta" in record), {})
+    except WorkbenchError:  # as below
+        return {}
 
 
 def _last_evaluation(run):

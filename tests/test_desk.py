@@ -3,7 +3,7 @@
 import pytest
 
 import simpo_workbench as wb
-from simpo_workbench.engine.desk import checked_changes
+from simpo_workbench.changes import checked_changes
 from simpo_workbench.engine.training import train_in_process
 from simpo_workbench.files import read_jsonl
 from simpo_workbench.mailbox import Mailbox
@@ -79,7 +79,7 @@ def test_a_resumed_run_makes_the_same_changes_again(tiny_config, save_every, cra
         ({"beta": "4"}, "beta = '4' is not possible: expected a number"),
         ({"prompts": "[a, b]"}, "expected a list of texts (generation.prompts)"),
         ({"lora_r": 4}, "'lora_r' cannot be changed while a run trains: learning_rate_scale, beta"),
-        ({}, "'nothing' cannot be changed"),
+        ({}, "Say what to change: learning_rate_scale, beta"),
         ({"prompts": ["My key is hf_abcdefghijklmnopqrstuvwxyz123456"]}, "prompts holds a token, key or password"),
         ({"prompts": "one text"}, "generation.prompts"),
         ({"gamma": 1.0, "gamma_beta_ratio": 0.5}, "keep one"),

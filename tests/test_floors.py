@@ -21,8 +21,8 @@ FLOORS = {
     2: ["presets.py", "pairs.py", "pair_files.py", "pair_hub.py", "data_sets.py", "runs.py", "device_queue.py", "doctor.py"],
     1: [
         *("redaction.py", "safe_names.py"),
-        *("config.py", "settings.py", "yaml_text.py", "advice.py", "figures.py", "small_charts.py", "process.py", "errors.py", "bundled.py"),
-        *("run_folder.py", "files.py", "mailbox.py", "post_mortem.py", "scores.py", "pair_shapes.py", "pair_columns.py", "markup.py"),
+        *("config.py", "settings.py", "yaml_text.py", "advice.py", "figures.py", "small_charts.py", "process.py", "errors.py", "bundled.py", "changes.py"),
+        *("run_folder.py", "run_status.py", "files.py", "mailbox.py", "post_mortem.py", "scores.py", "pair_shapes.py", "pair_columns.py", "markup.py"),
     ],
 }
 FLOOR_OF = {room: floor for floor, rooms in FLOORS.items() for room in rooms}

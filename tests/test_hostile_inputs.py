@@ -307,7 +307,9 @@ def test_a_hostile_template_costs_its_reader_no_memory():
         "from types import SimpleNamespace\nfrom simpo_workbench.engine.template_check import require_bounded_template\nfrom simpo_workbench.errors import WorkbenchError\n"
         "one = SimpleNamespace(get_chat_template=lambda: \"{% set x = 'x' * 9**9 %}{{ x ~ x ~ x }}\", special_tokens_map={}, name_or_path='m')\n"
         "try:\n    require_bounded_template(one, {})\nexcept WorkbenchError as error:\n    print(error)\n"
-        "print(max(resource.getrusage(who).ru_maxrss for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)) < 700_000, 'torch' in sys.modules)\n"
+        # of this process by its own mark: getrusage hands on what the process had that started it
+        "own = int(open('/proc/self/status').read().partition('VmHWM:')[2].split()[0])\n"
+        "print(max(own, resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss) < 700_000, 'torch' in sys.modules)\n"
     )
     said, facts = within_memory(1000, code).splitlines()
     assert "needs more than" in said

@@ -509,3 +509,7 @@ def test_real_files_load_with_every_row_accounted_for(name):
 @pytest.mark.parametrize("name", SHARED_REFUSED)
 def test_real_files_without_pairs_are_refused_in_words(name):
     assert SHARED_REFUSED[name] in refusal(SHARED / name)
+
+
+def test_demo_is_the_bundled_set_and_asks_no_hub():
+    assert len(load_pairs("demo")) == 300

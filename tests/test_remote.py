@@ -128,3 +128,27 @@ def wait_for(condition):
     while not condition():
         assert time.monotonic() < end
         time.sleep(0.05)
+
+
+def test_a_closed_model_says_so_and_closes_twice(tiny_config):
+    model = wb.open_model(tiny_config.model)
+    model.close()
+    model.close()
+    assert "closed" in repr(model)
+    with pytest.raises(wb.WorkbenchError, match="This model is closed"):
+        model.generate("Hello?")
+    with pytest.raises(wb.WorkbenchError, match=r"wb.attach\('tiny'\)"):
+        wb.open_model("tiny")
+
+
+def test_a_cancelled_answer_is_left_off_in_its_middle(tiny_config):
+    """Thousands of tokens that nobody wants must not keep a run from its next step."""
+    with wb.open_model(tiny_config.model) as model:
+        model.ready(DEADLINE_S)
+        long = model.ask("generate", prompts=["Hi"] * 4, generation=wb.GenerationConfig(max_new_tokens=8000, temperature=5.0))
+        wait_for(lambda: long.state == "acknowledged")
+        time.sleep(0.3)
+        assert not long.cancel()
+        assert len(model.ask("encode", pairs=[PAIR]).result(30))
+        with pytest.raises(wb.WorkbenchError, match="Prompts are a text, or a list"):
+            model.generate(5)

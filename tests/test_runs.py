@@ -168,14 +168,14 @@ def test_requests_reach_whoever_trains(tmp_path, worker):
 
 def test_a_request_says_how_far_it_is(tmp_path, worker):
     run, post = make_run(tmp_path, identity=process.identify(worker.pid)), Postmaster(tmp_path / "one")
-    first, second, third = run.save(), run.set(beta=-1), run.pause()
+    first, second, third = run.save(), run.set(beta=3), run.pause()
     assert repr(first) == "Request('save' to 'one': asked)"
     letters = post.take()
     assert first.state == "acknowledged"
     post.done(letters[0], "Saved the checkpoint of step 4.")
-    post.refuse(letters[1], "loss.beta = -1 is not possible.")
+    post.refuse(letters[1], "loss.beta = 3 is not possible.")
     assert first.wait(1).text == "Saved the checkpoint of step 4."
-    with pytest.raises(WorkbenchError, match=r"^loss.beta = -1 is not possible.$"):
+    with pytest.raises(WorkbenchError, match=r"^loss.beta = 3 is not possible.$"):
         second.wait(1)
     with pytest.raises(TimeoutError, match="did not pause within 0.1 s: it is training"):
         third.wait(0.1)

@@ -15,7 +15,7 @@ def answer(post: Postmaster, letter: Letter, loaded: LoadedModel, config: RunCon
     """Answer one letter. Whatever goes wrong is said to the one who asked; it never ends the process."""
     training, why = loaded.model.training, None
     try:
-        table = _table(letter, loaded, config)
+        table = _table(post, letter, loaded, config)
         post.done(letter, table.attrs.get("report", ""), table=table)
     except WorkbenchError as error:
         why = str(error)
@@ -30,13 +30,13 @@ def answer(post: Postmaster, letter: Letter, loaded: LoadedModel, config: RunCon
             post.refuse(letter, why)
 
 
-def _table(letter, loaded, config):
+def _table(post, letter, loaded, config):
     values = letter.values
     data = DataConfig.model_validate(values["data"]) if values.get("data") else config.data
     loaded.model.eval()
     if letter.kind == "generate":
         wanted = GenerationConfig.model_validate(values["generation"]) if values.get("generation") else config.generation
-        return generation.generate(loaded, values.get("prompts", []), wanted, data, int(values.get("seed", 0)))
+        return generation.generate(loaded, values.get("prompts", []), wanted, data, int(values.get("seed", 0)), lambda: post.is_withdrawn(letter))
     pairs = load_pairs(values.get("pairs", []))
     if letter.kind == "score":
         loss = LossConfig.model_validate(values["loss"]) if values.get("loss") else config.loss

@@ -2,20 +2,17 @@
 
 from dataclasses import dataclass
 
-from ..config import RunConfig
+from ..changes import checked_changes
 from ..errors import WorkbenchError
 from ..files import append_jsonl, read_jsonl
 from ..mailbox import CONTROL, QUESTIONS, Letter
-from ..redaction import holds_secret
 from ..run_folder import RunFolder
 from . import answering
 from .presence import Presence
 from .recorder import Recorder
 from .setup import Setup, sample_prompts
 
-LARGEST_SCALE = 100.0
 _OPPOSITE = {"pause": "resume", "resume": "pause"}
-_CHANGEABLE = ("learning_rate_scale", "beta", "gamma_beta_ratio", "gamma", "prompts")
 
 
 @dataclass(frozen=True)
@@ -95,30 +92,6 @@ class Desk:
         sentence = f"After step {step}: {', '.join(f'{name} = {_shown(value)}' for name, value in changes.items())}{f' ({why})' if why else ''}."
         self.recorder.event(step, "set", sentence, changes=changes)
         return sentence
-
-
-def checked_changes(config: RunConfig, changes: dict) -> RunConfig:
-    """The configuration with these changes. Errors: WorkbenchError when one is unknown, out of bounds or of the wrong kind."""
-    unknown = [name for name in changes if name not in _CHANGEABLE]
-    if unknown or not changes:
-        raise WorkbenchError(f"{(unknown or ['nothing'])[0]!r} cannot be changed while a run trains: {', '.join(_CHANGEABLE)} can.")
-    for name in ("beta", "gamma_beta_ratio", "gamma"):
-        if name in changes and (isinstance(changes[name], bool) or not isinstance(changes[name], (int, float))):
-            raise WorkbenchError(f"{name} = {changes[name]!r} is not possible: expected a number.")
-    prompts = changes.get("prompts", [])
-    if not isinstance(prompts, list) or not all(isinstance(prompt, str) and prompt.strip() for prompt in prompts):
-        raise WorkbenchError(f"prompts = {str(prompts)[:80]!r} is not possible: expected a list of texts (generation.prompts).")
-    if holds_secret(changes):
-        raise WorkbenchError("prompts holds a token, key or password. A run folder is made to be shared: leave it out.")
-    scale = changes.get("learning_rate_scale", 1.0)
-    if isinstance(scale, bool) or not isinstance(scale, (int, float)) or not 0 <= scale <= LARGEST_SCALE:
-        raise WorkbenchError(f"learning_rate_scale = {scale!r} is not possible: expected a number from 0 to {LARGEST_SCALE:g}; 1 is the configured rate.")
-    wanted = {f"loss.{name}": changes[name] for name in ("beta", "gamma_beta_ratio", "gamma") if name in changes}
-    if "gamma" in changes and "beta" not in changes:
-        wanted["loss.beta"] = config.loss.beta
-    if "prompts" in changes:
-        wanted["generation.prompts"] = changes["prompts"]
-    return config.with_changes(wanted)
 
 
 def apply_changes(setup: Setup, changes: dict):

@@ -1,9 +1,11 @@
 """Prompts -> answers, from the tuned model and from its base."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
 from transformers import GenerationConfig as DecodingConfig
+from transformers import StoppingCriteria, StoppingCriteriaList
 
 from ..config import DataConfig, GenerationConfig
 from ..errors import WorkbenchError
@@ -25,21 +27,23 @@ class Answer:
     repeated_4grams: float
 
 
-def generate(model: LoadedModel, prompts, generation: GenerationConfig | None = None, data: DataConfig | None = None, seed: int = 0):
+def generate(model: LoadedModel, prompts, generation: GenerationConfig | None = None, data: DataConfig | None = None, seed: int = 0, cancelled: Callable[[], bool] | None = None):
     """DataFrame with one row per prompt: prompt, base, tuned, then tokens, ended and repeated_4grams of both.
 
     prompts: texts, or lists of messages for conversations. Without an adapter base and tuned are the same model and only `base` is there.
-    Errors: WorkbenchError for prompts that are neither text nor messages.
+    cancelled: asked before every token; when it says yes, nothing comes back but an error. Errors: WorkbenchError for prompts that are neither text nor messages.
     """
     import pandas as pd
 
     generation = generation or GenerationConfig()
     encoder = ChatEncoder(model.tokenizer, data)
+    if not isinstance(prompts, (str, list, tuple)):
+        raise WorkbenchError(f"Prompts are a text, or a list of texts or of messages; got {type(prompts).__name__}.")
     conversations = [as_messages(prompt) for prompt in ([prompts] if isinstance(prompts, str) else prompts)]
     with model.base():
-        sides = {"base": answer(model, encoder, conversations, generation, seed)}
+        sides = {"base": answer(model, encoder, conversations, generation, seed, cancelled)}
     if model.has_adapter:
-        sides["tuned"] = answer(model, encoder, conversations, generation, seed)
+        sides["tuned"] = answer(model, encoder, conversations, generation, seed, cancelled)
     table = pd.DataFrame({"prompt": [prompt_text(messages) for messages in conversations]})
     for side, answers in sides.items():
         table[side] = [one.text for one in answers]
@@ -59,7 +63,7 @@ def as_messages(prompt) -> list[dict]:
 
 
 @torch.no_grad()
-def answer(loaded: LoadedModel, encoder: ChatEncoder, conversations, generation: GenerationConfig, seed: int) -> list[Answer]:
+def answer(loaded: LoadedModel, encoder: ChatEncoder, conversations, generation: GenerationConfig, seed: int, cancelled: Callable[[], bool] | None = None) -> list[Answer]:
     """One answer per conversation from the model as it is; the global random state is left untouched."""
     tokenizer, model = loaded.tokenizer, loaded.model
     ends = _end_ids(encoder, model)
@@ -84,11 +88,23 @@ def answer(loaded: LoadedModel, encoder: ChatEncoder, conversations, generation:
                 width = max(map(len, batch))
                 input_ids = torch.tensor([[tokenizer.pad_token_id] * (width - len(ids)) + ids for ids in batch], device=loaded.device)
                 mask = torch.tensor([[0] * (width - len(ids)) + [1] * len(ids) for ids in batch], device=loaded.device)
-                out = model.generate(input_ids=input_ids, attention_mask=mask, generation_config=decoding)
+                out = model.generate(input_ids=input_ids, attention_mask=mask, generation_config=decoding, stopping_criteria=StoppingCriteriaList([_Cancelling(cancelled)] if cancelled else []))
                 answers += [_as_answer(row, ends, tokenizer) for row in out[:, width:].tolist()]
     finally:
         model.train(training)
     return answers
+
+
+class _Cancelling(StoppingCriteria):
+    """Ends sampling by an error as soon as nobody wants the answers any more."""
+
+    def __init__(self, cancelled):
+        self.cancelled = cancelled
+
+    def __call__(self, input_ids, scores, **_):
+        if self.cancelled():
+            raise WorkbenchError("The question was cancelled.")
+        return torch.zeros(len(input_ids), dtype=torch.bool, device=input_ids.device)
 
 
 def _end_ids(encoder, model):

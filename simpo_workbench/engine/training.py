@@ -160,8 +160,7 @@ def _train(setup: Setup, folder: RunFolder, recorder: Recorder, checkpoint: chec
         desk.done(orders, "save", f"Saved the checkpoint of step {step}.")
         desk.done(orders, "resume", "It is not paused.")
         if pausing:
-            desk.done(orders, "pause", f"Paused after step {step}.")
-            ending, orders = _pause(setup, folder, recorder, desk, step, stop_asked)
+            ending, orders = _pause(setup, folder, recorder, desk, step, stop_asked, orders)
     _end(setup, folder, recorder, step, ending, collapsed and every.on_collapse == "stop")
     for kind in ("stop", "suspend", "pause"):
         desk.done(orders, kind, recorder.status["message"])
@@ -226,11 +225,12 @@ def _resume(setup, folder, recorder, desk, checkpoint) -> int:
     return step
 
 
-def _pause(setup, folder, recorder, desk, step, stop_asked):
+def _pause(setup, folder, recorder, desk, step, stop_asked, orders):
     """Wait until somebody says otherwise: (None | "stop" | "suspend", the orders that said so)."""
     recorder.event(step, "paused", f"Paused after step {step}.")
-    message = f"Paused after step {step}; `simpo-workbench resume {folder.name}` goes on, `stop` ends it."
+    message = f"Paused after step {step}; `simpo-workbench unpause {folder.name}` goes on, `stop` ends it."
     recorder.state("paused", message, seconds_left=None)
+    desk.done(orders, "pause", f"Paused after step {step}.")
     while True:
         orders = desk.orders(step)
         if "save" in orders:
