@@ -37,10 +37,13 @@ def _live(folder, presence, arguments):
         from .serving import serve
 
         serve(folder, presence)
-    elif wait_for_device(folder, presence, DeviceQueue()):
+        return
+    queue = DeviceQueue()  # has the device for as long as it lives
+    if wait_for_device(folder, presence, queue):
         from .training import run_training  # loads torch: a run that waits does without
 
         run_training(folder, presence, resume="--resume" in arguments)
+        queue.release()
 
 
 def _last_word(presence, error):
@@ -48,7 +51,7 @@ def _last_word(presence, error):
     if presence.status.get("state") not in LIVE_STATES:
         return
     if isinstance(error, KeyboardInterrupt):
-        words = {"state": "stopped", "message": f"Interrupted before the first step; `simpo-workbench resume {presence.folder.name}` begins again."}
+        words = {"state": "stopped", "message": f"Interrupted before it trained; `simpo-workbench resume {presence.folder.name}` goes on with it."}
     else:
         words = {"state": "failed", "message": str(error) if isinstance(error, WorkbenchError) else f"{type(error).__name__}: {first_line(error)}"}
     with contextlib.suppress(WorkbenchError):  # a full disk must not hide the error itself
