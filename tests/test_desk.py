@@ -115,6 +115,10 @@ def test_every_request_is_answered_in_words(tiny_config):
     assert asking.answer(4, "stop")["text"].startswith("Stopped after step 4 of 6; adapter and checkpoint are saved.")
     assert (run.folder.checkpoint(1) / "manifest.json").exists()
     assert 2 in set(run.scores["step"])
+    events = {(record["step"], record["event"]): record["text"] for record in run.records if record["kind"] == "event"}
+    assert events[1, "saved"] == "Saved the checkpoint of step 1, as somebody asked."
+    assert events[2, "evaluated"] == "Evaluated after step 2, as somebody asked."
+    assert (4, "stopped") in events
 
 
 def test_a_suspended_run_frees_its_process_and_goes_on_as_if_nothing_had_been(tiny_config):

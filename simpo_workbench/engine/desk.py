@@ -69,10 +69,13 @@ class Desk:
                 self.presence.write()  # a long answer is no stall
 
     def done(self, orders: Orders, kind: str, text: str):
-        """Tell everybody who asked for it that it is done."""
+        """Tell everybody who asked for it that it is done; what leaves no event of its own gets one here, so that charts can mark it."""
+        step = self.presence.status["step"]
+        if kind in ("save", "evaluate") and kind in orders:
+            self.recorder.event(step, {"save": "saved", "evaluate": "evaluated"}[kind], f"{text.removesuffix('.')}, as somebody asked.")
         for letter in orders.letters:
             if letter.kind == kind:
-                self.presence.post.done(letter, text, step=self.recorder.presence.status["step"])
+                self.presence.post.done(letter, text, step=step)
 
     def _set(self, letter, step):
         try:
