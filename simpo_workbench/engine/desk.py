@@ -72,7 +72,7 @@ class Desk:
         """Tell everybody who asked for it that it is done; what leaves no event of its own gets one here, so that charts can mark it."""
         step = self.presence.status["step"]
         if kind in ("save", "evaluate") and kind in orders:
-            self.recorder.event(step, {"save": "saved", "evaluate": "evaluated"}[kind], f"{text.removesuffix('.')}, as somebody asked.")
+            self.recorder.event(step, f"{kind}d", f"{text.removesuffix('.')}, as somebody asked.")
         for letter in orders.letters:
             if letter.kind == kind:
                 self.presence.post.done(letter, text, step=step)
