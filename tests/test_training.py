@@ -489,3 +489,16 @@ def test_the_best_evaluation_can_be_gone_on_from(tiny_config):
     best = run.status.recommended_step
     assert best == 0 or best in resumable_steps(run.folder)
     assert 6 in resumable_steps(run.folder)
+
+
+def test_a_run_under_nohup_goes_on_when_its_terminal_is_closed(tiny_config, monkeypatch):
+    """nohup ignores SIGHUP; taking it back would end the run with the terminal."""
+    before = signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    try:
+        run = wb.train(tiny_config, on_record=lambda record: os.kill(os.getpid(), signal.SIGHUP) if record["kind"] == "train" else None)
+        assert run.status.state == "finished"
+        signal.signal(signal.SIGHUP, signal.SIG_DFL)
+        told = wb.train(tiny_config.with_changes({"run.name": "told"}), on_record=lambda record: os.kill(os.getpid(), signal.SIGHUP) if record.get("step") == 2 and record["kind"] == "train" else None)
+        assert (told.status.state, told.status.step) == ("stopped", 2)
+    finally:
+        signal.signal(signal.SIGHUP, before)

@@ -277,12 +277,14 @@ def _stop_signals(recorder):
         if asked.is_set() or recorder.status.get("state") in ("loading", "scoring"):
             raise KeyboardInterrupt
         asked.set()
-        print("\nStopping after this step, with adapter and checkpoint saved; once more to stop at once.", file=sys.stderr, flush=True)
+        with contextlib.suppress(OSError):  # the terminal may be gone
+            print("\nStopping after this step, with adapter and checkpoint saved; once more to stop at once.", file=sys.stderr, flush=True)
 
-    # the worker has nothing to do with terminals and ignores SIGHUP; a run in a terminal that is closed ends in order
-    numbers = _STOP_SIGNALS if recorder.status["owner"] == "worker" else (*_STOP_SIGNALS, signal.SIGHUP)
-    # what was ignored before (nohup, a job in the background of a shell) is ignored on
-    previous = {number: signal.signal(number, ask) for number in numbers if signal.getsignal(number) not in (signal.SIG_IGN, None)}
+    # what was ignored before (nohup, a shell's job in the background) is ignored on; a terminal that is closed ends a run in it in order
+    unless_ignored = [number for number in (*_STOP_SIGNALS, signal.SIGHUP) if signal.getsignal(number) not in (signal.SIG_IGN, None)]
+    # a worker has nothing to do with terminals: no SIGHUP, and SIGINT whatever the shell ignored that started it
+    numbers = _STOP_SIGNALS if recorder.status["owner"] == "worker" else unless_ignored
+    previous = {number: signal.signal(number, ask) for number in numbers}
     try:
         yield asked
     finally:
