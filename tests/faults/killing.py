@@ -5,10 +5,18 @@ import os
 import signal
 import time
 
+import pytest
+
 import simpo_workbench as wb
 from simpo_workbench.files import read_json
 
 DEADLINE_S = 600
+SOAK = bool(os.environ.get("SIMPO_WORKBENCH_SOAK"))
+
+
+def soak(*values):
+    """Parameters that only `make soak` tries: more of the same."""
+    return [pytest.param(value, marks=pytest.mark.skipif(not SOAK, reason="make soak runs it")) for value in values]
 
 
 def wait_for(condition, what, run=None):

@@ -3,15 +3,13 @@
 A quick share runs with every test run; `make soak` kills fifty times.
 """
 
-import os
 import random
 
 import pytest
-from killing import outcome, survive
+from killing import SOAK, outcome, survive
 
 import simpo_workbench as wb
 
-SOAK = bool(os.environ.get("SIMPO_WORKBENCH_SOAK"))
 QUICK = ["save", "start", "any"]
 LONG = ["save", "any", "save", "start", "any"]
 
