@@ -83,7 +83,7 @@ class Mailbox:
             path.unlink(missing_ok=True)
         if not waiting:
             with contextlib.suppress(OSError):
-                (self.requests / f"withdrawn-{letter}").touch()
+                _marker(self.requests, letter).touch()
         return bool(waiting)
 
     def clear(self):
@@ -128,7 +128,10 @@ class Postmaster:
         with self._lock:
             taken = [letter for letter in self._waiting if letter.kind in kinds]
             self._waiting = deque(letter for letter in self._waiting if letter.kind not in kinds)
-        return [letter for letter in taken if not self._withdrawn(letter)]
+        wanted = [letter for letter in taken if not self.is_withdrawn(letter)]
+        for letter in taken:
+            _marker(self.requests, letter.id).unlink(missing_ok=True)
+        return wanted
 
     def done(self, letter: Letter, text: str = "", table=None, **values):
         """Say that it is done: what came of it in words, values, and a DataFrame where there is one (its numbers stay numbers)."""
@@ -152,18 +155,16 @@ class Postmaster:
 
     def is_withdrawn(self, letter: Letter) -> bool:
         """Whether the one who asked does not want it any more."""
-        return (self.requests / f"withdrawn-{letter.id}").exists()
-
-    def _withdrawn(self, letter):
-        marker = self.requests / f"withdrawn-{letter.id}"
-        if not marker.exists():
-            return False
-        marker.unlink(missing_ok=True)
-        return True
+        return _marker(self.requests, letter.id).exists()
 
     def _reply(self, letter, state, text, **values):
         self.answers.mkdir(exist_ok=True)
         write_atomically(self.answers / f"{letter.id}.json", json.dumps({"state": state, "text": redact(text), **values}, ensure_ascii=False).encode(), durable=False)
+
+
+def _marker(requests, letter):
+    """The empty file that says that a letter which was taken already is not wanted any more."""
+    return requests / f"withdrawn-{letter}"
 
 
 def _read(path) -> Letter | None:

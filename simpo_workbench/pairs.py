@@ -9,7 +9,7 @@ import json
 import math
 import os
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -168,6 +168,15 @@ class Pairs:
             lines += [f"  {label:<8}  {excerpt(text, 100)}" for label, text in shown]
             lines += [f"  columns   {', '.join(_extra_columns(self._pairs))}"] if _extra_columns(self._pairs) else []
         return "\n".join(lines)
+
+
+def prompt_list(prompts) -> list:
+    """One text as a list of it; any other iterable of prompts (a list, a column of a DataFrame) as a list. Errors: WorkbenchError for what is neither."""
+    if isinstance(prompts, str):
+        return [prompts]
+    if not isinstance(prompts, Iterable) or isinstance(prompts, Mapping):
+        raise WorkbenchError(f"Prompts are a text, or a list of texts or of messages; got {type(prompts).__name__}.")
+    return list(prompts)
 
 
 def load_pairs(source, columns=None, limit=None, name=None):

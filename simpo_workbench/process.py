@@ -37,7 +37,7 @@ def is_alive(identity: dict | None) -> bool:
 
 def send_signal(identity: dict, number: signal.Signals) -> bool:
     """Signal exactly this process; False when it is gone or is not ours to signal (pid 1, or the process that asks)."""
-    if not is_alive(identity) or identity["pid"] in (0, 1, os.getpid()):
+    if not _may_be_signalled(identity):
         return False
     try:
         os.kill(identity["pid"], number)
@@ -48,7 +48,7 @@ def send_signal(identity: dict, number: signal.Signals) -> bool:
 
 def signal_group(identity: dict, number: signal.Signals) -> bool:
     """Signal the whole group that this process leads, data loaders and all; False when it leads none, is gone or is not ours to signal."""
-    if not is_alive(identity) or identity["pid"] in (0, 1, os.getpid()):
+    if not _may_be_signalled(identity):
         return False
     try:
         if os.getpgid(identity["pid"]) != identity["pid"] or os.getpgrp() == identity["pid"]:
@@ -57,6 +57,10 @@ def signal_group(identity: dict, number: signal.Signals) -> bool:
     except (ProcessLookupError, PermissionError):
         return False
     return True
+
+
+def _may_be_signalled(identity):
+    return is_alive(identity) and identity["pid"] not in (0, 1, os.getpid())
 
 
 def same_boot(identity: dict | None) -> bool:

@@ -14,7 +14,7 @@ from .errors import WorkbenchError
 from .files import read_json, write_json
 from .launch import launch
 from .mailbox import ANSWERED
-from .pairs import Pairs, load_pairs
+from .pairs import Pairs, load_pairs, prompt_list
 from .run_folder import RunFolder
 from .runs import Request, Run
 from .settings import Section
@@ -44,9 +44,7 @@ class RemoteModel:
 
     def generate(self, prompts, generation: GenerationConfig | None = None, data: DataConfig | None = None, seed: int = 0):
         """Answers of base and tuned model, as `wb.generate`."""
-        if not isinstance(prompts, (str, list, tuple)):
-            raise WorkbenchError(f"Prompts are a text, or a list of texts or of messages; got {type(prompts).__name__}.")
-        return self.ask("generate", prompts=[prompts] if isinstance(prompts, str) else list(prompts), generation=_dump(generation), data=_dump(data), seed=seed).result()
+        return self.ask("generate", prompts=prompt_list(prompts), generation=_dump(generation), data=_dump(data), seed=seed).result()
 
     def score(self, pairs, loss: LossConfig | None = None, data: DataConfig | None = None):
         """One row per pair, as `wb.score`."""

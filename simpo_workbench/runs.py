@@ -304,11 +304,9 @@ def list_runs(root: str | Path = "runs"):
     for name in run_names(root):
         run = attach(name, root)
         status = run.status
-        last = _last_evaluation(run)
         row = {"name": name, "state": status.state, "step": status.step, "total_steps": status.total_steps}
         row |= _config_facts(run)
-        row |= _last_loss(run)
-        row |= {"accuracy": last.get("eval/rewards/accuracies"), "chosen_drift": last.get("eval/logps/chosen_drift"), "verdict": status.verdict}
+        row |= _last_facts(run) | {"verdict": status.verdict}
         rows.append((run.folder.config.stat().st_mtime, row))
     rows.sort(key=lambda item: item[0], reverse=True)
     columns = ["name", "state", "step", "total_steps", "model", "learning_rate", "beta", "accuracy", "chosen_drift", "verdict"]
@@ -323,20 +321,15 @@ def _config_facts(run):
     return {"model": config.model.name, "learning_rate": config.training.learning_rate, "beta": config.loss.beta}
 
 
-def _last_loss(run):
-    """β as it is now: it may have been changed on the way."""
+def _last_facts(run):
+    """β as it is now (it may have been changed on the way), and the last evaluation's accuracy and drift."""
     try:
-        return next(({"beta": record["beta"]} for record in reversed(run.records) if "beta" in record), {})
-    except WorkbenchError:  # as below
-        return {}
-
-
-def _last_evaluation(run):
-    try:
-        evaluations = [record for record in run.records if record.get("kind") == "eval"]
+        records = run.records
     except WorkbenchError:  # as above: damaged metrics leave two cells empty
-        return {}
-    return evaluations[-1] if evaluations else {}
+        records = []
+    evaluation = next((record for record in reversed(records) if record.get("kind") == "eval"), {})
+    beta = next(({"beta": record["beta"]} for record in reversed(records) if "beta" in record), {})
+    return beta | {"accuracy": evaluation.get("eval/rewards/accuracies"), "chosen_drift": evaluation.get("eval/logps/chosen_drift")}
 
 
 def write_pairs(folder: RunFolder, pairs):

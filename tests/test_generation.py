@@ -75,3 +75,16 @@ def test_conversations_and_system_prompts(loaded):
     for bad in ("", 7, [], [{"role": "user"}]):
         with pytest.raises(wb.WorkbenchError, match="A prompt is a text or a list of"):
             wb.generate(loaded, [bad])
+
+
+def test_prompts_may_come_as_any_iterable_of_texts():
+    """A column of a DataFrame is how prompts usually lie in a notebook."""
+    import pandas as pd
+
+    from simpo_workbench.pairs import prompt_list
+
+    assert prompt_list("Hi") == ["Hi"]
+    assert prompt_list(pd.Series(["Hi", "You?"])) == prompt_list(text for text in ("Hi", "You?")) == ["Hi", "You?"]
+    for wrong in (5, None, {"role": "user", "content": "Hi"}):
+        with pytest.raises(wb.WorkbenchError, match="Prompts are a text, or a list of texts or of messages; got"):
+            prompt_list(wrong)

@@ -9,7 +9,7 @@ from transformers import StoppingCriteria, StoppingCriteriaList
 
 from ..config import DataConfig, GenerationConfig
 from ..errors import WorkbenchError
-from ..pairs import prompt_text
+from ..pairs import prompt_list, prompt_text
 from ..scores import repeated_4gram_share
 from .models import LoadedModel, weights_unpacked
 from .tokens import ChatEncoder
@@ -37,9 +37,7 @@ def generate(model: LoadedModel, prompts, generation: GenerationConfig | None = 
 
     generation = generation or GenerationConfig()
     encoder = ChatEncoder(model.tokenizer, data)
-    if not isinstance(prompts, (str, list, tuple)):
-        raise WorkbenchError(f"Prompts are a text, or a list of texts or of messages; got {type(prompts).__name__}.")
-    conversations = [as_messages(prompt) for prompt in ([prompts] if isinstance(prompts, str) else prompts)]
+    conversations = [as_messages(prompt) for prompt in prompt_list(prompts)]
     with model.base():
         sides = {"base": answer(model, encoder, conversations, generation, seed, cancelled)}
     if model.has_adapter:

@@ -38,6 +38,8 @@ class Presence:
         self._lock_file = hold(folder)
         previous = read_json(folder.status) or {}
         self.status = {"step": 0, "total_steps": 0, "started": time.time(), "log_from": log_size(folder), **previous}
+        if owner != "worker":  # for a worker its launcher has noted where the log was
+            self.status["log_from"] = log_size(folder)
         self.status |= {"owner": owner, "process": process.identify(), "folder": folder.identity, "seconds_left": None, "doing": "", "median_step_s": None}
         self._status_lock, self._end, self._written = threading.Lock(), threading.Event(), None
         self._thread = threading.Thread(target=self._attend, name="presence", daemon=True)
@@ -126,19 +128,23 @@ def hold(folder: RunFolder):
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
             return file
         except BlockingIOError:
-            status = read_json(folder.status) or {}
             # the one that launches this process holds the folder for a moment, and one that has ended until it has freed its memory
-            at_work = status.get("state") in LIVE_STATES and process.is_alive(status.get("process")) and not status.get("handover")
-            if time.monotonic() > end or (at_work and status["process"] != process.identify()):
-                file.close()
-                raise WorkbenchError(f"The run {folder.name!r} is being trained already.") from None
-            time.sleep(0.05)
+            taken = time.monotonic() > end or _another_is_at_work(folder)
         except OSError:  # a file system without locks: the identity in status.json is all there is
-            status = read_json(folder.status) or {}
-            if status.get("state") in LIVE_STATES and process.is_alive(status.get("process")) and status["process"] != process.identify():
-                file.close()
-                raise WorkbenchError(f"The run {folder.name!r} is being trained already.") from None
-            return file
+            taken = _another_is_at_work(folder)
+            if not taken:
+                return file
+        if taken:
+            file.close()
+            raise WorkbenchError(f"The run {folder.name!r} is being trained already.")
+        time.sleep(0.05)
+
+
+def _another_is_at_work(folder):
+    """Whether status.json names a living process, other than this one and the one that launches it."""
+    status = read_json(folder.status) or {}
+    at_work = status.get("state") in LIVE_STATES and process.is_alive(status.get("process")) and not status.get("handover")
+    return at_work and status["process"] != process.identify()
 
 
 def log_size(folder: RunFolder) -> int:
