@@ -10,7 +10,7 @@ demo: setup
 	$(BIN)/simpo-workbench demo
 
 test: setup chromium
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -n 2 --dist worksteal --disable-warnings
 
 # All faults, and fifty runs killed at random moments and resumed, each compared bit for bit: about half an hour.
 soak: setup

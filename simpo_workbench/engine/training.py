@@ -21,6 +21,7 @@ from ..runs import Run, create_run, write_pairs
 from . import checkpoints, memory
 from .desk import Desk, Orders
 from .evaluation import evaluate
+from .interruption import StopAsked
 from .presence import Presence
 from .recorder import Recorder
 from .setup import Setup, prepare
@@ -74,21 +75,23 @@ def run_training(folder: RunFolder, presence: Presence, resume: bool = False, on
     config = RunConfig.from_yaml(folder.config)
     recorder = Recorder(folder, config, presence, on_record)
     recorder.state("loading", "Loading model and pairs.")
+    stop_asked = StopAsked()
     try:
-        with _stop_signals(recorder) as stop_asked:
+        with _stop_signals(recorder, stop_asked):
             checkpoints.clean(folder)
             checkpoint = checkpoints.newest_valid(folder) if resume else None
             setup = prepare(config, checkpoint.memory if checkpoint else None)
             try:
+                stop_asked.check()
                 _train(setup, folder, recorder, checkpoint, stop_asked)
             finally:
                 setup.close()
-    except KeyboardInterrupt:
-        kept = any(folder.checkpoints.glob("step-*/training_state.pt"))
-        message = f"Interrupted; `simpo-workbench resume {folder.name}` goes on from {'the last checkpoint' if kept else 'the start'}."
-        _last_word(recorder, "stopped", message)
-        raise KeyboardInterrupt(message) from None
     except BaseException as error:
+        if isinstance(error, KeyboardInterrupt) or stop_asked.at_once:
+            kept = any(folder.checkpoints.glob("step-*/training_state.pt"))
+            message = f"Interrupted; `simpo-workbench resume {folder.name}` goes on from {'the last checkpoint' if kept else 'the start'}."
+            _last_word(recorder, "stopped", message)
+            raise KeyboardInterrupt(message) from None
         error = _in_words(error, config)
         message = str(error) if isinstance(error, WorkbenchError) else f"{type(error).__name__}: {first_line(error)}"
         presence.give_back_reserve()
@@ -117,7 +120,7 @@ def _in_words(error, config):
     return error
 
 
-def _train(setup: Setup, folder: RunFolder, recorder: Recorder, checkpoint: checkpoints.Resumable | None, stop_asked: threading.Event):
+def _train(setup: Setup, folder: RunFolder, recorder: Recorder, checkpoint: checkpoints.Resumable | None, stop_asked: StopAsked):
     every, desk = setup.config.training, Desk(folder, recorder.presence, setup, recorder)
     recorder.status["total_steps"] = setup.total_steps
     if checkpoint:
@@ -131,6 +134,7 @@ def _train(setup: Setup, folder: RunFolder, recorder: Recorder, checkpoint: chec
     if step == 0:
         recorder.state("scoring", "Scoring the untrained model on the held-out pairs.")
         _evaluate(setup, recorder, 0)
+        stop_asked.check()
     orders, ending, collapsed = Orders(), None, False
     while step < setup.total_steps and not ending:
         step += 1
@@ -266,16 +270,16 @@ def _save_final_adapter(setup, folder, step):
 
 
 @contextlib.contextmanager
-def _stop_signals(recorder):
-    """An event that the first SIGINT or SIGTERM sets, so that training ends in order; a second one, or one before training, interrupts at once."""
-    asked = threading.Event()
+def _stop_signals(recorder, asked):
+    """The first SIGINT or SIGTERM sets `asked`, so that training ends in order; a second one, or one before training, interrupts at once."""
     if threading.current_thread() is not threading.main_thread():
-        yield asked  # signals reach only the main thread
+        yield  # signals reach only the main thread
         return
 
     def ask(number, frame):
         if asked.is_set() or recorder.status.get("state") in ("loading", "scoring"):
-            raise KeyboardInterrupt
+            asked.interrupt(frame)
+            return
         asked.set()
         with contextlib.suppress(OSError):  # the terminal may be gone
             print("\nStopping after this step, with adapter and checkpoint saved; once more to stop at once.", file=sys.stderr, flush=True)
@@ -286,7 +290,7 @@ def _stop_signals(recorder):
     numbers = _STOP_SIGNALS if recorder.status["owner"] == "worker" else unless_ignored
     previous = {number: signal.signal(number, ask) for number in numbers}
     try:
-        yield asked
+        yield
     finally:
         for number, handler in previous.items():
             signal.signal(number, handler)

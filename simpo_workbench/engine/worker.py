@@ -10,6 +10,7 @@ from ..errors import WorkbenchError, first_line
 from ..mailbox import QUESTIONS
 from ..redaction import redact_output
 from ..run_folder import LIVE_STATES, RunFolder
+from .interruption import StopAsked
 from .presence import Presence
 
 _QUEUE_POLL_S = 0.5
@@ -17,31 +18,35 @@ _QUEUE_POLL_S = 0.5
 
 def main(arguments: list[str]) -> int:
     """Exit status: 0 for a run that ended in order, 1 for one that failed; status.json says why."""
-    folder = RunFolder(arguments[0])
-    signal.signal(signal.SIGTERM, _leave)  # until training brings its own way to stop in order
+    folder, asked = RunFolder(arguments[0]), StopAsked()
+    signal.signal(signal.SIGTERM, lambda number, frame: asked.interrupt(frame))  # until training brings its own way to stop in order
     try:
         with Presence(folder, "worker") as presence:
             try:
-                _live(folder, presence, arguments)
+                _live(folder, presence, arguments, asked)
             except BaseException as error:
+                if asked.at_once and not isinstance(error, KeyboardInterrupt):  # what a library made of it
+                    error = KeyboardInterrupt()
                 _last_word(presence, error)
-                raise
+                raise error from None
     except (WorkbenchError, KeyboardInterrupt) as error:
         print(str(error) or "Interrupted.", file=sys.stderr, flush=True)
         return 1
     return 0
 
 
-def _live(folder, presence, arguments):
+def _live(folder, presence, arguments, asked):
     if "--serve" in arguments:
         from .serving import serve
 
+        asked.check()
         serve(folder, presence)
         return
     queue = DeviceQueue()  # has the device for as long as it lives
     if wait_for_device(folder, presence, queue):
         from .training import run_training  # loads torch: a run that waits does without
 
+        asked.check()
         run_training(folder, presence, resume="--resume" in arguments)
         queue.release()
 
@@ -85,10 +90,6 @@ def _waits_for(queue, ticket):
     holder, waiting = queue.holder(), queue.waiting()
     place = 1 + next((index for index, one in enumerate(waiting) if one.path == ticket.path), len(waiting))
     return f"Waits for {queue.device}, which the run {holder['name'] if holder else '?'!r} has; place {place} of {len(waiting)}."
-
-
-def _leave(number, frame):
-    raise KeyboardInterrupt
 
 
 if __name__ == "__main__":
