@@ -178,11 +178,11 @@ def runs(root, as_json):
 
     table = list_runs(root)
     if as_json:
-        click.echo(table.to_json(orient="records", force_ascii=False, indent=1))
+        click.echo(table.to_json(orient="records", force_ascii=False, indent=1, date_format="iso"))
     elif table.empty:
         click.echo(f"No runs in {root!r} yet. `simpo-workbench demo` makes one.")
     else:
-        print_table(table.drop(columns="verdict"))
+        print_table(table.drop(columns=["data", "accuracy_low", "accuracy_high", "pairs", "verdict", "started"]))
 
 
 @main.command()
@@ -311,11 +311,12 @@ def presets(as_json):
 
 @main.command()
 @click.argument("folder", default="simpo-notebooks")
-def lab(folder):
-    """Open JupyterLab on the first notebook; outside a clone the notebooks are copied to FOLDER first."""
-    from .terminal import open_lab
+@click.option("--remote", "--no-browser", "remote", is_flag=True, help="Open no browser here; print the SSH tunnel for the computer that has one. So it is where you came by SSH.")
+def lab(folder, remote):
+    """Open JupyterLab on the workbench; outside a clone the notebooks are copied to FOLDER first."""
+    from .lab import open_lab
 
-    sys.exit(open_lab(Path(folder)))
+    sys.exit(open_lab(Path(folder), remote))
 
 
 def _table_writer(output):

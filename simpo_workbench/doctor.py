@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from .markup import signed
+from .wording import signed
 
 #: Chosen answers this much less likely than at step 0 (nats per token) want a closer look. Measured with the demo model on NF4:
 #: healthy at 1e-4 (+0.04) and 1.4e-4 (−0.16), in trouble at 2e-4 (−0.34), ruined in fp32 at 6e-4 (−2.0) and 1e-3 (−3.9).

@@ -6,8 +6,15 @@ as points; names at the end of the lines. Quantities per token are in nats, so t
 
 from __future__ import annotations
 
-from .markup import plotly_text, signed
-from .small_charts import COLORS, Line, Mark, Panel, Threshold, bare, faded, note, padded, small_charts, vertical
+from .markup import plotly_text
+from .small_charts import COLORS, Line, Mark, Panel, Threshold, bare, chart_spec, faded, note, padded, small_charts, thinned, vertical
+from .wording import signed
+
+
+#: Rows and columns of the live figure, and its height in pixels: what a page reserves for it.
+LIVE_ROWS, LIVE_COLUMNS, LIVE_HEIGHT = 3, 3, 860
+#: Points in one corner of the scatter: more cannot be told apart, and a page draws these at once.
+MOST_IN_CORNER = 1000
 
 
 def training_figure(metrics, gamma_beta_ratio, total_steps, chosen_tokens=None, theme="light", attention_drift=None):
@@ -18,29 +25,53 @@ def training_figure(metrics, gamma_beta_ratio, total_steps, chosen_tokens=None, 
     attention_drift: draws a "look closer" line at this fall of chosen answers, nats per token. theme: "light" or "dark".
     """
     colors = COLORS[theme]
-    train, evals = _kind(metrics, "train"), _kind(metrics, "eval")
+    panels = _truth_panels(metrics, chosen_tokens, attention_drift, colors) + _objective_panels(metrics, gamma_beta_ratio, colors)
+    return small_charts(panels, 2, 3, _last_step(metrics, total_steps), _marks(metrics, colors), colors, height=600)
+
+
+def rewards_figure(metrics, total_steps, theme="light"):
+    """plotly Figure of what lies behind the training charts: rewards (β × average log-prob), learning rate, gradient norm, over the optimizer steps."""
+    colors = COLORS[theme]
+    return small_charts(_background_panels(metrics, colors), 1, 3, _last_step(metrics, total_steps), _marks(metrics, colors), colors, height=330)
+
+
+def live_figure(metrics, gamma_beta_ratio, total_steps, theme="light", attention_drift=None, smoothing=None, in_rewards=False):
+    """Data and layout of a plotly figure with all charts of a run, linked: those of `training_figure` and of `rewards_figure`. Its traces are the same ones at every moment of a run.
+
+    smoothing: steps around each that a smoothed line takes the mean of (default: a fifteenth of the steps); 1 leaves single steps as they are.
+    in_rewards: log-probabilities and margin in reward units (times the β of each record) instead of nats per token.
+    """
+    colors = COLORS[theme]
+    panels = [
+        *_truth_panels(metrics, None, attention_drift, colors, in_rewards),
+        *_objective_panels(metrics, gamma_beta_ratio, colors, smoothing, in_rewards),
+        *_background_panels(metrics, colors, smoothing),
+    ]
+    return chart_spec(panels, LIVE_ROWS, LIVE_COLUMNS, _last_step(metrics, total_steps), _marks(metrics, colors), colors, height=LIVE_HEIGHT)
+
+
+def _truth_panels(metrics, chosen_tokens, attention_drift, colors, in_rewards=False):
+    """Drift of the log-probabilities, length, repetition and endings of answers: what shows a collapse."""
+    evals = _kind(metrics, "eval")
     if chosen_tokens is None and not (known := _points(evals, "eval/chosen_tokens")).empty:
         chosen_tokens = float(known["value"].iloc[-1])
-    has_gamma = gamma_beta_ratio is not None
-    shares = [Line("chosen ahead", _points(evals, "eval/rewards/accuracies"), colors["margin"], "chosen<br>ahead")]
-    if has_gamma:
-        shares.append(Line("beyond γ", _points(evals, "eval/rewards/beyond_gamma"), colors["margin"], "beyond γ", "dash", "diamond"))
-    at_first = "comes with the first evaluation"
-    panels = [
+    at_first = "comes with the first sampled answers"
+    look_closer = [Threshold(attention_drift, "look closer<br>below", colors["attention"])] if attention_drift is not None and not in_rewards else []
+    return [
         Panel(
-            "Log-prob since the start (nats/token)",
+            "Reward since the start (β × nats/token)" if in_rewards else "Log-prob since the start (nats/token)",
             [
-                Line("chosen", _points(evals, "eval/logps/chosen_drift"), colors["chosen"], "chosen"),
-                Line("rejected", _points(evals, "eval/logps/rejected_drift"), colors["rejected"], "rejected", "dash", "diamond"),
+                Line("chosen", _drift(evals, "chosen", in_rewards), colors["chosen"], "chosen"),
+                Line("rejected", _drift(evals, "rejected", in_rewards), colors["rejected"], "rejected", "dash", "diamond"),
             ],
-            at_first,
-            [Threshold(attention_drift, "look closer<br>below", colors["attention"])] if attention_drift is not None else [],
+            "comes with the first evaluation",
+            look_closer,
             include=(0.0, -0.1),  # so that scoring noise does not look like a fall
         ),
         Panel(
             "Answer length (tokens)",
             [Line("sampled answers", _points(evals, "eval/answers/mean_tokens"), colors["answers"], "sampled")],
-            "comes with the first sampled answers",
+            at_first,
             [Threshold(chosen_tokens, "chosen,<br>in the data", colors["muted"])] if chosen_tokens is not None else [],
             include=(0.0,),
         ),
@@ -50,31 +81,45 @@ def training_figure(metrics, gamma_beta_ratio, total_steps, chosen_tokens=None, 
                 Line("end properly", _points(evals, "eval/answers/ended"), colors["answers"], "end<br>properly"),
                 Line("repeated 4-grams", _points(evals, "eval/answers/repeated_4grams"), colors["attention"], "repeated<br>4-grams", "dash", "diamond"),
             ],
-            "comes with the first sampled answers",
+            at_first,
             span=(0.0, 1.0),
         ),
+    ]
+
+
+def _objective_panels(metrics, gamma_beta_ratio, colors, smoothing=None, in_rewards=False):
+    """Margin, loss and shares of held-out pairs: what is optimized."""
+    train, evals = _kind(metrics, "train"), _kind(metrics, "eval")
+    at_first, has_gamma = "comes with the first evaluation", gamma_beta_ratio is not None
+    shares = [Line("chosen ahead", _points(evals, "eval/rewards/accuracies"), colors["margin"], "chosen<br>ahead")]
+    if has_gamma:
+        shares.append(Line("beyond γ", _points(evals, "eval/rewards/beyond_gamma"), colors["margin"], "beyond γ", "dash", "diamond"))
+    if in_rewards:
+        margins = (_points(train, "rewards/margins"), _points(evals, "eval/rewards/margins"))
+        goal = [] if not has_gamma or "beta" not in metrics else [Threshold(gamma_beta_ratio * float(metrics["beta"].dropna().iloc[-1]), "γ", colors["muted"])]
+    else:
+        margins, goal = (_lead(train), _lead(evals, "eval/")), [Threshold(gamma_beta_ratio, "γ/β", colors["muted"])] if has_gamma else []
+    return [
         Panel(
-            "Margin per token (nats)",
-            _raw_smoothed_and_held_out("margin", _lead(train), _lead(evals, "eval/"), colors["margin"], colors["margin"]),
+            "Margin (reward units)" if in_rewards else "Margin per token (nats)",
+            _raw_smoothed_and_held_out("margin", *margins, colors["margin"], colors["margin"], smoothing),
             at_first,
-            [Threshold(gamma_beta_ratio, "γ/β", colors["muted"])] if has_gamma else [],
+            goal,
             include=(0.0,),
             robust=True,
         ),
         Panel(
             "Loss (mean per pair)",
-            _raw_smoothed_and_held_out("loss", _points(train, "loss"), _points(evals, "eval/loss"), colors["muted"], colors["ink"]),
+            _raw_smoothed_and_held_out("loss", _points(train, "loss"), _points(evals, "eval/loss"), colors["muted"], colors["ink"], smoothing),
             at_first,
             robust=True,
         ),
         Panel(_counted("Held-out pairs: share", evals, "eval/pairs"), shares, at_first, span=(0.0, 1.0)),
     ]
-    return small_charts(panels, 2, 3, _last_step(metrics, total_steps), _marks(metrics, colors), colors, height=600)
 
 
-def rewards_figure(metrics, total_steps, theme="light"):
-    """plotly Figure of what lies behind the training charts: rewards (β × average log-prob), learning rate, gradient norm, over the optimizer steps."""
-    colors = COLORS[theme]
+def _background_panels(metrics, colors, smoothing=None):
+    """Rewards, learning rate and gradient norm: what lies behind."""
     train, evals = _kind(metrics, "train"), _kind(metrics, "eval")
     rewards = []
     for side, dash, symbol in (("chosen", "solid", "circle"), ("rejected", "dash", "diamond")):
@@ -84,20 +129,19 @@ def rewards_figure(metrics, total_steps, theme="light"):
         rewards.append(Line(f"{side}, held-out", held_out, colors[side], side if not held_out.empty else "", dash, symbol))
     norms = _points(train, "grad_norm")
     norms = norms[norms["value"] >= 0]  # −1 stands for a step that loss scaling skipped
-    panels = [
+    return [
         Panel("Rewards, points: held-out (β × nats/token)", rewards, "comes with the first evaluation"),
         Panel("Learning rate", [Line("learning rate", _points(train, "learning_rate"), colors["muted"], symbol=None)], "comes with step 1", include=(0.0,)),
         Panel(
             "Gradient norm",
             [
                 Line("gradient norm, each step", norms, colors["muted"], symbol=None, pale=True),
-                Line("gradient norm, smoothed", smoothed(norms), colors["muted"], symbol=None),
+                Line("gradient norm, smoothed", smoothed(norms, smoothing), colors["muted"], symbol=None),
             ],
             "comes with step 1",
             include=(0.0,),
         ),
     ]
-    return small_charts(panels, 1, 3, _last_step(metrics, total_steps), _marks(metrics, colors), colors, height=330)
 
 
 def score_histogram(before, after, gamma_beta_ratio, theme="light"):
@@ -165,19 +209,22 @@ def score_histogram(before, after, gamma_beta_ratio, theme="light"):
     return figure
 
 
-def margins_scatter(compared, theme="light"):
-    """plotly Figure: each pair's lead before (x) and after (y), nats per token, with the four corners named and counted.
+def margins_scatter(compared, theme="light", among=None, chosen=None):
+    """plotly Figure: each pair's lead before (x) and after (y), nats per token, with the four corners named and counted; a point's customdata is its pair_id.
 
-    compared: DataFrame from `compare_scores`. Above the diagonal the chosen answer gained.
+    compared: DataFrame from `compare_scores`. Above the diagonal the chosen answer gained. Of a corner with very many pairs some are drawn, evenly chosen, and it says so.
+    among: the table that `compared` was filtered from, so that the axes stay. chosen: rows to be marked by a ring (may be empty).
     """
     import plotly.graph_objects as go
 
     colors = COLORS[theme]
+    among = compared if among is None else among
+    part = f"{len(compared):,} of {len(among):,}" if len(compared) < len(among) else f"{len(compared):,}"
     figure = go.Figure()
-    _title_and_axes(figure, colors, f"Lead before and after (nats/token), {len(compared)} held-out pairs", 420)
+    _title_and_axes(figure, colors, f"Lead before and after (nats/token), {part} held-out pairs", 420)
     figure.update_layout(margin={"t": 62, "r": 24, "b": 56, "l": 58})
-    values = [*compared["lead_before"], *compared["lead_after"], 0.0]
-    low, high = padded(min(values), max(values), 0.12)
+    leads = among[["lead_before", "lead_after"]]
+    low, high = padded(min(leads.min().min(), 0.0), max(leads.max().max(), 0.0), 0.12)
     figure.add_shape(type="line", x0=low, y0=low, x1=high, y1=high, line={"color": colors["grid"], "width": 1.5})
     for shape in ({"x0": 0, "x1": 0, "y0": low, "y1": high}, {"x0": low, "x1": high, "y0": 0, "y1": 0}):
         figure.add_shape(type="line", line={"color": colors["muted"], "width": 1, "dash": "dot"}, **shape)
@@ -189,28 +236,35 @@ def margins_scatter(compared, theme="light"):
         ("to right", compared["flip"] == "to right", colors["chosen"], "circle", ("left", "top")),
         ("to wrong", compared["flip"] == "to wrong", colors["rejected"], "diamond", ("right", "bottom")),
     ]
-    for name, chosen, color, symbol, (xanchor, yanchor) in groups:
-        rows = compared[chosen]
+    few = len(compared) <= MOST_IN_CORNER
+    for name, inside, color, symbol, (xanchor, yanchor) in groups:
+        rows = compared[inside]
+        drawn = thinned(rows, MOST_IN_CORNER)
         figure.add_scatter(
             name=name,
-            x=rows["lead_before"],
-            y=rows["lead_after"],
+            x=drawn["lead_before"].to_numpy(),
+            y=drawn["lead_after"].to_numpy(),
             mode="markers",
-            marker={"color": color, "symbol": symbol, "size": 8},
-            text=[plotly_text(prompt, most=160) for prompt in rows.get("prompt", rows["pair_id"])],
+            marker={"color": color, "symbol": symbol, "size": 8 if few else 5},
+            customdata=drawn["pair_id"].to_numpy(),
+            text=[plotly_text(prompt, most=160 if few else 60) for prompt in drawn.get("prompt", drawn["pair_id"])],
             hovertemplate="%{text}<br>%{x:.2f} → %{y:.2f}<extra>" + name + "</extra>",
             cliponaxis=False,
         )
         x, y = {"left": 0.0, "right": 1.0}[xanchor], {"bottom": 0.0, "top": 1.0}[yanchor]
-        note(figure, f"{name}: {len(rows)}", color, x=x, xref="paper", xanchor=xanchor, y=y, yref="paper", yanchor="bottom", bgcolor=colors["ground"])
+        words = f"{name}: {len(rows)}" if len(drawn) == len(rows) else f"{name}: {len(rows):,}, {len(drawn):,} drawn"
+        note(figure, words, color, x=x, xref="paper", xanchor=xanchor, y=y, yref="paper", yanchor="bottom", bgcolor=colors["ground"])
+    if chosen is not None:
+        ring = {"color": "rgba(0,0,0,0)", "size": 15, "line": {"color": colors["ink"], "width": 2}}
+        figure.add_scatter(name="chosen pairs", x=chosen["lead_before"].to_numpy(), y=chosen["lead_after"].to_numpy(), mode="markers", marker=ring, hoverinfo="skip", cliponaxis=False)
     figure.update_xaxes(title_standoff=8, title="lead before (nats per token)", range=[low, high])
     figure.update_yaxes(title="lead after (nats per token)", range=[low, high])
     return figure
 
 
-def smoothed(points):
+def smoothed(points, window: int | None = None):
     """The same steps with the mean value of the steps around each: a window of a fifteenth of the steps, at least five, cut off at the ends."""
-    window = max(5, len(points) // 15) | 1
+    window = (max(5, len(points) // 15) if window is None else window) | 1
     return points.assign(value=points["value"].rolling(window, center=True, min_periods=1).mean())
 
 
@@ -241,10 +295,16 @@ def _lead(records, prefix=""):
     return _points(records.assign(lead=lead), "lead") if len(records) else _points(records, "lead")
 
 
-def _raw_smoothed_and_held_out(name, train, held_out, train_color, held_out_color):
+def _drift(evals, side, in_rewards):
+    """How far the log-probability of one side moved since the first evaluation, in nats per token or times β as it is at each record."""
+    drift = _points(evals, f"eval/logps/{side}_drift")
+    return drift.assign(value=drift["value"] * evals.loc[drift.index, "beta"]) if in_rewards and not drift.empty else drift
+
+
+def _raw_smoothed_and_held_out(name, train, held_out, train_color, held_out_color, smoothing=None):
     return [
         Line(f"{name}, training, each step", train, train_color, symbol=None, pale=True),
-        Line(f"{name}, training, smoothed", smoothed(train), train_color, "training", symbol=None),
+        Line(f"{name}, training, smoothed", smoothed(train, smoothing), train_color, "training", symbol=None),
         Line(f"{name}, held-out", held_out, held_out_color, "held-out"),
     ]
 

@@ -6,6 +6,7 @@ import contextlib
 import json
 import os
 import threading
+from collections.abc import Iterator
 from pathlib import Path
 
 from .errors import WorkbenchError
@@ -79,6 +80,28 @@ def read_jsonl(path: Path) -> list[dict]:
         if isinstance(record, dict):
             records.append(record)
     return records
+
+
+def records_from_the_end(path: Path) -> Iterator[dict]:
+    """The objects in a JSON-lines file, the last one first, read in blocks as they are asked for; lines that are torn or damaged are passed over."""
+    try:
+        file = open(path, "rb")  # noqa: SIM115 - closed below
+    except FileNotFoundError:
+        return
+    with file:
+        end, rest = file.seek(0, os.SEEK_END), b""
+        while end or rest:
+            start = max(0, end - 65536)
+            file.seek(start)
+            lines = (file.read(end - start) + rest).split(b"\n")
+            rest, end = lines.pop(0) if start else b"", start  # the first line may have begun in the block before
+            for line in reversed(lines):
+                try:
+                    record = json.loads(line)
+                except (ValueError, RecursionError):
+                    continue
+                if isinstance(record, dict):
+                    yield record
 
 
 def write_jsonl(path: Path, records: list[dict]):

@@ -24,8 +24,3 @@ def plotly_text(text, width: int = 60, most: int = 300) -> str:
 def json_for_script(json_text: str) -> str:
     """JSON text that may stand inside <script>: no `</script>`, no `<!--`, and the same value when it is parsed."""
     return "".join(_SCRIPT_ESCAPES.get(character, character) for character in json_text)
-
-
-def signed(value: float, digits: int = 2) -> str:
-    """A number with its sign, the minus as it is printed in text: "+0.04", "−0.42"."""
-    return f"{value:+.{digits}f}".replace("-", "−")

@@ -4,6 +4,7 @@ The way in is `load_pairs`. `pair_files` and `pair_hub` find the raw rows, `pair
 become a `Pairs`: what cannot be used is refused with a reason and a place, never dropped in silence.
 """
 
+import contextlib
 import hashlib
 import json
 import math
@@ -29,7 +30,7 @@ from .pair_shapes import (
     too_long,
 )
 
-__all__ = ["LoadReport", "Pair", "Pairs", "Refusal", "load_pairs", "prompt_text"]
+__all__ = ["LoadReport", "Pair", "Pairs", "Refusal", "load_pairs", "prompt_text", "raw_rows"]
 
 OWN_COLUMNS = ("pair_id", "prompt", "chosen", "rejected")
 DEEPEST_NESTING = 100
@@ -229,6 +230,21 @@ def load_pairs(source, columns=None, limit=None, name=None):
     if found.numbers_are_text:
         _read_numbers(kept)
     return Pairs(kept, report)
+
+
+def raw_rows(source, count=5):
+    """The first `count` readable rows (dicts) of a source that `load_pairs` takes, as they stand there: to see what their columns are called.
+
+    Errors: WorkbenchError as in `load_pairs` where the source cannot be found or read.
+    """
+    rows = []
+    for _, row in _find(source).rows:
+        with contextlib.suppress(RowRefused):
+            if not isinstance(row, RowRefused):
+                rows.append(_plain_row(row))
+        if len(rows) == count:
+            break
+    return rows
 
 
 def _find(source):

@@ -85,6 +85,11 @@ def preset(name: str) -> RunConfig:
     return RunConfig().with_changes(_find(name).changes)
 
 
+def preset_notes() -> dict[str, str]:
+    """The sentence of every preset by its name, in their order; needs no pandas."""
+    return {item.name: item.note for item in _PRESETS}
+
+
 def list_presets():
     """DataFrame of all presets: name, model, β, γ/β, learning rate, and one sentence each."""
     import pandas as pd

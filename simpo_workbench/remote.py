@@ -10,6 +10,7 @@ from pathlib import Path
 
 from . import process
 from .config import DataConfig, GenerationConfig, LossConfig, ModelConfig, RunConfig
+from .cost import Preflight
 from .errors import WorkbenchError
 from .files import read_json, write_json
 from .launch import launch
@@ -124,11 +125,12 @@ class Question(Request):
         return self.run.folder.mailbox.withdraw(self._letter)
 
 
-def open_model(model: ModelConfig | Run | None = None, adapter: str | Path | None = None, data: DataConfig | None = None, idle_s: float = 600.0) -> RemoteModel:
+def open_model(model: ModelConfig | Run | None = None, adapter: str | Path | None = None, data: DataConfig | None = None, idle_s: float = 600.0, tokens_only: bool = False) -> RemoteModel:
     """A model in a process of its own, loading while this returns: the kernel stays free.
 
     model: settings of a model (default: the demo's), or a Run: one that trains answers itself, between steps; of one that ended its model and final adapter are
-    opened. The process leaves when nothing was asked for `idle_s`, when this program ends, or at `close()`.
+    opened. The process leaves when nothing was asked for `idle_s`, when this program ends, or at `close()`. tokens_only: the tokenizer alone, without weights, which
+    can only encode.
     """
     if isinstance(model, (str, Path)):
         raise WorkbenchError(f"wb.open_model takes a run (wb.attach({str(model)!r})) or the settings of a model (wb.ModelConfig(name={str(model)!r})).")
@@ -141,8 +143,48 @@ def open_model(model: ModelConfig | Run | None = None, adapter: str | Path | Non
     config = RunConfig(model=model or ModelConfig(), data=data or DataConfig())
     folder = RunFolder(tempfile.mkdtemp(prefix="simpo-workbench-model-"))
     config.to_yaml(folder.config)
-    write_json(folder.origin, {"adapter": None if adapter is None else str(Path(adapter).expanduser().resolve()), "idle_s": idle_s, "opener": process.identify()})
+    write_json(folder.origin, {"adapter": None if adapter is None else str(Path(adapter).expanduser().resolve()), "idle_s": idle_s, "tokens_only": tokens_only, "opener": process.identify()})
     return RemoteModel(launch(folder, "--serve"), own=True)
+
+
+class RemotePreflight:
+    """A preflight in a process of its own: `status` while it measures, `result()` when it has; `cancel()` ends it. Nothing of it is kept."""
+
+    def __init__(self, run: Run):
+        self._run, self._found = run, None
+
+    @property
+    def status(self):
+        """Where it stands: state, message (what is measured now, or what it waits for), alive."""
+        return self._run.status
+
+    def result(self) -> Preflight | None:
+        """The Preflight; None while it is measured. Errors: WorkbenchError for what would end the run as well, or when it was cancelled."""
+        if self._found is None:
+            status = self._run.status
+            if status.alive:
+                return None
+            values = read_json(self._run.folder.preflight)
+            shutil.rmtree(self._run.path, ignore_errors=True)
+            if values is None:
+                raise WorkbenchError("The preflight was cancelled." if status.state == "stopped" else status.message)
+            self._found = Preflight.from_dict(values)
+        return self._found
+
+    def cancel(self):
+        """End it at once and free its memory."""
+        identity = (read_json(self._run.folder.status) or {}).get("process")
+        if self._run.status.alive:
+            process.signal_group(identity, signal.SIGKILL)  # it keeps nothing that could be lost
+        shutil.rmtree(self._run.path, ignore_errors=True)
+
+
+def start_preflight(config: RunConfig) -> RemotePreflight:
+    """What `wb.preflight` measures, measured in a process of its own, so that a kernel stays free. It waits for the device like a run."""
+    folder = RunFolder(tempfile.mkdtemp(prefix="simpo-workbench-preflight-"))
+    root = Path(config.run.root).expanduser().absolute()
+    config.with_changes({"run.root": str(root)}).to_yaml(folder.config)
+    return RemotePreflight(launch(folder, "--preflight"))
 
 
 def generate(model, prompts, generation: GenerationConfig | None = None, data: DataConfig | None = None, seed: int = 0):
@@ -187,7 +229,11 @@ def explain_pair(model, pair, data: DataConfig | None = None):
 
 
 def encode_pair(model, pair, data: DataConfig | None = None):
-    """DataFrame with one row per token as the model sees the pair: side (prompt, chosen, rejected), position, token_id, token, scored."""
+    """DataFrame with one row per token as the model sees the pair: side (prompt, chosen, rejected), position (from 1), token_id, token, scored, kind.
+
+    kind: "template" (what the chat template put around the prompt's texts), "prompt", "answer" or "end of turn". `.attrs["report"]` says what became of the pair.
+    Errors: WorkbenchError when it is not exactly one pair, or does not fit data.max_tokens.
+    """
     if isinstance(model, RemoteModel):
         return model.encode_pair(pair, data)
     from .engine import explaining

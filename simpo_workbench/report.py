@@ -10,17 +10,18 @@ import base64
 import hashlib
 import json
 import math
-import statistics
 import time
 from pathlib import Path
 
 from . import __version__, doctor, figures
 from .errors import WorkbenchError
 from .files import write_atomically
-from .markup import json_for_script, signed
+from .markup import json_for_script
 from .redaction import redact, redact_values
+from .run_facts import headline, tiles
 from .runs import Run
 from .scores import compare_scores
+from .wording import signed
 
 _MOST_PAIRS = 20
 _TEMPLATE = Path(__file__).with_name("report.html.jinja")
@@ -82,9 +83,9 @@ def report_html(run: Run) -> str:
     return page.render(
         run=run,
         status=status,
-        headline=_headline(config),
+        headline=headline(config),
         verdicts=doctor.diagnose(records, status.total_steps),
-        tiles=_tiles(status, config, records, evaluations),
+        tiles=tiles(status, config, evaluations, _of_steps(records, "pairs_per_second"), _of_steps(records, "peak_memory_bytes")),
         figures={name: None if figure is None else figure.facts for name, figure in drawn.items()},
         evaluations=_evaluation_table(evaluations),
         flips=None if compared is None else _flips(compared),
@@ -143,14 +144,8 @@ def _hash(script):
     return f"'sha256-{base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()}'"
 
 
-def _headline(config):
-    loss, lora = config.loss, config.lora
-    model = config.model.name if config.model.name != "demo" else "demo model (SmolLM2-135M-Instruct)"
-    adapter = f"{config.model.load_in.upper()} + LoRA r{lora.r}"
-    if loss.kind == "dpo":
-        return f"{model} · {adapter} · DPO · β {loss.beta:g}"
-    kind = " · hinge" if loss.kind == "simpo_hinge" else ""
-    return f"{model} · {adapter}{kind} · β {loss.beta:g} · γ/β {loss.gamma_beta_ratio:g} (γ {loss.gamma:g})"
+def _of_steps(records, name):
+    return [record[name] for record in records if record.get("kind") == "train" and name in record]
 
 
 def _scores(run):
@@ -161,57 +156,6 @@ def _scores(run):
         return None, None
     first, last = scores["step"].min(), scores["step"].max()
     return scores[scores["step"] == first], scores[scores["step"] == last] if last > first else None
-
-
-def _tiles(status, config, records, evaluations):
-    """name, value and fact (n, interval, where it comes from) of the numbers that matter; "–" where nothing is known yet."""
-    sampled = [record for record in evaluations if "eval/answers/n" in record]
-    steps = [record for record in records if record.get("kind") == "train"]
-    speeds = [record["pairs_per_second"] for record in steps if "pairs_per_second" in record]
-    memory = [record["peak_memory_bytes"] for record in steps if "peak_memory_bytes" in record]
-    recommended = status.recommended_step
-    beyond = [] if config.loss.kind == "dpo" else [_share_tile("beyond γ, held-out pairs", evaluations, "eval/rewards/beyond_gamma", "eval/pairs", "pairs")]
-    return [
-        _share_tile("chosen ahead, held-out pairs", evaluations, "eval/rewards/accuracies", "eval/pairs", "pairs"),
-        *beyond,
-        _drift_tile(evaluations),
-        _share_tile("repeated 4-grams", sampled, "eval/answers/repeated_4grams", "eval/answers/n", "answers"),
-        _share_tile("answers end properly", sampled, "eval/answers/ended", "eval/answers/n", "answers"),
-        _length_tile(sampled),
-        _tile("recommended checkpoint", "–" if recommended is None else f"step {recommended}", doctor.why_recommended(records)),
-        _tile("speed", f"{_significant(statistics.median(speeds))} pairs/s" if speeds else "–", f"median of {len(speeds)} steps" if speeds else "from step 1 on"),
-        _tile("peak memory", f"{_significant(max(memory) / 1e9)} GB" if memory else "–", f"most of {len(memory)} steps" if memory else "from step 1 on"),
-    ]
-
-
-def _tile(name, value, fact):
-    return {"name": name, "value": value, "fact": fact}
-
-
-def _share_tile(name, evaluations, key, count_key, cases):
-    found = [record for record in evaluations if key in record]
-    if not found:
-        return _tile(name, "–", "not measured yet")
-    first, last = found[0], found[-1]
-    value = f"{last[key]:.2f}" if first is last else f"{first[key]:.2f} → {last[key]:.2f}"
-    interval = f", 95 % {last[f'{key}_low']:.2f} to {last[f'{key}_high']:.2f}" if f"{key}_low" in last else ""
-    return _tile(name, value, f"{last[count_key]} {cases}{interval}, step {last['step']}")
-
-
-def _drift_tile(evaluations):
-    if not evaluations:
-        return _tile("chosen log-prob drift", "–", "not measured yet")
-    last = evaluations[-1]
-    rejected = signed(last["eval/logps/rejected_drift"])
-    return _tile("chosen log-prob drift", signed(last["eval/logps/chosen_drift"]), f"nats per token since step 0 (rejected {rejected}), {last['eval/pairs']} pairs")
-
-
-def _length_tile(sampled):
-    if not sampled:
-        return _tile("answer length", "–", "not measured yet")
-    first, last = (sampled[index]["eval/answers/mean_tokens"] for index in (0, -1))
-    value = f"{last:.0f} tokens" if len(sampled) == 1 else f"{first:.0f} → {last:.0f} tokens"
-    return _tile("answer length", value, f"mean of {sampled[-1]['eval/answers/n']} answers; chosen ones in the data have {sampled[-1]['eval/chosen_tokens']:.0f}")
 
 
 def _evaluation_table(evaluations):
@@ -291,7 +235,3 @@ def _text(value):
 
 def _decimal(value):
     return "–" if value is None else f"{value:.3f}".replace("-", "−") if math.isfinite(value) else str(value)
-
-
-def _significant(value):
-    return f"{value:.2g}" if value < 10 else f"{value:.0f}"

@@ -46,6 +46,7 @@ class RunFolder:
         self.origin = self.path / "origin.json"
         self.log = self.path / "log.txt"
         self.report = self.path / "report.html"
+        self.preflight = self.path / "preflight.json"
 
     def scores(self, step: int) -> Path:
         return self.path / "scores" / f"step-{step:06d}.parquet"

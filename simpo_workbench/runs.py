@@ -6,16 +6,20 @@ One reader serves live and finished runs: everything comes from the run folder.
 from __future__ import annotations
 
 import asyncio
+import os
+import shutil
 import signal
 import time
 import warnings
+from datetime import datetime
+from functools import lru_cache
 from pathlib import Path
 
 from . import process, run_status
 from .changes import checked_changes
 from .config import DEMO, RunConfig
 from .errors import SettingWarning, WorkbenchError
-from .files import read_json, read_jsonl, write_json
+from .files import read_json, read_jsonl, records_from_the_end, write_json
 from .mailbox import ANSWERED
 from .post_mortem import STACK_SIGNAL
 from .run_folder import LIVE_STATES, RunFolder, find_run_folder, new_run_folder, run_names
@@ -27,6 +31,8 @@ _POLL_S = 0.25
 TERM_PATIENCE_S = 30.0
 _DEATH_S = 15.0
 _LAST_WORDS_S = 1.0  # a process writes its state first and answers then
+_LISTED = ["name", "state", "step", "total_steps", "model", "data", "learning_rate", "beta"]
+_LISTED += ["accuracy", "accuracy_low", "accuracy_high", "pairs", "chosen_drift", "verdict", "started"]
 
 
 class Request:
@@ -297,39 +303,90 @@ def attach(name: str | Path, root: str | Path = "runs") -> Run:
 
 
 def list_runs(root: str | Path = "runs"):
-    """DataFrame of all runs in a root folder, the newest first: name, state, step, total_steps, model, learning_rate, beta, accuracy, chosen_drift, verdict."""
+    """DataFrame of all runs in a root folder, the newest first.
+
+    Columns: name, state, step, total_steps, model, data, learning_rate, beta, accuracy, accuracy_low and accuracy_high (95 %), pairs (behind the accuracy),
+    chosen_drift (nats per token), verdict, started (local time).
+    """
     import pandas as pd
 
     rows = []
     for name in run_names(root):
-        run = attach(name, root)
-        status = run.status
+        run = Run(RunFolder(Path(root).expanduser() / name))
+        status, written = run.status, _stamp(run.folder.config)
+        if written is None:  # deleted since its name was read
+            continue
         row = {"name": name, "state": status.state, "step": status.step, "total_steps": status.total_steps}
-        row |= _config_facts(run)
-        row |= _last_facts(run) | {"verdict": status.verdict}
-        rows.append((run.folder.config.stat().st_mtime, row))
-    rows.sort(key=lambda item: item[0], reverse=True)
-    columns = ["name", "state", "step", "total_steps", "model", "learning_rate", "beta", "accuracy", "chosen_drift", "verdict"]
-    return pd.DataFrame([row for _, row in rows], columns=columns)
+        row |= _config_facts(run.folder.config, written)
+        row |= _last_facts(run.folder.metrics, _stamp(run.folder.metrics))
+        rows.append(row | {"verdict": status.verdict, "started": datetime.fromtimestamp(written[0] / 1e9)})
+    rows.sort(key=lambda row: row["started"], reverse=True)
+    return pd.DataFrame(rows, columns=_LISTED)
 
 
-def _config_facts(run):
+def delete_run(name: str, root: str | Path = "runs"):
+    """Remove a run's folder with everything in it, for good.
+
+    Errors: WorkbenchError when it is no run's own folder in `root`, when a process has it, or when a part of it cannot be removed.
+    """
+    folder = RunFolder(Path(root).expanduser() / name)
+    if folder.name != name or name == ".." or not folder.config.is_file() or not (folder.status.is_file() or folder.requests.is_dir()):
+        raise WorkbenchError(f"{str(name)[:120]!r} names no run in {str(root)!r}, so nothing is deleted.")
+    if folder.path.is_symlink():
+        raise WorkbenchError(f"{name!r} is a link to {str(folder.path.resolve())!r}: nothing is deleted through links. Remove the link itself where you do not need it.")
+    _require_ended(folder)
+    gone = folder.path.with_name(f".{name}.deleted-{os.getpid()}")
     try:
-        config = run.config
+        folder.path.rename(gone)  # at once, so that nobody begins with half a run
+        try:
+            _require_ended(RunFolder(gone))
+        except WorkbenchError:
+            gone.rename(folder.path)
+            raise
+        RunFolder(gone).config.unlink()  # from here on it is no run, wherever the rest fails
+        shutil.rmtree(gone)
+    except OSError as error:
+        left = gone if gone.exists() else folder.path
+        raise WorkbenchError(f"The run {name!r} cannot be deleted: {error.strerror}. What is left of it is in {str(left)!r}.") from None
+
+
+def _require_ended(folder):
+    status = Run(folder).status
+    if status.alive or folder.is_held():
+        raise WorkbenchError(f"The run {folder.name!r} is {status.state} and a process has it: stop it first, then delete it.")
+
+
+def _stamp(path):
+    """(time of writing in nanoseconds, size) of a file; None without it. What was read of a file holds while its stamp stays."""
+    try:
+        found = path.stat()
+    except OSError:
+        return None
+    return found.st_mtime_ns, found.st_size
+
+
+@lru_cache(maxsize=4096)
+def _config_facts(path, stamp):
+    try:
+        config = RunConfig.from_yaml(path)
     except WorkbenchError:  # a list must not fail because one folder was edited by hand; the run itself says what is wrong
         return {"model": "(configuration unreadable)"}
-    return {"model": config.model.name, "learning_rate": config.training.learning_rate, "beta": config.loss.beta}
+    return {"model": config.model.name, "data": config.data.train, "learning_rate": config.training.learning_rate, "beta": config.loss.beta}
 
 
-def _last_facts(run):
-    """β as it is now (it may have been changed on the way), and the last evaluation's accuracy and drift."""
-    try:
-        records = run.records
-    except WorkbenchError:  # as above: damaged metrics leave two cells empty
-        records = []
-    evaluation = next((record for record in reversed(records) if record.get("kind") == "eval"), {})
-    beta = next(({"beta": record["beta"]} for record in reversed(records) if "beta" in record), {})
-    return beta | {"accuracy": evaluation.get("eval/rewards/accuracies"), "chosen_drift": evaluation.get("eval/logps/chosen_drift")}
+@lru_cache(maxsize=4096)
+def _last_facts(path, stamp):
+    """β as it is now (it may have been changed on the way), and accuracy and drift of the last evaluation; nothing for what no record tells."""
+    beta, evaluation = {}, None
+    for record in records_from_the_end(path):
+        if not beta and "beta" in record:
+            beta = {"beta": record["beta"]}
+        if evaluation is None and record.get("kind") == "eval":
+            evaluation = record
+        if beta and evaluation:
+            break
+    columns = {"accuracy": "rewards/accuracies", "accuracy_low": "rewards/accuracies_low", "accuracy_high": "rewards/accuracies_high", "pairs": "pairs", "chosen_drift": "logps/chosen_drift"}
+    return beta | {name: (evaluation or {}).get(f"eval/{key}") for name, key in columns.items()}
 
 
 def write_pairs(folder: RunFolder, pairs):

@@ -2,10 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import shutil
-import subprocess
-import sys
 import time
 from pathlib import Path
 
@@ -15,13 +11,10 @@ from rich.progress import Progress as Bar
 from rich.table import Table
 from rich.text import Text
 
-from .bundled import bundled
 from .doctor import diagnose, why_recommended
-from .errors import WorkbenchError
-from .markup import signed
+from .wording import duration, signed
 
 _PLAIN_EVERY_S = 15  # where there is no terminal, a line at least so often
-_FIRST_NOTEBOOK = "01_quickstart.ipynb"
 
 
 class Progress:
@@ -77,15 +70,6 @@ def _evaluation_line(record):
         repeated = _metric(record, "eval/answers/repeated_4grams", "share")
         line += f"; {record['eval/answers/n']} answers: {record['eval/answers/mean_tokens']:.0f} tokens, repeated 4-grams {repeated}"
     return line
-
-
-def duration(seconds: float | None) -> str:
-    """A time as people say it: "1 min 04 s"."""
-    if seconds is None:
-        return "?"
-    minutes, rest = divmod(round(seconds), 60)
-    hours, minutes = divmod(minutes, 60)
-    return f"{hours} h {minutes:02d} min" if hours else f"{minutes} min {rest:02d} s" if minutes else f"{rest} s"
 
 
 def summary(run) -> dict:
@@ -144,21 +128,6 @@ def print_table(table):
     for row in table.itertuples(index=False):
         shown.add_row(*[_cell(value) for value in row])
     _out().print(shown)
-
-
-def open_lab(folder: Path) -> int:
-    """Run JupyterLab on the first notebook; returns its exit status."""
-    notebooks = bundled("notebooks")
-    if not os.access(notebooks, os.W_OK) or "site-packages" in notebooks.parts:
-        if not folder.exists():
-            shutil.copytree(notebooks, folder)
-            print(f"The notebooks were copied to {folder}: they are yours to change.")
-        notebooks = folder
-    first = notebooks / _FIRST_NOTEBOOK
-    if not first.is_file():
-        raise WorkbenchError(f"There is no {_FIRST_NOTEBOOK} in {str(notebooks)!r}: name another folder, `simpo-workbench lab FOLDER`, to get the notebooks anew.")
-    as_root = ["--allow-root"] if os.geteuid() == 0 else []  # in a container there is often no other user
-    return subprocess.run([sys.executable, "-m", "jupyterlab", str(first), *as_root], check=False).returncode
 
 
 def _before_after_table(before, after):

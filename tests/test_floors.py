@@ -16,13 +16,13 @@ LONGEST_FILE = 420
 
 #: Floor of every file and wing of the package. A file imports only from its own floor and lower ones.
 FLOORS = {
-    4: ["cli.py", "run_commands.py", "settings_options.py", "terminal.py", "ui/"],
+    4: ["cli.py", "run_commands.py", "settings_options.py", "terminal.py", "lab.py", "ui/"],
     3: ["engine/", "launch.py", "remote.py", "report.py"],
-    2: ["presets.py", "pairs.py", "pair_files.py", "pair_hub.py", "data_sets.py", "runs.py", "device_queue.py", "doctor.py"],
+    2: ["presets.py", "pairs.py", "pair_files.py", "pair_hub.py", "data_sets.py", "runs.py", "device_queue.py", "doctor.py", "run_facts.py"],
     1: [
-        *("redaction.py", "safe_names.py"),
-        *("config.py", "settings.py", "yaml_text.py", "advice.py", "figures.py", "small_charts.py", "process.py", "errors.py", "bundled.py", "changes.py"),
-        *("run_folder.py", "run_status.py", "files.py", "mailbox.py", "post_mortem.py", "scores.py", "pair_shapes.py", "pair_columns.py", "markup.py"),
+        *("redaction.py", "safe_names.py", "differences.py", "pair_filters.py"),
+        *("config.py", "settings.py", "yaml_text.py", "advice.py", "figures.py", "run_figures.py", "data_figures.py", "small_charts.py", "process.py", "errors.py", "bundled.py", "changes.py"),
+        *("run_folder.py", "run_status.py", "files.py", "mailbox.py", "post_mortem.py", "scores.py", "pair_shapes.py", "pair_columns.py", "markup.py", "wording.py", "cost.py", "metrics_tail.py"),
     ],
 }
 FLOOR_OF = {room: floor for floor, rooms in FLOORS.items() for room in rooms}

@@ -1,15 +1,20 @@
 """What a user would lose: hours into a run that does not fit, or a time left that is wishful."""
 
+import dataclasses
 import json
+import time
 
 import pytest
 from click.testing import CliRunner
 from test_step import OutOfMemory
 
 import simpo_workbench as wb
+from simpo_workbench import process
 from simpo_workbench.cli import main
 from simpo_workbench.engine import preflight as module
-from simpo_workbench.engine.preflight import Preflight
+from simpo_workbench.files import read_json
+from simpo_workbench.remote import start_preflight
+from simpo_workbench.cost import Preflight
 
 
 @pytest.fixture(scope="module")
@@ -36,13 +41,38 @@ def test_it_measures_and_leaves_nothing_behind(measured):
 
 
 def test_the_time_left_counts_steps_evaluations_and_answers(measured):
-    """Five evaluations (0, 10, 20, 30, 40), three of them with answers (0, 20, 40)."""
+    """Five evaluations (0, 10, 20, 30, 40), three of them with answers (0, 20, 40), checkpoints at 10, 20, 30 and 40."""
     config, found = measured
-    assert module._evaluations(config, 40) == (5, 3)
-    assert found.seconds_left > 40 * found.seconds_per_step
-    assert found.seconds_left < 40 * found.seconds_per_step + 5 * found.seconds_per_evaluation + 1e-6
-    everything = config.with_changes({"training.eval_every": 0, "generation.every": 0})
-    assert module._evaluations(everything, 40) == (2, 2)
+    assert (found.evaluations, found.samplings, found.saves) == (5, 3, 4)
+    parts = 40 * found.seconds_per_step + 5 * found.seconds_per_evaluation + 3 * found.seconds_per_sampling + 4 * found.seconds_per_save
+    assert found.seconds_left == pytest.approx(parts)
+    assert min(found.seconds_per_evaluation, found.seconds_per_sampling, found.seconds_per_save) > 0
+    everything = config.with_changes({"training.eval_every": 0, "generation.every": 0, "training.save_every": 0})
+    assert module._occasions(everything, 40) == (2, 2, 1)
+
+
+def test_the_untrained_margins_are_those_of_the_scores(measured):
+    config, found = measured
+    with wb.load_model(config.model, data=config.data) as model:
+        scores = wb.score(model, wb.load_pairs(config.data.eval), data=config.data)
+    leads = scores["chosen_avg_logp"] - scores["rejected_avg_logp"]
+    assert found.untrained_leads == pytest.approx(leads.tolist(), abs=1e-5)
+    assert f"{(leads > 0).mean():.2f} (n={len(leads)}" in found.untrained
+
+
+@pytest.mark.parametrize(
+    ("changes", "fit", "said"),
+    [
+        ({"base_memory_bytes": 2 * 10**9, "peak_memory_bytes": 3 * 10**9, "free_memory_bytes": 10 * 10**9}, "fits", "It fits: training takes 1 GB beside the model, and 10 GB were free."),
+        ({"base_memory_bytes": 2 * 10**9, "peak_memory_bytes": 11 * 10**9, "free_memory_bytes": 10 * 10**9, "checkpointed_layers": 0}, "tight", "set training.gradient_checkpointing to all"),
+        ({"base_memory_bytes": 2 * 10**9, "peak_memory_bytes": 13 * 10**9, "free_memory_bytes": 10 * 10**9, "checkpointed_layers": 4}, "does not fit", "lower training.max_tokens_per_microbatch"),
+        ({"shortages": ("Memory ran out in step 1.",)}, "tight", "Memory ran out in step 1. To make room"),
+    ],
+)
+def test_fits_tight_or_does_not_fit(measured, changes, fit, said):
+    found = dataclasses.replace(measured[1], **changes)
+    assert found.fit == fit
+    assert said in found.verdict
 
 
 def test_counts_are_those_of_the_encoding_reports(measured):
@@ -97,9 +127,9 @@ def test_a_shortage_that_could_be_mended_is_reported(measured, monkeypatch):
 def test_words_and_json(measured):
     _, found = measured
     text = str(found)
-    assert f"{found.steps} steps" in text
-    assert "tokens at once" in text
-    assert json.loads(json.dumps(found.as_dict()))["steps"] == 40
+    assert "whole run" in text
+    assert "40 steps" in text
+    assert Preflight.from_dict(json.loads(json.dumps(found.as_dict()))) == found
 
 
 def test_on_the_command_line(measured, tmp_path):
@@ -108,3 +138,38 @@ def test_on_the_command_line(measured, tmp_path):
     result = CliRunner().invoke(main, ["preflight", str(tmp_path / "config.yaml"), "--json"])
     assert result.exit_code == 0, result.output
     assert json.loads(result.stdout)["train_pairs"] > 0
+
+
+def result_of(measuring):
+    end = time.monotonic() + 120
+    while (found := measuring.result()) is None:
+        assert time.monotonic() < end, measuring.status
+        time.sleep(0.1)
+    return found
+
+
+def test_in_a_process_of_its_own(measured, tmp_path):
+    config, here = measured
+    measuring = start_preflight(config)
+    said = {measuring.status.message}
+    while measuring.status.alive:
+        said.add(measuring.status.message)
+    there = result_of(measuring)
+    assert there.untrained_leads == pytest.approx(here.untrained_leads, abs=1e-5)
+    assert (there.steps, there.evaluations, there.dropped) == (here.steps, here.evaluations, here.dropped)
+    assert any("on the longest pairs" in sentence for sentence in said), said
+    assert measuring.result() is there, "asked again"
+    assert wb.list_runs(config.run.root).empty
+    with pytest.raises(wb.WorkbenchError, match="There is no model folder"):
+        result_of(start_preflight(config.with_changes({"model.name": "./nowhere"})))
+
+
+def test_cancelled_it_is_gone_at_once(measured):
+    measuring = start_preflight(measured[0])
+    identity = read_json(measuring._run.folder.status)["process"]
+    measuring.cancel()
+    end = time.monotonic() + 20
+    while process.is_alive(identity):
+        assert time.monotonic() < end
+        time.sleep(0.05)
+    assert not measuring._run.path.exists()

@@ -18,7 +18,7 @@ from simpo_workbench.files import read_json, write_json, write_jsonl
 from simpo_workbench.mailbox import Postmaster
 from simpo_workbench.pairs import load_pairs
 from simpo_workbench.run_folder import END_STATES, LIVE_STATES, new_run_folder
-from simpo_workbench.runs import Run, attach, list_runs, write_pairs
+from simpo_workbench.runs import Run, attach, delete_run, list_runs, write_pairs
 
 
 def make_run(root, name="one", state="training", identity=None, config=None, **more):
@@ -372,4 +372,79 @@ def test_one_damaged_run_does_not_hide_the_others(tmp_path):
 def test_no_runs_are_an_empty_table_with_its_columns(tmp_path):
     table = list_runs(tmp_path / "nowhere")
     assert len(table) == 0
-    assert list(table.columns) == ["name", "state", "step", "total_steps", "model", "learning_rate", "beta", "accuracy", "chosen_drift", "verdict"]
+    facts = ["name", "state", "step", "total_steps", "model", "data", "learning_rate", "beta"]
+    assert list(table.columns) == [*facts, "accuracy", "accuracy_low", "accuracy_high", "pairs", "chosen_drift", "verdict", "started"]
+
+
+def test_the_list_tells_interval_data_and_start_and_follows_what_changes(tmp_path):
+    run = make_run(tmp_path, state="finished")
+    os.utime(run.folder.config, (1_000_000_000, 1_000_000_000))
+    run.folder.append_metrics({"kind": "eval", "step": 0, "eval/rewards/accuracies": 0.4, "eval/rewards/accuracies_low": 0.2, "eval/rewards/accuracies_high": 0.6, "eval/pairs": 24})
+    row = list_runs(tmp_path).iloc[0]
+    assert row[["accuracy", "accuracy_low", "accuracy_high", "pairs", "data"]].to_list() == [0.4, 0.2, 0.6, 24, RunConfig().data.train]
+    assert row["started"] == pd.Timestamp.fromtimestamp(1_000_000_000)
+    run.folder.append_metrics({"kind": "train", "step": 1, "beta": 7.0})
+    run.folder.append_metrics({"kind": "eval", "step": 2, "eval/rewards/accuracies": 0.9})
+    row = list_runs(tmp_path).iloc[0]
+    assert (row["accuracy"], row["beta"]) == (0.9, 7.0), "records that came since"
+
+
+# --- deleting
+
+
+def test_a_deleted_run_is_gone_with_everything_in_it_and_nothing_else_is(tmp_path):
+    make_run(tmp_path / "runs", "other", state="finished")
+    run = make_run(tmp_path / "runs", state="finished")
+    precious = tmp_path / "precious"
+    precious.mkdir()
+    (precious / "file").write_text("kept")
+    (run.path / "checkpoints" / "elsewhere").symlink_to(precious)
+    delete_run("one", tmp_path / "runs")
+    assert [path.name for path in (tmp_path / "runs").iterdir()] == ["other"]
+    assert (precious / "file").read_text() == "kept", "a link in the folder is removed, not what it leads to"
+
+
+def test_a_live_run_is_not_deleted(tmp_path, worker):
+    run = make_run(tmp_path, identity=process.identify(worker.pid))
+    with pytest.raises(WorkbenchError, match="'one' is training and a process has it: stop it first"):
+        delete_run("one", tmp_path)
+    assert run.config == RunConfig()
+
+
+def test_a_run_that_is_resumed_at_the_last_moment_is_not_deleted(tmp_path, worker, monkeypatch):
+    run = make_run(tmp_path, state="stopped")
+    rename = runs.Path.rename
+
+    def resumed_meanwhile(path, target):
+        moved = rename(path, target)
+        if target.name.startswith("."):
+            set_state(Run(runs.RunFolder(target)), "training", process=process.identify(worker.pid))
+        return moved
+
+    monkeypatch.setattr(runs.Path, "rename", resumed_meanwhile)
+    with pytest.raises(WorkbenchError, match="stop it first"):
+        delete_run("one", tmp_path)
+    assert run.status.state == "training"
+
+
+@pytest.mark.parametrize("name", ["two", "notes", "", ".", "..", "inside/one", "../runs/one", "{root}/one"])
+def test_only_a_runs_own_folder_in_the_root_is_deleted(tmp_path, name):
+    root = tmp_path / "runs"
+    for place, there in ((root, "one"), (root / "inside", "one"), (tmp_path, "runs-of-somebody")):
+        make_run(place, there, state="finished")
+    shutil.copytree(root / "one", tmp_path, dirs_exist_ok=True)  # so that ".." looks like a run
+    (root / "notes").mkdir()
+    (root / "notes" / "config.yaml").write_text("a: 1")  # somebody's own folder
+    before = sorted(tmp_path.rglob("*"))
+    with pytest.raises(WorkbenchError, match="names no run"):
+        delete_run(name.format(root=root), root)
+    assert sorted(tmp_path.rglob("*")) == before
+
+
+def test_nothing_is_deleted_through_a_link(tmp_path):
+    run = make_run(tmp_path / "elsewhere", state="finished")
+    (tmp_path / "runs").mkdir()
+    (tmp_path / "runs" / "one").symlink_to(run.path)
+    with pytest.raises(WorkbenchError, match="is a link to"):
+        delete_run("one", tmp_path / "runs")
+    assert run.config == RunConfig()

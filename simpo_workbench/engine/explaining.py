@@ -3,8 +3,7 @@
 import torch
 
 from ..config import DataConfig
-from ..errors import WorkbenchError
-from ..pairs import Pairs, load_pairs
+from . import pair_tokens
 from .attention import row_policy
 from .logprobs import PackedScorer
 from .models import LoadedModel, weights_unpacked
@@ -18,8 +17,9 @@ def explain_pair(model: LoadedModel, pair, data: DataConfig | None = None):
     pair: a row as `wb.load_pairs` reads it, or Pairs of one. The mean of `logp` over a side is its average log-probability in `wb.score`.
     Errors: WorkbenchError when it is not exactly one pair, or does not fit data.max_tokens.
     """
-    encoded = _encoded(model, pair, data)
-    table = _tokens(model.tokenizer, {"chosen": encoded.chosen_ids, "rejected": encoded.rejected_ids})
+    pair = pair_tokens.single_pair(pair)
+    encoded = pair_tokens.encoded_pair(ChatEncoder(model.tokenizer, data), pair)
+    table = pair_tokens.token_table(model.tokenizer, {"chosen": encoded.chosen_ids, "rejected": encoded.rejected_ids})
     table["logp"] = token_logps(model, encoded)
     if model.has_adapter:
         with model.base():
@@ -28,15 +28,12 @@ def explain_pair(model: LoadedModel, pair, data: DataConfig | None = None):
 
 
 def encode_pair(model: LoadedModel, pair, data: DataConfig | None = None):
-    """DataFrame with one row per token as the model sees the pair: side (prompt, chosen, rejected), position, token_id, token, scored.
+    """DataFrame with one row per token as the model sees the pair: side (prompt, chosen, rejected), position (from 1), token_id, token, scored, kind.
 
-    The prompt stands once; answers are scored from their first token to the end of turn. `.attrs["report"]` says what became of the pair.
+    The prompt stands once; answers are scored from their first token to the end of turn. kind: "template" (what the chat template put around the prompt's texts),
+    "prompt", "answer" or "end of turn". `.attrs["report"]` says what became of the pair.
     """
-    encoded = _encoded(model, pair, data)
-    table = _tokens(model.tokenizer, {"prompt": encoded.prompt_ids, "chosen": encoded.chosen_ids, "rejected": encoded.rejected_ids})
-    table["scored"] = table["side"] != "prompt"
-    table.attrs["report"] = "The prompt was cut from the left." if encoded.truncated else ""
-    return table
+    return pair_tokens.encode_pair(model.tokenizer, pair, data)
 
 
 @torch.no_grad()
@@ -53,20 +50,3 @@ def token_logps(model: LoadedModel, encoded: EncodedPair) -> list[float]:
     finally:
         model.model.train(training)
     return found[0] + found[1]
-
-
-def _encoded(model, pair, data) -> EncodedPair:
-    pairs = pair if isinstance(pair, Pairs) else load_pairs([pair] if isinstance(pair, dict) else pair)
-    if len(pairs) != 1:
-        raise WorkbenchError(f"One pair is explained at a time; got {len(pairs)}. {pairs.report()}")
-    encoded, report = ChatEncoder(model.tokenizer, data).encode_pairs(list(pairs))
-    if not encoded:
-        raise WorkbenchError(f"The pair cannot be scored. {report}")
-    return encoded[0]
-
-
-def _tokens(tokenizer, sides):
-    import pandas as pd
-
-    rows = [(side, position, token, tokenizer.decode([token])) for side, ids in sides.items() for position, token in enumerate(ids, 1)]
-    return pd.DataFrame(rows, columns=["side", "position", "token_id", "token"])

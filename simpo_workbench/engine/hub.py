@@ -6,18 +6,21 @@ from ..config import ModelConfig
 from ..errors import WorkbenchError, first_line
 from .weight_files import require_safetensors
 
-_PATTERNS = ["*.json", "*.safetensors", "*.jinja", "*.model", "*.txt"]
+_WEIGHTS = "*.safetensors"
+_PATTERNS = ["*.json", _WEIGHTS, "*.jinja", "*.model", "*.txt"]
 _IGNORED = ["original/*", "*/*.safetensors", "onnx/*"]
 
 
-def download(config: ModelConfig) -> Path:
-    """The local folder of a hub model, downloaded where it is not in the cache yet."""
-    folder = _from_modelscope(config) if config.source == "modelscope" else _from_hugging_face(config)
-    require_safetensors(folder, config.name)
+def download(config: ModelConfig, weights: bool = True) -> Path:
+    """The local folder of a hub model, downloaded where it is not in the cache yet; without `weights` only its small files."""
+    patterns = _PATTERNS if weights else [pattern for pattern in _PATTERNS if pattern != _WEIGHTS]
+    folder = _from_modelscope(config, patterns) if config.source == "modelscope" else _from_hugging_face(config, patterns)
+    if weights:
+        require_safetensors(folder, config.name)
     return folder
 
 
-def _from_hugging_face(config):
+def _from_hugging_face(config, patterns):
     from huggingface_hub import snapshot_download
     from huggingface_hub.errors import (
         GatedRepoError,
@@ -29,7 +32,7 @@ def _from_hugging_face(config):
     )
 
     try:
-        return Path(snapshot_download(config.name, revision=config.revision, allow_patterns=_PATTERNS, ignore_patterns=_IGNORED))
+        return Path(snapshot_download(config.name, revision=config.revision, allow_patterns=patterns, ignore_patterns=_IGNORED))
     except GatedRepoError:
         raise WorkbenchError(f"The model {config.name!r} is gated: accept its terms on its page, then log in once with `hf auth login` or set HF_TOKEN.") from None
     except RevisionNotFoundError:
@@ -47,12 +50,12 @@ def _from_hugging_face(config):
         raise WorkbenchError(f"The model {config.name!r} could not be downloaded: {first_line(error)} Run it again to go on where it stopped.") from None
 
 
-def _from_modelscope(config):
+def _from_modelscope(config, patterns):
     try:
         from modelscope import snapshot_download
     except ImportError:
         raise WorkbenchError("model.source modelscope needs the package of that name: pip install modelscope.") from None
     try:
-        return Path(snapshot_download(config.name, revision=config.revision, allow_patterns=_PATTERNS, ignore_patterns=_IGNORED))
+        return Path(snapshot_download(config.name, revision=config.revision, allow_patterns=patterns, ignore_patterns=_IGNORED))
     except Exception as error:  # the package raises many types of its own, and plain requests errors
         raise WorkbenchError(f"The model {config.name!r} could not be downloaded from ModelScope: {first_line(error)}") from None

@@ -10,16 +10,16 @@ import torch
 from peft import LoraConfig as PeftLoraConfig
 from peft import PeftModel, get_peft_model, get_peft_model_state_dict
 from safetensors import SafetensorError, safe_open
-from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, BitsAndBytesConfig
+from transformers import AutoConfig, AutoModelForCausalLM, BitsAndBytesConfig
 from transformers.pytorch_utils import Conv1D
 from transformers.utils.logging import disable_progress_bar
 
-from ..config import DEMO, DataConfig, LoraConfig, ModelConfig
+from ..config import DataConfig, LoraConfig, ModelConfig
 from ..errors import WorkbenchError, first_line
-from . import attention, demo_model, hub, lora_linear
+from . import attention, lora_linear
 from .memory import is_out_of_memory
-from .template_check import LONGEST_TEMPLATE
-from .weight_files import own_code, require_adapter, require_safetensors
+from .tokenizer import model_folder, tokenizer_in, why_not
+from .weight_files import require_adapter
 
 TUNED, START = "default", "start"  # adapter names: the one that is trained or compared, and a frozen copy of model.adapter
 _DTYPES = {"bf16": torch.bfloat16, "fp16": torch.float16, "fp32": torch.float32}
@@ -102,12 +102,11 @@ def load_model(config: ModelConfig | None = None, adapter: str | Path | None = N
 def load_base(config: ModelConfig, data: DataConfig | None = None) -> LoadedModel:
     """The frozen base model without any adapter, on the GPU when there is one."""
     folder = model_folder(config)
+    tokenizer = tokenizer_in(folder, config, data)
     device = torch.device("cuda", int(os.environ.get("LOCAL_RANK", 0))) if torch.cuda.is_available() else torch.device("cpu")
     compute = _compute_dtype(config, device)
-    name = demo_model.IDENTITY if config.name == DEMO else config.name
     disable_progress_bar()  # one bar per load says nothing, and in a worker it fills the log
     try:
-        tokenizer = AutoTokenizer.from_pretrained(folder, trust_remote_code=False)
         model_config = AutoConfig.from_pretrained(folder, trust_remote_code=False)
         quantized = _quantization(config, compute, already=getattr(model_config, "quantization_config", None))
         model = AutoModelForCausalLM.from_pretrained(
@@ -124,39 +123,13 @@ def load_base(config: ModelConfig, data: DataConfig | None = None) -> LoadedMode
         if is_out_of_memory(error):
             where = torch.cuda.get_device_name(device) if device.type == "cuda" else "this machine"
             raise WorkbenchError(f"The model {config.name!r} does not fit into the memory of {where} as {config.load_in}: try nf4 or a smaller model, or free some memory.") from None
-        raise WorkbenchError(f"The model {config.name!r} cannot be loaded: {_code_refused(folder, error) or first_line(error)}") from None
-    model.config._name_or_path = tokenizer.name_or_path = name
-    model.name_or_path = name
+        raise WorkbenchError(f"The model {config.name!r} cannot be loaded: {why_not(folder, error)}") from None
+    model.config._name_or_path = model.name_or_path = tokenizer.name_or_path
     model.requires_grad_(False)
     _keep_4bit_weights_differentiable(model)
     if config.attention == "auto":
         attention.install(model)
-    if data and data.chat_template:
-        tokenizer.chat_template = _template_text(data.chat_template)
-    if tokenizer.pad_token is None:
-        tokenizer.pad_token = tokenizer.eos_token  # padding is always masked or to the right of what counts
     return LoadedModel(model, tokenizer, config, device, compute)
-
-
-def model_folder(config: ModelConfig) -> Path:
-    """The local folder of a model, downloaded first where it has to be."""
-    local = Path(config.name).expanduser()
-    if config.source in ("auto", "local"):
-        if config.name == DEMO:
-            return demo_model.demo_model_folder()
-        if local.is_file() and local.suffix == ".gguf":
-            return demo_model.gguf_folder(local)
-        if local.is_dir():
-            if not (local / "config.json").is_file():
-                hint = "it is a PEFT adapter: give it as model.adapter and its base as model.name." if (local / "adapter_config.json").is_file() else "it has no config.json."
-                raise WorkbenchError(f"The folder {config.name!r} holds no model: {hint}")
-            require_safetensors(local, config.name)
-            return local
-        if local.is_file():
-            raise WorkbenchError(f"{config.name!r} is a file: expected a model folder, a .gguf file or a hub id. Weights are read from safetensors in a folder with config.json, pickled ones never.")
-        if config.source == "local" or config.name.startswith((".", "/", "~")) or config.name.count("/") > 1:
-            raise WorkbenchError(f"There is no model folder {config.name!r}. Check the path (seen from {os.getcwd()!r}), or give a hub id such as Qwen/Qwen3-0.6B.")
-    return hub.download(config)
 
 
 def add_lora(loaded: LoadedModel, lora: LoraConfig, seed: int):
@@ -288,21 +261,3 @@ def _attach(loaded, folder, name, trainable):
 def _stored_keys(folder):
     with safe_open(folder / "adapter_model.safetensors", "pt") as file:
         return set(file.keys())
-
-
-def _code_refused(folder, error):
-    """The sentence for a model that needs code of its own; None for any other error."""
-    if "trust_remote_code" not in str(error):
-        return None
-    return f"it needs code of its own ({own_code(folder) or 'named in its configuration'}), and code from a model is never run here. Choose a model that transformers supports itself."
-
-
-def _template_text(template):
-    path = Path(template)
-    try:
-        if len(template) >= 1024 or "{" in template or not path.is_file():
-            return template
-        with open(path, encoding="utf-8") as file:
-            return file.read(LONGEST_TEMPLATE + 1)  # one character too many is refused with the template itself
-    except (OSError, UnicodeDecodeError) as error:
-        raise WorkbenchError(f"data.chat_template {template!r} cannot be read: {error}") from None

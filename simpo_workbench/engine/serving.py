@@ -1,15 +1,17 @@
-"""A worker without training: it loads a model and answers questions until nobody needs it any more."""
+"""A worker without training: it loads a model, or its tokenizer alone, and answers questions until nobody needs it any more."""
 
+import contextlib
 import shutil
 import time
+from collections.abc import Callable
 
 from .. import process
-from ..config import RunConfig
+from ..config import DataConfig, RunConfig
 from ..errors import WorkbenchError, first_line
 from ..files import read_json
-from ..mailbox import CONTROL
+from ..mailbox import CONTROL, Letter, Postmaster
+from ..pairs import load_pairs
 from ..run_folder import RunFolder
-from . import answering, memory, models
 from .presence import Presence
 
 _POLL_S = 0.05
@@ -19,16 +21,9 @@ _OPENER_POLL_S = 1.0
 def serve(folder: RunFolder, presence: Presence):
     """Answer until "close", until nothing was asked for `idle_s`, or until the process that opened the model is gone."""
     config, opened = RunConfig.from_yaml(folder.config), read_json(folder.origin) or {}
-    presence.write(state="loading", message="Loading the model.")
-    try:
-        loaded = models.load_model(config.model, adapter=opened.get("adapter"), data=config.data)
-    except Exception as error:
-        short = memory.is_out_of_memory(error)
-        message = "There is not enough memory for the model beside what the device holds: close other models, or suspend the run." if short else first_line(error)
-        presence.write(state="failed", message=str(error) if isinstance(error, WorkbenchError) else message)
-        raise
-    presence.write(state="paused", message="Ready.")  # alive, and nothing moves by itself
-    with loaded:
+    with contextlib.ExitStack() as stack:
+        answer = _tokens_alone(presence, config) if opened.get("tokens_only") else _whole_model(presence, config, opened.get("adapter"), stack)
+        presence.write(state="paused", message="Ready.")  # alive, and nothing moves by itself
         last = looked = time.monotonic()
         while time.monotonic() - last < opened.get("idle_s", 600.0):
             for letter in presence.post.take():
@@ -39,7 +34,7 @@ def serve(folder: RunFolder, presence: Presence):
                 if letter.kind in CONTROL:
                     presence.post.refuse(letter, f"This is an opened model and no training: it cannot {letter.kind}.")
                     continue
-                answering.answer(presence.post, letter, loaded, config)
+                answer(letter)
                 last = time.monotonic()
             if time.monotonic() - looked > _OPENER_POLL_S:
                 looked = time.monotonic()
@@ -49,3 +44,47 @@ def serve(folder: RunFolder, presence: Presence):
     presence.write(state="finished", message="Closed: nobody asked for a while, or the program that opened it is gone.")
     if not process.is_alive(opened.get("opener")):
         shutil.rmtree(folder.path, ignore_errors=True)  # nobody else will
+
+
+def _whole_model(presence, config, adapter, stack) -> Callable[[Letter], None]:
+    """Loads the model, which `stack` closes; returns what answers a letter."""
+    from . import answering, memory, models  # torch and PEFT, which a tokenizer does without
+
+    presence.write(state="loading", message="Loading the model.")
+    try:
+        loaded = stack.enter_context(models.load_model(config.model, adapter=adapter, data=config.data))
+    except Exception as error:
+        short = memory.is_out_of_memory(error)
+        message = "There is not enough memory for the model beside what the device holds: close other models, or suspend the run." if short else first_line(error)
+        presence.write(state="failed", message=str(error) if isinstance(error, WorkbenchError) else message)
+        raise
+    return lambda letter: answering.answer(presence.post, letter, loaded, config)
+
+
+def _tokens_alone(presence, config) -> Callable[[Letter], None]:
+    """Loads the tokenizer; returns what answers a letter."""
+    presence.write(state="loading", message="Loading the tokenizer.")
+    try:
+        from .tokenizer import load_tokenizer
+
+        tokenizer = load_tokenizer(config.model, config.data)
+    except Exception as error:
+        presence.write(state="failed", message=str(error) if isinstance(error, WorkbenchError) else first_line(error))
+        raise
+    return lambda letter: _encode(presence.post, letter, tokenizer, config)
+
+
+def _encode(post: Postmaster, letter: Letter, tokenizer, config: RunConfig):
+    from .pair_tokens import encode_pair
+
+    if letter.kind != "encode":
+        post.refuse(letter, f"Only the tokenizer of this model is open, without its weights: it can encode, but not {letter.kind}. Open the whole model with wb.open_model.")
+        return
+    try:
+        data = DataConfig.model_validate(letter.values["data"]) if letter.values.get("data") else config.data
+        table = encode_pair(tokenizer, load_pairs(letter.values.get("pairs", [])), data)
+        post.done(letter, table.attrs["report"], table=table)
+    except WorkbenchError as error:
+        post.refuse(letter, str(error))
+    except Exception as error:  # whatever a tokenizer raises: the next question may be a better one
+        post.refuse(letter, f"The question failed: {type(error).__name__}: {first_line(error)}.")

@@ -1,12 +1,14 @@
-"""The process that a run, or an opened model, lives in: `python -m simpo_workbench.engine.worker RUN_FOLDER [--resume | --serve]`."""
+"""The process that a run, an opened model or a preflight lives in: `python -m simpo_workbench.engine.worker RUN_FOLDER [--resume | --serve | --preflight]`."""
 
 import contextlib
 import signal
 import sys
 import time
 
+from ..config import RunConfig
 from ..device_queue import DeviceQueue
 from ..errors import WorkbenchError, first_line
+from ..files import write_json
 from ..mailbox import QUESTIONS
 from ..redaction import redact_output
 from ..run_folder import LIVE_STATES, RunFolder
@@ -20,9 +22,11 @@ def main(arguments: list[str]) -> int:
     """Exit status: 0 for a run that ended in order, 1 for one that failed; status.json says why."""
     folder, asked = RunFolder(arguments[0]), StopAsked()
     signal.signal(signal.SIGTERM, lambda number, frame: asked.interrupt(frame))  # until training brings its own way to stop in order
+    signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})  # until there is somebody who writes down what it did
     try:
         with Presence(folder, "worker") as presence:
             try:
+                signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGTERM})
                 _live(folder, presence, arguments, asked)
             except BaseException as error:
                 if asked.at_once and not isinstance(error, KeyboardInterrupt):  # what a library made of it
@@ -44,11 +48,29 @@ def _live(folder, presence, arguments, asked):
         return
     queue = DeviceQueue()  # has the device for as long as it lives
     if wait_for_device(folder, presence, queue):
+        if "--preflight" in arguments:
+            _preflight(folder, presence, asked)
+            return
         from .training import run_training  # loads torch: a run that waits does without
 
         asked.check()
         run_training(folder, presence, resume="--resume" in arguments)
         queue.release()
+
+
+def _preflight(folder, presence, asked):
+    from .preflight import preflight
+
+    asked.check()
+
+    def progress(sentence):
+        asked.check()
+        if presence.post.take(("stop",)):
+            raise KeyboardInterrupt
+        presence.write(message=sentence)
+
+    write_json(folder.preflight, preflight(RunConfig.from_yaml(folder.config), progress).as_dict())
+    presence.write(state="finished", message="Measured.")
 
 
 def _last_word(presence, error):

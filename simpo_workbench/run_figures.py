@@ -1,0 +1,94 @@
+"""Several runs in one set of charts, each with a colour, a dash and a symbol of its own. Pure functions.
+
+Here a colour says which run, and the title of a chart says what of it is drawn; so these colours are none of those that mean chosen, rejected or margin.
+"""
+
+from __future__ import annotations
+
+from itertools import takewhile
+
+from .figures import _kind, _last_step, _lead, _points
+from .markup import plotly_text
+from .small_charts import COLORS, Line, Panel, Threshold, small_charts
+
+#: More runs than this are not told apart in one chart.
+MOST_RUNS = 8
+RUN_COLORS = {
+    "light": ["#00687a", "#9c2f7f", "#5c6b00", "#3d4fc4", "#a34a00", "#4d5a68", "#b00058", "#1d6b35"],
+    "dark": ["#4fd3e6", "#f29ad6", "#c5d44a", "#a9b4ff", "#ffb076", "#c0ccd8", "#ff8fb8", "#7fd89a"],
+}
+_DASHES = ["solid", "dash", "dot", "dashdot", "longdash", "longdashdot", "solid", "dash"]
+_SYMBOLS = ["circle", "diamond", "square", "triangle-up", "cross", "x", "star", "triangle-down"]
+_LONGEST_NAME = 24
+HEIGHT = 600
+
+
+def runs_figure(metrics, gamma_beta_ratio=None, total_steps=0, theme="light"):
+    """plotly Figure of several runs laid over each other at their evaluations: what shows a collapse above, what was aimed at below.
+
+    metrics: {name: DataFrame as `run.metrics`}, at most MOST_RUNS of them. gamma_beta_ratio: γ/β, nats per token, where it is the same in all runs, else None.
+    total_steps: the last planned step of the longest run.
+    """
+    colors = COLORS[theme]
+    styles = dict(zip(metrics, zip(RUN_COLORS[theme], _DASHES, _SYMBOLS, strict=True), strict=False))
+    evaluations = {name: _kind(table, "eval") for name, table in metrics.items()}
+    labels = dict(zip(metrics, short_names(list(metrics)), strict=True))
+
+    def lines(points_of):
+        drawn = []
+        for name, table in evaluations.items():
+            color, dash, symbol = styles[name]
+            drawn.append(Line(plotly_text(name), points_of(table), color, plotly_text(labels[name], 12), dash, symbol))
+        return drawn
+
+    def lines_of(column):
+        return lines(lambda table: _points(table, column))
+
+    first, sampled = "comes with the first evaluation", "comes with the first sampled answers"
+    panels = [
+        Panel("Chosen: log-prob since the start (nats/token)", lines_of("eval/logps/chosen_drift"), first, include=(0.0, -0.1)),
+        Panel("Rejected: log-prob since the start", lines_of("eval/logps/rejected_drift"), first, include=(0.0, -0.1)),
+        Panel("Answers: repeated 4-grams (share)", lines_of("eval/answers/repeated_4grams"), sampled, span=(0.0, 1.0)),
+        Panel(
+            "Margin per token, held-out (nats)",
+            lines(lambda table: _lead(table, "eval/")),
+            first,
+            [Threshold(gamma_beta_ratio, "γ/β", colors["muted"])] if gamma_beta_ratio is not None else [],
+            include=(0.0,),
+        ),
+        Panel("Chosen ahead, held-out (share)", lines_of("eval/rewards/accuracies"), first, span=(0.0, 1.0)),
+        Panel("Answers: end properly (share)", lines_of("eval/answers/ended"), sampled, span=(0.0, 1.0)),
+    ]
+    last = max((_last_step(table, total_steps) for table in metrics.values()), default=1.0)
+    return small_charts(panels, 2, 3, last, [], colors, HEIGHT)
+
+
+def last_values(metrics):
+    """(columns, rows) of a table with what the charts show at the last evaluation of each run, for those who do not see them."""
+    columns = {
+        "chosen log-prob since the start": "eval/logps/chosen_drift",
+        "rejected log-prob since the start": "eval/logps/rejected_drift",
+        "repeated 4-grams": "eval/answers/repeated_4grams",
+        "chosen ahead": "eval/rewards/accuracies",
+        "end properly": "eval/answers/ended",
+    }
+    rows = []
+    for name, table in metrics.items():
+        evaluations = _kind(table, "eval")
+        found = [_lead(evaluations, "eval/"), *(_points(evaluations, column) for column in columns.values())]
+        rows.append([name, *(f"{points['value'].iloc[-1]:.2f}".replace("-", "−") if len(points) else "–" for points in found)])
+    return ["run", "margin per token", *columns], rows
+
+
+def short_names(names: list[str]) -> list[str]:
+    """What tells names apart, short enough for the end of a line: without the beginning that all share, cut in the middle, all different."""
+    alike = takewhile(lambda letters: len(set(letters)) == 1, zip(*names, strict=False)) if len(names) > 1 else []
+    common = "".join(letters[0] for letters in alike)
+    shared = max(common.rfind(mark) + 1 for mark in "-_. ")
+    shared = shared if shared > 3 and all(len(name) > shared for name in names) else 0
+    short = []
+    for name in names:
+        rest = ("…" if shared else "") + name[shared:]
+        rest = rest if len(rest) <= _LONGEST_NAME else f"{rest[: _LONGEST_NAME // 2]}…{rest[-(_LONGEST_NAME // 2 - 1) :]}"
+        short.append(rest if rest not in short else f"{rest} ({len(short) + 1})")
+    return short

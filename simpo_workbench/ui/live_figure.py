@@ -1,0 +1,74 @@
+"""A plotly figure that lives in a page: it fills the width, keeps its height and its zoom, and changes in one message."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import ipywidgets
+
+from .html import Html, Markup, html
+
+
+class LiveFigure(ipywidgets.VBox):
+    """Shows figures made by `figures`, one after the other, as one FigureWidget. `describe` gives it a sentence and a table for screen readers.
+
+    on_choose(trace_name, point_indices): called when points are clicked or selected. on_box((x low, x high), (y low, y high)): called instead when a box is drawn.
+    """
+
+    def __init__(self, height: int, on_choose: Callable[[str, list[int]], None] | None = None, on_box: Callable[[tuple, tuple], None] | None = None):
+        import plotly.graph_objects as go
+
+        self.widget = go.FigureWidget()
+        self.widget._config = {**self.widget._config, "responsive": True, "displaylogo": False, "displayModeBar": False}
+        self.words, self._on_choose, self._on_box, self._box, self._shown = Html(), on_choose, on_box, None, {"data": [], "layout": {}}
+        self.words.add_class("swb-sr")
+        super().__init__([self.widget, self.words])
+        self.add_class("swb-figure")
+        self.layout.min_height = f"{height}px"  # the place is kept before anything is drawn
+
+    def show(self, figure):
+        """Show this figure, a plotly Figure or its data and layout; what is the same as before is not sent again."""
+        spec = figure if isinstance(figure, dict) else figure.to_plotly_json()
+        before, self._shown = self._shown, spec
+        with self.widget.batch_update():
+            if [_kind(trace) for trace in spec["data"]] == [_kind(trace) for trace in before["data"]]:
+                for trace, old, new in zip(self.widget.data, before["data"], spec["data"], strict=True):
+                    trace.update({key: value for key, value in new.items() if key not in old or not _same(value, old[key])}, overwrite=True)
+            else:
+                self.widget.data = []
+                self.widget.add_traces(spec["data"])
+                self._listen()
+            gone = {key: None for key in before["layout"] if key not in spec["layout"]}
+            changed = {key: value for key, value in spec["layout"].items() if key not in before["layout"] or not _same(value, before["layout"][key])}
+            self.widget.layout.update({**gone, **changed}, overwrite=True)
+
+    def describe(self, sentence: str, table: Markup | str = ""):
+        """What the figure shows, in words and as a table, for those who do not see it."""
+        self.words.value = html("<p>{}</p>{}", sentence, table)
+
+    def _listen(self):
+        if self._on_choose is None:
+            return
+        for trace in self.widget.data:
+            trace.on_click(self._chosen)
+            trace.on_selection(self._chosen)
+
+    def _chosen(self, trace, points, how):
+        if self._on_box is not None and hasattr(how, "xrange"):
+            if how is not self._box:  # every trace hears of the same box
+                self._box = how
+                self._on_box(tuple(sorted(how.xrange)), tuple(sorted(how.yrange)))
+        elif points.point_inds:
+            self._on_choose(trace.name, list(points.point_inds))
+
+
+def _kind(trace):
+    return trace.get("type"), trace.get("name"), trace.get("xaxis")
+
+
+def _same(value, other):
+    if isinstance(value, dict) and isinstance(other, dict):
+        return value.keys() == other.keys() and all(_same(value[key], other[key]) for key in value)
+    if hasattr(value, "tobytes") and hasattr(other, "tobytes"):
+        return value.shape == other.shape and value.tobytes() == other.tobytes()
+    return type(value) is type(other) and value == other

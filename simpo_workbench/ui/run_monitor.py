@@ -1,0 +1,245 @@
+"""A run as it happens: the verdict first, then the few numbers that matter, then the charts that tell the truth above those that can lie."""
+
+from __future__ import annotations
+
+import time
+
+import ipywidgets
+import traitlets
+
+from .. import doctor, figures
+from ..config import RunConfig
+from ..launch import clone, resumable_steps
+from ..metrics_tail import MetricsTail
+from ..run_facts import headline, tiles
+from ..runs import Run
+from ..wording import duration
+from .following import POLL_S, follow
+from .html import Html, Markup, html, joined, table
+from .live_figure import LiveFigure
+from .panel import Panel, button, column, row, show
+from .run_controls import RunControls
+from .run_samples import RunSamples
+from .run_start import RunStart
+
+#: State -> its shape and tone; the word stands beside it.
+STATES = {
+    "queued": ("◌", "muted"),
+    "loading": ("◌", "muted"),
+    "scoring": ("◐", "answers"),
+    "training": ("●", "answers"),
+    "paused": ("❚❚", "attention"),
+    "suspended": ("◇", "attention"),
+    "stalled": ("▲", "attention"),
+    "finished": ("✓", "answers"),
+    "stopped": ("■", "attention"),
+    "failed": ("✕", "failure"),
+}
+#: After an end somebody may go on with the run: it is looked at this often then.
+_ENDED_POLL_S = 2.0
+#: Charts are drawn at most so often, and take at most about this share of the time.
+_DRAW_S, _DRAW_SHARE = 0.9, 0.15
+_LOG_BYTES = 20_000
+
+
+def badge(state: str) -> Markup:
+    """A run's state as shape and word."""
+    shape, tone = STATES.get(state, ("", "muted"))
+    return html('<span class="swb-badge swb-tone-{}" role="status">{} {}</span>', tone, shape, state)
+
+
+class RunMonitor(Panel):
+    """Follows `run` while it trains, and shows it when it has ended; without one, or after its end, offers to start `config`.
+
+    Setting `run` follows another one. Everything is read from the run's folder, by a thread that outlives a busy cell.
+    """
+
+    title = "Train"
+    run = traitlets.Instance(Run, allow_none=True)
+    config = traitlets.Instance(RunConfig, allow_none=True)
+
+    def __init__(self, run: Run | None = None, config: RunConfig | None = None, line: Html | None = None):
+        super().__init__(line)
+        self._follower, self._tail, self._seen, self._drawn_at, self._draw_took, self._stale = None, None, None, 0.0, 0.0, False
+        self.starter = RunStart(config, self.guard(self._started), self.line)
+        self.controls = RunControls(self._look_soon, self.line)
+        self.samples = RunSamples(line=self.line)
+        self.head, self.bar, self.verdict, self.tiles, self.log_text = Html(), Html(), Html(), Html(), Html()
+        self.remedy = button("", self.guard(self._heal), "", "", "remedy")
+        self.figure = LiveFigure(figures.LIVE_HEIGHT)
+        self.units = ipywidgets.ToggleButtons(options=[("nats per token", False), ("reward units", True)], style={"button_width": "auto"}, tooltips=["comparable between runs", "times β"])
+        self.smoothing = ipywidgets.IntSlider(value=0, min=0, max=50, description="Smoothing", continuous_update=False, readout=False, layout={"width": "240px"})
+        self.smoothing_words = Html()
+        for control in (self.units, self.smoothing):
+            control.observe(self.guard(lambda _: self._draw()), "value")
+        words = "Thin lines: single steps; solid: smoothed; points: held-out evaluations. Rewards are negative; only the difference matters."
+        options = row(self.units, self.smoothing, self.smoothing_words, Html(html('<span class="swb-muted">{}</span>', words)))
+        self._log_fold = ipywidgets.Accordion([self.log_text], titles=("Log of the run",), selected_index=None)
+        self._log_fold.observe(self.guard(lambda _: self._show_log()), "selected_index")
+        self._about = column(row(self.head, classes="swb-spread"), self.bar, row(self.verdict, self.remedy, classes="swb-verdict"), self.tiles)
+        self._live = column(self._about, self.figure, options, self.controls, self.samples, self._log_fold)
+        self.compose(self.starter, self._live)
+        self.observe(self.guard(self._run_changed), "run")
+        self.observe(lambda change: setattr(self.starter, "config", change["new"]), "config")
+        self.config, self.run = config, run
+        if run is None:
+            self._run_changed(None)
+
+    # --- following
+
+    def _run_changed(self, _):
+        if self._follower is not None:
+            self._follower.stop()
+            self._follower = None
+        run, self._seen, self._status, self._verdicts = self.run, None, None, []
+        self.controls.attach(run)
+        show(self._live, run is not None)
+        if run is None:
+            show(self.starter, True)
+            return
+        self._run_config, self._tail = run.config, MetricsTail(run.folder.metrics)
+        self.samples.attach(run)
+        self._look()
+        self._draw()
+        self._follower = follow(self._look, POLL_S)
+
+    def _started(self, run):
+        self.run = run
+
+    def _look_soon(self):
+        if self._follower is not None:
+            self._follower.every_s = POLL_S
+            self._follower.look_now()
+
+    def _look(self):
+        """Read what is new and show it."""
+        run, status = self.run, self.run.status
+        new = self._tail.read()
+        if new:
+            self._stale = True
+            self._take_evaluations(new)
+            events = [record for record in new if record.get("kind") == "event"]
+            if events and self._seen is not None:
+                self.say(f"{time.strftime('%H:%M:%S', time.localtime(events[-1].get('time', time.time())))} step {events[-1].get('step')}: {events[-1].get('text', events[-1].get('event'))}")
+        self.controls.update(status, self._tail.last_train)
+        if new or status != self._seen:
+            self._show_state(run, status)
+        self._seen = status
+        if self._stale and time.monotonic() - self._drawn_at > max(_DRAW_S, self._draw_took / _DRAW_SHARE):
+            self._draw()
+        if self._follower is not None:
+            self._follower.every_s = POLL_S if status.alive or self._stale else _ENDED_POLL_S
+
+    def _take_evaluations(self, new):
+        if not any(record.get("kind") == "eval" for record in new):
+            return
+        self._verdicts = doctor.diagnose(self._tail.evaluations, self.run.status.total_steps)
+        self.samples.refresh()
+
+    # --- showing
+
+    def _show_state(self, run, status):
+        state = "stalled" if status.stalled else status.state
+        self._status = status
+        done = status.step / status.total_steps if status.total_steps else 0.0
+        left = f"{duration(status.seconds_left)} left" if status.seconds_left is not None and status.alive else ""
+        where = f"step {status.step:,} of {status.total_steps:,}" if status.total_steps else ""
+        facts = " · ".join(part for part in (where, left) if part)
+        self.head.value = html('{}&ensp;<b>{}</b>&ensp;<span class="swb-muted">{}</span>&ensp;<span class="swb-muted">{}</span>', badge(state), run.name, headline(self._run_config), facts)
+        pattern = '<div class="swb-progress" role="progressbar" aria-valuemin="0" aria-valuemax="{}" aria-valuenow="{}" aria-label="{}"><div style="width:{}%"></div></div>'
+        self.bar.value = html(pattern, status.total_steps, status.step, "optimizer steps", f"{100 * done:.1f}")
+        self._show_verdict(status)
+        evaluations, tail = self._tail.evaluations, self._tail
+        parts = tiles(status, self._run_config, evaluations, tail.column("pairs_per_second"), tail.column("peak_memory_bytes"))
+        self.tiles.value = html('<dl class="swb-tiles">{}</dl>', joined(map(_tile, parts)))
+        show(self.starter, not status.alive)
+
+    def _show_verdict(self, status):
+        worst = self._verdicts[0] if self._verdicts else None
+        self._remedy = None
+        if status.state == "failed" or status.stalled:
+            self.verdict.value = html('<div class="swb-notice swb-{}"><b>{}</b> {}</div>', "failed", "Failed." if status.state == "failed" else "", status.message)
+        elif status.state in ("queued", "loading") or worst is None:
+            self.verdict.value = html('<div class="swb-notice">{}</div>', status.message or "The doctor's verdict comes with the second evaluation.")
+        else:
+            more = joined(html("<p>{}</p>", str(verdict)) for verdict in self._verdicts[1:])
+            self.verdict.value = html('<div class="swb-notice swb-{}"><b>{}</b> {} {}{}</div>', worst.severity, worst.seen, worst.cause, worst.remedy, more)
+            if worst.severity in ("attention", "collapse"):
+                self._remedy = self._find_remedy(worst, status)
+        show(self.remedy, self._remedy is not None)
+        if self._remedy is not None:
+            self.remedy.description, self.remedy.tooltip = self._remedy[0], self._remedy[1]
+
+    def _find_remedy(self, worst, status):
+        """(text, tooltip, step or None, factor): clone from the newest healthy checkpoint that can be gone on from, with a lower rate."""
+        factor, words = (1 / 3, "a third of the rate") if worst.severity == "collapse" else (0.5, "half the rate")
+        steps = [step for step in resumable_steps(self.run.folder) if step <= (status.recommended_step or 0)]
+        start = f"from step {steps[-1]}" if steps else "from the start"
+        stop = "Stop, clone" if status.alive else "Clone"
+        tooltip = f"A new run {start} with learning rate {self._run_config.training.learning_rate * factor:.2g}; this one stays as it is" + (", stopped and saved" if status.alive else "")
+        return f"{stop} {start} with {words}", tooltip, steps[-1] if steps else None, factor
+
+    def _heal(self):
+        _, _, step, factor = self._remedy
+        rate = self._run_config.training.learning_rate * factor
+        if self.run.status.alive:
+            self.run.stop()
+        made = clone(self.run.path, step=step, changes={"training.learning_rate": rate})
+        self.say(f"{made.name} was made from {self.run.name} with learning rate {rate:.2g}.", "good")
+        self.run = made
+
+    def _draw(self):
+        if self.run is None:
+            return
+        began, frame = time.monotonic(), self._tail.frame()
+        ratio = None if self._run_config.loss.kind == "dpo" else self._tail.last_train.get("gamma_beta_ratio", self._run_config.loss.gamma_beta_ratio)
+        total = self._status.total_steps if self._status else 0
+        window = 2 * self.smoothing.value + 1 if self.smoothing.value else None
+        self.smoothing_words.value = html('<span class="swb-muted">{}</span>', f"mean of {window} steps" if window else "automatic")
+        spec = figures.live_figure(frame, ratio, total, self.theme, doctor.CHOSEN_DRIFT_ATTENTION, window, self.units.value)
+        self.figure.show(spec)
+        self.figure.describe(*_in_words(self.run.name, self._tail.evaluations))
+        self._drawn_at = time.monotonic()
+        self._draw_took, self._stale = self._drawn_at - began, False
+
+    def redraw(self):
+        self._draw()
+
+    def _show_log(self):
+        if self._log_fold.selected_index is None or self.run is None:
+            return
+        try:
+            with open(self.run.folder.log, "rb") as file:
+                file.seek(max(0, self.run.folder.log.stat().st_size - _LOG_BYTES))
+                text = file.read().decode(errors="replace")
+        except FileNotFoundError:
+            text = ""
+        self.log_text.value = html('<pre class="swb-text" tabindex="0">{}</pre>', text or "The log is empty.")
+
+    def snapshot(self) -> Markup:
+        if self.run is None:
+            return self.starter.snapshot()
+        sentence, rows = _in_words(self.run.name, self._tail.evaluations)
+        return html("{}{}{}<p>{}</p>{}{}", self.head.value, self.verdict.value, self.tiles.value, sentence, rows, self.samples.snapshot())
+
+
+def _tile(tile):
+    return html('<div class="swb-tile" title="{}"><dd>{}</dd><dt>{}</dt></div>', tile["fact"], tile["value"], f"{tile['name']} · {tile['fact']}")
+
+
+def _in_words(name, evaluations):
+    """A sentence on the charts, and the evaluations as a table."""
+    columns = {
+        "step": ("step", "d"),
+        "chosen drift (nats/token)": ("eval/logps/chosen_drift", ".3f"),
+        "rejected drift (nats/token)": ("eval/logps/rejected_drift", ".3f"),
+        "answer tokens": ("eval/answers/mean_tokens", ".0f"),
+        "end properly": ("eval/answers/ended", ".2f"),
+        "repeated 4-grams": ("eval/answers/repeated_4grams", ".2f"),
+        "loss": ("eval/loss", ".3f"),
+        "chosen ahead": ("eval/rewards/accuracies", ".2f"),
+        "beyond γ": ("eval/rewards/beyond_gamma", ".2f"),
+    }
+    rows = [[format(record[key], form) if key in record else "–" for key, form in columns.values()] for record in evaluations]
+    sentence = f"Nine charts of {name} over the optimizer steps; " + ("nothing was evaluated yet." if not rows else f"the {len(rows)} evaluations are in the table below.")
+    return sentence, table(list(columns), rows, "Held-out evaluations") if rows else ""

@@ -1,0 +1,122 @@
+"""Before a run begins: what it will take, measured by a few real steps in another process, and one question."""
+
+from __future__ import annotations
+
+import time
+import warnings
+from collections.abc import Callable
+
+import traitlets
+
+from ..config import RunConfig
+from ..cost import Preflight
+from ..errors import SettingWarning
+from ..launch import start
+from ..remote import start_preflight
+from ..run_facts import headline
+from ..runs import Run
+from ..wording import duration
+from .following import follow
+from .html import Html, Markup, html, joined, table
+from .panel import Panel, button, column, enable, row, show
+
+_FIT_WORDS = {"fits": "Fits", "tight": "Tight", "does not fit": "Does not fit"}
+
+
+class RunStart(Panel):
+    """Start a run of `config`: measures first, shows whether it fits, asks once, then calls `on_started(run)`."""
+
+    title = "Start"
+    config = traitlets.Instance(RunConfig, allow_none=True)
+
+    def __init__(self, config: RunConfig | None = None, on_started: Callable[[Run], None] | None = None, line: Html | None = None):
+        super().__init__(line)
+        self._on_started, self._measuring, self._measured, self._follower = on_started or (lambda run: None), None, None, None
+        self.start = button("Start …", self.guard(self._measure), "play", "Measures a few real steps first, then asks", "primary")
+        self.cancel = button("Cancel", self.guard(self._cancel), "times", "Stop measuring")
+        self.confirm = button("Start training", self.guard(self._begin), "play", "Train in a process of its own", "primary")
+        self.skip = button("Start without measuring", self.guard(self._begin), "", "Begin at once; time and memory show while it trains")
+        self.decline = button("Not now", self.guard(self._reset), "", "Keep the settings and start nothing")
+        self.about, self.found = Html(), Html()
+        self.compose(column(row(self.about, self.start, self.skip, self.cancel, self.confirm, self.decline), self.found))
+        self.observe(self.guard(lambda _: self._reset()), "config")
+        self.config = config
+        self._reset()
+
+    def _reset(self):
+        if self._measuring is not None:
+            self._cancel()
+        self._measured, self.found.value = None, ""
+        self._arrange()
+
+    def _arrange(self):
+        measuring, asking = self._measuring is not None, self._measured is not None
+        show(self.start, not measuring and not asking)
+        show(self.skip, not asking)
+        show(self.cancel, measuring)
+        show(self.confirm, asking)
+        show(self.decline, asking)
+        missing = "" if self.config is not None else "Choose settings in 1 Configure first."
+        enable(self.start, missing, "Measures a few real steps first, then asks")
+        enable(self.skip, missing, "Begin at once; time and memory show while it trains")
+        words = headline(self.config) if self.config is not None else missing
+        self.about.value = html('<span class="swb-muted">{}</span>', words)
+
+    def _measure(self):
+        self._measuring, began = start_preflight(self.config), time.monotonic()
+        self._tell("Starting a process to measure in.", began)
+        self._follower = follow(lambda: self._look(began), 0.25)
+        self._arrange()
+
+    def _look(self, began):
+        try:
+            found = self._measuring.result()
+        except Exception as error:
+            self._stop_looking()
+            self.found.value = html('<div class="swb-notice swb-failed"><b>{}</b> {}</div>', "It does not start:", str(error))
+            self.say_error(error)
+            return
+        if found is None:
+            self._tell(self._measuring.status.message, began)
+            return
+        self._stop_looking()
+        self._measured = found
+        self.found.value = preflight_notice(found)
+        self.say(f"Measured in {duration(time.monotonic() - began)}: {found.verdict}")
+        self._arrange()
+
+    def _tell(self, message, began):
+        text = f"Measuring before the start, {duration(time.monotonic() - began)} so far: {message}"
+        self.found.value = html('<div class="swb-notice" role="status">{}</div>', text)
+
+    def _stop_looking(self):
+        self._follower.stop()
+        self._measuring = None
+        self._arrange()
+
+    def _cancel(self):
+        measuring = self._measuring
+        self._stop_looking()
+        self.found.value = ""
+        self.later(measuring.cancel, lambda _: self.say("The measurement was cancelled; nothing was started."))
+
+    def _begin(self):
+        if self._measuring is not None:
+            self._cancel()
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", SettingWarning)  # the form shows them
+            run = start(self.config)
+        self._reset()
+        self.say(f"Started {run.name} in {run.path}.", "good")
+        self._on_started(run)
+
+    def snapshot(self) -> Markup:
+        return joined([self.about.value, self.found.value])
+
+
+def preflight_notice(found: Preflight) -> Markup:
+    """Whether a run fits, the measured table, and what is to be known before it starts."""
+    level = {"fits": "fits", "tight": "tight", "does not fit": "failed"}[found.fit]
+    notes = joined(html("<p>{}</p>", text) for text in (found.untrained, *found.warnings))
+    pattern = '<div class="swb-notice swb-{}"><b>{}.</b> {}{}{}</div>'
+    return html(pattern, level, _FIT_WORDS[found.fit], found.verdict.partition(": ")[2].capitalize(), table(["measured", ""], found.rows()), notes)

@@ -1,0 +1,113 @@
+"""Several runs laid over each other: their charts, and the settings in which they differ."""
+
+from __future__ import annotations
+
+import ipywidgets
+
+from ..config import RunConfig, settings
+from ..errors import WorkbenchError
+from ..files import read_jsonl
+from ..run_figures import HEIGHT, MOST_RUNS, last_values, runs_figure
+from ..runs import Run, attach
+from .fields import number_text
+from .html import Html, html, table
+from .live_figure import LiveFigure
+from .panel import Panel, show
+
+_LONGEST_VALUE = 120
+_CHANGED = "changed while it trained"
+
+
+class SeveralRuns(ipywidgets.VBox):
+    """A part of a panel: the charts of some runs in one figure, and a table of the settings that are not the same in all of them."""
+
+    def __init__(self, panel: Panel):
+        self._panel, self._names, self._read = panel, [], None
+        self.words = Html()
+        self.figure: LiveFigure | None = None
+        self.settings = Html()
+        super().__init__([self.words, self.settings])
+        self.layout.display = "none"
+
+    def show_runs(self, names: list[str]):
+        """Show these runs of the panel's root, read in the background; none of them: show nothing."""
+        self._names = names
+        show(self, bool(names))
+        if not names:
+            return
+        left_out = f" The charts show the first {MOST_RUNS}." if len(names) > MOST_RUNS else ""
+        self.words.value = html('<h3>{}</h3><p class="swb-muted">{}</p>', f"{len(names)} runs compared", f"Points are evaluations on held-out pairs, bars 95 % intervals.{left_out}")
+        root = self._panel.root
+        self._panel.later(lambda: (names, _read([attach(name, root) for name in names])), self._show)
+
+    def redraw(self):
+        """Draw the charts in the colours of the theme."""
+        if self._read is not None and self._names:
+            self._draw()
+
+    def _show(self, found):
+        names, self._read = found
+        if names != self._names:  # others were chosen meanwhile
+            return
+        self._draw()
+        columns, rows = config_differences(self._read["configs"], self._read["changes"])
+        same = "" if rows else html('<p class="swb-muted">{}</p>', "All settings are the same; names, and the machines that trained them, may differ.")
+        self.settings.value = html('<h3>{}</h3><div class="swb-table-frame">{}</div>', "Settings that differ", same or table(columns, rows))
+
+    def _draw(self):
+        metrics = self._read["metrics"]
+        if self.figure is None:
+            self.figure = LiveFigure(HEIGHT)
+            self.children = [self.words, self.figure, self.settings]
+        self.figure.show(runs_figure(metrics, self._read["gamma_beta_ratio"], self._read["total_steps"], self._panel.theme))
+        columns, rows = last_values(metrics)
+        self.figure.describe(
+            f"Charts of {len(metrics)} runs over their optimizer steps: log-probabilities, repetition and endings of answers, margin and accuracy.", table(columns, rows, "At the last evaluation")
+        )
+
+
+def config_differences(configs: dict[str, RunConfig | None], changes: dict[str, str] | None = None) -> tuple[list[str], list[list[str]]]:
+    """(columns, rows) of the settings that are not the same in all configurations, one column per run; name and place of the run are left out.
+
+    configs: by the run's name; None for one that cannot be read. changes: what was changed while a run trained, in words.
+    """
+    rows = []
+    for info in settings():
+        values = ["?" if config is None else _text(getattr(getattr(config, info.section), info.name)) for config in configs.values()]
+        if info.section != "run" and len({value for value in values if value != "?"}) > 1:
+            rows.append([info.path, *values])
+    if changes and any(changes.values()):
+        rows.append([_CHANGED, *(changes.get(name) or "–" for name in configs)])
+    return ["setting", *configs], rows
+
+
+def _read(runs: list[Run]) -> dict:
+    import pandas as pd
+
+    configs, changes, metrics = {}, {}, {}
+    for run in runs:
+        configs[run.name] = _config(run)
+        changes[run.name] = "; ".join(f"step {kept['step']}: {name} {_text(value)}" for kept in read_jsonl(run.folder.changes) for name, value in kept["changes"].items())
+        if len(metrics) < MOST_RUNS:
+            records = [record for record in run.records if record.get("kind") == "eval"]
+            metrics[run.name] = pd.DataFrame(records, columns=None if records else ["kind", "step"])
+    ratios = {config.loss.gamma_beta_ratio if config else None for config in configs.values()}
+    return {
+        "configs": configs,
+        "changes": changes,
+        "metrics": metrics,
+        "gamma_beta_ratio": ratios.pop() if len(ratios) == 1 else None,
+        "total_steps": max(run.status.total_steps for run in runs),
+    }
+
+
+def _config(run):
+    try:
+        return run.config
+    except WorkbenchError:  # edited by hand: the other runs are compared all the same
+        return None
+
+
+def _text(value):
+    text = number_text(value) if isinstance(value, float) else "none" if value is None else str(value)
+    return text if len(text) <= _LONGEST_VALUE else text[: _LONGEST_VALUE - 1] + "…"
