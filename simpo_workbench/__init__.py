@@ -38,6 +38,14 @@ _HOMES = {
     "queue": "device_queue",
     "open_model": "remote",
     "write_report": "report",
+    "start_preflight": "remote",
+    "Workbench": "ui.workbench",
+    "ConfigForm": "ui.config_form",
+    "DataView": "ui.data_view",
+    "RunMonitor": "ui.run_monitor",
+    "Comparison": "ui.comparison",
+    "PairTable": "ui.pair_table",
+    "RunList": "ui.run_list",
     "train": "engine.training",
     "steps": "engine.training",
     "preflight": "engine.preflight",
@@ -63,10 +71,17 @@ if TYPE_CHECKING:  # so that editors and type checkers see the names that are lo
     from .launch import clone, resume, start, start_many
     from .pairs import Pairs, load_pairs
     from .presets import list_presets, preset
-    from .remote import encode_pair, explain_pair, generate, open_model, score
+    from .remote import encode_pair, explain_pair, generate, open_model, score, start_preflight
     from .report import write_report
     from .runs import Run, attach, list_runs
     from .scores import compare_scores
+    from .ui.comparison import Comparison
+    from .ui.config_form import ConfigForm
+    from .ui.data_view import DataView
+    from .ui.pair_table import PairTable
+    from .ui.run_list import RunList
+    from .ui.run_monitor import RunMonitor
+    from .ui.workbench import Workbench
 
 
 def __getattr__(name):

@@ -106,7 +106,10 @@ class Preflight:
             ("a checkpoint", f"{self.seconds_per_save:.2f} s, {self.saves} times"),
             ("peak memory", f"{memory(self.peak_memory_bytes)}, {memory(self.base_memory_bytes)} of it model and program; {memory(self.free_memory_bytes)} were free beside them"),
             ("at once", f"{self.max_tokens_per_microbatch:,} tokens, {counted(self.checkpointed_layers, 'layer')} checkpointed"),
-            ("pairs", f"{self.train_pairs:,} for training, {self.held_out_pairs:,} held out; {self.truncated:,} with a cut prompt, {sum(self.dropped.values()):,} dropped{f' ({dropped})' if dropped else ''}"),
+            (
+                "pairs",
+                f"{self.train_pairs:,} for training, {self.held_out_pairs:,} held out; {self.truncated:,} with a cut prompt, {sum(self.dropped.values()):,} dropped{f' ({dropped})' if dropped else ''}",
+            ),
         ]
 
     def __str__(self):

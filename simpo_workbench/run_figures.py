@@ -6,6 +6,7 @@ Here a colour says which run, and the title of a chart says what of it is drawn;
 from __future__ import annotations
 
 from itertools import takewhile
+from string import ascii_uppercase
 
 from .figures import _kind, _last_step, _lead, _points
 from .markup import plotly_text
@@ -19,7 +20,7 @@ RUN_COLORS = {
 }
 _DASHES = ["solid", "dash", "dot", "dashdot", "longdash", "longdashdot", "solid", "dash"]
 _SYMBOLS = ["circle", "diamond", "square", "triangle-up", "cross", "x", "star", "triangle-down"]
-_LONGEST_NAME = 24
+_LONGEST_LABEL = 9  # characters between two charts on a narrow page
 HEIGHT = 600
 
 
@@ -32,13 +33,13 @@ def runs_figure(metrics, gamma_beta_ratio=None, total_steps=0, theme="light"):
     colors = COLORS[theme]
     styles = dict(zip(metrics, zip(RUN_COLORS[theme], _DASHES, _SYMBOLS, strict=True), strict=False))
     evaluations = {name: _kind(table, "eval") for name, table in metrics.items()}
-    labels = dict(zip(metrics, short_names(list(metrics)), strict=True))
+    labels = line_labels(list(metrics))
 
     def lines(points_of):
         drawn = []
         for name, table in evaluations.items():
             color, dash, symbol = styles[name]
-            drawn.append(Line(plotly_text(name), points_of(table), color, plotly_text(labels[name], 12), dash, symbol))
+            drawn.append(Line(plotly_text(name), points_of(table), color, plotly_text(labels[name]), dash, symbol))
         return drawn
 
     def lines_of(column):
@@ -46,8 +47,8 @@ def runs_figure(metrics, gamma_beta_ratio=None, total_steps=0, theme="light"):
 
     first, sampled = "comes with the first evaluation", "comes with the first sampled answers"
     panels = [
-        Panel("Chosen: log-prob since the start (nats/token)", lines_of("eval/logps/chosen_drift"), first, include=(0.0, -0.1)),
-        Panel("Rejected: log-prob since the start", lines_of("eval/logps/rejected_drift"), first, include=(0.0, -0.1)),
+        Panel("Chosen log-prob drift (nats/token)", lines_of("eval/logps/chosen_drift"), first, include=(0.0, -0.1)),
+        Panel("Rejected log-prob drift (nats/token)", lines_of("eval/logps/rejected_drift"), first, include=(0.0, -0.1)),
         Panel("Answers: repeated 4-grams (share)", lines_of("eval/answers/repeated_4grams"), sampled, span=(0.0, 1.0)),
         Panel(
             "Margin per token, held-out (nats)",
@@ -80,15 +81,13 @@ def last_values(metrics):
     return ["run", "margin per token", *columns], rows
 
 
-def short_names(names: list[str]) -> list[str]:
-    """What tells names apart, short enough for the end of a line: without the beginning that all share, cut in the middle, all different."""
+def line_labels(names: list[str]) -> dict[str, str]:
+    """What stands for each name at the end of its lines: the part that the others do not share, or letters where such parts are too long for the place."""
     alike = takewhile(lambda letters: len(set(letters)) == 1, zip(*names, strict=False)) if len(names) > 1 else []
     common = "".join(letters[0] for letters in alike)
     shared = max(common.rfind(mark) + 1 for mark in "-_. ")
-    shared = shared if shared > 3 and all(len(name) > shared for name in names) else 0
-    short = []
-    for name in names:
-        rest = ("…" if shared else "") + name[shared:]
-        rest = rest if len(rest) <= _LONGEST_NAME else f"{rest[: _LONGEST_NAME // 2]}…{rest[-(_LONGEST_NAME // 2 - 1) :]}"
-        short.append(rest if rest not in short else f"{rest} ({len(short) + 1})")
-    return short
+    if shared < 3 or any(len(name) <= shared for name in names):
+        shared = 0
+    short = [("…" if shared else "") + name[shared:] for name in names]
+    fits = all(len(label) <= _LONGEST_LABEL for label in short)
+    return dict(zip(names, short if fits else ascii_uppercase, strict=False))

@@ -87,6 +87,8 @@ def test_typing_changes_the_configuration_and_marks_the_field():
     assert form.fields.remarks["loss.beta"]["changed"] == "changed, was 2"
     assert form.fields.remarks["training.learning_rate"]["changed"] == "changed, was 1.2e-4"
     assert "<b>2</b>" in form.count.value
+    form.fields.say("lora.use_dora", True)
+    assert form.fields.remarks["lora.use_dora"]["changed"] == "changed, was off"
     form.fields.say("loss.beta", "2.0")
     assert form.config.loss.beta == 2
     assert "changed" not in form.fields.remarks.get("loss.beta", {})

@@ -19,9 +19,7 @@ def test_lengths_are_counted_in_words_and_the_unit_is_said():
 
 
 def test_a_language_without_spaces_is_counted_in_characters():
-    table = lengths(
-        ("日本の首都はどこにありますか、教えてくださいませんか。", "東京です。日本の首都は東京であり、関東地方にあります。", "京都です。昔は京都が日本の首都でありましたが、今は違います。")
-    )
+    table = lengths(("日本の首都はどこにありますか、教えてくださいませんか。", "東京です。日本の首都は東京であり、関東地方にあります。", "京都です。昔は京都が日本の首都でしたが、今は違います。"))
     assert table.attrs["unit"] == "characters"
     assert table["chosen_length"].tolist() == [len("東京です。日本の首都は東京であり、関東地方にあります。")]
     assert "characters" in length_figure(table).layout.title.text

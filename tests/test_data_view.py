@@ -13,6 +13,7 @@ from simpo_workbench.pairs import raw_rows
 from simpo_workbench.ui import data_view
 from simpo_workbench.ui.asking import OPEN_MODELS
 from simpo_workbench.ui.data_view import HELD_OUT, TRAINING, DataView
+from simpo_workbench.ui.following import LOCK
 from simpo_workbench.ui.pair_browser import TEXT, TOKENS
 from simpo_workbench.ui.token_view import TokenView, visible
 
@@ -33,8 +34,11 @@ def until(condition):
 
 
 def loaded(view):
-    until(lambda: view._reading is None)
-    until(lambda: view.browser.table.count_text or view.pairs is None)
+    def idle():
+        with LOCK:
+            return view._reading is None
+
+    until(idle)
     assert view.trouble == ""
     return view
 

@@ -78,7 +78,7 @@ def test_a_run_is_shown_first_against_last_and_counted(panel, run):
     assert chips(panel)["all"] == 24
     assert chips(panel)["flipped to right"] == (compared["flip"] == "to right").sum() > 0
     assert sum(chips(panel)[name] for name in ("flipped to right", "flipped to wrong", "still right", "still wrong")) == 24
-    assert [column["title"] for column in panel.table.columns][:4] == ["lead before", "lead after", "change", "chosen change"]
+    assert [column["title"] for column in panel.table.columns][:4] == ["before", "after", "change", "chosen change"]
     assert panel.table.count_text == "24 pairs"
 
 
@@ -106,7 +106,7 @@ def test_refresh_follows_the_newest_evaluation(tmp_path):
 def test_one_table_alone_has_no_change_columns(tmp_path):
     table = fake_run(tmp_path, total_steps=20).scores
     panel = PairTable(before=table[table["step"] == 0])
-    assert [column["title"] for column in panel.table.columns] == ["lead", "chosen tokens", "rejected tokens", "prompt"]
+    assert [column["title"] for column in panel.table.columns] == ["lead", "prompt", "chosen tokens", "rejected tokens"]
     assert set(chips(panel)) == {"all", "chosen ahead", "chosen behind", "longer rejected ahead"}
     assert panel.chart.widget.data[0].type == "bar"
     panel.table._heard(None, {"choose": "pair-001"}, [])

@@ -4,7 +4,7 @@ import pandas as pd
 import pytest
 from fake_run import fake_run
 
-from simpo_workbench.run_figures import MOST_RUNS, RUN_COLORS, last_values, runs_figure, short_names
+from simpo_workbench.run_figures import MOST_RUNS, RUN_COLORS, last_values, line_labels, runs_figure
 
 
 @pytest.fixture(scope="module")
@@ -81,18 +81,18 @@ def test_a_name_is_text_and_no_markup(metrics):
 
 
 @pytest.mark.parametrize(
-    ("names", "short"),
+    ("names", "labels"),
     [
         (["plain-answers-0412", "plain-answers-0412-2"], ["…0412", "…0412-2"]),
         (["a", "b"], ["a", "b"]),
-        (["same-name", "same-name-2"], ["…name", "…name-2"]),
-        (["only-one-of-them"], ["only-one-of-them"]),
-        (["x" * 30, "x" * 31], ["xxxxxxxxxxxx…xxxxxxxxxxx", "xxxxxxxxxxxx…xxxxxxxxxxx (2)"]),
+        (["run", "run-2"], ["run", "run-2"]),
+        (["only-one-of-them"], ["A"]),
+        (["a-long-name-of-one", "another-long-name"], ["A", "B"]),
         ([], []),
     ],
 )
-def test_short_names_tell_apart(names, short):
-    assert short_names(names) == short
+def test_labels_tell_names_apart_in_little_room(names, labels):
+    assert line_labels(names) == dict(zip(names, labels, strict=True))
 
 
 def test_the_table_for_screen_readers_says_what_the_charts_show(metrics):

@@ -79,7 +79,9 @@ class Asking:
         self._follower.stop()
         try:
             table = self._question.result(timeout_s=5)
-        except (WorkbenchError, TimeoutError, OSError) as error:
+        except (WorkbenchError, TimeoutError, OSError) as unanswered:
+            status = self._model.run.status
+            error = WorkbenchError(status.message) if status.state == "failed" else unanswered  # why the process ended says more than that nobody answers
             if self._failed:
                 self._failed(error)
             self._panel.say_error(error)

@@ -31,7 +31,7 @@ class ColumnForm(ipywidgets.VBox):
     @property
     def mapping(self) -> dict[str, str]:
         """Our name -> the file's column, for the menus that name one."""
-        return {role: menu.value for role, menu in self.menus.items() if menu.value is not None}
+        return {role: menu.value for role, menu in self.menus.items() if menu.value}
 
     def show(self, sentence: str, rows: list[dict], columns: dict[str, str]):
         """The menus over the columns of these rows. columns: the mapping so far; where it does not fit, a guess stands in the menus."""
@@ -40,8 +40,8 @@ class ColumnForm(ipywidgets.VBox):
         guess = columns if fits else guess_columns(names) or {}
         self._rows, self._filling = rows, True
         for role, menu in self.menus.items():
-            menu.options = [("– none –", None), *((excerpt(name, 40)[1:-1], name) for name in names)]
-            menu.value = guess.get(role)
+            menu.options = [("– none –", ""), *((excerpt(name, 40)[1:-1], name) for name in names)]
+            menu.value = guess.get(role, "")
         self._filling = False
         guessed = "The menus hold a guess from the names: check it against the rows." if guess and not fits else "Say which is which."
         self.words.value = html('<div class="swb-notice swb-attention"><p>{}</p><p>{}</p></div>', sentence, guessed)

@@ -92,12 +92,12 @@ class Comparison(Panel):
         return column(Html(html('<h3>{}</h3><div class="swb-help">{}</div>', "Sampled while it trained", about)), row(self.sample_prompt, self.sample_left, self.sample_right))
 
     def _build_question(self):
-        self.prompt = ipywidgets.Textarea(description="Your prompt", placeholder="Type anything that you would ask the model", layout={"width": "100%", "height": "64px"})
+        self.prompt = ipywidgets.Textarea(description="Your prompt", placeholder="Type anything that you would ask the model", layout={"height": "64px"})
         self.left, self.right = _menu("Left"), _menu("Right")
         self.max_new_tokens = ipywidgets.BoundedIntText(description="Longest answer (tokens)", min=1, max=8192, value=64)
         self.temperature = ipywidgets.BoundedFloatText(description="Temperature", min=0, max=5, step=0.1, value=0, tooltip="0: always the likeliest token; higher is more random.")
         self.seed = ipywidgets.BoundedIntText(description="Seed", min=0, max=2**31 - 1, value=0, tooltip="The same seed gives the same answers; it counts when the temperature is above 0.")
-        for control, width in ((self.prompt, "100%"), (self.max_new_tokens, "230px"), (self.temperature, "160px"), (self.seed, "120px")):
+        for control, width in ((self.prompt, "auto"), (self.max_new_tokens, "230px"), (self.temperature, "160px"), (self.seed, "120px")):
             control.style.description_width, control.layout.width = "initial", width
         self.ask_button = button("Answer", self.guard(self.ask), icon="play", style="primary")
         self.cancel_button = button("Cancel", self.guard(self.cancel), icon="times")
@@ -229,7 +229,7 @@ def _read(run):
 
 
 def _menu(title, flex="1 1 170px"):
-    return ipywidgets.Dropdown(description=title, options=[], style={"description_width": "initial"}, layout={"width": "auto", "flex": flex, "min_width": "150px"})
+    return ipywidgets.Dropdown(description=title, options=[], style={"description_width": "initial"}, layout={"width": "auto", "flex": flex, "min_width": "230px"})
 
 
 def _fill_menu(menu, options, default):

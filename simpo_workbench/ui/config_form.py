@@ -185,7 +185,9 @@ class ConfigForm(Panel):
 
     @staticmethod
     def _said(path, value):
-        text = str(all_fields()[path].text_of(value)).replace("\n", " ") if value not in (None, "", {}) else "none"
+        if isinstance(value, bool):
+            return "on" if value else "off"
+        text = all_fields()[path].text_of(value).replace("\n", " ") or "none"
         return text if len(text) <= _LONGEST_MARK else text[: _LONGEST_MARK - 1] + "…"
 
     # presets

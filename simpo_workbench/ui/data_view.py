@@ -41,10 +41,11 @@ class Loaded:
 
 @dataclass(frozen=True)
 class NotLoaded:
-    """Why nothing could be read; rows: the first raw rows where their columns are not recognised."""
+    """Why nothing could be read; source and rows: the one whose columns are not recognised, and its first raw rows."""
 
     error: Exception
-    rows: list[dict]
+    source: str = ""
+    rows: tuple[dict, ...] = ()
 
 
 class Reading:
@@ -61,7 +62,7 @@ class Reading:
             train, held_out, notes = load_data(self.data, TrainingConfig().seed)
             self.result = Loaded({name: PairSet(pairs, pair_lengths(pairs)) for name, pairs in ((TRAINING, train), (HELD_OUT, held_out))}, notes)
         except Exception as error:  # a panel says it, whatever it is
-            self.result = NotLoaded(error, _unrecognised_rows(self.data) if isinstance(error, WorkbenchError) else [])
+            self.result = NotLoaded(error, *(_unrecognised(self.data) if isinstance(error, WorkbenchError) else ()))
         self.ready.set()
         return self
 
@@ -172,10 +173,14 @@ class DataView(Panel):
 
         def found(rows):
             if data == self.data:
-                self.column_form.show(f"The columns of {data.train}: whatever is chosen here goes before what is recognised.", rows, data.columns)
-                show(self.column_form, True)
+                self._show_columns(f"The columns of {data.train}: what is chosen here goes before what is recognised.", rows)
 
         self.later(lambda: raw_rows(data.train, _PREVIEW_ROWS) if data.train != DEMO else _demo_has_columns(), found)
+
+    def _show_columns(self, sentence, rows):
+        self.column_form.show(sentence, rows, self.data.columns)
+        show(self.column_form, True)
+        self.say("Say which column is which, then press “Use these columns”.")
 
     def _use_columns(self, mapping):
         if mapping == self.data.columns:
@@ -187,11 +192,11 @@ class DataView(Panel):
             return
         self._reading, result = None, reading.result
         if isinstance(result, NotLoaded):
-            self._arrange(_empty_state())
+            self._arrange("" if result.rows else _empty_state())
             if result.rows:
-                show(self.column_form, True)
-                self.column_form.show(f"The columns of {self.data.train} are not recognised: {', '.join(list(result.rows[0])[:20])}.", result.rows, self.data.columns)
-            self.say_error(result.error)
+                self._show_columns(f"The columns of {result.source} are not recognised: {', '.join(list(result.rows[0])[:20])}.", result.rows)
+            else:
+                self.say_error(result.error)
             return
         self._loaded = result
         train, held_out = result.sets[TRAINING].pairs, result.sets[HELD_OUT].pairs
@@ -241,7 +246,7 @@ def report_of(loaded: Loaded, data: DataConfig) -> Markup:
     warnings = [note for note in loaded.notes if note not in plain]
     sentences = [*(note for note in loaded.notes if note in plain), *(() if own else (f"No prompt is on both sides: {data.eval_fraction:.0%} of the prompts are held out.",))]
     return html(
-        '<dl class="swb-tiles">{}</dl>{}<div class="swb-facts">{}</div>{}',
+        '<div class="swb-report"><dl class="swb-tiles">{}</dl>{}<div class="swb-facts">{}</div>{}</div>',
         joined(html('<div class="swb-tile"><dd>{}</dd><dt>{}</dt></div>', number, words) for number, words in tiles),
         joined(html('<p class="swb-notice swb-attention">{}</p>', warning) for warning in warnings),
         joined(html("<div>{}</div>", sentence) for sentence in sentences),
@@ -257,8 +262,8 @@ def _demo_has_columns():
     raise WorkbenchError("The demo's columns are called prompt, chosen and rejected already. Give a file of your own first.")
 
 
-def _unrecognised_rows(data):
-    """The first rows of the first source whose columns do not make a pair under data.columns; [] when that is not what is wrong."""
+def _unrecognised(data):
+    """(source, its first rows): the first one whose columns do not make a pair under data.columns; () when that is not what is wrong."""
     for source in (data.train, data.eval):
         rows = []
         if source and source != DEMO:
@@ -266,5 +271,5 @@ def _unrecognised_rows(data):
                 rows = raw_rows(source, _PREVIEW_ROWS)
         known = {name for one in rows for name in one}
         if rows and (not set(data.columns.values()) <= known or all(shape_of(renamed_row(one, data.columns)) is None for one in rows)):
-            return rows
-    return []
+            return source, tuple(rows)
+    return ()

@@ -3,26 +3,45 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from pathlib import Path
 
+import anywidget
 import ipywidgets
+import traitlets
 
 from .html import Html, Markup, html
+
+
+class _Chart(anywidget.AnyWidget):
+    """Keeps the figure beside it as wide as its place; `reading_line`: shows the values of all small charts where the pointer is in one of them."""
+
+    _esm = Path(__file__).parent / "chart.js"
+    reading_line = traitlets.Bool(False).tag(sync=True)
+    drawn = traitlets.Int(0).tag(sync=True)
 
 
 class LiveFigure(ipywidgets.VBox):
     """Shows figures made by `figures`, one after the other, as one FigureWidget. `describe` gives it a sentence and a table for screen readers.
 
     on_choose(trace_name, point_indices): called when points are clicked or selected. on_box((x low, x high), (y low, y high)): called instead when a box is drawn.
+    linked: small charts over one x-axis, read together where the pointer is.
     """
 
-    def __init__(self, height: int, on_choose: Callable[[str, list[int]], None] | None = None, on_box: Callable[[tuple, tuple], None] | None = None):
+    def __init__(
+        self,
+        height: int,
+        on_choose: Callable[[str, list[int]], None] | None = None,
+        on_box: Callable[[tuple, tuple], None] | None = None,
+        linked: bool = False,
+    ):
         import plotly.graph_objects as go
 
         self.widget = go.FigureWidget()
         self.widget._config = {**self.widget._config, "responsive": True, "displaylogo": False, "displayModeBar": False}
         self.words, self._on_choose, self._on_box, self._box, self._shown = Html(), on_choose, on_box, None, {"data": [], "layout": {}}
         self.words.add_class("swb-sr")
-        super().__init__([self.widget, self.words])
+        self._chart = _Chart(reading_line=linked)
+        super().__init__([self.widget, self._chart, self.words])
         self.add_class("swb-figure")
         self.layout.min_height = f"{height}px"  # the place is kept before anything is drawn
 
@@ -38,6 +57,7 @@ class LiveFigure(ipywidgets.VBox):
                 self.widget.data = []
                 self.widget.add_traces(spec["data"])
                 self._listen()
+                self._chart.drawn += 1
             gone = {key: None for key in before["layout"] if key not in spec["layout"]}
             changed = {key: value for key, value in spec["layout"].items() if key not in before["layout"] or not _same(value, before["layout"][key])}
             self.widget.layout.update({**gone, **changed}, overwrite=True)
@@ -45,6 +65,11 @@ class LiveFigure(ipywidgets.VBox):
     def describe(self, sentence: str, table: Markup | str = ""):
         """What the figure shows, in words and as a table, for those who do not see it."""
         self.words.value = html("<p>{}</p>{}", sentence, table)
+
+    def forget_box(self):
+        """Take the drawn box away."""
+        for boxes in ([{"type": "rect", "x0": 0, "x1": 0, "y0": 0, "y1": 0}], []):  # the widget does not know of it, and sends only what it takes for a change
+            self.widget.layout.selections = boxes
 
     def _listen(self):
         if self._on_choose is None:

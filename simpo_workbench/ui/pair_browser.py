@@ -44,6 +44,7 @@ class PairBrowser(ipywidgets.VBox):
         columns = [Column(side, side.capitalize(), text=_one_line, wide=True) for side in SIDES]
         columns += [Column(f"{side}_length", f"{side.capitalize()} length", text="{:,}".format, numeric=True, help=_LENGTH_HELP) for side in SIDES]
         self.table = DataTable(columns, "pair_id", "Preference pairs", "No pair holds these words. Shorten or clear the search.", noun="pair")
+        self.table.add_class("swb-fixed")
         self.form = ipywidgets.ToggleButtons(description="Show it as", options=[TEXT, TOKENS], style={"description_width": "initial", "button_width": "80px"})
         self.form.tooltips = ["The texts of the data", "Every token, exactly as the model will see it"]
         self.text, self.tokens = Html(), TokenView()
@@ -55,8 +56,7 @@ class PairBrowser(ipywidgets.VBox):
 
     def show(self, pair_set: PairSet):
         """Look through these pairs, with the same search."""
-        self._set = pair_set
-        self._found(pair_set.lengths.iloc[:0])
+        self._set, self.table.chosen = pair_set, []
         self._search()
 
     def use(self, model: ModelConfig, data: DataConfig):
@@ -71,13 +71,16 @@ class PairBrowser(ipywidgets.VBox):
 
     def _search(self):
         self._search_number += 1
-        number, lengths, query = self._search_number, self._set.lengths if self._set else None, self.search.value
-        if lengths is None:
+        if self._set is None:
+            return
+        number, lengths, query = self._search_number, self._set.lengths, self.search.value
+        if not query.strip():
+            self._found(lengths)
             return
 
         def found(hits):
             if number == self._search_number:  # else more was typed meanwhile
-                self._found(lengths if hits.all() else lengths[hits])
+                self._found(lengths[hits])
 
         self._panel.later(lambda: matches(lengths, query), found)
 

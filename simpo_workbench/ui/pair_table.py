@@ -32,14 +32,14 @@ _NUMBER = {"numeric": True, "text": signed}
 _TOKENS = {"numeric": True, "text": lambda value: f"{value:.0f}"}
 _COLUMNS = [  # those that are there are shown: without a second table there are no changes
     Column("lead", "lead", help=_LEAD, **_NUMBER),
-    Column("lead_before", "lead before", help=_LEAD, **_NUMBER),
-    Column("lead_after", "lead after", help=_LEAD, **_NUMBER),
-    Column("lead_change", "change", help="lead after minus lead before, nats per token", **_NUMBER),
-    Column("chosen_change", "chosen change", help="change of the chosen answer's own average log-probability, nats per token", **_NUMBER),
+    Column("lead_before", "before", help=f"Lead before: {_LEAD}", **_NUMBER),
+    Column("lead_after", "after", help=f"Lead after: {_LEAD}", **_NUMBER),
+    Column("lead_change", "change", help="Lead after minus lead before, nats per token", **_NUMBER),
+    Column("chosen_change", "chosen change", help="Change of the chosen answer's own average log-probability, nats per token", **_NUMBER),
     Column("flip", "flip", text=lambda value: value or "–", tone=lambda value: {"to right": "chosen", "to wrong": "rejected"}.get(value, "")),
-    Column("chosen_tokens", "chosen tokens", **_TOKENS),
-    Column("rejected_tokens", "rejected tokens", **_TOKENS),
     Column("prompt", "prompt", wide=True),
+    Column("chosen_tokens", "chosen tokens", help="Length of the chosen answer", **_TOKENS),
+    Column("rejected_tokens", "rejected tokens", help="Length of the rejected answer", **_TOKENS),
 ]
 
 
@@ -233,7 +233,7 @@ class PairTable(Panel):
 
         if "flip" in self._loaded.table:
             self._figure = margins_scatter(self._shown, self.theme, self._loaded.table, thinned(self.selection, _MOST_RINGS))
-            self._figure.update_layout(dragmode="select")
+            self._figure.update_layout(dragmode="select").update_traces(unselected_marker_opacity=1)  # the rings say what is chosen
             counts = [(one.name, f"{one.count:,}") for one in self._loaded.filters]
             self.chart.describe("Each pair's lead before (across) and after (up) training, nats per token. The pairs themselves are in the table beside it.", table(["pairs", "count"], counts))
         else:
@@ -257,11 +257,14 @@ class PairTable(Panel):
             return
         inside = self._shown["lead_before"].between(*across) & self._shown["lead_after"].between(*up)
         self.table.choose(list(self._shown.loc[inside, "pair_id"]))
+        self.chart.forget_box()
 
     def _chosen(self, _=None):
         chosen = self.table.chosen
         enable(self.clear_button, "" if chosen else "No pair is chosen.")
-        self.export_button.description = f"Export {counted(len(chosen), 'chosen pair') if chosen else counted(len(self.shown.index), 'shown pair')}"
+        count = len(chosen) or (0 if self._shown is None else len(self._shown))
+        self.export_button.description = f"Export {counted(count, 'chosen pair' if chosen else 'shown pair')}"
+        enable(self.export_button, "" if count else "There is no pair to write.", "As CSV or JSONL, by the ending of the file's name")
         if self._loaded is None:
             return
         if not chosen:

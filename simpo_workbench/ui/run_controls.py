@@ -36,9 +36,7 @@ class RunControls(Panel):
         self.stop = button("Stop and save", ask("stop", lambda: self.run.stop()), "stop", "End after this step, with adapter and checkpoint", "danger")
         self.beta = ipywidgets.BoundedFloatText(description="β", min=0.01, max=1000, step=0.1, layout={"width": "150px"}, style={"description_width": "30px"})
         self.ratio = ipywidgets.BoundedFloatText(description="γ/β", min=0, max=100, step=0.05, layout={"width": "150px"}, style={"description_width": "30px"})
-        self.scale = ipywidgets.BoundedFloatText(
-            description="learning rate ×", value=1.0, min=0, max=LARGEST_SCALE, step=0.1, layout={"width": "210px"}, style={"description_width": "100px"}
-        )
+        self.scale = ipywidgets.BoundedFloatText(description="learning rate ×", value=1.0, min=0, max=LARGEST_SCALE, step=0.1, layout={"width": "210px"}, style={"description_width": "100px"})
         self.apply = button("Apply", self.guard(self._apply), "", "Applies after the step that runs now", "primary")
         words = (
             "A change of β or γ/β changes the objective: loss and rewards before and after it do not compare, margins in nats per token do, and the charts say "

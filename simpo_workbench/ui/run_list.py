@@ -13,10 +13,11 @@ from ..device_queue import queue
 from ..doctor import CHOSEN_DRIFT_ATTENTION
 from ..errors import WorkbenchError
 from ..launch import resume
+from ..run_facts import headline
 from ..runs import Run, attach, delete_run, list_runs
-from ..scores import Share
 from ..wording import signed
 from .data_table import Column, DataTable
+from .fields import number_text
 from .following import follow
 from .html import Html, facts, html, joined, table
 from .panel import Panel, button, column, enable, row, show
@@ -41,22 +42,22 @@ _STILL_ROWS = 30
 
 def _accuracy(found):
     value, low, high, pairs = found
-    return str(Share(value, round(pairs), low, high))
+    return f"{value:.2f} ({low:.2f} to {high:.2f}, n {pairs:.0f})"
 
 
 def _drift_tone(drift):
-    return "attention" if drift == drift and drift < CHOSEN_DRIFT_ATTENTION else ""
+    return "attention" if not _missing(drift) and drift < CHOSEN_DRIFT_ATTENTION else ""
 
 
 COLUMNS = [
-    Column("name", "Name", wide=True),
-    Column("state", "State", lambda state: _IN_WORDS.get(state, state), tone=lambda state: _TONES.get(state, "")),
-    Column("model", "Model", lambda name: _last_part(name)),
-    Column("data", "Pairs", lambda name: _last_part(name)),
+    Column("name", "Name", lambda name: _cut(name, 30)),
+    Column("state", "State", tone=lambda state: _TONES.get(state, "")),
+    Column("model", "Model", lambda name: _cut(_last_part(name), 20)),
+    Column("data", "Pairs", lambda name: _cut(_last_part(name), 20)),
     Column("progress", "Step", lambda steps: f"{steps[0]} / {steps[1]}", numeric=True, help="Optimizer steps done, of those planned."),
     Column("chosen_ahead", "Accuracy", _accuracy, help="Share of held-out pairs in which the chosen answer is ahead, at the last evaluation, with its 95 % interval."),
     Column("chosen_drift", "Drift", signed, numeric=True, help="Log-probability of chosen answers since the start, nats per token, at the last evaluation.", tone=_drift_tone),
-    Column("started", "Started", lambda time: f"{time:%Y-%m-%d %H:%M}"),
+    Column("started", "Started", lambda time: f"{time:%m-%d %H:%M}"),
 ]
 
 
@@ -146,9 +147,9 @@ class RunList(Panel):
         if self._runs is None:
             return
         frame, words = _shown(self._runs), self.search.value.lower().split()
-        texts = (frame["name"] + " " + frame["state"].map(lambda state: f"{state} {_IN_WORDS.get(state, '')}") + " " + frame["model"].fillna("") + " " + frame["data"].fillna("")).str.lower()
-        fits = [all(word in text for word in words) for text in texts]
-        self.table.show(frame[fits], keep_page=True)
+        texts = [" ".join([run["name"], run["state"], _IN_WORDS.get(run["state"], ""), str(run["model"]), str(run["data"])]).lower() for run in frame.to_dict("records")]
+        fits = [place for place, text in enumerate(texts) if all(word in text for word in words)]
+        self.table.show(frame.iloc[fits], keep_page=True)
 
     def _teaching(self):
         root = "" if self.root == "runs" else f'run={{"root": {self.root!r}}}'
@@ -193,7 +194,7 @@ class RunList(Panel):
             config, broken = run.config, ""
         except WorkbenchError as error:
             config, broken = None, str(error)
-        settings = facts(*_settings(config)) if config else html("<p>{}</p>", broken)
+        settings = facts(headline(config), f"pairs {config.data.train}", f"learning rate {number_text(config.training.learning_rate)}") if config else html("<p>{}</p>", broken)
         said = [text for text in (status.message, status.verdict) if text]
         self.about.value = html(
             "<h3>{}</h3>{}{}{}<div class='swb-text'>{}</div>",
@@ -261,15 +262,14 @@ def _missing(*values):
     return any(value is None or value != value for value in values)
 
 
+def _cut(text, most):
+    """At most so many characters: the middle goes, for beginning and end tell runs apart."""
+    return text if len(text) <= most else f"{text[: most // 2]}…{text[-(most // 2 - 1) :]}"
+
+
 def _last_part(name):
     """The end of a path or id, which tells most: the table has little room, and the whole stands below it."""
     return name.rstrip("/").rsplit("/", 1)[-1] or name
-
-
-def _settings(config):
-    loss = config.loss
-    gamma = f"γ/β {loss.gamma_beta_ratio:g} (γ {loss.gamma:g})"
-    return [f"model {config.model.name}", f"pairs {config.data.train}", f"β {loss.beta:g}", gamma, f"learning rate {config.training.learning_rate:g}"]
 
 
 def _why_no_resume(status):

@@ -66,7 +66,7 @@ class RunMonitor(Panel):
         self.samples = RunSamples(line=self.line)
         self.head, self.bar, self.verdict, self.tiles, self.log_text = Html(), Html(), Html(), Html(), Html()
         self.remedy = button("", self.guard(self._heal), "", "", "remedy")
-        self.figure = LiveFigure(figures.LIVE_HEIGHT)
+        self.figure = LiveFigure(figures.LIVE_HEIGHT, linked=True)
         self.units = ipywidgets.ToggleButtons(options=[("nats per token", False), ("reward units", True)], style={"button_width": "auto"}, tooltips=["comparable between runs", "times β"])
         self.smoothing = ipywidgets.IntSlider(value=0, min=0, max=50, description="Smoothing", continuous_update=False, readout=False, layout={"width": "240px"})
         self.smoothing_words = Html()
@@ -79,15 +79,15 @@ class RunMonitor(Panel):
         self._about = column(row(self.head, classes="swb-spread"), self.bar, row(self.verdict, self.remedy, classes="swb-verdict"), self.tiles)
         self._live = column(self._about, self.figure, options, self.controls, self.samples, self._log_fold)
         self.compose(self.starter, self._live)
-        self.observe(self.guard(self._run_changed), "run")
+        self.observe(self.guard(self._follow_run), "run")
         self.observe(lambda change: setattr(self.starter, "config", change["new"]), "config")
         self.config, self.run = config, run
         if run is None:
-            self._run_changed(None)
+            self._follow_run(None)
 
     # --- following
 
-    def _run_changed(self, _):
+    def _follow_run(self, _):
         if self._follower is not None:
             self._follower.stop()
             self._follower = None
@@ -152,7 +152,7 @@ class RunMonitor(Panel):
         evaluations, tail = self._tail.evaluations, self._tail
         parts = tiles(status, self._run_config, evaluations, tail.column("pairs_per_second"), tail.column("peak_memory_bytes"))
         self.tiles.value = html('<dl class="swb-tiles">{}</dl>', joined(map(_tile, parts)))
-        show(self.starter, not status.alive)
+        show(self.starter, not status.alive and self.config is not None)
 
     def _show_verdict(self, status):
         worst = self._verdicts[0] if self._verdicts else None

@@ -17,6 +17,7 @@ class QueueView(ipywidgets.VBox):
         self.words = Html()
         self.waiting: list[_Waiting] = []
         super().__init__([self.words])
+        self.layout.margin = "0 0 8px"
 
     def show_queue(self, queue):
         """Show this queue, where it is another one than before."""
@@ -25,7 +26,7 @@ class QueueView(ipywidgets.VBox):
         self._queue = queue
         holder, line = queue[queue["place"] == 0], queue[queue["place"] > 0].to_dict("records")
         has_it = f"{holder['name'].iloc[0]} has the device" if len(holder) else "The device is free"
-        self.words.value = html('<p class="swb-muted">{}{}</p>', has_it, "; these runs wait, and begin in this order:" if line else ", and nobody waits for it.")
+        self.words.value = html('<div class="swb-muted">{}{}</div>', has_it, "; these runs wait, and begin in this order:" if line else ", and nobody waits for it.")
         while len(self.waiting) < len(line):
             self.waiting.append(_Waiting(self._panel))
         for place, (part, run) in enumerate(zip(self.waiting, line, strict=False), 1):

@@ -7,10 +7,10 @@ import ipywidgets
 from ..config import RunConfig, settings
 from ..errors import WorkbenchError
 from ..files import read_jsonl
-from ..run_figures import HEIGHT, MOST_RUNS, last_values, runs_figure
+from ..run_figures import HEIGHT, MOST_RUNS, RUN_COLORS, last_values, line_labels, runs_figure
 from ..runs import Run, attach
 from .fields import number_text
-from .html import Html, html, table
+from .html import Html, html, joined, table
 from .live_figure import LiveFigure
 from .panel import Panel, show
 
@@ -24,6 +24,7 @@ class SeveralRuns(ipywidgets.VBox):
     def __init__(self, panel: Panel):
         self._panel, self._names, self._read = panel, [], None
         self.words = Html()
+        self.key = Html()
         self.figure: LiveFigure | None = None
         self.settings = Html()
         super().__init__([self.words, self.settings])
@@ -36,7 +37,7 @@ class SeveralRuns(ipywidgets.VBox):
         if not names:
             return
         left_out = f" The charts show the first {MOST_RUNS}." if len(names) > MOST_RUNS else ""
-        self.words.value = html('<h3>{}</h3><p class="swb-muted">{}</p>', f"{len(names)} runs compared", f"Points are evaluations on held-out pairs, bars 95 % intervals.{left_out}")
+        self.words.value = html('<h3>{}</h3><div class="swb-muted">{}</div>', f"{len(names)} runs compared", f"Points are evaluations on held-out pairs, bars 95 % intervals.{left_out}")
         root = self._panel.root
         self._panel.later(lambda: (names, _read([attach(name, root) for name in names])), self._show)
 
@@ -46,9 +47,10 @@ class SeveralRuns(ipywidgets.VBox):
             self._draw()
 
     def _show(self, found):
-        names, self._read = found
+        names, read = found
         if names != self._names:  # others were chosen meanwhile
             return
+        self._read = read
         self._draw()
         columns, rows = config_differences(self._read["configs"], self._read["changes"])
         same = "" if rows else html('<p class="swb-muted">{}</p>', "All settings are the same; names, and the machines that trained them, may differ.")
@@ -58,8 +60,11 @@ class SeveralRuns(ipywidgets.VBox):
         metrics = self._read["metrics"]
         if self.figure is None:
             self.figure = LiveFigure(HEIGHT)
-            self.children = [self.words, self.figure, self.settings]
         self.figure.show(runs_figure(metrics, self._read["gamma_beta_ratio"], self._read["total_steps"], self._panel.theme))
+        self.children = [self.words, self.key, self.figure, self.settings]  # a plotly figure that is put into the page empty would stay 700 pixels wide
+        labels, colors = line_labels(list(metrics)), RUN_COLORS[self._panel.theme]
+        names = [html('<b style="color: {}">{}</b> {}', color, label, name) for (name, label), color in zip(labels.items(), colors, strict=False)]
+        self.key.value = html('<div class="swb-text">{}</div>', joined(names, " · ")) if "A" in labels.values() else ""
         columns, rows = last_values(metrics)
         self.figure.describe(
             f"Charts of {len(metrics)} runs over their optimizer steps: log-probabilities, repetition and endings of answers, margin and accuracy.", table(columns, rows, "At the last evaluation")
@@ -91,7 +96,7 @@ def _read(runs: list[Run]) -> dict:
         if len(metrics) < MOST_RUNS:
             records = [record for record in run.records if record.get("kind") == "eval"]
             metrics[run.name] = pd.DataFrame(records, columns=None if records else ["kind", "step"])
-    ratios = {config.loss.gamma_beta_ratio if config else None for config in configs.values()}
+    ratios = {config.loss.gamma_beta_ratio if config and config.loss.kind != "dpo" else None for config in configs.values()}
     return {
         "configs": configs,
         "changes": changes,

@@ -1,0 +1,152 @@
+"""The whole interface: six panels in the order of work. It only arranges them; each is a widget of its own."""
+
+from __future__ import annotations
+
+import ipywidgets
+import traitlets
+
+from ..config import RunConfig
+from ..presets import preset
+from ..run_facts import headline
+from ..run_folder import run_names
+from ..runs import Run, attach
+from .asking import OPEN_MODELS
+from .comparison import Comparison
+from .config_form import ConfigForm
+from .data_view import DataView
+from .following import follow
+from .html import Html, Markup, html, joined
+from .pair_table import PairTable
+from .panel import Panel, show
+from .run_list import RunList
+from .run_monitor import RunMonitor, badge
+
+PANELS = ("1 Configure", "2 Data", "3 Train", "4 Compare", "5 Understand", "Runs")
+_HEAD_POLL_S = 1.0
+
+
+class Workbench(Panel):
+    """Everything from settings to answers, side by side with Python: `config`, `pairs`, `run` and `selection` are what the panels show.
+
+    config: where the form begins (default: the demo). root: folder of the runs. run: a run to look at; without one a run that lives in `root` is followed.
+    """
+
+    title = "SimPO Workbench"
+    run = traitlets.Instance(Run, allow_none=True)
+    config = traitlets.Instance(RunConfig)
+
+    def __init__(self, config: RunConfig | None = None, root: str = "runs", run: Run | None = None):
+        super().__init__()
+        self.root = root
+        self.config = (config or preset("demo")).with_changes({"run.root": str(root)})
+        self.head, self._panels, self._head_shown = Html(), {}, None
+        self.menu = ipywidgets.ToggleButtons(options=PANELS, value="1 Configure", style={"button_width": "auto"})
+        self.menu.add_class("swb-menu")
+        self._body = ipywidgets.VBox([])
+        self.menu.observe(self.guard(lambda _: self.turn_to(self.menu.value)), "value")
+        self.observe(self.guard(lambda _: self._take_new_config()), "config")
+        self.observe(self.guard(lambda _: self._take_new_run()), "run")
+        self.compose(self.head, self.menu, self._body)
+        run = run or self._living()
+        self.turn_to("3 Train" if run else "1 Configure")
+        if run is not None:
+            self.run = run
+        self._show_head()
+        self._follower = follow(self._show_head, _HEAD_POLL_S)
+
+    def turn_to(self, name: str) -> Panel:
+        """Turn to a panel by its name in the menu, such as "3 Train", and return it."""
+        if self.menu.value != name:
+            self.menu.value = name  # comes back here
+            return self._panels[name]
+        if name not in self._panels:
+            self._panels[name] = self._make(name)
+            self._body.children = (*self._body.children, self._panels[name])
+        elif hasattr(self._panels[name], "refresh"):
+            self._panels[name].refresh()
+        for other, panel in self._panels.items():
+            show(panel, other == name)
+        return self._panels[name]
+
+    @property
+    def pairs(self):
+        """The training pairs of the Data panel; None before they are loaded."""
+        return self._panels["2 Data"].pairs if "2 Data" in self._panels else None
+
+    @property
+    def selection(self):
+        """DataFrame of the pairs selected in the Understand panel."""
+        return self.turn_to("5 Understand").selection
+
+    def close_models(self):
+        """End the processes of the models that panels have opened, and free their memory."""
+        OPEN_MODELS.close()
+
+    def _make(self, name):
+        if name == "1 Configure":
+            form = ConfigForm(self.config, line=self.line)
+            form.observe(self.guard(lambda change: setattr(self, "config", change["new"])), "config")
+            return form
+        if name == "2 Data":
+            view = DataView(self.config.data, self.config.model, line=self.line)
+            view.observe(self.guard(lambda change: self._data_chosen(change["new"])), "data")
+            return view
+        if name == "3 Train":
+            monitor = RunMonitor(self.run, self.config, line=self.line)
+            monitor.observe(self.guard(lambda change: setattr(self, "run", change["new"])), "run")
+            return monitor
+        if name == "Runs":
+            return RunList(self.root, self._open_run, self._take_config, line=self.line)
+        return (Comparison if name == "4 Compare" else PairTable)(run=self.run, line=self.line)
+
+    def _living(self):
+        """The run that lives in the root, if one does: the notebook was opened anew, or its kernel restarted."""
+        runs = [attach(name, self.root) for name in run_names(self.root)]
+        living = [run for run in runs if run.status.alive]
+        if living:
+            self.say(f"{living[0].name} is under way and was found again.", "good")
+        return max(living, key=lambda run: run.folder.config.stat().st_mtime, default=None)
+
+    def _take_new_config(self):
+        form, view, monitor = (self._panels.get(name) for name in ("1 Configure", "2 Data", "3 Train"))
+        if form is not None and form.config != self.config:
+            form.config = self.config
+        if view is not None:
+            view.model, view.data = self.config.model, self.config.data
+        if monitor is not None:
+            monitor.config = self.config
+        self._show_head()
+
+    def _data_chosen(self, data):
+        if data != self.config.data:
+            self.config = self.config.with_changes({f"data.{name}": value for name, value in data.model_dump().items()})
+
+    def _take_new_run(self):
+        for name in ("3 Train", "4 Compare", "5 Understand"):
+            if name in self._panels and self._panels[name].run is not self.run:
+                self._panels[name].run = self.run
+        self._show_head()
+
+    def _open_run(self, run):
+        self.run = run
+        self.turn_to("3 Train")
+
+    def _take_config(self, config):
+        self.config = config.with_changes({"run.root": str(self.root)})
+        self.turn_to("1 Configure")
+
+    def _show_head(self):
+        run = self.run
+        status = run.status if run is not None else None
+        words = f"{run.name} · {headline(run.config)}" if run is not None and status.alive else headline(self.config)
+        state = "" if status is None else badge("stalled" if status.stalled else status.state)
+        share = status.step / status.total_steps if status is not None and status.total_steps and status.alive else 0.0
+        shown = (words, state, share)
+        if shown == self._head_shown:
+            return
+        self._head_shown = shown
+        line = html('<div class="swb-progress swb-thin" aria-hidden="true"><div style="width:{}%"></div></div>', f"{100 * share:.1f}")
+        self.head.value = html('<header class="swb-head"><h2>SimPO Workbench</h2><span class="swb-muted">{}</span>{}</header>{}', words, state, line)
+
+    def snapshot(self) -> Markup:
+        return joined([self.head.value, self._panels[self.menu.value].snapshot()])
