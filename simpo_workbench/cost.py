@@ -97,7 +97,8 @@ class Preflight:
 
     def rows(self) -> list[tuple[str, str]]:
         """The measured table: what, and how much."""
-        dropped = ", ".join(f"{count} {reason}" for reason, count in sorted(self.dropped.items()) if count)
+        reasons = ", ".join(f"{count} {reason}" for reason, count in sorted(self.dropped.items()) if count)
+        dropped = f" ({reasons})" if reasons else ""
         return [
             ("whole run", f"{duration(self.seconds_left)} for {counted(self.steps, 'step')}"),
             ("a step", f"{self.seconds_per_step:.2f} s ({self.seconds_per_longest_step:.2f} s with the longest pairs)"),

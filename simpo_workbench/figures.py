@@ -10,7 +10,6 @@ from .markup import plotly_text
 from .small_charts import COLORS, Line, Mark, Panel, Threshold, bare, chart_spec, faded, note, padded, small_charts, thinned, vertical
 from .wording import signed
 
-
 #: Rows and columns of the live figure, and its height in pixels: what a page reserves for it.
 LIVE_ROWS, LIVE_COLUMNS, LIVE_HEIGHT = 3, 3, 860
 #: Points in one corner of the scatter: more cannot be told apart, and a page draws these at once.

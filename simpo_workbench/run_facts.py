@@ -5,7 +5,7 @@ from __future__ import annotations
 import statistics
 
 from .doctor import why_recommended
-from .wording import memory, significant, signed
+from .wording import memory, signed, significant
 
 
 def headline(config) -> str:

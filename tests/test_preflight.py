@@ -11,10 +11,10 @@ from test_step import OutOfMemory
 import simpo_workbench as wb
 from simpo_workbench import process
 from simpo_workbench.cli import main
+from simpo_workbench.cost import Preflight
 from simpo_workbench.engine import preflight as module
 from simpo_workbench.files import read_json
 from simpo_workbench.remote import start_preflight
-from simpo_workbench.cost import Preflight
 
 
 @pytest.fixture(scope="module")

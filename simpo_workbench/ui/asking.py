@@ -13,7 +13,7 @@ from ..runs import Run
 from .following import LOCK, follow, in_background
 from .panel import Panel
 
-#: More opened models than this are not kept: the one that was asked longest ago is closed.
+#: More opened models than this are not kept: the one that was asked longest ago, and is not answering, is closed. Tokenizers alone count among themselves.
 MOST_OPEN = 2
 _IDLE_S = 600.0
 
@@ -23,15 +23,14 @@ class OpenModels:
 
     def __init__(self):
         self._open: OrderedDict[tuple, RemoteModel] = OrderedDict()
+        self.answering: list[RemoteModel] = []
 
     def of(self, model: ModelConfig, data: DataConfig, adapter: Path | None = None, tokens_only: bool = False) -> RemoteModel:
         """The model with these settings, opened now or before. tokens_only: its tokenizer alone, which is there at once."""
         key = (model.model_dump_json(), data.chat_template, str(adapter), tokens_only)
         found = self._open.pop(key, None)
         if found is None or not found.run.status.alive:
-            while len(self._open) >= MOST_OPEN:
-                _, oldest = self._open.popitem(last=False)
-                in_background(oldest.close, lambda _: None, lambda error: None)
+            self._make_room(tokens_only)
             found = open_model(model, adapter, data, idle_s=_IDLE_S, tokens_only=tokens_only)
         self._open[key] = found
         return found
@@ -43,6 +42,11 @@ class OpenModels:
         config = run.config
         adapter = run.adapter if step is None else run.adapter_at(step) if step else None
         return self.of(config.model, config.data, adapter)
+
+    def _make_room(self, tokens_only):
+        alike = [key for key, model in self._open.items() if key[-1] == tokens_only and model not in self.answering]
+        for key in alike[: max(0, len(alike) + 1 - MOST_OPEN)]:
+            in_background(self._open.pop(key).close, lambda _: None, lambda error: None)
 
     def close(self):
         """Close all of them and free their memory."""
@@ -62,11 +66,12 @@ class Asking:
         self._panel, self._model, self._waiting = panel, model, waiting or (lambda sentence: None)
         self._done, self._failed = panel.guard(done), panel.guard(failed) if failed else None
         self._question = model.ask(kind, **values)
+        OPEN_MODELS.answering.append(model)
         self._follower = follow(self._look, 0.2)
 
     def cancel(self):
         """Nobody waits for the answer any more."""
-        self._follower.stop()
+        self._end()
         in_background(self._question.cancel, lambda _: None, self._panel.say_error)
 
     def _look(self):
@@ -76,7 +81,7 @@ class Asking:
             if status.alive:
                 self._waiting("Loading the model …" if status.state == "loading" else "Waiting for the step to end …" if status.state == "training" else "Answering …")
                 return
-        self._follower.stop()
+        self._end()
         try:
             table = self._question.result(timeout_s=5)
         except (WorkbenchError, TimeoutError, OSError) as unanswered:
@@ -87,3 +92,8 @@ class Asking:
             self._panel.say_error(error)
         else:
             self._done(table)
+
+    def _end(self):
+        self._follower.stop()
+        if self._model in OPEN_MODELS.answering:
+            OPEN_MODELS.answering.remove(self._model)
