@@ -89,11 +89,11 @@ class Preflight:
         """Where the untrained model stands on the sampled pairs, in a sentence."""
         leads = self.untrained_leads
         ahead = share(sum(lead > 0 for lead in leads), len(leads))
+        sentence = f"Before training the chosen answer is ahead in {ahead} of the sampled held-out pairs, by {signed(statistics.fmean(leads))} nats per token in the mean"
+        if not self.target_lead:  # DPO has no γ
+            return f"{sentence}."
         beyond = sum(lead > self.target_lead for lead in leads)
-        return (
-            f"Before training the chosen answer is ahead in {ahead} of the sampled held-out pairs, by {signed(statistics.fmean(leads))} nats per token in the mean; "
-            f"{beyond} of {len(leads)} are already beyond γ/β = {self.target_lead:g}."
-        )
+        return f"{sentence}; {beyond} of {len(leads)} are already beyond γ/β = {self.target_lead:g}."
 
     def rows(self) -> list[tuple[str, str]]:
         """The measured table: what, and how much."""
@@ -109,7 +109,7 @@ class Preflight:
             ("at once", f"{self.max_tokens_per_microbatch:,} tokens, {counted(self.checkpointed_layers, 'layer')} checkpointed"),
             (
                 "pairs",
-                f"{self.train_pairs:,} for training, {self.held_out_pairs:,} held out; {self.truncated:,} with a cut prompt, {sum(self.dropped.values()):,} dropped{f' ({dropped})' if dropped else ''}",
+                f"{self.train_pairs:,} for training, {self.held_out_pairs:,} held out; {self.truncated:,} with a cut prompt, {sum(self.dropped.values()):,} dropped{dropped}",
             ),
         ]
 

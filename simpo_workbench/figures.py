@@ -25,13 +25,13 @@ def training_figure(metrics, gamma_beta_ratio, total_steps, chosen_tokens=None, 
     """
     colors = COLORS[theme]
     panels = _truth_panels(metrics, chosen_tokens, attention_drift, colors) + _objective_panels(metrics, gamma_beta_ratio, colors)
-    return small_charts(panels, 2, 3, _last_step(metrics, total_steps), _marks(metrics, colors), colors, height=600)
+    return small_charts(panels, 2, 3, last_step_of(metrics, total_steps), _marks(metrics, colors), colors, height=600)
 
 
 def rewards_figure(metrics, total_steps, theme="light"):
     """plotly Figure of what lies behind the training charts: rewards (β × average log-prob), learning rate, gradient norm, over the optimizer steps."""
     colors = COLORS[theme]
-    return small_charts(_background_panels(metrics, colors), 1, 3, _last_step(metrics, total_steps), _marks(metrics, colors), colors, height=330)
+    return small_charts(_background_panels(metrics, colors), 1, 3, last_step_of(metrics, total_steps), _marks(metrics, colors), colors, height=330)
 
 
 def live_figure(metrics, gamma_beta_ratio, total_steps, theme="light", attention_drift=None, smoothing=None, in_rewards=False):
@@ -46,13 +46,13 @@ def live_figure(metrics, gamma_beta_ratio, total_steps, theme="light", attention
         *_objective_panels(metrics, gamma_beta_ratio, colors, smoothing, in_rewards),
         *_background_panels(metrics, colors, smoothing),
     ]
-    return chart_spec(panels, LIVE_ROWS, LIVE_COLUMNS, _last_step(metrics, total_steps), _marks(metrics, colors), colors, height=LIVE_HEIGHT)
+    return chart_spec(panels, LIVE_ROWS, LIVE_COLUMNS, last_step_of(metrics, total_steps), _marks(metrics, colors), colors, height=LIVE_HEIGHT)
 
 
 def _truth_panels(metrics, chosen_tokens, attention_drift, colors, in_rewards=False):
     """Drift of the log-probabilities, length, repetition and endings of answers: what shows a collapse."""
-    evals = _kind(metrics, "eval")
-    if chosen_tokens is None and not (known := _points(evals, "eval/chosen_tokens")).empty:
+    evals = records_of(metrics, "eval")
+    if chosen_tokens is None and not (known := points_of(evals, "eval/chosen_tokens")).empty:
         chosen_tokens = float(known["value"].iloc[-1])
     at_first = "comes with the first sampled answers"
     look_closer = [Threshold(attention_drift, "look closer<br>below", colors["attention"])] if attention_drift is not None and not in_rewards else []
@@ -69,7 +69,7 @@ def _truth_panels(metrics, chosen_tokens, attention_drift, colors, in_rewards=Fa
         ),
         Panel(
             "Answer length (tokens)",
-            [Line("sampled answers", _points(evals, "eval/answers/mean_tokens"), colors["answers"], "sampled")],
+            [Line("sampled answers", points_of(evals, "eval/answers/mean_tokens"), colors["answers"], "sampled")],
             at_first,
             [Threshold(chosen_tokens, "chosen,<br>in the data", colors["muted"])] if chosen_tokens is not None else [],
             include=(0.0,),
@@ -77,8 +77,8 @@ def _truth_panels(metrics, chosen_tokens, attention_drift, colors, in_rewards=Fa
         Panel(
             _counted("Answers: share", evals, "eval/answers/n"),
             [
-                Line("end properly", _points(evals, "eval/answers/ended"), colors["answers"], "end<br>properly"),
-                Line("repeated 4-grams", _points(evals, "eval/answers/repeated_4grams"), colors["attention"], "repeated<br>4-grams", "dash", "diamond"),
+                Line("end properly", points_of(evals, "eval/answers/ended"), colors["answers"], "end<br>properly"),
+                Line("repeated 4-grams", points_of(evals, "eval/answers/repeated_4grams"), colors["attention"], "repeated<br>4-grams", "dash", "diamond"),
             ],
             at_first,
             span=(0.0, 1.0),
@@ -88,16 +88,17 @@ def _truth_panels(metrics, chosen_tokens, attention_drift, colors, in_rewards=Fa
 
 def _objective_panels(metrics, gamma_beta_ratio, colors, smoothing=None, in_rewards=False):
     """Margin, loss and shares of held-out pairs: what is optimized."""
-    train, evals = _kind(metrics, "train"), _kind(metrics, "eval")
+    train, evals = records_of(metrics, "train"), records_of(metrics, "eval")
     at_first, has_gamma = "comes with the first evaluation", gamma_beta_ratio is not None
-    shares = [Line("chosen ahead", _points(evals, "eval/rewards/accuracies"), colors["margin"], "chosen<br>ahead")]
+    shares = [Line("chosen ahead", points_of(evals, "eval/rewards/accuracies"), colors["margin"], "chosen<br>ahead")]
     if has_gamma:
-        shares.append(Line("beyond γ", _points(evals, "eval/rewards/beyond_gamma"), colors["margin"], "beyond γ", "dash", "diamond"))
+        shares.append(Line("beyond γ", points_of(evals, "eval/rewards/beyond_gamma"), colors["margin"], "beyond γ", "dash", "diamond"))
     if in_rewards:
-        margins = (_points(train, "rewards/margins"), _points(evals, "eval/rewards/margins"))
-        goal = [] if not has_gamma or "beta" not in metrics else [Threshold(gamma_beta_ratio * float(metrics["beta"].dropna().iloc[-1]), "γ", colors["muted"])]
+        margins = (points_of(train, "rewards/margins"), points_of(evals, "eval/rewards/margins"))
+        known = points_of(metrics, "beta").sort_values("step", kind="stable")["value"]
+        goal = [Threshold(gamma_beta_ratio * float(known.iloc[-1]), "γ", colors["muted"])] if has_gamma and len(known) else []
     else:
-        margins, goal = (_lead(train), _lead(evals, "eval/")), [Threshold(gamma_beta_ratio, "γ/β", colors["muted"])] if has_gamma else []
+        margins, goal = (lead_of(train), lead_of(evals, "eval/")), [Threshold(gamma_beta_ratio, "γ/β", colors["muted"])] if has_gamma else []
     return [
         Panel(
             "Margin (reward units)" if in_rewards else "Margin per token (nats)",
@@ -109,7 +110,7 @@ def _objective_panels(metrics, gamma_beta_ratio, colors, smoothing=None, in_rewa
         ),
         Panel(
             "Loss (mean per pair)",
-            _raw_smoothed_and_held_out("loss", _points(train, "loss"), _points(evals, "eval/loss"), colors["muted"], colors["ink"], smoothing),
+            _raw_smoothed_and_held_out("loss", points_of(train, "loss"), points_of(evals, "eval/loss"), colors["muted"], colors["ink"], smoothing),
             at_first,
             robust=True,
         ),
@@ -119,18 +120,18 @@ def _objective_panels(metrics, gamma_beta_ratio, colors, smoothing=None, in_rewa
 
 def _background_panels(metrics, colors, smoothing=None):
     """Rewards, learning rate and gradient norm: what lies behind."""
-    train, evals = _kind(metrics, "train"), _kind(metrics, "eval")
+    train, evals = records_of(metrics, "train"), records_of(metrics, "eval")
     rewards = []
     for side, dash, symbol in (("chosen", "solid", "circle"), ("rejected", "dash", "diamond")):
-        points = _points(train, f"rewards/{side}")
+        points = points_of(train, f"rewards/{side}")
         rewards.append(Line(f"{side}, training, each step", points, colors[side], symbol=None, pale=True))
-        held_out = _points(evals, f"eval/rewards/{side}")
+        held_out = points_of(evals, f"eval/rewards/{side}")
         rewards.append(Line(f"{side}, held-out", held_out, colors[side], side if not held_out.empty else "", dash, symbol))
-    norms = _points(train, "grad_norm")
+    norms = points_of(train, "grad_norm")
     norms = norms[norms["value"] >= 0]  # −1 stands for a step that loss scaling skipped
     return [
         Panel("Rewards, points: held-out (β × nats/token)", rewards, "comes with the first evaluation"),
-        Panel("Learning rate", [Line("learning rate", _points(train, "learning_rate"), colors["muted"], symbol=None)], "comes with step 1", include=(0.0,)),
+        Panel("Learning rate", [Line("learning rate", points_of(train, "learning_rate"), colors["muted"], symbol=None)], "comes with step 1", include=(0.0,)),
         Panel(
             "Gradient norm",
             [
@@ -267,11 +268,12 @@ def smoothed(points, window: int | None = None):
     return points.assign(value=points["value"].rolling(window, center=True, min_periods=1).mean())
 
 
-def _kind(metrics, kind):
+def records_of(metrics, kind):
+    """The records of one kind ("train", "eval", "event") in a DataFrame as `run.metrics`."""
     return metrics[metrics["kind"] == kind] if "kind" in metrics else metrics.iloc[:0]
 
 
-def _points(records, column):
+def points_of(records, column):
     """DataFrame step, value (low, high where recorded) of one metric, without the records that lack it."""
     import pandas as pd
 
@@ -284,19 +286,19 @@ def _points(records, column):
     return points[points["value"].notna()]
 
 
-def _lead(records, prefix=""):
+def lead_of(records, prefix=""):
     """Margin in nats per token: chosen − rejected average log-prob, which for SimPO is the margin divided by β; where they are missing, that quotient."""
     import pandas as pd
 
     nothing = pd.Series(float("nan"), index=records.index, dtype=float)
     lead = records.get(f"{prefix}logps/chosen", nothing) - records.get(f"{prefix}logps/rejected", nothing)
     lead = lead.fillna(records.get(f"{prefix}rewards/margins", nothing) / records.get("beta", nothing))
-    return _points(records.assign(lead=lead), "lead") if len(records) else _points(records, "lead")
+    return points_of(records.assign(lead=lead), "lead") if len(records) else points_of(records, "lead")
 
 
 def _drift(evals, side, in_rewards):
     """How far the log-probability of one side moved since the first evaluation, in nats per token or times β as it is at each record."""
-    drift = _points(evals, f"eval/logps/{side}_drift")
+    drift = points_of(evals, f"eval/logps/{side}_drift")
     return drift.assign(value=drift["value"] * evals.loc[drift.index, "beta"]) if in_rewards and not drift.empty else drift
 
 
@@ -310,11 +312,12 @@ def _raw_smoothed_and_held_out(name, train, held_out, train_color, held_out_colo
 
 def _counted(title, evals, column):
     """The title with the number of cases behind the shares, and that an interval is drawn."""
-    counts = _points(evals, column)["value"]
+    counts = points_of(evals, column)["value"]
     return f"{title} (n {counts.iloc[-1]:.0f}, bars: 95 %)" if len(counts) else title
 
 
-def _last_step(metrics, total_steps):
+def last_step_of(metrics, total_steps):
+    """Where an x-axis ends: at the last planned step, or the last recorded one where that is later."""
     seen = metrics["step"].max() if "step" in metrics and len(metrics) else 0
     return float(max(total_steps or 0, seen if seen == seen else 0, 1))
 
@@ -322,7 +325,7 @@ def _last_step(metrics, total_steps):
 def _marks(metrics, colors):
     """What is worth a vertical line, one per step: events, verdicts that ask for attention, and changes of the objective."""
     found = {}
-    for event in _kind(metrics, "event").to_dict("records"):
+    for event in records_of(metrics, "event").to_dict("records"):
         name, color = str(event.get("event", "")), colors["muted"]
         if name == "verdict":
             severity = event.get("severity")
@@ -331,7 +334,7 @@ def _marks(metrics, colors):
             name, color = str(event.get("verdict", severity)), colors["attention" if severity == "attention" else "failure"]
         text = event.get("text")
         found.setdefault(float(event["step"]), []).append((name, color, text if isinstance(text, str) else name))
-    train = _kind(metrics, "train")
+    train = records_of(metrics, "train")
     if {"beta", "gamma_beta_ratio"} <= set(train.columns):
         train = train.dropna(subset=["beta", "gamma_beta_ratio"])
         objective = train[["beta", "gamma_beta_ratio"]]

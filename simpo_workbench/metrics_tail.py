@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import sys
 from pathlib import Path
 
 
@@ -18,7 +19,7 @@ class MetricsTail:
         self._forget()
 
     def _forget(self):
-        self._end, self._identity, self.damaged_lines = 0, None, 0
+        self._end, self._last_line, self._identity, self.damaged_lines = 0, b"", None, 0
         self.evaluations: list[dict] = []
         self.events: list[dict] = []
         self.last_train: dict = {}
@@ -29,7 +30,8 @@ class MetricsTail:
         try:
             with open(self.path, "rb") as file:
                 identity, size = _identity(file.fileno())
-                if identity != self._identity or size < self._end:
+                file.seek(self._end - len(self._last_line))
+                if identity != self._identity or size < self._end or file.read(len(self._last_line)) != self._last_line:
                     self._forget()
                     self._identity = identity
                 file.seek(self._end)
@@ -39,21 +41,28 @@ class MetricsTail:
         whole = content[: content.rfind(b"\n") + 1]
         self._end += len(whole)
         new = []
+        if whole:
+            self._last_line = whole[whole.rfind(b"\n", 0, -1) + 1 :]
         for line in whole.split(b"\n")[:-1]:
             try:
                 record = json.loads(line)
             except (ValueError, RecursionError):
-                self.damaged_lines += 1
-                continue
-            if isinstance(record, dict):
+                record = None
+            if isinstance(record, dict) and isinstance(record.get("step"), int):
                 new.append(record)
                 self._take(record)
+            else:
+                self.damaged_lines += 1
         return new
 
     @property
     def steps(self) -> int:
         """How many training steps were read."""
         return len(self._columns["step"])
+
+    def points(self, name: str) -> list[tuple[int, float]]:
+        """(step, value) of one metric of all training steps that have it."""
+        return [(int(step), value) for step, value in zip(self._columns["step"], self._columns.get(name, []), strict=False) if value == value]
 
     def column(self, name: str) -> list[float]:
         """One metric of all training steps, without those that lack it."""
@@ -79,7 +88,7 @@ class MetricsTail:
             self.last_train = record
             before = self.steps
             for name, value in record.items():
-                if isinstance(value, (int, float)) and not isinstance(value, bool):
+                if isinstance(value, (int, float)) and not isinstance(value, bool) and abs(value) <= sys.float_info.max:
                     self._columns.setdefault(name, [float("nan")] * before).append(value)
             for values in self._columns.values():  # a metric that this record lacks
                 if len(values) <= before:

@@ -8,7 +8,7 @@ from __future__ import annotations
 from itertools import takewhile
 from string import ascii_uppercase
 
-from .figures import _kind, _last_step, _lead, _points
+from .figures import last_step_of, lead_of, points_of, records_of
 from .markup import plotly_text
 from .small_charts import COLORS, Line, Panel, Threshold, small_charts
 
@@ -22,6 +22,8 @@ _DASHES = ["solid", "dash", "dot", "dashdot", "longdash", "longdashdot", "solid"
 _SYMBOLS = ["circle", "diamond", "square", "triangle-up", "cross", "x", "star", "triangle-down"]
 _LONGEST_LABEL = 9  # characters between two charts on a narrow page
 HEIGHT = 600
+#: What the short titles of the charts mean.
+MEANING = "Drift: change of the log-probability since the start, in nats per token. The others: margin per token, and shares with 95 % intervals. Points are evaluations on held-out pairs."
 
 
 def runs_figure(metrics, gamma_beta_ratio=None, total_steps=0, theme="light"):
@@ -32,35 +34,35 @@ def runs_figure(metrics, gamma_beta_ratio=None, total_steps=0, theme="light"):
     """
     colors = COLORS[theme]
     styles = dict(zip(metrics, zip(RUN_COLORS[theme], _DASHES, _SYMBOLS, strict=True), strict=False))
-    evaluations = {name: _kind(table, "eval") for name, table in metrics.items()}
+    evaluations = {name: records_of(table, "eval") for name, table in metrics.items()}
     labels = line_labels(list(metrics))
 
-    def lines(points_of):
+    def lines(found_in):
         drawn = []
         for name, table in evaluations.items():
             color, dash, symbol = styles[name]
-            drawn.append(Line(plotly_text(name), points_of(table), color, plotly_text(labels[name]), dash, symbol))
+            drawn.append(Line(plotly_text(name), found_in(table), color, plotly_text(labels[name]), dash, symbol))
         return drawn
 
     def lines_of(column):
-        return lines(lambda table: _points(table, column))
+        return lines(lambda table: points_of(table, column))
 
     first, sampled = "comes with the first evaluation", "comes with the first sampled answers"
     panels = [
-        Panel("Chosen log-prob drift (nats/token)", lines_of("eval/logps/chosen_drift"), first, include=(0.0, -0.1)),
-        Panel("Rejected log-prob drift (nats/token)", lines_of("eval/logps/rejected_drift"), first, include=(0.0, -0.1)),
-        Panel("Answers: repeated 4-grams (share)", lines_of("eval/answers/repeated_4grams"), sampled, span=(0.0, 1.0)),
+        Panel("Chosen drift (nats)", lines_of("eval/logps/chosen_drift"), first, include=(0.0, -0.1)),
+        Panel("Rejected drift (nats)", lines_of("eval/logps/rejected_drift"), first, include=(0.0, -0.1)),
+        Panel("Repeated 4-grams", lines_of("eval/answers/repeated_4grams"), sampled, span=(0.0, 1.0)),
         Panel(
-            "Margin per token, held-out (nats)",
-            lines(lambda table: _lead(table, "eval/")),
+            "Margin (nats/token)",
+            lines(lambda table: lead_of(table, "eval/")),
             first,
             [Threshold(gamma_beta_ratio, "γ/β", colors["muted"])] if gamma_beta_ratio is not None else [],
             include=(0.0,),
         ),
-        Panel("Chosen ahead, held-out (share)", lines_of("eval/rewards/accuracies"), first, span=(0.0, 1.0)),
-        Panel("Answers: end properly (share)", lines_of("eval/answers/ended"), sampled, span=(0.0, 1.0)),
+        Panel("Chosen ahead", lines_of("eval/rewards/accuracies"), first, span=(0.0, 1.0)),
+        Panel("Ends properly", lines_of("eval/answers/ended"), sampled, span=(0.0, 1.0)),
     ]
-    last = max((_last_step(table, total_steps) for table in metrics.values()), default=1.0)
+    last = max((last_step_of(table, total_steps) for table in metrics.values()), default=1.0)
     return small_charts(panels, 2, 3, last, [], colors, HEIGHT)
 
 
@@ -75,8 +77,8 @@ def last_values(metrics):
     }
     rows = []
     for name, table in metrics.items():
-        evaluations = _kind(table, "eval")
-        found = [_lead(evaluations, "eval/"), *(_points(evaluations, column) for column in columns.values())]
+        evaluations = records_of(table, "eval")
+        found = [lead_of(evaluations, "eval/"), *(points_of(evaluations, column) for column in columns.values())]
         rows.append([name, *(f"{points['value'].iloc[-1]:.2f}".replace("-", "−") if len(points) else "–" for points in found)])
     return ["run", "margin per token", *columns], rows
 

@@ -42,7 +42,8 @@ def fake_run(
     if texts is not None:
         frame.loc[0, ["prompt", "chosen", "rejected"]] = list(texts)
     frame.to_parquet(folder.pairs, index=False)
-    recorder = Recorder(folder, config, Presence(folder, "worker"))
+    presence = Presence(folder, "worker")
+    recorder = Recorder(folder, config, presence)
     recorder.status["total_steps"] = total_steps
     for step in range(last_step + 1):
         if step:
@@ -54,6 +55,7 @@ def fake_run(
         if step == 50:
             recorder.event(step, "paused", "Paused after step 50.")
     recorder.state(state, message, step=last_step)
+    presence._lock_file.close()  # else the folder would be held until the garbage is collected
     return Run(folder)
 
 

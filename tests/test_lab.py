@@ -130,7 +130,7 @@ def test_a_folder_without_the_notebook_is_said_in_words(started, monkeypatch, tm
 
 def test_the_printed_address_is_served_and_its_kernel_is_ours(decoys, tmp_path):
     """The real JupyterLab: the port in the tunnel line answers, and says which Python it would start."""
-    environment = os.environ | {"JUPYTER_RUNTIME_DIR": str(tmp_path / "runtime"), "JUPYTER_CONFIG_DIR": str(tmp_path / "config"), "JUPYTER_TOKEN": "secret"}
+    environment = os.environ | {"JUPYTER_RUNTIME_DIR": str(tmp_path / "runtime"), "JUPYTER_CONFIG_DIR": str(tmp_path / "config"), "JUPYTER_TOKEN": "secret", "TMPDIR": str(tmp_path)}
     with open(tmp_path / "log", "wb") as log:
         process = subprocess.Popen([sys.executable, "-m", "simpo_workbench.cli", "lab", "--remote"], env=environment, stdout=log, stderr=log, start_new_session=True)
     opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))  # loopback only

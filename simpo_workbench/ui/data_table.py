@@ -106,13 +106,13 @@ class DataTable(anywidget.AnyWidget):
         with LOCK:
             if self._frame is None or not isinstance(message, dict):
                 return
-            if "sort" in message:
+            if message.get("sort") in [column["key"] for column in self.columns]:
                 self.descending = not self.descending if self.sort_by == message["sort"] else True
-                self.sort_by = str(message["sort"])
+                self.sort_by = message["sort"]
                 self._arrange()
                 self._draw(1)
-            elif "page" in message:
-                self._draw(int(message["page"]))
+            elif isinstance(message.get("page"), int):
+                self._draw(message["page"])
             elif "choose" in message:
                 self._choose_one(str(message["choose"]), bool(message.get("more")))
 

@@ -40,7 +40,8 @@ class Follower:
             return
         try:
             with LOCK:
-                self._look()
+                if self.active:  # whoever had the lock may have stopped it
+                    self._look()
         except Exception as error:  # one panel's trouble must not stop the others
             self.trouble, self.active = error, False
             _log.exception("A panel cannot be kept up to date any more.")
@@ -80,7 +81,7 @@ def in_background(work: Callable, done: Callable, failed: Callable) -> threading
 
 def _attend():
     while True:
-        _wake.wait(POLL_S)
+        _wake.wait(min([POLL_S, *(follower.every_s for follower in list(_followers))]))
         _wake.clear()
         now = time.monotonic()
         for follower in list(_followers):

@@ -52,15 +52,13 @@ class LiveFigure(ipywidgets.VBox):
         with self.widget.batch_update():
             if [_kind(trace) for trace in spec["data"]] == [_kind(trace) for trace in before["data"]]:
                 for trace, old, new in zip(self.widget.data, before["data"], spec["data"], strict=True):
-                    trace.update({key: value for key, value in new.items() if key not in old or not _same(value, old[key])}, overwrite=True)
+                    trace.update(_changed(old, new), overwrite=True)
             else:
                 self.widget.data = []
                 self.widget.add_traces(spec["data"])
                 self._listen()
                 self._chart.drawn += 1
-            gone = {key: None for key in before["layout"] if key not in spec["layout"]}
-            changed = {key: value for key, value in spec["layout"].items() if key not in before["layout"] or not _same(value, before["layout"][key])}
-            self.widget.layout.update({**gone, **changed}, overwrite=True)
+            self.widget.layout.update(_changed(before["layout"], spec["layout"]), overwrite=True)
 
     def describe(self, sentence: str, table: Markup | str = ""):
         """What the figure shows, in words and as a table, for those who do not see it."""
@@ -89,6 +87,11 @@ class LiveFigure(ipywidgets.VBox):
 
 def _kind(trace):
     return trace.get("type"), trace.get("name"), trace.get("xaxis")
+
+
+def _changed(old, new):
+    """What makes the new out of the old: keys that are gone become None."""
+    return {**{key: None for key in old if key not in new}, **{key: value for key, value in new.items() if key not in old or not _same(value, old[key])}}
 
 
 def _same(value, other):

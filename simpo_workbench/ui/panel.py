@@ -12,7 +12,7 @@ import traitlets
 
 from .. import __version__
 from ..errors import WorkbenchError, first_line
-from .following import LOCK, in_background
+from .following import LOCK, POLL_S, Follower, follow, in_background
 from .html import Html, Markup, html
 
 _HERE = Path(__file__).parent
@@ -72,6 +72,23 @@ class Panel(ipywidgets.VBox):
 
         return in_background(work, self.guard(done), after_failure)
 
+    def follow(self, look, every_s: float = POLL_S) -> Follower:
+        """A Follower that goes on after errors: each is said once, and the next look is tried all the same."""
+        said = None
+
+        def tolerant():
+            nonlocal said
+            try:
+                look()
+            except Exception as error:
+                if repr(error) != said:
+                    said = repr(error)
+                    self.say_error(error)
+            else:
+                said = None
+
+        return follow(tolerant, every_s)
+
     def guard(self, handler):
         """The handler under the lock, with every error said in the line instead of shown as a traceback."""
 
@@ -99,7 +116,7 @@ class Panel(ipywidgets.VBox):
     def _repr_mimebundle_(self, **kwargs):
         bundle = super()._repr_mimebundle_(**kwargs) or {}
         with LOCK:
-            still = self.snapshot()
+            still = self.guard(self.snapshot)() or Markup(self.line.value)
         note = f"SimPO Workbench {__version__}, {self.title}: a still picture of a live panel. Run the notebook to use it."
         text = f"{self.title}\n{still.striptags()}"
         return {**bundle, "text/plain": text[:2000], "text/html": str(html('<div class="swb-still"><p><small>{}</small></p>{}</div>', note, still))}

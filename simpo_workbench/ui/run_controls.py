@@ -7,6 +7,7 @@ from collections.abc import Callable
 import ipywidgets
 
 from ..changes import LARGEST_SCALE
+from ..files import records_from_the_end
 from ..launch import resume
 from ..runs import Request, Run
 from .html import Html
@@ -25,7 +26,7 @@ class RunControls(Panel):
         super().__init__(line)
         self.run: Run | None = None
         self._requests: list[Request] = []
-        self._on_changed, self._state = on_changed, None
+        self._on_changed, self._state, self._shown, self.learning_rate_scale = on_changed, None, None, 1.0
         ask = self._asker
         self.pause = button("Pause", ask("pause", lambda: self.run.pause()), "pause", "Wait after this step; the model stays in memory")
         self.unpause = button("Go on", self.guard(self._go_on), "play", "Go on from here")
@@ -48,15 +49,17 @@ class RunControls(Panel):
         left = row(self.pause, self.unpause, self.evaluate, self.save, self.change, self.suspend)
         self.compose(row(left, self.stop, classes="swb-spread"), self._changes)
 
-    def attach(self, run: Run | None):
-        """Control this run."""
-        self.run, self._requests, self._state, self._shown = run, [], None, None
+    def attach(self, run: Run | None, has_gamma: bool = True):
+        """Control this run; without γ in its loss there is none to change."""
+        self.run, self._requests, self._state, self._shown, self.learning_rate_scale = run, [], None, None, 1.0
+        self.scale.value = 1.0
+        show(self.ratio, has_gamma)
         show(self._changes, False)
 
     def update(self, status, record: dict):
         """Enable what can be asked in this state, and say what came of earlier requests."""
         self._follow_requests()
-        self._show_values(record)
+        self._show_values(status.step, record)
         if (status.state, status.alive) == self._state:
             return
         self._state = (status.state, status.alive)
@@ -93,9 +96,12 @@ class RunControls(Panel):
     def _toggle_change(self):
         show(self._changes, self._changes.layout.display == "none")
 
-    def _show_values(self, record):
-        """β and γ/β as they are, unless somebody is just typing others."""
-        now = (record.get("beta"), record.get("gamma_beta_ratio"))
+    def _show_values(self, step, record):
+        """What holds now; a field changes when that does, not while somebody types another value."""
+        scale = _scale_at(self.run, step)
+        if scale != self.learning_rate_scale:
+            self.learning_rate_scale = self.scale.value = scale
+        now = tuple(record.get(name) for name in ("beta", "gamma_beta_ratio"))
         if None in now or now == self._shown:
             return
         self._shown = now
@@ -105,19 +111,13 @@ class RunControls(Panel):
         now = dict(zip(("beta", "gamma_beta_ratio"), self._shown or (None, None), strict=True))
         wanted = {"beta": self.beta.value, "gamma_beta_ratio": self.ratio.value}
         changes = {name: value for name, value in wanted.items() if value != now[name]}
-        if self.scale.value != self._scale():
+        if self.scale.value != self.learning_rate_scale:
             changes["learning_rate_scale"] = self.scale.value
         if not changes:
             self.say("Nothing is changed: the fields say what holds already.")
             return
         self._requests.append(self.run.set(**changes))
-        self._asked_scale = self.scale.value
         self.say(f"Asked for {', '.join(f'{name} {value:g}' for name, value in changes.items())} from the next step on.")
-
-    _shown, _asked_scale = None, 1.0
-
-    def _scale(self):
-        return self._asked_scale
 
     def _follow_requests(self):
         for request in list(self._requests):
@@ -126,3 +126,9 @@ class RunControls(Panel):
             self._requests.remove(request)
             refused = request.state == "refused"
             self.say(request.text or _DONE[request.kind] + ".", "error" if refused else "good")
+
+
+def _scale_at(run, step):
+    """The factor on the learning rate that holds at a step, by the run's own record of what was changed on the way."""
+    made = (record["changes"] for record in records_from_the_end(run.folder.changes) if record["step"] <= step)
+    return float(next((changes["learning_rate_scale"] for changes in made if "learning_rate_scale" in changes), 1.0))

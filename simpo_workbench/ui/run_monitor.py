@@ -9,12 +9,13 @@ import traitlets
 
 from .. import doctor, figures
 from ..config import RunConfig
+from ..errors import WorkbenchError
 from ..launch import clone, resumable_steps
 from ..metrics_tail import MetricsTail
 from ..run_facts import headline, tiles
 from ..runs import Run
-from ..wording import duration
-from .following import POLL_S, follow
+from ..wording import counted, duration
+from .following import POLL_S
 from .html import Html, Markup, html, joined, table
 from .live_figure import LiveFigure
 from .panel import Panel, button, column, row, show
@@ -57,10 +58,11 @@ class RunMonitor(Panel):
     title = "Train"
     run = traitlets.Instance(Run, allow_none=True)
     config = traitlets.Instance(RunConfig, allow_none=True)
+    _follower = None
 
     def __init__(self, run: Run | None = None, config: RunConfig | None = None, line: Html | None = None):
         super().__init__(line)
-        self._follower, self._tail, self._seen, self._drawn_at, self._draw_took, self._stale = None, None, None, 0.0, 0.0, False
+        self._forget()
         self.starter = RunStart(config, self.guard(self._started), self.line)
         self.controls = RunControls(self._look_soon, self.line)
         self.samples = RunSamples(line=self.line)
@@ -77,7 +79,8 @@ class RunMonitor(Panel):
         self._log_fold = ipywidgets.Accordion([self.log_text], titles=("Log of the run",), selected_index=None)
         self._log_fold.observe(self.guard(lambda _: self._show_log()), "selected_index")
         self._about = column(row(self.head, classes="swb-spread"), self.bar, row(self.verdict, self.remedy, classes="swb-verdict"), self.tiles)
-        self._live = column(self._about, self.figure, options, self.controls, self.samples, self._log_fold)
+        self._readable = column(self.figure, options, self.controls, self.samples, self._log_fold)
+        self._live = column(self._about, self._readable)
         self.compose(self.starter, self._live)
         self.observe(self.guard(self._follow_run), "run")
         self.observe(lambda change: setattr(self.starter, "config", change["new"]), "config")
@@ -87,21 +90,42 @@ class RunMonitor(Panel):
 
     # --- following
 
-    def _follow_run(self, _):
+    def close(self):
+        """Follow the run no more, and take the panel away; the run goes on."""
+        self._stop_following()
+        super().close()
+
+    def _stop_following(self):
         if self._follower is not None:
             self._follower.stop()
             self._follower = None
-        run, self._seen, self._status, self._verdicts = self.run, None, None, []
-        self.controls.attach(run)
+
+    def _forget(self):
+        """Nothing is known of a run."""
+        self._tail, self._seen, self._status, self._verdicts, self._remedy, self._damaged = None, None, None, [], None, 0
+        self._drawn_at, self._draw_took, self._stale = 0.0, 0.0, True
+
+    def _follow_run(self, _):
+        self._stop_following()
+        self._forget()
+        run = self.run
+        self.samples.attach(run)
         show(self._live, run is not None)
         if run is None:
+            self.controls.attach(None)
             show(self.starter, True)
             return
-        self._run_config, self._tail = run.config, MetricsTail(run.folder.metrics)
-        self.samples.attach(run)
-        self._look()
-        self._draw()
-        self._follower = follow(self._look, POLL_S)
+        try:
+            self._run_config = run.config
+        except WorkbenchError as error:
+            self._show_unreadable(run, error)
+            return
+        show(self._readable, True)
+        self._tail = MetricsTail(run.folder.metrics)
+        self.controls.attach(run, self._run_config.loss.kind != "dpo")
+        self._show_log()
+        self._follower = self.follow(self._look, POLL_S)
+        self.guard(self._look)()
 
     def _started(self, run):
         self.run = run
@@ -121,6 +145,9 @@ class RunMonitor(Panel):
             events = [record for record in new if record.get("kind") == "event"]
             if events and self._seen is not None:
                 self.say(f"{time.strftime('%H:%M:%S', time.localtime(events[-1].get('time', time.time())))} step {events[-1].get('step')}: {events[-1].get('text', events[-1].get('event'))}")
+        if self._tail.damaged_lines > self._damaged:
+            self.say(f"{counted(self._tail.damaged_lines, 'line')} of {run.folder.metrics.name} cannot be read: what stood there is missing in the charts.", "error")
+        self._damaged = self._tail.damaged_lines
         self.controls.update(status, self._tail.last_train)
         if new or status != self._seen:
             self._show_state(run, status)
@@ -133,7 +160,8 @@ class RunMonitor(Panel):
     def _take_evaluations(self, new):
         if not any(record.get("kind") == "eval" for record in new):
             return
-        self._verdicts = doctor.diagnose(self._tail.evaluations, self.run.status.total_steps)
+        norms = [{"kind": "train", "step": step, "grad_norm": norm} for step, norm in self._tail.points("grad_norm")]
+        self._verdicts = doctor.diagnose([*norms, *self._tail.evaluations], self.run.status.total_steps)
         self.samples.refresh()
 
     # --- showing
@@ -157,7 +185,10 @@ class RunMonitor(Panel):
     def _show_verdict(self, status):
         worst = self._verdicts[0] if self._verdicts else None
         self._remedy = None
-        if status.state == "failed" or status.stalled:
+        if not self.run.path.is_dir():
+            words = f"The run's folder {self.run.path} is gone: it was deleted or moved. What stands here was read before."
+            self.verdict.value = html('<div class="swb-notice swb-failed">{}</div>', words)
+        elif status.state == "failed" or status.stalled:
             self.verdict.value = html('<div class="swb-notice swb-{}"><b>{}</b> {}</div>', "failed", "Failed." if status.state == "failed" else "", status.message)
         elif status.state in ("queued", "loading") or worst is None:
             self.verdict.value = html('<div class="swb-notice">{}</div>', status.message or "The doctor's verdict comes with the second evaluation.")
@@ -171,25 +202,36 @@ class RunMonitor(Panel):
             self.remedy.description, self.remedy.tooltip = self._remedy[0], self._remedy[1]
 
     def _find_remedy(self, worst, status):
-        """(text, tooltip, step or None, factor): clone from the newest healthy checkpoint that can be gone on from, with a lower rate."""
+        """(text, tooltip, step or None, rate): clone from the newest healthy checkpoint that can be gone on from, with a lower rate."""
         factor, words = (1 / 3, "a third of the rate") if worst.severity == "collapse" else (0.5, "half the rate")
+        rate = self._run_config.training.learning_rate * (self.controls.learning_rate_scale or 1.0) * factor
         steps = [step for step in resumable_steps(self.run.folder) if step <= (status.recommended_step or 0)]
         start = f"from step {steps[-1]}" if steps else "from the start"
         stop = "Stop, clone" if status.alive else "Clone"
-        tooltip = f"A new run {start} with learning rate {self._run_config.training.learning_rate * factor:.2g}; this one stays as it is" + (", stopped and saved" if status.alive else "")
-        return f"{stop} {start} with {words}", tooltip, steps[-1] if steps else None, factor
+        tooltip = f"A new run {start} with learning rate {rate:.2g}; this one stays as it is" + (", stopped and saved" if status.alive else "")
+        return f"{stop} {start} with {words}", tooltip, steps[-1] if steps else None, rate
 
     def _heal(self):
-        _, _, step, factor = self._remedy
-        rate = self._run_config.training.learning_rate * factor
+        if self._remedy is None:  # a double click
+            return
+        _, _, step, rate = self._remedy
+        made = clone(self.run.path, step=step, changes={"training.learning_rate": rate})  # first: a run is stopped only for one that is there
         if self.run.status.alive:
             self.run.stop()
-        made = clone(self.run.path, step=step, changes={"training.learning_rate": rate})
         self.say(f"{made.name} was made from {self.run.name} with learning rate {rate:.2g}.", "good")
         self.run = made
 
+    def _show_unreadable(self, run, error):
+        """A run whose configuration says nothing: its name and why."""
+        show(self._readable, False)
+        show(self.remedy, False)
+        show(self.starter, self.config is not None)
+        self.head.value, self.bar.value, self.tiles.value = html("<b>{}</b>", run.name), "", ""
+        self.verdict.value = html('<div class="swb-notice swb-failed"><b>{}</b> {}</div>', "It cannot be shown:", str(error))
+        self.say_error(error)
+
     def _draw(self):
-        if self.run is None:
+        if self._tail is None:
             return
         began, frame = time.monotonic(), self._tail.frame()
         ratio = None if self._run_config.loss.kind == "dpo" else self._tail.last_train.get("gamma_beta_ratio", self._run_config.loss.gamma_beta_ratio)
@@ -206,7 +248,7 @@ class RunMonitor(Panel):
         self._draw()
 
     def _show_log(self):
-        if self._log_fold.selected_index is None or self.run is None:
+        if self._log_fold.selected_index is None or self._tail is None:
             return
         try:
             with open(self.run.folder.log, "rb") as file:
@@ -219,6 +261,8 @@ class RunMonitor(Panel):
     def snapshot(self) -> Markup:
         if self.run is None:
             return self.starter.snapshot()
+        if self._tail is None:
+            return html("{}{}", self.head.value, self.verdict.value)
         sentence, rows = _in_words(self.run.name, self._tail.evaluations)
         return html("{}{}{}<p>{}</p>{}{}", self.head.value, self.verdict.value, self.tiles.value, sentence, rows, self.samples.snapshot())
 

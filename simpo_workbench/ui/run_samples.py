@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ipywidgets
 
+from ..errors import WorkbenchError
 from ..runs import Run
 from .answers import Answer, answer_cards
 from .html import Html, Markup, html
@@ -28,25 +29,27 @@ class RunSamples(Panel):
 
     def attach(self, run: Run | None):
         """Show the answers of this run."""
-        self.run, self._place = run, 0
+        self.run, self._place, self._answers = run, 0, None
         self.refresh()
 
     def refresh(self):
         """Read the answers; a slider that stood at the newest step moves on to the new one."""
-        answers = self.run.generations if self.run is not None else None
+        try:
+            answers = self.run.generations if self.run is not None else None
+        except WorkbenchError as error:  # a damaged file: what was read before stays
+            self.say_error(error)
+            answers = self._answers
         if answers is None or answers.empty:
             self._answers = None
             self.cards.value = html('<p class="swb-muted">{}</p>', "Sample answers come with the first evaluation; the prompts are a setting (generation.prompts).")
             self.step.disabled = self.before.disabled = self.after.disabled = True
             self.about.value = ""
             return
-        self._answers = answers
-        steps = sorted({int(step) for step in answers["step"]})
-        newest = self.step.value == self.step.options[-1] or self.step.value not in steps
-        self._filling = True
+        steps, at = sorted({int(step) for step in answers["step"]}), self.step.value
+        stays = self._answers is not None and at != self.step.options[-1] and at in steps
+        self._answers, self._filling = answers, True
         self.step.options = steps
-        if newest:
-            self.step.value = steps[-1]
+        self.step.value = at if stays else steps[-1]
         self._filling = False
         self._prompts = list(dict.fromkeys(answers["prompt"]))
         self.step.disabled = self.before.disabled = self.after.disabled = False

@@ -22,6 +22,8 @@ from .panel import Panel, button, column, enable, row, show
 
 _FIT_WORDS = {"fits": "Fits", "tight": "Tight", "does not fit": "Does not fit"}
 
+_DOUBLE_CLICK_S = 1.0
+
 
 class RunStart(Panel):
     """Start a run of `config`: measures first, shows whether it fits, asks once, then calls `on_started(run)`."""
@@ -32,6 +34,7 @@ class RunStart(Panel):
     def __init__(self, config: RunConfig | None = None, on_started: Callable[[Run], None] | None = None, line: Html | None = None):
         super().__init__(line)
         self._on_started, self._measuring, self._measured, self._follower = on_started or (lambda run: None), None, None, None
+        self._begun_at = -_DOUBLE_CLICK_S
         self.start = button("Start …", self.guard(self._measure), "play", "Measures a few real steps first, then asks", "primary")
         self.cancel = button("Cancel", self.guard(self._cancel), "times", "Stop measuring")
         self.confirm = button("Start training", self.guard(self._begin), "play", "Train in a process of its own", "primary")
@@ -63,6 +66,8 @@ class RunStart(Panel):
         self.about.value = html('<span class="swb-muted">{}</span>', words)
 
     def _measure(self):
+        if self._measuring is not None:  # a double click
+            return
         self._measuring, began = start_preflight(self.config), time.monotonic()
         self._tell("Starting a process to measure in.", began)
         self._follower = follow(lambda: self._look(began), 0.25)
@@ -96,16 +101,21 @@ class RunStart(Panel):
 
     def _cancel(self):
         measuring = self._measuring
+        if measuring is None:  # a double click
+            return
         self._stop_looking()
         self.found.value = ""
         self.later(measuring.cancel, lambda _: self.say("The measurement was cancelled; nothing was started."))
 
     def _begin(self):
+        if time.monotonic() - self._begun_at < _DOUBLE_CLICK_S:  # else it would start two runs
+            return
         if self._measuring is not None:
             self._cancel()
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", SettingWarning)  # the form shows them
             run = start(self.config)
+        self._begun_at = time.monotonic()
         self._reset()
         self.say(f"Started {run.name} in {run.path}.", "good")
         self._on_started(run)
@@ -118,5 +128,6 @@ def preflight_notice(found: Preflight) -> Markup:
     """Whether a run fits, the measured table, and what is to be known before it starts."""
     level = {"fits": "fits", "tight": "tight", "does not fit": "failed"}[found.fit]
     notes = joined(html("<p>{}</p>", text) for text in (found.untrained, *found.warnings))
+    said = found.verdict.partition(": ")[2]
     pattern = '<div class="swb-notice swb-{}"><b>{}.</b> {}{}{}</div>'
-    return html(pattern, level, _FIT_WORDS[found.fit], found.verdict.partition(": ")[2].capitalize(), table(["measured", ""], found.rows()), notes)
+    return html(pattern, level, _FIT_WORDS[found.fit], said[0].upper() + said[1:], table(["measured", "what a run takes"], found.rows()), notes)

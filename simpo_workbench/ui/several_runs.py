@@ -7,7 +7,7 @@ import ipywidgets
 from ..config import RunConfig, settings
 from ..errors import WorkbenchError
 from ..files import read_jsonl
-from ..run_figures import HEIGHT, MOST_RUNS, RUN_COLORS, last_values, line_labels, runs_figure
+from ..run_figures import HEIGHT, MEANING, MOST_RUNS, RUN_COLORS, last_values, line_labels, runs_figure
 from ..runs import Run, attach
 from .fields import number_text
 from .html import Html, html, joined, table
@@ -37,7 +37,7 @@ class SeveralRuns(ipywidgets.VBox):
         if not names:
             return
         left_out = f" The charts show the first {MOST_RUNS}." if len(names) > MOST_RUNS else ""
-        self.words.value = html('<h3>{}</h3><div class="swb-muted">{}</div>', f"{len(names)} runs compared", f"Points are evaluations on held-out pairs, bars 95 % intervals.{left_out}")
+        self.words.value = html('<h3>{}</h3><div class="swb-muted">{}</div>', f"{len(names)} runs compared", f"{MEANING}{left_out}")
         root = self._panel.root
         self._panel.later(lambda: (names, _read([attach(name, root) for name in names])), self._show)
 

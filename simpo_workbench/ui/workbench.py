@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
+
 import ipywidgets
 import traitlets
 
 from ..config import RunConfig
+from ..errors import WorkbenchError
 from ..presets import preset
 from ..run_facts import headline
 from ..run_folder import run_names
@@ -14,7 +17,6 @@ from .asking import OPEN_MODELS
 from .comparison import Comparison
 from .config_form import ConfigForm
 from .data_view import DataView
-from .following import follow
 from .html import Html, Markup, html, joined
 from .pair_table import PairTable
 from .panel import Panel, show
@@ -34,12 +36,13 @@ class Workbench(Panel):
     title = "SimPO Workbench"
     run = traitlets.Instance(Run, allow_none=True)
     config = traitlets.Instance(RunConfig)
+    _follower, _panels = None, {}
 
     def __init__(self, config: RunConfig | None = None, root: str = "runs", run: Run | None = None):
         super().__init__()
         self.root = root
         self.config = (config or preset("demo")).with_changes({"run.root": str(root)})
-        self.head, self._panels, self._head_shown = Html(), {}, None
+        self.head, self._panels, self._head_shown, self._run_words = Html(), {}, None, ""
         self.menu = ipywidgets.ToggleButtons(options=PANELS, value="1 Configure", style={"button_width": "auto"})
         self.menu.add_class("swb-menu")
         self._body = ipywidgets.VBox([])
@@ -52,10 +55,12 @@ class Workbench(Panel):
         if run is not None:
             self.run = run
         self._show_head()
-        self._follower = follow(self._show_head, _HEAD_POLL_S)
+        self._follower = self.follow(self._show_head, _HEAD_POLL_S)
 
     def turn_to(self, name: str) -> Panel:
         """Turn to a panel by its name in the menu, such as "3 Train", and return it."""
+        if name not in PANELS:
+            raise WorkbenchError(f"There is no panel {str(name)[:80]!r}: choose one of {', '.join(PANELS)}.")
         if self.menu.value != name:
             self.menu.value = name  # comes back here
             return self._panels[name]
@@ -75,8 +80,18 @@ class Workbench(Panel):
 
     @property
     def selection(self):
-        """DataFrame of the pairs selected in the Understand panel."""
-        return self.turn_to("5 Understand").selection
+        """DataFrame of the pairs selected in the Understand panel; empty before it is opened."""
+        import pandas as pd
+
+        return self._panels["5 Understand"].selection if "5 Understand" in self._panels else pd.DataFrame()
+
+    def close(self):
+        """Take the workbench away; runs go on."""
+        if self._follower is not None:
+            self._follower.stop()
+        for panel in self._panels.values():
+            panel.close()
+        super().close()
 
     def close_models(self):
         """End the processes of the models that panels have opened, and free their memory."""
@@ -101,11 +116,16 @@ class Workbench(Panel):
 
     def _living(self):
         """The run that lives in the root, if one does: the notebook was opened anew, or its kernel restarted."""
-        runs = [attach(name, self.root) for name in run_names(self.root)]
-        living = [run for run in runs if run.status.alive]
-        if living:
-            self.say(f"{living[0].name} is under way and was found again.", "good")
-        return max(living, key=lambda run: run.folder.config.stat().st_mtime, default=None)
+        living = []
+        for name in run_names(self.root):
+            with contextlib.suppress(WorkbenchError, OSError):  # no run of ours, or deleted by now: a list says so, and this looks for others
+                run = attach(name, self.root)
+                if run.status.alive:
+                    living.append((run.folder.config.stat().st_mtime, run))
+        newest = max(living, key=lambda found: found[0], default=(0, None))[1]
+        if newest is not None:
+            self.say(f"{newest.name} is under way and was found again.", "good")
+        return newest
 
     def _take_new_config(self):
         form, view, monitor = (self._panels.get(name) for name in ("1 Configure", "2 Data", "3 Train"))
@@ -122,6 +142,10 @@ class Workbench(Panel):
             self.config = self.config.with_changes({f"data.{name}": value for name, value in data.model_dump().items()})
 
     def _take_new_run(self):
+        try:
+            self._run_words = f"{self.run.name} · {headline(self.run.config)}" if self.run is not None else ""
+        except WorkbenchError:  # the Train panel says what is wrong with its configuration
+            self._run_words = self.run.name
         for name in ("3 Train", "4 Compare", "5 Understand"):
             if name in self._panels and self._panels[name].run is not self.run:
                 self._panels[name].run = self.run
@@ -138,7 +162,7 @@ class Workbench(Panel):
     def _show_head(self):
         run = self.run
         status = run.status if run is not None else None
-        words = f"{run.name} · {headline(run.config)}" if run is not None and status.alive else headline(self.config)
+        words = self._run_words if run is not None and status.alive else headline(self.config)
         state = "" if status is None else badge("stalled" if status.stalled else status.state)
         share = status.step / status.total_steps if status is not None and status.total_steps and status.alive else 0.0
         shown = (words, state, share)

@@ -1,0 +1,193 @@
+"""What the interface costs, in a real browser: python benchmarks/interface.py [--json FILE]
+
+First display, click to visible reaction of the controls, record on disk to point on screen, the kernel's processor time while it follows a run, the page's
+memory after 10,000 steps, and the pair table with 60,000 rows. Runs are made up, as in the tests; the browser, JupyterLab and the kernel are real.
+"""
+
+import argparse
+import json
+import os
+import shutil
+import statistics
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+import psutil
+from playwright.sync_api import sync_playwright
+
+TESTS = Path(__file__).parents[1] / "tests"
+sys.path[:0] = [str(TESTS), str(TESTS / "browser")]
+
+from fake_run import evaluation_record, fake_run, sampled, scores, train_record  # noqa: E402
+from lab_page import LabPage, LabServer  # noqa: E402
+
+from simpo_workbench.files import append_jsonl  # noqa: E402
+
+LONG, ROWS, FOLLOWED_S, POINTS = 10_000, 60_000, 60, 15
+STEPS_SHOWN = """() => Math.max(0, ...[...document.querySelectorAll('.js-plotly-plot')].filter(gd => gd.offsetParent).flatMap(gd => gd._fullData)
+    .filter(trace => trace.name === 'learning rate').map(trace => trace.x[trace.x.length - 1] ?? 0))"""
+WORDS = ["a", "quick", "brown", "fox", "jumps", "over", "the", "lazy", "dog", "and", "runs", "away", "from", "it", "through", "fields", "of", "corn"]
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--json", type=Path, help="write the figures here as well")
+    options = parser.parse_args()
+    found = {}
+    with tempfile.TemporaryDirectory() as folder, sync_playwright() as playwright:
+        folder = Path(folder)
+        browser = playwright.chromium.launch(
+            executable_path=shutil.which("chromium"),
+            args=["--no-sandbox", "--disable-gpu", "--disable-quic", "--disable-background-networking", "--enable-precise-memory-info"],
+        )
+        server = LabServer(folder)
+        try:
+            found |= workbench(browser, server, folder)
+            found |= followed_run(browser, server, folder)
+            found |= long_run(browser, server, folder)
+            found |= pair_table(browser, server, folder)
+        finally:
+            server.close()
+    for name, value in found.items():
+        print(f"{name:<70} {value:10.3f}")
+    if options.json:
+        options.json.write_text(json.dumps(found, indent=1))
+
+
+def opened(browser, server, name, *cells):
+    server.write(name, *cells)
+    page = LabPage(browser, server, name)
+    page.theme("Light")
+    return page
+
+
+def seconds(page, act, expression, argument=None):
+    """From the beginning of an action until the page shows what it should."""
+    began = time.perf_counter()
+    act()
+    page.page.wait_for_function(expression, arg=argument, polling=10)
+    return time.perf_counter() - began
+
+
+def text_shown(text):
+    return f"() => [...document.querySelectorAll('.swb *')].some(one => one.offsetParent && one.childElementCount === 0 && one.textContent.includes({json.dumps(text)}))"
+
+
+def workbench(browser, server, folder):
+    root = folder / "runs"
+    fake_run(root, "healthy")
+    code = "import time; began = time.perf_counter()\nimport simpo_workbench as wb\nworkbench = wb.Workbench(root={!r})\ntook = time.perf_counter() - began\nworkbench"
+    with opened(browser, server, "workbench.ipynb", code.format(str(root)), "print('took', took)") as page:
+        found = {"import and first display, click to visible (s)": seconds(page, page.run_all, "() => document.querySelector('.swb-menu')?.offsetParent")}
+        page.page.wait_for_selector("text=/took \\d/")
+        found["  of it in the kernel (s)"] = float(page.page.inner_text("text=/took \\d/").split()[-1])
+        turn = {
+            "2 Data": "() => [...document.querySelectorAll('tr[data-id]')].some(row => row.offsetParent)",
+            "Runs": text_shown("healthy"),
+        }
+        for name, shown in turn.items():
+            found[f"open {name} the first time (s)"] = seconds(page, lambda name=name: page.page.click(f".swb-menu button:has-text('{name}')"), shown)
+        page.page.click("tr[data-id]:has-text('healthy')")
+        drawn = "() => [...document.querySelectorAll('.js-plotly-plot')].some(gd => gd.offsetParent && gd.querySelectorAll('.scatterlayer .trace').length > 8)"
+        found["open a run: verdict, tiles, nine charts (s)"] = seconds(page, lambda: page.page.click("button:has-text('Open')"), drawn)
+        found["reward units instead of nats (s)"] = seconds(page, lambda: page.page.click("button:has-text('reward units')"), text_shown("Margin (reward units)"))
+        found["next sample prompt (s)"] = seconds(page, lambda: page.page.click("button[title='Next sample prompt']"), text_shown("Sample prompt 2 of 3"))
+        for name, shown in (("4 Compare", "() => [...document.querySelectorAll('.swb-card')].some(one => one.offsetParent)"), ("5 Understand", drawn.replace("> 8", "> 0"))):
+            found[f"open {name} the first time (s)"] = seconds(page, lambda name=name: page.page.click(f".swb-menu button:has-text('{name}')"), shown)
+        page.turn_to("1 Configure")
+        beta = page.page.locator("[data-path='loss.beta'] input:not([type='range'])")
+        found["β typed, code beside it changed (s)"] = seconds(page, lambda: (beta.fill("3"), beta.press("Tab")), text_shown("loss.beta"))
+        return found
+
+
+def followed_run(browser, server, folder):
+    root = folder / "followed"
+    run = fake_run(root, "live", total_steps=400, last_step=20, state="training", message="")
+    code = f"import simpo_workbench as wb\nmonitor = wb.RunMonitor(wb.attach('live', {str(root)!r}))\nmonitor"
+    with opened(browser, server, "follow.ipynb", code, "import os; print('pid', os.getpid())") as page:
+        page.run_all()
+        page.page.wait_for_selector("text=/pid \\d/")
+        kernel = psutil.Process(int(page.page.inner_text("text=/pid \\d/").split()[-1]))
+        page.until(f"() => ({STEPS_SHOWN})() >= 20")
+        time.sleep(3)
+        waited = []
+        for step in range(21, 21 + POINTS):
+            append_jsonl(run.folder.metrics, train_record(step, 400))
+            waited.append(seconds(page, lambda: None, f"step => ({STEPS_SHOWN})() >= step", step))
+            time.sleep(1.3)
+        before, began = sum(kernel.cpu_times()[:2]), time.monotonic()
+        for step in range(21 + POINTS, 21 + POINTS + FOLLOWED_S):
+            append_jsonl(run.folder.metrics, train_record(step, 400))
+            if step % 20 == 0:
+                numbers, answers = scores(step, 400, 24), sampled(step, 400, ["Hi"])
+                append_jsonl(run.folder.metrics, evaluation_record(step, numbers, answers, None))
+            time.sleep(max(0.0, began + step - 20 - POINTS - time.monotonic()))
+        minutes = (time.monotonic() - began) / 60
+        return {
+            "record on disk to point on screen, median (s)": statistics.median(waited),
+            "record on disk to point on screen, worst (s)": max(waited),
+            "kernel's processor time per minute, a step a second (s)": (sum(kernel.cpu_times()[:2]) - before) / minutes,
+        }
+
+
+def long_run(browser, server, folder):
+    root = folder / "long"
+    run = fake_run(root, "long", total_steps=LONG, last_step=20, state="training", message="")
+    lines = "".join(json.dumps(train_record(step, LONG)) + "\n" for step in range(21, LONG))
+    with open(run.folder.metrics, "a", encoding="utf-8") as file:
+        file.write(lines)
+    code = f"import simpo_workbench as wb\nmonitor = wb.RunMonitor(wb.attach('long', {str(root)!r}))\nmonitor"
+    with opened(browser, server, "long.ipynb", code) as page:
+        page.run_all()
+        page.until(f"() => ({STEPS_SHOWN})() >= {LONG - 1}")
+        waited = []
+        for step in range(LONG, LONG + 5):
+            append_jsonl(run.folder.metrics, train_record(step, LONG + 10))
+            waited.append(seconds(page, lambda: None, f"step => ({STEPS_SHOWN})() >= step", step))
+            time.sleep(2)
+        page.page.evaluate("() => window.gc?.()")
+        return {
+            "page's JavaScript memory after 10,000 steps (MB)": page.page.evaluate("performance.memory.usedJSHeapSize") / 1e6,
+            "record on disk to point on screen after 10,000 steps, median (s)": statistics.median(waited),
+        }
+
+
+def pair_table(browser, server, folder):
+    """Two scores tables of made-up pairs, as Parquet files that the notebook reads before the clock runs."""
+    import numpy as np
+    import pandas as pd
+
+    random = np.random.default_rng(0)
+    words = np.array(WORDS)
+    texts = {name: [" ".join(words[random.integers(0, len(words), 40)]) for _ in range(ROWS)] for name in ("prompt", "chosen", "rejected")}
+    for name, shift in (("before", 0.0), ("after", 0.4)):
+        lead = random.normal(shift - 0.2, 0.6, ROWS)
+        chosen = random.normal(-1.8, 0.2, ROWS)
+        table = pd.DataFrame({"pair_id": [f"pair-{n}" for n in range(ROWS)], **texts, "chosen_tokens": 40, "rejected_tokens": 45})
+        table = table.assign(chosen_avg_logp=chosen, rejected_avg_logp=chosen - lead, margin=2 * lead, correct=lead > 0, beyond_gamma=lead > 0.5)
+        table = table.assign(loss=np.log1p(np.exp(1 - 2 * lead)), gradient_weight=2 / (1 + np.exp(2 * lead - 1)), beta=2.0, gamma_beta_ratio=0.5)
+        table.to_parquet(folder / f"{name}.parquet")
+    read = f"import pandas as pd, simpo_workbench as wb\nbefore, after = (pd.read_parquet({str(folder)!r} + f'/{{name}}.parquet') for name in ('before', 'after'))\nwb.PairTable\nprint('read', 1)"
+    with opened(browser, server, "pairs.ipynb", read, "wb.PairTable(before=before, after=after)") as page:
+        page.until("() => { const context = window.jupyterapp.shell.currentWidget?.sessionContext; return context?.isReady && context.session?.kernel?.status === 'idle'; }")
+        page.command("notebook:run-cell-and-select-next")
+        page.page.wait_for_selector("text=read 1")
+        rows = "[...document.querySelectorAll('tr[data-id]')].filter(row => row.offsetParent)"
+        found = {"60,000 pairs: first view (s)": seconds(page, lambda: page.command("notebook:run-cell-and-select-next"), f"() => {rows}.length === 50")}
+        first = page.page.evaluate(f"{rows}[0].dataset.id")
+        found["60,000 pairs: sort (s)"] = seconds(page, lambda: page.page.click("button.swb-sort[data-key='lead_after']"), f"first => {rows}[0].dataset.id !== first", first)
+        count = page.page.inner_text(".swb-pages [role='status']")
+        chip = lambda: page.page.click(".widget-toggle-button:has-text('flipped to right')")  # noqa: E731
+        found["60,000 pairs: filter (s)"] = seconds(page, chip, "count => document.querySelector(\".swb-pages [role='status']\").textContent !== count", count)
+        count = page.page.inner_text(".swb-pages [role='status']")
+        search = page.page.get_by_label("Search")
+        find = lambda: (search.fill("brown dog runs"), search.press("Enter"))  # noqa: E731
+        found["60,000 pairs: first search (s)"] = seconds(page, find, "count => document.querySelector(\".swb-pages [role='status']\").textContent !== count", count)
+        return found
+
+
+if __name__ == "__main__":
+    os.environ.setdefault("SIMPO_WORKBENCH_DEVICES", tempfile.mkdtemp(prefix="devices-"))
+    main()
