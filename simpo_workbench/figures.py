@@ -332,6 +332,8 @@ def _marks(metrics, colors):
             if severity not in ("attention", "collapse"):
                 continue
             name, color = str(event.get("verdict", severity)), colors["attention" if severity == "attention" else "failure"]
+        elif name == "set" and isinstance(event.get("changes"), dict):
+            name = ", ".join(_change_in_words(*change) for change in event["changes"].items())
         text = event.get("text")
         found.setdefault(float(event["step"]), []).append((name, color, text if isinstance(text, str) else name))
     train = records_of(metrics, "train")
@@ -348,6 +350,12 @@ def _marks(metrics, colors):
         names = ", ".join(dict.fromkeys(name for name, _, _ in parts))
         marks.append(Mark(step, names, max((color for _, color, _ in parts), key=ranks.index), " ".join(str(text) for _, _, text in parts)))
     return marks
+
+
+def _change_in_words(name, value):
+    """A change on the way, short enough for a chart: "learning rate × 0.5"."""
+    words = {"learning_rate_scale": "learning rate ×", "beta": "β", "gamma_beta_ratio": "γ/β", "gamma": "γ"}
+    return f"{words[name]} {value:g}" if name in words and isinstance(value, (int, float)) else "other prompts" if name == "prompts" else str(name)
 
 
 def _title_and_axes(figure, colors, title, height):

@@ -6,6 +6,7 @@ HTML pages escape on their own (Jinja2 with autoescape); what is left are plotly
 import html
 import textwrap
 
+_TURNS = dict.fromkeys([*range(0x202A, 0x202F), *range(0x2066, 0x206A)], "\ufffd")
 _SCRIPT_ESCAPES = {"<": "\\u003c", ">": "\\u003e", "&": "\\u0026", "\u2028": "\\u2028", "\u2029": "\\u2029"}
 
 
@@ -14,11 +15,16 @@ def escape(text) -> str:
     return html.escape(str(text), quote=True)
 
 
+def one_way(text: str) -> str:
+    """A name that cannot turn around the words after it: marks that change the direction of writing are replaced."""
+    return text.translate(_TURNS)
+
+
 def plotly_text(text, width: int = 60, most: int = 300) -> str:
     """Text for a plotly label or hover box, where <b>, <a> … would be markup: escaped, cut after `most` characters, wrapped at `width`."""
     text = " ".join(str(text).split())
     text = text if len(text) <= most else text[: most - 1] + "…"
-    return "<br>".join(escape(line) for line in textwrap.wrap(text, width))
+    return "<br>".join(escape(line) for line in textwrap.wrap(one_way(text), width))
 
 
 def json_for_script(json_text: str) -> str:

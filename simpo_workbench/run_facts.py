@@ -5,13 +5,14 @@ from __future__ import annotations
 import statistics
 
 from .doctor import why_recommended
+from .markup import one_way
 from .wording import memory, signed, significant
 
 
 def headline(config) -> str:
     """Model, adapter and objective of a configuration in one line."""
     loss, lora = config.loss, config.lora
-    model = config.model.name if config.model.name != "demo" else "demo model (SmolLM2-135M-Instruct)"
+    model = one_way(config.model.name) if config.model.name != "demo" else "demo model (SmolLM2-135M-Instruct)"
     adapter = f"{config.model.load_in.upper()} + LoRA r{lora.r}"
     if loss.kind == "dpo":
         return f"{model} · {adapter} · DPO · β {loss.beta:g}"
@@ -26,15 +27,15 @@ def tiles(status, config, evaluations, speeds, peaks) -> list[dict]:
     """
     sampled = [record for record in evaluations if "eval/answers/n" in record]
     recommended = status.recommended_step
-    beyond = [] if config.loss.kind == "dpo" else [_share_tile("beyond γ, held-out pairs", evaluations, "eval/rewards/beyond_gamma", "eval/pairs", "pairs")]
+    beyond = [] if config.loss.kind == "dpo" else [_share_tile("beyond γ", evaluations, "eval/rewards/beyond_gamma", "eval/pairs", "held-out pairs")]
     return [
-        _share_tile("chosen ahead, held-out pairs", evaluations, "eval/rewards/accuracies", "eval/pairs", "pairs"),
+        _share_tile("chosen ahead", evaluations, "eval/rewards/accuracies", "eval/pairs", "held-out pairs"),
         *beyond,
         _drift_tile(evaluations),
         _share_tile("repeated 4-grams", sampled, "eval/answers/repeated_4grams", "eval/answers/n", "answers"),
         _share_tile("answers end properly", sampled, "eval/answers/ended", "eval/answers/n", "answers"),
         _length_tile(sampled),
-        _tile("recommended checkpoint", "–" if recommended is None else f"step {recommended}", why_recommended(evaluations)),
+        _tile("recommended", "–" if recommended is None else f"step {recommended}", why_recommended(evaluations)),
         _tile("speed", f"{significant(statistics.median(speeds))} pairs/s" if speeds else "–", f"median of {len(speeds)} steps" if speeds else "from step 1 on"),
         _tile("peak memory", memory(max(peaks)) if peaks else "–", f"most of {len(peaks)} steps" if peaks else "from step 1 on"),
     ]
@@ -51,7 +52,7 @@ def _share_tile(name, evaluations, key, count_key, cases):
     first, last = found[0], found[-1]
     value = f"{last[key]:.2f}" if first is last else f"{first[key]:.2f} → {last[key]:.2f}"
     interval = f", 95 % {last[f'{key}_low']:.2f} to {last[f'{key}_high']:.2f}" if f"{key}_low" in last else ""
-    return _tile(name, value, f"{last[count_key]} {cases}{interval}, step {last['step']}")
+    return _tile(name, value, f"{last[count_key]} {cases}{interval}")
 
 
 def _drift_tile(evaluations):
@@ -59,7 +60,7 @@ def _drift_tile(evaluations):
         return _tile("chosen log-prob drift", "–", "not measured yet")
     last = evaluations[-1]
     rejected = signed(last["eval/logps/rejected_drift"])
-    return _tile("chosen log-prob drift", signed(last["eval/logps/chosen_drift"]), f"nats per token since step 0 (rejected {rejected}), {last['eval/pairs']} pairs")
+    return _tile("chosen log-prob drift", signed(last["eval/logps/chosen_drift"]), f"nats per token; rejected {rejected}")
 
 
 def _length_tile(sampled):
@@ -67,4 +68,4 @@ def _length_tile(sampled):
         return _tile("answer length", "–", "not measured yet")
     first, last = (sampled[index]["eval/answers/mean_tokens"] for index in (0, -1))
     value = f"{last:.0f} tokens" if len(sampled) == 1 else f"{first:.0f} → {last:.0f} tokens"
-    return _tile("answer length", value, f"mean of {sampled[-1]['eval/answers/n']} answers; chosen ones in the data have {sampled[-1]['eval/chosen_tokens']:.0f}")
+    return _tile("answer length", value, f"mean of {sampled[-1]['eval/answers/n']}; chosen in the data: {sampled[-1]['eval/chosen_tokens']:.0f}")

@@ -422,3 +422,9 @@ def test_scatter_puts_every_pair_into_its_corner():
 def test_prompts_in_hover_texts_are_no_markup():
     compared = compare_scores(score_table([1.0]).assign(prompt="<a href='x'>click</a>"), score_table([2.0]))
     assert trace(margins_scatter(compared), "still right").text[0] == "&lt;a href=&#x27;x&#x27;&gt;click&lt;/a&gt;"
+
+
+def test_a_change_on_the_way_is_named_by_what_it_changes(tmp_path):
+    run = fake_run(tmp_path)
+    run.folder.append_metrics({"kind": "event", "step": 30, "event": "set", "text": "After step 30.", "changes": {"learning_rate_scale": 0.5, "beta": 4, "prompts": ["Hi"]}})
+    assert "learning rate × 0.5, β 4, other prompts" in labels(training_figure(run.metrics, 0.5, 120))

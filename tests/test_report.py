@@ -122,7 +122,7 @@ def test_a_collapse_is_told_first_with_cause_and_remedy(tmp_path):
     assert verdict.kind == "collapse"
     assert f"collapse{verdict.seen} Why: {verdict.cause} What to do: {verdict.remedy}" in words
     assert words.index("The model is collapsing") < words.index("In numbers")
-    assert tiles(text)["recommended checkpoint"] == ("step 0", "the untrained model: no trained step is healthy")
+    assert tiles(text)["recommended"] == ("step 0", "the untrained model: no trained step is healthy")
     assert tiles(text)["chosen log-prob drift"][0] == "−2.00"
 
 
@@ -134,13 +134,13 @@ def tiles(text):
 
 def test_tiles_carry_value_n_and_interval(finished):
     shown = tiles(report_html(finished))
-    assert shown["chosen ahead, held-out pairs"] == ("0.29 → 0.75", "24 pairs, 95 % 0.55 to 0.88, step 120")  # 7 and 18 of 24, Wilson
-    assert shown["beyond γ, held-out pairs"] == ("0.00 → 0.29", "24 pairs, 95 % 0.15 to 0.49, step 120")
-    assert shown["chosen log-prob drift"] == ("−0.10", "nats per token since step 0 (rejected −0.59), 24 pairs")
+    assert shown["chosen ahead"] == ("0.29 → 0.75", "24 held-out pairs, 95 % 0.55 to 0.88")  # 7 and 18 of 24, Wilson
+    assert shown["beyond γ"] == ("0.00 → 0.29", "24 held-out pairs, 95 % 0.15 to 0.49")
+    assert shown["chosen log-prob drift"] == ("−0.10", "nats per token; rejected −0.59")
     assert shown["repeated 4-grams"][0] == "0.06 → 0.08"
-    assert shown["answers end properly"] == ("0.67 → 1.00", "3 answers, 95 % 0.44 to 1.00, step 120")
-    assert shown["answer length"] == ("63 → 23 tokens", "mean of 3 answers; chosen ones in the data have 19")
-    assert shown["recommended checkpoint"][0] == "step 120"
+    assert shown["answers end properly"] == ("0.67 → 1.00", "3 answers, 95 % 0.44 to 1.00")
+    assert shown["answer length"] == ("63 → 23 tokens", "mean of 3; chosen in the data: 19")
+    assert shown["recommended"][0] == "step 120"
     assert shown["speed"] == ("2.1 pairs/s", "median of 120 steps")
     assert shown["peak memory"] == ("1.9 GB", "most of 120 steps")
 
@@ -313,5 +313,5 @@ def test_a_run_that_has_only_a_configuration(tmp_path):
 def test_dpo_shows_no_gamma(tmp_path):
     text = report_html(fake_run(tmp_path, changes={"loss.kind": "dpo"}))
     assert "· DPO · β 2" in Page(text).words
-    assert "beyond γ, held-out pairs" not in tiles(text)
+    assert "beyond γ" not in tiles(text)
     assert "γ/β" not in [note["text"] for note in Page(text).figures["chart-histogram"]["light"]["layout"]["annotations"]]

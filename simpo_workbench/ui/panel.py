@@ -36,13 +36,15 @@ class Panel(ipywidgets.VBox):
     title = "SimPO Workbench"
     theme = traitlets.Unicode("light")
     trouble = ""
+    _page_theme = "light"  # what the page said last: a panel that comes later begins with it
 
     def __init__(self, line: Html | None = None):
-        self._frame = Frame(label=self.title)
+        self._frame = Frame(label=self.title, theme=Panel._page_theme)
         self._own_line = line is None
         self.line = line or Html()
         self.line.add_class("swb-line")
         super().__init__([self._frame])
+        self.theme = Panel._page_theme
         self.add_class("swb")
         self._frame.observe(self._page_changed_theme, "theme")
 
@@ -110,7 +112,7 @@ class Panel(ipywidgets.VBox):
         return html("<p>{}</p>", "This panel needs a running kernel.")
 
     def _page_changed_theme(self, change):
-        self.theme = change["new"]
+        self.theme = Panel._page_theme = change["new"]
         self.guard(self.redraw)()
 
     def _repr_mimebundle_(self, **kwargs):
@@ -119,7 +121,8 @@ class Panel(ipywidgets.VBox):
             still = self.guard(self.snapshot)() or Markup(self.line.value)
         note = f"SimPO Workbench {__version__}, {self.title}: a still picture of a live panel. Run the notebook to use it."
         text = f"{self.title}\n{still.striptags()}"
-        return {**bundle, "text/plain": text[:2000], "text/html": str(html('<div class="swb-still"><p><small>{}</small></p>{}</div>', note, still))}
+        # without a kernel JupyterLab and others look for formulas between dollar signs in it
+        return {**bundle, "text/plain": text[:2000], "text/html": str(html('<div class="swb-still mathjax_ignore tex2jax_ignore"><p><small>{}</small></p>{}</div>', note, still))}
 
 
 def button(text: str, on_click, icon: str = "", tooltip: str = "", style: str = "", disabled: bool = False) -> ipywidgets.Button:

@@ -172,7 +172,8 @@ class RunMonitor(Panel):
         done = status.step / status.total_steps if status.total_steps else 0.0
         left = f"{duration(status.seconds_left)} left" if status.seconds_left is not None and status.alive else ""
         where = f"step {status.step:,} of {status.total_steps:,}" if status.total_steps else ""
-        facts = " · ".join(part for part in (where, left) if part)
+        judged = f"evaluated at step {self._tail.evaluations[-1]['step']:,}" if self._tail.evaluations else ""
+        facts = " · ".join(part for part in (where, left, judged) if part)
         self.head.value = html('{}&ensp;<b>{}</b>&ensp;<span class="swb-muted">{}</span>&ensp;<span class="swb-muted">{}</span>', badge(state), run.name, headline(self._run_config), facts)
         pattern = '<div class="swb-progress" role="progressbar" aria-valuemin="0" aria-valuemax="{}" aria-valuenow="{}" aria-label="{}"><div style="width:{}%"></div></div>'
         self.bar.value = html(pattern, status.total_steps, status.step, "optimizer steps", f"{100 * done:.1f}")
@@ -194,7 +195,9 @@ class RunMonitor(Panel):
             self.verdict.value = html('<div class="swb-notice">{}</div>', status.message or "The doctor's verdict comes with the second evaluation.")
         else:
             more = joined(html("<p>{}</p>", str(verdict)) for verdict in self._verdicts[1:])
-            self.verdict.value = html('<div class="swb-notice swb-{}"><b>{}</b> {} {}{}</div>', worst.severity, worst.seen, worst.cause, worst.remedy, more)
+            said, colon, figures_of_it = worst.seen.partition(": ")
+            pattern = '<div class="swb-notice swb-{}"><b>{}</b> {} {} {}{}</div>'
+            self.verdict.value = html(pattern, worst.severity, said + colon.strip(), figures_of_it, worst.cause, worst.remedy, more)
             if worst.severity in ("attention", "collapse"):
                 self._remedy = self._find_remedy(worst, status)
         show(self.remedy, self._remedy is not None)
@@ -268,7 +271,7 @@ class RunMonitor(Panel):
 
 
 def _tile(tile):
-    return html('<div class="swb-tile" title="{}"><dd>{}</dd><dt>{}</dt></div>', tile["fact"], tile["value"], f"{tile['name']} · {tile['fact']}")
+    return html('<div class="swb-tile"><dd>{}</dd><dt>{}</dt><dd class="swb-fact">{}</dd></div>', tile["value"], tile["name"], tile["fact"])
 
 
 def _in_words(name, evaluations):

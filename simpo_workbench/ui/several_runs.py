@@ -63,7 +63,7 @@ class SeveralRuns(ipywidgets.VBox):
         self.figure.show(runs_figure(metrics, self._read["gamma_beta_ratio"], self._read["total_steps"], self._panel.theme))
         self.children = [self.words, self.key, self.figure, self.settings]  # a plotly figure that is put into the page empty would stay 700 pixels wide
         labels, colors = line_labels(list(metrics)), RUN_COLORS[self._panel.theme]
-        names = [html('<b style="color: {}">{}</b> {}', color, label, name) for (name, label), color in zip(labels.items(), colors, strict=False)]
+        names = [html('<b style="color: {}">{}</b> <bdi>{}</bdi>', color, label, name) for (name, label), color in zip(labels.items(), colors, strict=False)]
         self.key.value = html('<div class="swb-text">{}</div>', joined(names, " · ")) if "A" in labels.values() else ""
         columns, rows = last_values(metrics)
         self.figure.describe(

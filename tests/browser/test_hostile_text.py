@@ -72,6 +72,8 @@ WRONG = """given => {
     const panels = [...document.querySelectorAll(given)].filter(one => one.offsetParent && !one.parentElement.closest(given));
     if (!panels.length) wrong.push("nothing is shown");
     for (const panel of panels) {
+        const place = panel.closest(".jp-OutputArea, body");
+        if (panel.getBoundingClientRect().right > place.getBoundingClientRect().right + 2) wrong.push(`${panel.clientWidth} wide in a place of ${place.clientWidth}`);
         if (panel.scrollWidth > panel.clientWidth + 2) wrong.push(`${panel.scrollWidth} wide in ${panel.clientWidth}`);
         for (const one of panel.querySelectorAll("*")) {
             if (strange.has(one.localName)) wrong.push(`<${one.localName}>`);
@@ -212,7 +214,7 @@ def test_train(page):
 
 def test_compare(page):
     page.turn_to("4 Compare")
-    page.shows(".swb-card")
+    page.until(f"() => [...document.querySelectorAll('select')].some(menu => menu.offsetParent && menu.options.length === {len(TEXTS)})")
     assert page.page.evaluate(EACH_OPTION, ["Prompt", ".swb-card", [readable(f"{text} at step 60") for text in TEXTS]]) == []
     assert_harmless(page, "compare")
 

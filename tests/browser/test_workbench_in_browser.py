@@ -116,7 +116,7 @@ def follow_and_steer(page, run):
     page.page.get_by_label("learning rate ×").fill("0.5")
     page.page.get_by_label("learning rate ×").press("Tab")
     page.page.click("button:has-text('Apply')")
-    page.shows(".annotation-text:has-text('set')")
+    page.shows(".annotation-text:has-text('learning rate × 0.5')")
     page.picture("08-changed-while-training")
     (event,) = [record for record in read_jsonl(run.folder.metrics) if record.get("event") == "set"]
     assert "0.5" in event["text"]
@@ -152,8 +152,8 @@ def test_every_panel_of_a_finished_run(chromium, lab, tmp_path, theme, width):
         page.shows("text=The model is collapsing")
         page.shows("button:has-text('Clone from the start with a third of the rate')")
         page.until("() => Object.values((" + POINTS + ")()).every(count => count > 0)")
-        page.picture(f"train-{theme}-{width}")
         assert_inside(page)
+        page.picture(f"train-{theme}-{width}")
         page.turn_to("4 Compare")
         page.shows(".swb-card ins, .swb-card del")
         page.picture(f"compare-{theme}-{width}")
@@ -164,6 +164,7 @@ def test_every_panel_of_a_finished_run(chromium, lab, tmp_path, theme, width):
         assert_inside(page)
         for name in ("1 Configure", "2 Data"):
             page.turn_to(name)
+            page.shows("tr[data-id]" if name == "2 Data" else "[data-path='loss.beta']")
             assert_inside(page)
             page.picture(f"{name[2:].lower()}-{theme}-{width}")
         assert page.tracebacks() == []
@@ -189,7 +190,8 @@ def understand(page):
 
 
 def assert_inside(page):
-    """No part of the panel is wider than the panel."""
+    """No part of the panel is wider than the panel, and every chart is as wide as its place."""
+    page.until("() => [...document.querySelectorAll('.js-plotly-plot')].every(gd => !gd.offsetParent || Math.abs(gd._fullLayout.width - gd.closest('.swb-figure').clientWidth) < 3)")
     wide = page.page.evaluate(
         """() => [...document.querySelectorAll(".swb")].filter(panel => panel.offsetParent && !panel.parentElement.closest(".swb")).map(panel => [panel.scrollWidth, panel.clientWidth])"""
     )
