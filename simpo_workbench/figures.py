@@ -10,8 +10,8 @@ from .markup import plotly_text
 from .small_charts import COLORS, Line, Mark, Panel, Threshold, bare, chart_spec, faded, note, padded, small_charts, thinned, vertical
 from .wording import signed
 
-#: Rows and columns of the live figure, and its height in pixels: what a page reserves for it.
-LIVE_ROWS, LIVE_COLUMNS, LIVE_HEIGHT = 3, 3, 860
+#: Columns of the live figure -> its height in pixels, which a page reserves for it. Two columns are for pages narrower than WIDE pixels.
+LIVE_HEIGHTS, WIDE = {3: 860, 2: 1330}, 1100
 #: Points in one corner of the scatter: more cannot be told apart, and a page draws these at once.
 MOST_IN_CORNER = 1000
 
@@ -34,7 +34,7 @@ def rewards_figure(metrics, total_steps, theme="light"):
     return small_charts(_background_panels(metrics, colors), 1, 3, last_step_of(metrics, total_steps), _marks(metrics, colors), colors, height=330)
 
 
-def live_figure(metrics, gamma_beta_ratio, total_steps, theme="light", attention_drift=None, smoothing=None, in_rewards=False):
+def live_figure(metrics, gamma_beta_ratio, total_steps, theme="light", attention_drift=None, smoothing=None, in_rewards=False, columns=3):
     """Data and layout of a plotly figure with all charts of a run, linked: those of `training_figure` and of `rewards_figure`. Its traces are the same ones at every moment of a run.
 
     smoothing: steps around each that a smoothed line takes the mean of (default: a fifteenth of the steps); 1 leaves single steps as they are.
@@ -46,7 +46,8 @@ def live_figure(metrics, gamma_beta_ratio, total_steps, theme="light", attention
         *_objective_panels(metrics, gamma_beta_ratio, colors, smoothing, in_rewards),
         *_background_panels(metrics, colors, smoothing),
     ]
-    return chart_spec(panels, LIVE_ROWS, LIVE_COLUMNS, last_step_of(metrics, total_steps), _marks(metrics, colors), colors, height=LIVE_HEIGHT)
+    rows = -(-len(panels) // columns)
+    return chart_spec(panels, rows, columns, last_step_of(metrics, total_steps), _marks(metrics, colors), colors, height=LIVE_HEIGHTS[columns])
 
 
 def _truth_panels(metrics, chosen_tokens, attention_drift, colors, in_rewards=False):

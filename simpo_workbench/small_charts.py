@@ -92,7 +92,7 @@ def chart_spec(panels, rows, columns, last_step, marks, colors, height):
     """The same figure as plain data and layout, which is made twenty times faster: for figures that change while one looks."""
     top, bottom = 68, 50
     # the space between two charts holds the names at the line ends of the left one and the numbers at the axis of the right one
-    across, down = 0.125, 0.2 if rows == 2 else 0.36 / rows if rows > 1 else 0.0
+    across, down = 0.125 if columns > 2 else 0.17, 0.2 if rows == 2 else 0.36 / rows if rows > 1 else 0.0
     width, room = (1 - across * (columns - 1)) / columns, (1 - down * (rows - 1)) / rows
     layout = {**_plain_layout(colors, height), "margin": {"t": top, "b": bottom, "l": 56, "r": 88}, "hovermode": "x unified"}
     traces, layout["annotations"], layout["shapes"] = [], [], []

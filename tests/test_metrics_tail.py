@@ -42,7 +42,7 @@ def test_a_whole_file_is_what_run_metrics_says(finished):
     assert tail.last_train["step"] == 60
     assert tail.column("loss") == [record["loss"] for record in new if record["kind"] == "train"]
     assert [record["step"] for record in tail.evaluations] == [0, 20, 40, 60]
-    assert [record["event"] for record in tail.events][0] == "paused"
+    assert tail.events[0]["event"] == "paused"
     assert_same(tail, finished)
     assert tail.read() == []
 

@@ -21,6 +21,10 @@ function render({ model, el }) {
   const fit = () => {
     clearTimeout(timer);
     const width = find() ? place.clientWidth : 0;
+    if (width && Math.abs(width - model.get("width")) > 8) {
+      model.set("width", width);
+      model.save_changes();
+    }
     if (width && Math.abs(figure._fullLayout.width - width) > 2) window.dispatchEvent(new Event("resize"));
     if (!width || Math.abs(figure._fullLayout.width - width) > 2) if (tries-- > 0) timer = setTimeout(fit, 150);
   };

@@ -26,7 +26,7 @@ def joined(parts: Iterable, between: str | Markup = "") -> Markup:
 
 def facts(*parts: str) -> Markup:
     """Small facts in a row, such as "36 tokens · ends properly"; empty ones are left out."""
-    return html('<div class="swb-facts">{}</div>', joined((html("<span>{}</span>", part) for part in parts if part), " · "))
+    return html('<div class="swb-facts">{}</div>', joined((part for part in parts if part), " · "))
 
 
 def table(columns: list[str], rows: Iterable[Iterable], caption: str = "") -> Markup:

@@ -18,13 +18,14 @@ class _Chart(anywidget.AnyWidget):
     _esm = Path(__file__).parent / "chart.js"
     reading_line = traitlets.Bool(False).tag(sync=True)
     drawn = traitlets.Int(0).tag(sync=True)
+    width = traitlets.Int(0).tag(sync=True)
 
 
 class LiveFigure(ipywidgets.VBox):
     """Shows figures made by `figures`, one after the other, as one FigureWidget. `describe` gives it a sentence and a table for screen readers.
 
     on_choose(trace_name, point_indices): called when points are clicked or selected. on_box((x low, x high), (y low, y high)): called instead when a box is drawn.
-    linked: small charts over one x-axis, read together where the pointer is.
+    linked: small charts over one x-axis, read together where the pointer is. on_width(pixels): called when the place gets another width.
     """
 
     def __init__(
@@ -33,6 +34,7 @@ class LiveFigure(ipywidgets.VBox):
         on_choose: Callable[[str, list[int]], None] | None = None,
         on_box: Callable[[tuple, tuple], None] | None = None,
         linked: bool = False,
+        on_width: Callable[[int], None] | None = None,
     ):
         import plotly.graph_objects as go
 
@@ -41,6 +43,8 @@ class LiveFigure(ipywidgets.VBox):
         self.words, self._on_choose, self._on_box, self._box, self._shown = Html(), on_choose, on_box, None, {"data": [], "layout": {}}
         self.words.add_class("swb-sr")
         self._chart = _Chart(reading_line=linked)
+        if on_width is not None:
+            self._chart.observe(lambda change: on_width(change["new"]), "width")
         super().__init__([self.widget, self._chart, self.words])
         self.add_class("swb-figure")
         self.layout.min_height = f"{height}px"  # the place is kept before anything is drawn

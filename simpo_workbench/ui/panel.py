@@ -122,7 +122,11 @@ class Panel(ipywidgets.VBox):
         note = f"SimPO Workbench {__version__}, {self.title}: a still picture of a live panel. Run the notebook to use it."
         text = f"{self.title}\n{still.striptags()}"
         # without a kernel JupyterLab and others look for formulas between dollar signs in it
-        return {**bundle, "text/plain": text[:2000], "text/html": str(html('<div class="swb-still mathjax_ignore tex2jax_ignore"><p><small>{}</small></p>{}</div>', note, still))}
+        return {
+            **bundle,
+            "text/plain": text[:2000],
+            "text/html": str(html('<div class="swb-still mathjax_ignore tex2jax_ignore" style="overflow-wrap: anywhere; overflow-x: auto"><p><small>{}</small></p>{}</div>', note, still)),
+        }
 
 
 def button(text: str, on_click, icon: str = "", tooltip: str = "", style: str = "", disabled: bool = False) -> ipywidgets.Button:

@@ -68,7 +68,8 @@ class RunMonitor(Panel):
         self.samples = RunSamples(line=self.line)
         self.head, self.bar, self.verdict, self.tiles, self.log_text = Html(), Html(), Html(), Html(), Html()
         self.remedy = button("", self.guard(self._heal), "", "", "remedy")
-        self.figure = LiveFigure(figures.LIVE_HEIGHT, linked=True)
+        self.figure = LiveFigure(figures.LIVE_HEIGHTS[3], linked=True, on_width=self.guard(self._fit))
+        self._columns = 3
         self.units = ipywidgets.ToggleButtons(options=[("nats per token", False), ("reward units", True)], style={"button_width": "auto"}, tooltips=["comparable between runs", "times β"])
         self.smoothing = ipywidgets.IntSlider(value=0, min=0, max=50, description="Smoothing", continuous_update=False, readout=False, layout={"width": "240px"})
         self.smoothing_words = Html()
@@ -241,11 +242,17 @@ class RunMonitor(Panel):
         total = self._status.total_steps if self._status else 0
         window = 2 * self.smoothing.value + 1 if self.smoothing.value else None
         self.smoothing_words.value = html('<span class="swb-muted">{}</span>', f"mean of {window} steps" if window else "automatic")
-        spec = figures.live_figure(frame, ratio, total, self.theme, doctor.CHOSEN_DRIFT_ATTENTION, window, self.units.value)
+        spec = figures.live_figure(frame, ratio, total, self.theme, doctor.CHOSEN_DRIFT_ATTENTION, window, self.units.value, self._columns)
         self.figure.show(spec)
         self.figure.describe(*_in_words(self.run.name, self._tail.evaluations))
         self._drawn_at = time.monotonic()
         self._draw_took, self._stale = self._drawn_at - began, False
+
+    def _fit(self, width):
+        columns = 3 if width >= figures.WIDE else 2
+        if columns != self._columns:
+            self._columns = columns
+            self._draw()
 
     def redraw(self):
         self._draw()

@@ -74,5 +74,5 @@ NAME = """<img src=x onerror=window.hacked=1>"><svg onload='window.hacked=2'>$x$
 
 def readable(text):
     """What of a text can be compared with what a page holds: without control characters, white space as single spaces."""
-    text = text.replace("\ufeff", " ")  # white space to JavaScript, none to Python
+    text = text.replace("\ufffd", "").replace("\ufeff", " ")  # white space to JavaScript, none to Python
     return " ".join("".join(character for character in text if character.isspace() or (ord(character) >= 32 and not 127 <= ord(character) < 160)).split())

@@ -11,6 +11,7 @@ from hostile_texts import LAYOUT, NAME, SHORT, TEXTS, TOGETHER, readable
 from lab_page import SCREENSHOTS, LabPage, LabServer
 
 from simpo_workbench.config import RunConfig
+from simpo_workbench.markup import one_way
 from simpo_workbench.files import read_json, read_jsonl, write_json, write_jsonl
 
 pytestmark = pytest.mark.browser
@@ -104,7 +105,15 @@ def place(tmp_path_factory):
     hostile_run(root, "hostile")
     hostile_run(root, "other", {"model.name": NAME, "data.train": SHORT[4], "training.learning_rate": 1e-3})
     shutil.copytree(root / "other", root / NAME)
-    changes = {"model.name": model, "data.train": str(place / f"{NAME}.jsonl"), "data.eval": str(place / "held-out.jsonl"), "data.system_prompt": TOGETHER, "data.template_options": {SHORT[2]: SHORT[0]}, "model.load_in": "fp32"}
+    changes = {
+        "model.name": model,
+        "data.train": str(place / f"{NAME}.jsonl"),
+        "data.eval": str(place / "held-out.jsonl"),
+        "data.system_prompt": TOGETHER,
+        "data.template_options": {SHORT[2]: SHORT[0]},
+        "model.load_in": "fp32",
+        "data.max_tokens": 16_000,
+    }
     config = RunConfig.from_dict({"generation": {"prompts": TEXTS}, "lora": {"target_modules": SHORT[:6]}}, changes)
     config.to_yaml(place / "config.yaml")
     return place
@@ -160,7 +169,7 @@ def assert_reads(page, selector, *texts):
 
 
 def test_configure(page, place):
-    assert_reads(page, ".swb-head", NAME)
+    assert_reads(page, ".swb-head", f"{one_way(NAME)} · FP32")
     values = page.page.evaluate("() => Object.fromEntries([...document.querySelectorAll('.swb-field[data-path]')].map(box => [box.dataset.path, box.querySelector('textarea, select, input').value]))")
     assert values["model.name"].endswith(NAME)
     assert values["data.system_prompt"] == TOGETHER
@@ -207,7 +216,7 @@ def test_train(page):
     assert page.page.evaluate(EACH_PRESS, ["Next sample prompt", ".swb", [readable(f"{text} at step 60") for text in TEXTS]]) == []
     page.page.click("text=Log of the run")
     assert_reads(page, "pre", TOGETHER)
-    for mark in page.page.locator(".annotation-text-g").all()[:3]:
+    for mark in page.page.locator(".annotation-text-g:has-text('window.hacked')").filter(visible=True).all()[:3]:
         mark.hover(force=True)
     assert_harmless(page, "train")
 
