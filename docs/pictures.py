@@ -1,26 +1,39 @@
-"""Make the README's picture from a real run: `make pictures` (needs chromium and a finished run; by default the newest demo run)."""
+"""Make the README's picture from a real run: `make pictures` (needs chromium and a finished run; by default the newest one)."""
 
 import shutil
 import sys
+import tempfile
 from pathlib import Path
 
 from playwright.sync_api import sync_playwright
 
 import simpo_workbench as wb
 
-WIDTH, HEIGHT = 1200, 1180  # the verdict, the numbers and the six charts
+ROOT = Path(__file__).parents[1]
+sys.path.insert(0, str(ROOT / "tests" / "browser"))
+
+from lab_page import LabPage, LabServer  # noqa: E402
+
+WIDTH, HEIGHT = 1400, 1320  # the verdict, the numbers, the nine charts
 
 
 def main(name):
-    report = wb.write_report(wb.attach(name))
-    with sync_playwright() as playwright:
+    run = wb.attach(name)
+    code = f"import simpo_workbench as wb\nwb.Workbench(run=wb.attach({str(run.path.resolve())!r}))"
+    with tempfile.TemporaryDirectory() as folder, sync_playwright() as playwright:
         browser = playwright.chromium.launch(executable_path=shutil.which("chromium"), args=["--no-sandbox", "--disable-gpu", "--disable-background-networking"])
-        page = browser.new_page(viewport={"width": WIDTH, "height": HEIGHT}, color_scheme="light")
-        page.goto(report.resolve().as_uri())
-        page.wait_for_selector(".main-svg")
-        page.wait_for_timeout(1000)  # the charts draw one after the other
-        page.screenshot(path=Path(__file__).with_name("report.png"))
-        browser.close()
+        server = LabServer(Path(folder))
+        try:
+            server.write("workbench.ipynb", code)
+            with LabPage(browser, server, "workbench.ipynb", WIDTH, HEIGHT) as page:
+                page.theme("Light")
+                page.run_all()
+                page.shows(".swb-notice")
+                page.until("() => document.querySelector('.js-plotly-plot')?._fullLayout?.width === document.querySelector('.swb-figure').clientWidth")
+                page.shows(".swb").screenshot(path=Path(__file__).with_name("workbench.png"))
+        finally:
+            server.close()
+            browser.close()
 
 
 if __name__ == "__main__":

@@ -94,12 +94,13 @@ def why_recommended(records) -> str:
     evaluations = [record for record in _as_dicts(records) if record.get("kind") == "eval"]
     if step is None:
         return "comes with the first evaluation"
+    won = "beyond γ" if evaluations[-1].get("gamma_beta_ratio", 1) > 0 else "won by the chosen answer"
     if step > 0:
-        return "most pairs beyond γ among the healthy ones"
+        return f"most pairs {won} among the healthy ones"
     if len(evaluations) == 1:
         return "the untrained model: nothing else is evaluated yet"
     healthy = any(is_healthy(evaluations[0], evaluation) for evaluation in evaluations[1:])
-    return f"the untrained model: no trained step {'has more pairs beyond γ' if healthy else 'is healthy'}"
+    return f"the untrained model: no trained step {f'has more pairs {won}' if healthy else 'is healthy'}"
 
 
 def _collapse(first, last):

@@ -37,6 +37,7 @@ def test_the_wheel_brings_demo_data_and_notebooks(installed):
     code = (
         "import simpo_workbench as wb; from simpo_workbench.bundled import bundled; from simpo_workbench.data_sets import load_data\n"
         "train, held_out, _ = load_data(wb.RunConfig().data, 0)\n"
+        "assert wb.Workbench()._frame._css, 'the panels bring their style sheet and scripts'\n"
         "print(wb.__file__, bundled('notebooks/01_quickstart.ipynb'), len(train), len(held_out))"
     )
     words = subprocess.run([binaries / "python", "-c", code], check=True, capture_output=True, text=True, cwd=folder, timeout=120).stdout.split()

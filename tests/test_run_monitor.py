@@ -16,9 +16,7 @@ from fake_run import BETA, evaluation_record, fake_run, sampled, scores, train_r
 from simpo_workbench import process
 from simpo_workbench.errors import WorkbenchError
 from simpo_workbench.files import append_jsonl, read_json, write_json, write_jsonl
-from simpo_workbench.mailbox import Postmaster
-from simpo_workbench.runs import Run
-from simpo_workbench.ui import run_controls, run_monitor
+from simpo_workbench.ui import run_monitor
 from simpo_workbench.ui.following import LOCK
 from simpo_workbench.ui.run_monitor import RunMonitor
 
@@ -114,7 +112,7 @@ def test_a_run_that_grows_is_shown_as_it_grows(live, watch):
     step_to(live, 85)
     until(lambda: last_step(panel) == 85 and 'aria-valuenow="85"' in panel.bar.value)
     assert list(values(trace(panel, "chosen ahead").x)) == [0, 20, 40, 60, 80]
-    assert "step 80" in panel.tiles.value
+    assert "evaluated at step 80" in panel.head.value
     assert "step 85 of 120" in panel.head.value
     assert panel.samples.step.value == 80
     live.folder.append_metrics({"kind": "event", "step": 85, "event": "saved", "text": f"Saved {HOSTILE}."})
@@ -286,7 +284,7 @@ def test_a_damaged_file_of_answers_does_not_end_the_panel(live, watch):
     step_to(live, 60)
     until(lambda: last_step(panel) == 60)
     assert "is damaged" in panel.line.value
-    assert "step 60" in panel.tiles.value
+    assert "evaluated at step 60" in panel.head.value
     step_to(live, 70)
     until(lambda: last_step(panel) == 70)
 

@@ -182,7 +182,7 @@ def test_a_request_says_how_far_it_is(tmp_path, worker):
     worker.kill()
     worker.wait()
     with pytest.raises(WorkbenchError, match="The run 'one' is failed and did not pause. The process of this run died"):
-        third.wait(1)
+        third.wait(30)
 
 
 def test_a_request_to_an_ended_run_is_refused(tmp_path):

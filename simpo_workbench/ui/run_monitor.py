@@ -103,7 +103,7 @@ class RunMonitor(Panel):
 
     def _forget(self):
         """Nothing is known of a run."""
-        self._tail, self._seen, self._status, self._verdicts, self._remedy, self._damaged = None, None, None, [], None, 0
+        self._followed, self._tail, self._seen, self._status, self._verdicts, self._remedy, self._damaged = None, None, None, None, [], None, 0
         self._drawn_at, self._draw_took, self._stale = 0.0, 0.0, True
 
     def _follow_run(self, _):
@@ -122,7 +122,7 @@ class RunMonitor(Panel):
             self._show_unreadable(run, error)
             return
         show(self._readable, True)
-        self._tail = MetricsTail(run.folder.metrics)
+        self._followed, self._tail = run, MetricsTail(run.folder.metrics)  # `run` may be set to another one at any moment
         self.controls.attach(run, self._run_config.loss.kind != "dpo")
         self._show_log()
         self._follower = self.follow(self._look, POLL_S)
@@ -138,7 +138,7 @@ class RunMonitor(Panel):
 
     def _look(self):
         """Read what is new and show it."""
-        run, status = self.run, self.run.status
+        run, status = self._followed, self._followed.status
         new = self._tail.read()
         if new:
             self._stale = True
@@ -162,7 +162,7 @@ class RunMonitor(Panel):
         if not any(record.get("kind") == "eval" for record in new):
             return
         norms = [{"kind": "train", "step": step, "grad_norm": norm} for step, norm in self._tail.points("grad_norm")]
-        self._verdicts = doctor.diagnose([*norms, *self._tail.evaluations], self.run.status.total_steps)
+        self._verdicts = doctor.diagnose([*norms, *self._tail.evaluations], self._followed.status.total_steps)
         self.samples.refresh()
 
     # --- showing
@@ -187,8 +187,8 @@ class RunMonitor(Panel):
     def _show_verdict(self, status):
         worst = self._verdicts[0] if self._verdicts else None
         self._remedy = None
-        if not self.run.path.is_dir():
-            words = f"The run's folder {self.run.path} is gone: it was deleted or moved. What stands here was read before."
+        if not self._followed.path.is_dir():
+            words = f"The run's folder {self._followed.path} is gone: it was deleted or moved. What stands here was read before."
             self.verdict.value = html('<div class="swb-notice swb-failed">{}</div>', words)
         elif status.state == "failed" or status.stalled:
             self.verdict.value = html('<div class="swb-notice swb-{}"><b>{}</b> {}</div>', "failed", "Failed." if status.state == "failed" else "", status.message)
@@ -209,7 +209,7 @@ class RunMonitor(Panel):
         """(text, tooltip, step or None, rate): clone from the newest healthy checkpoint that can be gone on from, with a lower rate."""
         factor, words = (1 / 3, "a third of the rate") if worst.severity == "collapse" else (0.5, "half the rate")
         rate = self._run_config.training.learning_rate * (self.controls.learning_rate_scale or 1.0) * factor
-        steps = [step for step in resumable_steps(self.run.folder) if step <= (status.recommended_step or 0)]
+        steps = [step for step in resumable_steps(self._followed.folder) if step <= (status.recommended_step or 0)]
         start = f"from step {steps[-1]}" if steps else "from the start"
         stop = "Stop, clone" if status.alive else "Clone"
         tooltip = f"A new run {start} with learning rate {rate:.2g}; this one stays as it is" + (", stopped and saved" if status.alive else "")
@@ -218,11 +218,11 @@ class RunMonitor(Panel):
     def _heal(self):
         if self._remedy is None:  # a double click
             return
-        _, _, step, rate = self._remedy
-        made = clone(self.run.path, step=step, changes={"training.learning_rate": rate})  # first: a run is stopped only for one that is there
-        if self.run.status.alive:
-            self.run.stop()
-        self.say(f"{made.name} was made from {self.run.name} with learning rate {rate:.2g}.", "good")
+        run, (_, _, step, rate) = self._followed, self._remedy
+        made = clone(run.path, step=step, changes={"training.learning_rate": rate})  # first: a run is stopped only for one that is there
+        if run.status.alive:
+            run.stop()
+        self.say(f"{made.name} was made from {run.name} with learning rate {rate:.2g}.", "good")
         self.run = made
 
     def _show_unreadable(self, run, error):
@@ -244,7 +244,7 @@ class RunMonitor(Panel):
         self.smoothing_words.value = html('<span class="swb-muted">{}</span>', f"mean of {window} steps" if window else "automatic")
         spec = figures.live_figure(frame, ratio, total, self.theme, doctor.CHOSEN_DRIFT_ATTENTION, window, self.units.value, self._columns)
         self.figure.show(spec)
-        self.figure.describe(*_in_words(self.run.name, self._tail.evaluations))
+        self.figure.describe(*_in_words(self._followed.name, self._tail.evaluations))
         self._drawn_at = time.monotonic()
         self._draw_took, self._stale = self._drawn_at - began, False
 
@@ -261,8 +261,8 @@ class RunMonitor(Panel):
         if self._log_fold.selected_index is None or self._tail is None:
             return
         try:
-            with open(self.run.folder.log, "rb") as file:
-                file.seek(max(0, self.run.folder.log.stat().st_size - _LOG_BYTES))
+            with open(self._followed.folder.log, "rb") as file:
+                file.seek(max(0, self._followed.folder.log.stat().st_size - _LOG_BYTES))
                 text = file.read().decode(errors="replace")
         except FileNotFoundError:
             text = ""
@@ -273,7 +273,7 @@ class RunMonitor(Panel):
             return self.starter.snapshot()
         if self._tail is None:
             return html("{}{}", self.head.value, self.verdict.value)
-        sentence, rows = _in_words(self.run.name, self._tail.evaluations)
+        sentence, rows = _in_words(self._followed.name, self._tail.evaluations)
         return html("{}{}{}<p>{}</p>{}{}", self.head.value, self.verdict.value, self.tiles.value, sentence, rows, self.samples.snapshot())
 
 
