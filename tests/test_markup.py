@@ -14,6 +14,7 @@ def test_text_cannot_leave_an_element_or_an_attribute():
 def test_labels_are_escaped_cut_and_wrapped_without_breaking_an_entity():
     assert plotly_text("<i>\n one") == "&lt;i&gt; one"
     assert plotly_text("aaaa & bbbb", width=6) == "aaaa &amp;<br>bbbb"
+    assert plotly_text("'$x$' \"\u202e<") == "'&#36;x&#36;' \"\ufffd&lt;"
     assert plotly_text("x" * 400, width=400) == "x" * 299 + "…"
 
 

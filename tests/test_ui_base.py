@@ -231,7 +231,9 @@ def test_a_picture_that_fails_is_an_error_in_words():
     assert "The folder is away." in Broken()._repr_mimebundle_()["text/html"]
 
 
-def test_the_theme_of_the_page_redraws_the_panel():
+def test_the_theme_of_the_page_redraws_the_panel_and_new_ones_begin_with_it(monkeypatch):
+    monkeypatch.setattr(Panel, "_page_theme", "light")
+
     class Drawn(Panel):
         def redraw(self):
             drawn.append(self.theme)
@@ -239,6 +241,7 @@ def test_the_theme_of_the_page_redraws_the_panel():
     drawn = []
     Drawn()._frame.theme = "dark"
     assert drawn == ["dark"]
+    assert Panel().theme == "dark"
 
 
 def test_disabled_controls_say_why_and_hidden_ones_come_back():

@@ -41,7 +41,7 @@ class RunStart(Panel):
         self.skip = button("Start without measuring", self.guard(self._begin), "", "Begin at once; time and memory show while it trains")
         self.decline = button("Not now", self.guard(self._reset), "", "Keep the settings and start nothing")
         self.about, self.found = Html(), Html()
-        self.compose(column(row(self.about, self.start, self.skip, self.cancel, self.confirm, self.decline), self.found))
+        self.compose(column(row(self.about, self.start, self.cancel, self.skip, self.confirm, self.decline), self.found))
         self.observe(self.guard(lambda _: self._reset()), "config")
         self.config = config
         self._reset()

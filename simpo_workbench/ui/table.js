@@ -38,7 +38,7 @@ function render({ model, el }) {
     const selected = new Set(model.get("selected"));
     for (const { id, cells, tones } of model.get("rows")) {
       const row = document.createElement("tr");
-      row.tabIndex = 0;
+      row.tabIndex = -1; // one row is a stop of the Tab key; arrow keys go to the others
       row.dataset.id = id;
       row.setAttribute("aria-selected", String(selected.has(id)));
       if (selected.has(id)) row.classList.add("swb-selected");
@@ -53,6 +53,7 @@ function render({ model, el }) {
       });
       const choose = (event) => tell({ choose: id, more: event.ctrlKey || event.metaKey || event.shiftKey });
       row.addEventListener("click", choose);
+      row.addEventListener("focus", () => makeStop(row));
       row.addEventListener("keydown", (event) => {
         if (event.key === "Enter" || event.key === " ") choose(event);
         else if (event.key === "ArrowDown") row.nextElementSibling?.focus();
@@ -63,7 +64,13 @@ function render({ model, el }) {
       });
       made.append(row);
     }
+    const stop = made.querySelector(".swb-selected") ?? made.firstElementChild;
+    if (stop) stop.tabIndex = 0;
     return made;
+  }
+
+  function makeStop(row) {
+    for (const other of row.parentElement.children) other.tabIndex = other === row ? 0 : -1;
   }
 
   function footer() {

@@ -19,9 +19,10 @@ OPEN = """import simpo_workbench as wb
 workbench = wb.Workbench(config=wb.RunConfig.from_yaml({config!r}), root={root!r})
 workbench"""
 PICTURES = """from IPython.display import display
+workbench.config = workbench.config.with_changes({{"data.train": {train!r}}})
 for name in ("1 Configure", "2 Data", "3 Train", "4 Compare", "5 Understand", "Runs"):
     workbench.turn_to(name)
-    display({"text/html": workbench._repr_mimebundle_()["text/html"]}, raw=True)"""
+    display({{"text/html": workbench._repr_mimebundle_()["text/html"]}}, raw=True)"""
 READABLE = r"""const readable = text => text.replace(/[\u0000-\u0008\u000e-\u001f\u007f-\u0084\u0086-\u009f\ufffd]/g, "").replace(/[\s\u001c-\u001f\u0085]+/g, " ").trim();
 const shown = selector => [...document.querySelectorAll(selector)].filter(one => one.offsetParent);
 const until = async look => { for (let n = 0; n < 400; n += 1) { if (look()) return true; await new Promise(done => setTimeout(done, 25)); } return false; };"""
@@ -140,7 +141,7 @@ def hostile_run(root, name, changes=None):
 @pytest.fixture(scope="module")
 def page(chromium, place, tmp_path_factory):
     server = LabServer(tmp_path_factory.mktemp("lab"))
-    server.write("hostile.ipynb", OPEN.format(config=str(place / "config.yaml"), root=str(place / "runs")), PICTURES)
+    server.write("hostile.ipynb", OPEN.format(config=str(place / "config.yaml"), root=str(place / "runs")), PICTURES.format(train=str(place / f"{NAME}.jsonl")))
     try:
         with LabPage(chromium, server, "hostile.ipynb", width=1200) as opened:
             opened.opened_by_itself = []
@@ -240,7 +241,7 @@ def test_understand(page):
         page.until("() => document.querySelector('.hovertext')")
         seen.add(page.page.locator(".hovertext").first.text_content())
         assert page.page.locator(".hovertext a, .hovertext image").count() == 0
-    assert any("window.hacked=" in text and "<" in text for text in seen), seen
+    assert any('<img src=x onerror="window.hacked=103">' in text for text in seen), seen
     assert_harmless(page, "understand")
 
 
@@ -269,7 +270,8 @@ def test_pictures_that_are_saved(page, chromium):
     outputs = [output["data"]["text/html"] for cell in saved["cells"] for output in cell.get("outputs", []) if "text/html" in output.get("data", {})]
     pictures = ["".join(output) for output in outputs]
     assert len(pictures) == 7
-    assert all(any(text in readable(one) for one in pictures) for text in ("&lt;script&gt;window.hacked=101", "Preset", "training pairs"))
+    assert all(any(text in one for one in pictures) for text in ("Preset <b>", "Changed settings", "The first of 52 pairs", "Held-out evaluations", "Sampled by the run hostile", "The first 10 of 51 pairs"))
+    assert sum("&lt;script&gt;window.hacked=101" in one for one in pictures) >= 6
     blank = chromium.new_page(viewport={"width": 1200, "height": 1000})
     asked, failed = [], []
     blank.on("request", lambda request: asked.append(request.url))

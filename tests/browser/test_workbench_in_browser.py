@@ -61,6 +61,7 @@ def test_from_settings_to_a_run_that_survives_its_kernel(chromium, lab, tmp_path
         page.shows(".swb-head .swb-badge:has-text('stopped')")
         page.picture("10-stopped")
         assert run.wait(60).state == "stopped"
+        compare(page)
         assert page.tracebacks() == []
         assert page.foreign == []
 
@@ -133,6 +134,23 @@ def come_back(page, run):
     steps = run.status.step
     page.until("steps => (" + POINTS + ")()['learning rate'] >= steps", steps)
     page.picture("09-after-a-restart")
+
+
+def compare(page):
+    """Two prompts, typed in, answered by the untrained model and by a kept step."""
+    page.turn_to("4 Compare")
+    page.page.locator("select:visible").nth(4).select_option(index=1)
+    for prompt in ("Name a fruit.", "What is two plus two?"):
+        page.page.get_by_label("Your prompt").fill(prompt)
+        page.page.get_by_label("Your prompt").press("Tab")
+        page.page.click("button.swb-button:has-text('Answer')")
+        page.shows("text=/(Loading the model|Answering)/", 5000)
+        page.until(
+            "prompt => { const cards = [...document.querySelectorAll('.swb-cards')].find(one => one.offsetParent); return cards?.parentElement.parentElement.textContent.includes(prompt); }", prompt
+        )
+        page.shows(".swb-said.swb-good")
+    page.picture("11-compared")
+    assert page.page.locator("select:visible option:has-text('Name a fruit.')").count() == 1, "earlier prompts can be opened again"
 
 
 @pytest.mark.parametrize(("theme", "width"), [("Light", 1500), ("Light", 1000), ("Dark", 1500), ("Dark", 1000)])
