@@ -89,7 +89,9 @@ class MetricsTail:
             before = self.steps
             for name, value in record.items():
                 if isinstance(value, (int, float)) and not isinstance(value, bool) and abs(value) <= sys.float_info.max:
-                    self._columns.setdefault(name, [float("nan")] * before).append(value)
+                    if name not in self._columns:
+                        self._columns[name] = [float("nan")] * before
+                    self._columns[name].append(value)
             for values in self._columns.values():  # a metric that this record lacks
                 if len(values) <= before:
                     values.append(float("nan"))

@@ -68,7 +68,9 @@ class ConfigForm(Panel):
         self.count, self.note = Html(), Html()
         self.back = button("Back to the preset", self.guard(self._back), icon="undo")
         self.undo = button("Undo", self.guard(self._undo), icon="reply")
-        self.path = ipywidgets.Text(description="YAML file", placeholder="config.yaml", tooltip="File to load the settings from, or to save them in", continuous_update=True)
+        self.path = ipywidgets.Text(
+            description="YAML file", placeholder="config.yaml", tooltip="File to load the settings from, or to save them in", continuous_update=False
+        )  # else a click may come before the last letters
         self.path.style.description_width = "initial"
         self.load = button("Load", self.guard(self._load), icon="folder-open")
         self.save = button("Save", self.guard(self._save), icon="save")

@@ -114,9 +114,11 @@ function render({ model, el }) {
   watch.observe(document.documentElement, { attributes: true, attributeFilter: ["theme", "class"] });
   requestAnimationFrame(tell);
   setTimeout(tell, 200); // the panel may be put into the page after its parts
+  model.send({ views: 1 });
   return () => {
     watch.disconnect();
     attending?.disconnect();
+    model.send({ views: -1 });
   };
 }
 

@@ -150,7 +150,9 @@ class PairTable(Panel):
         self.table = DataTable(_COLUMNS, "pair_id", "Held-out pairs", "No pair passes the filter and the search.", several=True, noun="pair")
         self.table.observe(self.guard(self._chosen), "chosen")
         self._pair = Html()
-        self.path = ipywidgets.Text(description="File", value="pairs.csv", layout={"width": "300px"}, style={"description_width": "initial"}, tooltip="The ending says how: .csv or .jsonl")
+        self.path = ipywidgets.Text(
+            description="File", value="pairs.csv", continuous_update=False, layout={"width": "300px"}, style={"description_width": "initial"}, tooltip="The ending says how: .csv or .jsonl"
+        )  # not continuous: else a click may come before the last letters
         self.export_button = button("Export", self.guard(self.export), icon="download")
         self.clear_button = button("Choose none", self.guard(lambda: self.table.choose([])))
         self.more = column()

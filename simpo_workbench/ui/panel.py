@@ -47,6 +47,8 @@ class Panel(ipywidgets.VBox):
         self.theme = Panel._page_theme
         self.add_class("swb")
         self._frame.observe(self._page_changed_theme, "theme")
+        self._views, self._was_shown = 0, False
+        self._frame.on_msg(self._count_views)
 
     def compose(self, *children: ipywidgets.Widget):
         """Show these from top to bottom, and the line below them where the panel has its own."""
@@ -75,11 +77,13 @@ class Panel(ipywidgets.VBox):
         return in_background(work, self.guard(done), after_failure)
 
     def follow(self, look, every_s: float = POLL_S) -> Follower:
-        """A Follower that goes on after errors: each is said once, and the next look is tried all the same."""
+        """A Follower that goes on after errors: each is said once, and the next look is tried all the same. It rests while the panel is in no page."""
         said = None
 
         def tolerant():
             nonlocal said
+            if self.forgotten:
+                return
             try:
                 look()
             except Exception as error:
@@ -110,6 +114,16 @@ class Panel(ipywidgets.VBox):
     def snapshot(self) -> Markup:
         """What the panel shows now, as HTML that needs no kernel. Panels override it."""
         return html("<p>{}</p>", "This panel needs a running kernel.")
+
+    @property
+    def forgotten(self) -> bool:
+        """Whether the panel was shown and is in no page any more, such as after its cell was run again: then nothing is followed for it."""
+        return self._was_shown and self._views <= 0
+
+    def _count_views(self, _, message, buffers):
+        if isinstance(message, dict) and message.get("views") in (1, -1):
+            self._views = max(0, self._views + message["views"])
+            self._was_shown = True
 
     def _page_changed_theme(self, change):
         self.theme = Panel._page_theme = change["new"]

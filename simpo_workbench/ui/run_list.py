@@ -18,7 +18,6 @@ from ..runs import Run, attach, delete_run, list_runs
 from ..wording import signed
 from .data_table import Column, DataTable
 from .fields import number_text
-from .following import follow
 from .html import Html, facts, html, joined, table
 from .panel import Panel, button, column, enable, row, show
 from .run_queue import QueueView
@@ -89,7 +88,7 @@ class RunList(Panel):
         self._choice_changed()
         self.root = str(root)
         self.observe(self.guard(lambda _: self.refresh()), "root")
-        self._follower = follow(self.refresh, REFRESH_S)
+        self._follower = self.follow(self.refresh, REFRESH_S)
 
     @property
     def chosen(self) -> list[Run]:

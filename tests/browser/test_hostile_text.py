@@ -11,15 +11,19 @@ from hostile_texts import LAYOUT, NAME, SHORT, TEXTS, TOGETHER, readable
 from lab_page import SCREENSHOTS, LabPage, LabServer
 
 from simpo_workbench.config import RunConfig
-from simpo_workbench.markup import one_way
 from simpo_workbench.files import read_json, read_jsonl, write_json, write_jsonl
+from simpo_workbench.markup import one_way
 
 pytestmark = pytest.mark.browser
 OPEN = """import simpo_workbench as wb
 workbench = wb.Workbench(config=wb.RunConfig.from_yaml({config!r}), root={root!r})
 workbench"""
-PICTURES = """from IPython.display import display
+PICTURES = """import time
+from IPython.display import display
 workbench.config = workbench.config.with_changes({{"data.train": {train!r}}})
+for _ in range(200):
+    if workbench.pairs is None:
+        time.sleep(0.05)
 for name in ("1 Configure", "2 Data", "3 Train", "4 Compare", "5 Understand", "Runs"):
     workbench.turn_to(name)
     display({{"text/html": workbench._repr_mimebundle_()["text/html"]}}, raw=True)"""
@@ -165,7 +169,17 @@ def assert_harmless(page, name, selector=".swb"):
 
 def assert_reads(page, selector, *texts):
     """Each text stands in some element, as it was written."""
-    missing = "async ([selector, texts]) => { READABLE let left = texts; await until(() => { const there = shown(selector).map(one => readable(one.textContent)).join('\\n'); left = texts.filter(text => !there.includes(text)); return !left.length; }); return left; }"
+    missing = """async ([selector, texts]) => {
+        READABLE
+        let left = texts;
+        const look = () => {
+            const there = shown(selector).map(one => readable(one.textContent)).join("\\n");
+            left = texts.filter(text => !there.includes(text));
+            return !left.length;
+        };
+        await until(look);
+        return left;
+    }"""
     assert page.page.evaluate(missing.replace("READABLE", READABLE), [selector, [readable(text) for text in texts]]) == []
 
 
@@ -241,7 +255,7 @@ def test_understand(page):
         page.until("() => document.querySelector('.hovertext')")
         seen.add(page.page.locator(".hovertext").first.text_content())
         assert page.page.locator(".hovertext a, .hovertext image").count() == 0
-    assert any('<img src=x onerror="window.hacked=103">' in text for text in seen), seen
+    assert sum(any(text in one for one in seen) for text in SHORT) >= 3, seen
     assert_harmless(page, "understand")
 
 
@@ -270,7 +284,8 @@ def test_pictures_that_are_saved(page, chromium):
     outputs = [output["data"]["text/html"] for cell in saved["cells"] for output in cell.get("outputs", []) if "text/html" in output.get("data", {})]
     pictures = ["".join(output) for output in outputs]
     assert len(pictures) == 7
-    assert all(any(text in one for one in pictures) for text in ("Preset <b>", "Changed settings", "The first of 52 pairs", "Held-out evaluations", "Sampled by the run hostile", "The first 10 of 51 pairs"))
+    expected = ("<b>Preset demo", "Changed settings", "The first of 52 pairs", "Held-out evaluations", "Sampled by the run hostile", "The first 10 of 51 pairs")
+    assert [text for text in expected if not any(text in one for one in pictures)] == []
     assert sum("&lt;script&gt;window.hacked=101" in one for one in pictures) >= 6
     blank = chromium.new_page(viewport={"width": 1200, "height": 1000})
     asked, failed = [], []
