@@ -65,7 +65,7 @@ class Preflight:
 
     @property
     def fit(self) -> str:
-        """ "fits", "tight" or "does not fit": the last only where memory ran out even so."""
+        """ "fits", "tight" or "does not fit": the last where it took more than had been free, such as swap. Where not one pair fits there is no Preflight but an error."""
         if self.memory_share > 1:
             return "does not fit"
         return "tight" if self.shortages or self.memory_share > TIGHT else "fits"

@@ -1,4 +1,7 @@
-"""Per-pair tables as people look through them: leads, what became of each pair, and the filters that name it. Pure functions of DataFrames."""
+"""Per-pair tables as people look through them: leads, what became of each pair, and the filters that name it. Pure functions of DataFrames.
+
+Ahead and behind, right and wrong are said of the lead alone, whatever the loss: its sign is that of the margin for SimPO, but not for DPO.
+"""
 
 from __future__ import annotations
 
@@ -32,7 +35,7 @@ def pair_table(before, after=None):
     before, after: scores DataFrames of one step each. Without `after` the lead is called `lead`. The user's own columns come last. Errors: as `compare_scores`.
     """
     if after is None:
-        missing = [name for name in ("pair_id", "chosen_avg_logp", "rejected_avg_logp", "correct") if name not in before]
+        missing = [name for name in ("pair_id", "chosen_avg_logp", "rejected_avg_logp") if name not in before]
         if missing:
             raise WorkbenchError(f"The table lacks the column {missing[0]!r}: give a table from wb.score or run.scores.")
         if before["pair_id"].duplicated().any():
@@ -50,12 +53,12 @@ def pair_table(before, after=None):
 
 
 def filters(table) -> list[Filter]:
-    """The filters of a `pair_table`, "all" first; masks are computed once."""
+    """The filters of a `pair_table`, "all" first; masks are computed once. "right" and "ahead": the lead is above 0."""
     import pandas as pd
 
     found = [Filter("all", "Every pair.", pd.Series(True, index=table.index))]
     if "flip" in table:
-        right = table["correct_after"].astype(bool)
+        right = table["lead_after"] > 0
         stays = table["flip"] == ""
         found += [
             Filter("flipped to right", "The chosen answer was behind and is ahead now.", table["flip"] == "to right"),
@@ -65,10 +68,10 @@ def filters(table) -> list[Filter]:
             Filter("lost log-probability", f"The chosen answer became less likely by more than {LOST_NATS:g} nats per token.", table["chosen_change"] < -LOST_NATS),
         ]
     else:
-        right = table["correct"].astype(bool)
+        right = table["lead"] > 0
         found += [
             Filter("chosen ahead", "The chosen answer is likelier per token than the rejected one.", right),
-            Filter("chosen behind", "The rejected answer is likelier per token than the chosen one.", ~right),
+            Filter("chosen behind", "The chosen answer is no likelier per token than the rejected one.", ~right),
         ]
     if "chosen_tokens" in table:
         longer = table["rejected_tokens"] > table["chosen_tokens"]

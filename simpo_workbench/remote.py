@@ -22,6 +22,7 @@ from .settings import Section
 
 _POLL_S = 0.05
 _CLOSING_S = 20.0
+_CANCEL_S = 10.0
 
 
 class RemoteModel:
@@ -172,18 +173,22 @@ class RemotePreflight:
         return self._found
 
     def cancel(self):
-        """End it at once and free its memory."""
+        """End it and free its memory; returns when it has ended."""
         identity = (read_json(self._run.folder.status) or {}).get("process")
-        if self._run.status.alive:
-            process.signal_group(identity, signal.SIGKILL)  # it keeps nothing that could be lost
+        if self._run.status.alive and process.send_signal(identity, signal.SIGTERM):  # so that it takes away what it wrote to measure saving
+            end = time.monotonic() + _CANCEL_S
+            while process.is_alive(identity) and time.monotonic() < end:
+                time.sleep(_POLL_S)
+            process.signal_group(identity, signal.SIGKILL)
         shutil.rmtree(self._run.path, ignore_errors=True)
 
 
 def start_preflight(config: RunConfig) -> RemotePreflight:
-    """What `wb.preflight` measures, measured in a process of its own, so that a kernel stays free. It waits for the device like a run."""
+    """What `wb.preflight` measures, measured in a process of its own, so that a kernel stays free. It waits for the device like a run, and ends with this program."""
     folder = RunFolder(tempfile.mkdtemp(prefix="simpo-workbench-preflight-"))
     root = Path(config.run.root).expanduser().absolute()
     config.with_changes({"run.root": str(root)}).to_yaml(folder.config)
+    write_json(folder.origin, {"opener": process.identify()})
     return RemotePreflight(launch(folder, "--preflight"))
 
 

@@ -73,7 +73,9 @@ def compare_scores(before, after):
 
     before, after: scores DataFrames of one step each (`run.scores` filtered by step, or `wb.score`).
     Columns: prompt, chosen, rejected, then chosen_avg_logp, rejected_avg_logp and lead (their difference, nats per token), margin, correct and
-    beyond_gamma each with _before and _after, lead_change, chosen_change (nats per token), and flip ("to right", "to wrong" or "").
+    beyond_gamma each with _before and _after, lead_change, chosen_change (nats per token), and flip ("to right", "to wrong" or ""): whether the
+    chosen answer came to lead (lead above 0), or leads no more. `correct` is what the table says, margin above 0: for SimPO the same as a lead above 0,
+    for DPO another thing, since its margin counts from the untrained model and is 0 there for every pair.
     Leads are in nats per token, so that tables with different β compare; margins are in each table's own reward units.
     """
     columns = ["chosen_avg_logp", "rejected_avg_logp", "margin", "correct", "beyond_gamma"]
@@ -93,7 +95,8 @@ def compare_scores(before, after):
         joined[f"lead_{side}"] = joined[f"chosen_avg_logp_{side}"] - joined[f"rejected_avg_logp_{side}"]
     joined["lead_change"] = joined["lead_after"] - joined["lead_before"]
     joined["chosen_change"] = joined["chosen_avg_logp_after"] - joined["chosen_avg_logp_before"]
+    led, leads = joined["lead_before"] > 0, joined["lead_after"] > 0
     joined["flip"] = ""
-    joined.loc[~joined["correct_before"] & joined["correct_after"], "flip"] = "to right"
-    joined.loc[joined["correct_before"] & ~joined["correct_after"], "flip"] = "to wrong"
+    joined.loc[~led & leads, "flip"] = "to right"
+    joined.loc[led & ~leads, "flip"] = "to wrong"
     return joined

@@ -3,6 +3,7 @@
 import json
 import os
 import signal
+import sys
 import tempfile
 
 import pytest
@@ -11,6 +12,14 @@ import pytest
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 # runs that are started by tests wait for each other, not for what the user trains meanwhile
 os.environ["SIMPO_WORKBENCH_DEVICES"] = tempfile.mkdtemp(prefix="devices-")
+
+
+@pytest.fixture(autouse=True)
+def light_page():
+    """A test that turned its page dark leaves the next one a light page."""
+    yield
+    if panel := sys.modules.get("simpo_workbench.ui.panel"):
+        panel.Panel._page_theme = "light"
 
 
 @pytest.fixture(scope="session")

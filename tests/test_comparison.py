@@ -1,6 +1,7 @@
 """What would be lost: the sampled answers of a run, an answer to one's own prompt, and the way back from a question that takes too long."""
 
 import shutil
+import threading
 import time
 from types import SimpleNamespace
 
@@ -10,7 +11,7 @@ from fake_run import PROMPTS, fake_run
 
 from simpo_workbench.errors import WorkbenchError
 from simpo_workbench.files import write_json
-from simpo_workbench.ui import two_models
+from simpo_workbench.ui import comparison, two_models
 from simpo_workbench.ui.asking import OPEN_MODELS
 from simpo_workbench.ui.comparison import Comparison
 from simpo_workbench.ui.following import LOCK
@@ -138,6 +139,54 @@ def test_refresh_follows_the_newest_step_but_not_away_from_a_chosen_one(tmp_path
     assert panel.sample_right.value == 20
 
 
+def test_refresh_reads_nothing_where_nothing_is_new_and_keeps_what_was_chosen_and_typed(tmp_path, monkeypatch):
+    live = fake_run(tmp_path / "a", total_steps=120, last_step=40, state="training")
+    keep_adapters(live, (20, 40), final=False)
+    panel, read = Comparison(live), []
+    until(lambda: panel._shown)
+    panel.sample_prompt.value, panel.sample_left.value = PROMPTS[2], 20
+    panel.left.value, panel.right.value, panel.prompt.value, panel.seed.value = "step 20", "step 40", "Half a que", 7
+    choices = lambda: [one.value for one in (panel.sample_prompt, panel.sample_left, panel.left, panel.right, panel.prompt, panel.seed)]  # noqa: E731
+    chosen, read_now = choices(), comparison._read
+    monkeypatch.setattr(comparison, "_read", lambda run: read.append(run) or read_now(run))
+    for _ in range(5):
+        panel.refresh()
+    live.folder.append_metrics({"kind": "event", "step": 41, "event": "note", "text": "Nothing to compare."})
+    panel.refresh()
+    assert panel.sample_right.value == 40
+    longer = fake_run(tmp_path / "b", total_steps=120, last_step=60)
+    shutil.copy(longer.folder.generations(60), live.folder.generations(60))
+    keep_adapters(live, (60,), final=False)
+    panel.refresh()
+    until(lambda: "step 60" in panel._cards.value)
+    assert len(read) == 1, "what has not changed is not read again"
+    assert choices() == chosen
+    assert panel.sample_right.value == 60, "it stood at the newest"
+    assert "step 60" in titles(panel.right)
+
+
+def test_a_reading_that_comes_late_does_not_take_the_place_of_a_newer_one(tmp_path, monkeypatch):
+    live, may_end, read_now = fake_run(tmp_path / "a", total_steps=120, last_step=40), threading.Event(), comparison._read
+    numbers = iter(range(9))
+
+    def first_one_is_slow(run):
+        found = read_now(run)
+        assert next(numbers) or may_end.wait(20)
+        return found
+
+    monkeypatch.setattr(comparison, "_read", first_one_is_slow)
+    panel = Comparison(live)
+    longer = fake_run(tmp_path / "b", total_steps=120, last_step=60)
+    shutil.copy(longer.folder.generations(60), live.folder.generations(60))
+    panel.refresh()
+    until(lambda: panel.sample_right.value == 60)
+    slow = [thread for thread in threading.enumerate() if thread.name == "simpo-workbench-work"]
+    may_end.set()
+    for thread in slow:
+        thread.join(20)
+    assert panel.sample_right.value == 60
+
+
 def test_a_run_without_samples_yet_says_so(tmp_path):
     panel = Comparison(fake_run(tmp_path, prompts=[]))
     until(lambda: panel.left.options)
@@ -224,6 +273,56 @@ def test_a_refused_question_is_said_in_its_words_and_can_be_asked_again(panel, m
     assert panel.trouble == ""
     assert not panel.ask_button.disabled
     assert panel.cancel_button.disabled
+
+
+@pytest.mark.parametrize("broken", ["ask", "answer"])
+def test_a_round_that_cannot_be_put_or_read_ends_with_the_error_said(panel, models, broken):
+    panel.left.value, panel.right.value, panel.prompt.value = "step 20", "step 40", "Hello"
+    first, second = (models.setdefault((panel.run.name, step), FakeModel(panel.run, step)) for step in (20, 40))
+    if broken == "ask":
+        second.ask = lambda *_, **__: refuse()
+    else:
+        second.result = lambda timeout_s=None: pd.DataFrame()  # no row for the prompt
+        first.state = second.state = "done"
+    panel.ask_button.click()
+    until(lambda: "Error" in panel.line.value)
+    assert panel.progress.value == ""
+    assert not panel.ask_button.disabled
+    assert panel.cancel_button.disabled
+    if broken == "ask":
+        assert "The disk is full." in panel.line.value
+        until(lambda: first.cancelled)
+
+
+def refuse():
+    raise WorkbenchError("The disk is full.")
+
+
+def test_a_cancelled_round_that_fails_later_does_not_end_the_next_one(panel, models, monkeypatch):
+    may_fail, open_now = threading.Event(), two_models.OPEN_MODELS.of_run
+    first = []
+
+    def of_run(run, step=None):
+        if not first:
+            first.append(step)
+            LOCK.release()  # a model that takes long to open; the panel goes on meanwhile
+            try:
+                assert may_fail.wait(20)
+            finally:
+                LOCK.acquire()
+            refuse()
+        return open_now(run, step)
+
+    monkeypatch.setattr(two_models.OPEN_MODELS, "of_run", of_run)
+    panel.left.value, panel.right.value, panel.prompt.value = "base", "step 20", "Hello"
+    panel.ask_button.click()
+    until(lambda: first)
+    panel.cancel_button.click()
+    panel.ask_button.click()
+    until(lambda: models.get((panel.run.name, 20)) and models[panel.run.name, 20].asked)
+    may_fail.set()
+    until(lambda: "The disk is full." in panel.line.value)
+    assert panel.ask_button.disabled, "the second round still waits for its answers"
 
 
 def test_one_side_that_fails_takes_the_other_question_back(panel, models):

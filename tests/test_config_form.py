@@ -202,6 +202,71 @@ def test_choosing_a_preset_and_going_back_lose_nothing():
     assert "<b>0</b>" in form.count.value
 
 
+def test_a_second_click_on_undo_that_came_early_does_nothing():
+    form = ConfigForm()
+    form.fields.say("lora.r", "64")
+    form.presets.value = "seed-article"
+    form.undo.click()
+    form.undo.click()
+    assert (form.config.lora.r, form.trouble) == (64, "")
+    assert "Your changes are back" in form.line.value
+
+
+def test_what_a_page_sends_does_not_take_back_what_it_does_not_know_yet():
+    """While the kernel was busy a preset was chosen, and then β was typed over the old settings, which the page still shows."""
+    form, answers = ConfigForm(), []
+    form.fields.send = lambda message: answers.append(message)
+    form.presets.value = "seed-article"
+    form.fields._heard(None, {"typed": {"loss.beta": "4"}, "number": 3, "view": "a"}, [])
+    assert form.config == wb.preset("seed-article").with_changes({"loss.beta": 4})
+    assert answers == [{"heard": 3, "view": "a"}]
+
+
+# --- with a root that is settled elsewhere
+
+
+def test_a_settled_root_is_kept_whatever_is_chosen_and_counts_as_no_change(tmp_path):
+    form, kept = ConfigForm(root="../runs"), {"run.root": "../runs"}
+    assert form.config == wb.preset("demo").with_changes(kept)
+    assert "<b>0</b>" in form.count.value
+    assert form.back.disabled
+    assert form.fields.remarks.keys() == ConfigForm().fields.remarks.keys()
+    form.presets.value = "seed-article"
+    assert form.config == wb.preset("seed-article").with_changes(kept)
+    form.fields.say("loss.beta", "7")
+    assert "changed: 1." in form.snapshot()
+    form.back.click()
+    assert form.config == wb.preset("seed-article").with_changes(kept)
+    assert "unchanged" in form.snapshot()
+    form.undo.click()
+    assert (form.config.loss.beta, form.config.run.root) == (7, "../runs")
+    form.path.value = str(tmp_path / "other.yaml")
+    wb.preset("demo").with_changes({"run.root": "elsewhere", "loss.beta": 3}).to_yaml(form.path.value)
+    form.load.click()
+    until(lambda: "Loaded" in form.line.value)
+    assert (form.config.loss.beta, form.config.run.root) == (3, "../runs")
+    assert "Runs are kept in &#39;../runs&#39; here all the same" in form.line.value
+
+
+def test_a_configuration_set_from_python_gets_the_settled_root_before_anyone_hears_of_it():
+    form, heard = ConfigForm(root="../runs"), []
+    form.observe(lambda change: heard.append(change["new"].run.root), "config")
+    form.config = wb.preset("paper-gemma2-9b-it")
+    assert heard == ["../runs"]
+    assert form.base == "paper-gemma2-9b-it"
+
+
+def test_a_settled_root_is_not_offered_but_stands_in_all_code():
+    form = ConfigForm(root="../runs")
+    offered = {field["path"] for section in form.fields.sections for field in section["fields"]}
+    assert set(all_fields()) - offered == {"run.root"}
+    form.fields._heard(None, {"typed": {"run.root": "x"}, "number": 1, "view": "a"}, [])
+    assert form.config.run.root == "../runs"
+    assert evaluated(as_python(form.config, form.base)) == form.config
+    assert commanded(as_command(form.config, form.base)) == form.config
+    assert "../runs" in shown_code(form, "as YAML")
+
+
 def test_warnings_stand_at_their_setting_and_in_the_notice():
     form = ConfigForm()
     form.fields.say("training.learning_rate", "1e-3")

@@ -3,18 +3,21 @@
 import json
 import re
 import time
+from types import SimpleNamespace
 
 import pandas as pd
 import pytest
 import tiny
 
 from simpo_workbench.config import DataConfig, ModelConfig
+from simpo_workbench.errors import WorkbenchError
 from simpo_workbench.pairs import raw_rows
-from simpo_workbench.ui import data_view
+from simpo_workbench.ui import data_view, pair_browser
 from simpo_workbench.ui.asking import OPEN_MODELS
 from simpo_workbench.ui.data_view import HELD_OUT, TRAINING, DataView
 from simpo_workbench.ui.following import LOCK
 from simpo_workbench.ui.pair_browser import TEXT, TOKENS
+from simpo_workbench.ui.panel import show
 from simpo_workbench.ui.token_view import TokenView, visible
 
 DEADLINE_S = 120
@@ -145,9 +148,10 @@ def test_an_earlier_source_that_comes_late_is_not_shown(tmp_path, monkeypatch):
 
 
 def test_cancelling_shows_nothing_and_load_reads_again(tmp_path):
-    view = DataView(DataConfig(train=write(tmp_path / "one.jsonl", tiny.rows(4))))
-    reading = view._reading
-    view.cancel_button.click()
+    with LOCK:  # else it may be read before it is cancelled
+        view = DataView(DataConfig(train=write(tmp_path / "one.jsonl", tiny.rows(4))))
+        reading = view._reading
+        view.cancel_button.click()
     until(reading.ready.is_set)
     view._take(reading)
     assert view.pairs is None
@@ -155,6 +159,53 @@ def test_cancelling_shows_nothing_and_load_reads_again(tmp_path):
     assert "Nothing is being read" in view.cancel_button.tooltip
     view.load_button.click()
     assert loaded(view).pairs is not None
+
+
+def test_the_pairs_are_held_out_by_the_seed_of_the_run(tmp_path):
+    data = DataConfig(train=write(tmp_path / "many.jsonl", tiny.rows(40)))
+    train, held_out, _ = data_view.load_data(data, 7)
+    view = loaded(DataView(data, seed=7))
+    assert [pair.pair_id for pair in view.pairs] == [pair.pair_id for pair in train]
+    assert [pair.pair_id for pair in view._loaded.sets[HELD_OUT].pairs] == [pair.pair_id for pair in held_out]
+    view.seed = 8
+    assert view.pairs is None
+    again = [pair.pair_id for pair in loaded(view).pairs]
+    assert again == [pair.pair_id for pair in data_view.load_data(data, 8)[0]]
+    assert again != [pair.pair_id for pair in train]
+
+
+def test_a_hidden_panel_reads_nothing_until_it_is_turned_to(tmp_path, monkeypatch):
+    read, load_data = [], data_view.load_data
+    monkeypatch.setattr(data_view, "load_data", lambda data, seed: read.append((data.train, seed)) or load_data(data, seed))
+    view, source = loaded(DataView()), write(tmp_path / "mine.jsonl", tiny.rows(9))
+    show(view, False)
+    for typed in ("t", "tr", source):
+        view.data = DataConfig(train=typed, limit=5)
+        assert view.pairs is None
+        assert view.train.value == typed
+    view.seed = 7
+    view.model = ModelConfig(name="org/other")
+    assert (view._reading, view.browser._model.name) == (None, ModelConfig().name)
+    view.refresh()
+    show(view, True)
+    assert len(loaded(view).pairs) == 5
+    assert read == [("demo", 0), (source, 7)]
+    assert view.browser._model.name == "org/other"
+    view.refresh()
+    assert view._reading is None, "it is read already"
+
+
+def test_what_was_being_read_when_the_panel_was_left_comes_only_if_it_is_still_named():
+    view = DataView()
+    show(view, False)
+    assert len(loaded(view).pairs) == 300
+    with LOCK:  # else it may be read before another is named
+        view.load()
+        reading = view._reading
+        view.data = DataConfig(train="t")
+    until(reading.ready.is_set)
+    view._take(reading)
+    assert view.pairs is None
 
 
 # --- columns
@@ -292,6 +343,23 @@ def test_a_tokenizer_that_cannot_be_loaded_says_so(token_view):
     token_view.browser.form.value = TOKENS
     until(lambda: "There is no model folder" in token_view.browser.tokens.value)
     assert token_view.trouble == ""
+
+
+@pytest.mark.parametrize("broken", ["ask", "show"])
+def test_a_question_for_tokens_that_cannot_be_put_or_shown_is_not_waited_for(token_view, monkeypatch, broken):
+    browser = token_view.browser
+    if broken == "ask":
+        monkeypatch.setattr(pair_browser.OPEN_MODELS, "of", lambda *_, **__: SimpleNamespace(ask=lambda *_, **__: refuse()))
+    else:
+        monkeypatch.setattr(browser.tokens, "show", lambda _: refuse())
+    browser.form.value = TOKENS
+    until(lambda: "The disk is full." in browser.tokens.value)
+    assert "The disk is full." in token_view.line.value
+    assert token_view.trouble == ""
+
+
+def refuse():
+    raise WorkbenchError("The disk is full.")
 
 
 def test_white_space_is_kept_and_what_cannot_be_seen_is_named():

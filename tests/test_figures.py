@@ -419,6 +419,12 @@ def test_scatter_puts_every_pair_into_its_corner():
     assert {"still right: 2", "still wrong: 1", "to right: 1", "to wrong: 1"} <= set(labels(figure))
 
 
+def test_corners_are_of_the_lead_that_the_axes_show_whatever_the_margin_says():
+    compared = compare_scores(score_table([-1, -1, 1, 1]), score_table([-2, 3, 4, -5])).assign(correct_before=False, correct_after=True, flip="to right")
+    found = {one.name: (min(one.x), min(one.y)) for one in margins_scatter(compared).data}
+    assert found == {"still right": (1.0, 4.0), "still wrong": (-1.0, -2.0), "to right": (-1.0, 3.0), "to wrong": (1.0, -5.0)}
+
+
 def test_prompts_in_hover_texts_are_no_markup():
     compared = compare_scores(score_table([1.0]).assign(prompt="<a href='x'>click</a>"), score_table([2.0]))
     assert trace(margins_scatter(compared), "still right").text[0] == "&lt;a href='x'&gt;click&lt;/a&gt;"

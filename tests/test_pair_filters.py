@@ -5,6 +5,7 @@ import pytest
 
 from simpo_workbench.errors import WorkbenchError
 from simpo_workbench.pair_filters import filters, pair_table, searchable
+from simpo_workbench.ui.pair_card import what_became
 
 
 def scores(leads, chosen=-1.0, tokens=(10, 20), **more):
@@ -30,6 +31,19 @@ def test_every_pair_is_in_its_drawer():
     assert members(table, "still wrong") == ["p3"]
     assert members(table, "lost log-probability") == ["p2"], "0.05 nats per token is no loss, 0.2 is"
     assert members(table, "longer rejected ahead") == ["p1", "p3"]
+
+
+def test_drawers_speak_of_the_lead_where_the_margin_says_something_else():
+    """DPO: the margin counts from the untrained model, and is 0 before training."""
+    before = scores([-1, 1, 1, -1]).assign(margin=0.0, correct=False)
+    after = scores([1, -1, 2, -0.5]).assign(correct=[True, False, True, True])
+    table = pair_table(before, after)
+    assert [members(table, name) for name in ("flipped to right", "flipped to wrong", "still right", "still wrong")] == [["p0"], ["p1"], ["p2"], ["p3"]]
+    assert members(table, "longer rejected ahead") == ["p1", "p3"]
+    alone = pair_table(before)
+    assert (members(alone, "chosen ahead"), members(alone, "chosen behind")) == (["p1", "p2"], ["p0", "p3"])
+    assert [what_became(pair) for pair in table.to_dict("records")] == ["flipped to right", "flipped to wrong", "still right", "still wrong"]
+    assert [what_became(pair) for pair in alone.to_dict("records")] == ["chosen behind", "chosen ahead", "chosen ahead", "chosen behind"]
 
 
 def test_one_table_alone_has_leads_and_no_changes():

@@ -10,6 +10,7 @@ from fake_run import fake_run, scores
 
 from simpo_workbench.figures import MOST_IN_CORNER
 from simpo_workbench.small_charts import COLORS
+from simpo_workbench.ui import pair_table
 from simpo_workbench.ui.following import LOCK
 from simpo_workbench.ui.pair_table import PairTable
 
@@ -103,6 +104,80 @@ def test_refresh_follows_the_newest_evaluation(tmp_path):
     assert panel.after.value == 20
 
 
+def test_refresh_reads_nothing_where_nothing_is_new(panel, run, monkeypatch):
+    monkeypatch.setattr(pair_table, "_read", lambda *_: pytest.fail("read again"))
+    before = panel.table.version
+    for _ in range(3):
+        panel.refresh()
+    run.folder.append_metrics({"kind": "event", "step": 40, "event": "note", "text": "Nothing for this panel."})
+    panel.refresh()
+    assert panel.table.version == before
+    assert panel.line.value == ""
+
+
+def test_refresh_keeps_filter_search_page_order_and_the_pair_that_is_looked_at(tmp_path):
+    run = fake_run(tmp_path, total_steps=120, last_step=20, pairs=500)
+    panel = PairTable(run)
+    until(lambda: panel._loaded)
+    press(panel, "still wrong")
+    panel.search.value, panel.path.value = "question", "mine.csv"
+    panel.table._heard(None, {"sort": "lead_after"}, [])
+    chosen = next(row["id"] for row in panel.table.rows if int(row["id"][5:]) % 7 == 0)  # near a lead, and it gains: it will flip
+    panel.table._heard(None, {"choose": chosen}, [])
+    panel.table._heard(None, {"page": 2}, [])
+    scores(120, 120, 500).to_parquet(run.folder.scores(120))
+    panel.refresh()
+    until(lambda: panel.after.value == 120)
+    assert panel.chips.options[panel.chips.index][0].startswith("still wrong")
+    assert (panel.before.value, panel.search.value, panel.path.value) == (0, "question", "mine.csv")
+    assert (panel.table.sort_by, panel.table.page) == ("lead_after", 2)
+    assert panel.selection["pair_id"].tolist() == [chosen]
+    assert "flipped to right" in panel._pair.value
+    press(panel, "still right")
+    assert panel.selection.empty, "another filter, chosen by hand, lets go of it"
+
+
+def test_a_filter_is_kept_by_its_name_when_a_second_evaluation_brings_others(tmp_path):
+    run = fake_run(tmp_path, total_steps=40, last_step=0)
+    panel = PairTable(run)
+    until(lambda: panel._loaded)
+    press(panel, "chosen ahead")
+    scores(20, 40, 24).to_parquet(run.folder.scores(20))
+    panel.refresh()
+    until(lambda: panel.after.value == 20)
+    assert panel.chips.index == 0, "there is no such filter now, and no other takes its place"
+    press(panel, "longer rejected ahead")
+    scores(40, 40, 24).to_parquet(run.folder.scores(40))
+    panel.refresh()
+    until(lambda: panel.after.value == 40)
+    assert panel.chips.options[panel.chips.index][0].startswith("longer rejected ahead")
+
+
+def test_a_step_that_cannot_be_read_leaves_what_was_there_and_no_waiting_words(panel, run):
+    said = panel._sentence.value
+    run.folder.scores(20).write_bytes(b"no table")
+    panel.after.value = 20
+    assert "Reading the scores" in panel._sentence.value
+    until(lambda: "Error" in panel.line.value)
+    assert panel._sentence.value == said
+    assert (panel.after.value, len(panel.shown)) == (40, 24)
+
+
+def test_the_words_are_of_the_lead_in_a_run_whose_margin_counts_from_the_untrained_model(tmp_path):
+    """DPO: before training every margin is 0, so by the margin no pair would be ahead and all of them would flip."""
+    run = fake_run(tmp_path, total_steps=20)
+    table = run.scores
+    before = table[table["step"] == 0].assign(margin=0.0, correct=False)
+    panel = PairTable(before=before, after=table[table["step"] == 20].assign(correct=True))
+    leads = panel._loaded.table
+    assert chips(panel)["still right"] == ((leads["lead_before"] > 0) & (leads["lead_after"] > 0)).sum() > 0
+    assert chips(panel)["still wrong"] == ((leads["lead_before"] <= 0) & (leads["lead_after"] <= 0)).sum() > 0
+    for name, label in (("still right", "still right"), ("to right", "flipped to right"), ("still wrong", "still wrong")):
+        assert len(values(corner(panel, name).x)) == chips(panel)[label]
+    panel.table._heard(None, {"choose": "pair-023"}, [])
+    assert "still right" in panel._pair.value
+
+
 def test_one_table_alone_has_no_change_columns(tmp_path):
     table = fake_run(tmp_path, total_steps=20).scores
     panel = PairTable(before=table[table["step"] == 0])
@@ -179,6 +254,23 @@ def test_several_rows_are_a_frame_in_the_order_of_choosing(panel):
     panel.clear_button.click()
     assert panel.selection.empty
     assert list(panel.selection.columns) == list(panel.shown.columns)
+
+
+def test_a_pair_that_is_not_there_is_not_chosen(panel):
+    panel.table.choose(["nobody"])
+    assert panel.selection.empty
+    assert "Choose a pair" in panel._pair.value
+    assert panel.export_button.description == "Export 24 shown pairs"
+    panel.table.choose(["pair-003", "nobody"])
+    assert panel.selection["pair_id"].tolist() == ["pair-003"]
+    assert panel.export_button.description == "Export 1 chosen pair"
+    assert panel.trouble == ""
+
+
+def test_an_order_that_does_not_exist_is_said_in_the_line(panel):
+    panel.table._arrange = lambda: 1 / 0
+    panel.table._heard(None, {"sort": "lead_change"}, [])
+    assert "ZeroDivisionError" in panel.line.value
 
 
 def test_a_box_chooses_all_shown_pairs_in_it(panel):

@@ -1,6 +1,7 @@
 """Buttons and answers of a run that trains. What a user would lose: a request that never arrives, a change nobody asked for, the answer one was reading."""
 
 import json
+import time
 from types import SimpleNamespace
 
 import pytest
@@ -15,7 +16,6 @@ from simpo_workbench.ui.run_samples import RunSamples
 
 HOSTILE = "<img src=x onerror=alert(1)>"
 ALL = ["pause", "evaluate", "save", "change", "suspend", "apply", "stop"]
-RECORD = {"beta": 2.0, "gamma_beta_ratio": 0.5}
 
 
 @pytest.fixture
@@ -27,8 +27,8 @@ def run(tmp_path):
 @pytest.fixture
 def controls(run):
     made = RunControls()
-    made.attach(run)
-    made.update(run.status, RECORD)
+    made.attach(run, run.config)
+    made.update(run.status)
     yield made
     assert made.trouble == ""
 
@@ -38,8 +38,21 @@ def letters(run):
     return [(one["kind"], one["values"]) for one in found]
 
 
-def look(controls, record=RECORD):
-    controls.update(controls.run.status, record)
+def look(controls):
+    controls.update(controls.run.status)
+
+
+def hold(controls, step=50, **changes):
+    """The run made this change after a step."""
+    append_jsonl(controls.run.folder.changes, {"step": step, "changes": changes})
+    look(controls)
+
+
+def until(condition):
+    end = time.monotonic() + 20
+    while not condition():
+        assert time.monotonic() < end
+        time.sleep(0.02)
 
 
 def to_state(controls, state):
@@ -103,8 +116,8 @@ def test_an_ended_run_goes_on_from_its_checkpoint(controls, run, monkeypatch, st
     assert controls.stop.disabled
     assert visible(controls.unpause)
     controls.unpause.click()
+    until(lambda: changed == [1])  # whoever follows the run looks at once
     assert resumed == [run.path]
-    assert changed == [1], "whoever follows the run looks at once"
     assert letters(run) == []
 
 
@@ -136,7 +149,7 @@ def test_apply_asks_only_for_what_is_changed(controls, run):
     controls.apply.click()
     assert letters(run) == [("set", {"beta": 3.0})]
     assert "beta 3 from the next step on" in controls.line.value
-    look(controls, {**RECORD, "beta": 3.0})
+    hold(controls, beta=3.0)
     controls.ratio.value, controls.scale.value = 0.4, 0.25
     controls.apply.click()
     assert letters(run)[1] == ("set", {"gamma_beta_ratio": 0.4, "learning_rate_scale": 0.25})
@@ -147,12 +160,27 @@ def test_apply_asks_only_for_what_is_changed(controls, run):
 def test_what_somebody_types_stays_until_the_value_itself_changes(controls):
     controls.beta.value = 3.5
     look(controls)
-    look(controls, {**RECORD, "loss": 0.5})
+    hold(controls, learning_rate_scale=0.5)
     assert controls.beta.value == 3.5
-    look(controls, {"beta": 4.0, "gamma_beta_ratio": 0.5})
+    hold(controls, beta=4.0)
     assert controls.beta.value == 4.0
-    look(controls, {})
-    assert controls.beta.value == 4.0
+
+
+@pytest.mark.parametrize("beta", [0.005, 2.5, 40.0])
+def test_before_the_first_step_a_change_of_the_rate_changes_nothing_else(tmp_path, beta):
+    run = fake_run(tmp_path, "begun", last_step=0, state="training", changes={"loss.beta": beta, "loss.gamma_beta_ratio": 0.3})
+    controls = RunControls()
+    controls.attach(run, run.config)
+    look(controls)
+    assert (controls.beta.value, controls.ratio.value) == (beta, 0.3)
+    controls.scale.value = 0.5
+    controls.apply.click()
+    assert letters(run) == [("set", {"learning_rate_scale": 0.5})]
+
+
+def test_gamma_set_by_itself_is_shown_as_the_ratio(controls):
+    hold(controls, gamma=3.0)
+    assert (controls.beta.value, controls.ratio.value) == (2.0, 1.5)
 
 
 def test_the_factor_on_the_rate_is_the_one_that_the_run_has_recorded(controls, run, tmp_path):
@@ -167,12 +195,12 @@ def test_the_factor_on_the_rate_is_the_one_that_the_run_has_recorded(controls, r
     assert "Nothing is changed" in controls.line.value
     append_jsonl(run.folder.changes, {"step": 90, "changes": {"learning_rate_scale": 7.0}})  # made before the run went back to a checkpoint
     look(controls)
-    assert controls.learning_rate_scale == 0.5
+    assert controls.holding["learning_rate_scale"] == 0.5
     other = fake_run(tmp_path, "other", last_step=50, state="training")
-    controls.attach(other)
+    controls.attach(other, other.config)
     look(controls)
-    assert (controls.scale.value, controls.learning_rate_scale) == (1.0, 1.0)
-    controls.attach(run)  # as after a kernel was restarted
+    assert (controls.scale.value, controls.holding["learning_rate_scale"]) == (1.0, 1.0)
+    controls.attach(run, run.config)  # as after a kernel was restarted
     look(controls)
     assert controls.scale.value == 0.5
     assert not visible(controls._changes)
@@ -190,9 +218,9 @@ def test_a_change_out_of_bounds_is_refused_in_words(controls, run, monkeypatch):
 
 
 def test_without_gamma_there_is_no_gamma_to_change(controls, run):
-    controls.attach(run, has_gamma=False)
+    controls.attach(run, run.config.with_changes({"loss.kind": "dpo"}))
     assert not visible(controls.ratio)
-    controls.attach(run)
+    controls.attach(run, run.config)
     assert visible(controls.ratio)
 
 

@@ -4,6 +4,7 @@ import base64
 import json
 import subprocess
 import sys
+import threading
 import time
 
 import numpy as np
@@ -15,7 +16,7 @@ from simpo_workbench.config import RunConfig
 from simpo_workbench.device_queue import DeviceQueue
 from simpo_workbench.files import append_jsonl, read_json, write_json
 from simpo_workbench.runs import Run, attach
-from simpo_workbench.ui import run_list
+from simpo_workbench.ui import run_list, several_runs
 from simpo_workbench.ui.following import LOCK
 from simpo_workbench.ui.run_list import RunList
 from simpo_workbench.ui.several_runs import config_differences
@@ -297,6 +298,7 @@ def test_several_runs_are_drawn_over_each_other_and_their_differences_listed(tmp
         assert part in words
     assert "lora.r" not in words
     assert panel.several.key.value == "", "short names stand at the lines themselves"
+    panel._frame.theme = "light"  # whatever a test before left
     ground = panel.several.figure.widget.layout.paper_bgcolor
     panel._frame.theme = "dark"
     assert panel.several.figure.widget.layout.paper_bgcolor != ground
@@ -325,6 +327,59 @@ def test_charts_of_several_runs_follow_a_new_evaluation(tmp_path, made):
     one.folder.append_metrics({**evaluation, "step": 60, "eval/logps/chosen_drift": -0.5})
     panel.refresh()
     until(lambda: steps(panel.several.figure.widget.data[0])[-1] == 60)
+
+
+def test_runs_that_are_compared_are_read_on_from_where_the_last_reading_ended(tmp_path, made, monkeypatch):
+    one, read = fake_run(tmp_path, "one", last_step=40, state="training"), []
+    fake_run(tmp_path, "two")
+
+    class Tail(several_runs.MetricsTail):
+        def read(self):
+            new = super().read()
+            read.append((self.path.parent.name, len(new)))
+            return new
+
+    monkeypatch.setattr(several_runs, "MetricsTail", Tail)
+    panel = made()
+    choose(panel, "one", "two")
+    until(lambda: panel.several.settings.value and not panel.several._reading)
+    whole = len(read)
+    one.folder.append_metrics({**[record for record in one.records if record["kind"] == "eval"][-1], "step": 60})
+    panel.several.show_runs(["one", "two"])
+    until(lambda: steps(panel.several.figure.widget.data[0])[-1] == 60)
+    assert sum(new for name, new in read[whole:] if name == "one") == 1, "the one new record, not all of them"
+    assert {new for name, new in read[whole:] if name == "two"} == {0}
+
+
+def test_a_reading_on_the_way_is_waited_for_and_then_what_is_chosen_by_now_is_read(tmp_path, made, monkeypatch):
+    for name in ("one", "two", "three"):
+        fake_run(tmp_path, name)
+    panel, begun, may_end, read_now = made(), [], threading.Event(), several_runs._read
+
+    def slow(runs, *more):
+        begun.append([run.name for run in runs])
+        assert may_end.wait(20)
+        return read_now(runs, *more)
+
+    monkeypatch.setattr(several_runs, "_read", slow)
+    panel.several.show_runs(["one", "two"])
+    until(lambda: begun)
+    for chosen in (["one", "two"], ["one", "two"], ["one", "three"]):
+        panel.several.show_runs(chosen)
+    assert begun == [["one", "two"]]
+    may_end.set()
+    until(lambda: panel.several._read)
+    assert begun == [["one", "two"], ["one", "three"]]
+    assert list(panel.several._read["metrics"]) == ["one", "three"]
+
+
+def test_a_table_of_runs_says_its_errors_in_the_panels_line(made, tmp_path):
+    fake_run(tmp_path, "one")
+    panel = made()
+    panel.table._choose_one = lambda *_: 1 / 0
+    panel.table._heard(None, {"choose": "one"}, [])
+    assert "ZeroDivisionError" in panel.line.value
+    panel.trouble = ""  # it was meant
 
 
 def test_only_settings_that_differ_are_listed_and_a_broken_configuration_does_not_hide_the_others():

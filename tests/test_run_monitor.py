@@ -202,8 +202,10 @@ def test_a_collapse_is_said_and_the_remedy_is_one_click(tmp_path, watch, monkeyp
     assert "The model is collapsing" in panel.verdict.value
     assert panel.remedy.description == "Stop, clone from step 10 with a third of the rate"
     assert "0.0003" in panel.remedy.tooltip
+    assert panel.second_remedy.description == "Go on from step 10 as it was"
     panel.remedy.click()
     panel.remedy.click()
+    until(lambda: letters(run))
     ((path, wanted),) = cloned
     assert (path, wanted["step"]) == (run.path, 10)
     assert wanted["changes"] == {"training.learning_rate": pytest.approx(3e-4)}
@@ -225,6 +227,7 @@ def test_the_remedy_takes_the_rate_that_holds_and_a_clone_that_fails_stops_nothi
     panel = watch(run)
     assert "from the start" in panel.remedy.description
     panel.remedy.click()
+    until(lambda: "No space is left." in panel.line.value)
     assert wanted == [{"step": None, "changes": {"training.learning_rate": pytest.approx(3e-5)}}]
     assert "No space is left." in panel.line.value
     assert letters(run) == []
@@ -383,3 +386,17 @@ def test_the_log_is_shown_where_it_is_opened(live, watch):
     panel._log_fold.selected_index = 0
     assert "<img" not in panel.log_text.value
     assert f"Loaded {HOSTILE}" in panel.log_text.value.unescape()
+
+
+def test_going_on_from_a_healthy_step_changes_nothing(tmp_path, watch, monkeypatch):
+    run = fake_run(tmp_path, "ruined", TOTAL, last_step=60, ruined=True, state="stopped")
+    run.folder.checkpoint(10).mkdir(parents=True)
+    write_json(run.folder.checkpoint(10) / "manifest.json", {"step": 10, "resumable": True})
+    set_status(run, recommended_step=20)
+    made, cloned = fake_run(tmp_path, "healed", TOTAL, last_step=10, state="training"), []
+    monkeypatch.setattr(run_monitor, "clone", lambda path, **more: cloned.append(more) or made)
+    panel = watch(run)
+    panel.second_remedy.click()
+    until(lambda: panel.run is made)
+    assert cloned == [{"step": 10, "changes": {}}]
+    assert letters(run) == []

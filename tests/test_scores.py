@@ -114,6 +114,17 @@ def test_the_same_pairs_before_and_after_stand_side_by_side():
     assert joined.loc["a", ["prompt", "chosen", "rejected"]].to_list() == ["p a", "c", "r"]
 
 
+def test_a_flip_is_of_the_lead_also_where_the_margin_counts_from_the_untrained_model():
+    """DPO: every margin is 0 before training, so by the margin each pair that gained would have flipped to right."""
+    before, after = table(BEFORE), table(AFTER)
+    before["margin"], before["correct"] = 0.0, False
+    after["correct"] = ~after["correct"]
+    joined = compare_scores(before, after)
+    assert list(joined["flip"]) == ["", "to right", "to wrong", ""]
+    assert not joined["correct_before"].any()
+    assert list(joined["correct_after"]) == [False, False, True, True], "what the table says stays"
+
+
 def test_only_pairs_of_both_tables_are_compared():
     joined = compare_scores(table(BEFORE[:2]), table(AFTER[:3]))
     assert list(joined["pair_id"]) == ["b"]

@@ -333,6 +333,23 @@ def test_what_no_page_of_ours_sends_changes_nothing(made, message):
     DataTable([Column("name", "Name")], "name", "Empty")._heard(None, message, [])
 
 
+class Unsortable:
+    """A value without an order."""
+
+
+def test_what_goes_wrong_in_a_table_is_said_and_the_order_stays(caplog):
+    said = []
+    for on_error in (said.append, None):
+        broken = DataTable([Column("name", "Name"), Column("value", "Value")], "name", "Things", on_error=on_error)
+        broken.show(pd.DataFrame({"name": ["a", "b"], "value": [Unsortable(), Unsortable()]}))
+        broken._heard(None, {"sort": "name"}, [])
+        broken._heard(None, {"sort": "value"}, [])
+        assert (broken.sort_by, broken.descending, rows_of(broken)) == ("name", True, ["b", "a"])
+        broken.show(broken._frame)  # the next look at the same rows
+    assert [type(error) for error in said] == [TypeError]
+    assert "A table cannot show what was asked for" in caplog.text
+
+
 # --- figures
 
 

@@ -1,9 +1,11 @@
 """The whole interface, side by side with Python. What a user would lose: settings that do not arrive, a run that is not found again, a panel that breaks the others."""
 
+import json
 import os
 import time
 
 import pytest
+import tiny
 from fake_run import fake_run
 
 from simpo_workbench.config import RunConfig
@@ -11,7 +13,7 @@ from simpo_workbench.errors import WorkbenchError
 from simpo_workbench.files import read_json, write_json
 from simpo_workbench.presets import preset
 from simpo_workbench.runs import Run
-from simpo_workbench.ui import run_monitor, run_start, workbench
+from simpo_workbench.ui import data_view, run_monitor, run_start, workbench
 from simpo_workbench.ui.following import LOCK
 from simpo_workbench.ui.workbench import PANELS, Workbench
 
@@ -111,9 +113,11 @@ def test_settings_go_from_the_form_to_data_and_start_and_back_and_come_to_rest(m
     assert (form.config, data.data.limit, data.model.name) == (bench.config, 9, "org/other")
     assert form.fields.values["data.limit"] == "9"
     assert len(changes) == 2
-    data.data = data.data.model_copy(update={"limit": 11})
+    data.data = data.data.model_copy(update={"limit": 11, "system_prompt": "none"})
+    assert bench.config.data.system_prompt == "none", "a text stays the text it is"
     assert [config.data.limit for config in (bench.config, form.config, train.config)] == [11, 11, 11]
     assert len(changes) == 3
+    bench.turn_to("2 Data")
     until(lambda: bench.pairs is not None)
     assert len(bench.pairs) == 11
 
@@ -124,6 +128,49 @@ def test_what_is_set_before_a_panel_is_made_is_there_when_it_is(made):
     assert bench.turn_to("2 Data").data.limit == 8
     assert bench.turn_to("3 Train").config.loss.beta == 5
     assert bench.turn_to("1 Configure").config == bench.config
+
+
+def test_the_root_is_the_workbenchs_own_whatever_is_chosen(made, root):
+    bench = made()
+    form = bench.turn_to("1 Configure")
+    assert "changed from preset: <b>0</b>" in form.count.value
+    form.presets.value = "seed-article"
+    assert bench.config == preset("seed-article").with_changes({"run.root": str(root)})
+    form.back.click()
+    assert bench.config.run.root == str(root)
+    bench.config = preset("demo")
+    assert bench.config == form.config == preset("demo").with_changes({"run.root": str(root)})
+
+
+def test_a_configuration_set_before_the_form_is_made_gets_the_root_too(made, root):
+    fake_run(root, "one", last_step=20, state="training")
+    bench = made()
+    assert list(bench._panels) == ["3 Train"]
+    bench.config = preset("seed-article")
+    assert bench._panels["3 Train"].config.run.root == bench.config.run.root == str(root)
+
+
+def test_a_source_that_is_typed_in_configure_is_read_once_when_data_is_turned_to(made, tmp_path, monkeypatch):
+    read, load_data = [], data_view.load_data
+    monkeypatch.setattr(data_view, "load_data", lambda data, seed: read.append((data.train, seed)) or load_data(data, seed))
+    source = tmp_path / "mine.jsonl"
+    source.write_text("".join(json.dumps(one) + "\n" for one in tiny.rows(40)))
+    bench = made()
+    data = bench.turn_to("2 Data")
+    until(lambda: bench.pairs is not None)
+    form = bench.turn_to("1 Configure")
+    for typed in ("t", "tr", str(source)):
+        form.fields.say("data.train", typed)
+        assert bench.pairs is None
+    form.fields.say("training.seed", "7")
+    assert data._reading is None
+    bench.turn_to("2 Data")
+    until(lambda: bench.pairs is not None)
+    assert read == [("demo", 0), (str(source), 7)]
+    assert [pair.pair_id for pair in bench.pairs] == [pair.pair_id for pair in load_data(bench.config.data, 7)[0]]
+    bench.config = bench.config.with_changes({"data.train": "demo", "training.seed": 8})
+    until(lambda: bench.pairs is not None)
+    assert read[2:] == [("demo", 8)], "what is seen is read at once, and not by the old seed first"
 
 
 def test_a_value_that_is_no_number_reaches_no_other_panel(made):
@@ -184,7 +231,8 @@ def test_a_started_run_is_the_one_of_all_panels(made, root, monkeypatch):
     assert "● training" in bench.head.value
     assert "width:16.7%" in bench.head.value
     write_json(bench.run.folder.status, {**read_json(bench.run.folder.status), "state": "finished", "step": 120})
-    until(lambda: "✓ finished" in bench.head.value and "fresh" not in bench.head.value)
+    until(lambda: "✓ finished" in bench.head.value)
+    assert "β 3" in bench.head.value, "the head speaks of the run whose state it shows"
     assert train.starter.layout.display != "none"
 
 

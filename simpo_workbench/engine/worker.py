@@ -1,14 +1,17 @@
 """The process that a run, an opened model or a preflight lives in: `python -m simpo_workbench.engine.worker RUN_FOLDER [--resume | --serve | --preflight]`."""
 
 import contextlib
+import shutil
 import signal
 import sys
 import time
+from collections.abc import Callable
 
+from .. import process
 from ..config import RunConfig
 from ..device_queue import DeviceQueue
 from ..errors import WorkbenchError, first_line
-from ..files import write_json
+from ..files import read_json, write_json
 from ..mailbox import QUESTIONS
 from ..redaction import redact_output
 from ..run_folder import LIVE_STATES, RunFolder
@@ -47,10 +50,11 @@ def _live(folder, presence, arguments, asked):
         serve(folder, presence)
         return
     queue = DeviceQueue()  # has the device for as long as it lives
+    if "--preflight" in arguments:
+        opener = (read_json(folder.origin) or {}).get("opener")
+        _preflight(folder, presence, asked, queue, lambda: folder.path.is_dir() and process.is_alive(opener))
+        return
     if wait_for_device(folder, presence, queue):
-        if "--preflight" in arguments:
-            _preflight(folder, presence, asked)
-            return
         from .training import run_training  # loads torch: a run that waits does without
 
         asked.check()
@@ -58,19 +62,25 @@ def _live(folder, presence, arguments, asked):
         queue.release()
 
 
-def _preflight(folder, presence, asked):
-    from .preflight import preflight
-
-    asked.check()
+def _preflight(folder, presence, asked, queue, wanted):
+    """Measure, unless `wanted()` says that the program which asked is gone: then nothing of it is left."""
 
     def progress(sentence):
         asked.check()
-        if presence.post.take(("stop",)):
+        if not wanted():
             raise KeyboardInterrupt
         presence.write(message=sentence)
 
-    write_json(folder.preflight, preflight(RunConfig.from_yaml(folder.config), progress).as_dict())
-    presence.write(state="finished", message="Measured.")
+    try:
+        if wait_for_device(folder, presence, queue, wanted):
+            from .preflight import preflight
+
+            asked.check()
+            write_json(folder.preflight, preflight(RunConfig.from_yaml(folder.config), progress).as_dict())
+            presence.write(state="finished", message="Measured.")
+    finally:
+        if not wanted():
+            shutil.rmtree(folder.path, ignore_errors=True)
 
 
 def _last_word(presence, error):
@@ -85,11 +95,13 @@ def _last_word(presence, error):
         presence.write(**words)
 
 
-def wait_for_device(folder: RunFolder, presence: Presence, queue: DeviceQueue) -> bool:
-    """Wait as `queued` until the device is this run's; False when somebody says stop before."""
+def wait_for_device(folder: RunFolder, presence: Presence, queue: DeviceQueue, wanted: Callable[[], bool] = lambda: True) -> bool:
+    """Wait as `queued` until the device is this run's; False when somebody says stop before, or it is not `wanted()` any more."""
     ticket, said = queue.enter(folder.path, folder.name), None
     try:
         while not queue.take(ticket):
+            if not wanted():
+                return False
             for letter in presence.post.take(QUESTIONS):
                 presence.post.refuse(letter, f"The run has no model yet. {said or 'It waits for its device.'}")
             stops = presence.post.take(("stop",))  # other orders wait for the first step

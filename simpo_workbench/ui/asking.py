@@ -10,7 +10,7 @@ from ..config import DataConfig, ModelConfig
 from ..errors import WorkbenchError
 from ..remote import RemoteModel, open_model
 from ..runs import Run
-from .following import LOCK, follow, in_background
+from .following import LOCK, in_background
 from .panel import Panel
 
 #: More opened models than this are not kept: the one that was asked longest ago, and is not answering, is closed. Tokenizers alone count among themselves.
@@ -27,9 +27,11 @@ class OpenModels:
 
     def of(self, model: ModelConfig, data: DataConfig, adapter: Path | None = None, tokens_only: bool = False) -> RemoteModel:
         """The model with these settings, opened now or before. tokens_only: its tokenizer alone, which is there at once."""
-        key = (model.model_dump_json(), data.chat_template, str(adapter), tokens_only)
+        key = (model.model_dump_json(), data.chat_template, _stamp(adapter), tokens_only)
         found = self._open.pop(key, None)
         if found is None or not found.run.status.alive:
+            if found is not None:
+                in_background(found.close, lambda _: None, lambda error: None)  # it has left; so will its folder
             self._make_room(tokens_only)
             found = open_model(model, adapter, data, idle_s=_IDLE_S, tokens_only=tokens_only)
         self._open[key] = found
@@ -49,11 +51,11 @@ class OpenModels:
             in_background(self._open.pop(key).close, lambda _: None, lambda error: None)
 
     def close(self):
-        """Close all of them and free their memory."""
+        """Close all of them, in the background, and free their memory."""
         with LOCK:
             models, self._open = list(self._open.values()), OrderedDict()
         for model in models:
-            model.close()
+            in_background(model.close, lambda _: None, lambda error: None)
 
 
 OPEN_MODELS = OpenModels()
@@ -64,36 +66,52 @@ class Asking:
 
     def __init__(self, panel: Panel, model: RemoteModel, kind: str, done: Callable, waiting: Callable[[str], None] | None = None, failed: Callable | None = None, **values):
         self._panel, self._model, self._waiting = panel, model, waiting or (lambda sentence: None)
-        self._done, self._failed = panel.guard(done), panel.guard(failed) if failed else None
+        self._done, self._failed, self._cancelled = done, failed or (lambda error: None), False
         self._question = model.ask(kind, **values)
         OPEN_MODELS.answering.append(model)
-        self._follower = follow(self._look, 0.2)
+        self._follower = panel.follow(self._look, 0.2)
 
     def cancel(self):
         """Nobody waits for the answer any more."""
+        self._cancelled = True
         self._end()
         in_background(self._question.cancel, lambda _: None, self._panel.say_error)
 
     def _look(self):
-        state = self._question.state
-        if state in ("asked", "acknowledged"):
-            status = self._model.run.status
-            if status.alive:
-                self._waiting("Loading the model …" if status.state == "loading" else "Waiting for the step to end …" if status.state == "training" else "Answering …")
-                return
-        self._end()
         try:
-            table = self._question.result(timeout_s=5)
-        except (WorkbenchError, TimeoutError, OSError) as unanswered:
+            waits = self._question.state in ("asked", "acknowledged") and (status := self._model.run.status).alive
+        except Exception as error:
+            self._end()
+            self._failed(error)
+            raise
+        if waits:
+            self._waiting("Loading the model …" if status.state == "loading" else "Waiting for the step to end …" if status.state == "training" else "Answering …")
+            return
+        self._end()
+        self._panel.later(self._answer, lambda table: self._cancelled or self._done(table), lambda error: self._cancelled or self._failed(error))
+
+    def _answer(self):
+        try:
+            return self._question.result(timeout_s=5)
+        except (WorkbenchError, TimeoutError, OSError):
             status = self._model.run.status
-            error = WorkbenchError(status.message) if status.state == "failed" else unanswered  # why the process ended says more than that nobody answers
-            if self._failed:
-                self._failed(error)
-            self._panel.say_error(error)
-        else:
-            self._done(table)
+            if status.state == "failed":  # why the process ended says more than that nobody answers
+                raise WorkbenchError(status.message) from None
+            raise
 
     def _end(self):
         self._follower.stop()
         if self._model in OPEN_MODELS.answering:
             OPEN_MODELS.answering.remove(self._model)
+
+
+def _stamp(adapter):
+    """Which adapter this is: another one may come to stand at the same path."""
+    if adapter is None:
+        return None
+    path = Path(adapter).expanduser().resolve()
+    try:
+        found = (path / "adapter_model.safetensors").stat()
+    except OSError:
+        return str(path), None
+    return str(path), found.st_mtime_ns, found.st_size, found.st_ino

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import time
-from contextlib import contextmanager
 from dataclasses import dataclass
 
 import ipywidgets
@@ -12,6 +11,7 @@ import traitlets
 from ..runs import Run
 from ..wording import duration
 from .answers import Answer, answer_cards
+from .folder_stamp import folder_stamp
 from .html import Html, Markup, html
 from .panel import Panel, button, column, enable, row, show
 from .two_models import Round, sides_of
@@ -37,14 +37,14 @@ class Shown:
 
 
 class Comparison(Panel):
-    """Answers side by side. `run` is the run whose models answer; `refresh()` reads its steps and samples again."""
+    """Answers side by side. `run` is the run whose models answer; `refresh()` reads its steps and samples again where there are new ones."""
 
     title = "Compare answers"
     run = traitlets.Instance(Run, allow_none=True)
 
     def __init__(self, run: Run | None = None, line: Html | None = None):
         super().__init__(line)
-        self._filling, self._sides, self._samples, self._round, self._shown, self._earlier = False, {}, None, None, None, []
+        self._sides, self._samples, self._round, self._shown, self._earlier, self._stamp, self._reads = {}, None, None, None, [], None, 0
         self._empty = Html(html('<p class="swb-muted">{}</p>', _NO_RUN))
         self._samples_part, self._question_part = self._build_samples(), self._build_question()
         self._cards = Html()
@@ -57,9 +57,16 @@ class Comparison(Panel):
         self.run = run
 
     def refresh(self):
-        """Read the run's sampled answers and kept steps again."""
-        if (run := self.run) is not None:
-            self.later(lambda: _read(run), self._fill)
+        """Read the run's sampled answers and kept steps again, if any came or went since.
+
+        What was chosen and typed stays; whoever looks at the newest sampled answer gets the newest.
+        """
+        run = self.run
+        if run is None or (stamp := _stamp(run)) == self._stamp:
+            return
+        self._stamp, self._reads = stamp, self._reads + 1
+        number = self._reads
+        self.later(lambda: _read(run), lambda found: self._fill(found) if number == self._reads else None)
 
     def ask(self):
         """Ask both models the prompt in the box."""
@@ -128,8 +135,8 @@ class Comparison(Panel):
             self.refresh()
 
     def _clear(self):
-        self._sides, self._samples, self._shown, self._cards.value = {}, None, None, ""
-        with self._quietly():
+        self._sides, self._samples, self._shown, self._stamp, self._cards.value = {}, None, None, None, ""
+        with self.quietly():
             for menu in (self.sample_prompt, self.sample_left, self.sample_right, self.left, self.right):
                 menu.options = []
         show(self._empty, self.run is None)
@@ -143,7 +150,7 @@ class Comparison(Panel):
             return  # another run was chosen meanwhile
         self._sides, self._samples = sides, samples
         steps = [key for key in sides if key.startswith("step ")]
-        with self._quietly():
+        with self.quietly():
             titles = [(side.title, key) for key, side in sides.items()]
             _fill_menu(self.left, titles, "base")
             _fill_menu(self.right, titles, "now" if "now" in sides else steps[-1] if steps else "base")
@@ -155,7 +162,7 @@ class Comparison(Panel):
             self._show_samples()
 
     def _sample_prompt_chosen(self, _):
-        if not self._filling:
+        if not self.filling:
             self._fill_sample_steps()
             self._show_samples()
 
@@ -165,7 +172,7 @@ class Comparison(Panel):
             return
         newest = self.sample_right.options[-1][1] if self.sample_right.options else None
         follows = self.sample_right.value == newest  # who looks at the newest answer wants to see the next one
-        with self._quietly():
+        with self.quietly():
             titles = [(_sampled_at(step), step) for step in steps]
             _fill_menu(self.sample_left, titles, steps[0])
             _fill_menu(self.sample_right, titles, steps[-1])
@@ -175,12 +182,12 @@ class Comparison(Panel):
     # --- answers
 
     def _show_samples(self, _=None):
-        if self._filling or self.sample_left.value is None or self.sample_right.value is None:
+        if self.filling or self.sample_left.value is None or self.sample_right.value is None:
             return
         rows = self._samples[self._samples["prompt"] == self.sample_prompt.value].drop_duplicates("step").set_index("step")
         sides = [_as_answer(step, rows.loc[step]) for step in (self.sample_left.value, self.sample_right.value)]
         self._display(Shown(self.sample_prompt.value, f"Sampled by the run {self.run.name} while it trained.", *sides, asked=False))
-        with self._quietly():
+        with self.quietly():
             self.earlier.index = None
 
     def _display(self, shown):
@@ -197,7 +204,7 @@ class Comparison(Panel):
         self._earlier.insert(0, (time.strftime("%H:%M:%S"), asked, shown))
         self._end_round()
         self._display(shown)
-        with self._quietly():
+        with self.quietly():
             self.earlier.options = [(f"{at}  {_short(one.prompt)}  ·  {one.left.title} | {one.right.title}  ·  {one.settings}", number) for number, (at, one, _) in enumerate(self._earlier)]
             self.earlier.index = 0
         show(self.earlier, True)
@@ -211,17 +218,14 @@ class Comparison(Panel):
         self._enable()
 
     def _open_earlier(self, change):
-        if not self._filling and change["new"] is not None:
+        if not self.filling and change["new"] is not None:
             self._display(self._earlier[change["new"]][2])
 
-    @contextmanager
-    def _quietly(self):
-        """Menus are filled by the panel itself: nobody chose anything."""
-        before, self._filling = self._filling, True
-        try:
-            yield
-        finally:
-            self._filling = before
+
+def _stamp(run):
+    """What the menus are made of, without reading it: sampled answers, kept adapters, whether it lives, and the final adapters of all runs beside it."""
+    status, finals = run.status, run.path.parent.glob("*/adapter/adapter_config.json")
+    return folder_stamp(run.path / "generations"), run.adapter_steps(), status.alive, status.recommended_step, sorted(finals)
 
 
 def _read(run):

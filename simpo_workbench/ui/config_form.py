@@ -25,15 +25,16 @@ _VIEWS = {"as Python": as_python, "as YAML": as_marked_yaml, "as command": as_co
 class ConfigForm(Panel):
     """All settings of a run. `config` is what the form says while all of it is valid, else the last valid one; setting it moves the controls.
 
+    root: folder of the runs, where it is settled elsewhere: then `run.root` is always this, is not offered, and counts as no change.
     `base` names the preset from which changes are counted; `problems` lists what is wrong, in sentences.
     """
 
     title = "Configure"
     config = traitlets.Instance(RunConfig)
 
-    def __init__(self, config: RunConfig | None = None, line: Html | None = None):
+    def __init__(self, config: RunConfig | None = None, line: Html | None = None, root: str | None = None):
         super().__init__(line)
-        self.base, self._moving, self._before = DEMO, False, None
+        self.root, self.base, self._moving, self._before = root, DEMO, False, None
         self._values, self._unread, self._problems = {}, {}, {}
         self._build()
         self._move_to(config or preset(DEMO))
@@ -45,8 +46,9 @@ class ConfigForm(Panel):
         return list(self._problems.values())
 
     def snapshot(self) -> Markup:
-        config, changes = self.config, differences(self.config, preset(self.base))
-        rows = [(path, self._said(path, value_at(preset(self.base), path)), self._said(path, value)) for path, value in changes.items()]
+        config, base = self.config, self._preset(self.base)
+        changes = differences(config, base)
+        rows = [(path, self._said(path, value_at(base, path)), self._said(path, value)) for path, value in changes.items()]
         every = [(path, self._said(path, value_at(config, path)), field.info.unit) for path, field in all_fields().items()]
         return joined(
             [
@@ -74,7 +76,7 @@ class ConfigForm(Panel):
         self.path.style.description_width = "initial"
         self.load = button("Load", self.guard(self._load), icon="folder-open")
         self.save = button("Save", self.guard(self._save), icon="save")
-        self.fields = Fields()
+        self.fields = Fields() if self.root is None else Fields(without="run.root")
         self.views = ipywidgets.ToggleButtons(options=list(_VIEWS), style={"button_width": "auto"})
         self.code, self.notices = Html(), Html()
         self.code.add_class("swb-code")
@@ -94,19 +96,20 @@ class ConfigForm(Panel):
 
     @traitlets.validate("config")
     def _same_again(self, proposal):
-        if not self._moving and self._problems and proposal["value"] == self.config:  # no change will be heard, but the controls say something else
-            self._move_to(proposal["value"])
-        return proposal["value"]
+        config = self._at_home(proposal["value"])
+        if not self._moving and self._problems and config == self.config:  # no change will be heard, but the controls say something else
+            self._move_to(config)
+        return config
 
     def _move_to(self, config, base=None):
         """Show this configuration. Its preset becomes the base where it equals one; `base` is asked first."""
-        likely = [base or self.base, *preset_notes()]
-        self.base = next((name for name in likely if preset(name) == config), likely[0])
+        config, likely = self._at_home(config), [base or self.base, *preset_notes()]
+        self.base = next((name for name in likely if self._preset(name) == config), likely[0])
         self._values = {path: value_at(config, path) for path in all_fields()}
         self._unread = {}
         with self._in_motion():
             self.presets.value = self.base
-            self.fields.values = {path: field.text_of(self._values[path]) for path, field in all_fields().items()}
+            self.fields.values = {path: all_fields()[path].text_of(self._values[path]) for path in self.fields.paths}
         self._settle()
 
     @contextmanager
@@ -123,13 +126,13 @@ class ConfigForm(Panel):
     def _typed(self, change):
         if self._moving:
             return
-        for path, field in all_fields().items():
+        for path in self.fields.paths:
             said = change["new"].get(path)
             if said == change["old"].get(path):
                 continue  # a value that is not touched stays exactly as it came
             self._unread.pop(path, None)
             try:
-                self._values[path] = field.read(said)
+                self._values[path] = all_fields()[path].read(said)
             except WorkbenchError as error:
                 self._unread[path] = str(error)
         was_wrong = bool(self._problems)
@@ -163,7 +166,7 @@ class ConfigForm(Panel):
     # what follows from it
 
     def _show_remarks(self, sections):
-        base, remarks, warnings = preset(self.base), {}, self.config.warnings()
+        base, remarks, warnings = self._preset(self.base), {}, self.config.warnings()
         for path in all_fields():
             section, _, name = path.partition(".")
             before = value_at(base, path)
@@ -194,6 +197,12 @@ class ConfigForm(Panel):
 
     # presets
 
+    def _preset(self, name):
+        return self._at_home(preset(name))
+
+    def _at_home(self, config):
+        return config if self.root is None else config.model_copy(update={"run": config.run.model_copy(update={"root": self.root})})
+
     def _preset_chosen(self, change):
         if not self._moving:
             self._replace(preset(change["new"]), change["new"])
@@ -204,12 +213,14 @@ class ConfigForm(Panel):
         self.say(f"All settings are as the preset {self.base} has them. Undo brings your changes back.")
 
     def _undo(self):
+        if self._before is None:  # a second click that came before the button was disabled
+            return
         (base, config), self._before = self._before, None
         self._replace(config, base)
         self.say("Your changes are back.")
 
     def _replace(self, config, base):
-        if differences(self.config, preset(self.base)):
+        if differences(self.config, self._preset(self.base)):
             self._before = self.base, self.config
         self._move_to(config, base)
 
@@ -220,7 +231,8 @@ class ConfigForm(Panel):
 
         def done(config):
             self._replace(config, self.base)
-            self.say(f"Loaded {path}.", "good")
+            here = f" Runs are kept in {self.root!r} here all the same." if config.run.root != self.config.run.root else ""
+            self.say(f"Loaded {path}.{here}", "good")
 
         self.later(lambda: RunConfig.from_yaml(path), done)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable
 from dataclasses import dataclass
 from itertools import chain
@@ -14,6 +15,8 @@ from .following import LOCK
 
 PAGE_ROWS = 50
 _LONGEST_CELL = 200
+
+_log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -33,6 +36,7 @@ class DataTable(anywidget.AnyWidget):
     """Rows of a DataFrame, one page at a time: click or Enter chooses a row (with Ctrl or Shift: one more), a header sorts.
 
     `id_column` names the column that identifies a row; `chosen` lists the identities of the chosen rows, in the order of choosing.
+    on_error(error): called with what goes wrong when the page asks for another order, page or row; a Panel gives its `say_error`. Without it, it is logged.
     """
 
     _esm = Path(__file__).parent / "table.js"
@@ -49,15 +53,25 @@ class DataTable(anywidget.AnyWidget):
     version = traitlets.Int(0).tag(sync=True)
     chosen = traitlets.List()
 
-    def __init__(self, columns: list[Column], id_column: str, label: str, empty_text: str = "Nothing to show.", several: bool = False, noun: str = "row"):
+    def __init__(
+        self,
+        columns: list[Column],
+        id_column: str,
+        label: str,
+        empty_text: str = "Nothing to show.",
+        several: bool = False,
+        noun: str = "row",
+        on_error: Callable[[Exception], None] | None = None,
+    ):
         self._columns, self._id, self._several, self._noun, self._frame = columns, id_column, several, noun, None
+        self._on_error = on_error or (lambda error: _log.error("A table cannot show what was asked for.", exc_info=error))
         super().__init__(label=label, empty_text=empty_text)
         self.on_msg(self._heard)
 
-    def show(self, frame, keep_page: bool = False):
-        """Show a DataFrame, in the order chosen before; chosen rows that are not in it are chosen no more."""
+    def show(self, frame, keep_page: bool = False, keep_chosen: bool = False):
+        """Show a DataFrame, in the order chosen before; chosen rows that are not in it are chosen no more, unless `keep_chosen`."""
         self._frame = frame
-        if self.chosen:
+        if self.chosen and not keep_chosen:
             there = set(frame[self._id])
             self.chosen = [one for one in self.chosen if one in there]
         self._arrange()
@@ -106,15 +120,25 @@ class DataTable(anywidget.AnyWidget):
         with LOCK:
             if self._frame is None or not isinstance(message, dict):
                 return
-            if message.get("sort") in [column["key"] for column in self.columns]:
-                self.descending = not self.descending if self.sort_by == message["sort"] else True
-                self.sort_by = message["sort"]
-                self._arrange()
-                self._draw(1)
-            elif isinstance(message.get("page"), int):
-                self._draw(message["page"])
-            elif "choose" in message:
-                self._choose_one(str(message["choose"]), bool(message.get("more")))
+            try:
+                if message.get("sort") in [column["key"] for column in self.columns]:
+                    self._sort(message["sort"])
+                elif isinstance(message.get("page"), int):
+                    self._draw(message["page"])
+                elif "choose" in message:
+                    self._choose_one(str(message["choose"]), bool(message.get("more")))
+            except Exception as error:
+                self._on_error(error)
+
+    def _sort(self, key):
+        before = self.sort_by, self.descending
+        self.sort_by, self.descending = key, not self.descending if self.sort_by == key else True
+        try:
+            self._arrange()
+        except Exception:  # values that have no order: the next frame would fail at them again
+            self.sort_by, self.descending = before
+            raise
+        self._draw(1)
 
     def _choose_one(self, text, more):
         page = self._ordered[self._id].iloc[(self.page - 1) * PAGE_ROWS : self.page * PAGE_ROWS]

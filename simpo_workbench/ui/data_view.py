@@ -51,15 +51,15 @@ class NotLoaded:
 class Reading:
     """One reading of the pairs, done in a thread."""
 
-    def __init__(self, data: DataConfig):
-        self.data, self.result, self.ready = data, None, threading.Event()
+    def __init__(self, data: DataConfig, seed: int):
+        self.data, self.seed, self.result, self.ready = data, seed, None, threading.Event()
 
     def do(self) -> Reading:
         """Read; `result` is then a Loaded or a NotLoaded."""
         import plotly.graph_objects  # noqa: F401 (takes a second, which a click need not wait for)
 
         try:
-            train, held_out, notes = load_data(self.data, TrainingConfig().seed)
+            train, held_out, notes = load_data(self.data, self.seed)
             self.result = Loaded({name: PairSet(pairs, pair_lengths(pairs)) for name, pairs in ((TRAINING, train), (HELD_OUT, held_out))}, notes)
         except Exception as error:  # a panel says it, whatever it is
             self.result = NotLoaded(error, *(_unrecognised(self.data) if isinstance(error, WorkbenchError) else ()))
@@ -70,30 +70,37 @@ class Reading:
 class DataView(Panel):
     """The pairs of a DataConfig: setting `data` loads them, and what is chosen here changes it. `pairs` are the training pairs, None until they are read.
 
-    model: whose tokenizer makes the tokens of the token view.
+    While the panel is hidden nothing is read: `refresh` then reads what was set meanwhile.
+    model: whose tokenizer makes the tokens of the token view. seed: the run's `training.seed`, by which pairs are held out where `data` names none.
     """
 
     title = "Data"
     data = traitlets.Instance(DataConfig)
     model = traitlets.Instance(ModelConfig)
+    seed = traitlets.Int()
     pairs = traitlets.Instance(Pairs, allow_none=True)
 
-    def __init__(self, data: DataConfig | None = None, model: ModelConfig | None = None, line: Html | None = None):
+    def __init__(self, data: DataConfig | None = None, model: ModelConfig | None = None, line: Html | None = None, seed: int | None = None):
         super().__init__(line)
-        self._reading, self._loaded, self._filling, self._figure = None, None, False, None
+        self._reading, self._loaded, self._asked, self._filling, self._figure = None, None, None, False, None
         self._build()
         self.set_trait("data", data or DataConfig())
         self.set_trait("model", model or ModelConfig())
-        self.browser.use(self.model, self.data)
+        self.set_trait("seed", TrainingConfig().seed if seed is None else seed)
         self._fill()
-        self.observe(self.guard(self._data_set), "data")
-        self.observe(self.guard(lambda _: self.browser.use(self.model, self.data)), "model")
-        self.load()
+        self.observe(self.guard(lambda _: self._settings_set()), ("data", "model", "seed"))
+        self.refresh()
+
+    def refresh(self):
+        """Read the pairs where `data` or `seed` is not what was read last."""
+        self.browser.use(self.model, self.data)
+        if self._wanted() != self._asked:
+            self.load()
 
     def load(self):
         """Read the pairs again, in the background; what was read before is shown no more."""
-        self._reading = reading = Reading(self.data)
-        self._loaded, self.pairs = None, None
+        self._forget()
+        self._asked, self._reading = self._wanted(), (reading := Reading(self.data, self.seed))
         self._arrange(html('<p class="swb-muted" role="status">{}</p>', f"Reading {self.data.train} …"))
         self.say(f"Reading {self.data.train}{f' and {self.data.eval}' if self.data.eval else ''} … A hub id is downloaded first.")
         self.later(reading.do, self._take)
@@ -145,11 +152,19 @@ class DataView(Panel):
         self.train.value, self.eval.value = self.data.train, self.data.eval or ""
         self._filling = False
 
-    def _data_set(self, change):
+    def _settings_set(self):
         self._fill()
-        self.browser.use(self.model, self.data)
-        if any(getattr(change["old"], name) != getattr(change["new"], name) for name in _SOURCES):
-            self.load()
+        if self.layout.display != "none":
+            self.refresh()
+        elif self._wanted() != self._asked:  # such as half of a name that is being typed in another panel
+            self._forget()
+
+    def _wanted(self):
+        return *(getattr(self.data, name) for name in _SOURCES), self.seed
+
+    def _forget(self):
+        self._asked, self._reading, self._loaded, self.pairs = None, None, None, None
+        self._arrange("")
 
     def _change(self, **changes):
         self.data = DataConfig.model_validate({**self.data.model_dump(), **changes})

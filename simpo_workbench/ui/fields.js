@@ -18,19 +18,29 @@ function render({ model, el }) {
   el.classList.add("swb-fields");
   const view = Math.random().toString(36).slice(2); // two views of one form need identities of their own
   const controls = new Map();
-  const waiting = new Map();
+  const waiting = new Map(); // path → value that is typed and not sent
+  const sent = new Map(); // path → value and number of the message that the kernel has not answered
   let timer = null;
+  let number = 0;
 
   function send() {
     clearTimeout(timer);
     if (!waiting.size) return;
-    model.set("values", { ...model.get("values"), ...Object.fromEntries(waiting) });
+    number += 1;
+    for (const [path, value] of waiting) sent.set(path, { value, number });
+    model.send({ typed: Object.fromEntries(waiting), number, view }); // not all values: a busy kernel may be about to change the others
     waiting.clear();
-    model.save_changes();
+  }
+
+  function heard(message) {
+    if (message.view !== view) return;
+    for (const [path, one] of sent) if (one.number <= message.heard) sent.delete(path);
+    show_values();
   }
 
   function say(path, value, after_ms) {
-    if (model.get("values")[path] === value) waiting.delete(path);
+    const known = sent.has(path) ? sent.get(path).value : model.get("values")[path];
+    if (known === value) waiting.delete(path);
     else waiting.set(path, value);
     clearTimeout(timer);
     if (after_ms) timer = setTimeout(send, after_ms);
@@ -174,7 +184,7 @@ function render({ model, el }) {
   function show_values() {
     const values = model.get("values");
     for (const [path, one] of controls) {
-      if (!waiting.has(path) && path in values) one.set(values[path]);
+      if (!waiting.has(path) && !sent.has(path) && path in values) one.set(values[path]);
     }
   }
 
@@ -202,6 +212,7 @@ function render({ model, el }) {
   el.replaceChildren(...model.get("sections").map(draw_section));
   model.on("change:values", show_values);
   model.on("change:remarks", show_remarks);
+  model.on("msg:custom", heard);
   show_values();
   show_remarks();
   let width = 0;
@@ -216,6 +227,7 @@ function render({ model, el }) {
     wider.disconnect();
     model.off("change:values", show_values);
     model.off("change:remarks", show_remarks);
+    model.off("msg:custom", heard);
   };
 }
 

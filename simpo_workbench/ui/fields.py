@@ -18,6 +18,7 @@ from ..config import RunConfig, settings
 from ..errors import WorkbenchError
 from ..settings import SettingInfo
 from ..yaml_text import read_yaml
+from .following import LOCK
 
 _MANTISSAS = (1, 1.1, 1.2, 1.3, 1.4, 1.5, 1.6, 1.8, 2, 2.2, 2.5, 2.8, 3, 3.5, 4, 4.5, 5, 5.5, 6, 7, 8, 9)
 #: The two settings with sliders: about evenly spaced on a log scale for β, evenly for γ/β. The number field beside takes what lies beyond.
@@ -113,13 +114,13 @@ def all_fields() -> dict[str, Field]:
 
 
 @cache
-def described_sections() -> list[dict]:
-    """The sections of the configuration as the page needs them: title, sentence and fields."""
+def described_sections(without: str = "") -> list[dict]:
+    """The sections of the configuration as the page needs them: title, sentence and fields, save for the one of the path `without`."""
     return [
         {
             "title": "LoRA" if name == "lora" else name.capitalize(),
             "sentence": part.annotation.__doc__.split("\n")[0].split(". ")[0].rstrip(".") + ".",
-            "fields": [field.described() for field in all_fields().values() if field.info.section == name],
+            "fields": [field.described() for path, field in all_fields().items() if field.info.section == name and path != without],
         }
         for name, part in RunConfig.model_fields.items()
     ]
@@ -158,6 +159,7 @@ class Fields(anywidget.AnyWidget):
     """Real inputs, each with its label, unit, help and what is wrong, in one widget: sixty widgets would take a second to appear.
 
     values: path → what the control says; remarks: path → {changed, problem, warning, note}, sentences that stand at the control.
+    without: a path that gets no control; `paths` are the others.
     """
 
     _esm = Path(__file__).parent / "fields.js"
@@ -165,9 +167,17 @@ class Fields(anywidget.AnyWidget):
     values = traitlets.Dict().tag(sync=True)
     remarks = traitlets.Dict().tag(sync=True)
 
-    def __init__(self):
-        super().__init__(sections=described_sections())
+    def __init__(self, without: str = ""):
+        super().__init__(sections=described_sections(without))
+        self.paths = [field["path"] for section in self.sections for field in section["fields"]]
+        self.on_msg(self._heard)
 
     def say(self, path: str, text: str | bool):
         """Put this into one control, as if it were typed there."""
         self.values = {**self.values, path: text}
+
+    def _heard(self, _, message, buffers):
+        """Take what was typed in the page and nothing else: it may not know yet what was changed here."""
+        with LOCK:
+            self.values = {**self.values, **{path: text for path, text in message["typed"].items() if path in self.paths}}
+        self.send({"heard": message["number"], "view": message["view"]})

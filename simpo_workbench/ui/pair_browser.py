@@ -43,7 +43,7 @@ class PairBrowser(ipywidgets.VBox):
         self.hits = Html()
         columns = [Column(side, side.capitalize(), text=_one_line, wide=True) for side in SIDES]
         columns += [Column(f"{side}_length", f"{side.capitalize()} length", text="{:,}".format, numeric=True, help=_LENGTH_HELP) for side in SIDES]
-        self.table = DataTable(columns, "pair_id", "Preference pairs", "No pair holds these words. Shorten or clear the search.", noun="pair")
+        self.table = DataTable(columns, "pair_id", "Preference pairs", "No pair holds these words. Shorten or clear the search.", noun="pair", on_error=panel.say_error)
         self.table.add_class("swb-fixed")
         self.form = ipywidgets.ToggleButtons(description="Show it as", options=[TEXT, TOKENS], style={"description_width": "initial", "button_width": "80px"})
         self.form.tooltips = ["The texts of the data", "Every token, exactly as the model will see it"]
@@ -131,13 +131,21 @@ class PairBrowser(ipywidgets.VBox):
             if number == self._token_number:
                 messages = {"prompt": [dict(turn) for turn in pair.prompt], "chosen": pair.chosen, "rejected": pair.rejected}
                 waiting = lambda sentence: self.tokens.tell(wait if sentence.startswith("Loading") else sentence)  # noqa: E731
-                self._asking = Asking(self._panel, opened, "encode", self._answered, waiting, failed, pairs=[messages], data=data)
+                try:
+                    self._asking = Asking(self._panel, opened, "encode", answered, waiting, failed, pairs=[messages], data=data)
+                except Exception as error:
+                    failed(error)
+                    raise
+
+        def answered(tokens):
+            self._asking = None
+            try:
+                self.tokens.show(tokens)
+            except Exception as error:
+                failed(error)
+                raise
 
         self._panel.later(opened_in_background, ask, failed)
-
-    def _answered(self, tokens):
-        self._asking = None
-        self.tokens.show(tokens)
 
 
 def pair_cards(pair: Pair) -> Markup:

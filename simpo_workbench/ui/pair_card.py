@@ -23,10 +23,10 @@ def pair_card(pair: dict) -> Markup:
 
 
 def what_became(pair: dict) -> str:
-    """What became of a pair, in words: "flipped to wrong", "still right"; without a second table "chosen ahead" or "chosen behind"."""
+    """What became of a pair, in words: "flipped to wrong", "still right"; without a second table "chosen ahead" or "chosen behind": of the lead, as `filters`."""
     if "flip" not in pair:
-        return "chosen ahead" if pair["correct"] else "chosen behind"
-    return f"flipped {pair['flip']}" if pair["flip"] else "still right" if pair["correct_after"] else "still wrong"
+        return "chosen ahead" if pair["lead"] > 0 else "chosen behind"
+    return f"flipped {pair['flip']}" if pair["flip"] else "still right" if pair["lead_after"] > 0 else "still wrong"
 
 
 def _count(value):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -17,6 +16,7 @@ from ..scores import join_texts, share
 from ..small_charts import thinned
 from ..wording import counted, signed
 from .data_table import Column, DataTable
+from .folder_stamp import folder_stamp
 from .html import Html, Markup, html, joined, table
 from .live_figure import LiveFigure
 from .pair_card import pair_card, what_became
@@ -79,7 +79,7 @@ class PairTable(Panel):
 
     def __init__(self, run: Run | None = None, before=None, after=None, line: Html | None = None):
         super().__init__(line)
-        self._loaded, self._filling, self._asked, self._shown, self._figure = None, False, 0, None, None
+        self._loaded, self._asked, self._stamp, self._shown, self._figure = None, 0, None, None, None
         self._build()
         self.observe(self.guard(self._another_run), "run")
         self.run = run
@@ -96,7 +96,7 @@ class PairTable(Panel):
         if self._loaded is None:
             return pd.DataFrame()
         places = self._loaded.places.get_indexer(self.table.chosen)
-        return self._loaded.table.iloc[places].reset_index(drop=True)
+        return self._loaded.table.iloc[places[places >= 0]].reset_index(drop=True)
 
     @property
     def shown(self):
@@ -106,15 +106,15 @@ class PairTable(Panel):
         return pd.DataFrame() if self._shown is None else self._loaded.table.loc[self._shown.index]
 
     def refresh(self):
-        """Read the run's evaluated steps again; who looks at the newest gets the newest."""
-        if self.run is not None:
-            follows = self._loaded is None or self._loaded.after == max(self._loaded.steps, default=None)
+        """Read the run's evaluated steps again, if any came or went since. Choices stay; whoever looks at the newest step gets the newest."""
+        if self.run is not None and folder_stamp(self.run.path / "scores") != self._stamp:
+            follows = self._loaded is None or self.after.value == max(self._loaded.steps, default=None)
             self._read(self.before.value, None if follows else self.after.value)
 
     def export(self, path: str | Path | None = None):
         """Write the chosen pairs, or without any those that are shown, as CSV or JSONL by the ending of the path. An existing file is not replaced."""
         wanted = Path(str(path or self.path.value).strip()).expanduser()
-        rows = self.selection if self.table.chosen else self.shown
+        rows = self.shown if (chosen := self.selection).empty else chosen
         self.later(lambda: _write(rows, wanted), lambda _: self.say(f"{counted(len(rows), 'pair')} written to {wanted}.", "good"))
 
     def redraw(self):
@@ -147,7 +147,7 @@ class PairTable(Panel):
         )
         self.search.observe(self.guard(self._filter_chosen), "value")
         self.chart = LiveFigure(_CHART_HEIGHT, self.guard(self._points_chosen), self.guard(self._box_chosen))
-        self.table = DataTable(_COLUMNS, "pair_id", "Held-out pairs", "No pair passes the filter and the search.", several=True, noun="pair")
+        self.table = DataTable(_COLUMNS, "pair_id", "Held-out pairs", "No pair passes the filter and the search.", several=True, noun="pair", on_error=self.say_error)
         self.table.observe(self.guard(self._chosen), "chosen")
         self._pair = Html()
         self.path = ipywidgets.Text(
@@ -171,7 +171,7 @@ class PairTable(Panel):
     def _clear(self):
         self._loaded = self._shown = self._figure = None
         self.table.chosen = []
-        with self._quietly():
+        with self.quietly():
             self.before.options = self.after.options = []
         show(self._content, False)
         show(self._steps, False)
@@ -179,38 +179,49 @@ class PairTable(Panel):
 
     def _read(self, before, after):
         self._asked += 1
-        run, number = self.run, self._asked
-        self._sentence.value = html('<span class="swb-muted">{}</span>', "Reading the scores …")
-        self.later(lambda: _read(run, before, after), lambda found: self._fill(found) if number == self._asked else None)
+        run, number, self._stamp = self.run, self._asked, folder_stamp(self.run.path / "scores")
+        self.later(lambda: _read(run, before, after), lambda found: self._fill(found) if number == self._asked else None, lambda _: self._not_read() if number == self._asked else None)
+
+    def _not_read(self):
+        """What was read before is still there: the menus and the sentence say so again."""
+        if self._loaded is not None:
+            with self.quietly():
+                self.before.value, self.after.value = self._loaded.before, self._loaded.after
+            self._say_what_is_shown()
 
     def _steps_chosen(self, _):
-        if not self._filling:
+        if not self.filling:
+            self._sentence.value = html('<span class="swb-muted">{}</span>', "Reading the scores …")
             self._read(self.before.value, self.after.value)
 
     def _fill(self, found):
         if found is None:
             self._clear()
             return
-        first, self._loaded = self._loaded is None, found
-        with self._quietly():
+        kept = "all" if self._loaded is None or self.chips.index is None else self._loaded.filters[self.chips.index].name
+        self._loaded = found
+        with self.quietly():
             for menu, value in ((self.before, found.before), (self.after, found.after)):
                 menu.options = [("untrained (step 0)" if step == 0 else f"step {step}", step) for step in found.steps]
                 menu.value = value if found.steps else None
             enable(self.after, "" if len(found.steps) > 1 else "There is one evaluation so far.")
-            kept = 0 if first or self.chips.index is None else self.chips.index
             self.chips.options = [(f"{one.name} {one.count:,}", number) for number, one in enumerate(found.filters)]
             self.chips.tooltips = [f"{one.meaning} {_share_of(one, len(found.table))}" for one in found.filters]
-            self.chips.index = min(kept, len(found.filters) - 1)
+            self.chips.index = next((number for number, one in enumerate(found.filters) if one.name == kept), 0)
         show(self._empty, False)
         show(self._steps, bool(found.steps))
         show(self._content, True)
-        self._filter_chosen()
+        self.table.chosen = list(self.selection.get("pair_id", []))
+        self._show_filtered(keep=True)
 
     # --- filter, choose, show
 
     def _filter_chosen(self, _=None):
-        if self._filling or self._loaded is None:
-            return
+        if not self.filling and self._loaded is not None:
+            self._show_filtered()
+
+    def _show_filtered(self, keep=False):
+        """keep: page and chosen pairs, for other numbers came and nobody chose another filter: a pair that is looked at may leave the filter, but stays open."""
         import numpy as np
 
         mask = self._loaded.filters[self.chips.index or 0].mask.to_numpy()
@@ -218,7 +229,7 @@ class PairTable(Panel):
         if words:
             mask = mask & np.array([all(word in text for word in words) for text in self._loaded.texts], dtype=bool)
         self._shown = self._loaded.light if mask.all() else self._loaded.light[mask]
-        self.table.show(self._shown)
+        self.table.show(self._shown, keep_page=keep, keep_chosen=keep)
         self._say_what_is_shown()
         self._draw_chart()
         self._chosen()
@@ -262,9 +273,10 @@ class PairTable(Panel):
         self.chart.forget_box()
 
     def _chosen(self, _=None):
-        chosen = self.table.chosen
+        rows = self.selection
+        chosen = len(rows)
         enable(self.clear_button, "" if chosen else "No pair is chosen.")
-        count = len(chosen) or (0 if self._shown is None else len(self._shown))
+        count = chosen or (0 if self._shown is None else len(self._shown))
         self.export_button.description = f"Export {counted(count, 'chosen pair' if chosen else 'shown pair')}"
         enable(self.export_button, "" if count else "There is no pair to write.", "As CSV or JSONL, by the ending of the file's name")
         if self._loaded is None:
@@ -272,20 +284,10 @@ class PairTable(Panel):
         if not chosen:
             self._pair.value = html('<p class="swb-muted">{}</p>', _NO_PAIR)
         else:
-            rows = self.selection
             pair = rows.iloc[-1].to_dict()
-            which = f"{len(chosen):,} pairs chosen; this is the one chosen last: " if len(chosen) > 1 else ""
+            which = f"{chosen:,} pairs chosen; this is the one chosen last: " if chosen > 1 else ""
             self._pair.value = html("<h3>{}{}</h3>{}", which, what_became(pair), pair_card(pair))
         self._mark_chosen()
-
-    @contextmanager
-    def _quietly(self):
-        """Menus are filled by the panel itself: nobody chose anything."""
-        before, self._filling = self._filling, True
-        try:
-            yield
-        finally:
-            self._filling = before
 
 
 def _read(run, before, after):

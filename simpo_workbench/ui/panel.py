@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import traceback
+from contextlib import contextmanager
 from pathlib import Path
 
 import anywidget
@@ -36,6 +37,7 @@ class Panel(ipywidgets.VBox):
     title = "SimPO Workbench"
     theme = traitlets.Unicode("light")
     trouble = ""
+    filling = False
     _page_theme = "light"  # what the page said last: a panel that comes later begins with it
 
     def __init__(self, line: Html | None = None):
@@ -107,6 +109,15 @@ class Panel(ipywidgets.VBox):
                     self.say_error(error)
 
         return guarded
+
+    @contextmanager
+    def quietly(self):
+        """Controls are filled by the panel itself: `filling` is true meanwhile, for nobody chose anything."""
+        before, self.filling = self.filling, True
+        try:
+            yield
+        finally:
+            self.filling = before
 
     def redraw(self):
         """Draw anew what depends on the theme. Panels with charts override it."""

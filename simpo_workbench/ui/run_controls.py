@@ -6,8 +6,9 @@ from collections.abc import Callable
 
 import ipywidgets
 
-from ..changes import LARGEST_SCALE
-from ..files import records_from_the_end
+from ..changes import checked_changes
+from ..config import RunConfig
+from ..files import read_jsonl
 from ..launch import resume
 from ..runs import Request, Run
 from .html import Html
@@ -18,7 +19,7 @@ _DONE = {"pause": "Paused", "resume": "Goes on", "stop": "Stopping", "suspend": 
 
 
 class RunControls(Panel):
-    """Buttons for a run. `update(status, record)` says what can be asked now; `record` is the newest training record, with β and γ/β as they are."""
+    """Buttons for a run. `update(status)` says what can be asked now. `holding`: β, γ/β and the factor on the learning rate as they are."""
 
     title = "Controls"
 
@@ -26,7 +27,7 @@ class RunControls(Panel):
         super().__init__(line)
         self.run: Run | None = None
         self._requests: list[Request] = []
-        self._on_changed, self._state, self._shown, self.learning_rate_scale = on_changed, None, None, 1.0
+        self._on_changed, self._state, self._kept, self.holding = on_changed, None, None, {}
         ask = self._asker
         self.pause = button("Pause", ask("pause", lambda: self.run.pause()), "pause", "Wait after this step; the model stays in memory")
         self.unpause = button("Go on", self.guard(self._go_on), "play", "Go on from here")
@@ -35,9 +36,10 @@ class RunControls(Panel):
         self.save = button("Save checkpoint", ask("save", lambda: self.run.save()), "save", "Save a checkpoint after this step")
         self.change = button("Change while training…", self.guard(self._toggle_change), "sliders", "β, γ/β and the learning rate, from the next step on")
         self.stop = button("Stop and save", ask("stop", lambda: self.run.stop()), "stop", "End after this step, with adapter and checkpoint", "danger")
-        self.beta = ipywidgets.BoundedFloatText(description="β", min=0.01, max=1000, step=0.1, layout={"width": "150px"}, style={"description_width": "30px"})
-        self.ratio = ipywidgets.BoundedFloatText(description="γ/β", min=0, max=100, step=0.05, layout={"width": "150px"}, style={"description_width": "30px"})
-        self.scale = ipywidgets.BoundedFloatText(description="learning rate ×", value=1.0, min=0, max=LARGEST_SCALE, step=0.1, layout={"width": "210px"}, style={"description_width": "100px"})
+        # no bounds here: a field that bends a number would ask for something that nobody typed; the request itself is checked, in words
+        self.beta = ipywidgets.FloatText(description="β", step=0.1, layout={"width": "150px"}, style={"description_width": "30px"})
+        self.ratio = ipywidgets.FloatText(description="γ/β", step=0.05, layout={"width": "150px"}, style={"description_width": "30px"})
+        self.scale = ipywidgets.FloatText(description="learning rate ×", step=0.1, layout={"width": "210px"}, style={"description_width": "100px"})
         self.apply = button("Apply", self.guard(self._apply), "", "Applies after the step that runs now", "primary")
         words = (
             "A change of β or γ/β changes the objective: loss and rewards before and after it do not compare, margins in nats per token do, and the charts say "
@@ -49,17 +51,18 @@ class RunControls(Panel):
         left = row(self.pause, self.unpause, self.evaluate, self.save, self.change, self.suspend)
         self.compose(row(left, self.stop, classes="swb-spread"), self._changes)
 
-    def attach(self, run: Run | None, has_gamma: bool = True):
-        """Control this run; without γ in its loss there is none to change."""
-        self.run, self._requests, self._state, self._shown, self.learning_rate_scale = run, [], None, None, 1.0
-        self.scale.value = 1.0
-        show(self.ratio, has_gamma)
+    def attach(self, run: Run | None, config: RunConfig | None = None):
+        """Control this run, which began with this configuration."""
+        self.run, self._config, self._requests, self._state, self._kept, self.holding = run, config, [], None, None, {}
         show(self._changes, False)
+        if config is not None:
+            show(self.ratio, config.loss.kind != "dpo")  # without γ in its loss there is none to change
+            self._show_values(0)
 
-    def update(self, status, record: dict):
+    def update(self, status):
         """Enable what can be asked in this state, and say what came of earlier requests."""
         self._follow_requests()
-        self._show_values(status.step, record)
+        self._show_values(status.step)
         if (status.state, status.alive) == self._state:
             return
         self._state = (status.state, status.alive)
@@ -89,30 +92,37 @@ class RunControls(Panel):
             self._requests.append(self.run.unpause())
             self.say("Asked the run to go on.")
             return
-        resume(self.run.path)
-        self.say(f"{self.run.name} goes on from its newest checkpoint.", "good")
-        self._on_changed()
+        run = self.run
+        self.unpause.disabled = True
+        self.say(f"{run.name} is started again.")
+        self.later(lambda: resume(run.path), lambda _: self._goes_on(run), lambda error: self._goes_on(None))
+
+    def _goes_on(self, run):
+        self.unpause.disabled, self._state = False, None
+        if run is not None:
+            self.say(f"{run.name} goes on from its newest checkpoint.", "good")
+            self._on_changed()
 
     def _toggle_change(self):
         show(self._changes, self._changes.layout.display == "none")
 
-    def _show_values(self, step, record):
-        """What holds now; a field changes when that does, not while somebody types another value."""
-        scale = _scale_at(self.run, step)
-        if scale != self.learning_rate_scale:
-            self.learning_rate_scale = self.scale.value = scale
-        now = tuple(record.get(name) for name in ("beta", "gamma_beta_ratio"))
-        if None in now or now == self._shown:
+    def _show_values(self, step):
+        """What holds at this step; a field changes when that does, not while somebody types another value."""
+        try:
+            found = self.run.folder.changes.stat()
+            kept = (found.st_mtime_ns, found.st_size, step)
+        except OSError:
+            kept = None
+        if self.holding and kept == self._kept:
             return
-        self._shown = now
-        self.beta.value, self.ratio.value = now
+        self._kept, before, self.holding = kept, self.holding, _holding(self.run, self._config, step)
+        for name, field in (("beta", self.beta), ("gamma_beta_ratio", self.ratio), ("learning_rate_scale", self.scale)):
+            if self.holding[name] != before.get(name):
+                field.value = self.holding[name]
 
     def _apply(self):
-        now = dict(zip(("beta", "gamma_beta_ratio"), self._shown or (None, None), strict=True))
-        wanted = {"beta": self.beta.value, "gamma_beta_ratio": self.ratio.value}
-        changes = {name: value for name, value in wanted.items() if value != now[name]}
-        if self.scale.value != self.learning_rate_scale:
-            changes["learning_rate_scale"] = self.scale.value
+        wanted = {"beta": self.beta.value, "gamma_beta_ratio": self.ratio.value, "learning_rate_scale": self.scale.value}
+        changes = {name: value for name, value in wanted.items() if value != self.holding[name]}
         if not changes:
             self.say("Nothing is changed: the fields say what holds already.")
             return
@@ -128,7 +138,11 @@ class RunControls(Panel):
             self.say(request.text or _DONE[request.kind] + ".", "error" if refused else "good")
 
 
-def _scale_at(run, step):
-    """The factor on the learning rate that holds at a step, by the run's own record of what was changed on the way."""
-    made = (record["changes"] for record in records_from_the_end(run.folder.changes) if record["step"] <= step)
-    return float(next((changes["learning_rate_scale"] for changes in made if "learning_rate_scale" in changes), 1.0))
+def _holding(run, config, step):
+    """β, γ/β and the factor on the learning rate at a step: what the run began with, and its own record of what was changed on the way."""
+    scale = 1.0
+    for record in read_jsonl(run.folder.changes):
+        if record["step"] <= step:
+            config = checked_changes(config, record["changes"])
+            scale = float(record["changes"].get("learning_rate_scale", scale))
+    return {"beta": config.loss.beta, "gamma_beta_ratio": config.loss.gamma_beta_ratio, "learning_rate_scale": scale}

@@ -54,7 +54,7 @@ COLUMNS = [
     Column("model", "Model", lambda name: _cut(_last_part(name), 20)),
     Column("data", "Pairs", lambda name: _cut(_last_part(name), 20)),
     Column("progress", "Step", lambda steps: f"{steps[0]} / {steps[1]}", numeric=True, help="Optimizer steps done, of those planned."),
-    Column("chosen_ahead", "Accuracy", _accuracy, help="Share of held-out pairs in which the chosen answer is ahead, at the last evaluation, with its 95 % interval."),
+    Column("chosen_ahead", "Accuracy", _accuracy, help="Share of held-out pairs with a positive margin (for SimPO: the chosen answer is ahead), at the last evaluation, with its 95 % interval."),
     Column("chosen_drift", "Drift", signed, numeric=True, help="Log-probability of chosen answers since the start, nats per token, at the last evaluation.", tone=_drift_tone),
     Column("started", "Started", lambda time: f"{time:%m-%d %H:%M}"),
 ]
@@ -75,7 +75,7 @@ class RunList(Panel):
         self._runs = self._reading = None
         self.search = ipywidgets.Text(description="Search", placeholder="name, state, model or pairs", layout=ipywidgets.Layout(width="320px"))
         self.search.observe(self.guard(lambda _: self._show_rows()), "value")
-        self.table = DataTable(COLUMNS, "name", "Runs", "No run matches the search.", several=True, noun="run")
+        self.table = DataTable(COLUMNS, "name", "Runs", "No run matches the search.", several=True, noun="run", on_error=self.say_error)
         self.table.observe(self.guard(lambda _: self._choice_changed()), "chosen")
         self.empty = Html(html('<p class="swb-muted">{}</p>', "Reading the runs …"))
         self._list = column(row(self.search), self.table)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from dataclasses import dataclass
 
 import ipywidgets
 import traitlets
@@ -43,6 +44,16 @@ _DRAW_S, _DRAW_SHARE = 0.9, 0.15
 _LOG_BYTES = 20_000
 
 
+@dataclass(frozen=True)
+class _Remedy:
+    """A new run that can be made out of the one that is followed: what the button says, from which step, with which changes."""
+
+    words: str
+    tooltip: str
+    step: int | None
+    changes: dict
+
+
 def badge(state: str) -> Markup:
     """A run's state as shape and word."""
     shape, tone = STATES.get(state, ("", "muted"))
@@ -67,7 +78,8 @@ class RunMonitor(Panel):
         self.controls = RunControls(self._look_soon, self.line)
         self.samples = RunSamples(line=self.line)
         self.head, self.bar, self.verdict, self.tiles, self.log_text = Html(), Html(), Html(), Html(), Html()
-        self.remedy = button("", self.guard(self._heal), "", "", "remedy")
+        self.remedy = button("", self.guard(lambda: self._heal(0)), "", "", "remedy")
+        self.second_remedy = button("", self.guard(lambda: self._heal(1)), "", "", "remedy")
         self.figure = LiveFigure(figures.LIVE_HEIGHTS[3], linked=True, on_width=self.guard(self._fit))
         self._columns = 3
         self.units = ipywidgets.ToggleButtons(options=[("nats per token", False), ("reward units", True)], style={"button_width": "auto"}, tooltips=["comparable between runs", "times β"])
@@ -79,7 +91,7 @@ class RunMonitor(Panel):
         options = row(self.units, self.smoothing, self.smoothing_words, Html(html('<span class="swb-muted">{}</span>', words)))
         self._log_fold = ipywidgets.Accordion([self.log_text], titles=("Log of the run",), selected_index=None)
         self._log_fold.observe(self.guard(lambda _: self._show_log()), "selected_index")
-        self._about = column(row(self.head, classes="swb-spread"), self.bar, row(self.verdict, self.remedy, classes="swb-verdict"), self.tiles)
+        self._about = column(row(self.head, classes="swb-spread"), self.bar, row(self.verdict, column(self.remedy, self.second_remedy, classes="swb-remedies"), classes="swb-verdict"), self.tiles)
         self._readable = column(self.figure, options, self.controls, self.samples, self._log_fold)
         self._live = column(self._about, self._readable)
         self.compose(self.starter, self._live)
@@ -94,6 +106,7 @@ class RunMonitor(Panel):
     def close(self):
         """Follow the run no more, and take the panel away; the run goes on."""
         self._stop_following()
+        self.starter.close()
         super().close()
 
     def _stop_following(self):
@@ -103,7 +116,7 @@ class RunMonitor(Panel):
 
     def _forget(self):
         """Nothing is known of a run."""
-        self._followed, self._tail, self._seen, self._status, self._verdicts, self._remedy, self._damaged = None, None, None, None, [], None, 0
+        self._followed, self._tail, self._seen, self._status, self._verdicts, self._remedies, self._damaged = None, None, None, None, [], [], 0
         self._drawn_at, self._draw_took, self._stale = 0.0, 0.0, True
 
     def _follow_run(self, _):
@@ -123,7 +136,7 @@ class RunMonitor(Panel):
             return
         show(self._readable, True)
         self._followed, self._tail = run, MetricsTail(run.folder.metrics)  # `run` may be set to another one at any moment
-        self.controls.attach(run, self._run_config.loss.kind != "dpo")
+        self.controls.attach(run, self._run_config)
         self._show_log()
         self._follower = self.follow(self._look, POLL_S)
         self.guard(self._look)()
@@ -149,12 +162,13 @@ class RunMonitor(Panel):
         if self._tail.damaged_lines > self._damaged:
             self.say(f"{counted(self._tail.damaged_lines, 'line')} of {run.folder.metrics.name} cannot be read: what stood there is missing in the charts.", "error")
         self._damaged = self._tail.damaged_lines
-        self.controls.update(status, self._tail.last_train)
+        self.controls.update(status)
         if new or status != self._seen:
             self._show_state(run, status)
         self._seen = status
         if self._stale and time.monotonic() - self._drawn_at > max(_DRAW_S, self._draw_took / _DRAW_SHARE):
             self._draw()
+        self._show_log()
         if self._follower is not None:
             self._follower.every_s = POLL_S if status.alive or self._stale else _ENDED_POLL_S
 
@@ -182,11 +196,14 @@ class RunMonitor(Panel):
         evaluations, tail = self._tail.evaluations, self._tail
         parts = tiles(status, self._run_config, evaluations, tail.column("pairs_per_second"), tail.column("peak_memory_bytes"))
         self.tiles.value = html('<dl class="swb-tiles">{}</dl>', joined(map(_tile, parts)))
-        show(self.starter, not status.alive and self.config is not None)
+        show(self.starter, self._may_start(status))
+
+    def _may_start(self, status):
+        return self.config is not None and (not status.alive or self.starter.measuring)
 
     def _show_verdict(self, status):
         worst = self._verdicts[0] if self._verdicts else None
-        self._remedy = None
+        self._remedies = []
         if not self._followed.path.is_dir():
             words = f"The run's folder {self._followed.path} is gone: it was deleted or moved. What stands here was read before."
             self.verdict.value = html('<div class="swb-notice swb-failed">{}</div>', words)
@@ -200,35 +217,53 @@ class RunMonitor(Panel):
             pattern = '<div class="swb-notice swb-{}"><b>{}</b> {} {} {}{}</div>'
             self.verdict.value = html(pattern, worst.severity, said + colon.strip(), figures_of_it, worst.cause, worst.remedy, more)
             if worst.severity in ("attention", "collapse"):
-                self._remedy = self._find_remedy(worst, status)
-        show(self.remedy, self._remedy is not None)
-        if self._remedy is not None:
-            self.remedy.description, self.remedy.tooltip = self._remedy[0], self._remedy[1]
+                self._remedies = self._find_remedies(worst, status)
+        self._offer(self._remedies)
 
-    def _find_remedy(self, worst, status):
-        """(text, tooltip, step or None, rate): clone from the newest healthy checkpoint that can be gone on from, with a lower rate."""
+    def _offer(self, remedies):
+        for place, control in enumerate((self.remedy, self.second_remedy)):
+            show(control, place < len(remedies))
+            if place < len(remedies):
+                control.description, control.tooltip = remedies[place].words, remedies[place].tooltip
+
+    def _find_remedies(self, worst, status):
+        """Clone with a lower rate, from the newest healthy checkpoint that can be gone on from; and where there is one, go on from it as it was."""
         factor, words = (1 / 3, "a third of the rate") if worst.severity == "collapse" else (0.5, "half the rate")
-        rate = self._run_config.training.learning_rate * (self.controls.learning_rate_scale or 1.0) * factor
+        now = self._run_config.training.learning_rate * (self.controls.holding["learning_rate_scale"] or 1.0)
         steps = [step for step in resumable_steps(self._followed.folder) if step <= (status.recommended_step or 0)]
-        start = f"from step {steps[-1]}" if steps else "from the start"
-        stop = "Stop, clone" if status.alive else "Clone"
-        tooltip = f"A new run {start} with learning rate {rate:.2g}; this one stays as it is" + (", stopped and saved" if status.alive else "")
-        return f"{stop} {start} with {words}", tooltip, steps[-1] if steps else None, rate
+        step, start = (steps[-1], f"from step {steps[-1]}") if steps else (None, "from the start")
+        stop, stays = ("Stop, clone", "; this one is stopped and saved, and stays") if status.alive else ("Clone", "; this one stays as it is")
+        found = [_Remedy(f"{stop} {start} with {words}", f"A new run {start} with learning rate {now * factor:.2g}{stays}", step, {"training.learning_rate": now * factor})]
+        if steps:
+            found.append(_Remedy(f"Go on from step {step} as it was", f"A new run {start} with the same settings{stays}", step, {}))
+        return found
 
-    def _heal(self):
-        if self._remedy is None:  # a double click
+    def _heal(self, place):
+        if place >= len(self._remedies):  # a double click
             return
-        run, (_, _, step, rate) = self._followed, self._remedy
-        made = clone(run.path, step=step, changes={"training.learning_rate": rate})  # first: a run is stopped only for one that is there
+        run, remedy, self._remedies = self._followed, self._remedies[place], []
+        for control in (self.remedy, self.second_remedy):
+            control.disabled = True
+        self.say(f"Making a new run from {run.name} …")
+        # first the clone: a run is stopped only for one that is there
+        self.later(lambda: clone(run.path, step=remedy.step, changes=remedy.changes), lambda made: self._healed(run, made), lambda error: self._healed(run, None))
+
+    def _healed(self, run, made):
+        for control in (self.remedy, self.second_remedy):
+            control.disabled = False
+        self._seen = None  # what can be done is looked at anew
+        if made is None:
+            return
+        self.say(f"{made.name} was made from {run.name}.", "good")
+        if self._followed is run:
+            self.run = made
         if run.status.alive:
             run.stop()
-        self.say(f"{made.name} was made from {run.name} with learning rate {rate:.2g}.", "good")
-        self.run = made
 
     def _show_unreadable(self, run, error):
         """A run whose configuration says nothing: its name and why."""
         show(self._readable, False)
-        show(self.remedy, False)
+        self._offer([])
         show(self.starter, self.config is not None)
         self.head.value, self.bar.value, self.tiles.value = html("<b>{}</b>", run.name), "", ""
         self.verdict.value = html('<div class="swb-notice swb-failed"><b>{}</b> {}</div>', "It cannot be shown:", str(error))

@@ -46,6 +46,16 @@ class RunStart(Panel):
         self.config = config
         self._reset()
 
+    @property
+    def measuring(self) -> bool:
+        """Whether a measurement is under way."""
+        return self._measuring is not None
+
+    def close(self):
+        """End a measurement, and take the panel away."""
+        self._cancel()
+        super().close()
+
     def _reset(self):
         if self._measuring is not None:
             self._cancel()

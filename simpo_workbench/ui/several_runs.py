@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import ipywidgets
 
 from ..config import RunConfig, settings
 from ..errors import WorkbenchError
 from ..files import read_jsonl
+from ..metrics_tail import MetricsTail
 from ..run_figures import HEIGHT, MEANING, MOST_RUNS, RUN_COLORS, last_values, line_labels, runs_figure
 from ..runs import Run, attach
 from .fields import number_text
@@ -23,6 +26,7 @@ class SeveralRuns(ipywidgets.VBox):
 
     def __init__(self, panel: Panel):
         self._panel, self._names, self._read = panel, [], None
+        self._tails, self._reading, self._again = {}, False, False
         self.words = Html()
         self.key = Html()
         self.figure: LiveFigure | None = None
@@ -31,25 +35,50 @@ class SeveralRuns(ipywidgets.VBox):
         self.layout.display = "none"
 
     def show_runs(self, names: list[str]):
-        """Show these runs of the panel's root, read in the background; none of them: show nothing."""
+        """Show these runs of the panel's root, read in the background, from where the last reading ended; none of them: show nothing."""
         self._names = names
         show(self, bool(names))
         if not names:
+            self._tails = {}
             return
         left_out = f" The charts show the first {MOST_RUNS}." if len(names) > MOST_RUNS else ""
         self.words.value = html('<h3>{}</h3><div class="swb-muted">{}</div>', f"{len(names)} runs compared", f"{MEANING}{left_out}")
-        root = self._panel.root
-        self._panel.later(lambda: (names, _read([attach(name, root) for name in names])), self._show)
+        self._look()
+
+    def _look(self):
+        if self._reading:  # two must not read one tail at a time
+            self._again = True
+            return
+        names, root, tails = self._names, self._panel.root, self._tails
+        self._reading = True
+
+        def read():
+            runs = [attach(name, root) for name in names]
+            kept = {run.path: tails.get(run.path) or MetricsTail(run.folder.metrics) for run in runs}
+            return names, root, _read(runs, kept), kept
+
+        self._panel.later(read, self._arrived, lambda _: self._look_again())
+
+    def _arrived(self, found):
+        names, root, read, tails = found
+        self._tails = tails if self._names else {}
+        try:
+            if names == self._names and root == self._panel.root:  # else others were chosen meanwhile
+                self._show(read)
+        finally:
+            self._look_again()
+
+    def _look_again(self):
+        self._reading, again, self._again = False, self._again, False
+        if again and self._names:
+            self._look()
 
     def redraw(self):
         """Draw the charts in the colours of the theme."""
         if self._read is not None and self._names:
             self._draw()
 
-    def _show(self, found):
-        names, read = found
-        if names != self._names:  # others were chosen meanwhile
-            return
+    def _show(self, read):
         self._read = read
         self._draw()
         columns, rows = config_differences(self._read["configs"], self._read["changes"])
@@ -86,7 +115,7 @@ def config_differences(configs: dict[str, RunConfig | None], changes: dict[str, 
     return ["setting", *configs], rows
 
 
-def _read(runs: list[Run]) -> dict:
+def _read(runs: list[Run], tails: dict[Path, MetricsTail]) -> dict:
     import pandas as pd
 
     configs, changes, metrics = {}, {}, {}
@@ -94,7 +123,8 @@ def _read(runs: list[Run]) -> dict:
         configs[run.name] = _config(run)
         changes[run.name] = "; ".join(f"step {kept['step']}: {name} {_text(value)}" for kept in read_jsonl(run.folder.changes) for name, value in kept["changes"].items())
         if len(metrics) < MOST_RUNS:
-            records = [record for record in run.records if record.get("kind") == "eval"]
+            tails[run.path].read()
+            records = tails[run.path].evaluations
             metrics[run.name] = pd.DataFrame(records, columns=None if records else ["kind", "step"])
     ratios = {config.loss.gamma_beta_ratio if config and config.loss.kind != "dpo" else None for config in configs.values()}
     return {

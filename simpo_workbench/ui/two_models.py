@@ -62,13 +62,23 @@ class Round:
     def ask(self, panel: Panel, done: Callable, failed: Callable, waiting: Callable[[str], None]):
         """Open what must be opened and ask; a model that is needed on both sides is asked once. The callbacks are called as handlers of the panel.
 
-        done(round), failed(error); waiting(sentence) several times a second, with the seconds since the start.
+        done(round), or failed(error), whatever went wrong, unless it was cancelled; waiting(sentence) several times a second, with the seconds since the start.
         """
         models = self._models()
 
         def open_all():
             with LOCK:  # panels share the opened models
                 return {model: OPEN_MODELS.of_run(*model) for model in models if not self.cancelled}
+
+        def ends_if_it_fails(handler):
+            def tried(found):
+                try:
+                    handler(found)
+                except Exception as error:
+                    gone_wrong(error)
+                    raise  # to be said
+
+            return tried
 
         def ask_all(opened):
             for model, remote in opened.items():
@@ -83,7 +93,7 @@ class Round:
                     self.answers = tuple(self._answer(side, models) for side in (self.left, self.right))
                     done(self)
 
-            return keep
+            return ends_if_it_fails(keep)
 
         def said(model):
             def say(sentence):
@@ -94,11 +104,12 @@ class Round:
             return say
 
         def gone_wrong(error):
-            self.cancel()
-            failed(error)
+            if not self.cancelled:
+                self.cancel()
+                failed(error)
 
         waiting("Loading the model … 0 s")
-        panel.later(open_all, ask_all, failed)
+        panel.later(open_all, ends_if_it_fails(ask_all), gone_wrong)
 
     def cancel(self):
         """Nobody waits for the answers any more."""

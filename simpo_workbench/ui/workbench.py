@@ -99,11 +99,11 @@ class Workbench(Panel):
 
     def _make(self, name):
         if name == "1 Configure":
-            form = ConfigForm(self.config, line=self.line)
+            form = ConfigForm(self.config, line=self.line, root=str(self.root))
             form.observe(self.guard(lambda change: setattr(self, "config", change["new"])), "config")
             return form
         if name == "2 Data":
-            view = DataView(self.config.data, self.config.model, line=self.line)
+            view = DataView(self.config.data, self.config.model, line=self.line, seed=self.config.training.seed)
             view.observe(self.guard(lambda change: self._data_chosen(change["new"])), "data")
             return view
         if name == "3 Train":
@@ -128,18 +128,22 @@ class Workbench(Panel):
         return newest
 
     def _take_new_config(self):
+        if self.config.run.root != str(self.root):
+            self.config = self.config.with_changes({"run.root": str(self.root)})  # comes back here
+            return
         form, view, monitor = (self._panels.get(name) for name in ("1 Configure", "2 Data", "3 Train"))
         if form is not None and form.config != self.config:
             form.config = self.config
         if view is not None:
-            view.model, view.data = self.config.model, self.config.data
+            with view.hold_trait_notifications():  # else it would read the new data by the old seed first
+                view.model, view.data, view.seed = self.config.model, self.config.data, self.config.training.seed
         if monitor is not None:
             monitor.config = self.config
         self._show_head()
 
     def _data_chosen(self, data):
         if data != self.config.data:
-            self.config = self.config.with_changes({f"data.{name}": value for name, value in data.model_dump().items()})
+            self.config = self.config.model_copy(update={"data": data})
 
     def _take_new_run(self):
         try:
@@ -162,10 +166,12 @@ class Workbench(Panel):
     def _show_head(self):
         run = self.run
         status = run.status if run is not None else None
-        words = self._run_words if run is not None and status.alive else headline(self.config)
+        words = self._run_words if run is not None else headline(self.config)
         state = "" if status is None else badge("stalled" if status.stalled else status.state)
         share = status.step / status.total_steps if status is not None and status.total_steps and status.alive else 0.0
         shown = (words, state, share)
+        if status is not None and status.alive and self.menu.value in ("4 Compare", "5 Understand") and self.menu.value in self._panels:
+            self._panels[self.menu.value].refresh()  # a new evaluation may be there
         if shown == self._head_shown:
             return
         self._head_shown = shown
