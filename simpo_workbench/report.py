@@ -176,7 +176,7 @@ def _flips(compared):
             "rejected": _text(row.get("rejected")),
             "lead": f"{signed(row['lead_before'])} → {signed(row['lead_after'])}",
             "change": signed(row["lead_change"]),
-            "flip": row["flip"] or ("still right" if row["correct_after"] else "still wrong"),
+            "flip": row["flip"] or ("still right" if row["lead_after"] > 0 else "still wrong"),
         }
         for row in order.head(_MOST_PAIRS).to_dict("records")
     ]

@@ -10,7 +10,6 @@ from fake_run import fake_run, scores
 
 from simpo_workbench.figures import MOST_IN_CORNER
 from simpo_workbench.small_charts import COLORS
-from simpo_workbench.ui import pair_table
 from simpo_workbench.ui.following import LOCK
 from simpo_workbench.ui.pair_table import PairTable
 
@@ -105,14 +104,17 @@ def test_refresh_follows_the_newest_evaluation(tmp_path):
 
 
 def test_refresh_reads_nothing_where_nothing_is_new(panel, run, monkeypatch):
-    monkeypatch.setattr(pair_table, "_read", lambda *_: pytest.fail("read again"))
-    before = panel.table.version
+    read = []
+    monkeypatch.setattr(panel, "later", lambda *work: read.append(work))
     for _ in range(3):
         panel.refresh()
     run.folder.append_metrics({"kind": "event", "step": 40, "event": "note", "text": "Nothing for this panel."})
     panel.refresh()
-    assert panel.table.version == before
-    assert panel.line.value == ""
+    assert read == []
+    scores(60, 60, 24).to_parquet(run.folder.scores(60))
+    panel.refresh()
+    panel.refresh()
+    assert len(read) == 1, "it is on the way"
 
 
 def test_refresh_keeps_filter_search_page_order_and_the_pair_that_is_looked_at(tmp_path):

@@ -2,7 +2,10 @@
 
 import dataclasses
 import json
+import subprocess
+import sys
 import time
+from pathlib import Path
 
 import pytest
 from click.testing import CliRunner
@@ -173,3 +176,16 @@ def test_cancelled_it_is_gone_at_once(measured):
         assert time.monotonic() < end
         time.sleep(0.05)
     assert not measuring._run.path.exists()
+
+
+def test_it_ends_with_the_program_that_asked_for_it(measured, tmp_path):
+    config = measured[0].with_changes({"run.root": str(tmp_path / "runs")})
+    config.to_yaml(tmp_path / "config.yaml")
+    code = f"import os, simpo_workbench as wb\nmeasuring = wb.start_preflight(wb.RunConfig.from_yaml({str(tmp_path / 'config.yaml')!r}))\nprint(measuring._run.path, flush=True)\nos._exit(0)\n"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=120, check=True)
+    folder = Path(done.stdout.strip())
+    end = time.monotonic() + 120
+    while folder.exists():
+        assert time.monotonic() < end
+        time.sleep(0.1)
+    assert list(tmp_path.glob("runs/*")) == []
