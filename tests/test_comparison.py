@@ -2,12 +2,12 @@
 
 import shutil
 import threading
-import time
 from types import SimpleNamespace
 
 import pandas as pd
 import pytest
 from fake_run import PROMPTS, fake_run
+from panels import until
 
 from simpo_workbench.errors import WorkbenchError
 from simpo_workbench.files import write_json
@@ -15,16 +15,6 @@ from simpo_workbench.ui import comparison, two_models
 from simpo_workbench.ui.asking import OPEN_MODELS
 from simpo_workbench.ui.comparison import Comparison
 from simpo_workbench.ui.following import LOCK
-
-
-def until(condition, seconds=20.0):
-    end = time.monotonic() + seconds
-    while True:
-        with LOCK:  # what comes in the background has come as a whole
-            if condition():
-                return
-        assert time.monotonic() < end, "it did not come"
-        time.sleep(0.02)
 
 
 def keep_adapters(run, steps, final=True):

@@ -1,10 +1,10 @@
 """A form that loses what was typed, starts a run with half of a change, or shows code that makes another run costs hours of training."""
 
 import shlex
-import time
 
 import pytest
 from click.testing import CliRunner
+from panels import until
 
 import simpo_workbench as wb
 from simpo_workbench.cli import main
@@ -43,13 +43,6 @@ def commanded(line):
 def shown_code(form, view):
     form.views.value = view
     return form.code.value
-
-
-def until(condition):
-    deadline = time.monotonic() + 20
-    while not condition():
-        assert time.monotonic() < deadline, "it did not happen within 20 s"
-        time.sleep(0.01)
 
 
 def test_every_setting_has_one_control_with_its_help_and_bounds():

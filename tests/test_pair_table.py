@@ -1,27 +1,16 @@
 """What would be lost: a pair that cannot be found, a selection that is another than the one seen, a table that freezes the page."""
 
 import base64
-import time
 
 import numpy as np
 import pandas as pd
 import pytest
 from fake_run import fake_run, scores
+from panels import until
 
 from simpo_workbench.figures import MOST_IN_CORNER
 from simpo_workbench.small_charts import COLORS
-from simpo_workbench.ui.following import LOCK
 from simpo_workbench.ui.pair_table import PairTable
-
-
-def until(condition, seconds=20.0):
-    end = time.monotonic() + seconds
-    while True:
-        with LOCK:  # what comes in the background has come as a whole
-            if condition():
-                return
-        assert time.monotonic() < end, "it did not come"
-        time.sleep(0.02)
 
 
 @pytest.fixture

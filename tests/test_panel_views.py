@@ -2,20 +2,15 @@
 
 import time
 
+from panels import until
+
 from simpo_workbench.ui.panel import Panel
-
-
-def wait_for(condition):
-    end = time.monotonic() + 20
-    while not condition():
-        assert time.monotonic() < end
-        time.sleep(0.02)
 
 
 def test_a_panel_in_no_page_rests_and_one_that_comes_back_goes_on():
     panel, looks = Panel(), []
     follower = panel.follow(lambda: looks.append(1), 0.01)
-    wait_for(lambda: looks)  # a panel that was never shown is followed: a cell may be about to show it
+    until(lambda: looks)  # a panel that was never shown is followed: a cell may be about to show it
     panel._count_views(None, {"views": 1}, [])
     panel._count_views(None, {"views": 1}, [])  # the page was loaded anew before the first view was gone
     panel._count_views(None, {"views": -1}, [])
@@ -27,7 +22,7 @@ def test_a_panel_in_no_page_rests_and_one_that_comes_back_goes_on():
     time.sleep(0.3)
     assert len(looks) == before
     panel._count_views(None, {"views": 1}, [])
-    wait_for(lambda: len(looks) > before)
+    until(lambda: len(looks) > before)
     follower.stop()
 
 

@@ -1,11 +1,11 @@
 """Buttons and answers of a run that trains. What a user would lose: a request that never arrives, a change nobody asked for, the answer one was reading."""
 
 import json
-import time
 from types import SimpleNamespace
 
 import pytest
 from fake_run import PROMPTS, fake_run, sampled
+from panels import until, visible
 
 from simpo_workbench.errors import WorkbenchError
 from simpo_workbench.files import append_jsonl, read_json, write_json, write_jsonl
@@ -48,20 +48,9 @@ def hold(controls, step=50, **changes):
     look(controls)
 
 
-def until(condition):
-    end = time.monotonic() + 20
-    while not condition():
-        assert time.monotonic() < end
-        time.sleep(0.02)
-
-
 def to_state(controls, state):
     write_json(controls.run.folder.status, {**read_json(controls.run.folder.status), "state": state})
     look(controls)
-
-
-def visible(widget):
-    return widget.layout.display != "none"
 
 
 # --- what is asked

@@ -10,6 +10,7 @@ import time
 import numpy as np
 import pytest
 from fake_run import fake_run
+from panels import until, visible
 
 from simpo_workbench import process
 from simpo_workbench.config import RunConfig
@@ -17,19 +18,8 @@ from simpo_workbench.device_queue import DeviceQueue
 from simpo_workbench.files import append_jsonl, read_json, write_json
 from simpo_workbench.runs import Run, attach
 from simpo_workbench.ui import run_list, several_runs
-from simpo_workbench.ui.following import LOCK
 from simpo_workbench.ui.run_list import RunList
 from simpo_workbench.ui.several_runs import config_differences
-
-
-def until(what, timeout_s=20):
-    end = time.monotonic() + timeout_s
-    while True:
-        with LOCK:
-            if found := what():
-                return found
-        assert time.monotonic() < end
-        time.sleep(0.02)
 
 
 @pytest.fixture
@@ -68,10 +58,6 @@ def cells(panel, name):
 def choose(panel, *wanted):
     for number, name in enumerate(wanted):
         panel.table._heard(None, {"choose": name, "more": number > 0}, [])
-
-
-def visible(widget):
-    return widget.layout.display != "none"
 
 
 def steps(trace):

@@ -7,32 +7,21 @@ import shutil
 import signal
 import subprocess
 import sys
-import time
 
 import numpy as np
 import pytest
 from fake_run import BETA, PROMPTS, evaluation_record, fake_run, sampled, scores, train_record
+from panels import until, visible
 
 from simpo_workbench import process
 from simpo_workbench.errors import WorkbenchError
 from simpo_workbench.files import append_jsonl, read_json, write_json, write_jsonl
 from simpo_workbench.ui import run_monitor
-from simpo_workbench.ui.following import LOCK
 from simpo_workbench.ui.panel import Panel
 from simpo_workbench.ui.run_monitor import RunMonitor
 
 HOSTILE = "<img src=x onerror=alert(1)>"
 TOTAL = 120
-
-
-def until(condition, seconds=20):
-    end = time.monotonic() + seconds
-    while True:
-        with LOCK:
-            if condition():
-                return
-        assert time.monotonic() < end, "it did not come"
-        time.sleep(0.02)
 
 
 @pytest.fixture
@@ -92,10 +81,6 @@ def last_step(panel, name="loss, training, each step"):
 def letters(run):
     found = [json.loads(path.read_text()) for path in sorted((run.path / "requests").glob("*.json"))]
     return [(one["kind"], one["values"]) for one in found]
-
-
-def visible(widget):
-    return widget.layout.display != "none"
 
 
 def thresholds(panel):

@@ -4,17 +4,16 @@ import dataclasses
 import json
 import subprocess
 import sys
-import time
 from types import SimpleNamespace
 
 import pytest
 from fake_run import fake_run
+from panels import until, visible
 
 from simpo_workbench.config import RunConfig
 from simpo_workbench.cost import Preflight
 from simpo_workbench.errors import WorkbenchError
 from simpo_workbench.ui import run_start
-from simpo_workbench.ui.following import LOCK
 from simpo_workbench.ui.run_start import RunStart, preflight_notice
 
 HOSTILE = "<img src=x onerror=alert(1)>"
@@ -45,20 +44,6 @@ MEASURED = Preflight(
 )
 TIGHT = dataclasses.replace(MEASURED, peak_memory_bytes=8_500_000_000)
 TOO_LARGE = dataclasses.replace(MEASURED, peak_memory_bytes=9_900_000_000, shortages=("Memory ran out with 4,096 tokens.",))
-
-
-def until(condition, seconds=20):
-    end = time.monotonic() + seconds
-    while True:
-        with LOCK:
-            if condition():
-                return
-        assert time.monotonic() < end, "it did not come"
-        time.sleep(0.01)
-
-
-def visible(widget):
-    return widget.layout.display != "none"
 
 
 class Measuring:

@@ -11,6 +11,7 @@ import traitlets
 from fake_run import fake_run
 from hypothesis import given
 from hypothesis import strategies as st
+from panels import until
 
 from simpo_workbench import doctor, figures
 from simpo_workbench.errors import WorkbenchError
@@ -40,16 +41,6 @@ from simpo_workbench.ui.panel import Frame, Panel, button, enable, show
 from simpo_workbench.wording import counted, duration, memory, signed, significant
 
 HOSTILE = '<img src=x onerror="alert(1)">{0.__class__}\'&'
-
-
-def until(condition, seconds=20):
-    end = time.monotonic() + seconds
-    while True:
-        with LOCK:
-            if condition():
-                return
-        assert time.monotonic() < end, "it did not come"
-        time.sleep(0.01)
 
 
 # --- text and markup

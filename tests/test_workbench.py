@@ -2,11 +2,11 @@
 
 import json
 import os
-import time
 
 import pytest
 import tiny
 from fake_run import fake_run
+from panels import until
 
 from simpo_workbench.config import RunConfig
 from simpo_workbench.errors import WorkbenchError
@@ -14,20 +14,9 @@ from simpo_workbench.files import read_json, write_json
 from simpo_workbench.presets import preset
 from simpo_workbench.runs import Run
 from simpo_workbench.ui import data_view, run_monitor, run_start, workbench
-from simpo_workbench.ui.following import LOCK
 from simpo_workbench.ui.workbench import PANELS, Workbench
 
 HOSTILE = "<img src=x onerror=alert(1)>"
-
-
-def until(condition, seconds=30):
-    end = time.monotonic() + seconds
-    while True:
-        with LOCK:
-            if condition():
-                return
-        assert time.monotonic() < end, "it did not come"
-        time.sleep(0.02)
 
 
 @pytest.fixture
