@@ -310,13 +310,13 @@ def presets(as_json):
 
 
 @main.command()
-@click.argument("folder", default="simpo-notebooks")
+@click.argument("folder", required=False)
 @click.option("--remote", "--no-browser", "remote", is_flag=True, help="Open no browser here; print the SSH tunnel for the computer that has one. So it is where you came by SSH.")
 def lab(folder, remote):
-    """Open JupyterLab on the workbench; outside a clone the notebooks are copied to FOLDER first."""
+    """Open JupyterLab on the workbench: the notebooks in FOLDER, copied there if it is not there yet; without FOLDER those of the clone, else copies in simpo-notebooks."""
     from .lab import open_lab
 
-    sys.exit(open_lab(Path(folder), remote))
+    sys.exit(open_lab(Path(folder) if folder else None, remote))
 
 
 def _table_writer(output):

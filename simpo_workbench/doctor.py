@@ -25,6 +25,8 @@ ENDED_FALL = 0.25
 LENGTH_RATIO = 1.75
 #: Held-out pairs beyond γ from which hardly any pair still pulls: at the gradient weight β·σ(γ − margin) half its start value or less.
 SATURATED_SHARE = 0.95
+#: Fewer steps than this say nothing about a rate that is too low: warm-up is part of them.
+FEWEST_STEPS = 10
 #: After half of the steps, a lead (nats per token) that moved less than this and an accuracy that moved less than 0.03 mean: nothing happens.
 LEAD_MOVED, ACCURACY_MOVED = 0.03, 0.03
 #: A gradient norm this many times the median of the run so far is a spike, and so many spikes in the last ten steps mean the rate is too high.
@@ -219,7 +221,7 @@ def _rate_too_high(records, collapse):
 
 
 def _rate_too_low(first, last, total_steps):
-    if not total_steps or last["step"] < total_steps / 2:
+    if not total_steps or last["step"] < max(total_steps / 2, FEWEST_STEPS):
         return []
     lead = [evaluation["eval/logps/chosen"] - evaluation["eval/logps/rejected"] for evaluation in (first, last)]
     gained = last["eval/rewards/accuracies"] - first["eval/rewards/accuracies"]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import getpass
 import os
 import shutil
+import signal
 import socket
 import subprocess
 import sys
@@ -14,18 +15,19 @@ from pathlib import Path
 from .bundled import bundled
 from .errors import WorkbenchError
 
-_FIRST_NOTEBOOK = "00_workbench.ipynb"
+_FIRST_NOTEBOOK, _COPIES = "00_workbench.ipynb", "simpo-notebooks"
 _FIRST_PORT, _PORTS = 8888, 100
 
 
-def open_lab(folder: Path, remote: bool = False) -> int:
-    """Run JupyterLab on the first notebook; returns its exit status. remote: open no browser, and print the SSH tunnel that leads here."""
+def open_lab(folder: Path | None = None, remote: bool = False) -> int:
+    """Run JupyterLab on the first notebook; returns its exit status. folder: where the notebooks are, or are copied to. remote: open no browser, and print the SSH tunnel that leads here."""
     first = _notebooks(folder) / _FIRST_NOTEBOOK
     if not first.is_file():
         raise WorkbenchError(f"There is no {_FIRST_NOTEBOOK} in {str(first.parent)!r}: name another folder, `simpo-workbench lab FOLDER`, to get the notebooks anew.")
     port = free_port()
     # the port is fixed: it stands in the printed line, so JupyterLab must not choose another one
-    options = [f"--ServerApp.port={port}", "--ServerApp.port_retries=0"]
+    options = [f"--ServerApp.port={port}", "--ServerApp.port_retries=0", f"--LabApp.default_url=/lab/tree/{_FIRST_NOTEBOOK}"]
+    print(f"Notebooks: {first.parent.resolve()}", flush=True)
     if os.geteuid() == 0:
         options.append("--allow-root")  # in a container there is often no other user
     if remote or is_remote(os.environ):
@@ -77,10 +79,11 @@ def free_port() -> int:
 
 
 def _notebooks(folder):
-    """The folder of the notebooks that may be changed; outside a clone they are copied to `folder` first."""
+    """The folder of the notebooks that may be changed: `folder`, where they are copied to if it is not there; without one those of the clone, if the package lies in one."""
     notebooks = bundled("notebooks")
-    if os.access(notebooks, os.W_OK) and "site-packages" not in notebooks.parts:
+    if folder is None and os.access(notebooks, os.W_OK) and "site-packages" not in notebooks.parts:
         return notebooks
+    folder = folder or Path(_COPIES)
     if not folder.exists():
         shutil.copytree(notebooks, folder)
         print(f"The notebooks were copied to {folder}: they are yours to change.")
@@ -89,6 +92,7 @@ def _notebooks(folder):
 
 def _wait(command, environment):
     with subprocess.Popen(command, env=environment) as jupyter:
+        signal.signal(signal.SIGTERM, lambda number, frame: jupyter.terminate())  # it ends its kernels, and then this ends
         while True:
             try:
                 return jupyter.wait()

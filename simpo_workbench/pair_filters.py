@@ -65,6 +65,7 @@ def filters(table) -> list[Filter]:
             Filter("flipped to wrong", "The chosen answer was ahead and is behind now.", table["flip"] == "to wrong"),
             Filter("still right", "The chosen answer was ahead and still is.", stays & right),
             Filter("still wrong", "The chosen answer was behind and still is.", stays & ~right),
+            Filter("lead fell", "The lead of the chosen answer is smaller than before.", table["lead_change"] < 0),
             Filter("lost log-probability", f"The chosen answer became less likely by more than {LOST_NATS:g} nats per token.", table["chosen_change"] < -LOST_NATS),
         ]
     else:

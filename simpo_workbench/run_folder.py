@@ -144,11 +144,21 @@ def check_name(name: str) -> str:
     return name
 
 
+def require_free_name(root: str | Path, name: str | None):
+    """Errors: WorkbenchError when a run of this name cannot be made in a root folder: it is no plain name, or taken."""
+    if name is not None and (Path(root).expanduser() / check_name(name)).exists():
+        raise _taken(root, name)
+
+
 def _make_named(root, name):
     try:
         (root / name).mkdir()
     except FileExistsError:
-        raise WorkbenchError(f"There is a run {name!r} in {str(root)!r} already: choose another run.name, or go on with it by `simpo-workbench resume {name}`.") from None
+        raise _taken(root, name) from None
+
+
+def _taken(root, name):
+    return WorkbenchError(f"There is a run {name!r} in {str(root)!r} already: choose another run.name, or go on with it by `simpo-workbench resume {name}`.")
 
 
 def _fresh(root, name):

@@ -385,3 +385,13 @@ def test_going_on_from_a_healthy_step_changes_nothing(tmp_path, watch, monkeypat
     until(lambda: panel.run is made)
     assert cloned == [{"step": 10, "changes": {}}]
     assert letters(run) == []
+
+
+def test_a_rate_that_is_too_low_is_not_lowered(tmp_path, watch):
+    run = fake_run(tmp_path, "still", 60, last_step=0, state="stopped")
+    first = run.records[0]
+    for step in (20, 40, 60):
+        run.folder.append_metrics({**first, "step": step})
+    panel = watch(run)
+    assert "Hardly anything moved" in panel.verdict.value
+    assert panel.remedy.description == "Clone from the start with three times the rate"

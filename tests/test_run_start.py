@@ -254,3 +254,22 @@ def test_a_kernel_that_shows_the_workbench_loads_no_torch(tmp_path):
     )
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=300, check=True)
     assert json.loads(done.stdout.splitlines()[-1]) == [[], []]
+
+
+@pytest.mark.parametrize(("name", "said"), [("taken", "There is a run 'taken'"), ("../x", "is not usable")])
+def test_a_name_that_cannot_be_is_said_before_anything_is_measured(tmp_path, monkeypatch, name, said):
+    fake_run(tmp_path, "taken", last_step=0)
+    monkeypatch.setattr(run_start, "start_preflight", lambda config: pytest.fail("it was measured"))
+    panel = RunStart(RunConfig(run={"name": name, "root": str(tmp_path)}))
+    panel.start.click()
+    assert said in panel.line.value.unescape()
+    assert not panel.measuring
+
+
+def test_what_would_start_and_what_is_known_to_ruin_it_stand_beside_the_button():
+    panel = RunStart(RunConfig(training={"learning_rate": 1e-3, "max_steps": 6}, run={"name": "mine"}))
+    assert "Next run:" in panel.about.value
+    assert "6 steps of 8 pairs · learning rate 0.001, as mine" in panel.about.value
+    assert "high enough to ruin the model" in panel.warned.value
+    panel.config = RunConfig()
+    assert panel.warned.value == ""

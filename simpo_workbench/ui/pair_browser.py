@@ -43,7 +43,7 @@ class PairBrowser(ipywidgets.VBox):
         self.hits = Html()
         columns = [Column(side, side.capitalize(), text=_one_line, wide=True) for side in SIDES]
         columns += [Column(f"{side}_length", f"{side.capitalize()} length", text="{:,}".format, numeric=True, help=_LENGTH_HELP) for side in SIDES]
-        self.table = DataTable(columns, "pair_id", "Preference pairs", "No pair holds these words. Shorten or clear the search.", noun="pair", on_error=panel.say_error)
+        self.table = DataTable(columns, "pair_id", "Preference pairs", "Reading the pairs …", noun="pair", on_error=panel.say_error)
         self.table.add_class("swb-fixed")
         self.form = ipywidgets.ToggleButtons(description="Show it as", options=[TEXT, TOKENS], style={"description_width": "initial", "button_width": "80px"})
         self.form.tooltips = ["The texts of the data", "Every token, exactly as the model will see it"]
@@ -88,6 +88,7 @@ class PairBrowser(ipywidgets.VBox):
         query, total = " ".join(self.search.value.split()), len(self._set.lengths)
         words = f"{len(hits):,} of {counted(total, 'pair')} hold “{excerpt(query)[1:-1]}”" if query else ""
         self.hits.value = html('<span class="swb-muted" role="status">{}</span>', words)
+        self.table.empty_text = "No pair holds these words. Shorten or clear the search."
         self.table.show(hits)
         if len(hits) and not self.table.chosen:
             self.table.choose([hits["pair_id"].iloc[0]])

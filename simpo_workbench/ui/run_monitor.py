@@ -42,6 +42,12 @@ _ENDED_POLL_S = 2.0
 #: Charts are drawn at most so often, and take at most about this share of the time.
 _DRAW_S, _DRAW_SHARE = 0.9, 0.15
 _LOG_BYTES = 20_000
+#: What the rate is multiplied by in the remedy for a verdict; other verdicts have none that one click could do.
+_RATES = {
+    "collapse": (1 / 3, "a third of the rate"),
+    **dict.fromkeys(("repetition", "lost endings", "chosen falling", "learning rate too high"), (0.5, "half the rate")),
+    "learning rate too low": (3, "three times the rate"),
+}
 
 
 @dataclass(frozen=True)
@@ -92,7 +98,7 @@ class RunMonitor(Panel):
         self._log_fold = ipywidgets.Accordion([self.log_text], titles=("Log of the run",), selected_index=None)
         self._log_fold.observe(self.guard(lambda _: self._show_log()), "selected_index")
         self._about = column(row(self.head, classes="swb-spread"), self.bar, row(self.verdict, column(self.remedy, self.second_remedy, classes="swb-remedies"), classes="swb-verdict"), self.tiles)
-        self._readable = column(self.figure, options, self.controls, self.samples, self._log_fold)
+        self._readable = column(self.controls, self.figure, options, self.samples, self._log_fold)
         self._live = column(self._about, self._readable)
         self.compose(self.starter, self._live)
         self.observe(self.guard(self._follow_run), "run")
@@ -216,7 +222,7 @@ class RunMonitor(Panel):
             said, colon, figures_of_it = worst.seen.partition(": ")
             pattern = '<div class="swb-notice swb-{}"><b>{}</b> {} {} {}{}</div>'
             self.verdict.value = html(pattern, worst.severity, said + colon.strip(), figures_of_it, worst.cause, worst.remedy, more)
-            if worst.severity in ("attention", "collapse"):
+            if worst.kind in _RATES and worst.severity != "note":
                 self._remedies = self._find_remedies(worst, status)
         self._offer(self._remedies)
 
@@ -228,7 +234,7 @@ class RunMonitor(Panel):
 
     def _find_remedies(self, worst, status):
         """Clone with a lower rate, from the newest healthy checkpoint that can be gone on from; and where there is one, go on from it as it was."""
-        factor, words = (1 / 3, "a third of the rate") if worst.severity == "collapse" else (0.5, "half the rate")
+        factor, words = _RATES[worst.kind]
         now = self._run_config.training.learning_rate * (self.controls.holding["learning_rate_scale"] or 1.0)
         steps = [step for step in resumable_steps(self._followed.folder) if step <= (status.recommended_step or 0)]
         step, start = (steps[-1], f"from step {steps[-1]}") if steps else (None, "from the start")

@@ -14,6 +14,7 @@ from ..errors import SettingWarning
 from ..launch import start
 from ..remote import start_preflight
 from ..run_facts import headline
+from ..run_folder import require_free_name
 from ..runs import Run
 from ..wording import duration
 from .following import follow
@@ -40,8 +41,8 @@ class RunStart(Panel):
         self.confirm = button("Start training", self.guard(self._begin), "play", "Train in a process of its own", "primary")
         self.skip = button("Start without measuring", self.guard(self._begin), "", "Begin at once; time and memory show while it trains")
         self.decline = button("Not now", self.guard(self._reset), "", "Keep the settings and start nothing")
-        self.about, self.found = Html(), Html()
-        self.compose(column(row(self.about, self.start, self.cancel, self.skip, self.confirm, self.decline), self.found))
+        self.about, self.warned, self.found = Html(), Html(), Html()
+        self.compose(column(row(self.start, self.cancel, self.skip, self.confirm, self.decline), self.about, self.warned, self.found))
         self.observe(self.guard(lambda _: self._reset()), "config")
         self.config = config
         self._reset()
@@ -72,12 +73,14 @@ class RunStart(Panel):
         missing = "" if self.config is not None else "Choose settings in 1 Configure first."
         enable(self.start, missing, "Measures a few real steps first, then asks")
         enable(self.skip, missing, "Begin at once; time and memory show while it trains")
-        words = headline(self.config) if self.config is not None else missing
-        self.about.value = html('<span class="swb-muted">{}</span>', words)
+        self.about.value = html('<span class="swb-muted">{}</span>', missing) if self.config is None else html("<b>{}</b> {}", "Next run:", next_run(self.config))
+        warned = [] if self.config is None else self.config.warnings()
+        self.warned.value = html('<div class="swb-notice swb-attention"><b>{}</b> {}</div>', "Worth a second look:", " ".join(warned)) if warned and not asking else ""
 
     def _measure(self):
         if self._measuring is not None:  # a double click
             return
+        require_free_name(self.config.run.root, self.config.run.name)  # before anybody waits
         self._measuring, began = start_preflight(self.config), time.monotonic()
         self._tell("Starting a process to measure in.", began)
         self._follower = follow(lambda: self._look(began), 0.25)
@@ -132,6 +135,13 @@ class RunStart(Panel):
 
     def snapshot(self) -> Markup:
         return joined([self.about.value, self.found.value])
+
+
+def next_run(config: RunConfig) -> str:
+    """What a start would train, in a line."""
+    training, named = config.training, f", as {config.run.name}" if config.run.name else ""
+    long = f"{training.max_steps:,} steps" if training.max_steps else f"{training.epochs:g} passes"
+    return f"{headline(config)} · pairs {config.data.train} · {long} of {training.pairs_per_step} pairs · learning rate {training.learning_rate:g}{named}"
 
 
 def preflight_notice(found: Preflight) -> Markup:

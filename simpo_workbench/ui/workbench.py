@@ -71,6 +71,8 @@ class Workbench(Panel):
             self._panels[name].refresh()
         for other, panel in self._panels.items():
             show(panel, other == name)
+        if self._follower is not None:  # what was said of another panel is not meant for this one
+            self.line.value = ""
         return self._panels[name]
 
     @property
