@@ -269,7 +269,7 @@ def test_a_name_that_cannot_be_is_said_before_anything_is_measured(tmp_path, mon
 def test_what_would_start_and_what_is_known_to_ruin_it_stand_beside_the_button():
     panel = RunStart(RunConfig(training={"learning_rate": 1e-3, "max_steps": 6}, run={"name": "mine"}))
     assert "Next run:" in panel.about.value
-    assert "6 steps of 8 pairs · learning rate 0.001, as mine" in panel.about.value
+    assert "6 steps, 8 pairs a step · learning rate 0.001, as mine" in panel.about.value
     assert "high enough to ruin the model" in panel.warned.value
     panel.config = RunConfig()
     assert panel.warned.value == ""

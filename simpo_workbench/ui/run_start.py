@@ -141,7 +141,7 @@ def next_run(config: RunConfig) -> str:
     """What a start would train, in a line."""
     training, named = config.training, f", as {config.run.name}" if config.run.name else ""
     long = f"{training.max_steps:,} steps" if training.max_steps else f"{training.epochs:g} passes"
-    return f"{headline(config)} · pairs {config.data.train} · {long} of {training.pairs_per_step} pairs · learning rate {training.learning_rate:g}{named}"
+    return f"{headline(config)} · pairs {config.data.train} · {long}, {training.pairs_per_step} pairs a step · learning rate {training.learning_rate:g}{named}"
 
 
 def preflight_notice(found: Preflight) -> Markup:
