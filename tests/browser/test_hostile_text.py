@@ -261,7 +261,7 @@ def test_understand(page):
 
 def test_runs(page):
     page.turn_to("Runs")
-    assert page.page.evaluate("name => [...document.querySelectorAll('tr[data-id]')].some(row => row.dataset.id === name)", NAME)
+    page.until("name => [...document.querySelectorAll('tr[data-id]')].some(row => row.offsetParent && row.dataset.id === name)", NAME)
     for name in ("hostile", NAME):
         page.page.evaluate("name => [...document.querySelectorAll('tr[data-id]')].find(row => row.offsetParent && row.dataset.id === name).click()", name)
         assert_reads(page, "h3", name)
