@@ -222,7 +222,7 @@ def test_a_started_run_is_the_one_of_all_panels(made, root, monkeypatch):
     write_json(bench.run.folder.status, {**read_json(bench.run.folder.status), "state": "finished", "step": 120})
     until(lambda: "✓ finished" in bench.head.value)
     assert "β 3" in bench.head.value, "the head speaks of the run whose state it shows"
-    assert train.starter.layout.display != "none"
+    until(lambda: train.starter.layout.display != "none")
 
 
 def test_the_newest_run_that_lives_is_found_again(made, root):
