@@ -44,14 +44,13 @@ def main():
         )
         server = LabServer(folder)
         try:
-            found |= workbench(browser, server, folder)
-            found |= followed_run(browser, server, folder)
-            found |= long_run(browser, server, folder)
-            found |= pair_table(browser, server, folder)
+            for measure in (workbench, followed_run, long_run, pair_table):
+                figures = measure(browser, server, folder)
+                found |= figures
+                for name, value in figures.items():
+                    print(f"{name:<70} {value:10.3f}", flush=True)
         finally:
             server.close()
-    for name, value in found.items():
-        print(f"{name:<70} {value:10.3f}")
     if options.json:
         options.json.write_text(json.dumps(found, indent=1))
 
@@ -92,7 +91,9 @@ def workbench(browser, server, folder):
         page.page.click("tr[data-id]:has-text('healthy')")
         drawn = "() => [...document.querySelectorAll('.js-plotly-plot')].some(gd => gd.offsetParent && gd.querySelectorAll('.scatterlayer .trace').length > 8)"
         found["open a run: verdict, tiles, nine charts (s)"] = seconds(page, lambda: page.page.click("button:has-text('Open')"), drawn)
-        found["reward units instead of nats (s)"] = seconds(page, lambda: page.page.click("button:has-text('reward units')"), text_shown("Margin (reward units)"))
+        found["reward units instead of nats (s)"] = seconds(
+            page, lambda: page.page.click("button:has-text('reward units')"), "() => [...document.querySelectorAll('.annotation-text')].some(one => one.textContent === 'Margin (reward units)')"
+        )
         found["next sample prompt (s)"] = seconds(page, lambda: page.page.click("button[title='Next sample prompt']"), text_shown("Sample prompt 2 of 3"))
         for name, shown in (("4 Compare", "() => [...document.querySelectorAll('.swb-card')].some(one => one.offsetParent)"), ("5 Understand", drawn.replace("> 8", "> 0"))):
             found[f"open {name} the first time (s)"] = seconds(page, lambda name=name: page.page.click(f".swb-menu button:has-text('{name}')"), shown)
@@ -182,7 +183,7 @@ def pair_table(browser, server, folder):
         chip = lambda: page.page.click(".widget-toggle-button:has-text('flipped to right')")  # noqa: E731
         found["60,000 pairs: filter (s)"] = seconds(page, chip, "count => document.querySelector(\".swb-pages [role='status']\").textContent !== count", count)
         count = page.page.inner_text(".swb-pages [role='status']")
-        search = page.page.get_by_label("Search")
+        search = page.page.get_by_placeholder("words in prompt or answers, then Enter")
         find = lambda: (search.fill("brown dog runs"), search.press("Enter"))  # noqa: E731
         found["60,000 pairs: first search (s)"] = seconds(page, find, "count => document.querySelector(\".swb-pages [role='status']\").textContent !== count", count)
         return found
