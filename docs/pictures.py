@@ -14,7 +14,7 @@ sys.path.insert(0, str(ROOT / "tests" / "browser"))
 
 from lab_page import LabPage, LabServer  # noqa: E402
 
-WIDTH, HEIGHT = 1400, 1320  # the verdict, the numbers, the nine charts
+WIDTH, HEIGHT, SHOWN = 1400, 2000, 1345  # of the panel so much is shown: the verdict, the numbers, the nine charts
 
 
 def main(name):
@@ -30,7 +30,8 @@ def main(name):
                 page.run_all()
                 page.shows(".swb-notice")
                 page.until("() => document.querySelector('.js-plotly-plot')?._fullLayout?.width === document.querySelector('.swb-figure').clientWidth")
-                page.shows(".swb").screenshot(path=Path(__file__).with_name("workbench.png"))
+                box = page.shows(".swb").bounding_box()
+                page.page.screenshot(path=Path(__file__).with_name("workbench.png"), clip={**box, "height": SHOWN})
         finally:
             server.close()
             browser.close()
