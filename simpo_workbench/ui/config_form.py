@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from contextlib import contextmanager
 from pathlib import Path
 
 import ipywidgets
@@ -34,7 +33,7 @@ class ConfigForm(Panel):
 
     def __init__(self, config: RunConfig | None = None, line: Html | None = None, root: str | None = None):
         super().__init__(line)
-        self.root, self.base, self._moving, self._before = root, DEMO, False, None
+        self.root, self.base, self._before = root, DEMO, None
         self._values, self._unread, self._problems = {}, {}, {}
         self._build()
         self._move_to(config or preset(DEMO))
@@ -91,13 +90,13 @@ class ConfigForm(Panel):
     # from a configuration to the controls
 
     def _config_set(self, change):
-        if not self._moving:
+        if not self.filling:
             self._move_to(change["new"])
 
     @traitlets.validate("config")
     def _same_again(self, proposal):
         config = self._at_home(proposal["value"])
-        if not self._moving and self._problems and config == self.config:  # no change will be heard, but the controls say something else
+        if not self.filling and self._problems and config == self.config:  # no change will be heard, but the controls say something else
             self._move_to(config)
         return config
 
@@ -107,24 +106,15 @@ class ConfigForm(Panel):
         self.base = next((name for name in likely if self._preset(name) == config), likely[0])
         self._values = {path: value_at(config, path) for path in all_fields()}
         self._unread = {}
-        with self._in_motion():
+        with self.quietly():
             self.presets.value = self.base
             self.fields.values = {path: all_fields()[path].text_of(self._values[path]) for path in self.fields.paths}
         self._settle()
 
-    @contextmanager
-    def _in_motion(self):
-        """Changes of widgets are our own meanwhile, and not taken for the user's."""
-        before, self._moving = self._moving, True
-        try:
-            yield
-        finally:
-            self._moving = before
-
     # from the controls to a configuration
 
     def _typed(self, change):
-        if self._moving:
+        if self.filling:
             return
         for path in self.fields.paths:
             said = change["new"].get(path)
@@ -157,7 +147,7 @@ class ConfigForm(Panel):
                     path = sentence.split(" ")[0]
                     self._problems.setdefault(path if path in self._values else name, sentence)
         if not self._problems:
-            with self._in_motion():
+            with self.quietly():
                 self.config = RunConfig(**sections)
         self._show_remarks(sections)
         self._show_code()
@@ -204,7 +194,7 @@ class ConfigForm(Panel):
         return config if self.root is None else config.model_copy(update={"run": config.run.model_copy(update={"root": self.root})})
 
     def _preset_chosen(self, change):
-        if not self._moving:
+        if not self.filling:
             self._replace(preset(change["new"]), change["new"])
             self.say(f"Preset {self.base}: all settings are as it has them.")
 

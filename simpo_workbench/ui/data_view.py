@@ -82,7 +82,7 @@ class DataView(Panel):
 
     def __init__(self, data: DataConfig | None = None, model: ModelConfig | None = None, line: Html | None = None, seed: int | None = None):
         super().__init__(line)
-        self._reading, self._loaded, self._asked, self._filling, self._figure = None, None, None, False, None
+        self._reading, self._loaded, self._asked, self._figure = None, None, None, None
         self._build()
         self.set_trait("data", data or DataConfig())
         self.set_trait("model", model or ModelConfig())
@@ -148,9 +148,8 @@ class DataView(Panel):
         self.compose(sources, self.column_form, self.report, self._with_pairs)
 
     def _fill(self):
-        self._filling = True
-        self.train.value, self.eval.value = self.data.train, self.data.eval or ""
-        self._filling = False
+        with self.quietly():
+            self.train.value, self.eval.value = self.data.train, self.data.eval or ""
 
     def _settings_set(self):
         self._fill()
@@ -170,7 +169,7 @@ class DataView(Panel):
         self.data = DataConfig.model_validate({**self.data.model_dump(), **changes})
 
     def _take_fields(self):
-        if self._filling:
+        if self.filling:
             return
         train = self.train.value.strip()
         if not train:

@@ -18,7 +18,7 @@ class RunSamples(Panel):
 
     def __init__(self, run: Run | None = None, line: Html | None = None):
         super().__init__(line)
-        self._answers, self._prompts, self._place, self._filling = None, [], 0, False
+        self._answers, self._prompts, self._place = None, [], 0
         self.step = ipywidgets.SelectionSlider(options=[0], description="At step", continuous_update=False, layout={"width": "340px"})
         self.before = button("‹", self.guard(lambda: self._turn(-1)), "", "Previous sample prompt")
         self.after = button("›", self.guard(lambda: self._turn(1)), "", "Next sample prompt")
@@ -47,10 +47,10 @@ class RunSamples(Panel):
             return
         steps, at = sorted({int(step) for step in answers["step"]}), self.step.value
         stays = self._answers is not None and at != self.step.options[-1] and at in steps
-        self._answers, self._filling = answers, True
-        self.step.options = steps
-        self.step.value = at if stays else steps[-1]
-        self._filling = False
+        self._answers = answers
+        with self.quietly():
+            self.step.options = steps
+            self.step.value = at if stays else steps[-1]
         self._prompts = list(dict.fromkeys(answers["prompt"]))
         self.step.disabled = self.before.disabled = self.after.disabled = False
         self._draw()
@@ -60,7 +60,7 @@ class RunSamples(Panel):
         self._draw()
 
     def _draw(self):
-        if self._answers is None or self._filling:
+        if self._answers is None or self.filling:
             return
         self._place %= len(self._prompts)
         prompt = self._prompts[self._place]

@@ -17,7 +17,6 @@ from ..run_facts import headline
 from ..run_folder import require_free_name
 from ..runs import Run
 from ..wording import duration
-from .following import follow
 from .html import Html, Markup, html, joined, table
 from .panel import Panel, button, column, enable, row, show
 
@@ -83,7 +82,7 @@ class RunStart(Panel):
         require_free_name(self.config.run.root, self.config.run.name)  # before anybody waits
         self._measuring, began = start_preflight(self.config), time.monotonic()
         self._tell("Starting a process to measure in.", began)
-        self._follower = follow(lambda: self._look(began), 0.25)
+        self._follower = self.follow(lambda: self._look(began), 0.25)
         self._arrange()
 
     def _look(self, began):
