@@ -1,7 +1,7 @@
 """What the interface costs, in a real browser: python benchmarks/interface.py [--json FILE]
 
 First display, click to visible reaction of the controls, record on disk to point on screen, the kernel's processor time while it follows a run, the page's
-memory after 10,000 steps, and the pair table with 60,000 rows. Runs are made up, as in the tests; the browser, JupyterLab and the kernel are real.
+memory after 10,000 steps, the pair table with 60,000 rows and the loss geometry of 60,000 pairs. Runs are made up, as in the tests; the browser, JupyterLab and the kernel are real.
 """
 
 import argparse
@@ -44,7 +44,7 @@ def main():
         )
         server = LabServer(folder)
         try:
-            for measure in (workbench, followed_run, long_run, pair_table):
+            for measure in (workbench, followed_run, long_run, pair_table, loss_geometry):
                 figures = measure(browser, server, folder)
                 found |= figures
                 for name, value in figures.items():
@@ -187,6 +187,37 @@ def pair_table(browser, server, folder):
         find = lambda: (search.fill("brown dog runs"), search.press("Enter"))  # noqa: E731
         found["60,000 pairs: first search (s)"] = seconds(page, find, "count => document.querySelector(\".swb-pages [role='status']\").textContent !== count", count)
         return found
+
+
+def loss_geometry(browser, server, folder):
+    """β one stop further, again and again: the kernel's part of it, and from the key to the redrawn chart that names it."""
+    made = f"""import time, numpy as np, pandas as pd, simpo_workbench as wb
+random = np.random.default_rng(0)
+lead, chosen = random.normal(-0.2, 0.6, {ROWS}), random.normal(-1.8, 0.2, {ROWS})
+scores = pd.DataFrame({{"pair_id": [f"pair-{{n}}" for n in range({ROWS})], "chosen_avg_logp": chosen, "rejected_avg_logp": chosen - lead, "beta": 2.0, "gamma_beta_ratio": 0.5}})
+scores = scores.assign(chosen_tokens=random.integers(5, 90, {ROWS}), rejected_tokens=random.integers(5, 90, {ROWS}))
+panel = wb.LossGeometry(scores)
+panel"""
+    timed = """took = []
+for beta in (0.5, 1, 3, 5, 8, 10, 3, 2):
+    began = time.perf_counter()
+    panel.beta = beta
+    took.append(time.perf_counter() - began)
+print("redraws", sorted(took)[len(took) // 2], max(took))"""
+    with opened(browser, server, "geometry.ipynb", made, timed) as page:
+        page.run_all()
+        page.page.wait_for_selector("text=/redraws \\d/")
+        median, worst = map(float, page.page.inner_text("text=/redraws \\d/").split()[-2:])
+        named = "beta => [...document.querySelectorAll('.xtitle')].some(one => one.textContent.includes(`margin: ${beta} times`))"
+        page.until(named, "2")
+        handle = page.page.locator(".swb .noUi-handle").filter(visible=True).first
+        handle.focus()
+        waited = [seconds(page, lambda: handle.press("ArrowRight"), named, beta) for beta in ("2.2", "2.5", "2.8", "3", "3.5", "4", "4.5", "5")]
+        return {
+            "60,000 pairs: loss geometry redrawn, the kernel's part, median (s)": median,
+            "60,000 pairs: loss geometry redrawn, the kernel's part, worst (s)": worst,
+            "60,000 pairs: slider moved, chart redrawn, median (s)": statistics.median(waited),
+        }
 
 
 if __name__ == "__main__":
