@@ -1,5 +1,7 @@
 """One pair, token by token: what the model is shown, and what it thinks of every scored token."""
 
+import re
+
 import torch
 
 from ..config import DataConfig
@@ -15,6 +17,7 @@ def explain_pair(model: LoadedModel, pair, data: DataConfig | None = None):
     """DataFrame with one row per scored token of both answers: side, position (from 1), token_id, token, logp (nats), and base_logp with an adapter.
 
     pair: a row as `wb.load_pairs` reads it, or Pairs of one. The mean of `logp` over a side is its average log-probability in `wb.score`.
+    `.attrs["report"]` says where the tokens may be others than those of the scores: the prompt was cut, or the row's pair_id belongs to another content.
     Errors: WorkbenchError when it is not exactly one pair, or does not fit data.max_tokens.
     """
     pair = pair_tokens.single_pair(pair)
@@ -24,6 +27,7 @@ def explain_pair(model: LoadedModel, pair, data: DataConfig | None = None):
     if model.has_adapter:
         with model.base():
             table["base_logp"] = token_logps(model, encoded)
+    table.attrs["report"] = " ".join(_remarks(pair, encoded))
     return table
 
 
@@ -34,6 +38,15 @@ def encode_pair(model: LoadedModel, pair, data: DataConfig | None = None):
     "prompt", "answer" or "end of turn". `.attrs["report"]` says what became of the pair.
     """
     return pair_tokens.encode_pair(model.tokenizer, pair, data)
+
+
+def _remarks(pair, encoded):
+    if encoded.truncated:
+        yield "The prompt was cut from the left."
+    named = pair.extra.get("pair_id_in_file")  # the reader puts a pair_id aside that is not the content's own
+    if isinstance(named, str) and re.fullmatch(r"[0-9a-f]{16}", named):
+        # a scores table holds a conversation as readable text, which the model would take for one turn
+        yield f"These texts are not those of the pair {named}: a table of scores holds prompts of several turns as one text. Give the row of wb.load_pairs, with its messages."
 
 
 @torch.no_grad()
