@@ -11,10 +11,9 @@ import traitlets
 from ..runs import Run
 from ..wording import duration
 from .answers import Answer, answer_cards
-from .folder_stamp import folder_stamp
 from .html import Html, Markup, html
 from .panel import Panel, button, column, enable, row, show
-from .two_models import Round, sides_of
+from .two_models import Round, choice_menu, fill_menu, sampled_at, sides_of, sides_stamp
 
 _NO_RUN = "Start a run in Train, or open one in Runs: its answers then stand here beside those of the untrained model."
 _LONGEST_LABEL = 110
@@ -62,7 +61,7 @@ class Comparison(Panel):
         What was chosen and typed stays; whoever looks at the newest sampled answer gets the newest.
         """
         run = self.run
-        if run is None or (stamp := _stamp(run)) == self._stamp:
+        if run is None or (stamp := sides_stamp(run)) == self._stamp:
             return
         self._stamp, self._reads = stamp, self._reads + 1
         number = self._reads
@@ -72,7 +71,7 @@ class Comparison(Panel):
         """Ask both models the prompt in the box."""
         if not self.ask_button.disabled:
             wanted = self.run.config.generation.model_copy(update={"max_new_tokens": self.max_new_tokens.value, "temperature": self.temperature.value})
-            self._round = Round(self.prompt.value.strip(), self._sides[self.left.value], self._sides[self.right.value], wanted, self.seed.value)
+            self._round = Round([self.prompt.value.strip()], self._sides[self.left.value], self._sides[self.right.value], wanted, self.seed.value)
             self._enable()
             self._round.ask(self, self._answered, self._failed, self._waiting)
 
@@ -91,7 +90,7 @@ class Comparison(Panel):
     # --- the controls
 
     def _build_samples(self):
-        self.sample_prompt, self.sample_left, self.sample_right = _menu("Prompt", "3 1 320px"), _menu("Left"), _menu("Right")
+        self.sample_prompt, self.sample_left, self.sample_right = choice_menu("Prompt", "3 1 320px"), choice_menu("Left"), choice_menu("Right")
         self.sample_prompt.observe(self.guard(self._sample_prompt_chosen), "value")
         for menu in (self.sample_left, self.sample_right):
             menu.observe(self.guard(self._show_samples), "value")
@@ -100,7 +99,7 @@ class Comparison(Panel):
 
     def _build_question(self):
         self.prompt = ipywidgets.Textarea(description="Your prompt", placeholder="Type anything that you would ask the model", layout={"height": "64px"})
-        self.left, self.right = _menu("Left"), _menu("Right")
+        self.left, self.right = choice_menu("Left"), choice_menu("Right")
         self.max_new_tokens = ipywidgets.BoundedIntText(description="Longest answer (tokens)", min=1, max=8192, value=64)
         self.temperature = ipywidgets.BoundedFloatText(description="Temperature", min=0, max=5, step=0.1, value=0, tooltip="0: always the likeliest token; higher is more random.")
         self.seed = ipywidgets.BoundedIntText(description="Seed", min=0, max=2**31 - 1, value=0, tooltip="The same seed gives the same answers; it counts when the temperature is above 0.")
@@ -152,10 +151,10 @@ class Comparison(Panel):
         steps = [key for key in sides if key.startswith("step ")]
         with self.quietly():
             titles = [(side.title, key) for key, side in sides.items()]
-            _fill_menu(self.left, titles, "base")
-            _fill_menu(self.right, titles, "now" if "now" in sides else steps[-1] if steps else "base")
+            fill_menu(self.left, titles, "base")
+            fill_menu(self.right, titles, "now" if "now" in sides else steps[-1] if steps else "base")
             prompts = list(dict.fromkeys(samples["prompt"]))
-            _fill_menu(self.sample_prompt, [(_short(prompt), prompt) for prompt in prompts], prompts[0] if prompts else None)
+            fill_menu(self.sample_prompt, [(_short(prompt), prompt) for prompt in prompts], prompts[0] if prompts else None)
         self._fill_sample_steps()
         self._enable()
         if self._shown is None or not self._shown.asked:
@@ -173,9 +172,9 @@ class Comparison(Panel):
         newest = self.sample_right.options[-1][1] if self.sample_right.options else None
         follows = self.sample_right.value == newest  # who looks at the newest answer wants to see the next one
         with self.quietly():
-            titles = [(_sampled_at(step), step) for step in steps]
-            _fill_menu(self.sample_left, titles, steps[0])
-            _fill_menu(self.sample_right, titles, steps[-1])
+            titles = [(sampled_at(step), step) for step in steps]
+            fill_menu(self.sample_left, titles, steps[0])
+            fill_menu(self.sample_right, titles, steps[-1])
             if follows:
                 self.sample_right.value = steps[-1]
 
@@ -200,12 +199,12 @@ class Comparison(Panel):
     def _answered(self, asked):
         if asked is not self._round:
             return
-        shown = Shown(asked.prompt, f"Asked of the models of the run {self.run.name}: {asked.settings}.", *asked.answers, asked=True)
+        shown = Shown(asked.prompts[0], f"Asked of the models of the run {self.run.name}: {asked.settings}.", *asked.answers[0], asked=True)
         self._earlier.insert(0, (time.strftime("%H:%M:%S"), asked, shown))
         self._end_round()
         self._display(shown)
         with self.quietly():
-            self.earlier.options = [(f"{at}  {_short(one.prompt)}  ·  {one.left.title} | {one.right.title}  ·  {one.settings}", number) for number, (at, one, _) in enumerate(self._earlier)]
+            self.earlier.options = [(f"{at}  {_short(one.prompts[0])}  ·  {one.left.title} | {one.right.title}  ·  {one.settings}", number) for number, (at, one, _) in enumerate(self._earlier)]
             self.earlier.index = 0
         show(self.earlier, True)
         self.say(f"Answered in {duration(time.monotonic() - asked.started)}.", "good")
@@ -222,26 +221,8 @@ class Comparison(Panel):
             self._display(self._earlier[change["new"]][2])
 
 
-def _stamp(run):
-    """What the menus are made of, without reading it: sampled answers, kept adapters, whether it lives, and the final adapters of all runs beside it."""
-    status, finals = run.status, run.path.parent.glob("*/adapter/adapter_config.json")
-    return folder_stamp(run.path / "generations"), run.adapter_steps(), status.alive, status.recommended_step, sorted(finals)
-
-
 def _read(run):
     return run, run.generations, sides_of(run)
-
-
-def _menu(title, flex="1 1 170px"):
-    return ipywidgets.Dropdown(description=title, options=[], style={"description_width": "initial"}, layout={"width": "auto", "flex": flex, "min_width": "230px"})
-
-
-def _fill_menu(menu, options, default):
-    """New options; the choice stays where it is still there."""
-    values = [value for _, value in options]
-    wanted = menu.value if menu.value in values else default
-    menu.options = options
-    menu.value = wanted
 
 
 def _short(prompt):
@@ -249,9 +230,5 @@ def _short(prompt):
     return prompt if len(prompt) <= _LONGEST_LABEL else prompt[: _LONGEST_LABEL - 1] + "…"
 
 
-def _sampled_at(step):
-    return "untrained model · step 0" if step == 0 else f"tuned · step {step}"
-
-
 def _as_answer(step, sample):
-    return Answer(_sampled_at(step), sample["answer"], int(sample["tokens"]), bool(sample["ended"]), float(sample["repeated_4grams"]))
+    return Answer(sampled_at(step), sample["answer"], int(sample["tokens"]), bool(sample["ended"]), float(sample["repeated_4grams"]))

@@ -1,10 +1,12 @@
-"""One prompt to two models: which models there are to choose from, and the question to both, watched until both have answered."""
+"""Prompts to two models: which models there are to choose from, and the question to both, watched until both have answered."""
 
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+
+import ipywidgets
 
 from ..config import GenerationConfig
 from ..run_folder import run_names
@@ -12,6 +14,7 @@ from ..runs import Run, attach
 from ..wording import duration
 from .answers import Answer
 from .asking import OPEN_MODELS, Asking
+from .folder_stamp import folder_stamp
 from .following import LOCK
 from .panel import Panel
 
@@ -41,16 +44,40 @@ def sides_of(run: Run) -> dict[str, Side]:
     return sides
 
 
+def sides_stamp(run: Run) -> tuple:
+    """What there is to choose from, told without reading it: sampled answers, kept adapters, whether the run lives, and the final adapters of all runs beside it."""
+    status, finals = run.status, run.path.parent.glob("*/adapter/adapter_config.json")
+    return folder_stamp(run.path / "generations"), run.adapter_steps(), status.alive, status.recommended_step, sorted(finals)
+
+
+def choice_menu(title: str, flex: str = "1 1 170px") -> ipywidgets.Dropdown:
+    """An empty menu that takes its share of a row."""
+    return ipywidgets.Dropdown(description=title, options=[], style={"description_width": "initial"}, layout={"width": "auto", "flex": flex, "min_width": "230px"})
+
+
+def fill_menu(menu: ipywidgets.Dropdown, options: list[tuple], default):
+    """New options, as (title, value); the choice stays where it is still there."""
+    values = [value for _, value in options]
+    wanted = menu.value if menu.value in values else default
+    menu.options = options
+    menu.value = wanted
+
+
+def sampled_at(step: int) -> str:
+    """What the model of a run is called that gave the answers sampled at a step."""
+    return "untrained model · step 0" if step == 0 else f"tuned · step {step}"
+
+
 def _has_final(run):
     return (run.folder.adapter / "adapter_config.json").is_file()
 
 
 class Round:
-    """A prompt on its way to two models; `answers` are the two Answers, once both are there."""
+    """Prompts on their way to two models, as texts or messages; `answers` holds (left Answer, right Answer) for each prompt, once all are there."""
 
-    def __init__(self, prompt: str, left: Side, right: Side, generation: GenerationConfig, seed: int):
-        self.prompt, self.left, self.right, self.generation, self.seed = prompt, left, right, generation, seed
-        self.started, self.answers, self.cancelled = time.monotonic(), (), False
+    def __init__(self, prompts: Sequence[str | list], left: Side, right: Side, generation: GenerationConfig, seed: int):
+        self.prompts, self.left, self.right, self.generation, self.seed = list(prompts), left, right, generation, seed
+        self.started, self.answers, self.cancelled = time.monotonic(), [], False
         self._askings, self._tables, self._says = [], {}, {}
 
     @property
@@ -90,7 +117,7 @@ class Round:
             def keep(table):
                 self._tables[model] = table
                 if len(self._tables) == len(models) and not self.cancelled:
-                    self.answers = tuple(self._answer(side, models) for side in (self.left, self.right))
+                    self.answers = [tuple(self._answer(side, models, place) for side in (self.left, self.right)) for place in range(len(self.prompts))]
                     done(self)
 
             return ends_if_it_fails(keep)
@@ -118,7 +145,7 @@ class Round:
             asking.cancel()
 
     def _values(self, model):
-        return {"prompts": [self.prompt], "generation": self.generation, "data": model[0].config.data, "seed": self.seed}
+        return {"prompts": self.prompts, "generation": self.generation, "data": model[0].config.data, "seed": self.seed}
 
     def _models(self):
         """The models to ask as (run, step): an untrained one answers beside the trained one of the same run."""
@@ -126,9 +153,9 @@ class Round:
         trained = [(run, step) for run, step in wanted if step != 0]
         return [(run, step) for run, step in wanted if step != 0 or not any(run is other for other, _ in trained)]
 
-    def _answer(self, side, models):
+    def _answer(self, side, models, place):
         asked = next(model for model in models if model == (side.run, side.step) or (side.step == 0 and model[0] is side.run))
-        first, status = self._tables[asked].iloc[0], side.run.status
-        which = "tuned" if side.step != 0 and "tuned" in first else "base"
+        found, status = self._tables[asked].iloc[place], side.run.status
+        which = "tuned" if side.step != 0 and "tuned" in found else "base"
         title = f"{side.title} (step {status.step})" if side.step is None and status.alive else side.title
-        return Answer(title, first[which], int(first[f"{which}_tokens"]), bool(first[f"{which}_ended"]), float(first[f"{which}_repeated_4grams"]))
+        return Answer(title, found[which], int(found[f"{which}_tokens"]), bool(found[f"{which}_ended"]), float(found[f"{which}_repeated_4grams"]))
