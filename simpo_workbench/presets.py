@@ -1,4 +1,4 @@
-"""Named configurations: the demo, the seed article's, one for a 24 GB card, and the paper's six."""
+"""Named configurations: the demo, the tutorials', the seed article's, one for a 24 GB card, and the paper's six."""
 
 from __future__ import annotations
 
@@ -37,8 +37,20 @@ def _paper(name, model, data, beta, ratio, rate):
     return Preset(name, note, changes)
 
 
+#: The rate is above the demo's, so that so few steps show something.
+_TUTORIAL = {
+    "training.max_steps": 18,
+    "training.learning_rate": 1.5e-4,
+    "training.eval_every": 3,
+    "data.eval_limit": 24,
+    "generation.held_out_prompts": 5,
+    "generation.max_new_tokens": 48,
+    "generation.every": 9,
+}
+
 _PRESETS = [
     Preset("demo", "SmolLM2-135M-Instruct, NF4 and LoRA, 300 short pairs: five minutes on two CPU cores.", {}),
+    Preset("tutorial", "What the tutorial notebooks train: the demo cut short, two minutes on two CPU cores, evaluated every three steps.", _TUTORIAL),
     Preset(
         "seed-article",
         "The article this project started from: β 2, γ 0, LoRA r 8. Its Qwen-7B-Chat needs code from the model repository, so Qwen2.5-7B-Instruct stands in.",

@@ -15,7 +15,7 @@ PAPER = {
     "paper-llama3-instruct-v0.2": (10.0, 0.3, 1e-6),
     "paper-gemma2-9b-it": (10.0, 0.5, 8e-7),
 }
-NAMES = ["demo", "seed-article", "qlora-8b-24gb", *PAPER]
+NAMES = ["demo", "tutorial", "seed-article", "qlora-8b-24gb", *PAPER]
 
 
 def test_the_list_holds_every_preset_with_its_own_numbers():
@@ -57,7 +57,7 @@ def test_the_24_gb_preset_is_qlora():
     assert (config.model.load_in, config.training.optimizer, config.training.gradient_checkpointing) == ("nf4", "paged_adamw_8bit", "all")
 
 
-@pytest.mark.parametrize(("name", "said"), [("qlora-8b-24", "did you mean 'qlora-8b-24gb'"), ("zzz", "known: demo, seed-article, ")])
+@pytest.mark.parametrize(("name", "said"), [("qlora-8b-24", "did you mean 'qlora-8b-24gb'"), ("zzz", "known: demo, tutorial, ")])
 def test_an_unknown_preset_is_told_the_nearest_name(name, said):
     with pytest.raises(WorkbenchError, match=said):
         preset(name)
