@@ -24,8 +24,9 @@ lint: setup
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 
-# The README's picture, from the newest finished run.
+# The README's pictures, from the newest finished run.
 pictures: setup chromium
+	$(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev]'
 	$(BIN)/python docs/pictures.py
 
 setup: $(VENV)/ready

@@ -276,7 +276,7 @@ def _share(record, name):
     n = record.get("eval/answers/n" if name.startswith("eval/answers/") else "eval/pairs")
     if n is None or f"{name}_low" not in record:
         return f"{record[name]:.2f}"
-    return f"{record[name]:.2f} (n={n}, 95 % {record[f'{name}_low']:.2f} to {record[f'{name}_high']:.2f})"
+    return f"{record[name]:.2f} (n={n:.0f}, 95 % {record[f'{name}_low']:.2f} to {record[f'{name}_high']:.2f})"
 
 
 def _repetition_rise(first, last):

@@ -213,7 +213,7 @@ def score_histogram(before, after, gamma_beta_ratio, theme="light"):
 def margins_scatter(compared, theme="light", among=None, chosen=None):
     """plotly Figure: each pair's lead before (x) and after (y), nats per token, with the four corners named and counted; a point's customdata is its pair_id.
 
-    compared: DataFrame from `compare_scores`. Right is a lead above 0, wrong is none; above the diagonal the chosen answer gained.
+    compared: DataFrame from `compare_scores`. Right is a lead above 0, wrong is none, a flip one beyond the noise given there; above the diagonal the chosen answer gained.
     Of a corner with very many pairs some are drawn, evenly chosen, and it says so.
     among: the table that `compared` was filtered from, so that the axes stay. chosen: rows to be marked by a ring (may be empty).
     """
@@ -230,12 +230,12 @@ def margins_scatter(compared, theme="light", among=None, chosen=None):
     figure.add_shape(type="line", x0=low, y0=low, x1=high, y1=high, line={"color": colors["grid"], "width": 1.5})
     for shape in ({"x0": 0, "x1": 0, "y0": low, "y1": high}, {"x0": low, "x1": high, "y0": 0, "y1": 0}):
         figure.add_shape(type="line", line={"color": colors["muted"], "width": 1, "dash": "dot"}, **shape)
-    was_right, right = compared["lead_before"] > 0, compared["lead_after"] > 0
+    flip, right = compared["flip"], compared["lead_after"] > 0
     groups = [
-        ("still right", was_right & right, colors["margin"], "circle-open", ("right", "top")),
-        ("still wrong", ~was_right & ~right, colors["muted"], "circle-open", ("left", "bottom")),
-        ("to right", ~was_right & right, colors["chosen"], "circle", ("left", "top")),
-        ("to wrong", was_right & ~right, colors["rejected"], "diamond", ("right", "bottom")),
+        ("still right", (flip == "") & right, colors["margin"], "circle-open", ("right", "top")),
+        ("still wrong", (flip == "") & ~right, colors["muted"], "circle-open", ("left", "bottom")),
+        ("to right", flip == "to right", colors["chosen"], "circle", ("left", "top")),
+        ("to wrong", flip == "to wrong", colors["rejected"], "diamond", ("right", "bottom")),
     ]
     few = len(compared) <= MOST_IN_CORNER
     for name, inside, color, symbol, (xanchor, yanchor) in groups:

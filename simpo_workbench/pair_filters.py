@@ -8,10 +8,12 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from .errors import WorkbenchError
-from .scores import compare_scores
+from .scores import compare_scores, within_noise
+from .wording import counted
 
 #: A chosen answer that lost more than this (nats per token) has lost log-probability.
 LOST_NATS = 0.1
+_LEAST_NOISE = 0.0001  # a smaller noise is not spelled out
 _BOTH = ("loss", "gradient_weight")
 _FRONT = ["pair_id", "prompt", "chosen", "rejected", "chosen_tokens", "rejected_tokens"]
 
@@ -29,10 +31,11 @@ class Filter:
         return int(self.mask.sum())
 
 
-def pair_table(before, after=None):
+def pair_table(before, after=None, noise=0.0):
     """One row per pair: texts, tokens, and leads (chosen − rejected average log-prob, nats per token); with `after` those of `compare_scores`, losses and gradient weights too.
 
-    before, after: scores DataFrames of one step each. Without `after` the lead is called `lead`. The user's own columns come last. Errors: as `compare_scores`.
+    before, after: scores DataFrames of one step each. Without `after` the lead is called `lead`. noise: of scoring, nats per token: flips are beyond it.
+    The user's own columns come last. Errors: as `compare_scores`.
     """
     if after is None:
         missing = [name for name in ("pair_id", "chosen_avg_logp", "rejected_avg_logp") if name not in before]
@@ -42,7 +45,7 @@ def pair_table(before, after=None):
             raise WorkbenchError("The table holds a pair twice: choose one step, such as scores[scores.step == 0].")
         table = before.assign(lead=before["chosen_avg_logp"] - before["rejected_avg_logp"])
     else:
-        table = compare_scores(before, after)
+        table = compare_scores(before, after, noise)
         both = [name for name in _BOTH if name in before and name in after]
         numbers = before[["pair_id", *both]].merge(after[["pair_id", *both]], on="pair_id", suffixes=("_before", "_after"))
         rest = before.drop(columns=[name for name in before.columns if name in table and name != "pair_id"])
@@ -59,12 +62,14 @@ def filters(table) -> list[Filter]:
     found = [Filter("all", "Every pair.", pd.Series(True, index=table.index))]
     if "flip" in table:
         right = table["lead_after"] > 0
-        stays = table["flip"] == ""
+        close = within_noise(table)
+        stays = (table["flip"] == "") & ~close
         found += [
             Filter("flipped to right", "The chosen answer was behind and is ahead now.", table["flip"] == "to right"),
             Filter("flipped to wrong", "The chosen answer was ahead and is behind now.", table["flip"] == "to wrong"),
             Filter("still right", "The chosen answer was ahead and still is.", stays & right),
             Filter("still wrong", "The chosen answer was behind and still is.", stays & ~right),
+            *([Filter("within the noise", "The chosen answer changed sides, but no further than scoring itself may err: this is not counted as a flip.", close)] if close.any() else []),
             Filter("lead fell", "The lead of the chosen answer is smaller than before.", table["lead_change"] < 0),
             Filter("lost log-probability", f"The chosen answer became less likely by more than {LOST_NATS:g} nats per token.", table["chosen_change"] < -LOST_NATS),
         ]
@@ -78,6 +83,19 @@ def filters(table) -> list[Filter]:
         longer = table["rejected_tokens"] > table["chosen_tokens"]
         found.append(Filter("longer rejected ahead", "The rejected answer is ahead, and it is the longer one.", ~right & longer))
     return found
+
+
+def noise_sentence(noise, within, noun="flip", runs="this run") -> str:
+    """What the noise of scoring means for what is counted: `within` changes of sides lie within it. noise: nats per token; None where it was not measured.
+
+    noun: what is counted, "flip" or "difference". runs: where it is measured, such as "this run".
+    """
+    if noise is None:
+        return f"The noise of scoring was not measured in {runs}, so that every {noun} counts."
+    size = f"±{noise:.2g} nats per token" if noise >= _LEAST_NOISE else f"under ±{_LEAST_NOISE:g} nats per token"
+    if not within:
+        return f"No {noun} lies within the noise of scoring ({size})."
+    return f"{counted(within, noun)} {'lies' if within == 1 else 'lie'} within the noise of scoring ({size}) and {'is' if within == 1 else 'are'} not counted."
 
 
 def searchable(table) -> list[str]:

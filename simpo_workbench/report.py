@@ -75,7 +75,7 @@ def report_html(run: Run) -> str:
     status, config, records, environment = run.status, run.config, run.records, dict(run.environment)
     evaluations = [record for record in records if record.get("kind") == "eval"]
     before, after = _scores(run)
-    compared = compare_scores(before, after) if after is not None else None
+    compared = compare_scores(before, after, run.scoring_noise or 0.0) if after is not None else None
     drawn = _figures(run, status, config, evaluations, before, after, compared)
     plotly_js = get_plotlyjs().replace("\r\n", "\n").replace("\r", "\n")  # as the browser will read it: the hash is of what it reads
     # a report is for sharing, and its texts come from data and models: what goes in as a text goes in without secrets

@@ -6,6 +6,7 @@ One reader serves live and finished runs: everything comes from the run folder.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
 import shutil
 import signal
@@ -126,6 +127,11 @@ class Run:
         return join_texts(numbers, pd.read_parquet(self.folder.pairs))
 
     @property
+    def scoring_noise(self) -> float | None:
+        """Nats per token by which the same model's leads differed in another packing, measured before step 1 (see `wb.scoring_noise`); None where it was not."""
+        return next((record.get("eval/scoring_noise") for record in self.records if record["kind"] == "eval"), None)
+
+    @property
     def generations(self):
         """DataFrame of sampled answers: step, prompt, answer, tokens, ended, repeated_4grams."""
         import pandas as pd
@@ -152,14 +158,14 @@ class Run:
         return sorted(int(path.parent.name.removeprefix("step-")) for path in self.folder.checkpoints.glob("step-*/adapter"))
 
     def compare(self, before: int = 0, after: int | None = None):
-        """The held-out pairs at two evaluated steps side by side (by default before training and last): see `wb.compare_scores`."""
+        """The held-out pairs at two evaluated steps side by side (by default before training and last), flips beyond the run's noise: see `wb.compare_scores`."""
         scores = self.scores
         after = int(scores["step"].max()) if after is None else after
         evaluated = sorted({int(step) for step in scores["step"]})
         for step in (before, after):
             if step not in evaluated:
                 raise WorkbenchError(f"The run {self.name!r} was not evaluated at step {step}; it was at {evaluated}.")
-        return compare_scores(scores[scores["step"] == before], scores[scores["step"] == after])
+        return compare_scores(scores[scores["step"] == before], scores[scores["step"] == after], self.scoring_noise or 0.0)
 
     def plot(self):
         """The run's charts as one plotly figure."""
@@ -300,6 +306,16 @@ def create_run(config: RunConfig, stem: str | None = None) -> RunFolder:
 def attach(name: str | Path, root: str | Path = "runs") -> Run:
     """An existing run, live or ended, by name in `root` or by the path of its folder."""
     return Run(find_run_folder(name, root))
+
+
+def find_run(config: RunConfig) -> Run | None:
+    """The newest finished run with these settings in their root, whatever its name; None when there is none: `wb.find_run(config) or wb.train(config)` trains once."""
+    found = []
+    for run in (Run(RunFolder(Path(config.run.root).expanduser() / name)) for name in run_names(config.run.root)):
+        with contextlib.suppress(WorkbenchError):  # a damaged configuration is not this one
+            if run.config.model_copy(update={"run": config.run}) == config and run.status.state == "finished":
+                found.append(run)
+    return max(found, key=lambda run: run.folder.config.stat().st_mtime, default=None)
 
 
 def list_runs(root: str | Path = "runs"):

@@ -26,10 +26,12 @@ def fake_run(
     texts=None,
     changes=None,
     message="Finished.",
+    noise=None,
 ):
     """A Run that got to `last_step` (default: the end). ruined: chosen answers fall, repetition rises. texts: (prompt, chosen, rejected) of pair 0.
 
     state: what status.json says at the end; a live state has this process as its owner, so it reads as alive.
+    noise: of scoring, nats per token; None for a run in which it was not measured.
     """
     import pandas as pd
 
@@ -51,7 +53,8 @@ def fake_run(
         if step % 20 == 0 or step == total_steps:
             numbers = scores(step, total_steps, pairs, ruined)
             answers = sampled(step, total_steps, prompts, ruined)
-            recorder.evaluation(evaluation_record(step, numbers, answers, recorder.first_evaluation()), numbers, answers, 1.0)
+            measured = {"eval/scoring_noise": noise} if step == 0 and noise is not None else {}
+            recorder.evaluation(evaluation_record(step, numbers, answers, recorder.first_evaluation()) | measured, numbers, answers, 1.0)
         if step == 50:
             recorder.event(step, "paused", "Paused after step 50.")
     recorder.state(state, message, step=last_step)

@@ -287,6 +287,12 @@ def test_shares_are_told_with_their_number_and_interval():
     assert "0.60 (n=60, 95 % 0.47 to 0.71)" in diagnose([START, last])[0].seen
 
 
+def test_a_number_of_cases_is_a_whole_number_in_words_also_from_a_data_frame():
+    more = {"eval/pairs": 60, "eval/rewards/accuracies_low": 0.5, "eval/rewards/accuracies_high": 0.7}
+    records = pd.DataFrame([{**START, **more}, {"kind": "train", "step": 1}, {**evaluation(10), **more}])  # the row between makes the counts floats
+    assert "(n=60, 95 % 0.50 to 0.70)" in str(diagnose(records)[0])
+
+
 def test_a_loss_without_gamma_is_not_told_of_gamma():
     last = evaluation(20, beyond=0.99) | {"gamma_beta_ratio": 0.0}
     (verdict,) = diagnose([START, last])

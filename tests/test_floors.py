@@ -18,9 +18,10 @@ LONGEST_FILE = 420
 FLOORS = {
     4: ["cli.py", "run_commands.py", "settings_options.py", "terminal.py", "lab.py", "ui/"],
     3: ["engine/", "launch.py", "remote.py", "report.py"],
-    2: ["presets.py", "pairs.py", "pair_files.py", "pair_hub.py", "data_sets.py", "runs.py", "device_queue.py", "doctor.py", "run_facts.py"],
+    2: ["presets.py", "pairs.py", "pair_files.py", "pair_hub.py", "data_sets.py", "runs.py", "device_queue.py", "doctor.py", "run_facts.py", "blind_votes.py"],
     1: [
         *("redaction.py", "safe_names.py", "differences.py", "pair_filters.py"),
+        *("geometry.py", "geometry_figures.py", "loss_suggestion.py", "microscope.py", "microscope_figures.py", "history.py", "history_figures.py", "vote_statistics.py"),
         *("config.py", "settings.py", "yaml_text.py", "advice.py", "figures.py", "run_figures.py", "data_figures.py", "small_charts.py", "process.py", "errors.py", "bundled.py", "changes.py"),
         *("run_folder.py", "run_status.py", "files.py", "mailbox.py", "post_mortem.py", "scores.py", "pair_shapes.py", "pair_columns.py", "markup.py", "wording.py", "cost.py", "metrics_tail.py"),
     ],

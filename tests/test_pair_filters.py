@@ -4,7 +4,8 @@ import pandas as pd
 import pytest
 
 from simpo_workbench.errors import WorkbenchError
-from simpo_workbench.pair_filters import filters, pair_table, searchable
+from simpo_workbench.figures import margins_scatter
+from simpo_workbench.pair_filters import filters, noise_sentence, pair_table, searchable
 from simpo_workbench.ui.pair_card import what_became
 
 
@@ -74,3 +75,25 @@ def test_search_looks_into_prompt_and_both_answers_whatever_their_case():
     (text,) = searchable(pair_table(scores([1])))
     assert all(word in text for word in ("prompt 0", "yes.", "no."))
     assert searchable(pd.DataFrame({"pair_id": ["a", "b"]})) == ["", ""]
+
+
+def test_a_change_of_sides_within_the_noise_has_a_drawer_of_its_own():
+    before, after = scores([-1, 0.01, -0.01, 1]), scores([1, -1, 0.02, 1])
+    table = pair_table(before, after, noise=0.05)
+    names = ("flipped to right", "flipped to wrong", "still right", "still wrong", "within the noise")
+    assert [members(table, name) for name in names] == [["p0"], [], ["p3"], [], ["p1", "p2"]]
+    assert "within the noise" not in [one.name for one in filters(pair_table(before, after))], "without a noise there is nothing to put into it"
+
+
+def test_the_sentence_on_the_noise_says_what_does_not_count():
+    assert noise_sentence(0.004, 2) == "2 flips lie within the noise of scoring (±0.004 nats per token) and are not counted."
+    assert noise_sentence(0.0113, 1) == "1 flip lies within the noise of scoring (±0.011 nats per token) and is not counted."
+    assert noise_sentence(4.8e-7, 0) == "No flip lies within the noise of scoring (under ±0.0001 nats per token)."
+    assert noise_sentence(None, 0) == "The noise of scoring was not measured in this run, so that every flip counts."
+
+
+def test_a_side_changed_within_the_noise_is_called_that_and_stands_in_no_corner_of_flips():
+    table = pair_table(scores([0.003, -0.5]), scores([-0.004, 0.5]), noise=0.01)
+    assert [what_became(pair) for pair in table.to_dict("records")] == ["changed sides within the noise of scoring", "flipped to right"]
+    corners = {trace.name: list(trace.customdata) for trace in margins_scatter(table).data}
+    assert corners == {"still right": [], "still wrong": ["p0"], "to right": ["p1"], "to wrong": []}

@@ -366,3 +366,82 @@ def test_sixty_thousand_pairs_send_the_page_one_page_and_a_few_points():
     panel._box_chosen((-10, 10), (-10, 10))
     assert len(panel.selection) == n
     assert len(panel.table.selected) == 50, "what is not on the page is not sent to it"
+
+
+# --- the noise of scoring, and another run beside this one
+
+
+def test_flips_within_the_noise_of_the_run_are_not_counted_and_it_says_so(tmp_path):
+    run = fake_run(tmp_path, total_steps=40, noise=0.3)
+    panel = PairTable(run)
+    until(lambda: panel._loaded)
+    compared, sides = run.compare(), run.scores.pivot(index="pair_id", columns="step", values="margin") > 0
+    crossed = int((sides[0] != sides[40]).sum())
+    assert 0 < chips(panel)["flipped to right"] == (compared["flip"] == "to right").sum() < crossed
+    within = chips(panel)["within the noise"]
+    assert chips(panel)["flipped to right"] + chips(panel)["flipped to wrong"] + within == crossed
+    assert f"{within} flips lie within the noise of scoring (±0.3 nats per token) and are not counted" in panel._sentence.value
+    press(panel, "within the noise")
+    panel.table._heard(None, {"choose": panel.table.rows[0]["id"]}, [])
+    assert "changed sides within the noise of scoring" in panel._pair.value
+
+
+def test_a_run_without_a_measured_noise_says_so_and_counts_every_flip(panel):
+    assert "not measured in this run" in panel._sentence.value
+    assert "within the noise" not in chips(panel)
+
+
+def test_after_may_be_a_step_of_another_run_whose_pairs_are_joined(tmp_path):
+    run, other = fake_run(tmp_path, total_steps=40, noise=0.01), fake_run(tmp_path, name="other-seed", total_steps=60, pairs=20, noise=0.02)
+    panel = PairTable(run)
+    until(lambda: panel._loaded)
+    assert [name for name, _ in panel.after_of.options] == ["this run", "other-seed"]
+    panel.after_of.value = "other-seed"
+    until(lambda: panel._loaded.after_of == "other-seed")
+    assert [step for _, step in panel.after.options] == [0, 20, 40, 60]
+    assert (panel.after.value, len(panel.shown)) == (60, 20), "its newest step, and the pairs of both"
+    theirs = other.scores.query("step == 60").set_index("pair_id")
+    wanted = theirs["chosen_avg_logp"] - theirs["rejected_avg_logp"]
+    pd.testing.assert_series_equal(panel.shown.set_index("pair_id")["lead_after"], wanted, check_names=False)
+    assert "±0.02 nats per token" in panel._sentence.value, "of two noises the larger one"
+    panel.after.value = 20
+    until(lambda: panel._loaded.after == 20)
+    scores(80, 80, 20).to_parquet(other.folder.scores(80))
+    panel.refresh()
+    until(lambda: 80 in panel._loaded.after_steps)
+    assert (panel.after.value, panel.after_of.value) == (20, "other-seed"), "whoever looks at an earlier step stays there"
+    panel.after_of.value = ""
+    until(lambda: panel._loaded.after_of == "")
+    assert (panel.after.value, len(panel.shown)) == (40, 24)
+    assert panel.trouble == ""
+
+
+def test_a_run_of_other_pairs_is_refused_and_what_was_shown_stays(tmp_path):
+    run, other = fake_run(tmp_path, total_steps=20), fake_run(tmp_path, name="foreign", total_steps=20)
+    for table in ("pairs.parquet", "scores/step-000000.parquet", "scores/step-000020.parquet"):
+        frame = pd.read_parquet(other.path / table)
+        frame.assign(pair_id="x" + frame["pair_id"]).to_parquet(other.path / table)
+    panel = PairTable(run)
+    until(lambda: panel._loaded)
+    panel.after_of.value = "foreign"
+    until(lambda: "no pair in common" in panel.line.value)
+    assert (panel.after_of.value, panel.after.value, len(panel.shown)) == ("", 20, 24)
+
+
+def test_alone_in_its_folder_a_run_has_nothing_beside_it_and_the_menu_says_why(panel):
+    assert panel.after_of.disabled
+    assert "no other evaluated run" in panel.after_of.tooltip
+
+
+def test_the_pair_that_was_chosen_last_is_there_for_other_panels(panel):
+    told = []
+    panel.observe(lambda change: told.append(change["new"].get("pair_id")), "picked_pair")
+    assert panel.picked_pair == {}
+    panel.table._heard(None, {"choose": "pair-003"}, [])
+    panel.table._heard(None, {"choose": "pair-007", "more": True}, [])
+    assert panel.picked_pair["pair_id"] == "pair-007"
+    assert panel.picked_pair["chosen"] == "Short answer 7."
+    assert "lead_before" in panel.picked_pair
+    panel.clear_button.click()
+    assert panel.picked_pair == {}
+    assert list(dict.fromkeys(told)) == ["pair-003", "pair-007", None]

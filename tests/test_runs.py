@@ -18,7 +18,7 @@ from simpo_workbench.files import read_json, write_json, write_jsonl
 from simpo_workbench.mailbox import Postmaster
 from simpo_workbench.pairs import load_pairs
 from simpo_workbench.run_folder import END_STATES, LIVE_STATES, new_run_folder
-from simpo_workbench.runs import Run, attach, delete_run, list_runs, write_pairs
+from simpo_workbench.runs import Run, attach, delete_run, find_run, list_runs, write_pairs
 
 
 def make_run(root, name="one", state="training", identity=None, config=None, **more):
@@ -356,6 +356,19 @@ def test_the_list_of_runs_tells_them_apart(tmp_path):
     assert list(table["learning_rate"]) == [1e-5, RunConfig().training.learning_rate]
     assert table.loc["first", ["accuracy", "chosen_drift", "verdict"]].to_list() == [0.7, -0.05, "Healthy: …"]
     assert pd.isna(table.loc["second", "accuracy"])
+
+
+def test_a_finished_run_of_the_same_settings_is_found_whatever_its_name(tmp_path):
+    config = RunConfig.from_dict({"run": {"root": str(tmp_path)}})
+    assert find_run(config) is None
+    make_run(tmp_path, "failed", "failed")
+    make_run(tmp_path, "other", "finished", config=config.with_changes({"loss.beta": 4}))
+    damaged = make_run(tmp_path, "damaged", "finished")
+    damaged.folder.config.write_text("loss: [")
+    assert find_run(config) is None
+    for place, name in enumerate(("new", "old")):
+        os.utime(make_run(tmp_path, name, "finished").folder.config, (10.0 - place, 10.0 - place))
+    assert find_run(config.with_changes({"run.name": "anything"})).name == "new"
 
 
 def test_one_damaged_run_does_not_hide_the_others(tmp_path):

@@ -7,7 +7,7 @@ import pytest
 
 from simpo_workbench.errors import WorkbenchError
 from simpo_workbench.pairs import load_pairs
-from simpo_workbench.scores import compare_scores, join_texts, mean_share, pair_texts, repeated_4gram_share, share
+from simpo_workbench.scores import compare_scores, join_texts, mean_share, pair_texts, repeated_4gram_share, scoring_noise, share, within_noise
 
 # --- shares
 
@@ -148,3 +148,57 @@ def test_a_table_of_numbers_alone_can_be_compared():
 def test_tables_that_cannot_be_compared_are_refused_in_words(before, after, said):
     with pytest.raises(WorkbenchError, match=said):
         compare_scores(before, after)
+
+
+# --- the noise of scoring
+
+
+def leads(values, other=0.0):
+    """A scores table of pairs p0, p1, … with these leads; the rejected answers' log-probability is −2."""
+    rows = [(f"p{place}", f"Prompt {place}", -2.0 + lead + other, -2.0 + other, 2 * lead, lead > 0, lead > 0.5) for place, lead in enumerate(values)]
+    return pd.DataFrame(rows, columns=["pair_id", "prompt", "chosen_avg_logp", "rejected_avg_logp", "margin", "correct", "beyond_gamma"])
+
+
+# beyond both; one within (twice); at the edge; just beyond it; the other way: beyond, one within, both within; no change of sides
+_NOISE = 1 / 64  # leads of powers of 2, so that what is at the edge is there exactly
+_BEFORE = [-0.5, -0.5, -1 / 128, -1 / 64, -1 / 64, 0.5, 0.5, 1 / 128, 0.25]
+_AFTER = [0.5, 1 / 128, 0.5, 1 / 64, 1 / 32, -0.5, -1 / 128, -1 / 128, 1 / 512]
+
+
+def test_a_flip_counts_only_where_both_leads_lie_beyond_the_noise():
+    """A lead as large as the noise may in truth be 0: it is right only above that, and wrong from there on below 0, as 0 itself is wrong."""
+    joined = compare_scores(leads(_BEFORE), leads(_AFTER), _NOISE)
+    assert list(joined["flip"]) == ["to right", "", "", "", "to right", "to wrong", "", "", ""]
+    assert list(within_noise(joined)) == [False, True, True, True, False, False, True, True, False]
+
+
+def test_without_a_noise_every_change_of_sides_is_a_flip_as_it_always_was():
+    before, after = leads([*_BEFORE, 0.0, 0.1]), leads([*_AFTER, 0.1, 0.0])
+    joined = compare_scores(before, after)
+    led, lead = joined["lead_before"] > 0, joined["lead_after"] > 0
+    assert list(joined["flip"] == "to right") == list(~led & lead)
+    assert list(joined["flip"] == "to wrong") == list(led & ~lead)
+    assert not within_noise(joined).any()
+    pd.testing.assert_frame_equal(joined, compare_scores(before, after, noise=0.0))
+
+
+def test_the_noise_is_the_largest_difference_between_the_leads_of_the_same_pairs():
+    one, again = leads([0.5, -0.2, 1.0]), leads([0.503, -0.21, 1.0], other=7.0)  # both answers likelier: the lead is the same
+    assert scoring_noise(one, again) == pytest.approx(0.01)
+    assert scoring_noise(one, again[again["pair_id"] == "p0"]) == pytest.approx(0.003), "pairs of one table alone are left out"
+    assert scoring_noise(one, one) == 0.0
+
+
+@pytest.mark.parametrize(
+    ("call", "said"),
+    [
+        (lambda: scoring_noise(leads([1.0]), leads([1.0]).assign(pair_id="q")), "no pair in common"),
+        (lambda: scoring_noise(leads([1.0]).drop(columns="chosen_avg_logp"), leads([1.0])), "'one' lacks the column 'chosen_avg_logp'"),
+        (lambda: scoring_noise(leads([1.0]), pd.concat([leads([1.0])] * 2)), "'again' holds a pair twice"),
+        (lambda: compare_scores(leads([1.0]), leads([1.0]), noise=-0.1), "noise = -0.1 is no noise of scoring"),
+        (lambda: compare_scores(leads([1.0]), leads([1.0]), noise=None), "noise = None is no noise of scoring"),
+    ],
+)
+def test_what_is_no_noise_is_refused_in_words(call, said):
+    with pytest.raises(WorkbenchError, match=said):
+        call()

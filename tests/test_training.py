@@ -80,6 +80,35 @@ def test_scores_of_the_run_are_those_of_the_saved_adapter(finished):
     assert base["tuned"][0] == answers[6, "What is the capital of France?"]
 
 
+@pytest.mark.parametrize("kind", ["simpo", "dpo"])
+def test_the_noise_of_scoring_is_that_of_scoring_each_pair_alone(tiny_config, kind):
+    """With more held-out pairs than the sample holds it would be a part of them; here it is all."""
+    run = wb.train(tiny_config.with_changes({"loss.kind": kind, "training.max_steps": 1}))
+    with wb.load_model(run.config.model) as model:
+        alone = wb.score(model, wb.load_pairs(run.config.data.eval), max_tokens_per_microbatch=1)
+    first = run.scores.query("step == 0")
+    assert run.scoring_noise == pytest.approx(wb.scoring_noise(first, alone), abs=1e-12)
+    assert 0 < run.scoring_noise < 1e-4, "fp32"
+    evaluations = [record for record in run.records if record["kind"] == "eval"]
+    assert ["eval/scoring_noise" in record for record in evaluations] == [True, False], "measured once"
+
+
+def test_measuring_the_noise_changes_nothing_else(tiny_config, monkeypatch):
+    from simpo_workbench.engine import evaluation
+
+    config = tiny_config.with_changes({"lora.dropout": 0.1})
+    measured = wb.train(config.with_changes({"run.name": "measured"}))
+    monkeypatch.setattr(evaluation, "_scoring_noise", lambda *_: 0.0)
+    without = wb.train(config.with_changes({"run.name": "without"}))
+    assert same(adapter(measured), adapter(without))
+    assert train_numbers(measured) == train_numbers(without)
+    assert measured.generations.equals(without.generations)
+    assert measured.scoring_noise > 0
+    flips = measured.compare()["flip"]
+    first, last = (measured.scores[measured.scores["step"] == step] for step in (0, 6))
+    assert flips.tolist() == wb.compare_scores(first, last, measured.scoring_noise)["flip"].tolist()
+
+
 def test_the_adapter_opens_in_plain_peft(finished, tiny_model):
     from peft import PeftModel
     from transformers import AutoModelForCausalLM

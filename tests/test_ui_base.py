@@ -3,6 +3,8 @@
 import logging
 import threading
 import time
+from importlib import import_module
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -13,26 +15,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 from panels import until
 
-from simpo_workbench import doctor, figures
+from simpo_workbench import doctor, figures, ui
 from simpo_workbench.errors import WorkbenchError
 from simpo_workbench.small_charts import COLORS, Line, Threshold, chart_spec
 from simpo_workbench.small_charts import Panel as Chart
-from simpo_workbench.ui import (
-    comparison,
-    config_form,
-    data_table,
-    data_view,
-    following,
-    live_figure,
-    pair_table,
-    run_controls,
-    run_list,
-    run_monitor,
-    run_samples,
-    run_start,
-    several_runs,
-    workbench,
-)
+from simpo_workbench.ui import following
 from simpo_workbench.ui.data_table import Column, DataTable
 from simpo_workbench.ui.following import LOCK, follow, in_background
 from simpo_workbench.ui.html import Html, Markup, escape, facts, html, joined, table
@@ -251,9 +238,9 @@ def test_disabled_controls_say_why_and_hidden_ones_come_back():
 
 def test_no_method_is_called_by_traitlets_behind_the_panels_back():
     """traitlets calls `_<trait>_changed` and `_<trait>_default` by their names alone."""
-    modules = (comparison, config_form, data_table, data_view, live_figure, pair_table, run_controls, run_list, run_monitor, run_samples, run_start, several_runs, workbench)
+    modules = [import_module(f"simpo_workbench.ui.{path.stem}") for path in Path(ui.__file__).parent.glob("*.py")]
     own = {one for module in modules for one in vars(module).values() if isinstance(one, type) and issubclass(one, traitlets.HasTraits) and one.__module__.startswith("simpo")}
-    assert len(own) > 12
+    assert len(own) > 25
     for one in own | {Panel, Frame, Html}:
         names = {name for kind in one.__mro__ if kind.__module__.startswith("simpo") for name in vars(kind)}
         assert not {f"_{trait}_{what}" for trait in one.class_trait_names() for what in ("changed", "default")} & names, one

@@ -188,8 +188,8 @@ def test_a_run_opened_from_the_list_is_shown_everywhere(made, root):
     assert all(bench._panels[name].run is bench.run for name in ("3 Train", "4 Compare", "5 Understand"))
     assert "finished" in bench.head.value
     understand = bench.turn_to("5 Understand")
-    until(lambda: understand.table.rows)
-    understand.table._heard(None, {"choose": "pair-003"}, [])
+    until(lambda: understand.pairs.table.rows)
+    understand.pairs.table._heard(None, {"choose": "pair-003"}, [])
     assert bench.selection["pair_id"].tolist() == ["pair-003"]
     bench.run = None
     assert bench._panels["3 Train"].run is None
@@ -206,6 +206,28 @@ def test_a_clone_takes_the_settings_into_the_form_and_into_this_root(made, root)
     assert shown(bench) == ["1 Configure"]
     assert bench.turn_to("1 Configure").config == bench.config
     assert (bench.config.loss.beta, bench.config.run.root, bench.config.run.name) == (7.5, str(root), None)
+
+
+def test_an_objective_found_in_the_geometry_is_that_of_the_next_run(made, root):
+    fake_run(root, "one", total_steps=40)
+    bench = made(run=Run(fake_run(root, "two", total_steps=40).folder))
+    form, understand = bench.turn_to("1 Configure"), bench.turn_to("5 Understand")
+    geometry = understand.parts.turn_to("Loss geometry")
+    geometry._on_use(4.0, 0.3)
+    assert (bench.config.loss.beta, bench.config.loss.gamma_beta_ratio) == (4.0, 0.3)
+    assert form.config == bench.config
+    assert "β 4 and γ/β 0.3" in bench.line.value
+
+
+def test_the_blind_test_stands_behind_a_switch_in_compare(made, root):
+    bench = made(run=fake_run(root, "one", total_steps=40))
+    compare = bench.turn_to("4 Compare")
+    assert compare.menu.options == ("Side by side", "Blind test")
+    assert type(compare.panel).__name__ == "Comparison"
+    blind = compare.turn_to("Blind test")
+    assert type(blind).__name__ == "BlindTest"
+    assert blind.run is bench.run
+    assert blind.line is bench.line
 
 
 def test_a_started_run_is_the_one_of_all_panels(made, root, monkeypatch):

@@ -6,11 +6,14 @@ import numpy as np
 
 from ..errors import WorkbenchError
 from ..pairs import prompt_text
-from ..scores import mean_share, share
+from ..scores import mean_share, scoring_noise, share
 from . import generation
 from .logprobs import PackedScorer
-from .scoring import score_encoded
+from .scoring import response_logps, score_encoded
 from .setup import Setup
+
+#: Held-out pairs that are scored a second time before the first step, to measure the noise of scoring.
+NOISE_PAIRS = 16
 
 
 def evaluate(setup: Setup, step: int, with_answers: bool, first: dict | None):
@@ -20,12 +23,15 @@ def evaluate(setup: Setup, step: int, with_answers: bool, first: dict | None):
     """
     loaded, config = setup.loaded, setup.config
     loaded.model.eval()
-    scores = score_encoded(PackedScorer(loaded.model), setup.held_out, config.loss, loaded, setup.memory.max_tokens_per_microbatch)
+    scorer = PackedScorer(loaded.model)
+    scores = score_encoded(scorer, setup.held_out, config.loss, loaded, setup.memory.max_tokens_per_microbatch)
     broken = scores.loc[~np.isfinite(scores[["chosen_avg_logp", "rejected_avg_logp", "loss"]]).all(axis=1), "pair_id"]
     if len(broken):
         raise WorkbenchError(f"Step {step}: the scores of held-out pairs {', '.join(broken[:8])} are not finite numbers. The last checkpoint is whole; lower training.learning_rate.")
     scores.insert(0, "step", step)
     record = {"kind": "eval", "step": step, **score_metrics(scores, first)}
+    if first is None:
+        record["eval/scoring_noise"] = _scoring_noise(scorer, setup, scores)
     answers = []
     if with_answers and setup.prompts:
         sampled = generation.answer(loaded, setup.encoder, setup.prompts, config.generation, seed=config.training.seed)
@@ -35,6 +41,17 @@ def evaluate(setup: Setup, step: int, with_answers: bool, first: dict | None):
             for prompt, one in zip(setup.prompts, sampled, strict=True)
         ]
     return record, scores, answers
+
+
+def _scoring_noise(scorer, setup, scores) -> float:
+    """See `scores.scoring_noise`: pairs spread evenly over the held-out ones, each scored again alone. Nothing is drawn by chance, no weight changes."""
+    import pandas as pd
+
+    places = sorted({place * len(setup.held_out) // NOISE_PAIRS for place in range(NOISE_PAIRS)})
+    sample = [setup.held_out[place] for place in places]
+    logps = response_logps(scorer, sample, setup.loaded, max_tokens_per_microbatch=1)  # no two pairs fit together, and one alone always does
+    again = pd.DataFrame({"pair_id": [pair.pair_id for pair in sample], "chosen_avg_logp": logps.chosen_avg.numpy(), "rejected_avg_logp": logps.rejected_avg.numpy()})
+    return scoring_noise(scores, again)
 
 
 def score_metrics(scores, first: dict | None) -> dict:

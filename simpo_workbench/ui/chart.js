@@ -25,7 +25,10 @@ function render({ model, el }) {
       model.set("width", width);
       model.save_changes();
     }
-    if (width && Math.abs(figure._fullLayout.width - width) > 2) window.dispatchEvent(new Event("resize"));
+    if (width && Math.abs(figure._fullLayout.width - width) > 2) {
+      delete figure.layout.width; // one that was drawn while it was hidden keeps 700 pixels as if they were asked for
+      window.dispatchEvent(new Event("resize"));
+    }
     if (!width || Math.abs(figure._fullLayout.width - width) > 2) if (tries-- > 0) timer = setTimeout(fit, 150);
   };
   const fitAgain = () => {

@@ -36,6 +36,7 @@ class LiveFigure(ipywidgets.VBox):
         linked: bool = False,
         on_width: Callable[[int], None] | None = None,
     ):
+        import pandas  # noqa: F401 - here, not first in a thread that reads: plotly trips over a pandas that is half imported
         import plotly.graph_objects as go
 
         self.widget = go.FigureWidget()

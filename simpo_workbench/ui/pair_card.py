@@ -26,6 +26,8 @@ def what_became(pair: dict) -> str:
     """What became of a pair, in words: "flipped to wrong", "still right"; without a second table "chosen ahead" or "chosen behind": of the lead, as `filters`."""
     if "flip" not in pair:
         return "chosen ahead" if pair["lead"] > 0 else "chosen behind"
+    if not pair["flip"] and (pair["lead_before"] > 0) != (pair["lead_after"] > 0):
+        return "changed sides within the noise of scoring"
     return f"flipped {pair['flip']}" if pair["flip"] else "still right" if pair["lead_after"] > 0 else "still wrong"
 
 

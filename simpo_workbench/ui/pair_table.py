@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 
@@ -10,17 +10,20 @@ import ipywidgets
 import traitlets
 
 from ..errors import WorkbenchError
-from ..pair_filters import Filter, filters, pair_table, searchable
+from ..pair_filters import Filter, filters, noise_sentence, pair_table, searchable
+from ..run_folder import RunFolder
 from ..runs import Run
-from ..scores import join_texts, share
+from ..scores import join_texts, share, within_noise
 from ..small_charts import thinned
 from ..wording import counted, signed
 from .data_table import Column, DataTable
 from .folder_stamp import folder_stamp
 from .html import Html, Markup, html, joined, table
+from .journey import runs_beside
 from .live_figure import LiveFigure
 from .pair_card import pair_card, what_became
 from .panel import Panel, button, column, enable, row, show
+from .two_models import choice_menu, fill_menu
 
 _NO_SCORES = "The pairs stand here after the first evaluation: choose a run that was evaluated, or give tables from wb.score, such as PairTable(before=scores)."
 _NO_PAIR = "Choose a pair in the chart or in the table: its prompt, both answers and their numbers open here. A box drawn in the chart chooses all pairs in it."
@@ -45,13 +48,21 @@ _COLUMNS = [  # those that are there are shown: without a second table there are
 
 @dataclass(frozen=True)
 class Loaded:
-    """What was read: the evaluated steps, the two that are shown, and the table with its filters."""
+    """What was read: the evaluated steps, the two that are shown, and the table with its filters.
+
+    noise: of scoring, nats per token; None where it was not measured. after_of: name of the run that `after` is a step of, "" for the run itself;
+    after_steps are that run's steps, `others` the runs that could be chosen.
+    """
 
     steps: list[int]
     before: int | None
     after: int | None
     table: object
     filters: list[Filter]
+    noise: float | None = None
+    after_of: str = ""
+    after_steps: list[int] = field(default_factory=list)
+    others: list[str] = field(default_factory=list)
 
     @cached_property
     def places(self):
@@ -72,12 +83,16 @@ class Loaded:
 
 
 class PairTable(Panel):
-    """The pairs of a run, or of one or two scores tables, through filters. `selection` holds the chosen rows, `shown` those that the filters leave."""
+    """The pairs of a run, of two runs, or of one or two scores tables, through filters. `selection` holds the chosen rows, `shown` those that the filters leave.
+
+    `picked_pair` is the row of the pair chosen last, as a dict; {} when none is chosen. noise: of scoring, nats per token, for tables that are given.
+    """
 
     title = "Understand the pairs"
     run = traitlets.Instance(Run, allow_none=True)
+    picked_pair = traitlets.Dict()
 
-    def __init__(self, run: Run | None = None, before=None, after=None, line: Html | None = None):
+    def __init__(self, run: Run | None = None, before=None, after=None, line: Html | None = None, noise: float = 0.0):
         super().__init__(line)
         self._loaded, self._asked, self._stamp, self._shown, self._figure = None, 0, None, None, None
         self._build()
@@ -86,7 +101,7 @@ class PairTable(Panel):
         if run is None:
             self._clear()
             if before is not None:
-                self.guard(lambda: self._fill(_arranged([], None, None, before, after)))()
+                self.guard(lambda: self._fill(_arranged([], None, None, before, after, noise)))()
 
     @property
     def selection(self):
@@ -107,8 +122,8 @@ class PairTable(Panel):
 
     def refresh(self):
         """Read the run's evaluated steps again, if any came or went since. Choices stay; whoever looks at the newest step gets the newest."""
-        if self.run is not None and folder_stamp(self.run.path / "scores") != self._stamp:
-            follows = self._loaded is None or self.after.value == max(self._loaded.steps, default=None)
+        if self.run is not None and self._stamps() != self._stamp:
+            follows = self._loaded is None or self.after.value == max(self._loaded.after_steps, default=None)
             self._read(self.before.value, None if follows else self.after.value)
 
     def export(self, path: str | Path | None = None):
@@ -122,7 +137,7 @@ class PairTable(Panel):
 
     def snapshot(self) -> Markup:
         if self.run is not None and self._loaded is None:  # shown in the cell that made it: a still picture cannot wait
-            self.guard(lambda: self._fill(_read(self.run, None, None)))()
+            self.guard(lambda: self._fill(_read(self.run, None, None, "")))()
         if self._loaded is None:
             return html("<p>{}</p>", _NO_SCORES)
         rows, n = self.table.rows[:_ROWS_IN_PICTURE], len(self._shown)
@@ -135,9 +150,11 @@ class PairTable(Panel):
     def _build(self):
         self._empty = Html(html('<p class="swb-muted">{}</p>', _NO_SCORES))
         self.before, self.after = (ipywidgets.Dropdown(description=name, options=[], style={"description_width": "initial"}, layout={"width": "220px"}) for name in ("Before", "After"))
+        self.after_of = choice_menu("of", "0 1 260px")
         for menu in (self.before, self.after):
             menu.observe(self.guard(self._steps_chosen), "value")
-        self._steps = row(self.before, self.after)
+        self.after_of.observe(self.guard(self._after_of_chosen), "value")
+        self._steps = row(self.before, self.after, self.after_of)
         self._sentence = Html()
         self.chips = ipywidgets.ToggleButtons(options=[], style={"button_width": "auto"})
         self.chips.add_class("swb-chips")
@@ -173,21 +190,32 @@ class PairTable(Panel):
         self.table.chosen = []
         with self.quietly():
             self.before.options = self.after.options = []
+            self.after_of.options = [("this run", "")]
         show(self._content, False)
         show(self._steps, False)
         show(self._empty, True)
 
+    def _stamps(self):
+        beside = self.run.path.parent / self.after_of.value if self.after_of.value else None
+        return [folder_stamp(path / "scores") for path in (self.run.path, beside) if path]
+
     def _read(self, before, after):
         self._asked += 1
-        run, number, self._stamp = self.run, self._asked, folder_stamp(self.run.path / "scores")
-        self.later(lambda: _read(run, before, after), lambda found: self._fill(found) if number == self._asked else None, lambda _: self._not_read() if number == self._asked else None)
+        run, number, of, self._stamp = self.run, self._asked, self.after_of.value or "", self._stamps()
+        self.later(lambda: _read(run, before, after, of), lambda found: self._fill(found) if number == self._asked else None, lambda _: self._not_read() if number == self._asked else None)
 
     def _not_read(self):
         """What was read before is still there: the menus and the sentence say so again."""
         if self._loaded is not None:
             with self.quietly():
-                self.before.value, self.after.value = self._loaded.before, self._loaded.after
+                self.before.value, self.after_of.value = self._loaded.before, self._loaded.after_of
+                self.after.value = self._loaded.after
             self._say_what_is_shown()
+
+    def _after_of_chosen(self, _):
+        if not self.filling:
+            self._sentence.value = html('<span class="swb-muted">{}</span>', "Reading the scores …")
+            self._read(self.before.value, None)  # the newest step of that run
 
     def _steps_chosen(self, _):
         if not self.filling:
@@ -201,10 +229,13 @@ class PairTable(Panel):
         kept = "all" if self._loaded is None or self.chips.index is None else self._loaded.filters[self.chips.index].name
         self._loaded = found
         with self.quietly():
-            for menu, value in ((self.before, found.before), (self.after, found.after)):
-                menu.options = [("untrained (step 0)" if step == 0 else f"step {step}", step) for step in found.steps]
-                menu.value = value if found.steps else None
-            enable(self.after, "" if len(found.steps) > 1 else "There is one evaluation so far.")
+            for menu, steps, value in ((self.before, found.steps, found.before), (self.after, found.after_steps, found.after)):
+                menu.options = [("untrained (step 0)" if step == 0 else f"step {step}", step) for step in steps]
+                menu.value = value if steps else None
+            enable(self.after, "" if len(found.after_steps) > 1 or found.after_of else "There is one evaluation so far.")
+            fill_menu(self.after_of, [("this run", ""), *((name, name) for name in found.others)], "")
+            self.after_of.value = found.after_of
+            enable(self.after_of, "" if found.others else "There is no other evaluated run in this folder of runs.", "Another run or seed: its pairs are joined with these")
             self.chips.options = [(f"{one.name} {one.count:,}", number) for number, one in enumerate(found.filters)]
             self.chips.tooltips = [f"{one.meaning} {_share_of(one, len(found.table))}" for one in found.filters]
             self.chips.index = next((number for number, one in enumerate(found.filters) if one.name == kept), 0)
@@ -237,7 +268,10 @@ class PairTable(Panel):
     def _say_what_is_shown(self):
         one, n = self._loaded.filters[self.chips.index or 0], len(self._loaded.table)
         found = f" {counted(len(self._shown), 'pair')} of these hold the words searched for." if self.search.value.strip() else ""
-        self._sentence.value = html("<b>{}</b>: {} {}{}", one.name, one.meaning, _share_of(one, n), found)
+        noise = ""
+        if "flip" in self._loaded.table and (self.run is not None or self._loaded.noise):
+            noise = noise_sentence(self._loaded.noise, int(within_noise(self._loaded.table).sum()), runs="each of the two runs" if self._loaded.after_of else "this run")
+        self._sentence.value = html('<b>{}</b>: {} {}{} <span class="swb-muted">{}</span>', one.name, one.meaning, _share_of(one, n), found, noise)
 
     def _draw_chart(self):
         if self._shown is None:
@@ -279,25 +313,35 @@ class PairTable(Panel):
         count = chosen or (0 if self._shown is None else len(self._shown))
         self.export_button.description = f"Export {counted(count, 'chosen pair' if chosen else 'shown pair')}"
         enable(self.export_button, "" if count else "There is no pair to write.", "As CSV or JSONL, by the ending of the file's name")
+        self.picked_pair = rows.iloc[-1].to_dict() if chosen else {}
         if self._loaded is None:
             return
         if not chosen:
             self._pair.value = html('<p class="swb-muted">{}</p>', _NO_PAIR)
         else:
-            pair = rows.iloc[-1].to_dict()
+            pair = self.picked_pair
             which = f"{chosen:,} pairs chosen; this is the one chosen last: " if chosen > 1 else ""
             self._pair.value = html("<h3>{}{}</h3>{}", which, what_became(pair), pair_card(pair))
         self._mark_chosen()
 
 
-def _read(run, before, after):
-    """Loaded of a run; before, after: evaluated steps (None: the first, the last). None when nothing was evaluated yet."""
-    steps = sorted(int(path.stem.removeprefix("step-")) for path in (run.path / "scores").glob("step-*.parquet"))
+def _read(run, before, after, after_of):
+    """Loaded of a run; before, after: evaluated steps (None: the first, the last); after_of: name of the run of `after`, "" for the same. None when nothing was evaluated yet."""
+    steps, others = _steps(run.folder), runs_beside(run)
     if not steps:
         return None
+    second = Run(RunFolder(run.path.parent / after_of)) if after_of in others else run
+    after_steps = _steps(second.folder)
     before = before if before in steps else steps[0]
-    after = after if after in steps else steps[-1]
-    return _arranged(steps, before, after, _scores(run, before), _scores(run, after) if len(steps) > 1 else None)
+    after = after if after in after_steps else after_steps[-1]
+    two = second is not run or len(steps) > 1
+    noises = [one.scoring_noise for one in {run.path: run, second.path: second}.values()]
+    found = _arranged(steps, before, after, _scores(run, before), _scores(second, after) if two else None, None if None in noises else max(noises))
+    return replace(found, after_of=second.name if second is not run else "", after_steps=after_steps, others=others)
+
+
+def _steps(folder):
+    return sorted(int(path.stem.removeprefix("step-")) for path in (folder.path / "scores").glob("step-*.parquet"))
 
 
 def _scores(run, step):
@@ -307,9 +351,9 @@ def _scores(run, step):
     return join_texts(pd.read_parquet(run.folder.scores(step)), pd.read_parquet(run.folder.pairs))
 
 
-def _arranged(steps, before, after, first, second):
-    made = pair_table(first, second)
-    return Loaded(steps, before, after, made, filters(made))
+def _arranged(steps, before, after, first, second, noise):
+    made = pair_table(first, second, noise or 0.0)
+    return Loaded(steps, before, after, made, filters(made), noise)
 
 
 def _share_of(one, n):

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 
-import ipywidgets
 import traitlets
 
 from ..config import RunConfig
@@ -14,20 +13,22 @@ from ..run_facts import headline
 from ..run_folder import run_names
 from ..runs import Run, attach
 from .asking import OPEN_MODELS
+from .blind_test import BlindTest
 from .comparison import Comparison
 from .config_form import ConfigForm
 from .data_view import DataView
 from .html import Html, Markup, html, joined
-from .pair_table import PairTable
-from .panel import Panel, show
+from .panel import Panel
 from .run_list import RunList
 from .run_monitor import RunMonitor, badge
+from .sections import RunSections, Sections
+from .understand import Understand
 
 PANELS = ("1 Configure", "2 Data", "3 Train", "4 Compare", "5 Understand", "Runs")
 _HEAD_POLL_S = 1.0
 
 
-class Workbench(Panel):
+class Workbench(Sections):
     """Everything from settings to answers, side by side with Python: `config`, `pairs`, `run` and `selection` are what the panels show.
 
     config: where the form begins (default: the demo). root: folder of the runs. run: a run to look at; without one a run that lives in `root` is followed.
@@ -36,17 +37,13 @@ class Workbench(Panel):
     title = "SimPO Workbench"
     run = traitlets.Instance(Run, allow_none=True)
     config = traitlets.Instance(RunConfig)
-    _follower, _panels = None, {}
+    _follower = None
 
     def __init__(self, config: RunConfig | None = None, root: str = "runs", run: Run | None = None):
-        super().__init__()
+        super().__init__(PANELS, "swb-menu")
         self.root = root
         self.config = (config or preset("demo")).with_changes({"run.root": str(root)})
-        self.head, self._panels, self._head_shown, self._run_words = Html(), {}, None, ""
-        self.menu = ipywidgets.ToggleButtons(options=PANELS, value="1 Configure", style={"button_width": "auto"})
-        self.menu.add_class("swb-menu")
-        self._body = ipywidgets.VBox([])
-        self.menu.observe(self.guard(lambda _: self.turn_to(self.menu.value)), "value")
+        self.head, self._head_shown, self._run_words = Html(), None, ""
         self.observe(self.guard(lambda _: self._take_new_config()), "config")
         self.observe(self.guard(lambda _: self._take_new_run()), "run")
         self.compose(self.head, self.menu, self._body)
@@ -59,21 +56,10 @@ class Workbench(Panel):
 
     def turn_to(self, name: str) -> Panel:
         """Turn to a panel by its name in the menu, such as "3 Train", and return it."""
-        if name not in PANELS:
-            raise WorkbenchError(f"There is no panel {str(name)[:80]!r}: choose one of {', '.join(PANELS)}.")
-        if self.menu.value != name:
-            self.menu.value = name  # comes back here
-            return self._panels[name]
-        if name not in self._panels:
-            self._panels[name] = self._make(name)
-            self._body.children = (*self._body.children, self._panels[name])
-        elif hasattr(self._panels[name], "refresh"):
-            self._panels[name].refresh()
-        for other, panel in self._panels.items():
-            show(panel, other == name)
+        panel = super().turn_to(name)
         if self._follower is not None:  # what was said of another panel is not meant for this one
             self.line.value = ""
-        return self._panels[name]
+        return panel
 
     @property
     def pairs(self):
@@ -91,8 +77,6 @@ class Workbench(Panel):
         """Take the workbench away; runs go on."""
         if self._follower is not None:
             self._follower.stop()
-        for panel in self._panels.values():
-            panel.close()
         super().close()
 
     def close_models(self):
@@ -114,7 +98,9 @@ class Workbench(Panel):
             return monitor
         if name == "Runs":
             return RunList(self.root, self._open_run, self._take_config, line=self.line)
-        return (Comparison if name == "4 Compare" else PairTable)(run=self.run, line=self.line)
+        if name == "4 Compare":
+            return RunSections({"Side by side": Comparison, "Blind test": BlindTest}, self.run, self.line)
+        return Understand(self.run, self.line, self._take_objective)
 
     def _living(self):
         """The run that lives in the root, if one does: the notebook was opened anew, or its kernel restarted."""
@@ -161,6 +147,10 @@ class Workbench(Panel):
         self.run = run
         self.turn_to("3 Train")
 
+    def _take_objective(self, beta, gamma_beta_ratio):
+        self.config = self.config.with_changes({"loss.beta": beta, "loss.gamma_beta_ratio": gamma_beta_ratio})
+        self.say(f"The next run's settings have β {beta:g} and γ/β {gamma_beta_ratio:g} now: see 1 Configure.", "good")
+
     def _take_config(self, config):
         self.config = config.with_changes({"run.root": str(self.root)})
         self.turn_to("1 Configure")
@@ -173,7 +163,7 @@ class Workbench(Panel):
         share = status.step / status.total_steps if status is not None and status.total_steps and status.alive else 0.0
         shown = (words, state, share)
         if status is not None and status.alive and self.menu.value in ("4 Compare", "5 Understand") and self.menu.value in self._panels:
-            self._panels[self.menu.value].refresh()  # a new evaluation may be there
+            self.panel.refresh()  # a new evaluation may be there
         if shown == self._head_shown:
             return
         self._head_shown = shown
@@ -181,4 +171,4 @@ class Workbench(Panel):
         self.head.value = html('<header class="swb-head"><h2>SimPO Workbench</h2><span class="swb-muted">{}</span>{}</header>{}', words, state, line)
 
     def snapshot(self) -> Markup:
-        return joined([self.head.value, self._panels[self.menu.value].snapshot()])
+        return joined([self.head.value, self.panel.snapshot()])
