@@ -7,6 +7,7 @@ as points; names at the end of the lines. Quantities per token are in nats, so t
 from __future__ import annotations
 
 from .markup import plotly_text
+from .scores import within_noise
 from .small_charts import COLORS, Line, Mark, Panel, Threshold, bare, chart_spec, faded, note, padded, small_charts, thinned, vertical
 from .wording import signed
 
@@ -211,7 +212,7 @@ def score_histogram(before, after, gamma_beta_ratio, theme="light"):
 
 
 def margins_scatter(compared, theme="light", among=None, chosen=None):
-    """plotly Figure: each pair's lead before (x) and after (y), nats per token, with the four corners named and counted; a point's customdata is its pair_id.
+    """plotly Figure: each pair's lead before (x) and after (y), nats per token, with the four corners named and counted (changes of sides within the noise apart); a point's customdata is its pair_id.
 
     compared: DataFrame from `compare_scores`. Right is a lead above 0, wrong is none, a flip one beyond the noise given there; above the diagonal the chosen answer gained.
     Of a corner with very many pairs some are drawn, evenly chosen, and it says so.
@@ -230,12 +231,14 @@ def margins_scatter(compared, theme="light", among=None, chosen=None):
     figure.add_shape(type="line", x0=low, y0=low, x1=high, y1=high, line={"color": colors["grid"], "width": 1.5})
     for shape in ({"x0": 0, "x1": 0, "y0": low, "y1": high}, {"x0": low, "x1": high, "y0": 0, "y1": 0}):
         figure.add_shape(type="line", line={"color": colors["muted"], "width": 1, "dash": "dot"}, **shape)
-    flip, right = compared["flip"], compared["lead_after"] > 0
+    flip, right, close = compared["flip"], compared["lead_after"] > 0, within_noise(compared)
+    stays = (flip == "") & ~close
     groups = [
-        ("still right", (flip == "") & right, colors["margin"], "circle-open", ("right", "top")),
-        ("still wrong", (flip == "") & ~right, colors["muted"], "circle-open", ("left", "bottom")),
+        ("still right", stays & right, colors["margin"], "circle-open", ("right", "top")),
+        ("still wrong", stays & ~right, colors["muted"], "circle-open", ("left", "bottom")),
         ("to right", flip == "to right", colors["chosen"], "circle", ("left", "top")),
         ("to wrong", flip == "to wrong", colors["rejected"], "diamond", ("right", "bottom")),
+        *([("within the noise", close, colors["muted"], "x", ("center", "top"))] if close.any() else []),
     ]
     few = len(compared) <= MOST_IN_CORNER
     for name, inside, color, symbol, (xanchor, yanchor) in groups:
@@ -252,7 +255,7 @@ def margins_scatter(compared, theme="light", among=None, chosen=None):
             hovertemplate="%{text}<br>%{x:.2f} → %{y:.2f}<extra>" + name + "</extra>",
             cliponaxis=False,
         )
-        x, y = {"left": 0.0, "right": 1.0}[xanchor], {"bottom": 0.0, "top": 1.0}[yanchor]
+        x, y = {"left": 0.0, "center": 0.5, "right": 1.0}[xanchor], {"bottom": 0.0, "top": 1.0}[yanchor]
         words = f"{name}: {len(rows)}" if len(drawn) == len(rows) else f"{name}: {len(rows):,}, {len(drawn):,} drawn"
         note(figure, words, color, x=x, xref="paper", xanchor=xanchor, y=y, yref="paper", yanchor="bottom", bgcolor=colors["ground"])
     if chosen is not None:

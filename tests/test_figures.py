@@ -420,7 +420,7 @@ def test_scatter_puts_every_pair_into_its_corner():
 
 
 def test_corners_are_of_the_lead_that_the_axes_show_whatever_the_margin_says():
-    compared = compare_scores(score_table([-1, -1, 1, 1]), score_table([-2, 3, 4, -5])).assign(correct_before=False, correct_after=True, flip="to right")
+    compared = compare_scores(score_table([-1, -1, 1, 1]), score_table([-2, 3, 4, -5])).assign(correct_before=False, correct_after=True)
     found = {one.name: (min(one.x), min(one.y)) for one in margins_scatter(compared).data}
     assert found == {"still right": (1.0, 4.0), "still wrong": (-1.0, -2.0), "to right": (-1.0, 3.0), "to wrong": (1.0, -5.0)}
 

@@ -96,4 +96,4 @@ def test_a_side_changed_within_the_noise_is_called_that_and_stands_in_no_corner_
     table = pair_table(scores([0.003, -0.5]), scores([-0.004, 0.5]), noise=0.01)
     assert [what_became(pair) for pair in table.to_dict("records")] == ["changed sides within the noise of scoring", "flipped to right"]
     corners = {trace.name: list(trace.customdata) for trace in margins_scatter(table).data}
-    assert corners == {"still right": [], "still wrong": ["p0"], "to right": ["p1"], "to wrong": []}
+    assert corners == {"still right": [], "still wrong": [], "to right": ["p1"], "to wrong": [], "within the noise": ["p0"]}
