@@ -29,6 +29,20 @@ def training_figure(metrics, gamma_beta_ratio, total_steps, chosen_tokens=None, 
     return small_charts(panels, 2, 3, last_step_of(metrics, total_steps), _marks(metrics, colors), colors, height=600)
 
 
+def steps_figure(records, gamma_beta_ratio, theme="light"):
+    """plotly Figure of single optimizer steps: log-probabilities of both sides, margin per token, and loss. records: the `record` of each step of `wb.steps`."""
+    import pandas as pd
+
+    colors, metrics = COLORS[theme], pd.DataFrame(records)
+    sides = [Line(side, points_of(metrics, f"logps/{side}"), colors[side], side, dash, symbol) for side, dash, symbol in (("chosen", "solid", "circle"), ("rejected", "dash", "diamond"))]
+    panels = [
+        Panel("Average log-prob (nats/token)", sides, "comes with step 1"),
+        Panel("Margin per token (nats)", [Line("margin", lead_of(metrics), colors["margin"], "margin")], "", [Threshold(gamma_beta_ratio, "γ/β", colors["muted"])], include=(0.0,)),
+        Panel("Loss (mean per pair)", [Line("loss", points_of(metrics, "loss"), colors["ink"], "loss")], "", include=(0.0,)),
+    ]
+    return small_charts(panels, 1, 3, last_step_of(metrics, 0), [], colors, height=330)
+
+
 def rewards_figure(metrics, total_steps, theme="light"):
     """plotly Figure of what lies behind the training charts: rewards (β × average log-prob), learning rate, gradient norm, over the optimizer steps."""
     colors = COLORS[theme]

@@ -9,7 +9,7 @@ import plotly.graph_objects as go
 import pytest
 from fake_run import fake_run
 
-from simpo_workbench.figures import COLORS, margins_scatter, rewards_figure, score_histogram, smoothed, training_figure
+from simpo_workbench.figures import COLORS, margins_scatter, rewards_figure, score_histogram, smoothed, steps_figure, training_figure
 from simpo_workbench.scores import compare_scores
 from simpo_workbench.small_charts import thinned
 
@@ -434,3 +434,11 @@ def test_a_change_on_the_way_is_named_by_what_it_changes(tmp_path):
     run = fake_run(tmp_path)
     run.folder.append_metrics({"kind": "event", "step": 30, "event": "set", "text": "After step 30.", "changes": {"learning_rate_scale": 0.5, "beta": 4, "prompts": ["Hi"]}})
     assert "learning rate × 0.5, β 4, other prompts" in labels(training_figure(run.metrics, 0.5, 120))
+
+
+def test_single_steps_are_drawn_with_both_sides_their_margin_and_the_loss():
+    records = [{"step": 1, "loss": 0.8, "logps/chosen": -2.0, "logps/rejected": -2.1}, {"step": 2, "loss": 0.6, "logps/chosen": -1.9, "logps/rejected": -2.4}]
+    figure = steps_figure(records, 0.5)
+    drawn = {one.name: list(zip(one.x, [round(value, 6) for value in one.y], strict=True)) for one in figure.data}
+    assert drawn == {"chosen": [(1, -2.0), (2, -1.9)], "rejected": [(1, -2.1), (2, -2.4)], "margin": [(1, 0.1), (2, 0.5)], "loss": [(1, 0.8), (2, 0.6)]}
+    assert {"Average log-prob (nats/token)", "Margin per token (nats)", "Loss (mean per pair)", "γ/β"} <= set(labels(figure))
