@@ -10,6 +10,7 @@ import ipywidgets
 import traitlets
 
 from .html import Html, Markup, html
+from .plotly_once import figure_widget
 
 
 class _Chart(anywidget.AnyWidget):
@@ -36,10 +37,7 @@ class LiveFigure(ipywidgets.VBox):
         linked: bool = False,
         on_width: Callable[[int], None] | None = None,
     ):
-        import pandas  # noqa: F401 - here, not first in a thread that reads: plotly trips over a pandas that is half imported
-        import plotly.graph_objects as go
-
-        self.widget = go.FigureWidget()
+        self.widget = figure_widget()
         self.widget._config = {**self.widget._config, "responsive": True, "displaylogo": False, "displayModeBar": False}
         self.words, self._on_choose, self._on_box, self._box, self._shown = Html(), on_choose, on_box, None, {"data": [], "layout": {}}
         self.words.add_class("swb-sr")
