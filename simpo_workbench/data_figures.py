@@ -7,6 +7,8 @@ from .small_charts import COLORS, bare, faded, note
 from .wording import counted, significant
 
 SIDES = ("prompt", "chosen", "rejected")
+#: Fewer pairs than this say nothing of length.
+FEW_PAIRS = 20
 #: Above this share of pairs with one side longer, the lengths are called one-sided.
 ONE_SIDED = 0.6
 _HEIGHT = 300
@@ -56,6 +58,8 @@ def length_bias(lengths) -> tuple[str, str]:
     seen = f"The chosen answer is the longer one in {longer.value:.0%} of the pairs: {longer}{ties}."
     shorter = share(int((lengths["chosen_length"] < lengths["rejected_length"]).sum()), n)
     even = "SimPO divides by length, so long answers score no better for being long"
+    if n < FEW_PAIRS:
+        return seen, f"{even}; {counted(n, 'pair')} {'is' if n == 1 else 'are'} too few to tell whether length decides."
     if longer.low > ONE_SIDED:
         return seen, f"{even}; but here length alone tells most pairs apart, so the model may learn to write more instead of better: watch the answer length while it trains."
     if shorter.low > ONE_SIDED:

@@ -101,7 +101,10 @@ def why_recommended(records) -> str:
         return f"most pairs {won} among the healthy ones"
     if len(evaluations) == 1:
         return "the untrained model: nothing else is evaluated yet"
-    healthy = any(is_healthy(evaluations[0], evaluation) for evaluation in evaluations[1:])
+    sampled = [record for record in evaluations[1:] if "eval/answers/ended" in record]
+    if "eval/answers/ended" in evaluations[0] and not sampled:
+        return "the untrained model, until answers of a later step are sampled"
+    healthy = any(is_healthy(evaluations[0], evaluation) for evaluation in sampled or evaluations[1:])
     return f"the untrained model: no trained step {f'has more pairs {won}' if healthy else 'is healthy'}"
 
 

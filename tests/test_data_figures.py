@@ -1,5 +1,6 @@
 """What a user would lose: pairs whose lengths give the answer away, and nobody who says so."""
 
+import pandas as pd
 import pytest
 
 from simpo_workbench.data_figures import chosen_longer, length_bias, length_figure, length_table, matches, pair_lengths
@@ -8,6 +9,11 @@ from simpo_workbench.pairs import load_pairs
 
 def lengths(*rows):
     return pair_lengths(load_pairs([{"prompt": prompt, "chosen": chosen, "rejected": rejected} for prompt, chosen, rejected in rows]))
+
+
+def test_few_pairs_say_nothing_of_length():
+    lengths = pd.DataFrame({"prompt_length": [3, 3], "chosen_length": [9, 8], "rejected_length": [2, 3]})
+    assert length_bias(lengths)[1].endswith("2 pairs are too few to tell whether length decides.")
 
 
 def test_lengths_are_counted_in_words_and_the_unit_is_said():
@@ -31,9 +37,9 @@ def test_the_share_of_longer_chosen_answers_by_hand():
     longer = chosen_longer(table)
     assert (longer.value, longer.n) == (0.5, 4)
     assert (round(longer.low, 2), round(longer.high, 2)) == (0.15, 0.85)
-    seen, meaning = length_bias(table)
-    assert "50% of the pairs: 0.50 (n=4, 95 % 0.15 to 0.85); in 1 pair both are equally long" in seen
-    assert "little of it to learn" in meaning
+    assert "50% of the pairs: 0.50 (n=4, 95 % 0.15 to 0.85); in 1 pair both are equally long" in length_bias(table)[0]
+    many = lengths(*((f"p{index}", *texts) for index in range(5) for texts in (("a b c", "a"), ("a b", "c"), ("a", "b c"), ("a", "b"))))
+    assert "little of it to learn" in length_bias(many)[1]
 
 
 @pytest.mark.parametrize(("chosen", "rejected", "said"), [("a b c d", "a", "learn to write more"), ("a", "a b c d", "more briefly")])

@@ -217,6 +217,13 @@ def test_the_recommended_checkpoint_has_most_pairs_beyond_gamma_among_the_health
     assert recommend(records[:2]) == 20
 
 
+def test_why_the_untrained_model_is_recommended_is_true_of_steps_whose_answers_nobody_sampled():
+    more = without_answers(evaluation(4, beyond=0.6))
+    assert why_recommended([START, more]) == "the untrained model, until answers of a later step are sampled"
+    ruined = evaluation(8, chosen=-5.0, repeated=0.9, ended=0.0, beyond=0.7)
+    assert why_recommended([START, more, ruined]) == "the untrained model: no trained step is healthy"
+
+
 def test_at_a_tie_the_earlier_checkpoint_is_recommended():
     assert recommend([evaluation(0, beyond=0.3), evaluation(20, beyond=0.5), evaluation(40, beyond=0.5)]) == 20
     assert recommend([evaluation(0, beyond=0.5), evaluation(20, beyond=0.5)]) == 0, "training that gained nothing is not recommended"

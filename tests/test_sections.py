@@ -37,8 +37,10 @@ def seen(sections):
 
 def test_a_panel_is_made_when_it_is_turned_to_and_looks_again_when_it_is_turned_to_again():
     told = []
-    sections = RunSections({"one": Part, "two": Part}, made=lambda name, panel: told.append(name))
+    sections = RunSections({"one": Part, "two": Part}, on_made=lambda name, panel: told.append(name))
     assert told == seen(sections) == ["one"]
+    assert sections.made("one") is sections.panel
+    assert sections.made("two") is None, "to ask for it makes nothing"
     sections.menu.value = "two"
     assert told == ["one", "two"]
     assert seen(sections) == ["two"]
@@ -47,6 +49,20 @@ def test_a_panel_is_made_when_it_is_turned_to_and_looks_again_when_it_is_turned_
     assert sections.menu.value == "one"
     assert seen(sections) == ["one"]
     assert all(panel.line is sections.line for panel in sections._panels.values())
+
+
+def test_while_a_panel_is_made_it_says_so_instead_of_showing_the_old_one():
+    seen_meanwhile = []
+
+    def slow(run, line):
+        seen_meanwhile.append((sections._opening.value, seen(sections)))
+        return Part(run, line)
+
+    sections = RunSections({"one": Part, "two": slow})
+    sections.turn_to("two")
+    assert seen_meanwhile == [('<p class="swb-muted" role="status">Opening two …</p>', [])]
+    assert sections._opening.value == ""
+    assert seen(sections) == ["two"]
 
 
 def test_another_run_reaches_every_panel_that_was_made_and_those_made_later(tmp_path):

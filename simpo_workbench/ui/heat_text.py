@@ -53,7 +53,7 @@ def _legend(what, shared, tuned):
     if shared:
         entries.append(html('<li><span class="swb-token swb-only">{}</span> {}</li>', "underlined", "only this answer says it"))
     else:
-        entries.append(html("<li>{}</li>", "nothing is underlined: the two answers share too few words"))
+        entries.append(html("<li>{}</li>", "what only one answer says is not marked: the two share too few words"))
     return html('<ul class="swb-legend" aria-label="{}">{}<li>{}</li></ul>', "Legend", joined(entries), "point at a token for its numbers")
 
 
