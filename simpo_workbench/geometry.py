@@ -13,7 +13,7 @@ from itertools import pairwise
 
 from .errors import WorkbenchError
 from .markup import plotly_text
-from .scores import share
+from .scores import Z95, share
 from .wording import counted, signed
 
 #: A pair is saturated when it pulls with less than this share of the most it could, and in full pull when it lacks less than this share of it.
@@ -22,9 +22,13 @@ SATURATED = 0.05
 FEW_PAIRS = 20
 #: States of a pair, from far below the target to far beyond it; the last one only with label smoothing.
 STATES = ("full pull", "pulls", "saturated", "pulls back")
+#: What is said where SimPO's loss is shown of a run that trains with another one, by its `loss.kind`.
+OTHER_LOSS = {
+    "dpo": "This run trains with DPO, whose margin counts from the untrained model; here the same pairs stand where SimPO would see them.",
+    "simpo_hinge": "This run trains with the hinge form of the loss; here stands the loss −log σ(z) of the paper.",
+}
 #: Where the leads are that a chart names: at or below 0, between 0 and γ/β, beyond γ/β.
 PLACES = ("behind", "short of γ", "beyond γ")
-Z95 = 1.959963984540054  # 97.5th percentile of the standard normal
 ALIKE = 1e-6  # leads that differ by less, in nats per token, are the same
 _CLEAR = 0.01  # a difference of shares below a hundredth matters to nobody, however certain it is
 
@@ -297,23 +301,31 @@ def loss_geometry(scores, beta: float | None = None, gamma_beta_ratio: float | N
     leads = scores if isinstance(scores, Leads) else leads_of(scores)
     beta = _setting("beta", beta, leads.beta, leads)
     ratio = _setting("gamma_beta_ratio", gamma_beta_ratio, leads.gamma_beta_ratio, leads)
+    smoothing = _as_number("label_smoothing", label_smoothing)
     if not (math.isfinite(beta) and beta > 0):
         raise WorkbenchError(f"β = {beta:g} is not possible: it is a number above 0, for SimPO usually 2 to 10.")
     if not (math.isfinite(ratio) and ratio >= 0):
         raise WorkbenchError(f"γ/β = {ratio:g} is not possible: it is a lead in nats per token, 0 or more, usually 0.1 to 1.")
-    if not 0 <= label_smoothing < 0.5:
-        raise WorkbenchError(f"label_smoothing {label_smoothing:g} is not possible: it is a share of pairs labeled the wrong way round, from 0 to below 0.5.")
-    return Geometry(leads, beta, ratio, float(label_smoothing))
+    if not 0 <= smoothing < 0.5:
+        raise WorkbenchError(f"label_smoothing {smoothing:g} is not possible: it is a share of pairs labeled the wrong way round, from 0 to below 0.5.")
+    return Geometry(leads, beta, ratio, smoothing)
 
 
 def _setting(name, given, own, leads):
     if given is not None:
-        return float(given)
+        return _as_number(name, given)
     if not leads.simpo:
         raise WorkbenchError("The margins of this table are not β × lead, as for DPO: give beta and gamma_beta_ratio to see where SimPO would stand with these pairs.")
     if own is not None:
         return own
     raise WorkbenchError(f"The table does not say its {name}: give {name}=…, or a table from wb.score or run.scores.")
+
+
+def _as_number(name, given):
+    try:
+        return float(given)
+    except (TypeError, ValueError):
+        raise WorkbenchError(f"{name} = {repr(given)[:80]} is not possible: expected a number.") from None
 
 
 def _own(scores, name):

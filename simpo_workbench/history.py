@@ -37,6 +37,7 @@ def leads_by_step(scores):
         raise WorkbenchError(f"The scores lack the column {missing[0]!r}: give run.scores, which holds all evaluated steps.")
     if scores.duplicated(["step", "pair_id"]).any():
         raise WorkbenchError("The scores hold a pair twice at one step: give those of one run.")
+    scores = scores.reset_index(drop=True)  # rows are taken by label, and concatenated tables have labels twice
     leads = scores["chosen_avg_logp"] - scores["rejected_avg_logp"]
     columns = {int(step): pd.Series(leads[rows].to_numpy(), index=scores.loc[rows, "pair_id"].to_numpy(), dtype=float) for step, rows in scores.groupby("step", sort=True).groups.items()}
     return pd.concat(columns, axis=1, sort=False) if columns else pd.DataFrame(index=pd.Index([], dtype=object))
@@ -49,9 +50,9 @@ def history_of(leads, prompts=None, noise=0.0):
     require_noise(noise)
     flips, last, became = _course(leads.to_numpy(dtype=float), list(leads.columns), noise)
     table = leads.copy()
-    table.insert(0, "pair_id", leads.index.to_numpy())
+    table.insert(0, "pair_id", leads.index)  # as it is: sixty thousand texts take long to be made anew
     if prompts is not None:
-        table.insert(1, "prompt", prompts.reindex(leads.index).to_numpy())
+        table.insert(1, "prompt", prompts.reindex(leads.index))
     table["missing"] = leads.isna().sum(axis=1).to_numpy()
     table["flips"] = flips
     table["last_flip"] = pd.array(last, dtype="Int64")

@@ -6,7 +6,8 @@ import math
 from dataclasses import dataclass
 
 from .errors import WorkbenchError
-from .geometry import ALIKE, FEW_PAIRS, Z95, Leads, leads_of, pull_at
+from .geometry import ALIKE, FEW_PAIRS, Leads, leads_of, pull_at
+from .scores import Z95
 from .wording import counted, signed
 
 _RATIOS = (0.1, 1.0)  # the paper's settings lie between 0.1 and 0.8

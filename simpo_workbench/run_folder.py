@@ -57,6 +57,14 @@ class RunFolder:
     def checkpoint(self, step: int) -> Path:
         return self.checkpoints / f"step-{step:06d}"
 
+    def evaluated_steps(self) -> list[int]:
+        """Steps whose scores there are, in rising order."""
+        return _steps_of(self.path.glob("scores/step-*.parquet"))
+
+    def sampled_steps(self) -> list[int]:
+        """Steps whose sampled answers there are, in rising order."""
+        return _steps_of(self.path.glob("generations/step-*.jsonl"))
+
     @property
     def identity(self) -> list[int]:
         """[device, inode] of the folder itself: a copy has another one, and its status speaks of somebody else's process. Empty where it is gone."""
@@ -83,6 +91,11 @@ class RunFolder:
         if bad:
             raise WorkbenchError(f"Step {record.get('step')}: {', '.join(bad)} is not a finite number, so the record is not written.")
         append_jsonl(self.metrics, {**record, "time": time.time()})
+
+
+def _steps_of(files):
+    steps = (file.stem.removeprefix("step-") for file in files)
+    return sorted(int(step) for step in steps if step.isdecimal())  # "step-000020 (copy)" is no step
 
 
 def new_run_folder(root: str | Path, name: str | None, stem: str) -> RunFolder:

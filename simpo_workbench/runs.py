@@ -120,11 +120,21 @@ class Run:
         """DataFrame of all held-out pairs at all evaluated steps: one row per step and pair, with the pair's texts."""
         import pandas as pd
 
-        files = sorted((self.path / "scores").glob("step-*.parquet"))
-        if not files:
-            raise WorkbenchError(f"The run {self.name!r} has no scores yet: the first come before its first step.")
-        numbers = pd.concat([pd.read_parquet(file) for file in files], ignore_index=True)
+        numbers = pd.concat([pd.read_parquet(self.folder.scores(step)) for step in self._evaluated_steps()], ignore_index=True)
         return join_texts(numbers, pd.read_parquet(self.folder.pairs))
+
+    def scores_at(self, step: int):
+        """DataFrame of all held-out pairs at one evaluated step, with their texts; quicker than a part of `scores`. Errors: WorkbenchError naming the steps that there are."""
+        import pandas as pd
+
+        if step not in (evaluated := self._evaluated_steps()):
+            raise WorkbenchError(f"The run {self.name!r} was not evaluated at step {step}; it was at {evaluated}.")
+        return join_texts(pd.read_parquet(self.folder.scores(step)), pd.read_parquet(self.folder.pairs))
+
+    def _evaluated_steps(self):
+        if not (steps := self.folder.evaluated_steps()):
+            raise WorkbenchError(f"The run {self.name!r} has no scores yet: the first come before its first step.")
+        return steps
 
     @property
     def scoring_noise(self) -> float | None:
@@ -136,8 +146,8 @@ class Run:
         """DataFrame of sampled answers: step, prompt, answer, tokens, ended, repeated_4grams."""
         import pandas as pd
 
-        files = sorted((self.path / "generations").glob("step-*.jsonl"))
-        return pd.DataFrame([record for file in files for record in read_jsonl(file)], columns=["step", "prompt", "answer", "tokens", "ended", "repeated_4grams"])
+        answers = [record for step in self.folder.sampled_steps() for record in read_jsonl(self.folder.generations(step))]
+        return pd.DataFrame(answers, columns=["step", "prompt", "answer", "tokens", "ended", "repeated_4grams"])
 
     @property
     def adapter(self) -> Path:
@@ -159,13 +169,8 @@ class Run:
 
     def compare(self, before: int = 0, after: int | None = None):
         """The held-out pairs at two evaluated steps side by side (by default before training and last), flips beyond the run's noise: see `wb.compare_scores`."""
-        scores = self.scores
-        after = int(scores["step"].max()) if after is None else after
-        evaluated = sorted({int(step) for step in scores["step"]})
-        for step in (before, after):
-            if step not in evaluated:
-                raise WorkbenchError(f"The run {self.name!r} was not evaluated at step {step}; it was at {evaluated}.")
-        return compare_scores(scores[scores["step"] == before], scores[scores["step"] == after], self.scoring_noise or 0.0)
+        after = self._evaluated_steps()[-1] if after is None else after
+        return compare_scores(self.scores_at(before), self.scores_at(after), self.scoring_noise or 0.0)
 
     def plot(self):
         """The run's charts as one plotly figure."""

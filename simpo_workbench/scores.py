@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import math
+import numbers
 from dataclasses import dataclass
 
 from .errors import WorkbenchError
 
-_Z95 = 1.959963984540054  # 97.5th percentile of the standard normal
+Z95 = 1.959963984540054  # 97.5th percentile of the standard normal
 
 
 @dataclass(frozen=True)
@@ -27,9 +28,9 @@ def share(hits: int, n: int) -> Share:
     """The share hits / n with Wilson's score interval (Wilson 1927), which holds for small n and for shares near 0 and 1."""
     if n <= 0:
         raise WorkbenchError("A share of nothing has no value: there are no cases.")
-    p, z2 = hits / n, _Z95**2
+    p, z2 = hits / n, Z95**2
     middle = (p + z2 / (2 * n)) / (1 + z2 / n)
-    half = _Z95 / (1 + z2 / n) * math.sqrt(p * (1 - p) / n + z2 / (4 * n * n))
+    half = Z95 / (1 + z2 / n) * math.sqrt(p * (1 - p) / n + z2 / (4 * n * n))
     return Share(p, n, max(0.0, min(p, middle - half)), min(1.0, max(p, middle + half)))  # rounding must not put the share outside
 
 
@@ -40,7 +41,7 @@ def mean_share(values: list[float]) -> Share:
         raise WorkbenchError("A share of nothing has no value: there are no cases.")
     mean = sum(values) / n
     spread = math.sqrt(sum((value - mean) ** 2 for value in values) / (n - 1)) if n > 1 else 0.5
-    half = _Z95 * spread / math.sqrt(n)
+    half = Z95 * spread / math.sqrt(n)
     return Share(mean, n, max(0.0, mean - half), min(1.0, mean + half))
 
 
@@ -120,7 +121,7 @@ def scoring_noise(one, again) -> float:
 
 def require_noise(noise):
     """Errors: WorkbenchError when a noise of scoring is no number of 0 or more."""
-    if not (isinstance(noise, (int, float)) and 0 <= noise < math.inf):
+    if not (isinstance(noise, numbers.Real) and 0 <= noise < math.inf):
         raise WorkbenchError(f"noise = {noise!r} is no noise of scoring: give nats per token, 0 or more, such as run.scoring_noise or 0.0.")
 
 

@@ -1,4 +1,4 @@
-"""Numbers as people read them: signs, durations, memory, counts. One way everywhere."""
+"""Numbers as people read them: signs, durations, memory, counts; and texts where there is one line for them. One way everywhere."""
 
 from __future__ import annotations
 
@@ -30,3 +30,9 @@ def memory(size_bytes: float) -> str:
 def counted(number: int, noun: str) -> str:
     """A count with its noun: "1 pair", "12,000 pairs"."""
     return f"{number:,} {noun}" if number == 1 else f"{number:,} {noun}s"
+
+
+def in_one_line(text: str, most: int = 110) -> str:
+    """A text without its line breaks, cut after `most` characters: what a menu has room for."""
+    text = " ".join(text.split())
+    return text if len(text) <= most else text[: most - 1] + "…"

@@ -2,12 +2,14 @@
 
 import math
 
+import pandas as pd
 import pytest
 from fake_run import fake_run
 from token_tables import by_hand
 
 import simpo_workbench as wb
 from simpo_workbench.ui.explained_pair import ROUNDING, Scored, disagreements, explained_pair, facts_table, scored_pair
+from simpo_workbench.ui.loss_geometry import LossGeometry
 
 MARGINS = wb.token_margins(by_hand())
 
@@ -50,10 +52,35 @@ def test_settings_that_were_changed_on_the_way_are_those_of_the_scores(tmp_path)
     assert "as in the run at step 20" in shown.place
 
 
-def test_a_dpo_run_is_told_that_its_loss_is_another(tmp_path):
-    run = fake_run(tmp_path, total_steps=20, changes={"loss.kind": "dpo"})
-    assert "its own loss is another" in explained_pair(by_hand(), "x", run).place
-    assert "its own loss is another" not in explained_pair(by_hand(), "x").place
+def test_a_goal_of_zero_is_that_of_the_scores_too(tmp_path):
+    run = fake_run(tmp_path, total_steps=20)
+    shown = explained_pair(by_hand(), "x", run, scored=(None, Scored(20, {"chosen": -0.9, "rejected": -1.3}, 4.0, 0.0)))
+    assert shown.loss.gamma_beta_ratio == 0.0
+    assert "β 4, γ/β 0 (γ 0)" in shown.place
+    unknown = explained_pair(by_hand(), "x", run, scored=(None, Scored(20, {"chosen": -0.9, "rejected": -1.3}, 4.0, None)))
+    assert (unknown.loss.beta, unknown.loss.gamma_beta_ratio) == (4.0, 0.5)
+
+
+def test_a_dpo_run_is_placed_where_loss_geometry_places_it_and_both_say_so(tmp_path):
+    """DPO's β 0.1 would put every pair on a straight line."""
+    run = fake_run(tmp_path, total_steps=20, changes={"loss.kind": "dpo", "loss.beta": 0.1})
+    for step in (0, 20):
+        table = pd.read_parquet(run.folder.scores(step))
+        table.assign(margin=0.0, beta=0.1, gamma_beta_ratio=0.0).to_parquet(run.folder.scores(step))
+    geometry = LossGeometry(run=run)
+    geometry.snapshot()
+    shown = explained_pair(by_hand(), "x", run, scored=(None, scored_pair(run, 20, "pair-003")))
+    assert (shown.loss.beta, shown.loss.gamma_beta_ratio, shown.loss.label_smoothing) == (geometry.beta, geometry.gamma_beta_ratio, geometry.label_smoothing) == (2.0, 0.5, 0.0)
+    assert "the default settings" in shown.place
+    for words in (shown.place, geometry._what.value, geometry.snapshot()):
+        assert "This run trains with DPO, whose margin counts from the untrained model" in words
+
+
+def test_a_run_with_the_hinge_form_is_told_which_loss_stands_here(tmp_path):
+    shown = explained_pair(by_hand(), "x", fake_run(tmp_path, total_steps=20, changes={"loss.kind": "simpo_hinge", "loss.beta": 2.5}))
+    assert "hinge form" in shown.place
+    assert "β 2.5, γ/β 0.5 (γ 1.25): as in the run" in shown.place
+    assert "This run trains" not in explained_pair(by_hand(), "x").place
 
 
 def test_tokens_alone_are_placed_by_the_default_settings_and_say_so():

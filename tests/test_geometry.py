@@ -11,7 +11,7 @@ from score_tables import of_leads
 
 import simpo_workbench as wb
 from simpo_workbench.errors import WorkbenchError
-from simpo_workbench.geometry import PLACES, SATURATED, STATES, leads_of, loss_at, pull_at
+from simpo_workbench.geometry import PLACES, SATURATED, STATES, Leads, leads_of, loss_at, pull_at
 from simpo_workbench.ui.fields import STOPS
 
 # ℓ_w, ℓ_l, β, γ, loss at ε = 0, loss at ε = 0.1, ∂L/∂ℓ_w at ε = 0: in double precision from the formula of the paper
@@ -83,6 +83,15 @@ def test_places_and_states_of_hand_placed_pairs():
     assert found.pairs["state"].tolist() == ["full pull", *["pulls"] * 6, "saturated"]
     assert found.pairs["place"].tolist() == [*["behind"] * 3, *["short of γ"] * 2, *["beyond γ"] * 3]
     assert found.counts == {"behind": 3, "short of γ": 2, "beyond γ": 3, "full pull": 1, "pulls": 6, "saturated": 1, "pulls back": 0, "still pull": 7}
+
+
+@pytest.mark.parametrize("smoothing", [0.0, 0.2])
+def test_a_pair_exactly_at_a_bound_is_still_in_the_state_before_it(smoothing):
+    bounds = wb.loss_geometry(of_leads([]), 1.0, 0.0, smoothing).bounds
+    found = wb.loss_geometry(Leads([f"p{n}" for n in range(len(bounds))], np.array(bounds)), 1.0, 0.0, smoothing)
+    assert found.z.tolist() == list(bounds)
+    assert found.pairs["state"].tolist() == list(STATES[: len(bounds)])
+    assert [found.counts[state] for state in STATES] == [int(state in STATES[: len(bounds)]) for state in STATES]
 
 
 @pytest.mark.parametrize("smoothing", [0.0, 0.03, 0.2])
@@ -227,6 +236,9 @@ def test_settings_come_from_the_table_where_none_are_given():
         (lambda table: table, {"beta": math.nan}, "β = nan is not possible"),
         (lambda table: table, {"gamma_beta_ratio": -0.1}, "γ/β = -0.1 is not possible"),
         (lambda table: table, {"label_smoothing": 0.5}, "label_smoothing 0.5 is not possible"),
+        (lambda table: table, {"beta": "a"}, "beta = 'a' is not possible: expected a number"),
+        (lambda table: table, {"gamma_beta_ratio": [0.5]}, "gamma_beta_ratio = [0.5] is not possible"),
+        (lambda table: table, {"label_smoothing": None}, "label_smoothing = None is not possible"),
     ],
 )
 def test_what_cannot_be_told_is_refused_in_words(change, settings, said):

@@ -32,6 +32,7 @@ COURSES = {
     "grazes": [0.5, -1 / 128, 0.5, 0.5],  # within the noise below 0, and back
     "creeps": [-0.5, 1 / 128, 1 / 64, 1 / 32],  # beyond the noise at the last step only
     "dithers": [1 / 128, -1 / 128, 1 / 128, -1 / 128],
+    "falls to the edge": [0.5, -NOISE, -1 / 128, -1 / 128],  # at exactly so far below 0 a pair is wrong
 }
 
 
@@ -46,15 +47,16 @@ def test_what_became_of_a_pair_is_told_by_crossings_beyond_the_noise():
         "grazes": "still right",
         "creeps": "to right",
         "dithers": "undecided",
+        "falls to the edge": "to wrong",
     }
-    assert table["flips"].to_dict() == {"gains": 1, "loses": 1, "returns": 2, "stays right": 0, "stays wrong": 0, "grazes": 0, "creeps": 1, "dithers": 0}
-    assert table["last_flip"].dropna().to_dict() == {"gains": 20, "loses": 10, "returns": 20, "creeps": 30}
+    assert table["flips"].to_dict() == {"gains": 1, "loses": 1, "returns": 2, "stays right": 0, "stays wrong": 0, "grazes": 0, "creeps": 1, "dithers": 0, "falls to the edge": 1}
+    assert table["last_flip"].dropna().to_dict() == {"gains": 20, "loses": 10, "returns": 20, "creeps": 30, "falls to the edge": 10}
     assert table["last_flip"].isna().sum() == 4
 
 
 def test_without_a_noise_every_crossing_counts():
     table = lead_history(scores(COURSES)).set_index("pair_id")
-    assert table["flips"].to_dict() == {"gains": 1, "loses": 1, "returns": 2, "stays right": 0, "stays wrong": 0, "grazes": 2, "creeps": 1, "dithers": 3}
+    assert table["flips"].to_dict() == {"gains": 1, "loses": 1, "returns": 2, "stays right": 0, "stays wrong": 0, "grazes": 2, "creeps": 1, "dithers": 3, "falls to the edge": 1}
     assert table.loc["creeps", "last_flip"] == 10
     assert table.loc["dithers", "became"] == "back and forth"
 
@@ -66,6 +68,14 @@ def test_one_column_a_step_holds_the_leads_in_the_order_of_the_pairs():
     for pair_id, course in COURSES.items():
         assert table.set_index("pair_id").loc[pair_id, [0, 10, 20, 30]].tolist() == course
     assert table.set_index("pair_id").loc["gains", "prompt"] == "Prompt gains"
+
+
+def test_tables_put_together_one_by_one_give_the_same_history():
+    """pd.concat without ignore_index: every step has the row labels of the others."""
+    whole = scores(COURSES)
+    parts = [whole[whole["step"] == step].sample(frac=1, random_state=step).reset_index(drop=True) for step in (20, 0, 30, 10)]
+    table = lead_history(pd.concat(parts), NOISE).set_index("pair_id")
+    pd.testing.assert_frame_equal(table.loc[list(COURSES)], lead_history(whole, NOISE).set_index("pair_id"))
 
 
 def test_a_step_at_which_a_pair_was_not_scored_is_a_gap_and_counted():
@@ -133,6 +143,15 @@ def test_runs_are_joined_at_the_steps_that_are_asked_for():
     joined = join_runs(seeds(), {"one": 0, "two": 0}).set_index("pair_id")
     assert joined.loc["a", ["lead_one", "lead_two", "lead_three"]].tolist() == [-0.5, 0.5, 1.0]
     assert join_runs(seeds(), 0).set_index("pair_id").loc["a", "lead_three"] == -0.5
+
+
+def test_a_pair_that_a_run_did_not_score_in_the_end_is_not_joined():
+    """Its last lead is not known, whatever it was before; at an earlier step it is."""
+    whole, part = scores({"a": [0.5, 0.5], "b": [-0.5, 0.5]}, (0, 20)), scores({"a": [0.5, 0.25], "b": [-0.5, None]}, (0, 20))
+    joined = join_runs({"one": whole, "two": part})
+    assert joined["pair_id"].tolist() == ["a"]
+    assert joined["lead_two"].tolist() == [0.25]
+    assert join_runs({"one": whole, "two": part}, {"two": 0})["pair_id"].tolist() == ["a", "b"]
 
 
 def test_two_runs_disagree_where_compare_scores_sees_a_flip():

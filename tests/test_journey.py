@@ -5,6 +5,7 @@ import pytest
 from fake_run import fake_run
 
 from simpo_workbench.history import lead_history
+from simpo_workbench.ui import journey as journey_module
 from simpo_workbench.ui.journey import GROUPS, joined, journey_of_scores, read_journeys, runs_beside
 
 
@@ -38,6 +39,31 @@ def test_its_history_is_that_of_the_scores(run):
     pd.testing.assert_frame_equal(journey.history(0.05), lead_history(run.scores, 0.05))
     pd.testing.assert_frame_equal(journey.history(0.0, 20), lead_history(run.scores.query("step <= 20")))
     pd.testing.assert_frame_equal(journey_of_scores(run.scores).history(0.05), lead_history(run.scores, 0.05))
+
+
+def test_tables_put_together_one_by_one_give_the_same_journey(run):
+    """pd.concat without ignore_index: every step has the row labels of the others."""
+    whole = run.scores
+    parts = pd.concat([whole[whole["step"] == step].reset_index(drop=True) for step in (40, 0, 60, 20)])
+    found, wanted = journey_of_scores(parts), journey_of_scores(whole)
+    pd.testing.assert_frame_equal(found.leads, wanted.leads)
+    assert found.pair("pair-003", 45) == wanted.pair("pair-003", 45)
+
+
+def test_a_history_is_made_once_for_each_step_and_not_kept_for_ever(run, monkeypatch):
+    made, real = [], journey_module.history_of
+    monkeypatch.setattr(journey_module, "history_of", lambda *given: made.append(len(given[0].columns)) or real(*given))
+    journey, _, _ = read_journeys(run, "")
+    for step in (60, 20, 60, 20, None):
+        journey.history(0.05, step)
+    assert made == [4, 2]
+    journey.history(0.0, 20)
+    assert made == [4, 2, 2], "another noise is another history"
+    monkeypatch.setattr(journey_module, "_KEPT_HISTORIES", 3)
+    pd.testing.assert_frame_equal(journey.history(0.05, 0), lead_history(run.scores.query("step == 0"), 0.05))
+    assert len(journey._histories) == 3
+    run.folder.scores(60).unlink()
+    assert list(read_journeys(run, "", journey)[0].history(0.05).columns[2:5]) == [0, 20, 40], "of new files it is made anew"
 
 
 def test_a_pair_has_the_numbers_of_the_first_and_of_the_reached_step(run):

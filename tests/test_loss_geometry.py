@@ -135,7 +135,7 @@ def test_scores_of_another_loss_begin_with_the_defaults_and_say_so():
 
 def test_a_run_with_the_hinge_form_says_that_this_is_the_other(tmp_path):
     panel = LossGeometry(run=fake_run(tmp_path, total_steps=20, changes={"loss.kind": "simpo_hinge"}))
-    panel.snapshot()
+    assert "hinge form" in panel.snapshot()
     assert "hinge form" in panel._what.value
 
 
@@ -219,6 +219,16 @@ def test_a_point_that_is_clicked_is_picked_named_and_ringed(panel):
     panel.chosen = ["pair-005"]
     assert panel.picked == "", "so that a click on the same point is heard again"
     assert drawn(panel, "chosen pairs")["x"] == pytest.approx([panel.geometry.z[5]])
+
+
+@pytest.mark.parametrize("ids", [range(24), np.arange(24), [float(n) for n in range(24)]])
+def test_pairs_that_are_numbered_can_be_clicked(run, ids):
+    table = run.scores
+    panel = LossGeometry(table[table["step"] == 40].assign(pair_id=ids))
+    panel._point_chosen("pairs", [3])
+    assert "Question 3?" in panel._picked.value
+    assert drawn(panel, "chosen pairs")["x"] == pytest.approx([panel.geometry.z[3]])
+    assert panel.trouble == ""
 
 
 def test_the_curve_is_not_a_pair(panel):

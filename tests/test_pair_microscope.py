@@ -127,6 +127,11 @@ def test_tokens_alone_are_shown_without_any_model():
     assert "loss −log σ(z)" in picture
 
 
+def test_tokens_of_a_run_are_placed_by_the_settings_of_the_run(tmp_path):
+    run = fake_run(tmp_path, total_steps=20, changes={"loss.beta": 2.5, "loss.gamma_beta_ratio": 0.3})
+    assert "β 2.5, γ/β 0.3 (γ 0.75): as in the run" in PairMicroscope(run=run, tokens=by_hand()).snapshot()
+
+
 def test_without_a_base_model_there_is_nothing_to_switch():
     panel = PairMicroscope(tokens=by_hand(base=False))
     assert not visible(panel.what)

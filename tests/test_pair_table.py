@@ -172,7 +172,7 @@ def test_the_words_are_of_the_lead_in_a_run_whose_margin_counts_from_the_untrain
 def test_one_table_alone_has_no_change_columns(tmp_path):
     table = fake_run(tmp_path, total_steps=20).scores
     panel = PairTable(before=table[table["step"] == 0])
-    assert [column["title"] for column in panel.table.columns] == ["lead", "prompt", "chosen tokens", "rejected tokens"]
+    assert [column["title"] for column in panel.table.columns] == ["lead", "chosen tokens", "rejected tokens", "prompt"]
     assert set(chips(panel)) == {"all", "chosen ahead", "chosen behind", "longer rejected ahead"}
     assert panel.chart.widget.data[0].type == "bar"
     panel.table._heard(None, {"choose": "pair-001"}, [])

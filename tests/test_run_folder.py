@@ -37,6 +37,17 @@ def test_a_new_folder_has_the_promised_layout(folder):
     assert [path.name for path in files] == ["config.yaml", "environment.json", "status.json", "pairs.parquet", "metrics.jsonl", "adapter", "log.txt"]
 
 
+def test_evaluated_and_sampled_steps_come_in_the_order_of_their_numbers(folder):
+    assert folder.evaluated_steps() == folder.sampled_steps() == []
+    for step in (1_000_000, 0, 999_980):
+        folder.scores(step).touch()
+    folder.generations(20).touch()
+    for stray in ("step-000020 (copy).parquet", "step-000040.tmp"):
+        (folder.path / "scores" / stray).touch()
+    assert folder.evaluated_steps() == [0, 999_980, 1_000_000]
+    assert folder.sampled_steps() == [20]
+
+
 def test_a_name_that_is_taken_is_refused_and_nothing_is_overwritten(folder):
     folder.log.write_text("kept")
     with pytest.raises(WorkbenchError, match=r"There is a run 'one' in '.*runs' already: choose another run.name, .* `simpo-workbench resume one`"):

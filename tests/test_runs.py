@@ -282,6 +282,13 @@ def test_scores_stand_beside_their_own_texts_and_the_users_columns(scored):
     assert list(table["loss_data"][:3]) == ["label 2", "label 1", "label 0"]
 
 
+def test_the_scores_of_one_step_are_those_of_all_at_that_step(scored):
+    whole = scored.scores
+    pd.testing.assert_frame_equal(scored.scores_at(10), whole[whole["step"] == 10].reset_index(drop=True))
+    with pytest.raises(WorkbenchError, match=r"The run 'one' was not evaluated at step 7; it was at \[0, 10\]"):
+        scored.scores_at(7)
+
+
 def test_a_run_compares_its_start_with_its_end(scored):
     joined = scored.compare().set_index("prompt")
     assert joined["flip"].to_dict() == {"Question 0?": "to right", "Question 1?": "to wrong", "Question 2?": "to right"}

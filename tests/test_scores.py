@@ -2,6 +2,7 @@
 
 import math
 
+import numpy as np
 import pandas as pd
 import pytest
 
@@ -189,6 +190,12 @@ def test_the_noise_is_the_largest_difference_between_the_leads_of_the_same_pairs
     assert scoring_noise(one, one) == 0.0
 
 
+@pytest.mark.parametrize("noise", [np.float32(0.125), np.float64(0.125), np.int64(1)])
+def test_a_noise_may_be_a_number_of_numpy(noise):
+    compared = compare_scores(leads([-0.1, -1.5]), leads([0.5, 1.5]), noise=noise)
+    assert compared["flip"].tolist() == ["", "to right"]
+
+
 @pytest.mark.parametrize(
     ("call", "said"),
     [
@@ -197,6 +204,8 @@ def test_the_noise_is_the_largest_difference_between_the_leads_of_the_same_pairs
         (lambda: scoring_noise(leads([1.0]), pd.concat([leads([1.0])] * 2)), "'again' holds a pair twice"),
         (lambda: compare_scores(leads([1.0]), leads([1.0]), noise=-0.1), "noise = -0.1 is no noise of scoring"),
         (lambda: compare_scores(leads([1.0]), leads([1.0]), noise=None), "noise = None is no noise of scoring"),
+        (lambda: compare_scores(leads([1.0]), leads([1.0]), noise="0.1"), "noise = '0.1' is no noise of scoring"),
+        (lambda: compare_scores(leads([1.0]), leads([1.0]), noise=np.float32("nan")), "is no noise of scoring"),
     ],
 )
 def test_what_is_no_noise_is_refused_in_words(call, said):

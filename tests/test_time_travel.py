@@ -1,5 +1,6 @@
 """What would be lost: the step at which a pair turned, the answer it gave then, or a comparison that joins the wrong pairs."""
 
+import numpy as np
 import pandas as pd
 import pytest
 from fake_run import fake_run, sampled, scores
@@ -114,6 +115,32 @@ def test_scores_alone_are_enough(run):
     assert "Short answer 3." in text(panel._pair)
     wrong = TimeTravel(scores=run.scores.drop(columns="step"))
     assert "lack the column" in wrong.line.value
+
+
+@pytest.mark.parametrize("number", [int, np.int64])
+def test_pairs_that_are_numbered_can_be_chosen(run, number):
+    scores = run.scores
+    panel = TimeTravel(scores=scores.assign(pair_id=[number(one[5:]) for one in scores["pair_id"]]))
+    panel._line_chosen("to right", [5])
+    assert panel.picked == str(int(panel.picked))
+    assert f"Short answer {panel.picked}." in text(panel._pair)
+    panel.table._heard(None, {"choose": panel.table.rows[3]["id"]}, [])
+    assert panel.table.selected == panel.chosen == [panel.table.rows[3]["id"]]
+    assert f"Short answer {panel.picked}." in text(panel._pair)
+    assert panel.trouble == ""
+
+
+def test_a_pair_that_was_not_scored_at_the_step_is_no_flip_within_the_noise(run):
+    """The pairs that begin ahead have no lead at step 60: nothing is known of a change of sides."""
+    first = run.scores.query("step == 0").set_index("pair_id")
+    ahead = first.index[first["chosen_avg_logp"] > first["rejected_avg_logp"]]
+    table = pd.read_parquet(run.folder.scores(60))
+    table[~table["pair_id"].isin(ahead)].to_parquet(run.folder.scores(60))
+    panel, history = opened(run), lead_history(run.scores, NOISE)
+    within = int(((history[0] <= 0) & (history[60] > 0) & (history["flips"] == 0)).sum())
+    assert 0 < within < len(ahead)
+    assert f"{within} flip{' lies' if within == 1 else 's lie'} within the noise" in text(panel._sentence)
+    assert f"{len(ahead)} pairs were not scored at every step" in text(panel._sentence)
 
 
 def test_refresh_follows_a_live_run_and_reads_only_what_is_new(tmp_path, monkeypatch):
@@ -313,6 +340,19 @@ def test_an_unknown_noise_of_one_run_is_said(two, tmp_path, run):
 
 
 # --- looks
+
+
+def test_what_was_read_of_an_earlier_run_and_comes_late_is_not_shown(panel, tmp_path, monkeypatch):
+    asked = []
+    monkeypatch.setattr(panel, "later", lambda work, done, failed: asked.append((work, done, failed)))
+    panel.run = fake_run(tmp_path, name="slow", total_steps=20)
+    panel.run = fake_run(tmp_path, name="quick", total_steps=20)
+    (slow, shown_late, failed_late), (quick, shown, _) = asked
+    shown(quick())
+    shown_late(slow())
+    failed_late(OSError())
+    assert panel._journey.name == "quick"
+    assert "Leads of the chosen answers in quick" in panel.figure.words.value
 
 
 def test_another_run_forgets_the_choice_and_none_shows_the_empty_words(panel, tmp_path):

@@ -25,7 +25,7 @@ from simpo_workbench.ui.following import LOCK, follow, in_background
 from simpo_workbench.ui.html import Html, Markup, escape, facts, html, joined, table
 from simpo_workbench.ui.live_figure import LiveFigure
 from simpo_workbench.ui.panel import Frame, Panel, button, enable, show
-from simpo_workbench.wording import counted, duration, memory, signed, significant
+from simpo_workbench.wording import counted, duration, in_one_line, memory, signed, significant
 
 HOSTILE = '<img src=x onerror="alert(1)">{0.__class__}\'&'
 
@@ -80,6 +80,9 @@ def test_a_widget_shows_plain_text_as_text_however_it_comes():
         (memory(1_900_000_000), "1.9 GB"),
         (counted(1, "pair"), "1 pair"),
         (counted(12000, "pair"), "12,000 pairs"),
+        (in_one_line(" What is\n\nthis? "), "What is this?"),
+        (in_one_line("12345678", 8), "12345678"),
+        (in_one_line("123456789", 8), "1234567…"),
     ],
 )
 def test_numbers_read_as_people_say_them(said, words):

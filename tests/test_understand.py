@@ -64,12 +64,12 @@ def test_another_run_reaches_the_table_and_every_part(panel, tmp_path):
     panel.pairs.table.choose(["pair-003"])
     other = fake_run(tmp_path, "other", total_steps=20, pairs=6)
     panel.run = other
-    assert {panel.pairs.run, *(part.run for part in panel.parts._panels.values())} == {other}
+    assert {panel.pairs.run, *(panel.parts.made(name).run for name in PARTS)} == {other}
     until(lambda: panel.pairs._loaded and len(panel.pairs._loaded.table) == 6)
     assert panel.pairs.before.value == 0
     panel.run = None
     assert panel.selection.empty
-    assert panel.parts._panels[PARTS[0]].pair is None
+    assert panel.parts.made(PARTS[0]).pair is None
 
 
 def test_the_still_picture_holds_the_table_and_the_part_that_is_seen(panel):

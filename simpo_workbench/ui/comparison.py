@@ -9,14 +9,13 @@ import ipywidgets
 import traitlets
 
 from ..runs import Run
-from ..wording import duration
+from ..wording import duration, in_one_line
 from .answers import Answer, answer_cards
 from .html import Html, Markup, html
 from .panel import Panel, button, column, enable, row, show
 from .two_models import Round, choice_menu, fill_menu, sampled_at, sides_of, sides_stamp
 
 _NO_RUN = "Start a run in Train, or open one in Runs: its answers then stand here beside those of the untrained model."
-_LONGEST_LABEL = 110
 
 
 @dataclass(frozen=True)
@@ -154,7 +153,7 @@ class Comparison(Panel):
             fill_menu(self.left, titles, "base")
             fill_menu(self.right, titles, "now" if "now" in sides else steps[-1] if steps else "base")
             prompts = list(dict.fromkeys(samples["prompt"]))
-            fill_menu(self.sample_prompt, [(_short(prompt), prompt) for prompt in prompts], prompts[0] if prompts else None)
+            fill_menu(self.sample_prompt, [(in_one_line(prompt), prompt) for prompt in prompts], prompts[0] if prompts else None)
         self._fill_sample_steps()
         self._enable()
         if self._shown is None or not self._shown.asked:
@@ -204,7 +203,7 @@ class Comparison(Panel):
         self._end_round()
         self._display(shown)
         with self.quietly():
-            self.earlier.options = [(f"{at}  {_short(one.prompts[0])}  ·  {one.left.title} | {one.right.title}  ·  {one.settings}", number) for number, (at, one, _) in enumerate(self._earlier)]
+            self.earlier.options = [(f"{at}  {in_one_line(one.prompts[0])}  ·  {one.left.title} | {one.right.title}  ·  {one.settings}", number) for number, (at, one, _) in enumerate(self._earlier)]
             self.earlier.index = 0
         show(self.earlier, True)
         self.say(f"Answered in {duration(time.monotonic() - asked.started)}.", "good")
@@ -223,11 +222,6 @@ class Comparison(Panel):
 
 def _read(run):
     return run, run.generations, sides_of(run)
-
-
-def _short(prompt):
-    prompt = " ".join(prompt.split())
-    return prompt if len(prompt) <= _LONGEST_LABEL else prompt[: _LONGEST_LABEL - 1] + "…"
 
 
 def _as_answer(step, sample):

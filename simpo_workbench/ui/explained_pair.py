@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from ..config import LossConfig
-from ..geometry import loss_geometry
+from ..geometry import OTHER_LOSS, loss_geometry
 from ..microscope import SIDES, pair_facts, token_margins, where_won
 from ..runs import Run
 from ..wording import signed
@@ -22,7 +22,7 @@ class Scored:
     step: int
     averages: dict[str, float]
     beta: float
-    gamma_beta_ratio: float
+    gamma_beta_ratio: float | None
 
 
 @dataclass(frozen=True)
@@ -67,7 +67,7 @@ class ExplainedPair:
         loss = self.loss
         smoothing = f", ε {loss.label_smoothing:g}" if loss.label_smoothing else ""
         caption = f"Place on SimPO's loss at β {loss.beta:g}, γ/β {loss.gamma_beta_ratio:g} (γ {loss.gamma:.3g}){smoothing}: {self.loss_from}"
-        other = facts("This run trains with DPO, whose margin counts from the untrained model: its own loss is another.") if loss.kind == "dpo" else ""
+        other = facts(OTHER_LOSS[loss.kind]) if loss.kind in OTHER_LOSS else ""
         return table(["", *(["base", "tuned"] if self.tuned else ["model"])], lines, caption) + other
 
     def _averages(self):
@@ -88,8 +88,11 @@ def explained_pair(tokens, title: str, run: Run | None = None, prompt: str = "",
         return ExplainedPair(title, margins, LossConfig(), "the default settings", prompt, tuple(remarks))
     remarks += disagreements(margins, scored, run.scoring_noise)
     loss, where = run.config.loss, "as in the run"
-    if (last := scored[1]) is not None:  # β and γ/β may have been changed on the way
-        loss, where = loss.model_copy(update={"beta": last.beta, "gamma_beta_ratio": last.gamma_beta_ratio or loss.gamma_beta_ratio}), f"as in the run at step {last.step}"
+    if loss.kind == "dpo":  # its β weighs another margin, and it has no γ
+        loss, where = LossConfig(kind="dpo"), "the default settings"
+    elif (last := scored[1]) is not None:  # β and γ/β may have been changed on the way
+        ratio = loss.gamma_beta_ratio if last.gamma_beta_ratio is None else last.gamma_beta_ratio
+        loss, where = loss.model_copy(update={"beta": last.beta, "gamma_beta_ratio": ratio}), f"as in the run at step {last.step}"
     return ExplainedPair(title, margins, loss, where, prompt, tuple(remarks))
 
 

@@ -52,8 +52,8 @@ function keepFocus(panel) {
 
   function successor() {
     const menu = panel.querySelector(".swb-menu .mod-active");
-    const own = around.find((one) => one.classList.contains("swb"));
-    if (menu && !isVisible(own)) return menu; // another panel was turned to
+    const own = around.filter((one) => one !== panel && one.classList.contains("swb"));
+    if (menu && own.length && !own.some(isVisible)) return menu; // another panel was turned to, and not another page of this one
     for (const place of around.filter((one) => one.isConnected)) {
       const near = [...place.querySelectorAll(CONTROLS)].filter((one) => one.tabIndex === 0 && isUsable(one));
       const after = held.isConnected ? near.find((one) => held.compareDocumentPosition(one) & Node.DOCUMENT_POSITION_FOLLOWING) : near[0];

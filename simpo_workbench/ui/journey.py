@@ -12,6 +12,7 @@ from ..history import AGREEMENTS, agreement, history_of, leads_by_step, steps_of
 from ..run_folder import RunFolder, run_names
 from ..runs import Run
 
+_KEPT_HISTORIES = 12  # of sixty thousand pairs and thirty steps one takes some 10 MB
 _NUMBERS = ["pair_id", "chosen_tokens", "rejected_tokens", "chosen_avg_logp", "rejected_avg_logp", "gamma_beta_ratio"]
 #: Where a pair of two runs belongs, by what `agreement` says of both.
 GROUPS = {"both right": AGREEMENTS[0], "only this run": "this", "only that run": "that", "neither": AGREEMENTS[2], "too close to tell": AGREEMENTS[3]}
@@ -26,6 +27,7 @@ class Journey:
     answers: dict = field(default_factory=dict)
     texts: object = None
     noise: float | None = None
+    _histories: dict = field(default_factory=dict, init=False, repr=False, compare=False)
 
     @property
     def steps(self) -> list[int]:
@@ -45,10 +47,20 @@ class Journey:
         newest = self.scores[self.steps[-1]][1]
         return (float(newest["gamma_beta_ratio"].iloc[0]) or None) if "gamma_beta_ratio" in newest and len(newest) else None
 
+    @cached_property
+    def prompts(self):
+        """Series of the prompts in the order of the leads; None where the texts have none."""
+        return self.texts["prompt"].reindex(self.leads.index) if "prompt" in self.texts else None
+
     def history(self, noise: float, until: int | None = None):
-        """The `lead_history` until a step (default: all of it)."""
-        leads = self.leads if until is None else self.leads[[step for step in self.leads if step <= until]]
-        return history_of(leads, self.texts.get("prompt"), noise)
+        """The `lead_history` until a step (default: all of it). Of the steps looked at last it is kept, so it is not to be changed."""
+        steps = [step for step in self.leads if until is None or step <= until]
+        key = noise, len(steps)
+        if key not in self._histories:
+            if len(self._histories) == _KEPT_HISTORIES:
+                del self._histories[next(iter(self._histories))]
+            self._histories[key] = history_of(self.leads[steps], self.prompts, noise)
+        return self._histories[key]
 
     def reached(self, step: int) -> int:
         """The last evaluated step that is not after `step`, or the first one."""
@@ -69,7 +81,7 @@ class Journey:
 def runs_beside(run: Run) -> list[str]:
     """Names of the other runs in the same root that were evaluated."""
     root = run.path.parent
-    return sorted(name for name in run_names(root) if name != run.name and any((root / name / "scores").glob("step-*.parquet")))
+    return sorted(name for name in run_names(root) if name != run.name and RunFolder(root / name).evaluated_steps())
 
 
 def read_journeys(run: Run, beside: str, known: Journey | None = None, known_other: Journey | None = None):
@@ -88,6 +100,7 @@ def read_journeys(run: Run, beside: str, known: Journey | None = None, known_oth
 def journey_of_scores(scores) -> Journey:
     """A Journey of a DataFrame of all steps, as `run.scores`; without sampled answers, and its noise is not known."""
     leads_by_step(scores)  # refuses in words what is no such table
+    scores = scores.reset_index(drop=True).assign(pair_id=scores["pair_id"].map(str).to_numpy())  # rows are taken by label, and a page names pairs by text
     texts = scores.drop_duplicates("pair_id").set_index("pair_id")
     texts = texts[[name for name in ("prompt", "chosen", "rejected") if name in texts]]
     numbers = scores[[name for name in _NUMBERS if name in scores]]
@@ -116,19 +129,19 @@ def _journey(folder, known):
     import pandas as pd
 
     known = known if known is not None and known.name == folder.name else Journey(folder.name)
-    scores = _new_files(folder.path / "scores", "step-*.parquet", known.scores, lambda path: pd.read_parquet(path, columns=_NUMBERS).set_index("pair_id"))
+    scores = _new_files(folder.evaluated_steps(), folder.scores, known.scores, lambda path: pd.read_parquet(path, columns=_NUMBERS).set_index("pair_id"))
     if not scores:
         return None
-    answers = _new_files(folder.path / "generations", "step-*.jsonl", known.answers, read_jsonl)
+    answers = _new_files(folder.sampled_steps(), folder.generations, known.answers, read_jsonl)
     texts = known.texts if known.texts is not None else pd.read_parquet(folder.pairs, columns=["pair_id", "prompt", "chosen", "rejected"]).set_index("pair_id")
     noise = known.noise if known.noise is not None else Run(folder).scoring_noise  # its record comes a moment after the first scores
     return replace(known, scores=scores, answers=answers, texts=texts, noise=noise)
 
 
-def _new_files(folder, pattern, known, read):
+def _new_files(steps, path_of, known, read):
     found = {}
-    for path in folder.glob(pattern):
-        step = int(path.stem.removeprefix("step-"))
+    for step in steps:
+        path = path_of(step)
         with contextlib.suppress(FileNotFoundError):  # a run that goes back to a checkpoint takes files away
             stat = path.stat()
             stamp = (stat.st_mtime_ns, stat.st_size)

@@ -74,7 +74,12 @@ function render({ model, el }) {
   }
 
   // A long page that gave way to a short one would leave the notebook scrolled to where nothing is.
-  const lookAgain = () => setTimeout(() => panel()?.scrollIntoView({ block: "nearest" }), 100);
+  // Where the user is in the panel, the keys are at hand at once: what began the page is gone, and the next best control may be one that leaves it.
+  const lookAgain = () =>
+    setTimeout(() => {
+      panel()?.scrollIntoView({ block: "nearest" });
+      if (inside && isVisible() && !el.contains(document.activeElement)) el.focus({ preventScroll: true });
+    }, 100);
   const later = () => requestAnimationFrame(sayWhere); // where the focus goes is known after it has left
   document.addEventListener("keydown", keydown);
   document.addEventListener("focusin", isAt);

@@ -9,11 +9,11 @@ import ipywidgets
 import traitlets
 
 from ..config import LossConfig
-from ..geometry import SATURATED, Geometry, Leads, leads_of, loss_geometry
+from ..geometry import OTHER_LOSS, SATURATED, Geometry, Leads, leads_of, loss_geometry
 from ..geometry_figures import HEIGHT, MOST, curve_spec, margins_spec
 from ..loss_suggestion import LossSuggestion, suggest_loss
 from ..runs import Run
-from ..scores import join_texts, share
+from ..scores import share
 from ..wording import counted, signed
 from .fields import STOPS
 from .folder_stamp import folder_stamp
@@ -24,10 +24,6 @@ from .panel import Panel, button, column, enable, row, show
 _NO_SCORES = "The pairs stand here after the first evaluation: choose a run that was evaluated, or give a table from wb.score, such as LossGeometry(scores)."
 _CLICK = "Click a point to see which pair it is."
 _CLICK_BUBBLE = "A bubble stands for several pairs. Click it to see the one in the middle of them."
-_OTHER_LOSS = {
-    "dpo": "This run trains with DPO, whose margin counts from the untrained model; here the same pairs stand where SimPO would see them.",
-    "simpo_hinge": "This run trains with the hinge form of the loss; here stands the loss −log σ(z) of the paper.",
-}
 _NOTHING = Leads((), ())  # settings are checked without any pair
 _SMOOTHINGS = {"min": 0.0, "max": 0.45, "step": 0.05}
 
@@ -93,7 +89,7 @@ class LossGeometry(Panel):
             self.guard(lambda: self._fill(_read(self.run, None)))()
         if self.geometry is None:
             return html("<p>{}</p>", _NO_SCORES)
-        sentences = joined(html("<p>{}</p>", sentence) for sentence in str(self.geometry).split("\n"))
+        sentences = joined(html("<p>{}</p>", sentence) for sentence in [self._loaded.note, *str(self.geometry).split("\n")] if sentence)
         return joined([sentences, self._advice.value])
 
     # --- the controls
@@ -225,7 +221,7 @@ class LossGeometry(Panel):
     def _say_what(self):
         n = len(self._loaded.leads)
         words = "Every pair stands on the loss by its margin. The further left, the harder it pulls on the model; far to the right nothing is left to learn from it."
-        note = self._loaded.note or ("" if self._loaded.leads.simpo else _OTHER_LOSS["dpo"].replace("This run trains", "These scores were made"))
+        note = self._loaded.note or ("" if self._loaded.leads.simpo else OTHER_LOSS["dpo"].replace("This run trains", "These scores were made"))
         self._what.value = html("<b>{}</b>: {} {}", counted(n, "held-out pair" if self._loaded.steps else "pair"), words, note)
 
     # --- showing
@@ -270,8 +266,8 @@ class LossGeometry(Panel):
             (f"{counts['saturated']:,}", "saturated", back),
             (f"{counts['behind']:,}", "behind", "the rejected answer leads"),
             (f"{counts['beyond γ']:,}", "beyond γ", f"{counts['short of γ']:,} ahead, but short of it"),
-            (f"{found.mean_loss:.3f}" if n else "–", "mean loss", "nats"),
-            (f"≈ {found.effective_pairs:,.0f}", "pairs carry the gradient", "as many equal ones"),
+            (f"{found.mean_loss:.3f}" if n else "–", "mean loss", "compare at one β only"),
+            (f"≈ {found.effective_pairs:,.0f}", "pairs' worth of gradient", f"{n:,} if all pulled alike"),
         ]
         self._tiles.value = html('<dl class="swb-tiles">{}</dl>', joined(html('<div class="swb-tile"><dd>{}</dd><dt>{}</dt><dd class="swb-fact">{}</dd></div>', *tile) for tile in tiles))
         cautions = joined(html('<div class="swb-notice swb-attention">{}</div>', caution) for caution in found.cautions)
@@ -300,25 +296,18 @@ class LossGeometry(Panel):
 
 def _read(run, step):
     """Loaded of a run at an evaluated step (None: the newest); None when nothing was evaluated yet."""
-    steps = sorted(int(path.stem.removeprefix("step-")) for path in (run.path / "scores").glob("step-*.parquet"))
+    steps = run.folder.evaluated_steps()
     if not steps:
         return None
     step = step if step in steps else steps[-1]
     loss = run.config.loss
-    first = None if step == steps[0] else _scores(run, steps[0])
-    return _arranged(_scores(run, step), first, steps, step, loss.label_smoothing, _OTHER_LOSS.get(loss.kind, ""))
-
-
-def _scores(run, step):
-    """The scores at one step: reading all of them, as `run.scores` does, takes long in a long run."""
-    import pandas as pd
-
-    return join_texts(pd.read_parquet(run.folder.scores(step)), pd.read_parquet(run.folder.pairs))
+    first = None if step == steps[0] else run.scores_at(steps[0])
+    return _arranged(run.scores_at(step), first, steps, step, loss.label_smoothing, OTHER_LOSS.get(loss.kind, ""))
 
 
 def _arranged(scores, first=None, steps=(), step=None, label_smoothing=0.0, note=""):
     """Loaded of a table; first: the one before training, where that is another, for the suggestion. What takes long and does not depend on the sliders is done here."""
-    leads = leads_of(scores)
+    leads = leads_of(scores.assign(pair_id=scores["pair_id"].map(str)) if "pair_id" in scores else scores)  # a page names pairs by text
     before = leads if first is None else leads_of(first)
     _ = leads.rising, leads.places, leads.length_correlation, len(leads) <= MOST and leads.labels
     own = (leads.beta, leads.gamma_beta_ratio, label_smoothing) if leads.simpo and leads.beta and leads.gamma_beta_ratio is not None else None

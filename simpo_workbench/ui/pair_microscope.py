@@ -22,8 +22,8 @@ from .panel import Panel, button, column, enable, row, show
 from .two_models import Side, sides_of
 
 _NO_RUN = (
-    "Every token of a pair stands here once a model has read it: open a run, or give PairMicroscope(run, pair=run.scores['pair_id'].iloc[0]). "
-    "Tokens that are there already need no model: PairMicroscope(tokens=wb.explain_pair(model, pair))."
+    "Every token of a pair stands here once a model has read it: open a run in Runs, and choose a pair. "
+    "In Python: wb.PairMicroscope(run, pair_id), or wb.PairMicroscope(tokens=wb.explain_pair(model, pair)) for tokens that are there already."
 )
 _NO_PAIR = "Choose a pair: then Show every token says what the model makes of each of its tokens, before and after training, and where in the answers the lead is won."
 _READY = "Show every token lets the model read this pair, in a process of its own; a run that trains reads it between two steps."
@@ -55,7 +55,7 @@ class PairMicroscope(Panel):
         self._clear()
         self.refresh()
         if tokens is not None:
-            self.guard(lambda: self._display(explained_pair(tokens, "Every token of the pair")))()
+            self.guard(lambda: self._display(explained_pair(tokens, "Every token of the pair", run)))()
 
     def refresh(self):
         """Read again which models the run has, if any came since; the chosen one stays."""
@@ -145,7 +145,7 @@ class PairMicroscope(Panel):
         enable(self.ask_button, why_not, "Log-probability of every token, before and after training")
         enable(self.cancel_button, "" if self._waits else "Nothing was asked.", "Wait no longer")
         enable(self.model, "" if self._sides else "The run is being read.", "Its base, the untrained model, is read beside it")
-        show(self._asks, self.run is not None)
+        show(self._asks, self.run is not None and (self.pair is not None or self._shown is None))  # tokens that were given are asked of nobody
 
     # --- run and pair
 
@@ -213,6 +213,7 @@ class PairMicroscope(Panel):
         self._draw_charts()
         show(self._empty, False)
         show(self._content, True)
+        self._enable()
 
     def _draw_heat(self):
         if self._shown is not None:

@@ -13,7 +13,7 @@ from ..errors import WorkbenchError
 from ..pair_filters import Filter, filters, noise_sentence, pair_table, searchable
 from ..run_folder import RunFolder
 from ..runs import Run
-from ..scores import join_texts, share, within_noise
+from ..scores import share, within_noise
 from ..small_charts import thinned
 from ..wording import counted, signed
 from .data_table import Column, DataTable
@@ -25,7 +25,7 @@ from .pair_card import pair_card, what_became
 from .panel import Panel, button, column, enable, row, show
 from .two_models import choice_menu, fill_menu
 
-_NO_SCORES = "The pairs stand here after the first evaluation: choose a run that was evaluated, or give tables from wb.score, such as PairTable(before=scores)."
+_NO_SCORES = "The pairs stand here after the first evaluation: open a run in Runs. In Python a table from wb.score does as well: wb.PairTable(before=scores)."
 _NO_PAIR = "Choose a pair in the chart or in the table: its prompt, both answers and their numbers open here. A box drawn in the chart chooses all pairs in it."
 _ROWS_IN_PICTURE = 10
 _CHART_HEIGHT = 420
@@ -40,9 +40,9 @@ _COLUMNS = [  # those that are there are shown: without a second table there are
     Column("lead_change", "change", help="Lead after minus lead before, nats per token", **_NUMBER),
     Column("chosen_change", "chosen change", help="Change of the chosen answer's own average log-probability, nats per token", **_NUMBER),
     Column("flip", "flip", text=lambda value: value or "–", tone=lambda value: {"to right": "chosen", "to wrong": "rejected"}.get(value, "")),
-    Column("prompt", "prompt", wide=True),
     Column("chosen_tokens", "chosen tokens", help="Length of the chosen answer", **_TOKENS),
     Column("rejected_tokens", "rejected tokens", help="Length of the rejected answer", **_TOKENS),
+    Column("prompt", "prompt", wide=True),
 ]
 
 
@@ -327,28 +327,17 @@ class PairTable(Panel):
 
 def _read(run, before, after, after_of):
     """Loaded of a run; before, after: evaluated steps (None: the first, the last); after_of: name of the run of `after`, "" for the same. None when nothing was evaluated yet."""
-    steps, others = _steps(run.folder), runs_beside(run)
+    steps, others = run.folder.evaluated_steps(), runs_beside(run)
     if not steps:
         return None
     second = Run(RunFolder(run.path.parent / after_of)) if after_of in others else run
-    after_steps = _steps(second.folder)
+    after_steps = second.folder.evaluated_steps()
     before = before if before in steps else steps[0]
     after = after if after in after_steps else after_steps[-1]
     two = second is not run or len(steps) > 1
     noises = [one.scoring_noise for one in {run.path: run, second.path: second}.values()]
-    found = _arranged(steps, before, after, _scores(run, before), _scores(second, after) if two else None, None if None in noises else max(noises))
+    found = _arranged(steps, before, after, run.scores_at(before), second.scores_at(after) if two else None, None if None in noises else max(noises))
     return replace(found, after_of=second.name if second is not run else "", after_steps=after_steps, others=others)
-
-
-def _steps(folder):
-    return sorted(int(path.stem.removeprefix("step-")) for path in (folder.path / "scores").glob("step-*.parquet"))
-
-
-def _scores(run, step):
-    """The scores at one step: reading all of them, as `run.scores` does, takes long in a long run."""
-    import pandas as pd
-
-    return join_texts(pd.read_parquet(run.folder.scores(step)), pd.read_parquet(run.folder.pairs))
 
 
 def _arranged(steps, before, after, first, second, noise):

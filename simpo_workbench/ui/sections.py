@@ -9,7 +9,7 @@ import traitlets
 
 from ..errors import WorkbenchError
 from ..runs import Run
-from .html import Html, Markup
+from .html import Html, Markup, html
 from .panel import Panel, show
 
 
@@ -21,7 +21,8 @@ class Sections(Panel):
         self._panels: dict[str, Panel] = {}
         self.menu = ipywidgets.ToggleButtons(options=names, style={"button_width": "auto"})
         self.menu.add_class(look)
-        self._body = ipywidgets.VBox([])
+        self._opening = Html()
+        self._body = ipywidgets.VBox([self._opening])
         self.menu.observe(self.guard(lambda _: self.turn_to(self.menu.value)), "value")
 
     def turn_to(self, name: str) -> Panel:
@@ -32,13 +33,23 @@ class Sections(Panel):
             self.menu.value = name  # comes back here
             return self._panels[name]
         if name not in self._panels:
-            self._panels[name] = self._make(name)
+            for panel in self._panels.values():  # the old one must not stand under the new name while the new one is made
+                show(panel, False)
+            self._opening.value = html('<p class="swb-muted" role="status">{}</p>', f"Opening {name} …")
+            try:
+                self._panels[name] = self._make(name)
+            finally:
+                self._opening.value = ""
             self._body.children = (*self._body.children, self._panels[name])
         elif hasattr(self._panels[name], "refresh"):
             self._panels[name].refresh()
         for other, panel in self._panels.items():
             show(panel, other == name)
         return self._panels[name]
+
+    def made(self, name: str) -> Panel | None:
+        """The panel of this name, seen or not; None while nobody has turned to it."""
+        return self._panels.get(name)
 
     @property
     def panel(self) -> Panel:
@@ -58,12 +69,12 @@ class Sections(Panel):
 
 
 class RunSections(Sections):
-    """Panels of one run. makers: name in the menu -> what makes the panel, called with run= and line=; `made(name, panel)` is told of each new one."""
+    """Panels of one run. makers: name in the menu -> what makes the panel, called with run= and line=; `on_made(name, panel)` is told of each new one."""
 
     run = traitlets.Instance(Run, allow_none=True)
 
-    def __init__(self, makers: dict[str, Callable[..., Panel]], run: Run | None = None, line: Html | None = None, made: Callable[[str, Panel], None] | None = None):
-        self._makers, self._made = makers, made
+    def __init__(self, makers: dict[str, Callable[..., Panel]], run: Run | None = None, line: Html | None = None, on_made: Callable[[str, Panel], None] | None = None):
+        self._makers, self._on_made = makers, on_made
         super().__init__(tuple(makers), "swb-parts", line)
         self.run = run
         self.compose(self.menu, self._body)
@@ -77,8 +88,8 @@ class RunSections(Sections):
 
     def _make(self, name):
         panel = self._makers[name](run=self.run, line=self.line)
-        if self._made is not None:
-            self._made(name, panel)
+        if self._on_made is not None:
+            self._on_made(name, panel)
         return panel
 
     def _hand_on_run(self, _):

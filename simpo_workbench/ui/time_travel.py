@@ -10,7 +10,7 @@ from ..history_figures import HEIGHT
 from ..pair_filters import noise_sentence
 from ..runs import Run
 from ..scores import share
-from ..wording import counted, signed
+from ..wording import counted, in_one_line, signed
 from .answers import Answer, answer_cards
 from .data_table import Column, DataTable
 from .folder_stamp import folder_stamp
@@ -26,7 +26,6 @@ _NO_SCORES = "The pairs' way over the steps stands here after the first evaluati
 _NO_PAIR = "Choose a line in the chart or a row of the table: the pair's way over the steps and its answers open here."
 _NO_ANSWERS = "Sample answers come with the first evaluation of a run; the prompts are a setting (generation.prompts)."
 _ROWS_IN_PICTURE = 10
-_LONGEST_LABEL = 110
 _MOST_STEPS_IN_TABLE = 12
 _LEAD = "average log-probability of the chosen answer minus that of the rejected one, nats per token"
 _TONES = {"to right": "chosen", "to wrong": "rejected", "back and forth": "attention"}
@@ -94,7 +93,7 @@ class TimeTravel(Panel):
         self.step.observe(self.guard(self._step_chosen), "value")
         self.previous = button("‹", self.guard(lambda: self._turn(-1)))
         self.next = button("›", self.guard(lambda: self._turn(1)))
-        self.beside = choice_menu("Beside", "0 1 300px")
+        self.beside = choice_menu("Beside this run", "0 1 300px")
         self.beside.observe(self.guard(self._beside_chosen), "value")
         self._sentence = Html()
         self.chips = ipywidgets.ToggleButtons(options=[], style={"button_width": "auto"})
@@ -175,7 +174,7 @@ class TimeTravel(Panel):
             fill_menu(self.beside, [("none", ""), *((name, name) for name in names)], "")
             self.beside.value = other.name if other is not None else ""
             prompts = list(dict.fromkeys(record["prompt"] for _, (_, found) in sorted(journey.answers.items()) for record in found))
-            fill_menu(self.prompt, [(_short(prompt), prompt) for prompt in prompts], prompts[0] if prompts else None)
+            fill_menu(self.prompt, [(in_one_line(prompt), prompt) for prompt in prompts], prompts[0] if prompts else None)
         show(self._empty, False)
         show(self._content, True)
         show(self._answers_part, self.run is not None)
@@ -256,7 +255,7 @@ class TimeTravel(Panel):
             back = f", {flips['back and forth']:,} back and forth" if "back and forth" in flips else ""
             if step != first:
                 words.append(f"Since step {first}: {flips.get('to right', 0):,} flipped to right, {flips.get('to wrong', 0):,} to wrong{back}.")
-                changed = (now[first] > 0) != (now[step] > 0)
+                changed = ((now[first] > 0) != (now[step] > 0)) & now[[first, step]].notna().all(axis=1)
                 if self.run is not None:
                     words.append(noise_sentence(self._noise, int((changed & ~now["became"].isin(FLIPPED)).sum())))
         else:
@@ -374,8 +373,3 @@ def _as_answer(record):
 
 def _step_words(step):
     return "Untrained (step 0)" if step == 0 else f"Step {step}"
-
-
-def _short(text):
-    text = " ".join(text.split())
-    return text if len(text) <= _LONGEST_LABEL else text[: _LONGEST_LABEL - 1] + "…"

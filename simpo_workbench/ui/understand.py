@@ -67,10 +67,10 @@ class Understand(Panel):
         self.pairs.run = self.parts.run = self.run
 
     def _hand_on_choice(self, _):
-        for name, panel in self.parts._panels.items():
-            if name != PARTS[0]:
+        for name in PARTS[1:]:
+            if (panel := self.parts.made(name)) is not None:
                 panel.chosen = list(self.pairs.table.chosen)
 
     def _hand_on_pair(self, _):
-        if PARTS[0] in self.parts._panels:
-            self.parts._panels[PARTS[0]].pair = self.pairs.picked_pair or None
+        if (microscope := self.parts.made(PARTS[0])) is not None:
+            microscope.pair = self.pairs.picked_pair or None

@@ -149,7 +149,7 @@ class Workbench(Sections):
 
     def _take_objective(self, beta, gamma_beta_ratio):
         self.config = self.config.with_changes({"loss.beta": beta, "loss.gamma_beta_ratio": gamma_beta_ratio})
-        self.say(f"The next run's settings have β {beta:g} and γ/β {gamma_beta_ratio:g} now: see 1 Configure.", "good")
+        self.say(f"The form in 1 Configure has β {beta:g} and γ/β {gamma_beta_ratio:g} now, for the next run.", "good")
 
     def _take_config(self, config):
         self.config = config.with_changes({"run.root": str(self.root)})

@@ -259,6 +259,34 @@ def test_understand(page):
     assert_harmless(page, "understand")
 
 
+def test_what_explains_the_pairs(page):
+    page.turn_to("5 Understand")
+    page.shows("tr[data-id]").click()
+    page.page.click(".swb-parts button:has-text('Loss geometry')")
+    page.shows("text=Suggested: β")
+    page.page.locator(".js-plotly-plot:visible .point").last.click()
+    assert_harmless(page, "geometry")
+    page.page.click(".swb-parts button:has-text('Over the steps')")
+    assert page.page.evaluate(EACH_OPTION, ["Prompt", ".swb-card", [readable(f"{text} at step 60") for text in TEXTS]]) == []
+    assert_harmless(page, "steps")
+    page.page.click(".swb-parts button:has-text('Token by token')")
+    page.shows("button:has-text('Show every token')")
+    assert_harmless(page, "microscope")
+
+
+def test_the_blind_test(page):
+    page.turn_to("4 Compare")
+    page.page.click(".swb-parts button:has-text('Blind test')")
+    page.shows("button:has-text('Begin'):enabled").click()
+    texts = {readable(text) for text in TEXTS}
+    for _ in range(6):
+        shown = readable(page.shows(".swb-blind-prompt").inner_text())
+        assert any(text[:40] in shown for text in texts)
+        assert_harmless(page, "blind")
+        page.page.locator("button:has-text('tie')").filter(visible=True).first.click()
+        page.page.wait_for_timeout(400)
+
+
 def test_runs(page):
     page.turn_to("Runs")
     page.until("name => [...document.querySelectorAll('tr[data-id]')].some(row => row.offsetParent && row.dataset.id === name)", NAME)
