@@ -1,22 +1,26 @@
 """Blind tests: answers of two models in a random order that is recorded, and votes that outlive the kernel.
 
 A test is one JSON-lines file. Its first line holds the seed, the titles and every item in the order of asking, with the side of each answer; then one line per vote,
-on disk before `vote` returns. Nothing is erased: a vote that is taken back is a line too.
+on disk before `vote` returns. Nothing is erased: a vote that is taken back is a line too. Several kernels may vote in one file: each reads what the others
+added before it adds its own, and every line means something after any other.
 """
 
 from __future__ import annotations
 
+import operator
 import random
 import secrets
 import time
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
 from pathlib import Path
 
 from .errors import WorkbenchError
-from .files import append_jsonl, read_jsonl, write_jsonl
-from .pair_shapes import RowRefused, prompt_text, read_row
+from .files import append_jsonl, create_jsonl, read_jsonl_from
+from .pair_shapes import RowRefused, excerpt, prompt_text, read_row
 from .vote_statistics import SIDES
+from .wording import counted
 
 CHOICES = ("left", "right", "tie", "both bad", "skip")
 _COLUMNS = ["item", "prompt", "left_is", "choice", "winner", "first_tokens", "second_tokens", "blind", "at"]
@@ -58,11 +62,12 @@ class BlindVotes:
     `begin` makes one, `resume` goes on with one.
     """
 
-    def __init__(self, path: Path, head: dict, records: list[dict]):
+    def __init__(self, path: Path, head: dict, records: list[dict], end: int):
         self.path, self.seed, self.made = path, head["seed"], head["made"]  # made: seconds since 1970
+        self._began, self._end = datetime.fromtimestamp(self.made), end  # end: as far as the file was read, in bytes
         self.titles = {side: head[side] for side in SIDES}
         self.items = [_item(number, made) for number, made in enumerate(head["items"], 1)]
-        self._cast, self.blind = [], True
+        self._current, self.blind = {}, True  # the vote that counts of each item, the last one given at the end
         for record in records:
             self._take(record)
 
@@ -77,33 +82,39 @@ class BlindVotes:
         second_tokens, and for conversations the turns in messages, where there are any. first, second: titles of the two models, shown when the test ends.
         seed: of the order and of the sides; without one it is drawn afresh. It stands in the file, as the order itself does.
         Of the prompts asked each model stands at the left in one half. Two answers that are the same are not asked.
-        Errors: WorkbenchError for columns that are missing, no answers, a file that exists or cannot be written.
+        Errors: WorkbenchError for columns or answers that are missing, turns without role or content, a file that exists or cannot be written.
         """
-        path, seed = Path(path).expanduser(), secrets.randbelow(2**31) if seed is None else int(seed)
-        items = _shuffled(_items(answers, first, second), seed)
-        if path.exists():
-            raise WorkbenchError(f"{str(path)!r} is there already: choose another name, or go on with that test by BlindVotes.resume.")
+        try:
+            seed = secrets.randbelow(2**31) if seed is None else operator.index(seed)
+        except TypeError:
+            raise WorkbenchError(f"The seed is {seed!r}, expected a whole number, or none to have one drawn.") from None
+        path, items = _full(path), _shuffled(_items(answers, first, second), seed)
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
         except OSError as error:
             raise WorkbenchError(f"The folder {str(path.parent)!r} cannot be made: {error.strerror}. Choose another path for the votes.") from None
-        write_jsonl(path, [{"kind": "blind test", "seed": seed, "first": str(first), "second": str(second), "made": time.time(), "items": items}])
+        try:
+            create_jsonl(path, [{"kind": "blind test", "seed": seed, "first": str(first), "second": str(second), "made": time.time(), "items": items}])
+        except FileExistsError:
+            raise WorkbenchError(f"{str(path)!r} is there already: choose another name, or go on with that test by BlindVotes.resume.") from None
         return cls.resume(path)
 
     @classmethod
     def resume(cls, path: str | Path) -> BlindVotes:
         """The blind test in a file, as far as it came; a last line that a killed kernel tore is ignored. Errors: WorkbenchError where the file holds no blind test."""
-        path = Path(path).expanduser()
+        path = _full(path)
         try:
-            records = read_jsonl(path)[: path.read_bytes().count(b"\n")]  # a whole line that lacks its end was never reported as saved
+            records, end = read_jsonl_from(path)  # a line that lacks its end was never reported as saved
         except OSError as error:
             raise WorkbenchError(f"The blind test {str(path)!r} cannot be read: {error.strerror}.") from None
+        except WorkbenchError as error:
+            raise WorkbenchError(f"{str(path)!r} holds no blind test, or a damaged one: {error}") from None
         if not records or records[0].get("kind") != "blind test":
             raise WorkbenchError(f"{str(path)!r} holds no blind test: its first line should be the one that BlindVotes.begin writes.")
         try:
-            return cls(path, records[0], records[1:])
-        except (KeyError, TypeError, ValueError, IndexError) as error:
-            raise WorkbenchError(f"The blind test {str(path)!r} is damaged: {type(error).__name__} {error}.") from None
+            return cls(path, records[0], records[1:], end)
+        except _DAMAGE as error:
+            raise _damaged(path, error) from None
 
     @property
     def asked(self) -> int:
@@ -113,7 +124,7 @@ class BlindVotes:
     @property
     def voted(self) -> int:
         """How many items have a vote."""
-        return len(self._current())
+        return len(self._current)
 
     @property
     def votes(self):
@@ -123,20 +134,19 @@ class BlindVotes:
         """
         import pandas as pd
 
-        current, rows = self._current(), []
+        rows = []
         for item in self.items:
-            vote = {"choice": "same", "blind": True, "at": self.made} if item.same else current.get(item.number)
+            vote = {"choice": "same", "blind": True, "at": self._began} if item.same else self._current.get(item.number)
             if vote is not None:
                 about = (item.number, item.prompt, item.left_is, vote["choice"], item.winner(vote["choice"]), item.first_tokens, item.second_tokens)
-                rows.append((*about, vote["blind"], datetime.fromtimestamp(vote["at"])))
+                rows.append((*about, vote["blind"], vote["at"]))
         table = pd.DataFrame(rows, columns=_COLUMNS).astype({"first_tokens": float, "second_tokens": float})
         table.attrs["titles"] = dict(self.titles)
         return table
 
     def next_item(self) -> Item | None:
         """The first item without a vote; None when all have one."""
-        current = self._current()
-        return next((item for item in self.items if not item.same and item.number not in current), None)
+        return next((item for item in self.items if not item.same and item.number not in self._current), None)
 
     def vote(self, item: Item | int, choice: str):
         """Save a vote: "left", "right", "tie", "both bad" or "skip". It is on disk when this returns; of several votes on an item the last counts.
@@ -151,10 +161,11 @@ class BlindVotes:
         self._append({"item": int(number), "choice": choice, "at": time.time()})
 
     def undo(self) -> Item:
-        """Take back the last vote and return its item. Errors: WorkbenchError when there is no vote."""
-        if not self._cast:
+        """Take back the last vote and return its item, which is open again, also where it had been voted on several times. Errors: WorkbenchError when there is no vote."""
+        self._catch_up()
+        if not self._current:
             raise WorkbenchError("There is no vote to take back.")
-        item = self.items[self._cast[-1]["item"] - 1]
+        item = self.items[[*self._current][-1] - 1]
         self._append({"undo": item.number, "at": time.time()})
         return item
 
@@ -168,9 +179,9 @@ class BlindVotes:
 
         winner: the title of the preferred model. Pairs that no data set could use, such as one with an empty answer, are left out.
         """
-        found, current = [], self._current()
+        found = []
         for item in self.items:
-            winner = item.winner(current[item.number]["choice"]) if item.number in current else ""
+            winner = item.winner(self._current[item.number]["choice"]) if item.number in self._current else ""
             if winner in SIDES:
                 loser = SIDES[winner == "first"]
                 pair = _pair(item, item.answer(winner), item.answer(loser))
@@ -182,31 +193,62 @@ class BlindVotes:
         path, pairs = Path(path).expanduser(), self.pairs()
         if not pairs:
             raise WorkbenchError("No vote prefers one of the answers yet, so there are no pairs to write.")
-        if path.exists():
-            raise WorkbenchError(f"{str(path)!r} is there already: choose another name, nothing is replaced.")
-        write_jsonl(path, pairs)
+        try:
+            create_jsonl(path, pairs)
+        except FileExistsError:
+            raise WorkbenchError(f"{str(path)!r} is there already: choose another name, nothing is replaced.") from None
         return len(pairs)
 
-    def _current(self):
-        """The vote that counts of each item."""
-        return {vote["item"]: vote for vote in self._cast}
-
     def _append(self, record):
+        self._catch_up()
         try:
-            append_jsonl(self.path, record)
+            append_jsonl(self.path, record, create=False)  # a new file without its first line would hold no test
         except OSError as error:
-            raise WorkbenchError(f"It is not saved, so it does not count: {str(self.path)!r} cannot be written ({error.strerror}). Put that right and try again.") from None
-        self._take(record)
+            raise self._not_saved(error) from None
+        self._catch_up()
+
+    def _catch_up(self):
+        """Take in what was added to the file since it was read: by this kernel, and by others that vote in the same test."""
+        try:
+            records, end = read_jsonl_from(self.path, self._end)
+            for record in records:
+                self._take(record)
+            self._end = end
+        except OSError as error:
+            raise self._not_saved(error) from None
+        except _DAMAGE as error:
+            raise _damaged(self.path, error) from None
+
+    def _not_saved(self, error):
+        if isinstance(error, FileNotFoundError):
+            return WorkbenchError(f"It is not saved, so it does not count: the file {str(self.path)!r} is gone. Put it back where it was, or begin another test.")
+        return WorkbenchError(f"It is not saved, so it does not count: {str(self.path)!r} cannot be written ({error.strerror}). Put that right and try again.")
 
     def _take(self, record):
+        number = record.get("item", record.get("undo"))
+        if number is not None and (not isinstance(number, int) or number not in range(1, len(self.items) + 1)):
+            raise ValueError(f"in the vote {record}")
         if "choice" in record:
-            if record["choice"] not in CHOICES or record["item"] not in range(1, len(self.items) + 1):
+            if record["choice"] not in CHOICES:
                 raise ValueError(f"in the vote {record}")
-            self._cast.append({"item": record["item"], "choice": record["choice"], "at": record["at"], "blind": self.blind})
+            vote = {"choice": record["choice"], "at": datetime.fromtimestamp(record["at"]), "blind": self.blind}
+            self._current.pop(record["item"], None)
+            self._current[record["item"]] = vote
         elif "undo" in record:
-            del self._cast[max(place for place, vote in enumerate(self._cast) if vote["item"] == record["undo"])]
+            self._current.pop(record["undo"], None)  # another kernel may have taken the same vote back
         elif "revealed" in record:
             self.blind = False
+
+
+_DAMAGE = (KeyError, TypeError, ValueError, IndexError, AttributeError, OverflowError)
+
+
+def _damaged(path, error):
+    return WorkbenchError(f"The blind test {str(path)!r} is damaged: {type(error).__name__} {error}.")
+
+
+def _full(path):
+    return Path(path).expanduser().absolute()  # the kernel may go to another folder while the test goes on
 
 
 def _item(number, made):
@@ -226,15 +268,32 @@ def _items(answers, first, second):
         raise WorkbenchError(f"Both models are called {str(first)!r}: give two different titles, or nobody could tell which one won.")
     if not len(answers):
         raise WorkbenchError("There are no answers to compare: the table has no rows.")
+    _nothing_missing(answers, columns)
     items = []
     for row in answers.to_dict("records"):
         turns = next((value for value in (row.get("messages"), row["prompt"]) if isinstance(value, list | tuple)), None)
+        if turns and not all(isinstance(turn, Mapping) and isinstance(turn.get("role"), str) and isinstance(turn.get("content"), str) for turn in turns):
+            raise WorkbenchError(f"The messages {excerpt(turns, 120)} are no conversation: each turn needs a role and a content, both text.")
         made = {"prompt": prompt_text(turns), "messages": [dict(turn) for turn in turns]} if turns else {"prompt": _encodable(row["prompt"])}
         for side, column in columns.items():
             made[side], length = _encodable(row[column]), row.get(f"{column}_tokens")
             made[f"{side}_tokens"] = None if length is None or length != length else int(length)
         items.append(made)
     return items
+
+
+def _nothing_missing(answers, columns):
+    """Errors: WorkbenchError that counts what has no value; as text it would read "nan"."""
+    if gone := int(answers["prompt"].isna().sum()):
+        raise WorkbenchError(f"{counted(gone, 'prompt')} of {len(answers):,} {'is' if gone == 1 else 'are'} missing in the table of answers. Leave such rows out: answers.dropna(subset=['prompt']).")
+    for column in columns.values():
+        missing = answers[column].isna()
+        if gone := int(missing.sum()):
+            prompt = excerpt(answers["prompt"][missing.to_numpy()].iloc[0])
+            raise WorkbenchError(
+                f"{counted(gone, 'answer')} of {len(answers):,} {'is' if gone == 1 else 'are'} missing in the column {column!r}, first to the prompt {prompt}. "
+                f"Leave such rows out: answers.dropna(subset=[{column!r}])."
+            )
 
 
 def _encodable(text):

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import contextlib
+import errno
+import fcntl
 import json
 import os
 import threading
@@ -10,6 +12,8 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from .errors import WorkbenchError
+
+_NO_LOCKS = (errno.ENOLCK, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS)  # what file systems say that have none
 
 
 def write_atomically(path: Path, content: bytes, durable: bool = True):
@@ -42,11 +46,16 @@ def read_json(path: Path) -> dict | None:
     return value if isinstance(value, dict) else None
 
 
-def append_jsonl(path: Path, record: dict):
-    """Add one record to a JSON-lines file in one write, flushed to disk; a torn last line that an earlier process left is cut off first."""
+def append_jsonl(path: Path, record: dict, create: bool = True):
+    """Add one record to a JSON-lines file in one write, flushed to disk; a torn last line that an earlier process left is cut off first.
+
+    Writers wait for each other: what one has not finished is no torn line to the next. create: whether a missing file is made. Errors: OSError.
+    """
     line = (json.dumps(record, ensure_ascii=False) + "\n").encode()
-    with open(path, "ab+", buffering=0) as file:  # unbuffered: a buffer would write its rest after the failure, when the file is closed
-        end = file.tell()
+    opener = None if create else lambda name, flags: os.open(name, flags & ~os.O_CREAT)
+    # unbuffered: a buffer would write its rest after the failure, when the file is closed
+    with open(path, "ab+", buffering=0, opener=opener) as file, _alone(file):
+        end = file.seek(0, os.SEEK_END)
         if end:
             file.seek(end - 1)
             if file.read(1) != b"\n":
@@ -66,7 +75,7 @@ def read_jsonl(path: Path) -> list[dict]:
     """The objects in a JSON-lines file that may be growing: a torn last line is ignored, a missing file is empty."""
     try:
         # Not splitlines(): a text may hold U+2028 or U+0085, which JSON leaves as they are and which end no line here.
-        lines = path.read_text(encoding="utf-8", errors="replace").rstrip("\n").split("\n")
+        lines = path.read_text(encoding="utf-8-sig", errors="replace").rstrip("\n").split("\n")
     except FileNotFoundError:
         return []
     records = []
@@ -80,6 +89,26 @@ def read_jsonl(path: Path) -> list[dict]:
         if isinstance(record, dict):
             records.append(record)
     return records
+
+
+def read_jsonl_from(path: Path, start: int = 0) -> tuple[list[dict], int]:
+    """The objects on the whole lines of a JSON-lines file from the byte `start` on, and the byte where the last whole line ends: the start of the next look.
+
+    Errors: OSError; WorkbenchError for a damaged line, or where no line begins at `start`, because the file was changed otherwise than by adding to it.
+    """
+    with open(path, "rb") as file:
+        if start and (file.seek(start - 1), file.read(1))[1] != b"\n":
+            raise WorkbenchError(f"{str(path)!r} is not as it was left: something else than new lines has changed it. Open it again.")
+        content = file.read()
+    content, records = content[: content.rfind(b"\n") + 1], []
+    for line in content.decode("utf-8" if start else "utf-8-sig", errors="replace").split("\n"):
+        try:
+            record = json.loads(line) if line.strip() else None
+        except (ValueError, RecursionError):
+            raise WorkbenchError(f"{path.name} has a damaged line: {line[:80]!r}. Remove that line to read the rest.") from None
+        if isinstance(record, dict):
+            records.append(record)
+    return records, start + len(content)
 
 
 def records_from_the_end(path: Path) -> Iterator[dict]:
@@ -106,7 +135,49 @@ def records_from_the_end(path: Path) -> Iterator[dict]:
 
 def write_jsonl(path: Path, records: list[dict]):
     """Replace a JSON-lines file in one step."""
-    write_atomically(path, "".join(json.dumps(record, ensure_ascii=False) + "\n" for record in records).encode())
+    write_atomically(path, _lines(records))
+
+
+def create_jsonl(path: Path, records: list[dict]):
+    """Make a JSON-lines file, flushed to disk, where there is none: of several that try at once, one does.
+
+    Errors: FileExistsError where there is one, which stays as it is; WorkbenchError where it cannot be written, and then none is left.
+    """
+    content = _lines(records)
+    try:
+        with open(path, "xb") as file:
+            try:
+                file.write(content)
+                file.flush()
+                os.fsync(file.fileno())
+            except BaseException:
+                path.unlink(missing_ok=True)
+                raise
+    except FileExistsError:
+        raise
+    except OSError as error:
+        raise WorkbenchError(f"{str(path)!r} cannot be written: {error.strerror}.") from error
+
+
+def _lines(records):
+    return "".join(json.dumps(record, ensure_ascii=False) + "\n" for record in records).encode()
+
+
+@contextlib.contextmanager
+def _alone(file):
+    """No other writer meanwhile, where the file system has locks; where it has none, nothing is held."""
+    held = True
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX)
+    except OSError as error:
+        if error.errno not in _NO_LOCKS:
+            raise
+        held = False
+    try:
+        yield
+    finally:
+        if held:  # closing is not enough: a process forked meanwhile has the file open too
+            fcntl.flock(file, fcntl.LOCK_UN)
 
 
 def _end_of_last_line(file, end):

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, replace
 
 from .errors import WorkbenchError
 from .wording import counted, signed
 
 SIDES = ("first", "second")
-#: Fewer judged prompts than this are called no difference, whatever their interval.
+#: Fewer judged prompts than this, each counted once however often it was asked, are called no difference, whatever their interval.
 LEAST_JUDGED = 10
 _DRAWS_AT_ONCE = 2_000_000
 
@@ -31,9 +32,10 @@ class LengthDifference:
 class WinRate:
     """What the votes say of one model against the other.
 
-    value: share of n prompts that it wins, ties and both bad counting one half; low, high: its 95 % interval. same: prompts with the same answer from both, which count as
-    ties and are in n; skipped ones are not. length_difference: its tokens minus the other's; None where no lengths are known.
-    winner: "first" or "second" where the interval excludes one half and at least 10 prompts were judged, else "". verdict: all this as a sentence.
+    value: share of n votes that it wins, ties and both bad counting one half; low, high: its 95 % interval. same: prompts with the same answer from both, which count as
+    ties and are in n; skipped ones are not. prompts: how many different prompts the n are about; judged: on how many of them somebody voted.
+    length_difference: its tokens minus the other's; None where no lengths are known.
+    winner: "first" or "second" where the interval excludes one half and at least 10 different prompts were judged, else "". verdict: all this as a sentence.
     """
 
     value: float
@@ -46,12 +48,19 @@ class WinRate:
     both_bad: int
     skipped: int
     same: int
+    prompts: int
+    judged: int
     length_difference: LengthDifference | None
     winner: str
     verdict: str
 
     def __str__(self):
         return self.verdict
+
+    @property
+    def basis(self) -> str:
+        """What the rate is a share of: "40 prompts", or where some were asked several times "60 votes on 3 prompts"."""
+        return counted(self.n, "prompt") if self.n == self.prompts else f"{counted(self.n, 'vote')} on {counted(self.prompts, 'prompt')}"
 
 
 def win_rate(votes, of: str = "second", resamples: int = 10_000, seed: int = 0) -> WinRate:
@@ -60,8 +69,8 @@ def win_rate(votes, of: str = "second", resamples: int = 10_000, seed: int = 0) 
     votes: DataFrame with the columns prompt and winner, as `BlindVotes.votes`; first_tokens and second_tokens give the length difference, attrs["titles"] the names.
     The interval is the percentile bootstrap over prompts (Efron 1979): a prompt that was asked several times is drawn as a whole. Where one model never won, resampling
     cannot know that it might have; the interval then reaches at least as far as the exact binomial one of the decided prompts (Clopper and Pearson 1934), for n wins of n
-    down to 0.025^(1/n).
-    Errors: WorkbenchError for missing columns, an unknown `of` or winner, or no vote that counts.
+    down to 0.025^(1/n). Fewer than 10 judged prompts are too few to resample: there the interval reaches at least as far as the exact one of the prompts, each one throw.
+    Errors: WorkbenchError for missing columns, prompts that are no text, an unknown `of` or winner, no resamples, or no vote that counts.
     """
     import numpy as np
 
@@ -70,6 +79,11 @@ def win_rate(votes, of: str = "second", resamples: int = 10_000, seed: int = 0) 
         raise WorkbenchError(f"The votes lack the column {missing[0]!r}: give the `votes` of a BlindVotes.")
     if of not in SIDES:
         raise WorkbenchError(f"of is {of!r}, expected 'first' or 'second'.")
+    if not isinstance(resamples, int | np.integer) or resamples < 1:
+        raise WorkbenchError(f"resamples is {resamples!r}, expected a whole number from 1 on.")
+    for place, prompt in enumerate(votes["prompt"], 1):
+        if not isinstance(prompt, str | int):
+            raise WorkbenchError(f"The prompt of vote {place} is {prompt!r}, expected a text: votes on the same prompt are found by it.")
     other = SIDES[of == "first"]
     counts = {name: int((votes["winner"] == name).sum()) for name in (*SIDES, "tie", "both bad", "same", "skip")}
     if sum(counts.values()) != len(votes):
@@ -84,9 +98,13 @@ def win_rate(votes, of: str = "second", resamples: int = 10_000, seed: int = 0) 
     if not (score > 0).any() or not (score < 0).any():
         least, most = _exact(score, table["prompt"])
         low, high = min(low, least), max(high, most)
-    winner = "" if n - counts["same"] < LEAST_JUDGED else of if low > 0.5 else other if high < 0.5 else ""
+    prompts, judged = table["prompt"].nunique(), table.loc[table["winner"] != "same", "prompt"].nunique()
+    if judged < LEAST_JUDGED:
+        least, most = _throws(score / 2 + 0.5, table["prompt"])
+        low, high = min(low, least), max(high, most)
+    winner = "" if judged < LEAST_JUDGED else of if low > 0.5 else other if high < 0.5 else ""
     length = _length_difference(table, of, other, resamples, chance)
-    found = WinRate(float(value), low, high, n, counts[of], counts[other], counts["tie"], counts["both bad"], counts["skip"], counts["same"], length, winner, "")
+    found = WinRate(float(value), low, high, n, counts[of], counts[other], counts["tie"], counts["both bad"], counts["skip"], counts["same"], prompts, judged, length, winner, "")
     titles = {"first": "the first", "second": "the second", **votes.attrs.get("titles", {})}
     return replace(found, verdict=_verdict(found, of, other, titles))
 
@@ -94,10 +112,8 @@ def win_rate(votes, of: str = "second", resamples: int = 10_000, seed: int = 0) 
 def _interval(values, prompts, resamples, chance):
     """95 % percentile bootstrap interval of the mean of `values`, resampled by prompt."""
     import numpy as np
-    import pandas as pd
 
-    places, _ = pd.factorize(prompts)
-    sums, sizes = np.bincount(places, values), np.bincount(places)
+    sums, sizes = _by_prompt(values, prompts)
     n, means = len(sums), []
     at_once = max(1, _DRAWS_AT_ONCE // n)
     for done in range(0, resamples, at_once):
@@ -105,6 +121,15 @@ def _interval(values, prompts, resamples, chance):
         means.append(sums[drawn].sum(axis=1) / sizes[drawn].sum(axis=1))
     low, high = np.percentile(np.concatenate(means), [2.5, 97.5])
     return float(low), float(high)
+
+
+def _by_prompt(values, prompts):
+    """(sum of the values, how many there are) of each different prompt."""
+    import numpy as np
+    import pandas as pd
+
+    places, _ = pd.factorize(prompts)
+    return np.bincount(places, values), np.bincount(places)
 
 
 def _exact(score, prompts):
@@ -117,6 +142,29 @@ def _exact(score, prompts):
     mean = float(score.mean()) / 2
     bound = abs(mean) * (2 * seldom - 1)  # the decided prompts go `seldom` one way instead of always
     return (0.5 + bound, 0.5 + mean) if mean > 0 else (0.5 + mean, 0.5 - bound)
+
+
+def _throws(values, prompts):
+    """(low, high) of the exact binomial interval that takes every prompt, however often it was asked, for one throw.
+
+    Between 0 and 1 nothing varies more than a throw of the same mean. The wins are the prompts' mean values together, rounded to both sides.
+    """
+    sums, sizes = _by_prompt(values, prompts)
+    n, wins = len(sums), round(float((sums / sizes).sum()), 9)
+    return _least_share(math.floor(wins), n), 1 - _least_share(n - math.ceil(wins), n)
+
+
+def _least_share(wins, n):
+    """The share that gives so many wins of n, or more, with a chance of 2.5 %: the lower end of Clopper and Pearson's interval."""
+    if not wins:
+        return 0.0
+    ways = [math.lgamma(n + 1) - math.lgamma(k + 1) - math.lgamma(n - k + 1) for k in range(wins, n + 1)]  # as logarithms: of thousands they are no float
+    low, high = 0.0, 1.0
+    for _ in range(50):
+        middle = (low + high) / 2
+        chance = sum(math.exp(way + k * math.log(middle) + (n - k) * math.log1p(-middle)) for k, way in enumerate(ways, wins))
+        low, high = (middle, high) if chance < 0.025 else (low, middle)
+    return low
 
 
 def _length_difference(table, of, other, resamples, chance):
@@ -133,7 +181,7 @@ def _length_difference(table, of, other, resamples, chance):
 
 def _verdict(found, of, other, titles):
     """The win rate in words. "Better" is said where the interval excludes one half, and nowhere else."""
-    rate = f"{found.value:.2f} of {counted(found.n, 'prompt')} (95 % {found.low:.2f} to {found.high:.2f})"
+    rate = f"{found.value:.2f} of {found.basis} (95 % {found.low:.2f} to {found.high:.2f})"
     alike = f" {counted(found.same, 'prompt')} with the same answer from both {'counts as a tie' if found.same == 1 else 'count as ties'}." if found.same else ""
     length = found.length_difference
     if found.winner:
@@ -141,10 +189,9 @@ def _verdict(found, of, other, titles):
             return _verdict(_turned(found, other), other, of, titles)
         beside = f", and the winner's answers are {length}" if length else ""
         return f"By these votes {titles[of]} is better than {titles[other]}: it wins {rate}{beside}.{alike}"
-    judged = found.n - found.same
-    why = f"at least {LEAST_JUDGED} are needed before anything can be said" if judged < LEAST_JUDGED else "one half lies inside the interval"
+    why = f"at least {LEAST_JUDGED} judged prompts are needed before anything can be said" if found.judged < LEAST_JUDGED else "one half lies inside the interval"
     beside = f" The answers of {titles[of]} are {length}." if length else ""
-    return f"No difference can be told from {counted(judged, 'vote')}: {titles[of]} wins {rate}, and {why}.{beside}{alike}"
+    return f"No difference can be told from {counted(found.n - found.same, 'vote')}: {titles[of]} wins {rate}, and {why}.{beside}{alike}"
 
 
 def _turned(found, of):

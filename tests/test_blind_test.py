@@ -1,6 +1,9 @@
 """What would be lost: a vote, by a killed kernel or a full disk; the blindness, by a word too many; and an answer never seen, by a key pressed too fast."""
 
 import re
+import threading
+from pathlib import Path
+from types import SimpleNamespace
 
 import pandas as pd
 import pytest
@@ -42,6 +45,32 @@ def models(monkeypatch):
 
     monkeypatch.setattr(two_models.OPEN_MODELS, "of_run", lambda run, step=None: opened.setdefault((run.name, step), Answering(run, step)))
     return opened
+
+
+@pytest.fixture
+def held(monkeypatch):
+    """held(name): what the first page does in the background by this function waits for `.go()`; `.made` holds what came of it."""
+
+    def hold(name):
+        work, gate, made = getattr(blind_start, name), threading.Event(), []
+
+        def waiting(*given):
+            gate.wait(30)
+            made.append(work(*given))
+            return made[-1]
+
+        monkeypatch.setattr(blind_start, name, waiting)
+
+        def go():
+            gate.set()
+            until(lambda: made)
+            for thread in threading.enumerate():  # what came of it has been handed over
+                if thread.name == "simpo-workbench-work":
+                    thread.join(30)
+
+        return SimpleNamespace(go=go, made=made)
+
+    return hold
 
 
 def answers(n=6, **more):
@@ -112,6 +141,35 @@ def test_every_key_is_saved_at_once_and_the_next_prompt_is_shown(tmp_path):
     assert list(BlindVotes.resume(path).votes["choice"]) == ["left", "right", "tie", "both bad", "tie"]
 
 
+def test_answer_1_is_the_left_one_and_answer_2_the_right_one_whosever_they_are(tmp_path):
+    """The vote says left or right: cards that showed the first model always on the same side would turn half of the votes round."""
+    panel = BlindTest(answers=answers(), path=tmp_path / "x.jsonl")
+    seen = set()
+    while item := panel.votes.next_item():
+        cards = re.findall(r"<h4[^>]*>(.*?)</h4>(.*?)(?=<h4|$)", panel._cards.value, re.DOTALL)
+        assert [title for title, _ in cards] == ["1", "2"]
+        assert [item.left in cards[0][1], item.right in cards[0][1], item.left in cards[1][1], item.right in cards[1][1]] == [True, False, False, True]
+        seen.add(item.left_is)
+        press(panel, "tie")
+    assert seen == {"first", "second"}
+
+
+def test_a_vote_that_is_taken_back_shows_its_own_prompt_again(tmp_path):
+    """Also where it was a second vote on the prompt, or prompts before it are open."""
+    panel = BlindTest(answers=answers(), path=tmp_path / "x.jsonl")
+    panel.votes.vote(4, "left")
+    panel.votes.vote(4, "tie")
+    press(panel, "left")
+    press(panel, "undo")
+    assert "Prompt 1 of 6 · 1 saved" in words(panel)
+    press(panel, "undo")
+    assert "Prompt 4 of 6 · 0 saved" in words(panel)
+    assert panel.votes.items[3].prompt in words(panel)
+    press(panel, "right")
+    assert panel.votes.votes[["item", "choice"]].to_numpy().tolist() == [[4, "right"]]
+    assert "Prompt 1 of 6" in words(panel)
+
+
 def test_nothing_on_the_page_tells_which_model_is_which(tmp_path):
     path = tmp_path / "x.jsonl"
     panel = BlindTest(answers=answers(first_ended=False), path=path)
@@ -169,7 +227,7 @@ def test_a_vote_that_cannot_be_saved_is_said_and_its_prompt_stays(tmp_path, monk
     panel = BlindTest(answers=answers(), path=tmp_path / "x.jsonl")
     shown = panel._cards.value
 
-    def full(*_):
+    def full(*_, **__):
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr("simpo_workbench.blind_votes.append_jsonl", full)
@@ -179,6 +237,38 @@ def test_a_vote_that_cannot_be_saved_is_said_and_its_prompt_stays(tmp_path, monk
     monkeypatch.undo()
     press(panel, "left")
     assert panel.votes.voted == 1
+
+
+def test_a_vote_on_a_test_whose_file_is_gone_is_said_and_makes_no_file(tmp_path):
+    path = tmp_path / "x.jsonl"
+    panel = BlindTest(answers=answers(), path=path)
+    path.unlink()
+    press(panel, "left")
+    assert "It is not saved" in panel.line.value
+    assert "is gone" in panel.line.value
+    assert "Prompt 1 of 6 · 0 saved" in words(panel)
+    assert not path.exists()
+
+
+def test_a_finished_test_that_cannot_be_written_shows_its_result_and_says_that_the_look_is_not_recorded(tmp_path, monkeypatch):
+    path, unfinished = tmp_path / "x.jsonl", tmp_path / "y.jsonl"
+    for test in (BlindVotes.begin(path, answers(2)), BlindVotes.begin(unfinished, answers(3))):
+        test.vote(1, "left")
+        test.vote(2, "tie")
+
+    def read_only(*_, **__):
+        raise OSError(30, "Read-only file system")
+
+    monkeypatch.setattr("simpo_workbench.blind_votes.append_jsonl", read_only)
+    panel = BlindTest(path=path)
+    assert visible(panel._result_page)
+    assert "No difference can be told from 2 votes" in words(panel)
+    assert "could not be recorded" in panel.line.value
+    assert "Read-only file system" in panel.line.value
+    other = BlindTest(path=unfinished)
+    other._warning.children[1].children[0].click()
+    assert not visible(other._result_page), "votes that come later would be called blind"
+    assert "Read-only file system" in other.line.value
 
 
 def test_the_same_cell_run_again_goes_on_where_the_kernel_died(tmp_path):
@@ -271,6 +361,49 @@ def test_the_runs_samples_are_compared_at_once_with_the_untrained_model_as_ancho
     assert visible(panel._voting)
 
 
+def test_a_new_path_that_is_given_with_a_run_is_where_its_votes_are_kept(run, tmp_path):
+    path = tmp_path / "mine" / "votes.jsonl"
+    panel = BlindTest(run, path=path)
+    until(lambda: panel.start.first.options)
+    assert visible(panel.start)
+    assert panel.line.value == ""
+    assert panel.start.path.value == str(path)
+    assert begin(panel).path == path
+    press(panel, "left")
+    assert "Prompt 2 of 3 · 1 saved" in words(BlindTest(run, path=path))
+
+
+def test_a_double_click_begins_one_test(run, panel, held):
+    begins = held("_begin_with_samples")
+    panel.start.begin_button.click()
+    assert panel.start.begin_button.disabled
+    panel.start.begin_button.click()
+    assert not panel.start.cancel_button.disabled
+    begins.go()
+    until(lambda: panel.votes)
+    assert len(begins.made) == 1
+    assert "is there already" not in panel.line.value
+    assert (panel.start.begin_button.disabled, panel.start.cancel_button.disabled) == (False, True)
+
+
+@pytest.mark.parametrize("leave", ["cancel", "another run"])
+def test_a_test_that_was_cancelled_or_left_for_another_run_does_not_come_up_later(panel, tmp_path, held, leave):
+    begins = held("_begin_with_samples")
+    panel.start.begin_button.click()
+    if leave == "cancel":
+        panel.start.cancel_button.click()
+    else:
+        panel.run = fake_run(tmp_path / "other", name="other", total_steps=20)
+    until(lambda: not panel.start.begin_button.disabled)
+    begins.go()
+    assert panel.votes is None
+    assert visible(panel.start)
+    until(lambda: not Path(panel.start.path.value).exists())
+    if leave == "cancel":
+        until(lambda: any("0 of 3 voted" in title for title, _ in panel.start.earlier.options))
+    assert panel.start.second.value == (40 if leave == "cancel" else 20)
+
+
 def test_the_same_model_twice_and_a_missing_file_name_are_no_test(panel):
     panel.start.second.value = 0
     assert panel.start.begin_button.tooltip == "Choose two different models."
@@ -351,6 +484,15 @@ def test_refresh_finds_new_steps_and_keeps_what_was_chosen(tmp_path):
     assert (panel.start.second.value, panel.start.path.value) == (20, "mine.jsonl")
 
 
+def test_what_was_read_of_a_run_that_is_not_there_any_more_fills_nothing(run, held):
+    reads = held("_read")
+    panel = BlindTest(run)
+    panel.run = None
+    reads.go()
+    assert panel.start.first.options == ()
+    assert (panel.start._samples, panel.start.path.value, panel.trouble) == (None, "", "")
+
+
 def test_another_run_shows_its_first_page(panel, tmp_path):
     begin(panel)
     panel.run = fake_run(tmp_path / "other", name="other", total_steps=20)
@@ -387,6 +529,59 @@ def test_both_models_are_asked_all_prompts_at_once_and_then_the_test_begins(pane
     ]
     assert votes.titles["first"] == "untrained model (base)"
     assert votes.titles["second"].startswith("step 40")
+
+
+def test_the_models_that_were_chosen_at_the_click_are_asked(panel, models, held):
+    """Menus and fields may change while held-out prompts load."""
+    start, prompts = panel.start, held("_prompts")
+    start.source.value, start.second.value, start.temperature.value, start.max_new_tokens.value, start.seed.value = _ASKED, "step 20", 0.5, 30, 7
+    start.begin_button.click()
+    assert start.begin_button.disabled
+    assert not start.cancel_button.disabled
+    path = start.path.value
+    start.second.value, start.temperature.value, start.max_new_tokens.value, start.seed.value, start.path.value = "step 40", 1.0, 99, 8, "other.jsonl"
+    prompts.go()
+    until(lambda: models and all(model.asked for model in models.values()))
+    assert list(models) == [(panel.run.name, 20)]
+    model = models[panel.run.name, 20]
+    ((_, values),) = model.asked
+    assert (values["generation"].max_new_tokens, values["generation"].temperature, values["seed"]) == (30, 0.5, 7)
+    model.state = "done"
+    votes = until(lambda: panel.votes)
+    assert (votes.titles["second"].split(" (")[0], str(votes.path)) == ("step 20", path)
+
+
+@pytest.mark.parametrize("leave", ["cancel", "another run"])
+def test_nobody_is_asked_once_it_was_cancelled_or_another_run_chosen_while_prompts_loaded(panel, models, held, tmp_path, leave):
+    start, prompts = panel.start, held("_prompts")
+    start.source.value = _ASKED
+    start.begin_button.click()
+    if leave == "cancel":
+        start.cancel_button.click()
+        assert "Cancelled" in panel.line.value
+    else:
+        other = fake_run(tmp_path / "other", name="other", total_steps=40)
+        keep_adapters(other, (20, 40))
+        panel.run = other
+    until(lambda: not start.begin_button.disabled)
+    prompts.go()
+    assert models == {}
+    assert (start._round, panel.votes) == (None, None)
+    assert start.cancel_button.disabled
+
+
+def test_answers_that_come_while_another_run_is_shown_begin_nothing(panel, models, held, tmp_path):
+    model, begins = asks(panel, models, _OWN, own="One?"), held("_begin_with_answers")
+    first, path = panel.run, panel.start.path.value
+    model.state = "done"
+    until(lambda: "Answered in" in panel.line.value)
+    panel.run = fake_run(tmp_path / "other", name="other", total_steps=20)
+    begins.go()
+    assert panel.votes is None
+    assert visible(panel.start)
+    assert BlindVotes.resume(path).asked == 1
+    panel.run = first
+    until(lambda: any("0 of 1 voted" in title for title, _ in panel.start.earlier.options))
 
 
 def test_held_out_prompts_and_those_of_the_run_are_asked(panel, models):

@@ -5,6 +5,8 @@ import os
 import signal
 import subprocess
 import sys
+import threading
+from itertools import pairwise
 from pathlib import Path
 
 import pandas as pd
@@ -52,6 +54,14 @@ def test_order_and_sides_are_random_recorded_and_the_same_for_the_same_seed(tmp_
     assert (len(orders), len(sides)) == (20, 20)
 
 
+def test_who_stands_left_cannot_be_told_from_who_stood_left_before(tmp_path):
+    """Sides that alternated strictly would differ from seed to seed by prompt, and be known after one look in the order of asking."""
+    patterns = {tuple(item.left_is for item in BlindVotes.begin(tmp_path / f"{seed}.jsonl", answers(), seed=seed).items) for seed in range(40)}
+    assert len(patterns) > 30
+    changes = [sum(one != other for one, other in pairwise(sides)) for sides in patterns]
+    assert 5 < sum(changes) / len(changes) < 7, "of 11 neighbours 6 differ on average where 6 of 12 are drawn"
+
+
 def test_a_seed_that_nobody_gave_is_drawn_afresh_and_kept(tmp_path):
     seeds = [BlindVotes.begin(tmp_path / f"{n}.jsonl", answers()).seed for n in range(5)]
     assert len(set(seeds)) == 5
@@ -90,6 +100,13 @@ def test_a_table_from_generate_is_taken_by_its_titles(path):
         (answers(0), {}, "lack the column 'prompt'"),
         (answers(2).iloc[:0], {}, "no rows"),
         (answers(2), {"first": "step 20", "second": "step 20"}, "Both models are called 'step 20'"),
+        (answers(4).assign(second=["a", None, float("nan"), "d"]), {}, r"2 answers of 4 are missing in the column 'second', first to the prompt 'Question 1\?'"),
+        (answers(2).rename(columns={"first": "base", "second": "tuned"}).assign(base=["a", None]), {}, "1 answer of 2 is missing in the column 'base'"),
+        (answers(2).assign(prompt=["Why?", None]), {}, "1 prompt of 2 is missing"),
+        (answers(1).assign(messages=[[{"content": "Why?"}]]), {}, "each turn needs a role and a content"),
+        (answers(1).assign(messages=[["Why?"]]), {}, "each turn needs a role and a content"),
+        (answers(1).assign(messages=[[{"role": "user", "content": None}]]), {}, "each turn needs a role and a content"),
+        (answers(2), {"seed": "x"}, "The seed is 'x', expected a whole number"),
     ],
 )
 def test_a_table_that_is_no_blind_test_is_refused_in_words_and_leaves_no_file(path, table, titles, said):
@@ -110,6 +127,39 @@ def test_a_test_never_takes_the_place_of_another_file(path):
         BlindVotes.begin(path.parent / "file" / "x.jsonl", answers())
     with pytest.raises(WorkbenchError, match="cannot be read|holds no blind test"):
         BlindVotes.resume(path.parent / "nowhere.jsonl")
+
+
+def test_of_several_that_begin_one_test_at_once_one_does_and_the_others_are_told(tmp_path):
+    """Two with the same file and other sides would each vote for models that the file calls otherwise."""
+    for number in range(10):
+        path, ready, begun, refused = tmp_path / f"{number}.jsonl", threading.Barrier(6), [], []
+
+        def begin(path=path, ready=ready, begun=begun, refused=refused):
+            ready.wait()
+            try:
+                begun.append(BlindVotes.begin(path, answers(300)))
+            except WorkbenchError as error:
+                refused.append(str(error))
+
+        threads = [threading.Thread(target=begin) for _ in range(6)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+        assert (len(begun), len(refused)) == (1, 5)
+        assert all("is there already" in said for said in refused)
+        assert BlindVotes.resume(path).items == begun[0].items
+
+
+def test_a_test_that_finds_no_room_leaves_no_file_in_the_way(path, monkeypatch):
+    def full(_):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("simpo_workbench.files.os.fsync", full)
+    with pytest.raises(WorkbenchError, match="cannot be written: No space left"):
+        BlindVotes.begin(path, answers())
+    monkeypatch.undo()
+    assert BlindVotes.begin(path, answers()).asked == 12
 
 
 # --- the votes
@@ -145,18 +195,101 @@ def test_a_new_mind_and_an_undone_vote_are_lines_too_and_the_last_one_counts(pat
     test = BlindVotes.begin(path, answers(3))
     item = test.next_item()
     test.vote(item, "tie")
+    test.vote(2, "skip")
     test.vote(item, "left")
-    assert list(test.votes["choice"]) == ["left"]
+    assert list(test.votes["choice"]) == ["left", "skip"]
     assert test.undo() == item
-    assert list(test.votes["choice"]) == ["tie"]
-    test.undo()
-    assert test.votes.empty
+    assert list(test.votes["choice"]) == ["skip"], "an earlier vote on the same item does not come back"
     assert test.next_item() == item
+    assert BlindVotes.resume(path).next_item() == item
+    assert test.undo().number == 2
     with pytest.raises(WorkbenchError, match="no vote to take back"):
         test.undo()
     test.vote(item, "both bad")
-    assert len(path.read_text().splitlines()) == 6, "nothing was erased"
+    assert len(path.read_text().splitlines()) == 7, "nothing was erased"
     assert list(BlindVotes.resume(path).votes["choice"]) == ["both bad"]
+
+
+def test_two_kernels_that_take_back_the_same_vote_leave_a_file_that_can_be_read(path):
+    one = BlindVotes.begin(path, answers(3))
+    one.vote(1, "left")
+    other = BlindVotes.resume(path)
+    assert one.undo() == other.items[0]
+    with pytest.raises(WorkbenchError, match="no vote to take back"):
+        other.undo()
+    one.vote(1, "tie")
+    with open(path, "a") as file:  # as from two that both looked before either wrote
+        file.write('{"undo": 1, "at": 1.0}\n' * 2)
+    one.vote(2, "right")
+    for test in (one, BlindVotes.resume(path)):
+        assert list(test.votes["choice"]) == ["right"]
+        assert test.next_item().number == 1
+
+
+def test_a_kernel_knows_what_another_voted_in_the_same_test_as_soon_as_it_votes(path):
+    one = BlindVotes.begin(path, answers(5))
+    other = BlindVotes.resume(path)
+    one.vote(1, "left")
+    one.vote(2, "left")
+    one.reveal()
+    other.vote(1, "tie")
+    assert (other.voted, other.next_item().number) == (2, 3)
+    other.reveal()
+    assert path.read_text().count("revealed") == 1
+    one.vote(3, "skip")
+    assert one.votes.drop(columns="left_is").equals(BlindVotes.resume(path).votes.drop(columns="left_is"))
+    assert list(one.votes["choice"]) == ["tie", "left", "skip"]
+    assert list(one.votes["blind"]) == [False, True, False]
+    other.vote(4, "right")
+    assert one.undo().number == 4
+
+
+def test_a_vote_makes_no_new_file_where_the_test_is_gone(path):
+    test = BlindVotes.begin(path, answers(3))
+    test.vote(1, "left")
+    away = path.rename(path.with_name("away.jsonl"))
+    for act in (lambda: test.vote(2, "left"), test.undo, test.reveal):
+        with pytest.raises(WorkbenchError, match=r"It is not saved.*blind\.jsonl' is gone"):
+            act()
+    assert not path.exists()
+    assert (test.voted, test.blind) == (1, True)
+    away.rename(path)
+    test.vote(2, "left")
+    assert BlindVotes.resume(path).voted == 2
+
+
+def test_a_test_that_goes_between_the_look_and_the_vote_is_not_made_anew_either(path, monkeypatch):
+    test = BlindVotes.begin(path, answers(3))
+    monkeypatch.setattr("simpo_workbench.blind_votes.read_jsonl_from", lambda path, end: path.unlink() or ([], end))
+    with pytest.raises(WorkbenchError, match="is gone"):
+        test.vote(1, "left")
+    assert not path.exists()
+
+
+def test_a_kernel_that_goes_to_another_folder_votes_in_the_same_file(tmp_path, monkeypatch):
+    (tmp_path / "other").mkdir()
+    monkeypatch.chdir(tmp_path)
+    test = BlindVotes.begin("blind.jsonl", answers(3))
+    monkeypatch.chdir(tmp_path / "other")
+    test.vote(1, "left")
+    assert BlindVotes.resume(tmp_path / "blind.jsonl").voted == 1
+
+
+def test_a_file_that_something_else_rewrote_takes_no_vote(path):
+    test = BlindVotes.begin(path, answers(3))
+    path.write_text(path.read_text().replace("Question", "Frage"))
+    before = path.read_bytes()
+    with pytest.raises(WorkbenchError, match="not as it was left"):
+        test.vote(1, "left")
+    assert path.read_bytes() == before
+
+
+def test_a_mark_that_some_editors_put_at_the_head_of_a_file_is_passed_over(path):
+    BlindVotes.begin(path, answers(3)).vote(1, "left")
+    path.write_bytes(b"\xef\xbb\xbf" + path.read_bytes())
+    test = BlindVotes.resume(path)
+    test.vote(2, "tie")
+    assert list(BlindVotes.resume(path).votes["choice"]) == ["left", "tie"]
 
 
 @pytest.mark.parametrize(("item", "choice", "said"), [(1, "first", "The choice is 'first'"), (0, "left", "Item 0"), (4, "left", "Item 4"), ("one", "left", "Item 'one'")])
@@ -172,7 +305,7 @@ def test_a_vote_that_cannot_be_written_does_not_count(path, monkeypatch):
     test = BlindVotes.begin(path, answers(3))
     test.vote(1, "left")
 
-    def full(*_):
+    def full(*_, **__):
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr("simpo_workbench.blind_votes.append_jsonl", full)
@@ -218,7 +351,20 @@ def test_a_torn_last_line_is_ignored_and_the_next_vote_stands_on_a_line_of_its_o
     assert list(BlindVotes.resume(path).votes["choice"]) == ["left", "tie", "skip"]
 
 
-@pytest.mark.parametrize("line", ['{"item": 99, "choice": "left", "at": 1.0}', '{"item": 1, "choice": "up", "at": 1.0}', '{"undo": 2, "at": 1.0}', '{"item": 1, "choice": "left"}', "not JSON"])
+@pytest.mark.parametrize(
+    "line",
+    [
+        '{"item": 99, "choice": "left", "at": 1.0}',
+        '{"item": 1, "choice": "up", "at": 1.0}',
+        '{"undo": 99, "at": 1.0}',
+        '{"undo": "1", "at": 1.0}',
+        '{"item": 1, "choice": "left"}',
+        '{"item": 1, "choice": "left", "at": "noon"}',
+        '{"item": 1, "choice": "left", "at": null}',
+        '{"item": 1, "choice": "left", "at": 1e30}',
+        "not JSON",
+    ],
+)
 def test_a_file_that_somebody_damaged_is_an_error_in_words(path, line):
     BlindVotes.begin(path, answers(4)).vote(1, "left")
     with open(path, "a") as file:

@@ -100,6 +100,49 @@ def test_a_prompt_that_was_asked_often_counts_as_one_prompt():
     assert rate.winner == ""
 
 
+def votes_on(asked):
+    """A table of votes: {winner: number} for each prompt."""
+    rows = [(f"Question {place}?", winner) for place, counts in enumerate(asked) for winner, number in counts.items() for _ in range(number)]
+    table = pd.DataFrame(rows, columns=["prompt", "winner"])
+    table.attrs["titles"] = {"first": "base", "second": "tuned"}
+    return table
+
+
+@pytest.mark.parametrize("of", ["first", "second"])
+@pytest.mark.parametrize("asked", [[{"second": 9, "first": 1}], [{"second": 19, "first": 1}] * 3, [{"second": 90, "first": 10}] * 9, [{"second": 40}] * 9])
+def test_few_prompts_decide_nothing_however_often_they_were_asked(asked, of):
+    """A bootstrap over one prompt is a point, and so is one over nine prompts that all went 90 to 10."""
+    rate = win_rate(votes_on(asked), of)
+    assert rate.winner == ""
+    assert "better" not in rate.verdict
+    assert "at least 10 judged prompts are needed" in rate.verdict
+    assert (rate.prompts, rate.judged) == (len(asked), len(asked))
+    assert win_rate(votes_on(asked + [{"same": 1}] * 30), of).winner == ""
+    assert rate.high - rate.low > 0.3
+
+
+def test_ten_prompts_may_decide_and_the_sentence_says_how_many_votes_they_had():
+    rate = win_rate(votes_on([{"second": 3, "first": 1}] * 10))
+    assert rate.winner == "second"
+    assert "tuned is better than base: it wins 0.75 of 40 votes on 10 prompts" in rate.verdict
+    few = win_rate(votes_on([{"second": 3, "first": 1}] * 2))
+    assert "No difference can be told from 8 votes: tuned wins 0.75 of 8 votes on 2 prompts" in few.verdict
+
+
+def test_the_interval_of_few_prompts_reaches_as_far_as_that_of_as_many_throws():
+    """Seven wins of nine: Clopper and Pearson's interval is 0.400 to 0.972; with a chance of 2.5 % each end still gives as many, or as few."""
+    rate = win_rate(votes_on([{"second": 1}] * 7 + [{"first": 1}] * 2))
+    assert rate.low == pytest.approx(0.400, abs=0.001)
+    assert sum(math.comb(9, k) * rate.low**k * (1 - rate.low) ** (9 - k) for k in range(7, 10)) == pytest.approx(0.025)
+    assert rate.high >= 0.972
+    other = win_rate(votes_on([{"second": 1}] * 7 + [{"first": 1}] * 2), of="first")
+    assert other.high == pytest.approx(0.600, abs=0.001)
+    one = win_rate(votes_on([{"second": 9, "first": 1}]))
+    assert (one.low, one.high) == (0.0, 1.0), "one throw that nine tenths won tells nothing"
+    many = win_rate(votes_on([{"second": 1}] * 3 + [{"same": 1}] * 4000))
+    assert 0.48 < many.low < 0.5 < many.high < 0.52, "half of 4,003 throws: ± 0.0155, and 4003 over 2000 is no float"
+
+
 def test_better_is_only_said_where_the_interval_excludes_one_half():
     for wins in range(41):
         rate = win_rate(votes_of(["second"] * wins + ["first"] * (40 - wins)), resamples=2000)
@@ -142,6 +185,15 @@ def test_votes_of_several_tests_count_together():
     rate = win_rate(both)
     assert (rate.n, rate.wins, rate.winner) == (16, 12, "second")
     assert (rate.length_difference.n, rate.length_difference.value) == (12, pytest.approx(-200 / 12))
+
+
+def test_prompts_that_are_no_text_and_no_resamples_are_errors_in_words():
+    for prompts in (["Why?", None], ["Why?", float("nan")], ["Why?", [{"role": "user", "content": "Why?"}]]):
+        with pytest.raises(WorkbenchError, match="The prompt of vote 2 is .*, expected a text"):
+            win_rate(pd.DataFrame({"prompt": pd.Series(prompts, dtype=object), "winner": "first"}))
+    for resamples in (0, -1, 1e4, "many"):
+        with pytest.raises(WorkbenchError, match="resamples is .*, expected a whole number from 1 on"):
+            win_rate(votes_of(["first"] * 20), resamples=resamples)
 
 
 @pytest.mark.parametrize(

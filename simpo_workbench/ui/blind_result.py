@@ -123,9 +123,7 @@ def _bar(rate: WinRate, titles) -> Markup:
         **places,
     )
     ends = html('<div class="swb-rate-ends"><span>0 · always {}</span><span>½</span><span>always {} · 1</span></div>', titles["first"], second)
-    return html(
-        '<h3>Win rate of {} <span class="swb-sentence">share of {}, ties one half, with the 95 % interval</span></h3><div class="swb-rate">{}{}</div>', second, counted(rate.n, "prompt"), line, ends
-    )
+    return html('<h3>Win rate of {} <span class="swb-sentence">share of {}, ties one half, with the 95 % interval</span></h3><div class="swb-rate">{}{}</div>', second, rate.basis, line, ends)
 
 
 def _counts(rate, titles, found):
@@ -141,5 +139,5 @@ def _counts(rate, titles, found):
     length = rate.length_difference
     known = f"answers of {titles['second']}: {signed(length.value, 0)} tokens on average, 95 % {signed(length.low, 0)} to {signed(length.high, 0)}, n={length.n}" if length else "lengths are not known"
     side = f"the left answer was preferred in {int((left['choice'] == 'left').sum())} of {counted(len(left), 'decided vote')}" if len(left) else ""
-    few = f"fewer than {LEAST_JUDGED} judged prompts decide nothing" if rate.n - rate.same < LEAST_JUDGED else ""
-    return joined([table(["vote", "prompts", ""], rows), facts(known, side, few)])
+    few = f"fewer than {LEAST_JUDGED} judged prompts decide nothing" if rate.judged < LEAST_JUDGED else ""
+    return joined([table(["vote", "prompts" if rate.n == rate.prompts else "votes", ""], rows), facts(known, side, few)])

@@ -39,6 +39,7 @@ class BlindStart(Panel):
     def __init__(self, on_votes: Callable[[BlindVotes], None], run: Run | None = None, line: Html | None = None):
         super().__init__(line)
         self._on_votes, self._round, self._stamp, self._reads = on_votes, None, None, 0
+        self._begins, self._begin_number = False, 0  # whether a test is on its way, and which: what belongs to an earlier one is let go
         self._samples, self._sides, self._own_path = None, {}, ""
         self._empty = Html(html('<p class="swb-muted">{}</p>', _NO_RUN))
         self._choices = self._build()
@@ -60,21 +61,24 @@ class BlindStart(Panel):
         """Begin with what is chosen: at once from the run's samples, else as soon as both models have answered."""
         if self.begin_button.disabled:
             return
-        path = Path(self.path.value.strip()).expanduser()
+        run, path = self.run, Path(self.path.value.strip()).expanduser()
         if self.source.value == _SAMPLED:
-            run, samples, steps = self.run, self._samples, (self.first.value, self.second.value)
-            self.later(lambda: _begin_with_samples(path, run, samples, steps), self._begun)
+            samples, steps = self._samples, (self.first.value, self.second.value)
+            self._on_its_way(lambda: _begin_with_samples(path, run, samples, steps), self._begun)
             return
         if path.exists():  # before minutes are spent on answers
             raise WorkbenchError(f"{str(path)!r} is there already: choose another file for the votes.")
-        run, which, count, own = self.run, self.prompts.value, self.count.value, self.file.value if self.prompts.value == _FILE else self.own.value
-        self.later(lambda: _prompts(run, which, count, own), lambda prompts: self._ask(prompts, path))
+        which, count, own = self.prompts.value, self.count.value, self.file.value if self.prompts.value == _FILE else self.own.value
+        sides, seed = (self._sides[self.first.value], self._sides[self.second.value]), self.seed.value
+        wanted = run.config.generation.model_copy(update={"max_new_tokens": self.max_new_tokens.value, "temperature": self.temperature.value})
+        self._on_its_way(lambda: _prompts(run, which, count, own), lambda prompts: self._ask(Round(prompts, *sides, wanted, seed), path))
 
     def cancel(self):
-        """Take back what was asked."""
-        if self._round is not None:
-            self._round.cancel()
-            self._end_round()
+        """Take back what was asked. A test that is in its file already stays among the earlier ones."""
+        if self._begins:
+            if self._round is not None:
+                self._round.cancel()
+            self._ended()
             self.say("Cancelled: nobody waits for the answers any more.")
 
     def snapshot(self) -> Markup:
@@ -130,9 +134,9 @@ class BlindStart(Panel):
         self._enable()
 
     def _enable(self):
-        why_not = "The models are answering." if self._round is not None else self._why_not()
+        why_not = "The models are answering." if self._round is not None else "The test is being made." if self._begins else self._why_not()
         enable(self.begin_button, why_not, "The titles of the two models are hidden from now on")
-        enable(self.cancel_button, "" if self._round is not None else "Nothing was asked.", "Wait no longer")
+        enable(self.cancel_button, "" if self._begins else "Nothing was asked.", "Wait no longer")
         enable(self.earlier, "" if self.earlier.options else "No blind test was begun with this run yet.")
         enable(self.open_button, "" if self.earlier.value is not None else "No test is chosen.", "Go on with it, or see its result")
 
@@ -197,12 +201,17 @@ class BlindStart(Panel):
 
     # --- begin
 
-    def _ask(self, prompts, path):
-        sides = self._sides[self.first.value], self._sides[self.second.value]
-        wanted = self.run.config.generation.model_copy(update={"max_new_tokens": self.max_new_tokens.value, "temperature": self.temperature.value})
-        self._round = Round(prompts, *sides, wanted, self.seed.value)
+    def _on_its_way(self, work, done):
+        """Do `work()` in a thread, then `done(result)`, unless it was cancelled or another run was chosen meanwhile. Until `_ended` nothing else can begin."""
+        self._begins, self._begin_number = True, self._begin_number + 1
+        number = self._begin_number
         self._enable()
-        self._round.ask(self, lambda asked: self._answered(asked, path), lambda _: self._end_round(), self._waiting)
+        self.later(work, lambda found: done(found) if number == self._begin_number else self.refresh(), lambda _: self._ended() if number == self._begin_number else None)
+
+    def _ask(self, asked, path):
+        self._round = asked
+        self._enable()
+        asked.ask(self, lambda asked: self._answered(asked, path), lambda _: self._ended(), self._waiting)
 
     def _waiting(self, sentence):
         if self._round is not None:
@@ -211,15 +220,17 @@ class BlindStart(Panel):
     def _answered(self, asked, path):
         if asked is not self._round:
             return
-        self._end_round()
+        self._round, self.progress.value = None, ""
         self.say(f"Answered in {duration(time.monotonic() - asked.started)}.", "good")
-        self.later(lambda: _begin_with_answers(path, asked), self._begun)
+        self._on_its_way(lambda: _begin_with_answers(path, asked), self._begun)
 
-    def _end_round(self):
+    def _ended(self):
+        self._begins, self._begin_number = False, self._begin_number + 1
         self._round, self.progress.value = None, ""
         self._enable()
 
     def _begun(self, votes):
+        self._ended()
         with self.quietly():
             self.earlier.value = None  # the next look finds this test there
         self.refresh()

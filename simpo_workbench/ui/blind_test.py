@@ -26,7 +26,7 @@ class BlindTest(Panel):
     """Two models judged without knowing which is which. `votes` is the BlindVotes, None before it begins; it is saved with every key, and any kernel can go on with it.
 
     run: its models and sampled answers are there to choose from, and its earlier tests. answers: a table for `BlindVotes.begin` instead (prompt, first, second or base, tuned).
-    path: the file of the votes; one that exists is gone on with.
+    path: the file of the votes; one that exists is gone on with, a new one stands on the first page as the place for the votes.
     """
 
     title = "Blind test"
@@ -45,7 +45,9 @@ class BlindTest(Panel):
         self.observe(self.guard(lambda _: self._another_run()), "run")
         self._turn_to(self.start)
         self.run = run
-        if answers is not None or path is not None:
+        if run is not None and answers is None and path is not None and not Path(path).expanduser().exists():
+            self.start.path.value = str(path)
+        elif answers is not None or path is not None:
             self.guard(lambda: self._take(_votes(run, answers, path)))()
 
     def refresh(self):
@@ -61,16 +63,21 @@ class BlindTest(Panel):
         self._show_next()
 
     def undo(self):
-        """Take back the last vote and show its prompt again."""
+        """Take back the last vote and show its prompt again, also where prompts before it are open."""
         item = self.votes.undo()
-        self._show_next()
+        self._show_next(item)
         self.say(f"The vote on prompt {self._place(item)} is taken back.")
 
     def show_result(self):
-        """Show the result, with the names of the models; while prompts are open, this ends the blindness."""
+        """Show the result, with the names of the models; while prompts are open, this ends the blindness, and is refused where that cannot be recorded."""
         if self.votes is None:
             raise WorkbenchError("No blind test has begun, so there is no result.")
-        self.votes.reveal()
+        try:
+            self.votes.reveal()
+        except WorkbenchError as error:
+            if self.votes.next_item() is not None:
+                raise
+            self.say(f"The result is shown; that it was looked at could not be recorded. {error}")
         show(self._warning, False)
         self.result.show(self.votes)
         open_left = self.votes.asked - self.votes.voted
@@ -131,9 +138,9 @@ class BlindTest(Panel):
     def _place(self, item):
         return sum(not one.same for one in self.votes.items[: item.number])
 
-    def _show_next(self):
-        """The next prompt without a vote, first in the page and then under the keys: a press counts for what was there to be seen."""
-        votes, self._item = self.votes, self.votes.next_item()
+    def _show_next(self, item=None):
+        """This prompt or else the next one without a vote, first in the page and then under the keys: a press counts for what was there to be seen."""
+        votes, self._item = self.votes, item or self.votes.next_item()
         same = len(votes.items) - votes.asked
         left_out = f" · {same} more with the same answer from both, which {'counts as a tie' if same == 1 else 'count as ties'}" if same else ""
         where = f"Prompt {self._place(self._item)} of {votes.asked}" if self._item else f"All {votes.asked} voted"

@@ -13,6 +13,9 @@ PROMPTS = [f"What would you say about the number {n}?" for n in range(12)]
 OPEN = """import simpo_workbench as wb
 test = wb.BlindTest(wb.attach("judged", {root!r}))
 test"""
+WORKBENCH = """import simpo_workbench as wb
+bench = wb.Workbench(root={root!r}, run=wb.attach("judged", {root!r}))
+bench"""
 KILL = "import os, signal; os.kill(os.getpid(), signal.SIGKILL)"
 SEEN_MS = 350  # what is pressed sooner after something new came is let go
 CELLS = "() => [...document.querySelectorAll('.jp-Notebook .jp-Cell')].map(one => one.querySelector('.cm-content')?.textContent)"
@@ -146,6 +149,7 @@ def test_the_result_comes_at_the_end_in_both_themes(page, root):
     page.shows(".widget-text:has-text('File') input").focus()
     page.page.keyboard.press("Control+a")
     page.page.keyboard.type(str(file))
+    page.page.wait_for_timeout(1500)  # what was typed goes to the kernel in pieces, and a click does not wait for them
     page.page.keyboard.press("Shift+Tab")
     page.page.keyboard.press("Enter")
     page.shows(".swb-said:has-text('pairs written')")
@@ -156,3 +160,17 @@ def test_the_result_comes_at_the_end_in_both_themes(page, root):
     assert os.path.getsize(file) > 0
     assert page.tracebacks() == []
     assert (page.faults, page.foreign) == ([], [])
+
+
+def test_in_the_workbench_the_keys_work_as_soon_as_the_test_begins(chromium, page, root):
+    page.server.write("workbench.ipynb", WORKBENCH.format(root=str(root)))
+    with LabPage(chromium, page.server, "workbench.ipynb") as bench:
+        bench.run_cell(0)
+        bench.shows(".swb-menu button:has-text('4 Compare')").click()
+        bench.shows(".swb-parts button:has-text('Blind test')").click()
+        bench.shows("button:has-text('Begin'):enabled").focus()
+        bench.page.keyboard.press("Enter")
+        saved(bench, 0)
+        bench.until("() => document.activeElement.closest('.swb-keys')")
+        vote(bench, "2", 1)
+        assert bench.tracebacks() == []
