@@ -264,9 +264,10 @@ def test_what_explains_the_pairs(page):
     page.shows("tr[data-id]").click()
     page.page.click(".swb-parts button:has-text('Loss geometry')")
     page.shows("text=Suggested: β")
-    page.page.locator(".js-plotly-plot:visible .point").last.click()
+    page.page.locator(".js-plotly-plot:visible .scatterlayer .point").last.click(force=True)  # plotly's own layer lies above its points
     assert_harmless(page, "geometry")
     page.page.click(".swb-parts button:has-text('Over the steps')")
+    page.shows("text=Answers to the sample prompts at this step")
     assert page.page.evaluate(EACH_OPTION, ["Prompt", ".swb-card", [readable(f"{text} at step 60") for text in TEXTS]]) == []
     assert_harmless(page, "steps")
     page.page.click(".swb-parts button:has-text('Token by token')")
@@ -285,6 +286,7 @@ def test_the_blind_test(page):
         assert_harmless(page, "blind")
         page.page.locator("button:has-text('tie')").filter(visible=True).first.click()
         page.page.wait_for_timeout(400)
+    page.page.click(".swb-parts button:has-text('Side by side')")
 
 
 def test_runs(page):
