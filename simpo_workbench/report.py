@@ -14,7 +14,6 @@ import time
 from pathlib import Path
 
 from . import __version__, doctor, figures
-from .errors import WorkbenchError
 from .files import write_atomically
 from .markup import json_for_script
 from .redaction import redact, redact_values
@@ -150,12 +149,10 @@ def _of_steps(records, name):
 
 def _scores(run):
     """(before, after): scores at the first and the last evaluated step; None where there is none, and after only when a step lies between."""
-    try:
-        scores = run.scores
-    except WorkbenchError:
+    steps = run.folder.evaluated_steps()
+    if not steps:
         return None, None
-    first, last = scores["step"].min(), scores["step"].max()
-    return scores[scores["step"] == first], scores[scores["step"] == last] if last > first else None
+    return run.scores_at(steps[0]), run.scores_at(steps[-1]) if len(steps) > 1 else None
 
 
 def _evaluation_table(evaluations):
