@@ -5,10 +5,11 @@ import random
 
 import torch
 
-from simpo_workbench.engine import attention, attention_cuda, lora_linear, memory, response_head
-from simpo_workbench.engine.logprobs import PackedScorer
-from simpo_workbench.engine.packing import Layout, RowPolicy, Span, collate
-from simpo_workbench.engine.tokens import EncodedPair
+from simpo_workbench.engine.encode.tokens import EncodedPair
+from simpo_workbench.engine.forward import attention, attention_cuda, memory, response_head
+from simpo_workbench.engine.forward.logprobs import PackedScorer
+from simpo_workbench.engine.forward.packing import Layout, RowPolicy, Span, collate
+from simpo_workbench.engine.model import lora_linear
 
 #: Relative norms of differences; 16-bit weights and sums leave about 1e-2.
 TOLERANCE = {torch.bfloat16: 2e-2, torch.float32: 1e-4}

@@ -23,7 +23,7 @@ sys.path[:0] = [str(TESTS), str(TESTS / "browser")]
 from fake_run import evaluation_record, fake_run, sampled, scores, train_record  # noqa: E402
 from lab_page import LabPage, LabServer  # noqa: E402
 
-from simpo_workbench.files import append_jsonl  # noqa: E402
+from simpo_workbench.base.files import append_jsonl  # noqa: E402
 
 LONG, ROWS, FOLLOWED_S, POINTS = 10_000, 60_000, 60, 15
 STEPS_SHOWN = """() => Math.max(0, ...[...document.querySelectorAll('.js-plotly-plot')].filter(gd => gd.offsetParent).flatMap(gd => gd._fullData)

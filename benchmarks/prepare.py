@@ -60,8 +60,8 @@ def parsed():
 
 
 def write_rows(arguments, path):
-    from simpo_workbench.bundled import bundled
-    from simpo_workbench.pairs import load_pairs
+    from simpo_workbench.base.paths import bundled
+    from simpo_workbench.pairs.pairs import load_pairs
 
     rows = load_pairs(bundled("data/plain_answers/train.jsonl") if arguments.data == "demo" else arguments.data)
     with open(path, "w", encoding="utf-8") as file:
@@ -94,7 +94,7 @@ def in_new_process(arguments, kind, folder, number):
 def model_folder(name):
     if name != "demo":
         return name
-    from simpo_workbench.engine.demo_model import demo_model_folder
+    from simpo_workbench.engine.model.demo_model import demo_model_folder
 
     return str(demo_model_folder())
 
@@ -111,10 +111,10 @@ def work(arguments):
 
 
 def prepare_ours(arguments, tokenizer, folder):
-    from simpo_workbench.config import DataConfig
-    from simpo_workbench.engine.encoded_pairs import encode_once
-    from simpo_workbench.engine.tokens import ChatEncoder
-    from simpo_workbench.pairs import load_pairs
+    from simpo_workbench.config.run_config import DataConfig
+    from simpo_workbench.engine.encode.encoded_pairs import encode_once
+    from simpo_workbench.engine.encode.tokens import ChatEncoder
+    from simpo_workbench.pairs.pairs import load_pairs
 
     pairs = load_pairs(folder / "rows.jsonl")
     data = DataConfig(max_tokens=arguments.max_tokens)
@@ -130,7 +130,7 @@ def prepare_ours(arguments, tokenizer, folder):
 
 def planned(encoded, start):
     """Micro-batches of the optimizer step whose first pair is `start`."""
-    from simpo_workbench.engine.packing import RowPolicy, plan
+    from simpo_workbench.engine.forward.packing import RowPolicy, plan
 
     return len(plan(encoded[start : start + PAIRS_PER_STEP], 4096, RowPolicy(shared=True))[0])
 

@@ -20,7 +20,7 @@ from one_side import Side, version
 from works import WORKS, write_work
 
 from simpo_workbench import RunConfig
-from simpo_workbench.errors import WorkbenchError
+from simpo_workbench.base.errors import WorkbenchError
 
 LEARNING_RATE = 5e-5
 #: Losses further apart than this are not the same work; bf16 rounds, and the two sides round in different places.
@@ -86,7 +86,7 @@ def _make_job(arguments, folder):
     import torch
     from transformers import AutoTokenizer
 
-    from simpo_workbench.engine.models import model_folder
+    from simpo_workbench.engine.model.models import model_folder
 
     work = WORKS[arguments.work]
     per_step = arguments.pairs_per_step or work.pairs_per_step

@@ -6,10 +6,10 @@ import statistics
 from dataclasses import dataclass
 from pathlib import Path
 
-from simpo_workbench.config import DataConfig
-from simpo_workbench.data_sets import load_source
-from simpo_workbench.engine.tokens import ChatEncoder
-from simpo_workbench.errors import WorkbenchError
+from simpo_workbench.base.errors import WorkbenchError
+from simpo_workbench.config.run_config import DataConfig
+from simpo_workbench.engine.encode.tokens import ChatEncoder
+from simpo_workbench.pairs.data_sets import load_source
 
 _SLACK = 0.15  # joined answers may be shorter than wanted by so much, because texts end where they end
 

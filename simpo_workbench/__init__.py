@@ -7,105 +7,105 @@ import sys
 from importlib import import_module
 from typing import TYPE_CHECKING
 
+from ._version import __version__
+
 if sys.platform == "win32":
     raise ImportError("SimPO Workbench runs on Linux, WSL2 and (on the CPU) macOS, not on native Windows: install it inside WSL2.")
 
-__version__ = "0.1.0"
-
 #: Public name -> the module that defines it.
 _HOMES = {
-    "WorkbenchError": "errors",
-    "RunConfig": "config",
-    "ModelConfig": "config",
-    "DataConfig": "config",
-    "LossConfig": "config",
-    "LoraConfig": "config",
-    "TrainingConfig": "config",
-    "GenerationConfig": "config",
-    "preset": "presets",
-    "list_presets": "presets",
-    "load_pairs": "pairs",
-    "Pairs": "pairs",
-    "Run": "runs",
-    "attach": "runs",
-    "list_runs": "runs",
-    "find_run": "runs",
-    "compare_scores": "scores",
-    "scoring_noise": "scores",
-    "lead_history": "history",
-    "loss_geometry": "geometry",
-    "suggest_loss": "loss_suggestion",
-    "token_margins": "microscope",
-    "BlindVotes": "blind_votes",
-    "win_rate": "vote_statistics",
-    "diagnose": "doctor",
-    "start": "launch",
-    "start_many": "launch",
-    "resume": "launch",
-    "clone": "launch",
-    "queue": "device_queue",
-    "open_model": "remote",
-    "write_report": "report",
-    "start_preflight": "remote",
+    "WorkbenchError": "base.errors",
+    "RunConfig": "config.run_config",
+    "ModelConfig": "config.run_config",
+    "DataConfig": "config.run_config",
+    "LossConfig": "config.run_config",
+    "LoraConfig": "config.run_config",
+    "TrainingConfig": "config.run_config",
+    "GenerationConfig": "config.run_config",
+    "preset": "config.presets",
+    "list_presets": "config.presets",
+    "load_pairs": "pairs.pairs",
+    "Pairs": "pairs.pairs",
+    "Run": "runs.run",
+    "attach": "runs.run",
+    "list_runs": "runs.run",
+    "find_run": "runs.run",
+    "compare_scores": "analysis.scores",
+    "scoring_noise": "analysis.scores",
+    "lead_history": "analysis.leads",
+    "loss_geometry": "analysis.geometry",
+    "suggest_loss": "analysis.loss_suggestion",
+    "token_margins": "analysis.microscope",
+    "BlindVotes": "analysis.blind_votes",
+    "win_rate": "analysis.vote_statistics",
+    "diagnose": "analysis.doctor",
+    "start": "runs.launch",
+    "start_many": "runs.launch",
+    "resume": "runs.launch",
+    "clone": "runs.launch",
+    "queue": "runs.device_queue",
+    "open_model": "runs.remote",
+    "write_report": "report.report",
+    "start_preflight": "runs.remote",
     "Workbench": "ui.workbench",
-    "ConfigForm": "ui.config_form",
-    "DataView": "ui.data_view",
-    "RunMonitor": "ui.run_monitor",
-    "Comparison": "ui.comparison",
-    "PairTable": "ui.pair_table",
-    "RunList": "ui.run_list",
-    "LossGeometry": "ui.loss_geometry",
-    "PairMicroscope": "ui.pair_microscope",
-    "TimeTravel": "ui.time_travel",
-    "BlindTest": "ui.blind_test",
+    "ConfigForm": "ui.setup.config_form",
+    "DataView": "ui.data.data_view",
+    "RunMonitor": "ui.train.run_monitor",
+    "Comparison": "ui.answers.comparison",
+    "PairTable": "ui.pairs.pair_table",
+    "RunList": "ui.runs.run_list",
+    "LossGeometry": "ui.pairs.loss_geometry",
+    "PairMicroscope": "ui.pairs.pair_microscope",
+    "TimeTravel": "ui.pairs.lead_history",
+    "BlindTest": "ui.answers.blind_test",
     "train": "engine.training",
     "steps": "engine.training",
     "preflight": "engine.preflight",
-    "load_model": "engine.models",
-    "score": "remote",
-    "generate": "remote",
-    "explain_pair": "remote",
-    "encode_pair": "remote",
+    "load_model": "engine.model.models",
+    "score": "runs.remote",
+    "generate": "runs.remote",
+    "explain_pair": "runs.remote",
+    "encode_pair": "runs.remote",
     "simpo_loss": "engine.losses",
-    "make_tiny_model": "engine.tiny_model",
+    "make_tiny_model": "engine.model.tiny_model",
 }
 
 __all__ = sorted(_HOMES)
 
 if TYPE_CHECKING:  # so that editors and type checkers see the names that are loaded lazily
-    from .blind_votes import BlindVotes
-    from .config import DataConfig, GenerationConfig, LoraConfig, LossConfig, ModelConfig, RunConfig, TrainingConfig
-    from .device_queue import queue
-    from .doctor import diagnose
+    from .analysis.blind_votes import BlindVotes
+    from .analysis.doctor import diagnose
+    from .analysis.geometry import loss_geometry
+    from .analysis.leads import lead_history
+    from .analysis.loss_suggestion import suggest_loss
+    from .analysis.microscope import token_margins
+    from .analysis.scores import compare_scores, scoring_noise
+    from .analysis.vote_statistics import win_rate
+    from .base.errors import WorkbenchError
+    from .config.presets import list_presets, preset
+    from .config.run_config import DataConfig, GenerationConfig, LoraConfig, LossConfig, ModelConfig, RunConfig, TrainingConfig
     from .engine.losses import simpo_loss
-    from .engine.models import load_model
+    from .engine.model.models import load_model
+    from .engine.model.tiny_model import make_tiny_model
     from .engine.preflight import preflight
-    from .engine.tiny_model import make_tiny_model
     from .engine.training import steps, train
-    from .errors import WorkbenchError
-    from .geometry import loss_geometry
-    from .history import lead_history
-    from .launch import clone, resume, start, start_many
-    from .loss_suggestion import suggest_loss
-    from .microscope import token_margins
-    from .pairs import Pairs, load_pairs
-    from .presets import list_presets, preset
-    from .remote import encode_pair, explain_pair, generate, open_model, score, start_preflight
-    from .report import write_report
-    from .runs import Run, attach, find_run, list_runs
-    from .scores import compare_scores, scoring_noise
-    from .ui.blind_test import BlindTest
-    from .ui.comparison import Comparison
-    from .ui.config_form import ConfigForm
-    from .ui.data_view import DataView
-    from .ui.loss_geometry import LossGeometry
-    from .ui.pair_microscope import PairMicroscope
-    from .ui.pair_table import PairTable
-    from .ui.run_list import RunList
-    from .ui.run_monitor import RunMonitor
-    from .ui.time_travel import TimeTravel
+    from .pairs.pairs import Pairs, load_pairs
+    from .report.report import write_report
+    from .runs.device_queue import queue
+    from .runs.launch import clone, resume, start, start_many
+    from .runs.remote import encode_pair, explain_pair, generate, open_model, score, start_preflight
+    from .runs.run import Run, attach, find_run, list_runs
+    from .ui.answers.blind_test import BlindTest
+    from .ui.answers.comparison import Comparison
+    from .ui.data.data_view import DataView
+    from .ui.pairs.lead_history import TimeTravel
+    from .ui.pairs.loss_geometry import LossGeometry
+    from .ui.pairs.pair_microscope import PairMicroscope
+    from .ui.pairs.pair_table import PairTable
+    from .ui.runs.run_list import RunList
+    from .ui.setup.config_form import ConfigForm
+    from .ui.train.run_monitor import RunMonitor
     from .ui.workbench import Workbench
-    from .vote_statistics import win_rate
 
 
 def __getattr__(name):

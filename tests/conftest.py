@@ -18,7 +18,7 @@ os.environ["SIMPO_WORKBENCH_DEVICES"] = tempfile.mkdtemp(prefix="devices-")
 def light_page():
     """A test that turned its page dark leaves the next one a light page."""
     yield
-    if panel := sys.modules.get("simpo_workbench.ui.panel"):
+    if panel := sys.modules.get("simpo_workbench.ui.parts.panel"):
         panel.Panel._page_theme = "light"
 
 
@@ -44,7 +44,7 @@ def tiny_pairs(tmp_path_factory):
 @pytest.fixture
 def tiny_config(tiny_model, tiny_pairs, tmp_path):
     """Six steps of four pairs on the tiny model in fp32, into a temporary runs folder."""
-    from simpo_workbench.config import RunConfig
+    from simpo_workbench.config.run_config import RunConfig
 
     yield RunConfig.from_dict(
         {
@@ -62,8 +62,8 @@ def tiny_config(tiny_model, tiny_pairs, tmp_path):
 
 def end_worker(status):
     """A test that failed must not leave a run of thousands of steps behind."""
-    from simpo_workbench import process
-    from simpo_workbench.files import read_json
+    from simpo_workbench.base import process
+    from simpo_workbench.base.files import read_json
 
     found = read_json(status) or {}
     if found.get("owner") == "worker":

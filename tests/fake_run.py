@@ -2,13 +2,13 @@
 
 import math
 
-from simpo_workbench.config import RunConfig
-from simpo_workbench.engine.presence import Presence
+from simpo_workbench.analysis.scores import mean_share, share
+from simpo_workbench.base.files import write_json
+from simpo_workbench.config.run_config import RunConfig
 from simpo_workbench.engine.recorder import Recorder
-from simpo_workbench.files import write_json
-from simpo_workbench.run_folder import new_run_folder
-from simpo_workbench.runs import Run
-from simpo_workbench.scores import mean_share, share
+from simpo_workbench.runs.folder import new_run_folder
+from simpo_workbench.runs.presence import Presence
+from simpo_workbench.runs.run import Run
 
 BETA, RATIO = 2.0, 0.5
 PROMPTS = ["What is the capital of France?", "Make up a new word by combining two words, and say what it means.", "How do I keep basil alive indoors?"]

@@ -2,7 +2,7 @@
 
 import time
 
-from simpo_workbench.ui.following import LOCK
+from simpo_workbench.ui.parts.following import LOCK
 
 
 def until(condition, seconds=30.0):

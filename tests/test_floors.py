@@ -104,14 +104,14 @@ def test_no_file_imports_from_a_floor_above_it():
 @pytest.mark.parametrize(
     ("path", "source", "said"),
     [
-        ("config.py", "from .runs import Run", "config.py (floor 1) imports simpo_workbench.runs from floor 2"),
-        ("config.py", "def f():\n    from . import runs", "config.py (floor 1) imports simpo_workbench.runs from floor 2"),
+        ("config.py", "from .runs import Run", "config.py (floor 1) imports simpo_workbench.runs.run from floor 2"),
+        ("config.py", "def f():\n    from . import runs", "config.py (floor 1) imports simpo_workbench.runs.run from floor 2"),
         ("config.py", "from simpo_workbench import runs", "floor 2"),
         ("config.py", "import simpo_workbench.engine.losses", "floor 3"),
-        ("config.py", "from . import preset", "imports simpo_workbench.presets from floor 2"),
+        ("config.py", "from . import preset", "imports simpo_workbench.config.presets from floor 2"),
         ("runs.py", "from .engine import losses", "floor 3"),
         ("runs.py", "from . import engine", "floor 3"),
-        ("doctor.py", "if True:\n    import importlib\n    importlib.import_module('simpo_workbench.launch')", "floor 3"),
+        ("doctor.py", "if True:\n    import importlib\n    importlib.import_module('simpo_workbench.runs.launch')", "floor 3"),
         ("engine/models.py", "from ..ui.html import escape", "never import each other"),
         ("ui/html.py", "from ..engine.losses import simpo_loss", "never import each other"),
         ("engine/models.py", "from .. import cli", "floor 4"),

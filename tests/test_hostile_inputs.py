@@ -15,13 +15,13 @@ import pytest
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
-from simpo_workbench import pair_files
-from simpo_workbench.config import RunConfig
-from simpo_workbench.errors import WorkbenchError
-from simpo_workbench.files import read_jsonl
-from simpo_workbench.pairs import load_pairs
-from simpo_workbench.run_folder import check_name, find_run_folder, new_run_folder, run_names
-from simpo_workbench.yaml_text import read_yaml
+from simpo_workbench.base.errors import WorkbenchError
+from simpo_workbench.base.files import read_jsonl
+from simpo_workbench.config.run_config import RunConfig
+from simpo_workbench.config.yaml_text import read_yaml
+from simpo_workbench.pairs import files as pair_files
+from simpo_workbench.pairs.pairs import load_pairs
+from simpo_workbench.runs.folder import check_name, find_run_folder, new_run_folder, run_names
 
 ROOT = Path(__file__).parents[1]
 pytestmark = pytest.mark.timeout(120)  # what hangs fails; nothing here is about speed
@@ -46,7 +46,7 @@ def within_memory(megabytes, code, *arguments):
 
 
 LOAD = (
-    "from simpo_workbench.errors import WorkbenchError\nfrom simpo_workbench.pairs import load_pairs\n"
+    "from simpo_workbench.base.errors import WorkbenchError\nfrom simpo_workbench.pairs.pairs import load_pairs\n"
     "try:\n    print(load_pairs(sys.argv[1]).report())\nexcept WorkbenchError as error:\n    print('refused:', error)\n"
 )
 
@@ -182,7 +182,7 @@ def test_pickled_weights_of_an_adapter_are_refused_before_they_are_read(name, co
 
 def test_an_adapter_whose_configuration_names_a_pickle_is_refused(tiny_model, bomb, tmp_path):
     """Some kinds of adapters start from a file of their author's choice, which is unpickled."""
-    from simpo_workbench.engine.weight_files import require_adapter
+    from simpo_workbench.engine.model.weight_files import require_adapter
 
     (tmp_path / "start.pt").write_bytes(bomb.zip)
     shutil.copy(Path(tiny_model) / "model.safetensors", tmp_path / "adapter_model.safetensors")
@@ -288,7 +288,7 @@ HOSTILE_TEMPLATES = {
 @pytest.mark.parametrize("template", HOSTILE_TEMPLATES, ids=range(len(HOSTILE_TEMPLATES)))
 def test_a_template_that_eats_the_machine_is_refused_in_one_sentence(template):
     """It is rendered for every pair, in the process that trains, or in the user's kernel: there it could not be stopped."""
-    from simpo_workbench.engine.template_check import require_bounded_template
+    from simpo_workbench.engine.encode.template_check import require_bounded_template
 
     said = HOSTILE_TEMPLATES[template]
     try:
@@ -304,7 +304,7 @@ def test_a_template_that_eats_the_machine_is_refused_in_one_sentence(template):
 def test_a_hostile_template_costs_its_reader_no_memory():
     """Neither the process that asks nor the one that tries may fill the machine."""
     code = (
-        "from types import SimpleNamespace\nfrom simpo_workbench.engine.template_check import require_bounded_template\nfrom simpo_workbench.errors import WorkbenchError\n"
+        "from types import SimpleNamespace\nfrom simpo_workbench.engine.encode.template_check import require_bounded_template\nfrom simpo_workbench.base.errors import WorkbenchError\n"
         "one = SimpleNamespace(get_chat_template=lambda: \"{% set x = 'x' * 9**9 %}{{ x ~ x ~ x }}\", special_tokens_map={}, name_or_path='m')\n"
         "try:\n    require_bounded_template(one, {})\nexcept WorkbenchError as error:\n    print(error)\n"
         # of this process by its own mark: getrusage hands on what the process had that started it
@@ -318,7 +318,7 @@ def test_a_hostile_template_costs_its_reader_no_memory():
 
 def test_a_template_that_found_a_way_out_of_the_sandbox_would_be_in_a_bare_room(tmp_path, monkeypatch):
     """The process that tries a template writes no file, gets no memory, and was not told the user's token."""
-    from simpo_workbench.engine import template_check, template_probe
+    from simpo_workbench.engine.encode import template_check, template_probe
 
     asked = []
     run = template_check.subprocess.run
@@ -350,7 +350,7 @@ GOOD_TEMPLATES = {
 @pytest.mark.parametrize("kind", GOOD_TEMPLATES)
 def test_ordinary_templates_pass(kind):
     """Everything that the templates of real models use must stay usable."""
-    from simpo_workbench.engine.template_check import require_bounded_template
+    from simpo_workbench.engine.encode.template_check import require_bounded_template
 
     require_bounded_template(tokenizer(GOOD_TEMPLATES[kind]), {"enable_thinking": False})
 
@@ -359,8 +359,8 @@ def test_the_templates_of_the_tests_pass_and_are_tried_once(monkeypatch):
     """A notebook that scores ten times must not wait ten times."""
     import tiny
 
-    from simpo_workbench.engine import template_check
-    from simpo_workbench.engine.tokens import ChatEncoder
+    from simpo_workbench.engine.encode import template_check
+    from simpo_workbench.engine.encode.tokens import ChatEncoder
 
     started = []
     run = template_check.subprocess.run
@@ -376,7 +376,7 @@ def test_an_encoder_is_not_made_with_a_hostile_template():
     """The check stands where every use of a template begins: training, scoring, sampling, explaining."""
     import tiny
 
-    from simpo_workbench.engine.tokens import ChatEncoder
+    from simpo_workbench.engine.encode.tokens import ChatEncoder
 
     hostile = tiny.tokenizer()
     hostile.chat_template = "{{ 'x' * 10**10 }}"

@@ -35,7 +35,7 @@ def installed(tmp_path_factory):
 def test_the_wheel_brings_demo_data_and_notebooks(installed):
     binaries, folder = installed
     code = (
-        "import simpo_workbench as wb; from simpo_workbench.bundled import bundled; from simpo_workbench.data_sets import load_data\n"
+        "import simpo_workbench as wb; from simpo_workbench.base.paths import bundled; from simpo_workbench.pairs.data_sets import load_data\n"
         "train, held_out, _ = load_data(wb.RunConfig().data, 0)\n"
         "assert wb.Workbench()._frame._css, 'the panels bring their style sheet and scripts'\n"
         "print(wb.__file__, bundled('notebooks/01_quickstart.ipynb'), len(train), len(held_out))"

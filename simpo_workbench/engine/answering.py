@@ -2,13 +2,13 @@
 
 import contextlib
 
-from ..config import DataConfig, GenerationConfig, LossConfig, RunConfig
-from ..errors import WorkbenchError, first_line
-from ..mailbox import Letter, Postmaster
-from ..pairs import load_pairs
+from ..base.errors import WorkbenchError, first_line
+from ..config.run_config import DataConfig, GenerationConfig, LossConfig, RunConfig
+from ..pairs.pairs import load_pairs
+from ..runs.mailbox import Letter, Postmaster
 from . import explaining, generation, scoring
-from .memory import is_out_of_memory, release_memory
-from .models import LoadedModel
+from .forward.memory import is_out_of_memory, release_memory
+from .model.models import LoadedModel
 
 
 def answer(post: Postmaster, letter: Letter, loaded: LoadedModel, config: RunConfig):

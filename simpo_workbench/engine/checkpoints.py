@@ -15,12 +15,12 @@ from peft import set_peft_model_state_dict
 from safetensors import SafetensorError
 from safetensors.torch import load_file
 
-from ..config import TrainingConfig
-from ..errors import WorkbenchError, first_line
-from ..files import read_json, write_json
-from ..run_folder import RunFolder
-from .memory import MemoryPlan
-from .models import TUNED
+from ..base.errors import WorkbenchError, first_line
+from ..base.files import read_json, write_json
+from ..config.run_config import TrainingConfig
+from ..runs.folder import RunFolder
+from .forward.memory import MemoryPlan
+from .model.models import TUNED
 
 _STATE = "training_state.pt"
 _MARGIN_BYTES = 32_000_000  # records, scores and answers of the held-out pairs, the log

@@ -2,13 +2,13 @@
 
 from dataclasses import dataclass
 
-from ..changes import checked_changes
-from ..errors import WorkbenchError
-from ..files import append_jsonl, read_jsonl
-from ..mailbox import CONTROL, QUESTIONS, Letter
-from ..run_folder import RunFolder
+from ..base.errors import WorkbenchError
+from ..base.files import append_jsonl, read_jsonl
+from ..config.live_changes import checked_changes
+from ..runs.folder import RunFolder
+from ..runs.mailbox import CONTROL, QUESTIONS, Letter
+from ..runs.presence import Presence
 from . import answering
-from .presence import Presence
 from .recorder import Recorder
 from .setup import Setup, sample_prompts
 

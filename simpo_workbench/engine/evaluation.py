@@ -4,11 +4,11 @@ import statistics
 
 import numpy as np
 
-from ..errors import WorkbenchError
-from ..pairs import prompt_text
-from ..scores import mean_share, scoring_noise, share
+from ..analysis.scores import mean_share, scoring_noise, share
+from ..base.errors import WorkbenchError
+from ..pairs.pairs import prompt_text
 from . import generation
-from .logprobs import PackedScorer
+from .forward.logprobs import PackedScorer
 from .scoring import response_logps, score_encoded
 from .setup import Setup
 

@@ -4,13 +4,13 @@ import re
 
 import torch
 
-from ..config import DataConfig
-from . import pair_tokens
-from .attention import row_policy
-from .logprobs import PackedScorer
-from .models import LoadedModel, weights_unpacked
-from .packing import collate
-from .tokens import ChatEncoder, EncodedPair
+from ..config.run_config import DataConfig
+from .encode import pair_tokens
+from .encode.tokens import ChatEncoder, EncodedPair
+from .forward.attention import row_policy
+from .forward.logprobs import PackedScorer
+from .forward.packing import collate
+from .model.models import LoadedModel, weights_unpacked
 
 
 def explain_pair(model: LoadedModel, pair, data: DataConfig | None = None):

@@ -7,12 +7,12 @@ import torch
 from transformers import GenerationConfig as DecodingConfig
 from transformers import StoppingCriteria, StoppingCriteriaList
 
-from ..config import DataConfig, GenerationConfig
-from ..errors import WorkbenchError
-from ..pairs import prompt_list, prompt_text
-from ..scores import repeated_4gram_share
-from .models import LoadedModel, weights_unpacked
-from .tokens import ChatEncoder
+from ..analysis.scores import repeated_4gram_share
+from ..base.errors import WorkbenchError
+from ..config.run_config import DataConfig, GenerationConfig
+from ..pairs.pairs import prompt_list, prompt_text
+from .encode.tokens import ChatEncoder
+from .model.models import LoadedModel, weights_unpacked
 
 _PROMPTS_PER_BATCH = 16
 

@@ -7,7 +7,7 @@ Length normalization happens before these functions: they receive the *mean* log
 import torch
 from torch.nn.functional import logsigmoid
 
-from ..config import LossConfig
+from ..config.run_config import LossConfig
 
 
 def simpo_loss(chosen_avg_logps, rejected_avg_logps, beta, gamma_beta_ratio, label_smoothing=0.0):

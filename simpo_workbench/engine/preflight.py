@@ -9,13 +9,14 @@ from pathlib import Path
 
 import numpy as np
 
-from ..config import RunConfig
-from ..cost import Preflight
-from ..errors import WorkbenchError
-from ..run_folder import RunFolder
-from . import generation, memory
+from ..base.errors import WorkbenchError
+from ..config.run_config import RunConfig
+from ..runs.folder import RunFolder
+from ..runs.preflight_result import Preflight
+from . import generation
 from .checkpoints import save_checkpoint
-from .logprobs import PackedScorer
+from .forward import memory
+from .forward.logprobs import PackedScorer
 from .scoring import response_logps
 from .setup import Setup, prepare
 from .step import optimizer_step

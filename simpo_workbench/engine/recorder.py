@@ -3,12 +3,12 @@
 import statistics
 from collections.abc import Callable
 
-from .. import doctor
-from ..config import RunConfig
-from ..files import read_jsonl, write_jsonl
-from ..redaction import redact, redact_values
-from ..run_folder import RunFolder
-from .presence import Presence
+from ..analysis import doctor
+from ..base.files import read_jsonl, write_jsonl
+from ..base.redaction import redact, redact_values
+from ..config.run_config import RunConfig
+from ..runs.folder import RunFolder
+from ..runs.presence import Presence
 
 RECENT_STEPS = 20  # the time left is judged by so many steps
 

@@ -2,17 +2,17 @@
 
 import torch
 
-from ..config import DataConfig, LossConfig
-from ..errors import WorkbenchError
-from ..pairs import Pairs, load_pairs
-from ..scores import join_texts, pair_texts
+from ..analysis.scores import join_texts, pair_texts
+from ..base.errors import WorkbenchError
+from ..config.run_config import DataConfig, LossConfig
+from ..pairs.pairs import Pairs, load_pairs
 from . import losses
-from .attention import row_policy
-from .logprobs import PackedScorer, ResponseLogps
-from .memory import is_out_of_memory
-from .models import LoadedModel, weights_unpacked
-from .packing import collate, plan
-from .tokens import ChatEncoder
+from .encode.tokens import ChatEncoder
+from .forward.attention import row_policy
+from .forward.logprobs import PackedScorer, ResponseLogps
+from .forward.memory import is_out_of_memory
+from .forward.packing import collate, plan
+from .model.models import LoadedModel, weights_unpacked
 
 #: Tokens that go through the model at once without gradients: enough to fill a processor or a GPU, little enough to fit beside any model.
 SCORING_TOKENS = 4096

@@ -5,14 +5,14 @@ import shutil
 import time
 from collections.abc import Callable
 
-from .. import process
-from ..config import DataConfig, RunConfig
-from ..errors import WorkbenchError, first_line
-from ..files import read_json
-from ..mailbox import CONTROL, Letter, Postmaster
-from ..pairs import load_pairs
-from ..run_folder import RunFolder
-from .presence import Presence
+from ..base import process
+from ..base.errors import WorkbenchError, first_line
+from ..base.files import read_json
+from ..config.run_config import DataConfig, RunConfig
+from ..pairs.pairs import load_pairs
+from ..runs.folder import RunFolder
+from ..runs.mailbox import CONTROL, Letter, Postmaster
+from ..runs.presence import Presence
 
 _POLL_S = 0.05
 _OPENER_POLL_S = 1.0
@@ -48,7 +48,9 @@ def serve(folder: RunFolder, presence: Presence):
 
 def _whole_model(presence, config, adapter, stack) -> Callable[[Letter], None]:
     """Loads the model, which `stack` closes; returns what answers a letter."""
-    from . import answering, memory, models  # torch and PEFT, which a tokenizer does without
+    from . import answering
+    from .forward import memory
+    from .model import models  # torch and PEFT, which a tokenizer does without
 
     presence.write(state="loading", message="Loading the model.")
     try:
@@ -65,7 +67,7 @@ def _tokens_alone(presence, config) -> Callable[[Letter], None]:
     """Loads the tokenizer; returns what answers a letter."""
     presence.write(state="loading", message="Loading the tokenizer.")
     try:
-        from .tokenizer import load_tokenizer
+        from .model.tokenizer import load_tokenizer
 
         tokenizer = load_tokenizer(config.model, config.data)
     except Exception as error:
@@ -75,7 +77,7 @@ def _tokens_alone(presence, config) -> Callable[[Letter], None]:
 
 
 def _encode(post: Postmaster, letter: Letter, tokenizer, config: RunConfig):
-    from .pair_tokens import encode_pair
+    from .encode.pair_tokens import encode_pair
 
     if letter.kind != "encode":
         post.refuse(letter, f"Only the tokenizer of this model is open, without its weights: it can encode, but not {letter.kind}. Open the whole model with wb.open_model.")

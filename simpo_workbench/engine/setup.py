@@ -14,17 +14,18 @@ from accelerate import Accelerator
 from accelerate.state import AcceleratorState
 from transformers import get_scheduler
 
-from ..config import RunConfig
-from ..data_sets import load_data
-from ..errors import WorkbenchError, first_line
-from ..pairs import Pairs
-from . import memory, models
-from .attention import row_policy
-from .encoded_pairs import EncodedPairs, encode_once
-from .logprobs import PackedScorer
-from .memory import MemoryPlan
-from .packing import RowPolicy
-from .tokens import ChatEncoder, EncodedPair, EncodingReport
+from ..base.errors import WorkbenchError, first_line
+from ..config.run_config import RunConfig
+from ..pairs.data_sets import load_data
+from ..pairs.pairs import Pairs
+from .encode.encoded_pairs import EncodedPairs, encode_once
+from .encode.tokens import ChatEncoder, EncodedPair, EncodingReport
+from .forward import memory
+from .forward.attention import row_policy
+from .forward.logprobs import PackedScorer
+from .forward.memory import MemoryPlan
+from .forward.packing import RowPolicy
+from .model import models
 
 #: Memory is measured on the longest pair up to this many tokens; it grows in proportion to them.
 _MEASURED_TOKENS = 1024

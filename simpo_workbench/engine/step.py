@@ -7,11 +7,11 @@ from dataclasses import dataclass
 
 import torch
 
-from ..errors import WorkbenchError
+from ..base.errors import WorkbenchError
 from .checkpoints import random_states, set_random_states
+from .forward.memory import checkpoint_layers, is_out_of_memory, layers_of, peak_memory_bytes, release_memory
+from .forward.packing import collate, plan
 from .losses import pair_losses, rewards
-from .memory import checkpoint_layers, is_out_of_memory, layers_of, peak_memory_bytes, release_memory
-from .packing import collate, plan
 from .setup import Setup
 
 

@@ -10,19 +10,20 @@ import time
 import traceback
 from collections.abc import Callable, Iterator
 
-from .. import __version__
-from ..config import RunConfig
-from ..device_queue import DeviceQueue
-from ..errors import WorkbenchError, first_line
-from ..files import read_json, write_json
-from ..redaction import redact, redact_values
-from ..run_folder import RunFolder
-from ..runs import Run, create_run, write_pairs
-from . import checkpoints, memory
+from .._version import __version__
+from ..base.errors import WorkbenchError, first_line
+from ..base.files import read_json, write_json
+from ..base.redaction import redact, redact_values
+from ..config.run_config import RunConfig
+from ..runs.device_queue import DeviceQueue
+from ..runs.folder import RunFolder
+from ..runs.presence import Presence
+from ..runs.run import Run, create_run, write_pairs
+from . import checkpoints
 from .desk import Desk, Orders
 from .evaluation import evaluate
+from .forward import memory
 from .interruption import StopAsked
-from .presence import Presence
 from .recorder import Recorder
 from .setup import Setup, prepare
 from .step import OptimizerStep, optimizer_step

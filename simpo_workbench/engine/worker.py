@@ -7,16 +7,16 @@ import sys
 import time
 from collections.abc import Callable
 
-from .. import process
-from ..config import RunConfig
-from ..device_queue import DeviceQueue
-from ..errors import WorkbenchError, first_line
-from ..files import read_json, write_json
-from ..mailbox import QUESTIONS
-from ..redaction import redact_output
-from ..run_folder import LIVE_STATES, RunFolder
+from ..base import process
+from ..base.errors import WorkbenchError, first_line
+from ..base.files import read_json, write_json
+from ..base.redaction import redact_output
+from ..config.run_config import RunConfig
+from ..runs.device_queue import DeviceQueue
+from ..runs.folder import LIVE_STATES, RunFolder
+from ..runs.mailbox import QUESTIONS
+from ..runs.presence import Presence
 from .interruption import StopAsked
-from .presence import Presence
 
 _QUEUE_POLL_S = 0.5
 

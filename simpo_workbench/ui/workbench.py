@@ -6,23 +6,23 @@ import contextlib
 
 import traitlets
 
-from ..config import RunConfig
-from ..errors import WorkbenchError
-from ..presets import preset
-from ..run_facts import headline
-from ..run_folder import run_names
-from ..runs import Run, attach
-from .asking import OPEN_MODELS
-from .blind_test import BlindTest
-from .comparison import Comparison
-from .config_form import ConfigForm
-from .data_view import DataView
-from .html import Html, Markup, html, joined
-from .panel import Panel
-from .run_list import RunList
-from .run_monitor import RunMonitor, badge
-from .sections import RunSections, Sections
-from .understand import Understand
+from ..base.errors import WorkbenchError
+from ..config.presets import preset
+from ..config.run_config import RunConfig
+from ..report.facts import headline
+from ..runs.folder import run_names
+from ..runs.run import Run, attach
+from .answers.blind_test import BlindTest
+from .answers.comparison import Comparison
+from .data.data_view import DataView
+from .pairs.pairs_panel import Understand
+from .parts.asking import OPEN_MODELS
+from .parts.html import Html, Markup, html, joined
+from .parts.panel import Panel
+from .parts.sections import RunSections, Sections
+from .runs.run_list import RunList
+from .setup.config_form import ConfigForm
+from .train.run_monitor import RunMonitor, badge
 
 PANELS = ("1 Configure", "2 Data", "3 Train", "4 Compare", "5 Understand", "Runs")
 _HEAD_POLL_S = 1.0

@@ -4,10 +4,10 @@ from pathlib import Path
 
 import pytest
 
-from simpo_workbench.presets import preset
-from simpo_workbench.ui import fields
-from simpo_workbench.ui.config_code import value_at
-from simpo_workbench.ui.fields import Fields, all_fields
+from simpo_workbench.config.presets import preset
+from simpo_workbench.ui.parts import fields
+from simpo_workbench.ui.parts.fields import Fields, all_fields
+from simpo_workbench.ui.setup.config_code import value_at
 
 SCRIPT = Path(fields.__file__).with_name("fields.js")
 pytestmark = [pytest.mark.browser]

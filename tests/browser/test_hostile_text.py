@@ -10,9 +10,9 @@ from fake_run import fake_run
 from hostile_texts import LAYOUT, NAME, SHORT, TEXTS, TOGETHER, readable
 from lab_page import SCREENSHOTS, LabPage, LabServer
 
-from simpo_workbench.config import RunConfig
-from simpo_workbench.files import read_json, read_jsonl, write_json, write_jsonl
-from simpo_workbench.markup import one_way
+from simpo_workbench.base.escape import one_way
+from simpo_workbench.base.files import read_json, read_jsonl, write_json, write_jsonl
+from simpo_workbench.config.run_config import RunConfig
 
 pytestmark = pytest.mark.browser
 OPEN = """import simpo_workbench as wb

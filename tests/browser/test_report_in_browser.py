@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 from fake_run import fake_run
 
-from simpo_workbench.report import write_report
+from simpo_workbench.report.report import write_report
 
 pytestmark = pytest.mark.browser
 SCREENSHOTS = Path(__file__).with_name("screenshots")

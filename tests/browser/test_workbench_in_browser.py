@@ -8,7 +8,7 @@ from fake_run import fake_run
 from lab_page import LabPage, LabServer
 
 import simpo_workbench as wb
-from simpo_workbench.files import read_jsonl
+from simpo_workbench.base.files import read_jsonl
 
 pytestmark = [pytest.mark.browser]
 #: A run of the demo that is long enough to be followed and short enough to be waited for.

@@ -8,7 +8,7 @@ import time
 import pytest
 
 import simpo_workbench as wb
-from simpo_workbench.files import read_json
+from simpo_workbench.base.files import read_json
 
 DEADLINE_S = 600
 SOAK = bool(os.environ.get("SIMPO_WORKBENCH_SOAK"))

@@ -16,8 +16,9 @@ import tiny
 from killing import identity_of, outcome, resumable_step, soak, train_steps, wait_for
 
 import simpo_workbench as wb
-from simpo_workbench import process, runs
-from simpo_workbench.files import read_json, write_json
+from simpo_workbench.base import process
+from simpo_workbench.base.files import read_json, write_json
+from simpo_workbench.runs import run as run_module
 
 DEADLINE_S = 180
 
@@ -194,7 +195,7 @@ def test_a_closed_terminal_stops_nothing(config):
 
 def test_a_worker_that_does_not_answer_is_killed_in_the_end_and_can_go_on(config, monkeypatch):
     """Stopped by SIGSTOP it hears neither the request nor SIGTERM."""
-    monkeypatch.setattr(runs, "TERM_PATIENCE_S", 1.0)
+    monkeypatch.setattr(run_module, "TERM_PATIENCE_S", 1.0)
     run = begun(config)
     identity = identity_of(run)
     os.kill(identity["pid"], signal.SIGSTOP)

@@ -1,0 +1,305 @@
+"""Metrics in, verdicts out: what is seen, why it happens, what to do. Pure functions.
+
+SimPO can raise accuracy and margin while the model collapses. The log-probability of chosen answers against step 0, the repetition of
+sampled answers, their length and their endings tell the truth; these functions put them into words.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from ..base.format import signed
+
+#: Chosen answers this much less likely than at step 0 (nats per token) want a closer look. Measured with the demo model on NF4:
+#: healthy at 1e-4 (+0.04) and 1.4e-4 (−0.16), in trouble at 2e-4 (−0.34), ruined in fp32 at 6e-4 (−2.0) and 1e-3 (−3.9).
+CHOSEN_DRIFT_ATTENTION = -0.3
+#: Below this the fall is worth a note: scoring noise between evaluations of a healthy demo run stayed under 0.05.
+CHOSEN_DRIFT_NOTE = -0.1
+#: Rise of the share of repeated 4-grams that counts as repetition. Same runs: 0.17 → 0.11 healthy, → 0.28 at 1.4e-4, → 0.40 at 2e-4.
+REPETITION_RISE = 0.15
+#: With this rise the answers are mostly loops, whatever the log-probabilities say.
+REPETITION_RISE_RUINED = 0.4
+#: Fall of the share of answers that end by themselves that counts as lost endings (a quarter of the answers).
+ENDED_FALL = 0.25
+#: Sampled answers this many times longer or shorter than the chosen answers in the data, and moving away, have drifted (SimPO's length bias).
+LENGTH_RATIO = 1.75
+#: Held-out pairs beyond γ from which hardly any pair still pulls: at the gradient weight β·σ(γ − margin) half its start value or less.
+SATURATED_SHARE = 0.95
+#: Fewer steps than this say nothing about a rate that is too low: warm-up is part of them.
+FEWEST_STEPS = 10
+#: After half of the steps, a lead (nats per token) that moved less than this and an accuracy that moved less than 0.03 mean: nothing happens.
+LEAD_MOVED, ACCURACY_MOVED = 0.03, 0.03
+#: A gradient norm this many times the median of the run so far is a spike, and so many spikes in the last ten steps mean the rate is too high.
+GRADIENT_SPIKE, SPIKES = 5.0, 3
+
+SEVERITIES = ("healthy", "note", "attention", "collapse")
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """One finding: kind, severity (healthy, note, attention, collapse), the step it is of, and three plain sentences."""
+
+    kind: str
+    severity: str
+    step: int
+    seen: str
+    cause: str
+    remedy: str
+
+    def __str__(self):
+        return " ".join(part for part in (self.seen, self.cause, self.remedy) if part)
+
+
+def diagnose(records, total_steps: int | None = None) -> list[Verdict]:
+    """Verdicts on the newest evaluation of a run, the worst first; one "healthy" or "too early" verdict when nothing else is found.
+
+    records: metrics as a list of dicts or a DataFrame (`run.metrics`). total_steps: planned optimizer steps, to judge whether nothing moves.
+    """
+    records = _as_dicts(records)
+    evaluations = [record for record in records if record.get("kind") == "eval"]
+    if len(evaluations) < 2:
+        return [Verdict("too early", "healthy", evaluations[-1]["step"] if evaluations else 0, "Too early to tell: a verdict needs two evaluations.", "", "")]
+    first, last = evaluations[0], {**_newest_answers(evaluations), **evaluations[-1]}
+    collapse = _collapse(first, last)
+    found = [collapse] if collapse else [*_repetition(first, last), *_lost_endings(first, last), *_chosen_falling(first, last)]
+    found += _length_drift(first, last)
+    found += _rate_too_high(records, collapse)
+    found += _rate_too_low(first, last, total_steps)
+    found += _saturated(last)
+    found.sort(key=lambda verdict: -SEVERITIES.index(verdict.severity))
+    return found or [_healthy(first, last)]
+
+
+def is_healthy(first: dict, evaluation: dict) -> bool:
+    """Whether an evaluation, against that of step 0, shows no collapse, no repetition, and chosen answers not below the attention line."""
+    return not (_collapse(first, evaluation) or _repetition(first, evaluation) or _lost_endings(first, evaluation) or evaluation["eval/logps/chosen_drift"] < CHOSEN_DRIFT_ATTENTION)
+
+
+def recommend(records) -> int | None:
+    """The step of the recommended checkpoint: most held-out pairs beyond γ among the healthy evaluations, the earlier one at a tie.
+
+    0 means that no trained step is healthy and the untrained model is the better one; None that nothing was evaluated yet.
+    """
+    evaluations = [record for record in _as_dicts(records) if record.get("kind") == "eval"]
+    if not evaluations:
+        return None
+    sampled = [record for record in evaluations if "eval/answers/ended" in record] or evaluations  # health is judged by answers where there are any
+    healthy = [record for record in sampled if is_healthy(evaluations[0], record)]
+    if not healthy:
+        return 0
+    return max(healthy, key=lambda record: (record["eval/rewards/beyond_gamma"], -record["step"]))["step"]
+
+
+def why_recommended(records) -> str:
+    """Why `recommend` names the step it names, in a few words."""
+    step = recommend(records)
+    evaluations = [record for record in _as_dicts(records) if record.get("kind") == "eval"]
+    if step is None:
+        return "comes with the first evaluation"
+    won = "beyond γ" if evaluations[-1].get("gamma_beta_ratio", 1) > 0 else "won by the chosen answer"
+    if step > 0:
+        return f"most pairs {won} among the healthy ones"
+    if len(evaluations) == 1:
+        return "the untrained model: nothing else is evaluated yet"
+    sampled = [record for record in evaluations[1:] if "eval/answers/ended" in record]
+    if "eval/answers/ended" in evaluations[0] and not sampled:
+        return "the untrained model, until answers of a later step are sampled"
+    healthy = any(is_healthy(evaluations[0], evaluation) for evaluation in sampled or evaluations[1:])
+    return f"the untrained model: no trained step {f'has more pairs {won}' if healthy else 'is healthy'}"
+
+
+def _collapse(first, last):
+    drift = last["eval/logps/chosen_drift"]
+    rise, fall = _repetition_rise(first, last), _ended_fall(first, last)
+    repeats, endless = rise >= REPETITION_RISE, fall >= ENDED_FALL
+    if not (drift <= CHOSEN_DRIFT_NOTE and (repeats or endless)) and rise < REPETITION_RISE_RUINED:
+        return None
+    seen = [f"chosen answers became {'less' if drift < 0 else 'more'} likely (log-probability {signed(drift)} nats per token since the start)"]
+    if repeats:
+        seen.append(f"sampled answers repeat themselves (repeated 4-grams {first['eval/answers/repeated_4grams']:.2f} → {_share(last, 'eval/answers/repeated_4grams')})")
+    if endless:
+        seen.append(f"answers no longer come to an end (ended properly {first['eval/answers/ended']:.2f} → {_share(last, 'eval/answers/ended')})")
+    accuracy = _share(last, "eval/rewards/accuracies")
+    return Verdict(
+        "collapse",
+        "collapse",
+        last["step"],
+        f"The model is collapsing: {', and '.join(seen)}. Held-out accuracy of {accuracy} does not show it.",
+        (
+            "The margin grows by making every answer unlikely, rejected ones a little more; what the model then says is noise. "
+            if drift <= CHOSEN_DRIFT_NOTE
+            else "The model has lost its way of writing, whatever the probabilities of the answers in the data say. "
+        )
+        + "Almost always the learning rate is too high.",
+        "Lower training.learning_rate to a third or less and start again, or go on from the recommended checkpoint; a smaller γ/β is the second remedy.",
+    )
+
+
+def _repetition(first, last):
+    if _repetition_rise(first, last) < REPETITION_RISE:
+        return []
+    return [
+        Verdict(
+            "repetition",
+            "attention",
+            last["step"],
+            f"Sampled answers repeat themselves more (repeated 4-grams {first['eval/answers/repeated_4grams']:.2f} → {_share(last, 'eval/answers/repeated_4grams')}).",
+            "That is how a collapse begins, even while chosen answers keep their probability.",
+            "Watch the next evaluation; if it goes on, lower training.learning_rate.",
+        )
+    ]
+
+
+def _lost_endings(first, last):
+    if _ended_fall(first, last) < ENDED_FALL:
+        return []
+    return [
+        Verdict(
+            "lost endings",
+            "attention",
+            last["step"],
+            f"Sampled answers come to an end less often (ended properly {first['eval/answers/ended']:.2f} → {_share(last, 'eval/answers/ended')}).",
+            "The model is losing the end-of-turn token: it runs on until it is cut off.",
+            "See that chosen answers end as they should and are not cut; if they are sound, lower training.learning_rate.",
+        )
+    ]
+
+
+def _chosen_falling(first, last):
+    drift = last["eval/logps/chosen_drift"]
+    if drift > CHOSEN_DRIFT_NOTE:
+        return []
+    severity = "attention" if drift < CHOSEN_DRIFT_ATTENTION else "note"
+    return [
+        Verdict(
+            "chosen falling",
+            severity,
+            last["step"],
+            f"Chosen answers became less likely (log-probability {signed(drift)} nats per token since the start), rejected ones {signed(last['eval/logps/rejected_drift'])}.",
+            "SimPO only asks for the difference, so both may fall; alone this is no harm as long as answers neither repeat nor lose their endings.",
+            "Keep an eye on repetition and endings." if severity == "note" else "Look at the sampled answers; a lower training.learning_rate keeps chosen answers likely.",
+        )
+    ]
+
+
+def _length_drift(first, last):
+    now, start, wanted = last.get("eval/answers/mean_tokens"), first.get("eval/answers/mean_tokens"), last.get("eval/chosen_tokens")
+    if not now or not start or not wanted:
+        return []
+    too_long = now > LENGTH_RATIO * wanted and now > LENGTH_RATIO * start
+    too_short = now < wanted / LENGTH_RATIO and now < start / LENGTH_RATIO
+    if not (too_long or too_short):
+        return []
+    return [
+        Verdict(
+            "length drift",
+            "attention",
+            last["step"],
+            f"Sampled answers got {'longer' if too_long else 'shorter'}: {start:.0f} → {now:.0f} tokens, while chosen answers have {wanted:.0f}.",
+            "If one length is preferred throughout the pairs, the model learns the length instead of the content.",
+            "Compare the lengths of chosen and rejected answers in the data; a larger loss.beta or fewer steps hold the length back.",
+        )
+    ]
+
+
+def _rate_too_high(records, collapse):
+    norms = [(record["step"], record["grad_norm"]) for record in records if record.get("kind") == "train" and "grad_norm" in record]
+    if collapse or len(norms) < 20:
+        return []
+    ordered = sorted(norm for _, norm in norms[:-10])
+    median = ordered[len(ordered) // 2]
+    spikes = [norm for _, norm in norms[-10:] if norm > GRADIENT_SPIKE * median]
+    if len(spikes) < SPIKES:
+        return []
+    return [
+        Verdict(
+            "learning rate too high",
+            "attention",
+            norms[-1][0],
+            f"The gradient jumps: {len(spikes)} of the last 10 steps had more than {GRADIENT_SPIKE:g} times the usual norm ({median:.2g}).",
+            "Steps overshoot, which is what a learning rate that is too high looks like before answers suffer.",
+            "Halve training.learning_rate.",
+        )
+    ]
+
+
+def _rate_too_low(first, last, total_steps):
+    if not total_steps or last["step"] < max(total_steps / 2, FEWEST_STEPS):
+        return []
+    lead = [evaluation["eval/logps/chosen"] - evaluation["eval/logps/rejected"] for evaluation in (first, last)]
+    gained = last["eval/rewards/accuracies"] - first["eval/rewards/accuracies"]
+    if abs(lead[1] - lead[0]) >= LEAD_MOVED or abs(gained) >= ACCURACY_MOVED:
+        return []
+    return [
+        Verdict(
+            "learning rate too low",
+            "attention",
+            last["step"],
+            f"Hardly anything moved in {last['step']} of {total_steps} steps: the lead of chosen answers changed by {signed(lead[1] - lead[0], 3)} nats per token, accuracy by {signed(gained)}.",
+            "The steps are too small for an adapter; learning rates of full fine-tuning (1e-7 … 1e-6) do little with LoRA.",
+            "Raise training.learning_rate three to ten times, or train for more steps.",
+        )
+    ]
+
+
+def _saturated(last):
+    beyond = last["eval/rewards/beyond_gamma"]
+    if beyond < SATURATED_SHARE:
+        return []
+    gamma = last.get("gamma_beta_ratio", 1) > 0  # DPO has none, and SimPO may be run without
+    return [
+        Verdict(
+            "saturated margin",
+            "note",
+            last["step"],
+            f"Nearly all held-out pairs are {'beyond γ' if gamma else 'won by the chosen answer'}: {_share(last, 'eval/rewards/beyond_gamma')}.",
+            "Such pairs hardly pull any more: further steps mostly sharpen what is learned already.",
+            "Stop here, or use harder pairs" + ("; a larger γ/β makes them pull again, at the price of probability." if gamma else "."),
+        )
+    ]
+
+
+def _healthy(first, last):
+    name = "eval/answers/repeated_4grams"
+    answers = f", repeated 4-grams {first[name]:.2f} → {_share(last, name)}" if name in first and name in last else "; no answers were sampled"
+    return Verdict(
+        "healthy",
+        "healthy",
+        last["step"],
+        f"Healthy: accuracy on held-out pairs {first['eval/rewards/accuracies']:.2f} → {_share(last, 'eval/rewards/accuracies')}, "
+        f"chosen answers {signed(last['eval/logps/chosen_drift'])} and rejected ones {signed(last['eval/logps/rejected_drift'])} nats per token since the start"
+        f"{answers}.",
+        "",
+        "",
+    )
+
+
+def _share(record, name):
+    """A share as text, with its number of cases and 95 % interval where the record has them."""
+    n = record.get("eval/answers/n" if name.startswith("eval/answers/") else "eval/pairs")
+    if n is None or f"{name}_low" not in record:
+        return f"{record[name]:.2f}"
+    return f"{record[name]:.2f} (n={n:.0f}, 95 % {record[f'{name}_low']:.2f} to {record[f'{name}_high']:.2f})"
+
+
+def _repetition_rise(first, last):
+    return _rise(first, last, "eval/answers/repeated_4grams")
+
+
+def _ended_fall(first, last):
+    return -_rise(first, last, "eval/answers/ended")
+
+
+def _rise(first, last, name):
+    return last[name] - first[name] if name in first and name in last else 0.0  # not every evaluation samples answers
+
+
+def _newest_answers(evaluations):
+    """What the newest sampled answers looked like: an evaluation without answers is judged by those before it."""
+    return {name: value for record in evaluations for name, value in record.items() if name.startswith("eval/answers/")}
+
+
+def _as_dicts(records):
+    """Plain dicts without missing values, from a list or a DataFrame."""
+    rows = records.to_dict("records") if hasattr(records, "to_dict") else records
+    return [{key: value for key, value in row.items() if value == value and value is not None} for row in rows]

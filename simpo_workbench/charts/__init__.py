@@ -1,0 +1,1 @@
+"""DataFrames in, plotly figures out; pure functions."""

@@ -1,0 +1,145 @@
+"""Charts of one pair token by token: log-probabilities along both answers, and where the lead is won. Pure functions: DataFrames in, plotly figures out."""
+
+from __future__ import annotations
+
+from ..analysis.microscope import SIDES, THIRDS, nats, thirds, token_name
+from ..base.escape import plotly_text
+from ..base.format import counted, signed
+from .subplots import COLORS, bare, faded, note, padded, thinned
+
+HEIGHT = 360
+_DASHES = {"chosen": "solid", "rejected": "dash"}
+_SYMBOLS = {"chosen": "circle", "rejected": "diamond"}
+_ROOM = {"chosen": (0.55, 1.0), "rejected": (0.0, 0.45)}  # of the chart's height
+_MARKERS = 150  # tokens of an answer, beyond which markers would touch
+_LABEL_PX = 15
+_INSIDE_PX = HEIGHT - 96 - 46
+
+
+def token_figure(margins, theme="light"):
+    """plotly Figure: the log-probability of every token (nats) along the chosen answer (above: solid, circles) and the rejected one (below: dashed, diamonds).
+
+    margins: DataFrame from `microscope.token_margins`. With base_logp the base model is the thin pale line. The averages, which the loss compares, are named at the right.
+    Both answers have the same y-axis. Of a very long answer 2,000 tokens are drawn, evenly chosen, and the figure says so. theme: "light" or "dark".
+    """
+    import plotly.graph_objects as go
+
+    colors, figure, tuned = COLORS[theme], go.Figure(), "base_logp" in margins
+    bare(figure, colors, HEIGHT)
+    longest = int(margins["position"].max())
+    lowest = min(margins[name].min() for name in ("logp", *(["base_logp"] if tuned else [])))
+    axis = padded(min(float(lowest), -1.0), 0.0, 0.06)
+    for side, number in zip(SIDES, ("", "2"), strict=True):
+        rows = margins[margins["side"] == side].sort_values("position")
+        drawn, place = thinned(rows), {"xaxis": f"x{number}", "yaxis": f"y{number}"}
+        if tuned:
+            line = {"color": faded(colors[side], 0.5), "width": 1}
+            figure.add_scatter(name=f"{side}, base", x=drawn["position"].to_numpy(), y=drawn["base_logp"].to_numpy(), mode="lines", line=line, hoverinfo="skip", **place)
+        figure.add_scatter(
+            name=side,
+            x=drawn["position"].to_numpy(),
+            y=drawn["logp"].to_numpy(),
+            mode="lines+markers" if len(drawn) <= _MARKERS else "lines",
+            line={"color": colors[side], "width": 1.6, "dash": _DASHES[side]},
+            marker={"symbol": _SYMBOLS[side], "size": 5, "color": colors[side]},
+            text=list(_hover(drawn)),
+            hovertemplate="%{text}<extra></extra>",
+            cliponaxis=False,
+            **place,
+        )
+        _name_averages(figure, rows, side, number, axis, colors, tuned)
+        words = f"{side}, {counted(len(rows), 'token')}" + (f", {len(drawn):,} drawn" if len(drawn) < len(rows) else "")
+        note(figure, words, colors[side], 11.5, x=0, xref="paper", xanchor="left", y=_ROOM[side][1], yref="paper", yanchor="bottom", yshift=3)
+        figure.update_layout(
+            {
+                f"xaxis{number}": {"anchor": f"y{number}", "range": [0.5, longest + 0.5], "matches": "x" if number else None, "tickformat": ",d", "nticks": 9},
+                f"yaxis{number}": {"anchor": f"x{number}", "domain": _ROOM[side], "range": axis},
+            }
+        )
+    bare(figure, colors, HEIGHT)  # again: the second pair of axes is there now
+    _titled(figure, colors, "Log-probability of every token (nats)" + ("; thin: the base model" if tuned else ""))
+    figure.update_layout(margin={"t": 66, "b": 46, "l": 52, "r": 112}, hovermode="closest")
+    figure.update_layout(xaxis={"showticklabels": False}, xaxis2={"title": {"text": "token of the answer", "standoff": 6}})
+    return figure
+
+
+def won_figure(margins, theme="light"):
+    """plotly Figure: what the tokens up to a place add to the change of the lead (nats per token), from 0 to 100 % of each answer, ending at the whole change.
+
+    margins: DataFrame from `microscope.token_margins`; without base_logp it is the lead itself. The chosen answer's part (solid), the rejected one's (dashed) and their sum
+    are named at their ends, the sums of the thirds above. theme: "light" or "dark".
+    """
+    import numpy as np
+    import plotly.graph_objects as go
+
+    colors, figure, changed = COLORS[theme], go.Figure(), "change_share" in margins
+    bare(figure, colors, HEIGHT)
+    column = "change_share" if changed else "lead_share"
+    paths = {side: _path(margins[margins["side"] == side].sort_values("position"), column) for side in SIDES}
+    grid = np.unique(np.concatenate([paths[side][0] for side in SIDES]))
+    whole = sum(np.interp(grid, *paths[side]) for side in SIDES)
+    ends = {side: float(paths[side][1][-1]) for side in SIDES} | {"lead": float(whole[-1])}
+    lines = [(side, *paths[side], colors[side], _DASHES[side], 1.6) for side in SIDES] + [("lead", grid, whole, colors["margin"], "solid", 2.6)]
+    for name, x, y, color, dash, width in lines:
+        few = np.unique(np.linspace(0, len(x) - 1, min(len(x), 2000)).round().astype(int))
+        label = "lead" if name == "lead" else f"{name} answer"
+        template = f"first %{{x:.0f}} %: {label} %{{y:+.3f}}<extra></extra>"
+        figure.add_scatter(name=name, x=x[few], y=y[few], mode="lines", line={"color": color, "dash": dash, "width": width}, hovertemplate=template, cliponaxis=False)
+    axis = padded(min(0.0, *(y.min() for _, _, y, *_ in lines)), max(0.0, *(y.max() for _, _, y, *_ in lines)), 0.08)
+    figure.add_shape(type="line", x0=0, x1=100, y0=0, y1=0, line={"color": colors["muted"], "width": 1, "dash": "dot"})
+    for place in (100 / 3, 200 / 3):
+        figure.add_shape(type="line", xref="x", x0=place, x1=place, yref="paper", y0=0, y1=1, line={"color": colors["grid"], "width": 1.2})
+    parts = thirds(margins)
+    for number, (name, part) in enumerate(zip(THIRDS, parts, strict=True)):
+        note(figure, f"{name} third {nats(part, *parts)}", colors["margin"], 10.5, x=100 / 6 * (2 * number + 1), xref="x", y=1, yref="paper", yanchor="bottom", yshift=3, xanchor="center")
+    names = {"lead": "change of lead" if changed else "lead", "chosen": "chosen adds", "rejected": "rejected adds"}
+    for name, y in zip(ends, _apart(list(ends.values()), axis), strict=True):
+        note(figure, f"{names[name]} {nats(ends[name], *ends.values())}", colors["margin" if name == "lead" else name], x=1, xref="paper", xanchor="left", xshift=8, y=y, yref="y", yanchor="middle")
+    _titled(figure, colors, f"Where the lead {'is won' if changed else 'comes from'} (nats per token)")
+    figure.update_layout(margin={"t": 66, "b": 46, "l": 56, "r": 148}, hovermode="closest")
+    figure.update_xaxes(title={"text": "share of each answer read", "standoff": 6}, range=[0, 100], tickvals=[*range(0, 101, 20)], ticktext=[f"{share} %" for share in range(0, 101, 20)])
+    figure.update_yaxes(range=axis)
+    return figure
+
+
+def _hover(rows):
+    tuned = "base_logp" in rows
+    for row in rows.to_dict("records"):
+        was = f", base {signed(row['base_logp'])}, change {signed(row['change'])}" if tuned else ""
+        yield f"{plotly_text(token_name(row['token']))}, token {row['position']:,}<br>{signed(row['logp'])} nats{was}"
+
+
+def _name_averages(figure, rows, side, number, axis, colors, tuned):
+    known = [("average", rows["logp"].mean(), 1.2)] + ([("base", rows["base_logp"].mean(), 0.8)] if tuned else [])
+    places = _apart([value for _, value, _ in known], axis, _ROOM[side][1] - _ROOM[side][0])
+    for (name, value, width), y in zip(known, places, strict=True):
+        line = {"color": colors[side], "width": width, "dash": "dot"}
+        figure.add_shape(type="line", xref=f"x{number} domain", x0=0, x1=1, yref=f"y{number}", y0=value, y1=value, line=line, opacity=1 if name == "average" else 0.6)
+        where = {"x": 1, "xref": "paper", "xanchor": "left", "xshift": 8, "y": y, "yref": f"y{number}", "yanchor": "middle"}
+        note(figure, f"{name} {signed(value)}", colors[side], **where)
+
+
+def _path(rows, column):
+    """(percent of the answer read, what its tokens up to there add), both from 0 on."""
+    import numpy as np
+
+    return np.concatenate([[0.0], 100 * rows["place"].to_numpy()]), np.concatenate([[0.0], rows[column].to_numpy().cumsum()])
+
+
+def _apart(values, axis, room=1.0):
+    """Where to write names at these values so that none covers another: moved apart by a line's height, as little as it takes, within the axis."""
+    least = (axis[1] - axis[0]) * _LABEL_PX / (_INSIDE_PX * room)
+    order = sorted(range(len(values)), key=lambda one: values[one])
+    placed = [values[one] for one in order]
+    for _ in range(len(placed)):
+        for below in range(len(placed) - 1):
+            if (lacking := least - (placed[below + 1] - placed[below])) > 0:
+                placed[below] -= lacking / 2
+                placed[below + 1] += lacking / 2
+    shift = max(0.0, axis[0] - placed[0]) - max(0.0, placed[-1] - axis[1])
+    found = dict(zip(order, placed, strict=True))
+    return [float(found[one] + shift) for one in range(len(values))]
+
+
+def _titled(figure, colors, title):
+    figure.update_layout(title={"text": title, "font": {"size": 12.5, "color": colors["ink"]}, "x": 0, "xref": "paper", "xanchor": "left", "y": 0.97, "yanchor": "top"})

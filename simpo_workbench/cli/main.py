@@ -1,0 +1,347 @@
+"""The command line: a thin skin over the public names."""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+import warnings
+from pathlib import Path
+
+import click
+
+from .._version import __version__
+from ..base.errors import SettingWarning, WorkbenchError, first_line
+from ..config.run_config import RunConfig
+from . import run_commands
+from .options import SettingsCommand, changes_of, with_settings
+
+FAILED, WRONG_USE = 1, 2
+
+
+class _Commands(click.Group):
+    """Shows a WorkbenchError as one sentence: exit status 1, or 2 when the command line or the configuration was wrong."""
+
+    def invoke(self, context):
+        try:
+            return super().invoke(context)
+        except _WrongConfig as error:
+            click.echo(f"Error: {error}", err=True)
+            sys.exit(WRONG_USE)
+        except WorkbenchError as error:
+            click.echo(f"Error: {error}", err=True)
+            sys.exit(FAILED)
+        except TimeoutError as error:
+            click.echo(f"Error: {error}", err=True)
+            sys.exit(FAILED)
+        except KeyboardInterrupt as interrupt:
+            click.echo(str(interrupt) or "Interrupted.", err=True)
+            sys.exit(FAILED)
+
+
+class _WrongConfig(WorkbenchError):
+    """A configuration that cannot be: exit status 2."""
+
+
+_root = click.option("--root", default="runs", show_default=True, help="Folder that holds the runs.")
+_json = click.option("--json", "as_json", is_flag=True, help="Machine-readable JSON instead of text.")
+
+
+@click.group(cls=_Commands, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 120})
+@click.version_option(__version__, prog_name="simpo-workbench")
+def main():
+    """Tune a language model on preference pairs with SimPO, and see whether it got better or broke."""
+    os.environ.setdefault("TOKENIZERS_PARALLELISM", "true")  # said, because tokenizers warns at every fork when it is not
+    warnings.simplefilter("ignore", SettingWarning)  # `_warn` says them in this command's own way
+
+
+run_commands.add_to(main)
+
+
+@main.command(cls=SettingsCommand)
+@with_settings
+def demo(**options):
+    """Train the demo: SmolLM2-135M-Instruct, NF4 and LoRA, 300 pairs; about five minutes of training on two CPU cores, and two of evaluation."""
+    _train(_config(None, "demo", options))
+
+
+@main.command(cls=SettingsCommand)
+@click.argument("config", type=click.Path(), required=False)
+@click.option("--preset", "preset_name", help="Start from a preset instead of a file (see `simpo-workbench presets`).")
+@click.option("--detach", is_flag=True, help="Train in a process of its own and return at once.")
+@click.option("--show-config", is_flag=True, help="Print the resulting configuration as YAML and stop.")
+@click.option("--resume", "resumed", metavar="NAME", help="Go on with this run here, from its newest valid checkpoint; `resume NAME` does so in a process of its own.")
+@with_settings
+def train(config, preset_name, detach, show_config, resumed, **options):
+    """Train what CONFIG (a YAML file) or a preset says, with any setting changed on the command line."""
+    if resumed:
+        _resume_here(resumed, config or preset_name or detach or show_config, changes_of(options))
+        return
+    made = _config(config, preset_name, options)
+    if show_config:
+        click.echo(made.to_yaml(), nl=False)
+    elif detach:
+        from ..runs.launch import start
+
+        _warn(made)
+        run = start(made)
+        click.echo(f"Started {run.name} in {run.path}. Watch it: simpo-workbench show {run.name} --root {made.run.root}")
+    else:
+        _train(made)
+
+
+@main.command(cls=SettingsCommand)
+@click.argument("config", type=click.Path(), required=False)
+@click.option("--preset", "preset_name", help="Start from a preset instead of a file (see `simpo-workbench presets`).")
+@_json
+@with_settings
+def preflight(config, preset_name, as_json, **options):
+    """Measure what training CONFIG will take: a few real steps on the longest pairs, time, memory, dropped pairs. Nothing is kept."""
+    made = _config(config, preset_name, options)
+    from ..engine.preflight import preflight as measure
+
+    found = measure(made)
+    click.echo(json.dumps(found.as_dict(), indent=1, ensure_ascii=False) if as_json else str(found))
+
+
+def _config(path, preset_name, options) -> RunConfig:
+    if path and preset_name:
+        raise click.UsageError("Give a configuration file or --preset, not both.")
+    try:
+        if path:
+            return RunConfig.from_yaml(path, changes_of(options))
+        from ..config.presets import preset
+
+        return preset(preset_name or "demo").with_changes(changes_of(options))
+    except WorkbenchError as error:
+        raise _WrongConfig(str(error)) from None
+
+
+def _warn(config):
+    for sentence in config.warnings():
+        click.echo(f"Note: {sentence}", err=True)
+
+
+def _resume_here(name, too_much, changes):
+    root = changes.pop("run.root", "runs")
+    if too_much or changes:
+        raise click.UsageError("--resume goes on with a run as it is: nothing but --run.root belongs beside it. `clone` makes a new run with changed settings.")
+    from ..runs.folder import find_run_folder
+    from ..runs.run import Run
+
+    folder = find_run_folder(name, root)
+    if (status := Run(folder).status).state == "finished":
+        raise WorkbenchError(f"The run {folder.name!r} is finished: all {status.total_steps} steps are done.")
+
+    def go_on(on_record):
+        from ..engine.training import train_in_process
+
+        train_in_process(folder, resume=True, on_record=on_record)
+        return Run(folder)
+
+    _show(go_on)
+
+
+def _train(config: RunConfig):
+    _warn(config)
+
+    def begin(on_record):
+        from ..engine.training import train as train_here
+
+        return train_here(config, on_record=on_record)
+
+    _show(begin)
+
+
+def _show(train_run):
+    """Train with a progress bar, then print what came of it and write the report."""
+    from .terminal import Progress, print_summary
+
+    with Progress() as progress:
+        run = train_run(progress.show)
+    status = run.status
+    from ..report.report import write_report
+
+    report = write_report(run)
+    print_summary(run, report)
+    if status.state != "finished":
+        click.echo(status.message, err=True)
+        sys.exit(FAILED)
+
+
+@main.command()
+@_root
+@_json
+def runs(root, as_json):
+    """List all runs, the newest first."""
+    from ..runs.run import list_runs
+    from .terminal import print_table
+
+    table = list_runs(root)
+    if as_json:
+        click.echo(table.to_json(orient="records", force_ascii=False, indent=1, date_format="iso"))
+    elif table.empty:
+        click.echo(f"No runs in {root!r} yet. `simpo-workbench demo` makes one.")
+    else:
+        print_table(table.drop(columns=["data", "accuracy_low", "accuracy_high", "pairs", "verdict", "started"]))
+
+
+@main.command()
+@click.argument("name")
+@_root
+@_json
+def show(name, root, as_json):
+    """Show where a run stands: state, progress, held-out results before and after, the doctor's words."""
+    from ..runs.run import attach
+    from .terminal import print_status, print_summary, summary
+
+    run = attach(name, root)
+    if as_json:
+        from dataclasses import asdict
+
+        click.echo(json.dumps({"name": run.name, "path": str(run.path), **asdict(run.status), **summary(run)}, ensure_ascii=False, indent=1))
+    else:
+        print_status(run)
+        print_summary(run)
+
+
+@main.command()
+@click.argument("pairs")
+@click.option("--run", "run_name", help="Score with the model and adapter of this run.")
+@click.option("--step", type=int, help="With --run: the adapter kept at this step; 0 is the untrained model.")
+@click.option("--model", help="Score with this model instead: demo, a local folder or a hub id.")
+@click.option("--adapter", help="With --model: this PEFT adapter on it.")
+@click.option("--output", type=click.Path(), help="Write the table to this .csv, .jsonl or .parquet file.")
+@_root
+@_json
+def score(pairs, run_name, step, model, adapter, output, root, as_json):
+    """Score every pair of PAIRS (a file, a folder, a hub id or 'demo'): log-probabilities, rewards, margin."""
+    from ..analysis.scores import share
+    from ..pairs.data_sets import load_source
+
+    write = _table_writer(output)
+    config, folder = _which_model(run_name, step, model, adapter, root)
+    own = pairs in (config.data.train, config.data.eval)  # other files need not have the run's column names
+    source = load_source(pairs, "eval", config.data if own else config.data.model_copy(update={"columns": {}}))
+    click.echo(f"{source.report()} Loading the model …", err=True)
+    from ..engine.model.models import load_model
+    from ..engine.scoring import score as score_pairs
+
+    with load_model(config.model, adapter=folder, data=config.data) as loaded:
+        click.echo(f"Scoring {len(source)} pairs …", err=True)
+        table = score_pairs(loaded, source, loss=config.loss, data=config.data)
+    write(table)
+    if as_json:
+        click.echo(table.to_json(orient="records", force_ascii=False, indent=1))
+        return
+    click.echo(f"{table.attrs['report']}")
+    click.echo(f"chosen ahead       {share(int(table['correct'].sum()), len(table))}")
+    click.echo(f"beyond γ           {share(int(table['beyond_gamma'].sum()), len(table))}")
+    click.echo(f"log-probability    chosen {table['chosen_avg_logp'].mean():.3f}, rejected {table['rejected_avg_logp'].mean():.3f} nats per token")
+    click.echo(f"margin             {table['margin'].mean():.3f} (β {config.loss.beta:g}, γ {config.loss.gamma:g})")
+    click.echo(f"Written to {output}." if output else "Keep the table with --output scores.csv.")
+
+
+@main.command()
+@click.argument("prompts", nargs=-1, required=True)
+@click.option("--run", "run_name", help="Answer with the model and adapter of this run, base and tuned side by side.")
+@click.option("--step", type=int, help="With --run: the adapter kept at this step.")
+@click.option("--model", help="Answer with this model instead: demo, a local folder or a hub id.")
+@click.option("--adapter", help="With --model: this PEFT adapter on it.")
+@click.option("--max-new-tokens", type=click.IntRange(1), default=128, show_default=True)
+@click.option("--temperature", type=click.FloatRange(0, 5), default=0.0, show_default=True)
+@click.option("--seed", type=int, default=0, show_default=True)
+@_root
+@_json
+def generate(prompts, run_name, step, model, adapter, max_new_tokens, temperature, seed, root, as_json):
+    """Answer PROMPTS with the base and the tuned model."""
+    from ..config.run_config import GenerationConfig
+    from .terminal import print_answers
+
+    config, folder = _which_model(run_name, step, model, adapter, root)
+    click.echo("Loading the model …", err=True)
+    from ..engine.generation import generate as generate_answers
+    from ..engine.model.models import load_model
+
+    with load_model(config.model, adapter=folder, data=config.data) as loaded:
+        wanted = GenerationConfig(max_new_tokens=max_new_tokens, temperature=temperature, top_p=config.generation.top_p)
+        table = generate_answers(loaded, list(prompts), wanted, config.data, seed)
+    if as_json:
+        click.echo(table.to_json(orient="records", force_ascii=False, indent=1))
+    else:
+        print_answers(table)
+
+
+def _which_model(run_name, step, model, adapter, root):
+    """(configuration, adapter folder or None) of a run, or of a model by name."""
+    if (run_name is None) == (model is None):
+        raise click.UsageError("Say which model: either --run NAME, or --model NAME (with --adapter FOLDER).")
+    if model:
+        return RunConfig().with_changes({"model.name": model}), adapter
+    from ..runs.run import attach
+
+    run = attach(run_name, root)
+    return run.config, None if step == 0 else run.adapter if step is None else run.adapter_at(step)
+
+
+@main.command()
+@click.argument("name")
+@click.option("--output", type=click.Path(), help="Where to write it; by default report.html in the run's folder.")
+@_root
+def report(name, output, root):
+    """Write a run's report: one self-contained HTML file."""
+    from ..report.report import write_report
+    from ..runs.run import attach
+
+    click.echo(write_report(attach(name, root), output))
+
+
+@main.command()
+@_json
+def presets(as_json):
+    """List the presets."""
+    from ..config.presets import list_presets
+    from .terminal import print_table
+
+    table = list_presets().reset_index()
+    if as_json:
+        click.echo(table.to_json(orient="records", force_ascii=False, indent=1))
+    else:
+        print_table(table)
+
+
+@main.command()
+@click.argument("folder", required=False)
+@click.option("--remote", "--no-browser", "remote", is_flag=True, help="Open no browser here; print the SSH tunnel for the computer that has one. So it is where you came by SSH.")
+def lab(folder, remote):
+    """Open JupyterLab on the workbench: the notebooks in FOLDER, copied there if it is not there yet; without FOLDER those of the clone, else copies in simpo-notebooks."""
+    from .lab import open_lab
+
+    sys.exit(open_lab(Path(folder) if folder else None, remote))
+
+
+def _table_writer(output):
+    """A function that writes a DataFrame to `output`; the name is looked at now, before hours of scoring."""
+    path = Path(output) if output else None
+    if path and path.suffix not in (".csv", ".parquet", ".jsonl"):
+        raise _WrongConfig(f"--output {output!r}: the name must end with .csv, .jsonl or .parquet.")
+    if path and not path.absolute().parent.is_dir():
+        raise _WrongConfig(f"--output {output!r}: there is no folder {str(path.parent)!r}.")
+
+    def write(table):
+        try:
+            if path and path.suffix == ".csv":
+                table.to_csv(path, index=False)
+            elif path and path.suffix == ".jsonl":
+                table.to_json(path, orient="records", lines=True, force_ascii=False)
+            elif path:
+                mixed = {name: table[name].map(str) for name in table.columns if table[name].map(type).nunique() > 1}
+                table.assign(**mixed).to_parquet(path, index=False)
+        except (OSError, ValueError) as error:
+            raise WorkbenchError(f"{output!r} cannot be written: {first_line(error)}.") from None
+
+    return write
+
+
+if __name__ == "__main__":
+    main()

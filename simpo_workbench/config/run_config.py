@@ -1,0 +1,268 @@
+"""RunConfig: one typed description of a run. YAML, command line and form are all made from the fields below.
+
+Each setting states its type, default, bounds, unit and help once. The defaults are the demo.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any, Literal
+
+from pydantic import Field, JsonValue, model_validator
+
+from ..base.errors import WorkbenchError
+from .advice import config_warnings
+from .schema import Section, SettingInfo, describe, setting, shown, unknown_key
+from .yaml_text import LARGEST, read_yaml, write_yaml
+
+DEMO = "demo"
+
+
+class ModelConfig(Section):
+    """The model that is tuned."""
+
+    name: str = setting(DEMO, "Model: 'demo', a local folder, or a hub id such as Qwen/Qwen3-0.6B.")
+    source: Literal["auto", "hub", "modelscope", "local"] = setting("auto", "Where the model comes from; auto takes a local folder where one exists, else the hub.", rare=True)
+    revision: str | None = setting(None, "Branch, tag or commit of a hub model.", rare=True)
+    adapter: str | None = setting(None, "Folder of a PEFT adapter to start from (SFT first, then SimPO); 'base' then means this adapter before training.")
+    load_in: Literal["nf4", "fp4", "int8", "bf16", "fp16", "fp32"] = setting("nf4", "How the frozen weights are kept; nf4 (with double quantization) is QLoRA.")
+    compute_dtype: Literal["auto", "bf16", "fp16", "fp32"] = setting(
+        "auto", "Precision of the arithmetic; auto: bf16 on GPUs that have it, fp16 with loss scaling on others, fp32 on a CPU.", rare=True
+    )
+    attention: Literal["auto", "sdpa", "eager", "flash_attention_2"] = setting(
+        "auto", "Attention; auto: packed rows in which both answers share their prompt, where the model allows it. With any other every answer brings a prompt of its own.", rare=True
+    )
+
+
+class DataConfig(Section):
+    """The preference pairs."""
+
+    train: str = setting(DEMO, "Training pairs: 'demo', a file (JSONL, JSON, CSV, Parquet), a folder, or a hub data set id.")
+    eval: str | None = setting(None, "Held-out pairs; without it a share of the training prompts is held out (the demo brings its own).")
+    eval_fraction: float = setting(0.1, "Share of the prompts that is held out when data.eval is not given.", gt=0, lt=1)
+    columns: dict[str, str] = setting(dict, "Columns that are not recognized: our name (prompt, chosen, rejected, system) to the name in the file.")
+    chat_template: str | None = setting(None, "Jinja chat template, or a file with one, for models that bring none.", rare=True)
+    template_options: dict[str, JsonValue] = setting(dict, "Options for the chat template such as {enable_thinking: false}; the same for training, scoring and sampling.", rare=True)
+    max_tokens: int = setting(1024, "Longest prompt and answer together.", unit="tokens", ge=8)
+    overlong: Literal["drop", "keep_end"] = setting("drop", "Pairs over max_tokens: drop them, or cut the prompt from the left (system turn and answers stay whole).")
+    limit: int | None = setting(None, "Use only the first so many training pairs.", unit="pairs", ge=1)
+    eval_limit: int | None = setting(None, "Use only the first so many held-out pairs.", unit="pairs", ge=1)
+    system_prompt: str | None = setting(None, "System turn for pairs that have none.")
+
+
+class LossConfig(Section):
+    """The objective. γ (gamma) may be given instead of γ/β and is converted; giving both is an error."""
+
+    kind: Literal["simpo", "simpo_hinge", "dpo"] = setting("simpo", "simpo is the paper's loss; simpo_hinge its hinge form; dpo, against the untrained model, for comparison.")
+    beta: float = setting(2.0, "β: how strongly a difference in average log-probability counts; the reward is β times it.", gt=0, le=1000)
+    gamma_beta_ratio: float = setting(0.5, "γ/β: how far ahead the chosen answer should be.", unit="nats per token", ge=0, le=100)
+    label_smoothing: float = setting(0.0, "ε: assumed share of pairs labeled the wrong way round.", ge=0, lt=0.5, rare=True)
+    sft_weight: float = setting(0.0, "Weight of an added likelihood term on chosen answers; 0 is pure SimPO.", ge=0, le=100, rare=True)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _convert_gamma(cls, value):
+        if not isinstance(value, dict) or "gamma" not in value:
+            return value
+        if "gamma_beta_ratio" in value:
+            raise WorkbenchError("loss.gamma and loss.gamma_beta_ratio are both given, but one follows from the other (γ = β · γ/β): keep one.")
+        rest = {key: item for key, item in value.items() if key != "gamma"}
+        beta = value.get("beta", cls.model_fields["beta"].default)
+        try:
+            if isinstance(value["gamma"], bool) or isinstance(beta, bool):
+                raise TypeError
+            gamma, beta = float(value["gamma"]), float(beta)
+        except (TypeError, ValueError, OverflowError):
+            raise WorkbenchError(f"loss.gamma = {shown(value['gamma'])} with loss.beta = {shown(beta)} is not possible: both must be numbers.") from None
+        return {**rest, "gamma_beta_ratio": gamma / beta} if beta > 0 else rest
+
+    @classmethod
+    def valid_keys(cls):
+        return [*cls.model_fields, "gamma"]
+
+    @property
+    def gamma(self) -> float:
+        """γ = β · γ/β, in reward units: the target margin."""
+        return self.beta * self.gamma_beta_ratio
+
+    @property
+    def target_margin(self) -> float:
+        """The margin beyond which a pair counts as "beyond γ", in reward units: γ, and 0 for DPO, which has none."""
+        return 0.0 if self.kind == "dpo" else self.gamma
+
+
+class LoraConfig(Section):
+    """The adapter that is trained."""
+
+    r: int = setting(16, "Rank of the adapter matrices.", ge=1, le=1024)
+    alpha: float = setting(32.0, "Scale: the adapter's output is multiplied by alpha / r.", gt=0)
+    dropout: float = setting(0.0, "Dropout in front of the adapter while training.", ge=0, lt=1)
+    target_modules: Literal["all-linear"] | list[str] = setting("all-linear", "Layers that get an adapter: all-linear, or a list of layer names.")
+    use_rslora: bool = setting(False, "Scale by alpha / √r instead of alpha / r (rank-stabilized LoRA).", rare=True)
+    use_dora: bool = setting(False, "Train magnitude and direction apart (DoRA); slower.", rare=True)
+
+
+class TrainingConfig(Section):
+    """How it is trained."""
+
+    learning_rate: float = setting(1.2e-4, "Peak learning rate: the setting that breaks SimPO first when it is too high.", gt=0, le=1)
+    scheduler: Literal["cosine", "linear", "constant", "constant_with_warmup"] = setting("cosine", "Course of the learning rate after warm-up.")
+    warmup_ratio: float = setting(0.1, "Share of the steps in which the rate rises from 0.", ge=0, le=1)
+    epochs: float = setting(1.33, "Passes over the training pairs.", gt=0, le=1000)
+    max_steps: int | None = setting(None, "Train for exactly so many steps, whatever the epochs say.", unit="optimizer steps", ge=1)
+    pairs_per_step: int = setting(8, "Pairs behind one optimizer step, whatever the memory or the number of devices.", unit="pairs", ge=1)
+    max_tokens_per_microbatch: Literal["auto"] | int = setting(
+        "auto", "Tokens that go through the model at once; auto measures what fits. It changes no result, and is halved when memory runs out.", unit="tokens"
+    )
+    optimizer: Literal["adamw", "adamw_8bit", "paged_adamw_8bit"] = setting("adamw", "AdamW, or bitsandbytes' 8-bit AdamW (paged: its state may move to host memory).")
+    weight_decay: float = setting(0.0, "Decoupled weight decay.", ge=0, le=1, rare=True)
+    max_grad_norm: float = setting(1.0, "Gradients are scaled down to this norm; 0 turns clipping off.", ge=0)
+    gradient_checkpointing: Literal["auto", "all", "none"] | int = setting(
+        "auto", "Layers whose activations are computed again instead of kept: a number, all, none, or auto, which measures how many memory asks for.", unit="layers"
+    )
+    seed: int = setting(0, "Seed of adapter initialization, pair order, dropout and sampling.", ge=0, lt=2**32)
+    eval_every: int = setting(20, "Evaluate every so many steps; 0: only at step 0 and at the end.", unit="optimizer steps", ge=0)
+    save_every: int = setting(20, "Save a checkpoint every so many steps; 0: only at the end.", unit="optimizer steps", ge=0)
+    keep_checkpoints: int = setting(2, "How many of the newest checkpoints keep their optimizer state; the adapters of all evaluations are kept.", ge=1)
+    on_collapse: Literal["warn", "pause", "stop"] = setting("warn", "What to do when the doctor sees the model collapse.")
+
+    @model_validator(mode="after")
+    def _check_counts(self):
+        for name, least in (("max_tokens_per_microbatch", 8), ("gradient_checkpointing", 0)):
+            value = getattr(self, name)
+            if isinstance(value, int) and value < least:
+                raise WorkbenchError(f"training.{name} = {value} is not possible: expected a number of at least {least}, or a word ({name} knows 'auto').")
+        return self
+
+
+class GenerationConfig(Section):
+    """The answers that are sampled while it trains."""
+
+    prompts: list[str] = setting(
+        lambda: ["What is the capital of France?", "How do I get a wine stain out of a shirt?", "Give me an idea for a short walk in the rain."],
+        "Sample prompts that are answered at every evaluation.",
+    )
+    held_out_prompts: int = setting(21, "So many held-out prompts are answered as well.", unit="prompts", ge=0)
+    max_new_tokens: int = setting(64, "Longest sampled answer.", unit="tokens", ge=1, le=8192)
+    temperature: float = setting(0.0, "0: always the likeliest token; higher is more random.", ge=0, le=5)
+    top_p: float = setting(1.0, "Sample from the likeliest tokens that together reach this probability.", gt=0, le=1)
+    every: int = setting(20, "Sample every so many steps; 0: only at step 0 and at the end.", unit="optimizer steps", ge=0)
+
+
+class RunSection(Section):
+    """Where the run is kept."""
+
+    name: str | None = setting(None, "Name of the run's folder; without it one is made from the data's name and the date.")
+    root: str = setting("runs", "Folder that holds all runs.")
+
+    @classmethod
+    def title(cls):
+        return "run"
+
+
+class RunConfig(Section):
+    """All settings of a run. Frozen; change it with `with_changes`."""
+
+    model: ModelConfig = Field(default_factory=ModelConfig)
+    data: DataConfig = Field(default_factory=DataConfig)
+    loss: LossConfig = Field(default_factory=LossConfig)
+    lora: LoraConfig = Field(default_factory=LoraConfig)
+    training: TrainingConfig = Field(default_factory=TrainingConfig)
+    generation: GenerationConfig = Field(default_factory=GenerationConfig)
+    run: RunSection = Field(default_factory=RunSection)
+
+    @classmethod
+    def title(cls):
+        return "run configuration"
+
+    @model_validator(mode="before")
+    @classmethod
+    def _name_the_section_of_stray_keys(cls, value):
+        if isinstance(value, dict):
+            stray = [key for key in value if key not in cls.model_fields]
+            if stray:
+                raise WorkbenchError("\n".join(unknown_key(str(key), cls.title(), list(cls.model_fields), _homes()) for key in stray))
+        return value
+
+    def with_changes(self, changes: dict[str, Any]) -> RunConfig:
+        """A new, validated configuration with some settings changed: `config.with_changes({"loss.beta": 4})`."""
+        return RunConfig.from_dict(self.model_dump(), changes)
+
+    @classmethod
+    def from_dict(cls, values: dict[str, Any] | None, changes: dict[str, Any] | None = None) -> RunConfig:
+        """A configuration from nested values, then `section.field` changes on top; text among the changes is read as its field needs it."""
+        merged = {key: dict(section) if isinstance(section, (dict, Section)) else section for key, section in (values or {}).items()}
+        known = {info.path: info for info in settings()}
+        for path, value in (changes or {}).items():
+            section, _, name = path.partition(".")
+            if path not in known and path != "loss.gamma":
+                raise WorkbenchError(_unknown_path(path, known))
+            into = merged.setdefault(section, {})
+            if not isinstance(into, dict):
+                break  # such as an empty section, which is refused in words below
+            if isinstance(value, str) and path in known:
+                value = _from_text(known[path], value)
+            if name in ("gamma", "gamma_beta_ratio") and not {"loss.gamma", "loss.gamma_beta_ratio"} <= set(changes):
+                into.pop("gamma", None)
+                into.pop("gamma_beta_ratio", None)
+            into[name] = value
+        return cls.model_validate(merged)
+
+    @classmethod
+    def from_yaml(cls, path: str | Path, changes: dict[str, Any] | None = None) -> RunConfig:
+        """The configuration in a YAML file, with `section.field` changes on top."""
+        try:
+            with open(path, encoding="utf-8-sig") as file:
+                text = file.read(LARGEST + 1)  # one character too many is enough to be refused
+        except (OSError, UnicodeDecodeError) as error:
+            raise WorkbenchError(f"Cannot read the configuration {str(path)!r}: {getattr(error, 'strerror', None) or 'it is not UTF-8 text'}.") from None
+        return cls.from_yaml_text(text, changes, source=str(path))
+
+    @classmethod
+    def from_yaml_text(cls, text: str, changes: dict[str, Any] | None = None, source: str = "the configuration") -> RunConfig:
+        values = read_yaml(text, source)
+        if values is not None and not isinstance(values, dict):
+            raise WorkbenchError(f"{source} must hold sections such as 'model:' and 'loss:', but it holds {type(values).__name__}.")
+        try:
+            return cls.from_dict(values, changes)
+        except WorkbenchError as error:
+            raise WorkbenchError(f"{source}: {error}") from None
+
+    def to_yaml(self, path: str | Path | None = None) -> str:
+        """The configuration as YAML text with the help as comments; written to `path` when one is given."""
+        text = write_yaml(self.model_dump(), settings(), {name: field.annotation.__doc__ for name, field in type(self).model_fields.items()})
+        if path is not None:
+            try:
+                Path(path).write_text(text, encoding="utf-8")
+            except OSError as error:
+                raise WorkbenchError(f"Cannot write the configuration {str(path)!r}: {error.strerror}.") from None
+        return text
+
+    def warnings(self) -> list[str]:
+        """Sentences about settings that are known to ruin SimPO runs or to do nothing; empty when there is nothing to say."""
+        return config_warnings(self)
+
+
+def settings() -> list[SettingInfo]:
+    """Every setting of every section, in the order of the sections."""
+    return [info for name, field in RunConfig.model_fields.items() for info in describe(name, field.annotation)]
+
+
+def _unknown_path(path: str, known: dict[str, SettingInfo]) -> str:
+    section, dot, name = path.partition(".")
+    if dot and section in RunConfig.model_fields:
+        return unknown_key(name, section, RunConfig.model_fields[section].annotation.valid_keys())
+    return unknown_key(path, "run configuration", list(known), _homes())
+
+
+def _homes() -> dict[str, str]:
+    """Bare name -> where it belongs, for keys that stand outside their section."""
+    return {info.name: info.path for info in settings()} | {"gamma": "loss.gamma"}
+
+
+def _from_text(info: SettingInfo, text: str):
+    if info.optional and text.strip().lower() in ("none", "null", ""):
+        return None
+    if info.structured and text not in info.choices:
+        return read_yaml(text, info.path)
+    return text

@@ -1,0 +1,219 @@
+"""What every section of the configuration shares: how a setting is stated once, and how a wrong one is refused in words."""
+
+from __future__ import annotations
+
+import difflib
+from dataclasses import dataclass
+from types import UnionType
+from typing import Any, Literal, Union, get_args, get_origin
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic.fields import FieldInfo
+
+from ..base.errors import WorkbenchError
+from ..base.redaction import holds_secret, redact
+
+#: Keys of other tools (TRL, LLaMA-Factory, ms-swift) and what they are called here. An empty right side means: there is no such setting.
+FOREIGN_KEYS = {
+    "simpo_gamma": "loss.gamma (or loss.gamma_beta_ratio = γ/β)",
+    "gamma_beta": "loss.gamma_beta_ratio",
+    "simpo_beta": "loss.beta",
+    "pref_beta": "loss.beta",
+    "pref_loss": "loss.kind",
+    "loss_type": "loss.kind",
+    "rlhf_type": "loss.kind",
+    "cpo_alpha": "loss.sft_weight (0 is pure SimPO; TRL's own default of 1 is not)",
+    "pref_ftx": "loss.sft_weight",
+    "rpo_alpha": "loss.sft_weight",
+    "model_name_or_path": "model.name",
+    "model_id": "model.name",
+    "adapter_name_or_path": "model.adapter",
+    "adapters": "model.adapter",
+    "quantization_bit": "model.load_in",
+    "quant_bits": "model.load_in",
+    "load_in_4bit": "model.load_in: nf4",
+    "load_in_8bit": "model.load_in: int8",
+    "torch_dtype": "model.load_in or model.compute_dtype",
+    "bf16": "model.load_in or model.compute_dtype",
+    "fp16": "model.load_in or model.compute_dtype",
+    "attn_implementation": "model.attention",
+    "attn_impl": "model.attention",
+    "flash_attn": "model.attention",
+    "dataset": "data.train",
+    "dataset_name": "data.train",
+    "val_dataset": "data.eval",
+    "eval_dataset": "data.eval",
+    "val_size": "data.eval_fraction",
+    "split_dataset_ratio": "data.eval_fraction",
+    "template": "data.chat_template",
+    "system": "data.system_prompt",
+    "cutoff_len": "data.max_tokens",
+    "max_length": "data.max_tokens",
+    "max_seq_length": "data.max_tokens",
+    "max_prompt_length": "data.max_tokens (one limit for prompt and answer together)",
+    "max_completion_length": "data.max_tokens (one limit for prompt and answer together)",
+    "truncation_strategy": "data.overlong",
+    "max_samples": "data.limit",
+    "lora_r": "lora.r",
+    "lora_rank": "lora.r",
+    "lora_alpha": "lora.alpha",
+    "lora_dropout": "lora.dropout",
+    "lora_target": "lora.target_modules",
+    "lora_target_modules": "lora.target_modules",
+    "num_train_epochs": "training.epochs",
+    "lr": "training.learning_rate",
+    "lr_scheduler_type": "training.scheduler",
+    "optim": "training.optimizer",
+    "per_device_train_batch_size": "training.pairs_per_step (memory is training.max_tokens_per_microbatch)",
+    "gradient_accumulation_steps": "training.pairs_per_step (accumulation follows from it)",
+    "eval_steps": "training.eval_every",
+    "save_steps": "training.save_every",
+    "save_total_limit": "training.keep_checkpoints",
+    "output_dir": "run.root and run.name",
+    "run_name": "run.name",
+    "trust_remote_code": "",
+    "alpha": "lora.alpha",
+}
+
+
+_WITHOUT_SECRETS = "Log in with `hf auth login` or set HF_TOKEN; download what needs a password, and give its path."
+
+
+def setting(default, help, unit="", rare=False, gt=None, ge=None, lt=None, le=None):
+    """A pydantic field whose default, help, unit and bounds are written here and nowhere else. `rare` folds it away in forms."""
+    factory = {"default_factory": default} if callable(default) else {"default": default}
+    extra = {"unit": unit, "rare": rare}
+    return Field(**factory, description=help, gt=gt, ge=ge, lt=lt, le=le, json_schema_extra=extra)
+
+
+@dataclass(frozen=True)
+class SettingInfo:
+    """One setting as forms, YAML comments and command-line options need it."""
+
+    section: str
+    name: str
+    default: Any
+    help: str
+    unit: str
+    bounds: str
+    choices: tuple[str, ...]
+    optional: bool
+    structured: bool
+    rare: bool
+
+    @property
+    def path(self):
+        return f"{self.section}.{self.name}"
+
+    @property
+    def sentence(self):
+        """Help, unit, choices and bounds in one line."""
+        facts = [fact for fact in (self.unit, " | ".join(self.choices), self.bounds) if fact]
+        return f"{self.help} [{'; '.join(facts)}]" if facts else self.help
+
+
+def describe(section_name: str, section: type[BaseModel]) -> list[SettingInfo]:
+    """The settings of one section, in the order in which they are written."""
+    return [_describe_one(section_name, name, field) for name, field in section.model_fields.items()]
+
+
+def _describe_one(section_name: str, name: str, field: FieldInfo) -> SettingInfo:
+    kinds = _flatten(field.annotation)
+    signs = {"gt": ">", "ge": "≥", "lt": "<", "le": "≤"}
+    limits = {key: getattr(item, key) for item in field.metadata for key in signs if getattr(item, key, None) is not None}
+    return SettingInfo(
+        section=section_name,
+        name=name,
+        default=field.get_default(call_default_factory=True),
+        help=field.description or "",
+        unit=field.json_schema_extra["unit"],
+        bounds=", ".join(f"{signs[key]} {limit}" for key, limit in limits.items()),
+        choices=tuple(choice for kind in kinds if get_origin(kind) is Literal for choice in get_args(kind)),
+        optional=type(None) in kinds,
+        structured=any(get_origin(kind) in (list, tuple, dict) for kind in kinds),
+        rare=field.json_schema_extra["rare"],
+    )
+
+
+def _flatten(annotation) -> list:
+    if get_origin(annotation) in (Union, UnionType):
+        return [inner for part in get_args(annotation) for inner in _flatten(part)]
+    return [annotation]
+
+
+class Section(BaseModel):
+    """Base of all sections: frozen, no unknown keys, no NaN or infinity, and every refusal is a WorkbenchError in words."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False, validate_default=True)
+
+    @model_validator(mode="wrap")
+    @classmethod
+    def _refuse_in_words(cls, value, handler):
+        for name, field in cls.model_fields.items() if isinstance(value, dict) else ():
+            # Pydantic takes true for 1: "gradient_checkpointing: true", as other tools write it, would mean one layer.
+            if isinstance(value.get(name), bool) and any(kind in (int, float) for kind in _flatten(field.annotation)):
+                raise WorkbenchError(_sentence(cls, {"type": "switch", "loc": (name,), "input": value[name], "msg": "input is a switch"}))
+        try:
+            made = handler(value)
+        except ValidationError as error:
+            sentences = dict.fromkeys(_sentence(cls, problem) for problem in error.errors())  # a union reports each of its arms
+            raise WorkbenchError("\n".join(sentences)) from None
+        for name in cls.model_fields:
+            if holds_secret(getattr(made, name)):
+                raise WorkbenchError(
+                    f"{cls.title()}.{name} holds what looks like a token, key or password, and a run's configuration is kept in files that are shared: take it out. {_WITHOUT_SECRETS}"
+                )
+        return made
+
+    @classmethod
+    def title(cls):
+        return cls.__name__.removesuffix("Config").lower()
+
+    @classmethod
+    def valid_keys(cls):
+        return list(cls.model_fields)
+
+
+def _sentence(section: type[Section], problem: dict) -> str:
+    """One pydantic problem as: what was given, what was expected, what to do."""
+    key = str(problem["loc"][0]) if problem["loc"] else ""
+    where = ".".join(part for part in (section.title() if section.title() != "run configuration" else "", key) if part)
+    if problem["type"] == "extra_forbidden":
+        return unknown_key(key, section.title(), section.valid_keys())
+    given = shown(problem["input"])
+    field = section.model_fields.get(key)
+    if field is None:
+        return f"{where}: expected settings such as {', '.join(list(section.model_fields)[:3])}, got {given}."
+    if isinstance(field.annotation, type) and issubclass(field.annotation, BaseModel):
+        return f"section {key}: expected settings such as {', '.join(list(field.annotation.model_fields)[:3])}, got {given}."
+    info = _describe_one(section.title(), key, field)
+    whole = "a whole number" if int in _flatten(field.annotation) else ""
+    listing = "a list" if info.choices and info.structured else ""
+    expected = " or ".join(part for part in (" | ".join(info.choices), listing, f"{whole} {info.bounds}".strip()) if part)
+    reason = problem["msg"][0].lower() + problem["msg"][1:]
+    return f"{where} = {given} is not possible: " + (f"expected {expected}." if expected else f"{reason}.") + f" {info.help}"
+
+
+def shown(value) -> str:
+    """A given value as an error shows it: at most 80 characters."""
+    try:
+        text = repr(value)
+    except ValueError:  # Python writes out no whole number of more than 4300 digits
+        return "a number with thousands of digits"
+    text = redact(text)
+    return text if len(text) <= 80 else text[:77] + "…"
+
+
+def unknown_key(key: str, section: str, valid: list[str], elsewhere: dict[str, str] | None = None) -> str:
+    """The sentence for a key that does not exist: key, section, and the nearest valid key or our name for another tool's key."""
+    where = f"in section {section}" if section != "run configuration" else "at the top level"
+    if key not in valid and key in FOREIGN_KEYS:
+        ours = FOREIGN_KEYS[key]
+        if not ours:
+            return f"Unknown key {key!r} {where}: code from a model repository is never run; choose a model that transformers supports itself."
+        return f"Unknown key {key!r} {where}: this is called {ours} here."
+    if elsewhere and key in elsewhere:
+        return f"Unknown key {key!r} {where}: it belongs to a section; write {elsewhere[key]}."
+    near = difflib.get_close_matches(key, valid, n=1, cutoff=0.5)
+    hint = f"did you mean {near[0]!r}?" if near else f"valid keys: {', '.join(valid if len(valid) <= 20 else [*valid[:20], '…'])}."
+    return f"Unknown key {key!r} {where}: {hint}"

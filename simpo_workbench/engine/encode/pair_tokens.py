@@ -1,0 +1,122 @@
+"""One pair as the model sees it, token by token, and what every token is: template, prompt, answer or end of turn. Needs a tokenizer, no weights and no torch."""
+
+from ...base.errors import WorkbenchError
+from ...config.run_config import DataConfig
+from ...pairs.pairs import Pair, Pairs, load_pairs
+from .tokens import ChatEncoder, EncodedPair
+
+_STANDS_FOR = "Zebra quartz {} at noon"  # in place of a turn's text; no template contains it by itself
+
+
+def encode_pair(tokenizer, pair, data: DataConfig | None = None):
+    """DataFrame as `wb.encode_pair`, from a tokenizer alone."""
+    pair, encoder = single_pair(pair), ChatEncoder(tokenizer, data)
+    encoded = encoded_pair(encoder, pair)
+    table = token_table(tokenizer, {"prompt": encoded.prompt_ids, "chosen": encoded.chosen_ids, "rejected": encoded.rejected_ids})
+    table["scored"] = table["side"] != "prompt"
+    answers = [kind for ids in (encoded.chosen_ids, encoded.rejected_ids) for kind in _answer_kinds(len(ids), len(encoder.end_of_turn_ids))]
+    table["kind"] = prompt_kinds(encoder, pair, encoded.prompt_ids) + answers
+    table.attrs["report"] = "The prompt was cut from the left." if encoded.truncated else ""
+    return table
+
+
+def single_pair(pair) -> Pair:
+    """The one Pair in a row, a list of one row, or Pairs of one. Errors: WorkbenchError when it is not exactly one."""
+    pairs = pair if isinstance(pair, Pairs) else load_pairs([pair] if isinstance(pair, dict) else pair)
+    if len(pairs) != 1:
+        raise WorkbenchError(f"One pair is explained at a time; got {len(pairs)}. {pairs.report()}")
+    return pairs[0]
+
+
+def encoded_pair(encoder: ChatEncoder, pair: Pair) -> EncodedPair:
+    """The pair as ids. Errors: WorkbenchError with the reason when it cannot be used, such as data.max_tokens."""
+    encoded, report = encoder.encode_pairs([pair])
+    if not encoded:
+        raise WorkbenchError(f"The pair cannot be scored. {report}")
+    return encoded[0]
+
+
+def token_table(tokenizer, sides: dict[str, list[int]]):
+    """DataFrame side, position (from 1), token_id, token of some sides' ids."""
+    import pandas as pd
+
+    rows = [(side, position, token, tokenizer.decode([token])) for side, ids in sides.items() for position, token in enumerate(ids, 1)]
+    return pd.DataFrame(rows, columns=["side", "position", "token_id", "token"])
+
+
+def prompt_kinds(encoder: ChatEncoder, pair: Pair, ids: list[int]) -> list[str]:
+    """ "template" or "prompt" for every id of a prompt: what lies within the text of a turn is prompt, all else the template wrote.
+
+    Found by rendering the conversation with other texts in the turns' places, and by the tokenizer's own offsets. Where a template changes the texts themselves or the
+    tokenizer has no offsets, special tokens alone count as the template's.
+    """
+    turns = encoder.with_system_turn(pair.prompt)
+    system = [turn for turn in turns[:1] if turn["role"] == "system"]
+    rest = turns[len(system) :]
+    for first in range(len(rest)):  # a prompt cut from the left lost its earliest turns first
+        text, spans = _turn_spans(encoder, [*system, *rest[first:]])
+        for lead in dict.fromkeys((encoder.answer_lead, "")):
+            found, kinds = _kinds(encoder.tokenizer, text + lead, spans)
+            if spans and found == ids:
+                return kinds
+    return _kinds_of_cut_turn(encoder, system, ids) or _kinds_by_special_ids(encoder.tokenizer, ids)
+
+
+def _answer_kinds(length, end_length):
+    return ["answer"] * (length - end_length) + ["end of turn"] * end_length
+
+
+def _turn_spans(encoder, turns):
+    """(rendered text, [(start, end) of every turn's text in it]); no spans where the template does not put the texts in as they are."""
+    text = encoder.render(turns)
+    stand_ins = [_STANDS_FOR.format(index) for index in range(len(turns))]
+    rest = encoder.render([{**turn, "content": stand_in} for turn, stand_in in zip(turns, stand_ins, strict=True)])
+    around = []
+    for stand_in in stand_ins:
+        before, found, rest = rest.partition(stand_in)
+        if not found:
+            return text, []
+        around.append(before)
+    around.append(rest)
+    if not text.startswith(around[0]):
+        return text, []
+    spans, start = [], len(around[0])
+    for index, turn in enumerate(turns):
+        content = turn["content"]
+        forms = dict.fromkeys((content, content.strip(), content.lstrip(), content.rstrip()))
+        fitting = next((form for form in forms if text.startswith(form + around[index + 1], start)), None)
+        if fitting is None:
+            return text, []
+        spans.append((start, start + len(fitting)))
+        start = spans[-1][1] + len(around[index + 1])
+    return (text, spans) if start == len(text) else (text, [])
+
+
+def _kinds(tokenizer, text, spans):
+    """(ids, kinds) of a text; no ids from a tokenizer without offsets."""
+    if not tokenizer.is_fast:
+        return [], []
+    encoded = tokenizer(text, add_special_tokens=False, return_offsets_mapping=True)
+    kinds, last = [], 0
+    for start, end in encoded["offset_mapping"]:
+        start = min(start, last)  # some tokenizers leave the space in front of a word out of its offsets
+        kinds.append("prompt" if any(start < span_end and end > span_start for span_start, span_end in spans) else "template")
+        last = max(last, end)
+    return encoded["input_ids"], kinds
+
+
+def _kinds_of_cut_turn(encoder, system, ids):
+    """Kinds where the last turn itself was cut: everything between the template in front of it and the template behind it is prompt."""
+    text, spans = _turn_spans(encoder, [*system, {"role": "user", "content": _STANDS_FOR}])
+    if not spans:
+        return None
+    start, end = spans[-1]
+    head_ids, head = _kinds(encoder.tokenizer, text[:start], spans[:-1])
+    tail_ids, tail = _kinds(encoder.tokenizer, text[end:] + encoder.answer_lead, [])
+    fits = tail_ids and len(head) + len(tail) <= len(ids) and ids[: len(head)] == head_ids and ids[len(ids) - len(tail) :] == tail_ids
+    return [*head, *["prompt"] * (len(ids) - len(head) - len(tail)), *tail] if fits else None
+
+
+def _kinds_by_special_ids(tokenizer, ids):
+    special = {*tokenizer.all_special_ids, *(token for token, added in tokenizer.added_tokens_decoder.items() if added.special)}
+    return ["template" if token in special else "prompt" for token in ids]

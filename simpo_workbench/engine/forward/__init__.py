@@ -1,0 +1,1 @@
+"""From token ids to log-probabilities: packing, attention, the response head, memory."""

@@ -1,0 +1,1 @@
+"""Base models, tokenizers and adapters: loading, checking, the demo model, tiny models."""

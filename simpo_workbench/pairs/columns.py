@@ -1,0 +1,137 @@
+"""Column names: the user's mapping onto ours, a guess where none is given, and the sentences that say what was found."""
+
+import difflib
+import re
+from collections.abc import Mapping
+
+from ..base.errors import WorkbenchError
+from .shapes import KNOWN_SHAPES, excerpt
+
+COLUMN_ROLES = ("prompt", "chosen", "rejected", "system")
+
+
+def checked_mapping(columns):
+    """The mapping our name -> the file's column, {} for None. Raises WorkbenchError for a name that is not ours, with the nearest."""
+    if columns is None:
+        return {}
+    if not isinstance(columns, Mapping):
+        raise WorkbenchError(f"columns is {excerpt(columns)}, expected a mapping such as {{'prompt': 'question'}}.")
+    columns = {role: column for role, column in columns.items() if column is not None}
+    for role, column in columns.items():
+        if role not in COLUMN_ROLES:
+            near = difflib.get_close_matches(str(role), COLUMN_ROLES, n=1)
+            hint = f" Did you mean '{near[0]}'?" if near else ""
+            raise WorkbenchError(f"columns knows {', '.join(COLUMN_ROLES)}, not {role!r}.{hint}")
+        if not isinstance(column, str):
+            raise WorkbenchError(f"columns['{role}'] is {excerpt(column)}, expected the name of a column.")
+    if len(set(columns.values())) < len(columns):
+        raise WorkbenchError(f"columns names one column twice: {columns}.")
+    return columns
+
+
+def check_found(columns, seen, name):
+    """None. Raises WorkbenchError where a mapped column is not among those seen, with the nearest."""
+    for role, column in columns.items():
+        if column not in seen:
+            near = difflib.get_close_matches(column, seen, n=1, cutoff=0.5)
+            hint = f" Nearest: '{near[0]}'." if near else ""
+            raise WorkbenchError(f"columns['{role}'] names '{column}', which {name} does not have. Columns found: {_listed(seen)}.{hint}")
+
+
+def renamed_row(row, columns):
+    """The row under our names; a column of its own that already has one of them steps aside as `<name>_in_file`."""
+    if not columns:
+        return row
+    taken = {column: role for role, column in columns.items() if column in row}
+    renamed = {}
+    for column, value in row.items():
+        aside = column not in taken and column in taken.values()
+        renamed[free_name(column, row) if aside else taken.get(column, column)] = value
+    return renamed
+
+
+def free_name(column, row):
+    """`<column>_in_file`, lengthened until the row has no such column."""
+    column += "_in_file"
+    while column in row:
+        column += "_in_file"
+    return column
+
+
+def no_shape_error(name, seen, missing=None):
+    """The WorkbenchError for data whose columns fit no known shape; `missing` says where one side of a pair stands alone."""
+    text = f"{name} holds no preference pairs in a known shape. Columns found: {_listed(seen)}. "
+    shapes = f"Known shapes: {KNOWN_SHAPES}."
+    guess = guess_columns(seen)
+    if guess:
+        return WorkbenchError(f"{text}Try columns={guess} (data.columns). {shapes}")
+    needed = "every prompt needs a chosen and a rejected answer. "
+    if missing:
+        text += f"At {missing}. "
+    elif "label" in seen or "is_desirable" in seen:
+        text += f"It looks like unpaired feedback (one answer and a verdict per row, as for KTO); {needed}"
+    elif "messages" in seen or "output" in seen:
+        text += f"It looks like supervised answers; {needed}"
+    elif re.search(r"\.[ct]sv(\.gz)?$", name):
+        text += "Is its first line a header? "
+    mapping = "columns={'prompt': …, 'chosen': …, 'rejected': …}"
+    return WorkbenchError(f"{text}Map other names with {mapping} (data.columns). {shapes}")
+
+
+def _listed(names):
+    shown = ", ".join(excerpt(name)[1:-1] for name in names[:20])
+    return shown + (f" and {len(names) - 20} more" if len(names) > 20 else "")
+
+
+_PROMPT_WORDS = (
+    "prompt",
+    "question",
+    "query",
+    "instruction",
+    "request",
+    "input",
+    "context",
+    "conversation",
+    "conversations",
+    "messages",
+    "user",
+    "task",
+)
+_CHOSEN_WORDS = ("chosen", "preferred", "accepted", "better", "best", "good", "positive", "pos", "winner", "winning", "win", "won", "w")
+_REJECTED_WORDS = (
+    "rejected",
+    "dispreferred",
+    "unpreferred",
+    "worse",
+    "worst",
+    "bad",
+    "negative",
+    "neg",
+    "loser",
+    "losing",
+    "lose",
+    "lost",
+    "l",
+)
+
+
+def guess_columns(columns):
+    """A columns mapping that may fit these column names (dict), or None where no chosen and rejected can be told."""
+    columns = [str(name) for name in columns]
+    # "not_chosen" and "non_preferred" hold the word of the other side
+    negated = {name for name in columns if re.search(r"(^|_)(not|non|un)_", name.lower())}
+    chosen = _by_words([name for name in columns if name not in negated], _CHOSEN_WORDS)
+    rejected = _by_words(columns, _REJECTED_WORDS) or _by_words(list(negated), _CHOSEN_WORDS)
+    if chosen is None or rejected is None:
+        return None
+    rest = [name for name in columns if name not in (chosen, rejected)]
+    prompt = _by_words(rest, _PROMPT_WORDS) or (rest[0] if len(rest) == 1 else None)
+    return {"prompt": prompt, "chosen": chosen, "rejected": rejected} if prompt else None
+
+
+def _by_words(columns, words):
+    for word in words:
+        for name in columns:
+            if word in re.split(r"[^a-z0-9]+", re.sub(r"(?<=[a-z0-9])(?=[A-Z])", "_", name).lower()):
+                return name
+    return None

@@ -1,0 +1,374 @@
+"""Files, folders, frames and hub ids -> raw rows, each with the place it was found. What a row means is `pair_shapes`' business.
+
+Readers are generators of (where, row): `where` is "line 17" or "row 3" (counted from 1), with the file's name in front in a folder;
+`row` is a dict, or a RowRefused where the text itself cannot be read. Nothing is skipped but blank lines.
+"""
+
+import ast
+import csv
+import difflib
+import gzip
+import io
+import json
+import re
+import zlib
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from ..base.errors import WorkbenchError, first_line
+from .shapes import LONGEST_ROW, RowRefused, excerpt, shape_of, too_long
+
+SUFFIXES = (".jsonl", ".ndjson", ".json", ".csv", ".tsv", ".parquet")
+_MAGIC = {
+    b"\x89PNG": "a PNG image",
+    b"\xff\xd8\xff": "a JPEG image",
+    b"GGUF": "a GGUF model",
+    b"PK\x03\x04": "a ZIP archive or Excel sheet",
+    b"%PDF": "a PDF",
+    b"ARROW1": "an Arrow file",
+    b"SQLite format 3": "an SQLite database",
+}
+_SPLIT_WORDS = {"train": "train", "training": "train"} | dict.fromkeys(("test", "validation", "valid", "val", "dev", "eval"), "eval")
+LARGEST_FILE_BYTES = 4_000_000_000  # also of what a compressed file unfolds to; all of it is held in memory
+MOST_EXPANSION = 200  # times, in a file that unfolds to more than:
+UNSUSPICIOUS_BYTES = 100_000_000  # text of real pairs is packed to a third or a tenth, the most repetitive to a fiftieth
+LONGEST_LITERAL = 1_000_000  # characters of a cell that Python itself would have to read, which takes a hundred times as much memory
+
+
+@dataclass
+class Source:
+    """Raw rows with the name they go by and what a reader of the report must know about them. `numbers_are_text`: they come from a CSV."""
+
+    name: str
+    rows: Iterator
+    notes: list[str] = field(default_factory=list)
+    numbers_are_text: bool = False
+
+
+def read_path(path):
+    """The Source of one file or folder. Raises WorkbenchError in one sentence where it cannot be read."""
+    if path.is_dir():
+        return _read_folder(path)
+    if not path.is_file():
+        raise WorkbenchError(f"{path} is neither a file nor a folder.")
+    return Source(path.name, _read_file(path), numbers_are_text=_is_csv(path))
+
+
+def missing_path_error(path):
+    """The WorkbenchError for a path that does not exist, with the nearest names in its folder."""
+    near = near_names(path)
+    hint = f"Nearest in {path.parent}: {', '.join(near)}." if near else f"The folder {path.parent} exists." if path.parent.is_dir() else ""
+    return WorkbenchError(f"There is no file or folder {path}. {hint or f'Its folder {path.parent} does not exist either.'}")
+
+
+def near_names(path):
+    """Up to three names in the path's own folder that look like its name; an empty list where the folder is missing."""
+    try:
+        names = sorted(entry.name for entry in path.parent.iterdir())
+    except OSError:
+        return []
+    return difflib.get_close_matches(path.name, names, n=3, cutoff=0.5)
+
+
+def _read_folder(folder):
+    if (folder / "dataset_dict.json").is_file() or ((folder / "state.json").is_file() and (folder / "dataset_info.json").is_file()):
+        import datasets
+
+        try:
+            saved = datasets.load_from_disk(str(folder))
+        except Exception as error:  # whatever a damaged Arrow folder makes of itself
+            raise WorkbenchError(f"{folder} looks saved by datasets.save_to_disk but cannot be read: {first_line(error)}") from error
+        return read_dataset(saved, folder.name)
+    try:
+        found = sorted(path for pattern in ("*", "*/*") for path in folder.glob(pattern) if _is_data_file(path.relative_to(folder)) and path.is_file())
+    except OSError as error:
+        raise WorkbenchError(f"The folder {folder} cannot be read: {error.strerror}.") from error
+    if not found:
+        raise WorkbenchError(f"The folder {folder} holds no data file. Expected {', '.join(SUFFIXES)}, each also with .gz.")
+    splits = {path: _split_word(path.relative_to(folder)) for path in found}
+    with_train = {_split_home(path) for path in found if splits[path] == "train"}
+    left = [path for path in found if splits[path] == "eval" and _split_home(path) in with_train]
+    notes = [f"Left out as evaluation files: {', '.join(str(path.relative_to(folder)) for path in left)}"] if left else []
+    chosen = [path for path in found if path not in left]
+    rows = ((f"{path.relative_to(folder)} {where}", row) for path in chosen for where, row in _read_file(path))
+    return Source(folder.name, rows, notes, numbers_are_text=any(_is_csv(path) for path in chosen))
+
+
+def _is_data_file(relative):
+    if any(part.startswith((".", "_")) for part in relative.parts) or relative.name in ("dataset_info.json", "dataset_infos.json"):
+        return False
+    return _suffix(relative) in SUFFIXES
+
+
+def _split_word(relative):
+    """ "train", "eval" or None; the file's own name counts before its folder's."""
+    words = [word for part in reversed(relative.parts) for word in re.split(r"[^a-z]+", part.lower())]
+    return next((_SPLIT_WORDS[word] for word in words if word in _SPLIT_WORDS), None)
+
+
+def _split_home(path):
+    """The folder whose splits a file belongs to: its own, or the one above a folder that is itself called train or test."""
+    return path.parent.parent if _split_word(Path(path.parent.name)) else path.parent
+
+
+def _suffix(path):
+    """The extension that tells the format, without .gz."""
+    return Path(path.stem).suffix.lower() if path.suffix.lower() == ".gz" else path.suffix.lower()
+
+
+def _is_csv(path):
+    return _suffix(path) in (".csv", ".tsv")
+
+
+def _read_file(path):
+    suffix = _suffix(path)
+    try:
+        size = path.stat().st_size
+        if size > LARGEST_FILE_BYTES:
+            raise WorkbenchError(f"{path.name} has {size / 1e9:.1f} GB, at most {LARGEST_FILE_BYTES / 1e9:.0f} are read at once: split it.")
+        data = path.read_bytes()
+        if data[:2] == b"\x1f\x8b":
+            data = _unfolded(data, path.name)
+    except (EOFError, zlib.error, gzip.BadGzipFile) as error:
+        raise WorkbenchError(f"{path.name} is a damaged gzip file: {first_line(error)}.") from error
+    except OSError as error:
+        raise WorkbenchError(f"{path} cannot be read: {error.strerror or error}.") from error
+    if not data or data.isspace():
+        raise WorkbenchError(f"{path.name} is empty.")
+    if data[:4] == b"PAR1" or suffix == ".parquet":
+        return _parquet_rows(data, path.name)
+    text = _decode(data, path.name)
+    if _is_csv(path):
+        return _csv_rows(text, path.name)
+    if suffix in (".jsonl", ".ndjson", ".json") or text.lstrip()[:1] in ("{", "["):
+        return _json_rows(text, path.name, lines=suffix in (".jsonl", ".ndjson"))
+    raise WorkbenchError(f"{path.name} has no known extension and is not JSON inside. Expected {', '.join(SUFFIXES)}, each also with .gz.")
+
+
+def _unfolded(data, name):
+    """What a gzip file holds, read piece by piece: one that grows beyond all measure is refused when it has, not when memory is full."""
+    pieces, size, most = [], 0, min(LARGEST_FILE_BYTES, max(UNSUSPICIOUS_BYTES, MOST_EXPANSION * len(data)))
+    with gzip.open(io.BytesIO(data)) as file:
+        while piece := file.read(1_000_000):
+            pieces.append(piece)
+            size += len(piece)
+            if size > most:
+                raise WorkbenchError(
+                    f"{name} ({len(data):,} bytes) unfolds to more than {most:,} bytes: at most {MOST_EXPANSION} times its size and {LARGEST_FILE_BYTES / 1e9:.0f} GB are read. "
+                    "Where it is no decompression bomb, unpack it yourself and give the unpacked file."
+                )
+    return b"".join(pieces)
+
+
+def _decode(data, name):
+    kind = next((words for magic, words in _MAGIC.items() if data.startswith(magic)), None)
+    if kind:
+        raise WorkbenchError(f"{name} is {kind}, not preference pairs. Expected {', '.join(SUFFIXES)}.")
+    if data[:2] in (b"\xff\xfe", b"\xfe\xff"):
+        raise WorkbenchError(f"{name} is UTF-16 text. Save it as UTF-8.")
+    if (position := data.find(b"\0")) >= 0:
+        raise WorkbenchError(f"{name} is a binary file (a NUL byte at position {position}), not text. Expected {', '.join(SUFFIXES)}.")
+    try:
+        return data.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        byte = data[error.start] if error.start < len(data) else 0
+        raise WorkbenchError(f"{name} is not UTF-8: byte 0x{byte:02x} at position {error.start}. Save it as UTF-8 (or it is no text file at all).") from error
+
+
+def _json_rows(text, name, lines):
+    if lines and text[:1] == "{" and _first_line_length(text) > LONGEST_ROW:
+        return _line_rows(text)  # reading it whole would hold the row a second time, only to refuse it
+    try:
+        return _rows_in(_loads(text), name)
+    except json.JSONDecodeError as error:
+        # "Extra data" after a whole first value: one value per line, whatever the extension says
+        if not lines and not (error.msg == "Extra data" and text.lstrip().startswith("{")):
+            raise WorkbenchError(f"{name} is broken JSON: {error.msg} (line {error.lineno}, column {error.colno}).") from error
+    except RecursionError as error:
+        if not lines:
+            raise WorkbenchError(f"{name} is nested too deeply to be read as JSON.") from error
+    return _line_rows(text)
+
+
+def _first_line_length(text):
+    end = text.find("\n")
+    return len(text) if end < 0 else end
+
+
+def _line_rows(text):
+    # not splitlines(): that also breaks at U+2028 and U+0085, which JSON strings may hold as they are
+    numbered = [(number, line) for number, line in enumerate(text.split("\n"), 1) if line.strip()]
+    for number, line in numbered:
+        if len(line) > LONGEST_ROW:
+            yield f"line {number}", too_long(len(line))
+            continue
+        try:
+            yield f"line {number}", _loads(line)
+        except json.JSONDecodeError as error:
+            torn = " (the last line; the file may be cut off)" if number == numbered[-1][0] and not text.endswith("\n") else ""
+            yield f"line {number}", RowRefused("unreadable", f"{error.msg}, column {error.colno}{torn}")
+        except RecursionError:
+            yield f"line {number}", RowRefused("unreadable", "nested too deeply")
+
+
+def _loads(text):
+    return json.loads(text, parse_int=_whole_number)
+
+
+def _whole_number(digits):
+    # beyond 64 bits a number fits no column, and beyond 4300 digits int() itself refuses: keep what stood there
+    return number if len(digits) <= 20 and -(2**63) <= (number := int(digits)) < 2**63 else digits
+
+
+def _rows_in(value, name):
+    """The rows of one JSON value: a list, one row, or an object that holds one list of rows."""
+    if isinstance(value, dict) and shape_of(value) is None:
+        lists = {key: rows for key, rows in value.items() if isinstance(rows, list) and rows and all(isinstance(row, dict) for row in rows)}
+        key = next(iter(lists), None) if len(lists) == 1 else "train" if "train" in lists else None
+        if key is not None:
+            value = lists[key]
+        elif lists:
+            raise WorkbenchError(f"{name} holds several lists of rows ({', '.join(lists)}) and none is called train. Save one of them alone.")
+    if isinstance(value, dict):
+        value = [value]
+    if not isinstance(value, list):
+        raise WorkbenchError(f"{name} holds {excerpt(value)}, expected a list of rows or one row per line.")
+    if not value:
+        raise WorkbenchError(f"{name} holds an empty list.")
+    return ((f"row {number}", row) for number, row in enumerate(value, 1))
+
+
+def _csv_rows(text, name):
+    csv.field_size_limit(max(csv.field_size_limit(), LONGEST_ROW))  # the default of 128 KiB is shorter than some answers
+    first = text.lstrip("\r\n").split("\n", 1)[0]
+    delimiter = max(",;\t", key=first.count)
+    reader = csv.reader(_lines(text), delimiter=delimiter, strict=True)
+    records = _csv_records(reader)
+    where, header = next(records, ("line 1", None))
+    if not isinstance(header, list):
+        raise WorkbenchError(f"{name} has no readable header line ({header.seen if header else 'nothing in it'}).")
+    if twice := sorted({column for column in header if header.count(column) > 1}):
+        raise WorkbenchError(f"{name} has two columns called {excerpt(twice[0])}. Is its first line ({where}) a header?")
+    return ((where, _csv_row(record, header) if isinstance(record, list) else record) for where, record in records)
+
+
+def _lines(text):
+    """The lines of a text with their ends, one by one; io.StringIO would take four bytes for every character."""
+    start = 0
+    for end in re.finditer(r"\r\n|\n|\r", text):
+        yield text[start : end.end()]
+        start = end.end()
+    if start < len(text):
+        yield text[start:]
+
+
+def _csv_records(reader):
+    while True:
+        line = reader.line_num + 1
+        try:
+            record = next(reader)
+        except StopIteration:
+            return
+        except csv.Error as error:
+            yield f"line {line}", RowRefused("unreadable", f"{error} (a quote that never closes, or a stray one)")
+            continue
+        if record:
+            yield f"line {line}", record
+
+
+def _csv_row(record, header):
+    if len(record) > len(header):
+        return RowRefused("unreadable", f"{len(record)} cells under {len(header)} columns")
+    row = dict.fromkeys(header) | dict(zip(header, record, strict=False))
+    try:
+        return {column: _cell(text) for column, text in row.items()}
+    except RowRefused as refused:
+        return refused
+
+
+def _cell(text):
+    """A CSV cell as text, or as the turns it spells in JSON or as Python prints them (what DataFrame.to_csv writes)."""
+    if text is None or not re.match(r"\s*\[?\s*\{\s*['\"]", text):
+        return text
+    for parse in (json.loads, ast.literal_eval) if len(text) <= LONGEST_LITERAL else (json.loads,):
+        try:
+            turns = parse(text)
+        except (ValueError, SyntaxError, MemoryError, RecursionError):
+            continue
+        listed = turns if isinstance(turns, list) else [turns]
+        if all(isinstance(turn, dict) and ({"role", "content"} <= turn.keys() or {"from", "value"} <= turn.keys()) for turn in listed):
+            return turns
+        return text
+    if re.search(r"['\"](role|from)['\"]\s*:", text) and re.search(r"['\"](content|value)['\"]\s*:", text):
+        raise RowRefused("unreadable", f"a cell with turns that are neither JSON nor a Python list: {excerpt(text)}")
+    return text
+
+
+def _parquet_rows(data, name):
+    import pyarrow
+    import pyarrow.parquet
+
+    try:
+        file = pyarrow.parquet.ParquetFile(pyarrow.BufferReader(data))
+        columns = file.schema_arrow.names
+        if twice := sorted({column for column in columns if columns.count(column) > 1}):
+            raise WorkbenchError(f"{name} has two columns called {excerpt(twice[0])}.")
+        if file.metadata.num_rows == 0:
+            raise WorkbenchError(f"{name} has columns ({', '.join(columns)}) and no rows.")
+        if (unfolded := sum(file.metadata.row_group(group).total_byte_size for group in range(file.num_row_groups))) > LARGEST_FILE_BYTES:
+            raise WorkbenchError(f"{name} unfolds to {unfolded / 1e9:.1f} GB, at most {LARGEST_FILE_BYTES / 1e9:.0f} are read at once: split it.")
+    except (pyarrow.ArrowException, OSError, ValueError, OverflowError) as error:
+        raise WorkbenchError(f"{name} is no readable Parquet file: {first_line(error)}") from error
+    return _parquet_batches(file, name)
+
+
+def _parquet_batches(file, name):
+    import pyarrow
+
+    number = 0
+    try:
+        for batch in file.iter_batches(batch_size=1000):
+            for row in batch.to_pylist():
+                number += 1
+                yield f"row {number}", row
+    except (pyarrow.ArrowException, OSError, ValueError, OverflowError) as error:
+        raise WorkbenchError(f"{name} is a damaged Parquet file, after row {number}: {first_line(error)}") from error
+
+
+def read_frame(frame, name):
+    """The Source of a pandas DataFrame; NaN, NaT and NA count as missing values."""
+    names = [str(column) for column in frame.columns]
+    if twice := sorted({column for column in names if names.count(column) > 1}):
+        raise WorkbenchError(f"The DataFrame has two columns called {excerpt(twice[0])}.")
+    values = frame.astype(object).where(frame.notna(), None)
+    records = values.itertuples(index=False, name=None)
+    return Source(name, ((f"row {number}", dict(zip(names, record, strict=True))) for number, record in enumerate(records, 1)))
+
+
+def read_list(rows, name):
+    """The Source of a list of dicts."""
+    return Source(name, ((f"row {number}", row) for number, row in enumerate(rows, 1)))
+
+
+def read_dataset(dataset, name):
+    """The Source of a datasets.Dataset (also a streamed one); of a DatasetDict its train split, or its only one."""
+    if isinstance(dataset, dict):
+        split = "train" if "train" in dataset else next(iter(dataset)) if len(dataset) == 1 else None
+        if split is None:
+            raise WorkbenchError(f"{name} has the splits {', '.join(map(str, dataset))} and none is called train. Pass one of them: dataset['…'].")
+        notes = [f"Only the split '{split}' was read"] if len(dataset) > 1 else []
+        return Source(name, _dataset_rows(dataset[split], name), notes)
+    return Source(name, _dataset_rows(dataset, name))
+
+
+def _dataset_rows(dataset, name):
+    number = 0
+    try:
+        # as Arrow, so that an image column arrives as bytes and needs no image library
+        for table in dataset.with_format("arrow").iter(batch_size=1000):
+            for row in table.to_pylist():
+                number += 1
+                yield f"row {number}", row
+    except Exception as error:  # a stream, a mapped function or a damaged cache each raise their own
+        raise WorkbenchError(f"{name} stopped after row {number}: {first_line(error)}.") from error

@@ -1,0 +1,58 @@
+"""Preference pairs from the hub: an id -> raw rows, and every way that can fail -> one sentence."""
+
+import re
+
+from ..base.errors import WorkbenchError, first_line
+from .files import read_dataset
+
+_HUB_ID = re.compile(r"[\w][\w.-]*(/[\w][\w.-]*)?(:[\w.-]+)?")
+
+
+def is_hub_id(text):
+    """Whether a text is written like a hub dataset id, with or without ":split"."""
+    return _HUB_ID.fullmatch(text) is not None
+
+
+def read_hub(source):
+    """The pair_files.Source of a hub dataset "owner/name" or "owner/name:split" (split "train" where none is named).
+
+    Never runs code from the hub. Raises WorkbenchError: not found, gated, no network, unknown split, several configurations.
+    """
+    import datasets
+
+    name, _, split = source.partition(":")
+    try:
+        dataset = datasets.load_dataset(name, split=split or "train")
+    except Exception as error:  # datasets, huggingface_hub, httpx and the builders each raise their own
+        raise WorkbenchError(_sentence(name, split or "train", error)) from error
+    return read_dataset(dataset, source)
+
+
+def _sentence(name, split, error):
+    text = str(error)
+    types = {kind.__name__ for kind in type(error).__mro__}
+    if "gated" in text.lower() or "GatedRepoError" in types:
+        return f"The dataset '{name}' is gated. Accept its terms on its hub page and log in with `hf auth login` (or set HF_TOKEN)."
+    if "DatasetNotFoundError" in types or "RepositoryNotFoundError" in types:
+        return f"'{name}' is neither a file here nor a dataset that the hub shows you. Check the spelling; for a private dataset log in with `hf auth login` (or set HF_TOKEN)."
+    if types & {
+        "ConnectionError",
+        "OfflineModeIsEnabled",
+        "ConnectError",
+        "ConnectTimeout",
+        "ReadTimeout",
+        "TimeoutError",
+        "LocalEntryNotFoundError",
+    }:
+        return f"'{name}' is no file here, and the hub cannot be reached (no network, or offline mode). Give a local file, or go online (HF_ENDPOINT names a mirror)."
+    if found := re.search(r"Unknown split.*?Should be one of (\[.*?\])", text, re.DOTALL):
+        return f"The dataset '{name}' has no split '{split}', only {found[1]}. Name one after a colon, as in '{name}:test'."
+    if "Config name is missing" in text:
+        return f"The dataset '{name}' has several configurations: {_names_in(text)}. Load one with datasets.load_dataset('{name}', '…', split='{split}') and pass the result."
+    return f"The dataset '{name}' cannot be loaded: {first_line(error)}."
+
+
+def _names_in(text):
+    """The first [...] list in a message, or its first line."""
+    found = re.search(r"\[.*?\]", text, re.DOTALL)
+    return found[0][:300] if found else first_line(text)

@@ -1,0 +1,236 @@
+"""A finished or live run as one self-contained HTML page: verdicts first, then numbers, charts, pairs, answers, and how it was made.
+
+The page escapes by Jinja2's autoescape; only the three scripts, made here, go in as they are. Its content security policy names these scripts by hash,
+so that a text which got through as markup after all could neither run nor ask for anything.
+"""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import json
+import math
+import time
+from pathlib import Path
+
+from .._version import __version__
+from ..analysis import doctor
+from ..analysis.scores import compare_scores
+from ..base.escape import json_for_script
+from ..base.files import write_atomically
+from ..base.format import signed
+from ..base.redaction import redact, redact_values
+from ..charts import training as training_charts
+from ..runs.run import Run
+from .facts import headline, tiles
+
+_MOST_PAIRS = 20
+_TEMPLATE = Path(__file__).with_name("report.html.jinja")
+
+#: Every chart comes in both themes and is drawn anew when the reader's theme changes.
+_DRAW_JS = """
+const figures = JSON.parse(document.getElementById("figures").textContent);
+const dark = window.matchMedia("(prefers-color-scheme: dark)");
+function draw() {
+  for (const [id, themes] of Object.entries(figures)) {
+    const figure = themes[dark.matches ? "dark" : "light"];
+    Plotly.react(id, figure.data, figure.layout, {responsive: true, displaylogo: false, displayModeBar: false});
+  }
+}
+dark.addEventListener("change", draw);
+draw();
+"""
+
+_EVALUATION_COLUMNS = {
+    "step": "step",
+    "loss": "eval/loss",
+    "chosen drift": "eval/logps/chosen_drift",
+    "rejected drift": "eval/logps/rejected_drift",
+    "chosen reward": "eval/rewards/chosen",
+    "rejected reward": "eval/rewards/rejected",
+    "margin": "eval/rewards/margins",
+    "chosen ahead": "eval/rewards/accuracies",
+    "beyond γ": "eval/rewards/beyond_gamma",
+    "answer tokens": "eval/answers/mean_tokens",
+    "end properly": "eval/answers/ended",
+    "repeated 4-grams": "eval/answers/repeated_4grams",
+}
+
+
+def write_report(run: Run, path: str | Path | None = None) -> Path:
+    """The path of a page that shows the run as it stands now; default: report.html in the run's folder.
+
+    Errors: WorkbenchError when the page cannot be written, or the run's configuration or metrics are damaged.
+    """
+    path = run.folder.report if path is None else Path(path).expanduser()
+    write_atomically(path, report_html(run).encode())
+    return path
+
+
+def report_html(run: Run) -> str:
+    """The page itself, as text."""
+    from jinja2 import Environment, StrictUndefined
+    from markupsafe import Markup
+    from plotly.offline import get_plotlyjs
+
+    status, config, records, environment = run.status, run.config, run.records, dict(run.environment)
+    evaluations = [record for record in records if record.get("kind") == "eval"]
+    before, after = _scores(run)
+    compared = compare_scores(before, after, run.scoring_noise or 0.0) if after is not None else None
+    drawn = _figures(run, status, config, evaluations, before, after, compared)
+    plotly_js = get_plotlyjs().replace("\r\n", "\n").replace("\r", "\n")  # as the browser will read it: the hash is of what it reads
+    # a report is for sharing, and its texts come from data and models: what goes in as a text goes in without secrets
+    page = Environment(autoescape=True, undefined=StrictUndefined, finalize=lambda value: redact(value) if type(value) is str else value).from_string(_TEMPLATE.read_text(encoding="utf-8"))
+    return page.render(
+        run=run,
+        status=status,
+        headline=headline(config),
+        verdicts=doctor.diagnose(records, status.total_steps),
+        tiles=tiles(status, config, evaluations, _of_steps(records, "pairs_per_second"), _of_steps(records, "peak_memory_bytes")),
+        figures={name: None if figure is None else figure.facts for name, figure in drawn.items()},
+        evaluations=_evaluation_table(evaluations),
+        flips=None if compared is None else _flips(compared),
+        samples=_samples(run),
+        notes=environment.pop("data_notes", []),
+        configuration=config.to_yaml(),
+        environment=list(_flat(environment)),
+        version=__version__,
+        written=time.strftime("%Y-%m-%d %H:%M"),
+        figures_json=Markup(_figures_json(drawn)),
+        plotly_js=Markup(plotly_js),
+        draw_js=Markup(_DRAW_JS),
+        script_hashes=Markup(f"{_hash(plotly_js)} {_hash(_DRAW_JS)}"),
+    )
+
+
+class _Chart:
+    """One chart in both themes, with its sentence."""
+
+    def __init__(self, name, description, make):
+        self.themes = {theme: make(theme) for theme in training_charts.COLORS}
+        self.facts = {"id": f"chart-{name}", "description": description, "height": self.themes["light"].layout.height}
+
+
+def _figures(run, status, config, evaluations, before, after, compared):
+    metrics, total = run.metrics, status.total_steps
+    ratio = None if config.loss.kind == "dpo" else config.loss.gamma_beta_ratio  # DPO has no target margin
+    drawn = {
+        "training": _Chart(
+            "training",
+            _training_sentence(evaluations),
+            lambda theme: training_charts.training_figure(metrics, ratio, total, theme=theme, attention_drift=doctor.CHOSEN_DRIFT_ATTENTION),
+        ),
+        "rewards": _Chart(
+            "rewards",
+            "Rewards of chosen and rejected answers, learning rate and gradient norm over the steps. Rewards are negative; only their difference matters.",
+            lambda theme: training_charts.rewards_figure(metrics, total, theme),
+        ),
+        "histogram": None,
+        "scatter": None,
+    }
+    if before is not None:
+        drawn["histogram"] = _Chart("histogram", _histogram_sentence(before, after), lambda theme: training_charts.score_histogram(before, after, ratio, theme))
+    if compared is not None:
+        sentence = "Each held-out pair's lead before training (across) and after (up); above the diagonal line the chosen answer gained."
+        drawn["scatter"] = _Chart("scatter", sentence, lambda theme: training_charts.margins_scatter(compared, theme))
+    return drawn
+
+
+def _figures_json(drawn):
+    parts = {chart.facts["id"]: {theme: json.loads(figure.to_json()) for theme, figure in chart.themes.items()} for chart in drawn.values() if chart}
+    return json_for_script(json.dumps(redact_values(parts), ensure_ascii=False))
+
+
+def _hash(script):
+    return f"'sha256-{base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()}'"
+
+
+def _of_steps(records, name):
+    return [record[name] for record in records if record.get("kind") == "train" and name in record]
+
+
+def _scores(run):
+    """(before, after): scores at the first and the last evaluated step; None where there is none, and after only when a step lies between."""
+    steps = run.folder.evaluated_steps()
+    if not steps:
+        return None, None
+    return run.scores_at(steps[0]), run.scores_at(steps[-1]) if len(steps) > 1 else None
+
+
+def _evaluation_table(evaluations):
+    columns = {name: key for name, key in _EVALUATION_COLUMNS.items() if any(key in record for record in evaluations)}
+    rows = [[str(record["step"]) if key == "step" else _decimal(record.get(key)) for key in columns.values()] for record in evaluations]
+    return {"columns": list(columns), "rows": rows}
+
+
+def _flips(compared):
+    """A sentence that counts, and the pairs that changed most: flipped ones first, then by how far the lead moved."""
+    to_right, to_wrong = ((compared["flip"] == flip).sum() for flip in ("to right", "to wrong"))
+    order = compared.assign(flipped=compared["flip"] != "", moved=compared["lead_change"].abs()).sort_values(["flipped", "moved"], ascending=False)
+    rows = [
+        {
+            "pair_id": str(row["pair_id"]),
+            "prompt": _text(row.get("prompt")),
+            "chosen": _text(row.get("chosen")),
+            "rejected": _text(row.get("rejected")),
+            "lead": f"{signed(row['lead_before'])} → {signed(row['lead_after'])}",
+            "change": signed(row["lead_change"]),
+            "flip": row["flip"] or ("still right" if row["lead_after"] > 0 else "still wrong"),
+        }
+        for row in order.head(_MOST_PAIRS).to_dict("records")
+    ]
+    shown = f" The {len(rows)} that changed most are below." if len(rows) < len(compared) else ""
+    sentence = f"Of {len(compared)} pairs {to_right} turned right, {to_wrong} turned wrong, {len(compared) - to_right - to_wrong} stayed as they were.{shown}"
+    return {"sentence": sentence, "rows": rows}
+
+
+def _samples(run):
+    """One dict per sample prompt: prompt, and its answers at the first and the last sampled step."""
+    answers = run.generations
+    if answers.empty:
+        return []
+    first, last = answers["step"].min(), answers["step"].max()
+    steps = [first] if first == last else [first, last]
+    by_step = [answers[answers["step"] == step].to_dict("records") for step in steps]
+    return [{"prompt": _text(together[0]["prompt"]), "answers": [_answer(row) for row in together]} for together in zip(*by_step, strict=False)]
+
+
+def _answer(row):
+    step = int(row["step"])
+    title = "base · step 0" if step == 0 else f"tuned · step {step}"
+    text = _text(row["answer"]) or "(empty answer)"
+    return {"title": title, "text": text, "tokens": int(row["tokens"]), "ended": bool(row["ended"]), "repeated": f"{row['repeated_4grams']:.2f}"}
+
+
+def _training_sentence(evaluations):
+    if not evaluations:
+        return "Six charts over the optimizer steps; nothing was measured yet."
+    last = evaluations[-1]
+    parts = [
+        f"at step {last['step']} chosen answers stand at {signed(last['eval/logps/chosen_drift'])} and rejected ones at {signed(last['eval/logps/rejected_drift'])} nats per token since the start",
+        f"{last['eval/rewards/accuracies']:.0%} of {last['eval/pairs']} held-out pairs have the chosen answer ahead",
+    ]
+    return f"Six charts over the optimizer steps: {', '.join(parts)}. Points are held-out evaluations, thin lines single training steps, upright bars 95 % intervals."
+
+
+def _histogram_sentence(before, after):
+    ahead = [int((table["chosen_avg_logp"] > table["rejected_avg_logp"]).sum()) for table in (before, after) if table is not None]
+    counts = f"{ahead[0]} of {len(before)} pairs before" + (f" and {ahead[1]} of {len(after)} after" if len(ahead) > 1 else "")
+    return f"How far the chosen answer leads, pair by pair: right of zero it is the likelier one ({counts} training), right of γ/β by as much as SimPO asks for."
+
+
+def _flat(values, prefix=""):
+    for name, value in values.items():
+        if isinstance(value, dict):
+            yield from _flat(value, f"{prefix}{name} ")
+        else:
+            yield f"{prefix}{name}", ", ".join(map(str, value)) if isinstance(value, list) else str(value)
+
+
+def _text(value):
+    """A text cell; what is no text (a missing value after a join) is empty."""
+    return value if isinstance(value, str) else "" if value is None or value != value else str(value)
+
+
+def _decimal(value):
+    return "–" if value is None else f"{value:.3f}".replace("-", "−") if math.isfinite(value) else str(value)

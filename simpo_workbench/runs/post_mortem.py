@@ -1,0 +1,84 @@
+"""Why a run's process is gone, in words: from what it left in its folder, and from what the kernel knows."""
+
+from __future__ import annotations
+
+import math
+import re
+import signal
+from pathlib import Path
+
+from ..base import process
+from ..base.files import read_json
+
+#: The signal at which a worker writes the stack of all its threads into its log.
+STACK_SIGNAL = signal.SIGUSR1
+#: Less free memory than this share at the last heartbeat, and the kernel is the likely killer.
+SCARCE_MEMORY = 0.03
+#: Later than this after the last heartbeat, a memory kill in the control group may have been anybody's.
+FRESH_S = 60.0
+_LOG_TAIL_BYTES = 1_000_000
+_GROUP_MEMORY = (Path("/sys/fs/cgroup/memory.events"), Path("/sys/fs/cgroup/memory/memory.oom_control"))
+
+
+def cause_of_death(folder, status: dict) -> str:
+    """One sentence on how the process of a run ended that left no word of its own, and the last lines of its log."""
+    identity = status.get("process")
+    beat = read_json(folder.heartbeat) or {}
+    log = last_log(folder.log, status.get("log_from", 0))
+    tail = log[-40:]
+    if not isinstance(identity, dict):
+        cause = "status.json does not say which process it was"
+    elif status.get("folder") not in (None, folder.identity):
+        cause = "this folder is a copy: the run's process belongs to another one"
+    elif not process.same_boot(identity):
+        cause = "the machine was started anew, or the folder comes from another machine"
+    elif fatal := next((line for line in reversed(log) if line.startswith("Fatal Python error")), None):
+        cause = f"it crashed ({fatal.removeprefix('Fatal Python error: ')})"
+    elif out_of_memory(beat):
+        cause = "the memory ran out and the kernel killed it"
+    elif error := next((line for line in reversed(tail) if re.match(r"[A-Za-z_.]*(Error|Exception|Interrupt)\b", line)), None):
+        cause = f"a Python error ended it ({error[:200]})"
+    else:
+        cause = "it was killed from outside (SIGKILL)"
+    last = f" Last lines of its log: {' / '.join(line[:200] for line in tail[-3:])}" if tail else " It left no log."
+    return f"{cause[0].upper()}{cause[1:]}.{last}"
+
+
+def out_of_memory(beat: dict) -> bool:
+    """Whether the kernel's killer came since the last heartbeat, or had every reason to."""
+    kills, fresh = _kills(), process.awake_s() - beat.get("awake_s", -math.inf) < FRESH_S
+    if fresh and kills is not None and beat.get("oom_kills") is not None and kills > beat["oom_kills"]:
+        return True
+    available, total = beat.get("available_bytes"), beat.get("total_bytes")
+    return bool(available is not None and total and available < SCARCE_MEMORY * total)
+
+
+def memory_facts() -> dict:
+    """{"rss_bytes", "available_bytes", "total_bytes", "oom_kills"} of this process and machine, now; None for what the system does not say."""
+    import psutil
+
+    machine = psutil.virtual_memory()
+    return {"rss_bytes": psutil.Process().memory_info().rss, "available_bytes": machine.available, "total_bytes": machine.total, "oom_kills": _kills()}
+
+
+def last_log(log: Path, start: int = 0) -> list[str]:
+    """The lines of a log from a byte on that say something, stripped, oldest first; of a long one the end."""
+    try:
+        with open(log, "rb") as file:
+            file.seek(max(start, log.stat().st_size - _LOG_TAIL_BYTES))
+            text = file.read().decode(errors="replace")
+    except OSError:
+        return []
+    return [line.strip() for line in text.replace("\r", "\n").split("\n") if line.strip()]
+
+
+def _kills():
+    """How many processes the kernel has killed in this control group for want of memory; None where it does not count."""
+    for path in _GROUP_MEMORY:
+        try:
+            found = re.search(r"^oom_kill (\d+)", path.read_text(), re.MULTILINE)
+        except OSError:
+            continue
+        if found:
+            return int(found[1])
+    return None

@@ -1,0 +1,260 @@
+"""A model in another process: the same questions as in this one, answered through a run's folder, so that a kernel never loads a model."""
+
+from __future__ import annotations
+
+import shutil
+import signal
+import tempfile
+import time
+from pathlib import Path
+
+from ..base import process
+from ..config.run_config import DataConfig, GenerationConfig, LossConfig, ModelConfig, RunConfig
+from .preflight_result import Preflight
+from ..base.errors import WorkbenchError
+from ..base.files import read_json, write_json
+from .launch import launch
+from .mailbox import ANSWERED
+from ..pairs.pairs import Pairs, load_pairs, prompt_list
+from .folder import RunFolder
+from .run import Request, Run
+from ..config.schema import Section
+
+_POLL_S = 0.05
+_CLOSING_S = 20.0
+_CANCEL_S = 10.0
+
+
+class RemoteModel:
+    """A model that another process has loaded: that of a run which trains, or one opened for questions alone.
+
+    Its methods wait for the answer and return the same DataFrames as `wb.generate`, `wb.score`, `wb.explain_pair` and `wb.encode_pair`. Errors: WorkbenchError
+    when the question is refused or the process is gone. `ask` returns a Question at once instead, which can be cancelled.
+    """
+
+    def __init__(self, run: Run, own: bool):
+        self.run, self._own, self._closed = run, own, False
+
+    def __repr__(self):
+        return f"RemoteModel({self.run.name!r}, {'closed' if self._closed else self.run.status.state})"
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *_):
+        self.close()
+
+    def generate(self, prompts, generation: GenerationConfig | None = None, data: DataConfig | None = None, seed: int = 0):
+        """Answers of base and tuned model, as `wb.generate`."""
+        return self.ask("generate", prompts=prompt_list(prompts), generation=_dump(generation), data=_dump(data), seed=seed).result()
+
+    def score(self, pairs, loss: LossConfig | None = None, data: DataConfig | None = None):
+        """One row per pair, as `wb.score`."""
+        return self.ask("score", pairs=_rows(pairs), loss=_dump(loss), data=_dump(data)).result()
+
+    def explain_pair(self, pair, data: DataConfig | None = None):
+        """One row per scored token, as `wb.explain_pair`."""
+        return self.ask("explain", pairs=_rows(pair), data=_dump(data)).result()
+
+    def encode_pair(self, pair, data: DataConfig | None = None):
+        """One row per token, as `wb.encode_pair`."""
+        return self.ask("encode", pairs=_rows(pair), data=_dump(data)).result()
+
+    def ask(self, kind: str, **values) -> Question:
+        """A Question, asked and not waited for: `question.result()` waits, `question.cancel()` takes it back.
+
+        kind: generate (prompts, generation, data, seed), score (pairs as rows, loss, data), explain or encode (pairs: one row in a list, data); sections such as
+        GenerationConfig are given as they are. Example: `model.ask("generate", prompts=["Hi"], generation=wb.GenerationConfig(max_new_tokens=20))`.
+        """
+        if self._closed:
+            raise WorkbenchError("This model is closed: open it again with wb.open_model.")
+        values = {name: value.model_dump() if isinstance(value, Section) else value for name, value in values.items()}
+        status = self.run.status
+        if not status.alive:
+            raise WorkbenchError(f"Nobody is there to {kind}: {status.message}")
+        return Question(self.run, kind, self.run.folder.mailbox.ask(kind, **values))
+
+    def ready(self, timeout_s: float | None = None) -> RemoteModel:
+        """Itself, once the model is loaded. Errors: WorkbenchError when it could not be; TimeoutError."""
+        end = None if timeout_s is None else time.monotonic() + timeout_s
+        while (status := self.run.status).state in ("queued", "loading"):
+            if end is not None and time.monotonic() > end:
+                raise TimeoutError(f"The model is not loaded after {timeout_s:g} s.")
+            time.sleep(_POLL_S)
+        if not status.alive:
+            raise WorkbenchError(status.message)
+        return self
+
+    def close(self):
+        """End the process of an opened model and free its memory; a run goes on."""
+        if not self._own or self._closed:
+            return
+        self._closed = True
+        if self.run.status.alive:
+            self.run.folder.mailbox.ask("close")
+            identity, end = (read_json(self.run.folder.status) or {}).get("process"), time.monotonic() + _CLOSING_S
+            while process.is_alive(identity) and time.monotonic() < end:
+                time.sleep(_POLL_S)
+            process.signal_group(identity, signal.SIGKILL)
+        shutil.rmtree(self.run.path, ignore_errors=True)
+
+
+class Question(Request):
+    """A question to a model in another process."""
+
+    _table = None
+
+    def result(self, timeout_s: float | None = None):
+        """The answer's DataFrame, once it is there. Errors: WorkbenchError when it was refused or the process is gone; TimeoutError."""
+        if self._table is None:
+            try:
+                self.wait(timeout_s)
+            except KeyboardInterrupt:
+                self.cancel()  # nobody waits for it any more
+                raise
+            table = self.run.folder.mailbox.table(self._letter)
+            table.attrs["report"] = self.text
+            self.run.folder.mailbox.forget(self._letter)
+            self._table = table
+        return self._table
+
+    def cancel(self) -> bool:
+        """Take the question back; False when somebody is at it already. An answer that is being written is left off at its next token."""
+        if self.state in ANSWERED:
+            return False
+        self._last = {"state": "refused", "text": "The question was cancelled."}
+        return self.run.folder.mailbox.withdraw(self._letter)
+
+
+def open_model(model: ModelConfig | Run | None = None, adapter: str | Path | None = None, data: DataConfig | None = None, idle_s: float = 600.0, tokens_only: bool = False) -> RemoteModel:
+    """A model in a process of its own, loading while this returns: the kernel stays free.
+
+    model: settings of a model (default: the demo's), or a Run: one that trains answers itself, between steps; of one that ended its model and final adapter are
+    opened. The process leaves when nothing was asked for `idle_s`, when this program ends, or at `close()`. tokens_only: the tokenizer alone, without weights, which
+    can only encode.
+    """
+    if isinstance(model, (str, Path)):
+        raise WorkbenchError(f"wb.open_model takes a run (wb.attach({str(model)!r})) or the settings of a model (wb.ModelConfig(name={str(model)!r})).")
+    if isinstance(model, Run):
+        if model.status.alive:
+            return RemoteModel(model, own=False)
+        adapter = model.adapter if adapter is None else adapter
+        data = data or model.config.data
+        model = model.config.model
+    config = RunConfig(model=model or ModelConfig(), data=data or DataConfig())
+    folder = RunFolder(tempfile.mkdtemp(prefix="simpo-workbench-model-"))
+    config.to_yaml(folder.config)
+    write_json(folder.origin, {"adapter": None if adapter is None else str(Path(adapter).expanduser().resolve()), "idle_s": idle_s, "tokens_only": tokens_only, "opener": process.identify()})
+    return RemoteModel(launch(folder, "--serve"), own=True)
+
+
+class RemotePreflight:
+    """A preflight in a process of its own: `status` while it measures, `result()` when it has; `cancel()` ends it. Nothing of it is kept."""
+
+    def __init__(self, run: Run):
+        self._run, self._found = run, None
+
+    @property
+    def status(self):
+        """Where it stands: state, message (what is measured now, or what it waits for), alive."""
+        return self._run.status
+
+    def result(self) -> Preflight | None:
+        """The Preflight; None while it is measured. Errors: WorkbenchError for what would end the run as well, or when it was cancelled."""
+        if self._found is None:
+            status = self._run.status
+            if status.alive:
+                return None
+            values = read_json(self._run.folder.preflight)
+            shutil.rmtree(self._run.path, ignore_errors=True)
+            if values is None:
+                raise WorkbenchError("The preflight was cancelled." if status.state == "stopped" else status.message)
+            self._found = Preflight.from_dict(values)
+        return self._found
+
+    def cancel(self):
+        """End it and free its memory; returns when it has ended."""
+        identity = (read_json(self._run.folder.status) or {}).get("process")
+        if self._run.status.alive and process.send_signal(identity, signal.SIGTERM):  # so that it takes away what it wrote to measure saving
+            end = time.monotonic() + _CANCEL_S
+            while process.is_alive(identity) and time.monotonic() < end:
+                time.sleep(_POLL_S)
+            process.signal_group(identity, signal.SIGKILL)
+        shutil.rmtree(self._run.path, ignore_errors=True)
+
+
+def start_preflight(config: RunConfig) -> RemotePreflight:
+    """What `wb.preflight` measures, measured in a process of its own, so that a kernel stays free. It waits for the device like a run, and ends with this program."""
+    folder = RunFolder(tempfile.mkdtemp(prefix="simpo-workbench-preflight-"))
+    root = Path(config.run.root).expanduser().absolute()
+    config.with_changes({"run.root": str(root)}).to_yaml(folder.config)
+    write_json(folder.origin, {"opener": process.identify()})
+    return RemotePreflight(launch(folder, "--preflight"))
+
+
+def generate(model, prompts, generation: GenerationConfig | None = None, data: DataConfig | None = None, seed: int = 0):
+    """DataFrame with one row per prompt: prompt, base, tuned, then tokens, ended and repeated_4grams of both.
+
+    model: from `wb.load_model` or `wb.open_model`. prompts: texts, or lists of messages for conversations. Without an adapter base and tuned are the same model and
+    only `base` is there. Errors: WorkbenchError for prompts that are neither text nor messages.
+    """
+    if isinstance(model, RemoteModel):
+        return model.generate(prompts, generation, data, seed)
+    from ..engine import generation as in_process
+
+    return in_process.generate(model, prompts, generation, data, seed)
+
+
+def score(model, pairs, loss: LossConfig | None = None, data: DataConfig | None = None, max_tokens_per_microbatch: int | None = None):
+    """DataFrame with one row per pair, in the order of `pairs`: texts, scored tokens, average log-probabilities, rewards, margin, loss, gradient weight.
+
+    model: from `wb.load_model` or `wb.open_model`; its adapter is on. pairs: from `wb.load_pairs`. loss: β and γ/β for rewards and margins (default: LossConfig();
+    a run that trains: its own). data: max_tokens, overlong, template_options and system_prompt. max_tokens_per_microbatch: tokens that go through a model of this
+    process at once; it changes no number. The columns are those of `engine.scoring.score`.
+    Errors: WorkbenchError when no pair fits data.max_tokens; pairs that do not fit are absent and counted in `.attrs["report"]`.
+    """
+    if isinstance(model, RemoteModel):
+        return model.score(pairs, loss, data)
+    from ..engine import scoring
+
+    return scoring.score(model, pairs, loss, data, max_tokens_per_microbatch or scoring.SCORING_TOKENS)
+
+
+def explain_pair(model, pair, data: DataConfig | None = None):
+    """DataFrame with one row per scored token of both answers: side, position (from 1), token_id, token, logp (nats), and base_logp with an adapter.
+
+    model: from `wb.load_model` or `wb.open_model`. pair: a row as `wb.load_pairs` reads it, or Pairs of one. The mean of `logp` over a side is its average
+    log-probability in `wb.score`. Errors: WorkbenchError when it is not exactly one pair, or does not fit data.max_tokens.
+    """
+    if isinstance(model, RemoteModel):
+        return model.explain_pair(pair, data)
+    from ..engine import explaining
+
+    return explaining.explain_pair(model, pair, data)
+
+
+def encode_pair(model, pair, data: DataConfig | None = None):
+    """DataFrame with one row per token as the model sees the pair: side (prompt, chosen, rejected), position (from 1), token_id, token, scored, kind.
+
+    kind: "template" (what the chat template put around the prompt's texts), "prompt", "answer" or "end of turn". `.attrs["report"]` says what became of the pair.
+    Errors: WorkbenchError when it is not exactly one pair, or does not fit data.max_tokens.
+    """
+    if isinstance(model, RemoteModel):
+        return model.encode_pair(pair, data)
+    from ..engine import explaining
+
+    return explaining.encode_pair(model, pair, data)
+
+
+def _rows(pairs) -> list[dict]:
+    """Pairs as rows that `load_pairs` reads again: messages, answers and the user's own columns."""
+    pairs = pairs if isinstance(pairs, Pairs) else load_pairs([pairs] if isinstance(pairs, dict) else pairs)
+    return [{"prompt": list(pair.prompt), "chosen": pair.chosen, "rejected": pair.rejected, **_plain(pair.extra)} for pair in pairs]
+
+
+def _plain(extra):
+    return {name: value if isinstance(value, (str, int, float, bool)) or value is None else str(value) for name, value in extra.items()}
+
+
+def _dump(section):
+    return None if section is None else section.model_dump()

@@ -1,0 +1,1 @@
+"""The Answers panel: answers side by side, and the blind test."""

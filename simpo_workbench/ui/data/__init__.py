@@ -1,0 +1,1 @@
+"""The Data panel: what was kept and refused, lengths, and pairs token by token."""

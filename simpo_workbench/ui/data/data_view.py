@@ -1,0 +1,289 @@
+"""Data: which pairs, what was kept and refused, how long they are, what the model will see of them."""
+
+from __future__ import annotations
+
+import contextlib
+import threading
+from dataclasses import dataclass
+
+import ipywidgets
+import traitlets
+
+from ...base.errors import WorkbenchError
+from ...base.format import counted
+from ...charts.pairs import chosen_longer, length_bias, length_figure, length_table, pair_lengths
+from ...config.run_config import DEMO, DataConfig, ModelConfig, TrainingConfig
+from ...pairs.columns import renamed_row
+from ...pairs.data_sets import load_data
+from ...pairs.pairs import Pairs, raw_rows
+from ...pairs.shapes import shape_of
+from ..parts.html import Html, Markup, html, joined, table
+from ..parts.live_figure import LiveFigure
+from ..parts.panel import Panel, button, column, enable, row, show
+from .column_form import ColumnForm
+from .pair_browser import PairBrowser, PairSet
+
+TRAINING, HELD_OUT = "Training", "Held-out"
+_SOURCES = ("train", "eval", "eval_fraction", "columns", "limit", "eval_limit")
+_PREVIEW_ROWS = 5
+_STILL_WAITS_S = 1.0
+_NO_PAIRS = "Give “demo”, a file (JSONL, JSON, CSV, Parquet), a folder or a hub id above and press Load. A row of a file can be as plain as this:"
+_EXAMPLE = '{"prompt": "What colour is the sky?", "chosen": "Blue.", "rejected": "Well, that is a long story."}'
+
+
+@dataclass(frozen=True)
+class Loaded:
+    """What a DataConfig names, read: a PairSet for each of TRAINING and HELD_OUT, and sentences on what became of the rows."""
+
+    sets: dict[str, PairSet]
+    notes: list[str]
+
+
+@dataclass(frozen=True)
+class NotLoaded:
+    """Why nothing could be read; source and rows: the one whose columns are not recognised, and its first raw rows."""
+
+    error: Exception
+    source: str = ""
+    rows: tuple[dict, ...] = ()
+
+
+class Reading:
+    """One reading of the pairs, done in a thread."""
+
+    def __init__(self, data: DataConfig, seed: int):
+        self.data, self.seed, self.result, self.ready = data, seed, None, threading.Event()
+
+    def do(self) -> Reading:
+        """Read; `result` is then a Loaded or a NotLoaded."""
+        import plotly.graph_objects  # noqa: F401 (takes a second, which a click need not wait for)
+
+        try:
+            train, held_out, notes = load_data(self.data, self.seed)
+            self.result = Loaded({name: PairSet(pairs, pair_lengths(pairs)) for name, pairs in ((TRAINING, train), (HELD_OUT, held_out))}, notes)
+        except Exception as error:  # a panel says it, whatever it is
+            self.result = NotLoaded(error, *(_unrecognised(self.data) if isinstance(error, WorkbenchError) else ()))
+        self.ready.set()
+        return self
+
+
+class DataView(Panel):
+    """The pairs of a DataConfig: setting `data` loads them, and what is chosen here changes it. `pairs` are the training pairs, None until they are read.
+
+    While the panel is hidden nothing is read: `refresh` then reads what was set meanwhile.
+    model: whose tokenizer makes the tokens of the token view. seed: the run's `training.seed`, by which pairs are held out where `data` names none.
+    """
+
+    title = "Data"
+    data = traitlets.Instance(DataConfig)
+    model = traitlets.Instance(ModelConfig)
+    seed = traitlets.Int()
+    pairs = traitlets.Instance(Pairs, allow_none=True)
+
+    def __init__(self, data: DataConfig | None = None, model: ModelConfig | None = None, line: Html | None = None, seed: int | None = None):
+        super().__init__(line)
+        self._reading, self._loaded, self._asked, self._figure = None, None, None, None
+        self._build()
+        self.set_trait("data", data or DataConfig())
+        self.set_trait("model", model or ModelConfig())
+        self.set_trait("seed", TrainingConfig().seed if seed is None else seed)
+        self._fill()
+        self.observe(self.guard(lambda _: self._settings_set()), ("data", "model", "seed"))
+        self.refresh()
+
+    def refresh(self):
+        """Read the pairs where `data` or `seed` is not what was read last."""
+        self.browser.use(self.model, self.data)
+        if self._wanted() != self._asked:
+            self.load()
+
+    def load(self):
+        """Read the pairs again, in the background; what was read before is shown no more."""
+        self._forget()
+        self._asked, self._reading = self._wanted(), (reading := Reading(self.data, self.seed))
+        self._arrange(html('<p class="swb-muted" role="status">{}</p>', f"Reading {self.data.train} …"))
+        self.say(f"Reading {self.data.train}{f' and {self.data.eval}' if self.data.eval else ''} … A hub id is downloaded first.")
+        self.later(reading.do, self._take)
+
+    def cancel(self):
+        """Wait no more for what is being read."""
+        if self._reading is not None:
+            self._reading = None
+            self._arrange(_empty_state())
+            self.say("Cancelled: nothing is loaded. Press Load to read the pairs.")
+
+    def redraw(self):
+        if self._loaded is not None:
+            self._draw_lengths()
+
+    def snapshot(self) -> Markup:
+        if self._reading is not None and self._reading.ready.wait(_STILL_WAITS_S):  # shown in the cell that made it
+            self._take(self._reading)
+        if self._loaded is None:
+            return self.report.value and Markup(self.report.value)
+        lengths = self._loaded.sets[self.which.value].lengths
+        rows = lengths[["prompt", "chosen", "rejected"]].head(_PREVIEW_ROWS).map(lambda text: text if len(text) <= 120 else text[:119] + "…")
+        first = table(["prompt", "chosen", "rejected"], rows.itertuples(index=False), f"The first of {counted(len(lengths), 'pair')}")
+        return html("{}{}{}{}", Markup(self.report.value), Markup(self.bias.value), first, self.browser.snapshot())
+
+    def _build(self):
+        wide = {"description_width": "initial"}
+        self.train = ipywidgets.Text(description="Training pairs", placeholder="demo, a file, a folder or a hub id", continuous_update=False, style=wide, layout={"width": "auto"})
+        self.eval = ipywidgets.Text(description="Held-out pairs", placeholder="optional; else a share of the prompts", continuous_update=False, style=wide, layout={"width": "auto"})
+        for field, tooltip in ((self.train, DataConfig.model_fields["train"].description), (self.eval, DataConfig.model_fields["eval"].description)):
+            field.tooltip = tooltip
+            field.add_class("swb-source")
+            field.observe(self.guard(lambda _: self._take_fields()), "value")
+        self.load_button = button("Load", self.guard(self._load_clicked), icon="folder-open", tooltip="Read the pairs (Enter in a field does it too).", style="primary")
+        self.cancel_button = button("Cancel", self.guard(self.cancel), icon="times")
+        self.columns_button = button("Columns …", self.guard(self._open_columns), tooltip="Say which column is the prompt, the chosen and the rejected answer.")
+        self.column_form = ColumnForm(self._use_columns, self.guard)
+        self.report, self.bias = Html(), Html()
+        self.which = ipywidgets.ToggleButtons(description="Look at", options=[TRAINING, HELD_OUT], style={**wide, "button_width": "auto"})
+        self.which.observe(self.guard(lambda _: self._show_set()), "value")
+        self.browser = PairBrowser(self)
+        self._lengths = column()
+        self._with_pairs = column(row(self.which), self._lengths, self.bias, self.browser)
+        sources = row(self.train, self.eval, self.load_button, self.cancel_button, self.columns_button)
+        self.compose(sources, self.column_form, self.report, self._with_pairs)
+
+    def _fill(self):
+        with self.quietly():
+            self.train.value, self.eval.value = self.data.train, self.data.eval or ""
+
+    def _settings_set(self):
+        self._fill()
+        if self.layout.display != "none":
+            self.refresh()
+        elif self._wanted() != self._asked:  # such as half of a name that is being typed in another panel
+            self._forget()
+
+    def _wanted(self):
+        return *(getattr(self.data, name) for name in _SOURCES), self.seed
+
+    def _forget(self):
+        self._asked, self._reading, self._loaded, self.pairs = None, None, None, None
+        self._arrange("")
+
+    def _change(self, **changes):
+        self.data = DataConfig.model_validate({**self.data.model_dump(), **changes})
+
+    def _take_fields(self):
+        if self.filling:
+            return
+        train = self.train.value.strip()
+        if not train:
+            raise WorkbenchError(f"The source of the training pairs is empty. {_NO_PAIRS.partition(' above')[0]}.")
+        other = train != self.data.train  # another file has columns of its own
+        self._change(train=train, eval=self.eval.value.strip() or None, columns={} if other else self.data.columns)
+
+    def _load_clicked(self):
+        self._take_fields()
+        if self._reading is None or self._reading.data != self.data:  # leaving the field for the button has begun it already
+            self.load()
+
+    def _open_columns(self):
+        data = self.data
+
+        def found(rows):
+            if data == self.data:
+                self._show_columns(f"The columns of {data.train}: what is chosen here goes before what is recognised.", rows)
+
+        self.later(lambda: raw_rows(data.train, _PREVIEW_ROWS) if data.train != DEMO else _demo_has_columns(), found)
+
+    def _show_columns(self, sentence, rows):
+        self.column_form.show(sentence, rows, self.data.columns)
+        show(self.column_form, True)
+        self.say("Say which column is which, then press “Use these columns”.")
+
+    def _use_columns(self, mapping):
+        if mapping == self.data.columns:
+            self.load()
+        self._change(columns=mapping)
+
+    def _take(self, reading):
+        if reading is not self._reading:  # cancelled, or another source was chosen meanwhile
+            return
+        self._reading, result = None, reading.result
+        if isinstance(result, NotLoaded):
+            self._arrange("" if result.rows else _empty_state())
+            if result.rows:
+                self._show_columns(f"The columns of {result.source} are not recognised: {', '.join(list(result.rows[0])[:20])}.", result.rows)
+            else:
+                self.say_error(result.error)
+            return
+        self._loaded = result
+        train, held_out = result.sets[TRAINING].pairs, result.sets[HELD_OUT].pairs
+        self._arrange(report_of(result, self.data))
+        self.which.options = [(f"{TRAINING} ({len(train):,})", TRAINING), (f"{HELD_OUT} ({len(held_out):,})", HELD_OUT)]
+        self._show_set()
+        self.say(f"{counted(len(train), 'training pair')} and {counted(len(held_out), 'held-out pair')} are ready.", "good")
+        self.pairs = train
+
+    def _arrange(self, report):
+        self.report.value = report
+        show(self.column_form, False)
+        show(self._with_pairs, self._loaded is not None)
+        enable(self.cancel_button, "" if self._reading else "Nothing is being read.", "Wait no more for these pairs.")
+
+    def _show_set(self):
+        if self._loaded is not None:
+            self._draw_lengths()
+            self.browser.show(self._loaded.sets[self.which.value])
+
+    def _draw_lengths(self):
+        lengths = self._loaded.sets[self.which.value].lengths
+        if self._figure is None:
+            self._figure = LiveFigure(300)  # made with the first pairs: plotly takes a moment to import
+            self._lengths.children = (self._figure,)
+        self._figure.show(length_figure(lengths, self.theme))
+        seen, meaning = length_bias(lengths)
+        described = table(["side", "median", "nine in ten up to", "longest"], length_table(lengths), f"Lengths in {lengths.attrs['unit']}")
+        self._figure.describe("Overlaid histograms of the lengths of prompts, chosen and rejected answers.", described)
+        self.bias.value = html('<p class="swb-bias"><b>{}</b> {}</p>', seen, meaning)
+
+
+def report_of(loaded: Loaded, data: DataConfig) -> Markup:
+    """What became of the rows: numbers, sentences, and every reason for a refusal with its first place."""
+    train, held_out = loaded.sets[TRAINING].pairs, loaded.sets[HELD_OUT].pairs
+    reports = [("training", train.report())] + ([("held-out", held_out.report())] if held_out.report() is not train.report() else [])
+    refused = [[name, reason, f"{count:,}", report.first[reason].where, report.first[reason].seen] for name, report in reports for reason, count in report.refused.items()]
+    own = data.eval or data.train == DEMO
+    longer = chosen_longer(loaded.sets[TRAINING].lengths)
+    tiles = [
+        (f"{len(train):,}", f"training pairs, of {reports[0][1].rows_read:,} rows"),
+        (f"{len(held_out):,}", "held-out pairs, of their own" if own else f"held-out pairs ({data.eval_fraction:.0%} of the prompts)"),
+        (f"{sum(sum(report.refused.values()) for _, report in reports):,}", "rows refused"),
+        (f"{longer.value:.2f}", f"chosen is longer (n={longer.n:,}, 95 % {longer.low:.2f} to {longer.high:.2f})"),
+    ]
+    plain = [f"{side} pairs: {report}" for side, report in (("Training", train.report()), ("Held-out", held_out.report()))]
+    warnings = [note for note in loaded.notes if note not in plain]
+    sentences = [*(note for note in loaded.notes if note in plain), *(() if own else (f"No prompt is on both sides: {data.eval_fraction:.0%} of the prompts are held out.",))]
+    return html(
+        '<div class="swb-report"><dl class="swb-tiles">{}</dl>{}<div class="swb-facts">{}</div>{}</div>',
+        joined(html('<div class="swb-tile"><dd>{}</dd><dt>{}</dt></div>', number, words) for number, words in tiles),
+        joined(html('<p class="swb-notice swb-attention">{}</p>', warning) for warning in warnings),
+        joined(html("<div>{}</div>", sentence) for sentence in sentences),
+        table(["pairs", "refused because", "rows", "first at", "what stood there"], refused, "Rows that were refused") if refused else "",
+    )
+
+
+def _empty_state():
+    return html('<p class="swb-muted">{}</p><pre>{}</pre>', _NO_PAIRS, _EXAMPLE)
+
+
+def _demo_has_columns():
+    raise WorkbenchError("The demo's columns are called prompt, chosen and rejected already. Give a file of your own first.")
+
+
+def _unrecognised(data):
+    """(source, its first rows): the first one whose columns do not make a pair under data.columns; () when that is not what is wrong."""
+    for source in (data.train, data.eval):
+        rows = []
+        if source and source != DEMO:
+            with contextlib.suppress(WorkbenchError):
+                rows = raw_rows(source, _PREVIEW_ROWS)
+        known = {name for one in rows for name in one}
+        if rows and (not set(data.columns.values()) <= known or all(shape_of(renamed_row(one, data.columns)) is None for one in rows)):
+            return source, tuple(rows)
+    return ()

@@ -1,0 +1,165 @@
+"""Preference pairs to look through: search, a table, and the chosen pair as text or as the tokens that the model will see."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import ipywidgets
+
+from ...base.format import counted
+from ...charts.pairs import SIDES, matches
+from ...config.run_config import DataConfig, ModelConfig
+from ...pairs.pairs import Pair, Pairs
+from ...pairs.shapes import excerpt
+from ..parts.answers import Answer, answer_card, answer_cards
+from ..parts.asking import OPEN_MODELS, Asking
+from ..parts.data_table import Column, DataTable
+from ..parts.following import LOCK
+from ..parts.html import Html, Markup, facts, html
+from ..parts.panel import Panel, row, show
+from .token_view import TokenView
+
+TEXT, TOKENS = "Text", "Tokens"
+_MOST_EXTRAS = 8
+_CUT = 300
+_LENGTH_HELP = "In words between white space; in characters where the texts have no such words."
+
+
+@dataclass(frozen=True)
+class PairSet:
+    """Pairs and their DataFrame from `data_figures.pair_lengths`, row by row the same."""
+
+    pairs: Pairs
+    lengths: object
+
+
+class PairBrowser(ipywidgets.VBox):
+    """Shows one PairSet. `pair` is the chosen Pair, or None."""
+
+    def __init__(self, panel: Panel):
+        self._panel, self._set, self._search_number, self._token_number, self._asking = panel, None, 0, 0, None
+        self._model, self._data, self.pair = ModelConfig(), DataConfig(), None
+        self.search = ipywidgets.Text(description="Search", placeholder="in prompts, chosen and rejected answers", style={"description_width": "initial"}, layout={"width": "320px"})
+        self.hits = Html()
+        columns = [Column(side, side.capitalize(), text=_one_line, wide=True) for side in SIDES]
+        columns += [Column(f"{side}_length", f"{side.capitalize()} length", text="{:,}".format, numeric=True, help=_LENGTH_HELP) for side in SIDES]
+        self.table = DataTable(columns, "pair_id", "Preference pairs", "Reading the pairs …", noun="pair", on_error=panel.say_error)
+        self.table.add_class("swb-fixed")
+        self.form = ipywidgets.ToggleButtons(description="Show it as", options=[TEXT, TOKENS], style={"description_width": "initial", "button_width": "80px"})
+        self.form.tooltips = ["The texts of the data", "Every token, exactly as the model will see it"]
+        self.text, self.tokens = Html(), TokenView()
+        super().__init__([row(self.search, self.hits), self.table, row(self.form), self.text, self.tokens])
+        self.add_class("swb-column")
+        self.search.observe(panel.guard(lambda _: self._search()), "value")
+        self.table.observe(panel.guard(lambda _: self._choose()), "chosen")
+        self.form.observe(panel.guard(lambda _: self._show_pair()), "value")
+
+    def show(self, pair_set: PairSet):
+        """Look through these pairs, with the same search."""
+        self._set, self.table.chosen = pair_set, []
+        self._search()
+
+    def use(self, model: ModelConfig, data: DataConfig):
+        """Show tokens as this model and these settings make them."""
+        if (model, data) != (self._model, self._data):
+            self._model, self._data = model, data
+            self._show_pair()
+
+    def snapshot(self) -> Markup:
+        """The chosen pair, as HTML."""
+        return pair_cards(self.pair) if self.pair else html("")
+
+    def _search(self):
+        self._search_number += 1
+        if self._set is None:
+            return
+        number, lengths, query = self._search_number, self._set.lengths, self.search.value
+        if not query.strip():
+            self._found(lengths)
+            return
+
+        def found(hits):
+            if number == self._search_number:  # else more was typed meanwhile
+                self._found(lengths[hits])
+
+        self._panel.later(lambda: matches(lengths, query), found)
+
+    def _found(self, hits):
+        query, total = " ".join(self.search.value.split()), len(self._set.lengths)
+        words = f"{len(hits):,} of {counted(total, 'pair')} hold “{excerpt(query)[1:-1]}”" if query else ""
+        self.hits.value = html('<span class="swb-muted" role="status">{}</span>', words)
+        self.table.empty_text = "No pair holds these words. Shorten or clear the search."
+        self.table.show(hits)
+        if len(hits) and not self.table.chosen:
+            self.table.choose([hits["pair_id"].iloc[0]])
+
+    def _choose(self):
+        lengths = self._set.lengths
+        places = (lengths["pair_id"] == self.table.chosen[0]).to_numpy().nonzero()[0] if self.table.chosen else []
+        self.pair = self._set.pairs[int(places[0])] if len(places) else None
+        self._show_pair()
+
+    def _show_pair(self):
+        show(self.text, self.form.value == TEXT)
+        show(self.tokens, self.form.value == TOKENS)
+        self._token_number += 1  # whatever was asked before is not shown any more
+        if self._asking is not None:
+            self._asking.cancel()
+            self._asking = None
+        if self.pair is None:
+            hint = "Choose a pair in the table: it then stands here."
+            self.text.value = html('<p class="swb-muted">{}</p>', hint)
+            self.tokens.tell(hint)
+        elif self.form.value == TEXT:
+            self.text.value = pair_cards(self.pair)
+        else:
+            self._ask()
+
+    def _ask(self):
+        number, pair, model, data = self._token_number, self.pair, self._model, self._data
+        wait = f"Loading the tokenizer of {model.name} (its weights are not needed; some seconds the first time) …"
+        self.tokens.tell(wait)
+
+        def opened_in_background():
+            with LOCK:  # panels share the opened models
+                return OPEN_MODELS.of(model, data, tokens_only=True) if number == self._token_number else None
+
+        def failed(error):
+            if number == self._token_number:
+                self.tokens.tell(str(error), "error")
+
+        def ask(opened):
+            if number == self._token_number:
+                messages = {"prompt": [dict(turn) for turn in pair.prompt], "chosen": pair.chosen, "rejected": pair.rejected}
+                waiting = lambda sentence: self.tokens.tell(wait if sentence.startswith("Loading") else sentence)  # noqa: E731
+                try:
+                    self._asking = Asking(self._panel, opened, "encode", answered, waiting, failed, pairs=[messages], data=data)
+                except Exception as error:
+                    failed(error)
+                    raise
+
+        def answered(tokens):
+            self._asking = None
+            try:
+                self.tokens.show(tokens)
+            except Exception as error:
+                failed(error)
+                raise
+
+        self._panel.later(opened_in_background, ask, failed)
+
+
+def pair_cards(pair: Pair) -> Markup:
+    """A pair as text: the prompt, the two answers side by side, and the source's other columns."""
+    sides = [Answer(f"{side.capitalize()} answer", text, tone=side, more=(_length(text),)) for side, text in (("chosen", pair.chosen), ("rejected", pair.rejected))]
+    extras = [f"{name}: {excerpt(value)}" for name, value in list(pair.extra.items())[:_MOST_EXTRAS]]
+    prompt = Answer("Prompt", pair.prompt_text, more=(_length(pair.prompt_text),))
+    return html('<div class="swb-pair">{}{}{}</div>', answer_card(prompt), answer_cards(*sides, mark=False), facts(*extras))
+
+
+def _length(text):
+    return f"{counted(len(text.split()), 'word')}, {counted(len(text), 'character')}"
+
+
+def _one_line(text):
+    return " ".join(text[:_CUT].split()) + ("…" if len(text) > _CUT else "")

@@ -1,0 +1,1 @@
+"""What several panels are made of: the panel itself, escaping, tables, figures, following a run."""

@@ -1,0 +1,183 @@
+"""One control per setting, made from its type, bounds and help: how a value is written in a control, how a control's text is read, and the widget that shows them."""
+
+from __future__ import annotations
+
+import json
+import re
+from dataclasses import dataclass
+from decimal import Decimal
+from functools import cache
+from pathlib import Path
+from types import UnionType
+from typing import Any, Literal, Union, get_args, get_origin
+
+import anywidget
+import traitlets
+
+from ...base.errors import WorkbenchError
+from ...config.run_config import RunConfig, settings
+from ...config.schema import SettingInfo
+from ...config.yaml_text import read_yaml
+from .following import LOCK
+
+_MANTISSAS = (1, 1.1, 1.2, 1.3, 1.4, 1.5, 1.6, 1.8, 2, 2.2, 2.5, 2.8, 3, 3.5, 4, 4.5, 5, 5.5, 6, 7, 8, 9)
+#: The two settings with sliders: about evenly spaced on a log scale for β, evenly for γ/β. The number field beside takes what lies beyond.
+STOPS = {
+    "loss.beta": [round(mantissa * power, 2) for power in (0.1, 1, 10) for mantissa in _MANTISSAS if mantissa * power <= 20],
+    "loss.gamma_beta_ratio": [round(0.05 * i, 2) for i in range(41)],
+}
+_SYMBOLS = {"loss.beta": "β", "loss.gamma_beta_ratio": "γ/β"}
+_UNSAFE_IN_YAML = re.compile("[\x7f-\x9f\u2028\u2029\ufeff\ufffe\uffff]")
+
+
+@dataclass(frozen=True)
+class Field:
+    """A setting and its control. kind: switch, choice, number, slider, text, lines (one text per line), words (a word or names with commas) or yaml."""
+
+    info: SettingInfo
+    kind: str
+
+    def text_of(self, value: Any) -> str | bool:
+        """The value as the control shows it; `read` gives it back."""
+        if self.kind == "switch":
+            return value
+        if value is None:
+            return ""
+        if self.kind == "lines":
+            return self._simplest("\n".join(value), "\n".join(f"- {flow_yaml(item)}" for item in value), value)
+        if self.kind == "words":
+            return value if isinstance(value, str) else self._simplest(", ".join(value), flow_yaml(value), value)
+        if self.kind == "yaml":
+            plain = "\n".join(f"{key}: {item if isinstance(item, str) else flow_yaml(item)}" for key, item in value.items())
+            return self._simplest(plain, "\n".join(f"{flow_yaml(key)}: {flow_yaml(item)}" for key, item in value.items()), value)
+        return value if isinstance(value, str) else number_text(value)
+
+    def read(self, said: str | bool) -> Any:
+        """The value that a control's text stands for, not yet checked against type and bounds; a WorkbenchError where it is no YAML."""
+        if self.kind in ("switch", "choice"):
+            return said
+        text = said.strip()
+        if self.info.optional and not text:
+            return None
+        if self.kind == "lines":
+            return read_yaml(text, self.info.path) if text.startswith("- ") else [line.strip() for line in text.split("\n") if line.strip()]
+        if self.kind == "words" and text not in self.info.choices:
+            return read_yaml(text, self.info.path) if text.startswith("[") else [name.strip() for name in text.split(",") if name.strip()]
+        if self.kind == "yaml":
+            return read_yaml(text, self.info.path) if text else {}
+        return text
+
+    def _simplest(self, plain, quoted, value):
+        try:
+            return plain if self.read(plain) == value else quoted
+        except WorkbenchError:
+            return quoted
+
+    @property
+    def label(self) -> str:
+        name = self.info.name.replace("_", " ")
+        return _SYMBOLS.get(self.info.path) or (name[0].upper() + name[1:] if len(name) > 1 else name)
+
+    @property
+    def hint(self) -> str:
+        """Bounds, and how the text is meant where it is not plain."""
+        words = " or ".join(self.info.choices)
+        ways = {
+            "number": f"a number, or {words}" if words else "",
+            "lines": 'one per line; for texts of several lines a YAML list, each item behind "- "',
+            "words": f"{words}, or names with commas between them",
+            "yaml": "one “name: value” per line",
+        }
+        bounds = self.info.bounds.replace(" ", "\N{NO-BREAK SPACE}").replace(",\N{NO-BREAK SPACE}", ", ")
+        return "; ".join(part for part in (bounds, ways.get(self.kind), "empty: none" if self.info.optional else "") if part)
+
+    def described(self) -> dict:
+        """What the page needs to draw the control."""
+        info = self.info
+        return {
+            "path": info.path,
+            "kind": self.kind,
+            "label": self.label,
+            "help": info.help,
+            "hint": self.hint,
+            "unit": info.unit,
+            "choices": list(info.choices),
+            "rare": info.rare,
+            "stops": STOPS.get(info.path, []),
+        }
+
+
+@cache
+def all_fields() -> dict[str, Field]:
+    """Every setting's Field by its path, in the order of the configuration."""
+    return {info.path: Field(info, _kind(info)) for info in settings()}
+
+
+@cache
+def described_sections(without: str = "") -> list[dict]:
+    """The sections of the configuration as the page needs them: title, sentence and fields, save for the one of the path `without`."""
+    return [
+        {
+            "title": "LoRA" if name == "lora" else name.capitalize(),
+            "sentence": part.annotation.__doc__.split("\n")[0].split(". ")[0].rstrip(".") + ".",
+            "fields": [field.described() for path, field in all_fields().items() if field.info.section == name and path != without],
+        }
+        for name, part in RunConfig.model_fields.items()
+    ]
+
+
+def number_text(value: float) -> str:
+    """A number as people type it, exact: "2", "0.05", "1.2e-4"."""
+    if isinstance(value, float) and 0 < abs(value) < 1e-3:
+        return f"{Decimal(repr(value)).normalize():e}"
+    return repr(value).removesuffix(".0")
+
+
+def flow_yaml(value: Any) -> str:
+    """A value as one line of YAML (JSON, with characters escaped that YAML would take for line ends or refuse)."""
+    return _UNSAFE_IN_YAML.sub(lambda found: f"\\u{ord(found[0]):04x}", json.dumps(value, ensure_ascii=False))
+
+
+def _kind(info):
+    if info.path in STOPS:
+        return "slider"
+    annotation = RunConfig.model_fields[info.section].annotation.model_fields[info.name].annotation
+    arms = get_args(annotation) if get_origin(annotation) in (Union, UnionType) else (annotation,)
+    origins = [get_origin(arm) for arm in arms]
+    if bool in arms:
+        return "switch"
+    if origins == [Literal]:
+        return "choice"
+    if dict in origins:
+        return "yaml"
+    if list in origins:
+        return "words" if info.choices else "lines"
+    return "number" if int in arms or float in arms else "text"
+
+
+class Fields(anywidget.AnyWidget):
+    """Real inputs, each with its label, unit, help and what is wrong, in one widget: sixty widgets would take a second to appear.
+
+    values: path → what the control says; remarks: path → {changed, problem, warning, note}, sentences that stand at the control.
+    without: a path that gets no control; `paths` are the others.
+    """
+
+    _esm = Path(__file__).parent / "fields.js"
+    sections = traitlets.List().tag(sync=True)
+    values = traitlets.Dict().tag(sync=True)
+    remarks = traitlets.Dict().tag(sync=True)
+
+    def __init__(self, without: str = ""):
+        super().__init__(sections=described_sections(without))
+        self.paths = [field["path"] for section in self.sections for field in section["fields"]]
+        self.on_msg(self._heard)
+
+    def say(self, path: str, text: str | bool):
+        """Put this into one control, as if it were typed there."""
+        self.values = {**self.values, path: text}
+
+    def _heard(self, _, message, buffers):
+        """Take what was typed in the page and nothing else: it may not know yet what was changed here."""
+        with LOCK:
+            self.values = {**self.values, **{path: text for path, text in message["typed"].items() if path in self.paths}}
+        self.send({"heard": message["number"], "view": message["view"]})

@@ -1,0 +1,279 @@
+"""All runs of a folder: find one, open it, go on with it, take its settings over, delete it; lay several over each other; order those that wait."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import ipywidgets
+import traitlets
+
+from ...config.run_config import RunConfig
+from ...runs.device_queue import queue
+from ...analysis.doctor import CHOSEN_DRIFT_ATTENTION
+from ...base.errors import WorkbenchError
+from ...runs.launch import resume
+from ...report.facts import headline
+from ...runs.run import Run, attach, delete_run, list_runs
+from ...base.format import signed
+from ..parts.data_table import Column, DataTable
+from ..parts.fields import number_text
+from ..parts.html import Html, facts, html, joined, table
+from ..parts.panel import Panel, button, column, enable, row, show
+from ..train.run_queue import QueueView
+from .several_runs import SeveralRuns
+
+REFRESH_S = 2.0
+_IN_WORDS = {
+    "queued": "waits for the device",
+    "loading": "loads the model",
+    "scoring": "scores before training",
+    "training": "trains",
+    "paused": "paused",
+    "suspended": "suspended, can go on",
+    "stopped": "stopped, can go on",
+    "finished": "finished",
+    "failed": "failed",
+}
+_TONES = {"training": "answers", "loading": "answers", "scoring": "answers", "failed": "failure", "paused": "attention", "suspended": "attention"}
+_STILL_ROWS = 30
+
+
+def _accuracy(found):
+    value, low, high, pairs = found
+    return f"{value:.2f} ({low:.2f} to {high:.2f}, n {pairs:.0f})"
+
+
+def _drift_tone(drift):
+    return "attention" if not _missing(drift) and drift < CHOSEN_DRIFT_ATTENTION else ""
+
+
+COLUMNS = [
+    Column("name", "Name", lambda name: _cut(name, 30)),
+    Column("state", "State", tone=lambda state: _TONES.get(state, "")),
+    Column("model", "Model", lambda name: _cut(_last_part(name), 20)),
+    Column("data", "Pairs", lambda name: _cut(_last_part(name), 20)),
+    Column("progress", "Step", lambda steps: f"{steps[0]} / {steps[1]}", numeric=True, help="Optimizer steps done, of those planned."),
+    Column("chosen_ahead", "Accuracy", _accuracy, help="Share of held-out pairs with a positive margin (for SimPO: the chosen answer is ahead), at the last evaluation, with its 95 % interval."),
+    Column("chosen_drift", "Drift", signed, numeric=True, help="Log-probability of chosen answers since the start, nats per token, at the last evaluation.", tone=_drift_tone),
+    Column("started", "Started", lambda time: f"{time:%m-%d %H:%M}"),
+]
+
+
+class RunList(Panel):
+    """All runs in a root folder, kept up to date by itself. `root` may be changed; `chosen` are the Runs that are chosen in the table.
+
+    on_open(run): the "Open" button; on_clone(config): "Clone into the form", with a configuration that names no run.
+    """
+
+    title = "Runs"
+    root = traitlets.Unicode("runs")
+
+    def __init__(self, root: str | Path = "runs", on_open: Callable[[Run], None] | None = None, on_clone: Callable[[RunConfig], None] | None = None, line: Html | None = None):
+        super().__init__(line)
+        self._on_open, self._on_clone = on_open, on_clone
+        self._runs = self._reading = None
+        self.search = ipywidgets.Text(description="Search", placeholder="name, state, model or pairs", layout=ipywidgets.Layout(width="320px"))
+        self.search.observe(self.guard(lambda _: self._show_rows()), "value")
+        self.table = DataTable(COLUMNS, "name", "Runs", "No run matches the search.", several=True, noun="run", on_error=self.say_error)
+        self.table.observe(self.guard(lambda _: self._choice_changed()), "chosen")
+        self.empty = Html(html('<p class="swb-muted">{}</p>', "Reading the runs …"))
+        self._list = column(row(self.search), self.table)
+        self.hint = Html(html('<p class="swb-muted">{}</p>', "Choose a run to open it or go on with it; several (Ctrl or Shift with the click or with Enter) to compare them."))
+        self.several = SeveralRuns(self)
+        self.queue = QueueView(self)
+        self._build_one()
+        show(self._list, False)
+        self.compose(self.empty, self._list, self.hint, self.one, self.several, Html(html("<h3>{}</h3>", "Waiting for the device")), self.queue)
+        self._choice_changed()
+        self.root = str(root)
+        self.observe(self.guard(lambda _: self.refresh()), "root")
+        self._follower = self.follow(self.refresh, REFRESH_S)
+
+    @property
+    def chosen(self) -> list[Run]:
+        """The runs that are chosen, in the order of choosing."""
+        return [attach(name, self.root) for name in self.table.chosen]
+
+    def refresh(self):
+        """Read the runs and the queue again, in the background; what has not changed is not drawn again."""
+        if self._reading != self.root:  # else it is on the way
+            self._reading = root = self.root
+            self.later(lambda: (root, list_runs(root), queue()), self._read, self._not_read)
+
+    def close(self):
+        """Follow the runs no more, and take the panel away."""
+        self._follower.stop()
+        super().close()
+
+    def redraw(self):
+        """Draw the charts in the colours of the theme."""
+        self.several.redraw()
+
+    def snapshot(self):
+        """The runs as a plain table."""
+        frame = list_runs(self.root) if self._runs is None else self._runs
+        if frame.empty:
+            return self._teaching()
+        rows = _shown(frame).head(_STILL_ROWS).to_dict("records")
+        more = f"The newest {_STILL_ROWS} of {len(frame)} runs." if len(frame) > _STILL_ROWS else ""
+        return table([one.title for one in COLUMNS], [["–" if _missing(run[one.key]) else one.text(run[one.key]) for one in COLUMNS] for run in rows], more)
+
+    # --- the list
+
+    def _read(self, found):
+        root, frame, waiting = found
+        if root != self.root:  # another one is asked for by now
+            return
+        self._reading = None
+        self.queue.show_queue(waiting)
+        if self._runs is not None and frame.equals(self._runs):
+            return
+        self._runs = frame
+        self.empty.value = self._teaching() if frame.empty else ""
+        show(self.empty, frame.empty)
+        show(self._list, not frame.empty)
+        show(self.hint, not frame.empty and not self.table.chosen)
+        chosen = list(self.table.chosen)
+        self._show_rows()
+        if chosen and chosen == self.table.chosen:
+            self._show_choice()
+
+    def _not_read(self, error):
+        self._reading = None
+
+    def _show_rows(self):
+        if self._runs is None:
+            return
+        frame, words = _shown(self._runs), self.search.value.lower().split()
+        texts = [" ".join([run["name"], run["state"], _IN_WORDS.get(run["state"], ""), str(run["model"]), str(run["data"])]).lower() for run in frame.to_dict("records")]
+        fits = [place for place, text in enumerate(texts) if all(word in text for word in words)]
+        self.table.show(frame.iloc[fits], keep_page=True)
+
+    def _teaching(self):
+        root = "" if self.root == "runs" else f'run={{"root": {self.root!r}}}'
+        return html(
+            '<div class="swb-notice"><p>{} <code>{}</code></p><p>{}</p><pre>{}</pre><p>{} <code>{}</code></p></div>',
+            "No runs yet in",
+            self.root,
+            "A run is one training: its settings, curves, answers and adapter in one folder. This line starts the demo, about five minutes on two CPU cores:",
+            f"import simpo_workbench as wb\nwb.start(wb.RunConfig({root}))",
+            "In a terminal:",
+            "simpo-workbench demo",
+        )
+
+    # --- one chosen run
+
+    def _build_one(self):
+        self.about = Html()
+        self.open_run = button("Open", self.guard(self._open), "folder-open", style="primary")
+        self.go_on = button("Resume", self.guard(self._resume), "play")
+        self.clone = button("Clone into the form", self.guard(self._clone), "clone")
+        self.delete = button("Delete …", self.guard(lambda: self._ask_to_delete(True)), "trash", "Asks once more before anything is deleted.")
+        self.delete_now = button("", self.guard(self._delete), "trash", style="danger")
+        self.keep = button("Keep it", self.guard(lambda: self._ask_to_delete(False)))
+        self.sure = row(self.delete_now, self.keep)
+        self.one = column(self.about, row(self.open_run, self.go_on, self.clone, self.delete), self.sure)
+
+    def _choice_changed(self):
+        show(self.sure, False)
+        self._show_choice()
+
+    def _show_choice(self):
+        names = self.table.chosen
+        show(self.hint, not names and self._runs is not None and not self._runs.empty)
+        show(self.one, len(names) == 1)
+        if len(names) == 1:
+            self._show_one(attach(names[0], self.root))
+        self.several.show_runs(names if len(names) > 1 else [])
+
+    def _show_one(self, run):
+        status = run.status
+        try:
+            config, broken = run.config, ""
+        except WorkbenchError as error:
+            config, broken = None, str(error)
+        settings = facts(headline(config), f"pairs {config.data.train}", f"learning rate {number_text(config.training.learning_rate)}") if config else html("<p>{}</p>", broken)
+        said = [text for text in (status.message, status.verdict) if text]
+        self.about.value = html(
+            "<h3>{}</h3>{}{}{}<div class='swb-text'>{}</div>",
+            run.name,
+            facts(_IN_WORDS.get(status.state, status.state), f"step {status.step} of {status.total_steps}"),
+            settings,
+            html("<div class='swb-facts'><code>{}</code></div>", run.path.resolve()),
+            joined(said, "\n"),
+        )
+        self.open_run.description = "Attach" if status.alive else "Open"
+        opened = "Show the live run; nothing is interrupted." if status.alive else "Show the run with its curves, answers and pairs."
+        enable(self.open_run, "" if self._on_open else f"This list stands alone: wb.attach({run.name!r}, {self.root!r}) gives the run in Python.", opened)
+        enable(self.go_on, _why_no_resume(status), "Go on from the newest checkpoint, in a process of its own." if not status.alive else "Tell the paused run to go on.")
+        no_form = "" if self._on_clone else f"This list stands alone: wb.clone({run.name!r}, {self.root!r}) makes and starts a clone in Python."
+        enable(self.clone, broken or no_form, "Put the settings of this run into the form, to change and to start as a new run.")
+        why_not = f"It is {status.state} and a process has it: stop it first." if status.alive else ""
+        enable(self.delete, why_not, "Asks once more before anything is deleted.")
+        if why_not:
+            show(self.sure, False)
+        self.delete_now.description = f"Delete '{run.name}' for good"
+        self.delete_now.tooltip = f"Removes {run.path.resolve()} with its checkpoints, adapter, curves and report."
+
+    def _open(self):
+        self._on_open(attach(self.table.chosen[0], self.root))
+
+    def _resume(self):
+        name, root = self.table.chosen[0], self.root
+        enable(self.go_on, "It is being started.")
+        self.later(lambda: resume(name, root), self._resumed, lambda _: self._show_choice())
+
+    def _resumed(self, run):
+        self.say(f"The run {run.name!r} goes on from its newest checkpoint. Attach shows how.", "good")
+        self.refresh()
+
+    def _clone(self):
+        config = attach(self.table.chosen[0], self.root).config.with_changes({"run.name": None})
+        self._on_clone(config)
+        self.say(f"The settings of {self.table.chosen[0]!r} are in the form; a run that starts from it gets a name of its own.")
+
+    def _ask_to_delete(self, ask):
+        show(self.sure, ask)
+        if ask:
+            self.say(f"Deleting {self.table.chosen[0]!r} cannot be undone: curves, answers, checkpoints and adapter go with its folder.")
+
+    def _delete(self):
+        name, root = self.table.chosen[0], self.root
+        enable(self.delete_now, "It is being deleted.")
+        self.later(lambda: delete_run(name, root), lambda _: self._deleted(name), lambda _: enable(self.delete_now))
+
+    def _deleted(self, name):
+        enable(self.delete_now)
+        self.say(f"The run {name!r} is deleted.", "good")
+        self.refresh()
+
+
+def _shown(frame):
+    """The list with what the table shows as one cell."""
+    facts_of = frame[["accuracy", "accuracy_low", "accuracy_high", "pairs"]]
+    ahead = [None if _missing(*found) else tuple(map(float, found)) for found in facts_of.itertuples(index=False)]
+    steps = list(zip(frame["step"], frame["total_steps"], strict=True))
+    return frame.assign(progress=steps, chosen_ahead=ahead)
+
+
+def _missing(*values):
+    return any(value is None or value != value for value in values)
+
+
+def _cut(text, most):
+    """At most so many characters: the middle goes, for beginning and end tell runs apart."""
+    return text if len(text) <= most else f"{text[: most // 2]}…{text[-(most // 2 - 1) :]}"
+
+
+def _last_part(name):
+    """The end of a path or id, which tells most: the table has little room, and the whole stands below it."""
+    return name.rstrip("/").rsplit("/", 1)[-1] or name
+
+
+def _why_no_resume(status):
+    if status.state == "finished":
+        return f"It is finished: all {status.total_steps} steps are done. Clone it to train differently."
+    if status.alive and status.state != "paused":
+        return f"It is {status.state}: it needs no resume."
+    return ""

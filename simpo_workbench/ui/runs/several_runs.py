@@ -1,0 +1,148 @@
+"""Several runs laid over each other: their charts, and the settings in which they differ."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import ipywidgets
+
+from ...config.run_config import RunConfig, settings
+from ...base.errors import WorkbenchError
+from ...base.files import read_jsonl
+from ...runs.metrics_tail import MetricsTail
+from ...charts.runs import HEIGHT, MEANING, MOST_RUNS, RUN_COLORS, last_values, line_labels, runs_figure
+from ...runs.run import Run, attach
+from ..parts.fields import number_text
+from ..parts.html import Html, html, joined, table
+from ..parts.live_figure import LiveFigure
+from ..parts.panel import Panel, show
+
+_LONGEST_VALUE = 120
+_CHANGED = "changed while it trained"
+
+
+class SeveralRuns(ipywidgets.VBox):
+    """A part of a panel: the charts of some runs in one figure, and a table of the settings that are not the same in all of them."""
+
+    def __init__(self, panel: Panel):
+        self._panel, self._names, self._read = panel, [], None
+        self._tails, self._reading, self._again = {}, False, False
+        self.words = Html()
+        self.key = Html()
+        self.figure: LiveFigure | None = None
+        self.settings = Html()
+        super().__init__([self.words, self.settings])
+        self.layout.display = "none"
+
+    def show_runs(self, names: list[str]):
+        """Show these runs of the panel's root, read in the background, from where the last reading ended; none of them: show nothing."""
+        self._names = names
+        show(self, bool(names))
+        if not names:
+            self._tails = {}
+            return
+        left_out = f" The charts show the first {MOST_RUNS}." if len(names) > MOST_RUNS else ""
+        self.words.value = html('<h3>{}</h3><div class="swb-muted">{}</div>', f"{len(names)} runs compared", f"{MEANING}{left_out}")
+        self._look()
+
+    def _look(self):
+        if self._reading:  # two must not read one tail at a time
+            self._again = True
+            return
+        names, root, tails = self._names, self._panel.root, self._tails
+        self._reading = True
+
+        def read():
+            runs = [attach(name, root) for name in names]
+            kept = {run.path: tails.get(run.path) or MetricsTail(run.folder.metrics) for run in runs}
+            return names, root, _read(runs, kept), kept
+
+        self._panel.later(read, self._arrived, lambda _: self._look_again())
+
+    def _arrived(self, found):
+        names, root, read, tails = found
+        self._tails = tails if self._names else {}
+        try:
+            if names == self._names and root == self._panel.root:  # else others were chosen meanwhile
+                self._show(read)
+        finally:
+            self._look_again()
+
+    def _look_again(self):
+        self._reading, again, self._again = False, self._again, False
+        if again and self._names:
+            self._look()
+
+    def redraw(self):
+        """Draw the charts in the colours of the theme."""
+        if self._read is not None and self._names:
+            self._draw()
+
+    def _show(self, read):
+        self._read = read
+        self._draw()
+        columns, rows = config_differences(self._read["configs"], self._read["changes"])
+        same = "" if rows else html('<p class="swb-muted">{}</p>', "All settings are the same; names, and the machines that trained them, may differ.")
+        self.settings.value = html('<h3>{}</h3><div class="swb-table-frame">{}</div>', "Settings that differ", same or table(columns, rows))
+
+    def _draw(self):
+        metrics = self._read["metrics"]
+        if self.figure is None:
+            self.figure = LiveFigure(HEIGHT)
+        self.figure.show(runs_figure(metrics, self._read["gamma_beta_ratio"], self._read["total_steps"], self._panel.theme))
+        self.children = [self.words, self.key, self.figure, self.settings]  # a plotly figure that is put into the page empty would stay 700 pixels wide
+        labels, colors = line_labels(list(metrics)), RUN_COLORS[self._panel.theme]
+        names = [html('<b style="color: {}">{}</b> <bdi>{}</bdi>', color, label, name) for (name, label), color in zip(labels.items(), colors, strict=False)]
+        self.key.value = html('<div class="swb-text">{}</div>', joined(names, " · ")) if "A" in labels.values() else ""
+        columns, rows = last_values(metrics)
+        self.figure.describe(
+            f"Charts of {len(metrics)} runs over their optimizer steps: log-probabilities, repetition and endings of answers, margin and accuracy.", table(columns, rows, "At the last evaluation")
+        )
+
+
+def config_differences(configs: dict[str, RunConfig | None], changes: dict[str, str] | None = None) -> tuple[list[str], list[list[str]]]:
+    """(columns, rows) of the settings that are not the same in all configurations, one column per run; name and place of the run are left out.
+
+    configs: by the run's name; None for one that cannot be read. changes: what was changed while a run trained, in words.
+    """
+    rows = []
+    for info in settings():
+        values = ["?" if config is None else _text(getattr(getattr(config, info.section), info.name)) for config in configs.values()]
+        if info.section != "run" and len({value for value in values if value != "?"}) > 1:
+            rows.append([info.path, *values])
+    if changes and any(changes.values()):
+        rows.append([_CHANGED, *(changes.get(name) or "–" for name in configs)])
+    return ["setting", *configs], rows
+
+
+def _read(runs: list[Run], tails: dict[Path, MetricsTail]) -> dict:
+    import pandas as pd
+
+    configs, changes, metrics = {}, {}, {}
+    for run in runs:
+        configs[run.name] = _config(run)
+        changes[run.name] = "; ".join(f"step {kept['step']}: {name} {_text(value)}" for kept in read_jsonl(run.folder.changes) for name, value in kept["changes"].items())
+        if len(metrics) < MOST_RUNS:
+            tails[run.path].read()
+            records = tails[run.path].evaluations
+            metrics[run.name] = pd.DataFrame(records, columns=None if records else ["kind", "step"])
+    ratios = {config.loss.gamma_beta_ratio if config and config.loss.kind != "dpo" else None for config in configs.values()}
+    return {
+        "configs": configs,
+        "changes": changes,
+        "metrics": metrics,
+        "gamma_beta_ratio": ratios.pop() if len(ratios) == 1 else None,
+        "total_steps": max(run.status.total_steps for run in runs),
+    }
+
+
+def _config(run):
+    try:
+        return run.config
+    except WorkbenchError:  # edited by hand: the other runs are compared all the same
+        return None
+
+
+def _text(value):
+    text = number_text(value) if isinstance(value, float) else "none" if value is None else str(value)
+    return text if len(text) <= _LONGEST_VALUE else text[: _LONGEST_VALUE - 1] + "…"

@@ -1,0 +1,264 @@
+"""The Configure panel: a form made from the settings of a RunConfig, and beside it the same as Python, YAML and command."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import ipywidgets
+import traitlets
+
+from ...base.errors import WorkbenchError
+from ...base.format import counted
+from ...config.presets import preset, preset_notes
+from ...config.run_config import RunConfig
+from ..parts.fields import Fields, all_fields, number_text
+from ..parts.html import Html, Markup, html, joined, table
+from ..parts.panel import Panel, button, column, enable, row
+from .config_code import as_command, as_marked_yaml, as_python, differences, value_at
+
+DEMO = "demo"
+_LONGEST_MARK = 40
+_VIEWS = {"as Python": as_python, "as YAML": as_marked_yaml, "as command": as_command}
+
+
+class ConfigForm(Panel):
+    """All settings of a run. `config` is what the form says while all of it is valid, else the last valid one; setting it moves the controls.
+
+    root: folder of the runs, where it is settled elsewhere: then `run.root` is always this, is not offered, and counts as no change.
+    `base` names the preset from which changes are counted; `problems` lists what is wrong, in sentences.
+    """
+
+    title = "Configure"
+    config = traitlets.Instance(RunConfig)
+
+    def __init__(self, config: RunConfig | None = None, line: Html | None = None, root: str | None = None):
+        super().__init__(line)
+        self.root, self.base, self._before = root, DEMO, None
+        self._values, self._unread, self._problems = {}, {}, {}
+        self._build()
+        self._move_to(config or preset(DEMO))
+        self.observe(self.guard(self._config_set), "config")
+
+    @property
+    def problems(self) -> list[str]:
+        """Sentences on what is wrong now; empty when `config` is what the form says."""
+        return list(self._problems.values())
+
+    def snapshot(self) -> Markup:
+        config, base = self.config, self._preset(self.base)
+        changes = differences(config, base)
+        rows = [(path, self._said(path, value_at(base, path)), self._said(path, value)) for path, value in changes.items()]
+        every = [(path, self._said(path, value_at(config, path)), field.info.unit) for path, field in all_fields().items()]
+        return joined(
+            [
+                html("<p><b>Preset {}</b>, {}. {}</p>", self.base, f"changed: {len(changes)}" if changes else "unchanged", preset_notes()[self.base]),
+                table(["setting", "preset", "here"], rows, "Changed settings") if rows else "",
+                html("<p>{}</p>", _gamma(config)),
+                _notice("attention", "Worth a second look", config.warnings()),
+                html("<pre>{}</pre>", as_python(config, self.base)),
+                html("<details><summary>All settings</summary>{}</details>", table(["setting", "value", "unit"], every)),
+            ]
+        )
+
+    # what it is made of
+
+    def _build(self):
+        names = list(preset_notes())
+        self.presets = ipywidgets.Dropdown(options=names, description="Preset", tooltip="Start from a named configuration", layout=ipywidgets.Layout(width="auto"))
+        self.presets.style.description_width = "initial"
+        self.count, self.note = Html(), Html()
+        self.back = button("Back to the preset", self.guard(self._back), icon="undo")
+        self.undo = button("Undo", self.guard(self._undo), icon="reply")
+        self.path = ipywidgets.Text(
+            description="YAML file", placeholder="config.yaml", tooltip="File to load the settings from, or to save them in", continuous_update=False
+        )  # else a click may come before the last letters
+        self.path.style.description_width = "initial"
+        self.load = button("Load", self.guard(self._load), icon="folder-open")
+        self.save = button("Save", self.guard(self._save), icon="save")
+        self.fields = Fields() if self.root is None else Fields(without="run.root")
+        self.views = ipywidgets.ToggleButtons(options=list(_VIEWS), style={"button_width": "auto"})
+        self.code, self.notices = Html(), Html()
+        self.code.add_class("swb-code")
+        self.presets.observe(self.guard(self._preset_chosen), "value")
+        self.path.observe(self.guard(lambda _: self._ask_overwrite(False)), "value")
+        self.fields.observe(self.guard(self._typed), "values")
+        self.views.observe(self.guard(lambda _: self._show_code()), "value")
+        beside = column(self.views, self.code, self.notices, classes="swb-beside")
+        top = row(row(self.presets, self.count, self.back, self.undo), row(self.path, self.load, self.save), classes="swb-spread")
+        self.compose(top, self.note, row(self.fields, beside, classes="swb-top swb-form"))
+
+    # from a configuration to the controls
+
+    def _config_set(self, change):
+        if not self.filling:
+            self._move_to(change["new"])
+
+    @traitlets.validate("config")
+    def _same_again(self, proposal):
+        config = self._at_home(proposal["value"])
+        if not self.filling and self._problems and config == self.config:  # no change will be heard, but the controls say something else
+            self._move_to(config)
+        return config
+
+    def _move_to(self, config, base=None):
+        """Show this configuration. Its preset becomes the base where it equals one; `base` is asked first."""
+        config, likely = self._at_home(config), [base or self.base, *preset_notes()]
+        self.base = next((name for name in likely if self._preset(name) == config), likely[0])
+        self._values = {path: value_at(config, path) for path in all_fields()}
+        self._unread = {}
+        with self.quietly():
+            self.presets.value = self.base
+            self.fields.values = {path: all_fields()[path].text_of(self._values[path]) for path in self.fields.paths}
+        self._settle()
+
+    # from the controls to a configuration
+
+    def _typed(self, change):
+        if self.filling:
+            return
+        for path in self.fields.paths:
+            said = change["new"].get(path)
+            if said == change["old"].get(path):
+                continue  # a value that is not touched stays exactly as it came
+            self._unread.pop(path, None)
+            try:
+                self._values[path] = all_fields()[path].read(said)
+            except WorkbenchError as error:
+                self._unread[path] = str(error)
+        was_wrong = bool(self._problems)
+        self._settle()
+        if self._problems:
+            more = f" And {counted(len(self._problems) - 1, 'more setting')}." if len(self._problems) > 1 else ""
+            self.say(self.problems[0] + more, "error")
+        elif was_wrong:
+            self.say("All settings are valid.", "good")
+        else:
+            self.say("")
+
+    def _settle(self):
+        """Check what the controls say, take it as `config` where all is valid, and show what follows."""
+        self._problems, sections = dict(self._unread), {}
+        for name, part in RunConfig.model_fields.items():
+            values = {path.partition(".")[2]: value for path, value in self._values.items() if path.startswith(f"{name}.") and path not in self._unread}
+            try:
+                sections[name] = part.annotation.model_validate(values)
+            except WorkbenchError as error:
+                for sentence in str(error).split("\n"):
+                    path = sentence.split(" ")[0]
+                    self._problems.setdefault(path if path in self._values else name, sentence)
+        if not self._problems:
+            with self.quietly():
+                self.config = RunConfig(**sections)
+        self._show_remarks(sections)
+        self._show_code()
+        self._ask_overwrite(False)
+
+    # what follows from it
+
+    def _show_remarks(self, sections):
+        base, remarks, warnings = self._preset(self.base), {}, self.config.warnings()
+        for path in all_fields():
+            section, _, name = path.partition(".")
+            before = value_at(base, path)
+            now = getattr(sections[section], name) if section in sections and path not in self._unread else self._values[path]
+            changed = f"changed, was {self._said(path, before)}" if path in self._problems or now != before else ""
+            said = {"changed": changed, "problem": self._problems.get(path, ""), "warning": " ".join(one for one in warnings if one.startswith(f"{path} ")), "note": ""}
+            remarks[path] = said
+        remarks["loss.gamma_beta_ratio"]["note"] = _gamma(sections["loss"]) if "loss" in sections else "γ follows when β and γ/β are valid."
+        self.fields.remarks = {path: {key: text for key, text in said.items() if text} for path, said in remarks.items() if any(said.values())}
+        count = sum(bool(said["changed"]) for said in remarks.values())
+        self.count.value = html('<span role="status" class="swb-count">changed from preset: <b>{}</b></span>', count)
+        self.note.value = html('<span class="swb-help">{}</span>', preset_notes()[self.base])
+        enable(self.back, "" if count else "Nothing is changed.", f"Set all settings as the preset {self.base} has them")
+        enable(self.undo, "" if self._before else "Nothing to take back.", "Back to the changed settings that a preset or a file replaced")
+        wrong = _notice("failed", f"{counted(len(self._problems), 'setting')} to mend; the code above is the last valid form" if self._problems else "", self.problems)
+        self.notices.value = joined([wrong, _notice("attention", "Worth a second look", warnings)])
+
+    def _show_code(self):
+        view = self.views.value
+        self.code.value = html('<pre tabindex="0" aria-label="{}">{}</pre>', f"The settings {view}", _VIEWS[view](self.config, self.base))
+
+    @staticmethod
+    def _said(path, value):
+        if isinstance(value, bool):
+            return "on" if value else "off"
+        text = all_fields()[path].text_of(value).replace("\n", " ") or "none"
+        return text if len(text) <= _LONGEST_MARK else text[: _LONGEST_MARK - 1] + "…"
+
+    # presets
+
+    def _preset(self, name):
+        return self._at_home(preset(name))
+
+    def _at_home(self, config):
+        return config if self.root is None else config.model_copy(update={"run": config.run.model_copy(update={"root": self.root})})
+
+    def _preset_chosen(self, change):
+        if not self.filling:
+            self._replace(preset(change["new"]), change["new"])
+            self.say(f"Preset {self.base}: all settings are as it has them.")
+
+    def _back(self):
+        self._replace(preset(self.base), self.base)
+        self.say(f"All settings are as the preset {self.base} has them. Undo brings your changes back.")
+
+    def _undo(self):
+        if self._before is None:  # a second click that came before the button was disabled
+            return
+        (base, config), self._before = self._before, None
+        self._replace(config, base)
+        self.say("Your changes are back.")
+
+    def _replace(self, config, base):
+        if differences(self.config, self._preset(self.base)):
+            self._before = self.base, self.config
+        self._move_to(config, base)
+
+    # files
+
+    def _load(self):
+        path = self._file()
+
+        def done(config):
+            self._replace(config, self.base)
+            here = f" Runs are kept in {self.root!r} here all the same." if config.run.root != self.config.run.root else ""
+            self.say(f"Loaded {path}.{here}", "good")
+
+        self.later(lambda: RunConfig.from_yaml(path), done)
+
+    def _save(self):
+        path, config = self._file(), self.config
+        if path.is_file() and not self._overwrites:
+            self._ask_overwrite(True)
+            self.say(f"The file {path} exists. Click Overwrite to replace it, or give another name.")
+            return
+        self._ask_overwrite(False)
+        self.later(lambda: config.to_yaml(path), lambda _: self.say(f"Saved as {path}.", "good"))
+
+    def _file(self):
+        text = self.path.value.strip()
+        if not text:
+            raise WorkbenchError("No file is named: type a path such as config.yaml beside 'YAML file' first.")
+        return Path(text).expanduser()
+
+    def _ask_overwrite(self, asking):
+        self._overwrites = asking
+        self.save.description = "Overwrite" if asking else "Save"
+        (self.save.add_class if asking else self.save.remove_class)("swb-danger")
+        why_not = f"{counted(len(self._problems), 'setting')} must be mended first." if self._problems else ""
+        enable(self.save, why_not, "Replace the file" if asking else "Write all settings, with their help as comments")
+
+
+def _gamma(settings):
+    """γ in words, for a RunConfig or its loss section."""
+    loss = getattr(settings, "loss", settings)
+    if loss.kind == "dpo":
+        return "DPO has no target margin: γ/β has no effect."
+    beta, ratio = number_text(loss.beta), number_text(loss.gamma_beta_ratio)
+    return f"γ = β · γ/β = {beta} · {ratio} = {float(f'{loss.gamma:.4g}'):g}, the target margin in reward units."
+
+
+def _notice(tone, heading, sentences):
+    if not sentences:
+        return ""
+    return html('<div class="swb-notice swb-{}"><b>{}</b><ul>{}</ul></div>', tone, heading, joined(html("<li>{}</li>", one) for one in sentences))

@@ -1,0 +1,1 @@
+"""The Train panel: start, follow and steer a run."""

@@ -1,0 +1,213 @@
+"""Tables of scores: an interval that is too narrow, or pairs joined wrongly, make a lucky run look like a better model."""
+
+import math
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from simpo_workbench.analysis.scores import compare_scores, join_texts, mean_share, pair_texts, repeated_4gram_share, scoring_noise, share, within_noise
+from simpo_workbench.base.errors import WorkbenchError
+from simpo_workbench.pairs.pairs import load_pairs
+
+# --- shares
+
+
+@pytest.mark.parametrize(
+    ("hits", "n", "low", "high"),
+    [
+        # (p + z²/2n ± z·√(p(1−p)/n + z²/4n²)) / (1 + z²/n) with z = 1.959963985, z² = 3.841458821.
+        # 3/10: middle (0.3 + 0.192072941) / 1.384145882 = 0.355506559, half 1.959963985 / 1.384145882 · √(0.021 + 0.009603647) = 0.247715286.
+        (3, 10, 0.107791267, 0.603221853),
+        # 0/n: low is 0 and high is z²/n / (1 + z²/n).
+        (0, 10, 0.0, 0.384145882 / 1.384145882),
+        # n/n: high is 1 and low is 1 / (1 + z²/n).
+        (60, 60, 1 / (1 + 3.841458821 / 60), 1.0),
+        (10, 10, 0.722467200, 1.0),
+    ],
+)
+def test_a_share_has_wilsons_interval(hits, n, low, high):
+    found = share(hits, n)
+    assert (found.value, found.n) == (hits / n, n)
+    assert found.low == pytest.approx(low, abs=1e-8)
+    assert found.high == pytest.approx(high, abs=1e-8)
+    assert 0 <= found.low <= found.value <= found.high <= 1
+
+
+def test_a_share_is_shown_with_its_n_and_interval():
+    assert str(share(3, 10)) == "0.30 (n=10, 95 % 0.11 to 0.60)"
+
+
+def test_a_mean_of_shares_has_the_interval_of_a_mean():
+    found = mean_share([0.0, 0.2, 0.4])  # mean 0.2, spread 0.2, half 1.96 · 0.2 / √3 = 0.2263
+    assert found.value == pytest.approx(0.2)
+    assert (found.low, found.n) == (0.0, 3), "kept within 0 … 1"
+    assert found.high == pytest.approx(0.2 + 1.959963985 * 0.2 / math.sqrt(3))
+    alone = mean_share([0.5])
+    assert (alone.low, alone.high) == (0.0, 1.0), "one answer says next to nothing"
+
+
+def test_a_share_of_nothing_is_refused_instead_of_being_nought():
+    for call in (lambda: share(0, 0), lambda: mean_share([])):
+        with pytest.raises(WorkbenchError, match="no cases"):
+            call()
+
+
+@pytest.mark.parametrize(
+    ("tokens", "expected"),
+    [
+        ([], 0.0),
+        ([1, 2, 3], 0.0),
+        ([1, 2, 3, 4], 0.0),
+        ([1, 2, 3, 4, 1, 2, 3, 4], 1 / 5),  # five 4-grams; the last was there before
+        ([7] * 10, 6 / 7),  # seven 4-grams, one of them new
+        (list("abababab"), 3 / 5),  # abab, baba, then three that were there before
+        (list(range(100)), 0.0),
+    ],
+)
+def test_repetition_is_the_share_of_4_grams_that_were_there_before(tokens, expected):
+    assert repeated_4gram_share(tokens) == pytest.approx(expected)
+
+
+# --- texts
+
+
+def test_scores_keep_their_order_and_get_texts_and_extra_columns():
+    texts = {"prompt": ["Sky?", "Grass?"], "chosen": ["Blue.", "Green."], "rejected": ["Red.", "Pink."]}
+    pairs = load_pairs(pd.DataFrame({**texts, "topic": ["air", "land"], "margin": ["wide", "slim"]}))
+    ids = [pair.pair_id for pair in pairs]
+    numbers = pd.DataFrame({"step": [0, 0, 5, 5], "pair_id": [ids[1], ids[0]] * 2, "margin": [0.1, 0.2, 0.3, 0.4]})
+    table = join_texts(numbers, pair_texts(pairs))
+    assert list(table.columns) == ["step", "pair_id", "prompt", "chosen", "rejected", "margin", "topic", "margin_data"]
+    assert list(table["prompt"]) == ["Grass?", "Sky?", "Grass?", "Sky?"]
+    assert list(table["chosen"]) == ["Green.", "Blue.", "Green.", "Blue."]
+    assert list(table["margin"]) == [0.1, 0.2, 0.3, 0.4]
+    assert list(table["margin_data"]) == ["slim", "wide", "slim", "wide"]
+    assert list(table["topic"]) == ["land", "air", "land", "air"]
+
+
+# --- before and after
+
+
+def table(rows, step=None):
+    """A scores table of (pair_id, chosen, rejected) in nats per token, with β 2 and γ/β 0.5."""
+    frame = pd.DataFrame(rows, columns=["pair_id", "chosen_avg_logp", "rejected_avg_logp"])
+    frame["margin"] = 2 * (frame["chosen_avg_logp"] - frame["rejected_avg_logp"])
+    frame["correct"], frame["beyond_gamma"] = frame["margin"] > 0, frame["margin"] > 1.0
+    frame["prompt"], frame["chosen"], frame["rejected"] = "p " + frame["pair_id"], "c", "r"
+    if step is not None:
+        frame["step"] = step
+    return frame
+
+
+BEFORE = [("a", -1.0, -1.2), ("b", -1.5, -1.0), ("c", -1.0, -1.5), ("d", -2.0, -1.0)]
+AFTER = [("d", -2.0, -1.5), ("c", -2.0, -1.5), ("b", -1.25, -2.0), ("a", -1.1, -2.2)]
+
+
+def test_the_same_pairs_before_and_after_stand_side_by_side():
+    joined = compare_scores(table(BEFORE), table(AFTER)).set_index("pair_id")
+    assert list(joined.index) == ["a", "b", "c", "d"]
+    assert list(joined["flip"]) == ["", "to right", "to wrong", ""]
+    assert joined.loc["b", ["lead_before", "lead_after", "lead_change", "chosen_change"]].to_list() == pytest.approx([-0.5, 0.75, 1.25, 0.25])
+    assert joined.loc["b", ["margin_before", "margin_after"]].to_list() == pytest.approx([-1.0, 1.5])
+    assert list(joined["beyond_gamma_before"]) == [False, False, False, False]
+    assert list(joined["beyond_gamma_after"]) == [True, True, False, False]
+    assert joined.loc["a", ["prompt", "chosen", "rejected"]].to_list() == ["p a", "c", "r"]
+
+
+def test_a_flip_is_of_the_lead_also_where_the_margin_counts_from_the_untrained_model():
+    """DPO: every margin is 0 before training, so by the margin each pair that gained would have flipped to right."""
+    before, after = table(BEFORE), table(AFTER)
+    before["margin"], before["correct"] = 0.0, False
+    after["correct"] = ~after["correct"]
+    joined = compare_scores(before, after)
+    assert list(joined["flip"]) == ["", "to right", "to wrong", ""]
+    assert not joined["correct_before"].any()
+    assert list(joined["correct_after"]) == [False, False, True, True], "what the table says stays"
+
+
+def test_only_pairs_of_both_tables_are_compared():
+    joined = compare_scores(table(BEFORE[:2]), table(AFTER[:3]))
+    assert list(joined["pair_id"]) == ["b"]
+
+
+def test_a_table_of_numbers_alone_can_be_compared():
+    numbers = [table(rows).drop(columns=["prompt", "chosen", "rejected"]) for rows in (BEFORE, AFTER)]
+    assert "prompt" not in compare_scores(*numbers)
+
+
+@pytest.mark.parametrize(
+    ("before", "after", "said"),
+    [
+        (pd.concat([table(BEFORE, 0), table(AFTER, 5)]), table(AFTER), "'before' holds 2 steps: choose one, such as scores"),
+        (table(BEFORE), pd.concat([table(AFTER)] * 2), "'after' holds a pair twice"),
+        (table(BEFORE[:1]), table(AFTER[:1]), "no pair in common"),
+        (table(BEFORE).drop(columns="pair_id"), table(AFTER), "'before' lacks the column 'pair_id'"),
+        (table(BEFORE), table(AFTER).drop(columns="correct"), "'after' lacks the column 'correct'"),
+    ],
+)
+def test_tables_that_cannot_be_compared_are_refused_in_words(before, after, said):
+    with pytest.raises(WorkbenchError, match=said):
+        compare_scores(before, after)
+
+
+# --- the noise of scoring
+
+
+def leads(values, other=0.0):
+    """A scores table of pairs p0, p1, … with these leads; the rejected answers' log-probability is −2."""
+    rows = [(f"p{place}", f"Prompt {place}", -2.0 + lead + other, -2.0 + other, 2 * lead, lead > 0, lead > 0.5) for place, lead in enumerate(values)]
+    return pd.DataFrame(rows, columns=["pair_id", "prompt", "chosen_avg_logp", "rejected_avg_logp", "margin", "correct", "beyond_gamma"])
+
+
+# beyond both; one within (twice); at the edge; just beyond it; the other way: beyond, one within, both within; no change of sides
+_NOISE = 1 / 64  # leads of powers of 2, so that what is at the edge is there exactly
+_BEFORE = [-0.5, -0.5, -1 / 128, -1 / 64, -1 / 64, 0.5, 0.5, 1 / 128, 0.25]
+_AFTER = [0.5, 1 / 128, 0.5, 1 / 64, 1 / 32, -0.5, -1 / 128, -1 / 128, 1 / 512]
+
+
+def test_a_flip_counts_only_where_both_leads_lie_beyond_the_noise():
+    """A lead as large as the noise may in truth be 0: it is right only above that, and wrong from there on below 0, as 0 itself is wrong."""
+    joined = compare_scores(leads(_BEFORE), leads(_AFTER), _NOISE)
+    assert list(joined["flip"]) == ["to right", "", "", "", "to right", "to wrong", "", "", ""]
+    assert list(within_noise(joined)) == [False, True, True, True, False, False, True, True, False]
+
+
+def test_without_a_noise_every_change_of_sides_is_a_flip_as_it_always_was():
+    before, after = leads([*_BEFORE, 0.0, 0.1]), leads([*_AFTER, 0.1, 0.0])
+    joined = compare_scores(before, after)
+    led, lead = joined["lead_before"] > 0, joined["lead_after"] > 0
+    assert list(joined["flip"] == "to right") == list(~led & lead)
+    assert list(joined["flip"] == "to wrong") == list(led & ~lead)
+    assert not within_noise(joined).any()
+    pd.testing.assert_frame_equal(joined, compare_scores(before, after, noise=0.0))
+
+
+def test_the_noise_is_the_largest_difference_between_the_leads_of_the_same_pairs():
+    one, again = leads([0.5, -0.2, 1.0]), leads([0.503, -0.21, 1.0], other=7.0)  # both answers likelier: the lead is the same
+    assert scoring_noise(one, again) == pytest.approx(0.01)
+    assert scoring_noise(one, again[again["pair_id"] == "p0"]) == pytest.approx(0.003), "pairs of one table alone are left out"
+    assert scoring_noise(one, one) == 0.0
+
+
+@pytest.mark.parametrize("noise", [np.float32(0.125), np.float64(0.125), np.int64(1)])
+def test_a_noise_may_be_a_number_of_numpy(noise):
+    compared = compare_scores(leads([-0.1, -1.5]), leads([0.5, 1.5]), noise=noise)
+    assert compared["flip"].tolist() == ["", "to right"]
+
+
+@pytest.mark.parametrize(
+    ("call", "said"),
+    [
+        (lambda: scoring_noise(leads([1.0]), leads([1.0]).assign(pair_id="q")), "no pair in common"),
+        (lambda: scoring_noise(leads([1.0]).drop(columns="chosen_avg_logp"), leads([1.0])), "'one' lacks the column 'chosen_avg_logp'"),
+        (lambda: scoring_noise(leads([1.0]), pd.concat([leads([1.0])] * 2)), "'again' holds a pair twice"),
+        (lambda: compare_scores(leads([1.0]), leads([1.0]), noise=-0.1), "noise = -0.1 is no noise of scoring"),
+        (lambda: compare_scores(leads([1.0]), leads([1.0]), noise=None), "noise = None is no noise of scoring"),
+        (lambda: compare_scores(leads([1.0]), leads([1.0]), noise="0.1"), "noise = '0.1' is no noise of scoring"),
+        (lambda: compare_scores(leads([1.0]), leads([1.0]), noise=np.float32("nan")), "is no noise of scoring"),
+    ],
+)
+def test_what_is_no_noise_is_refused_in_words(call, said):
+    with pytest.raises(WorkbenchError, match=said):
+        call()

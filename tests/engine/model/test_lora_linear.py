@@ -1,0 +1,81 @@
+"""What a user would lose: an adapter that learns or answers other things than PEFT's would with the same weights."""
+
+import pytest
+import tiny
+import torch
+from peft import LoraConfig, get_peft_model
+
+from simpo_workbench.engine.model import lora_linear
+
+
+def wrapped(dtype=torch.float64, fast=True, **options):
+    model = tiny.model("llama", attention_bias=True).to(dtype)
+    torch.manual_seed(1)
+    model = get_peft_model(model, LoraConfig(r=4, lora_alpha=8, target_modules="all-linear", init_lora_weights=False, **options), autocast_adapter_dtype=False)
+    if fast:
+        lora_linear.install(model)
+    return model
+
+
+def outcome(model, ids=((5, 6, 7, 8, 9, 10), (11, 12, 13, 14, 15, 16))):
+    """(logits, gradient of every trained parameter)."""
+    torch.manual_seed(2)  # dropout
+    logits = model(input_ids=torch.tensor(ids)).logits
+    (logits * torch.linspace(-1, 1, logits.numel(), dtype=logits.dtype).view_as(logits)).sum().backward()
+    return logits.detach(), {name: parameter.grad for name, parameter in model.named_parameters() if parameter.grad is not None}
+
+
+@pytest.mark.parametrize("options", [{}, {"use_rslora": True}, {"lora_dropout": 0.3}, {"use_dora": True}])
+@pytest.mark.parametrize("training", [True, False])
+def test_same_numbers_as_peft(options, training):
+    ours, theirs = (outcome(wrapped(fast=fast, **options).train(training)) for fast in (True, False))
+    assert torch.allclose(ours[0], theirs[0], rtol=1e-9, atol=1e-9)
+    assert ours[1].keys() == theirs[1].keys()
+    assert len(ours[1]) >= 2 * 7 * 3
+    for name, gradient in theirs[1].items():
+        # norms and the rotary angles are computed in fp32 whatever the weights are
+        assert (ours[1][name] - gradient).norm() <= 1e-6 * gradient.norm(), name
+
+
+def test_fp32_adapters_on_16_bit_weights_cast_no_activations():
+    """PEFT casts the layer's input to fp32 for an fp32 adapter; what is kept for backward must have 16 bits."""
+    model = wrapped(torch.bfloat16)
+    for name, parameter in model.named_parameters():
+        if "lora_" in name:
+            parameter.data = parameter.data.float()
+    kept = []
+    with torch.autograd.graph.saved_tensors_hooks(lambda tensor: kept.append(tensor) or tensor, lambda tensor: tensor):
+        model.base_model.model.model.layers[0].mlp.down_proj(torch.randn(1, 50, 64, dtype=torch.bfloat16, requires_grad=True)).sum().backward()
+    assert {tensor.dtype for tensor in kept} == {torch.bfloat16}
+    adapter = model.base_model.model.model.layers[0].mlp.down_proj.lora_A["default"].weight
+    assert (adapter.dtype, adapter.grad.dtype) == (torch.float32, torch.float32)
+
+
+def test_without_the_adapter_the_base_answers_and_merged_weights_are_left_alone():
+    model, ids = wrapped().eval(), torch.tensor([[5, 6, 7]])
+    tuned = model(input_ids=ids).logits
+    with model.disable_adapter():
+        base = model(input_ids=ids).logits
+    assert torch.allclose(base, model.unload()(input_ids=ids).logits)
+    assert not torch.allclose(base, tuned, atol=1e-3)
+    merged = wrapped().eval()
+    merged.merge_adapter()
+    assert torch.allclose(merged(input_ids=ids).logits, tuned, atol=1e-6)
+
+
+def test_the_active_adapter_counts():
+    model, ids = wrapped().eval(), torch.tensor([[5, 6, 7]])
+    first = model(input_ids=ids).logits
+    torch.manual_seed(9)
+    model.add_adapter("other", LoraConfig(r=2, lora_alpha=2, target_modules="all-linear", init_lora_weights=False))
+    lora_linear.install(model)
+    assert torch.equal(model(input_ids=ids).logits, first)
+    model.set_adapter("other")
+    second = model(input_ids=ids).logits
+    assert not torch.allclose(first, second, atol=1e-3)
+
+
+def test_the_first_layer_needs_no_gradient_of_its_input():
+    layer = wrapped().base_model.model.model.layers[0].mlp.gate_proj
+    layer(torch.randn(1, 5, 32, dtype=torch.float64)).sum().backward()
+    assert layer.lora_B["default"].weight.grad is not None

@@ -1,0 +1,90 @@
+"""What a user would lose: answers that are not the model's, or that change because of what else was asked."""
+
+import pytest
+import torch
+
+import simpo_workbench as wb
+from simpo_workbench.config.run_config import DataConfig, GenerationConfig, ModelConfig
+
+PROMPTS = ["What is the capital of France?", "Why?", "Say one, two, three and then four and five.", "Who are you?"]
+
+
+@pytest.fixture(scope="module")
+def loaded(tiny_model):
+    with wb.load_model(ModelConfig(name=tiny_model, load_in="fp32")) as model:
+        yield model
+
+
+def test_greedy_answers_are_those_of_plain_transformers_one_by_one(loaded):
+    table = wb.generate(loaded, PROMPTS, GenerationConfig(max_new_tokens=12))
+    for prompt, answer, tokens in zip(PROMPTS, table["base"], table["base_tokens"], strict=True):
+        ids = loaded.tokenizer.apply_chat_template([{"role": "user", "content": prompt}], add_generation_prompt=True, return_tensors="pt", return_dict=True)
+        out = loaded.model.generate(**ids, max_new_tokens=12, do_sample=False)[0, ids["input_ids"].shape[1] :]
+        assert answer == loaded.tokenizer.decode(out, skip_special_tokens=True).strip()
+        assert tokens == len([token for token in out.tolist() if token != loaded.tokenizer.eos_token_id])
+
+
+def test_sampling_is_seeded_and_leaves_the_random_state_alone(loaded):
+    hot = GenerationConfig(max_new_tokens=12, temperature=1.5)
+    torch.manual_seed(3)
+    before = torch.get_rng_state()
+    first = wb.generate(loaded, PROMPTS, hot, seed=1)
+    assert torch.equal(torch.get_rng_state(), before)
+    assert list(first["base"]) == list(wb.generate(loaded, PROMPTS, hot, seed=1)["base"])
+    assert list(first["base"]) != list(wb.generate(loaded, PROMPTS, hot, seed=2)["base"])
+
+
+def test_an_answer_ends_at_the_templates_end_of_turn(loaded):
+    """Also where the model's own configuration does not know that token as its end."""
+    head = loaded.model.lm_head.weight
+    end = loaded.tokenizer.convert_tokens_to_ids("<|im_end|>")
+    with torch.no_grad():
+        kept = head.clone()
+        head.zero_()
+        head[end].fill_(0)
+    own, loaded.model.generation_config.eos_token_id = loaded.model.generation_config.eos_token_id, None
+    bias = torch.zeros(head.shape[0])
+    bias[end] = 5.0
+    hook = loaded.model.lm_head.register_forward_hook(lambda module, arguments, output: output + bias)
+    try:
+        table = wb.generate(loaded, ["Hello"], GenerationConfig(max_new_tokens=5))
+    finally:
+        hook.remove()
+        loaded.model.generation_config.eos_token_id = own
+        with torch.no_grad():
+            head.copy_(kept)
+    assert (table["base"][0], table["base_tokens"][0], table["base_ended"][0]) == ("", 0, True)
+
+
+def test_cut_answers_are_told_from_ended_ones_and_repetition_is_measured(loaded):
+    bias = torch.zeros(loaded.model.lm_head.weight.shape[0])
+    bias[50] = 1e4
+    hook = loaded.model.lm_head.register_forward_hook(lambda module, arguments, output: output + bias)
+    try:
+        table = wb.generate(loaded, ["Hello"], GenerationConfig(max_new_tokens=10))
+    finally:
+        hook.remove()
+    assert (table["base_tokens"][0], table["base_ended"][0]) == (10, False)
+    assert table["base_repeated_4grams"][0] == pytest.approx(6 / 7)  # ten times the same token: seven 4-grams, one of them new
+
+
+def test_conversations_and_system_prompts(loaded):
+    messages = [{"role": "user", "content": "Hi"}, {"role": "assistant", "content": "Hello"}, {"role": "user", "content": "Why?"}]
+    table = wb.generate(loaded, [messages], GenerationConfig(max_new_tokens=3), DataConfig(system_prompt="Be brief."))
+    assert "Why?" in table["prompt"][0]
+    for bad in ("", 7, [], [{"role": "user"}]):
+        with pytest.raises(wb.WorkbenchError, match="A prompt is a text or a list of"):
+            wb.generate(loaded, [bad])
+
+
+def test_prompts_may_come_as_any_iterable_of_texts():
+    """A column of a DataFrame is how prompts usually lie in a notebook."""
+    import pandas as pd
+
+    from simpo_workbench.pairs.pairs import prompt_list
+
+    assert prompt_list("Hi") == ["Hi"]
+    assert prompt_list(pd.Series(["Hi", "You?"])) == prompt_list(text for text in ("Hi", "You?")) == ["Hi", "You?"]
+    for wrong in (5, None, {"role": "user", "content": "Hi"}):
+        with pytest.raises(wb.WorkbenchError, match="Prompts are a text, or a list of texts or of messages; got"):
+            prompt_list(wrong)

@@ -1,0 +1,191 @@
+"""What a user would lose: hours into a run that does not fit, or a time left that is wishful."""
+
+import dataclasses
+import json
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+from click.testing import CliRunner
+from full_device import OutOfMemory
+
+import simpo_workbench as wb
+from simpo_workbench.base import process
+from simpo_workbench.base.files import read_json
+from simpo_workbench.cli.main import main
+from simpo_workbench.engine import preflight as module
+from simpo_workbench.runs.preflight_result import Preflight
+from simpo_workbench.runs.remote import start_preflight
+
+
+@pytest.fixture(scope="module")
+def measured(tiny_model, tiny_pairs, tmp_path_factory):
+    config = wb.RunConfig.from_dict(
+        {
+            "model": {"name": tiny_model, "load_in": "fp32"},
+            "data": {"train": tiny_pairs[0], "eval": tiny_pairs[1], "max_tokens": 60},
+            "training": {"pairs_per_step": 4, "max_steps": 40, "eval_every": 10},
+            "generation": {"prompts": ["Say something"], "max_new_tokens": 32, "every": 20, "held_out_prompts": 0},
+            "run": {"root": str(tmp_path_factory.mktemp("runs"))},
+        }
+    )
+    return config, wb.preflight(config)
+
+
+def test_it_measures_and_leaves_nothing_behind(measured):
+    config, found = measured
+    assert isinstance(found, Preflight)
+    assert found.steps == 40
+    assert 0 < found.seconds_per_step <= found.seconds_per_longest_step
+    assert found.peak_memory_bytes >= found.base_memory_bytes > 0
+    assert wb.list_runs(config.run.root).empty
+
+
+def test_the_time_left_counts_steps_evaluations_and_answers(measured):
+    """Five evaluations (0, 10, 20, 30, 40), three of them with answers (0, 20, 40), checkpoints at 10, 20, 30 and 40."""
+    config, found = measured
+    assert (found.evaluations, found.samplings, found.saves) == (5, 3, 4)
+    parts = 40 * found.seconds_per_step + 5 * found.seconds_per_evaluation + 3 * found.seconds_per_sampling + 4 * found.seconds_per_save
+    assert found.seconds_left == pytest.approx(parts)
+    assert min(found.seconds_per_evaluation, found.seconds_per_sampling, found.seconds_per_save) > 0
+    everything = config.with_changes({"training.eval_every": 0, "generation.every": 0, "training.save_every": 0})
+    assert module._occasions(everything, 40) == (2, 2, 1)
+
+
+def test_the_untrained_margins_are_those_of_the_scores(measured):
+    config, found = measured
+    with wb.load_model(config.model, data=config.data) as model:
+        scores = wb.score(model, wb.load_pairs(config.data.eval), data=config.data)
+    leads = scores["chosen_avg_logp"] - scores["rejected_avg_logp"]
+    assert found.untrained_leads == pytest.approx(leads.tolist(), abs=1e-5)
+    assert f"{(leads > 0).mean():.2f} (n={len(leads)}" in found.untrained
+
+
+@pytest.mark.parametrize(
+    ("changes", "fit", "said"),
+    [
+        ({"base_memory_bytes": 2 * 10**9, "peak_memory_bytes": 3 * 10**9, "free_memory_bytes": 10 * 10**9}, "fits", "It fits: training takes 1 GB beside the model, and 10 GB were free."),
+        ({"base_memory_bytes": 2 * 10**9, "peak_memory_bytes": 11 * 10**9, "free_memory_bytes": 10 * 10**9, "checkpointed_layers": 0}, "tight", "set training.gradient_checkpointing to all"),
+        ({"base_memory_bytes": 2 * 10**9, "peak_memory_bytes": 13 * 10**9, "free_memory_bytes": 10 * 10**9, "checkpointed_layers": 4}, "does not fit", "lower training.max_tokens_per_microbatch"),
+        ({"shortages": ("Memory ran out in step 1.",)}, "tight", "Memory ran out in step 1. To make room"),
+    ],
+)
+def test_fits_tight_or_does_not_fit(measured, changes, fit, said):
+    found = dataclasses.replace(measured[1], **changes)
+    assert found.fit == fit
+    assert said in found.verdict
+
+
+def test_counts_are_those_of_the_encoding_reports(measured):
+    config, found = measured
+    pairs = [wb.load_pairs(path) for path in (config.data.train, config.data.eval)]
+    assert found.train_pairs + found.held_out_pairs + sum(found.dropped.values()) == sum(map(len, pairs))
+    assert found.truncated == 0
+
+
+def test_the_longest_pairs_are_the_ones_that_go_through(measured, monkeypatch):
+    config, _ = measured
+    seen = []
+    honest = module.optimizer_step
+    monkeypatch.setattr(module, "optimizer_step", lambda setup, number, pairs: seen.append((setup.train.lengths.sum(axis=1), pairs)) or honest(setup, number, pairs))
+    wb.preflight(config)
+    lengths, pairs = seen[0]
+    assert [pair.tokens(True) for pair in pairs] == sorted(lengths.tolist(), reverse=True)[:4]
+    assert len(seen) == 3
+
+
+def test_too_little_memory_is_said_in_a_sentence(measured, monkeypatch):
+    config, _ = measured
+    honest = module.prepare
+
+    def cramped(config):
+        setup = honest(config)
+        setup.scorer = OutOfMemory(setup.scorer, 1)
+        return setup
+
+    monkeypatch.setattr(module, "prepare", cramped)
+    with pytest.raises(wb.WorkbenchError, match=r"even with as little at once as can be .* lower data\.max_tokens"):
+        wb.preflight(config)
+
+
+def test_a_shortage_that_could_be_mended_is_reported(measured, monkeypatch):
+    config, _ = measured
+    honest = module.prepare
+
+    def cramped(config):
+        setup = honest(config)
+        setup.memory.max_tokens_per_microbatch = 1000
+        setup.scorer = OutOfMemory(setup.scorer, 120)
+        return setup
+
+    monkeypatch.setattr(module, "prepare", cramped)
+    found = wb.preflight(config)
+    assert "Memory ran out in step 1" in found.shortages[0]
+    assert found.max_tokens_per_microbatch < 1000
+    assert found.shortages[0] in str(found)
+
+
+def test_words_and_json(measured):
+    _, found = measured
+    text = str(found)
+    assert "whole run" in text
+    assert "40 steps" in text
+    assert Preflight.from_dict(json.loads(json.dumps(found.as_dict()))) == found
+
+
+def test_on_the_command_line(measured, tmp_path):
+    config, _ = measured
+    config.to_yaml(tmp_path / "config.yaml")
+    result = CliRunner().invoke(main, ["preflight", str(tmp_path / "config.yaml"), "--json"])
+    assert result.exit_code == 0, result.output
+    assert json.loads(result.stdout)["train_pairs"] > 0
+
+
+def result_of(measuring):
+    end = time.monotonic() + 120
+    while (found := measuring.result()) is None:
+        assert time.monotonic() < end, measuring.status
+        time.sleep(0.1)
+    return found
+
+
+def test_in_a_process_of_its_own(measured, tmp_path):
+    config, here = measured
+    measuring = start_preflight(config)
+    said = {measuring.status.message}
+    while measuring.status.alive:
+        said.add(measuring.status.message)
+    there = result_of(measuring)
+    assert there.untrained_leads == pytest.approx(here.untrained_leads, abs=1e-5)
+    assert (there.steps, there.evaluations, there.dropped) == (here.steps, here.evaluations, here.dropped)
+    assert any("on the longest pairs" in sentence for sentence in said), said
+    assert measuring.result() is there, "asked again"
+    assert wb.list_runs(config.run.root).empty
+    with pytest.raises(wb.WorkbenchError, match="There is no model folder"):
+        result_of(start_preflight(config.with_changes({"model.name": "./nowhere"})))
+
+
+def test_cancelled_it_is_gone_at_once(measured):
+    measuring = start_preflight(measured[0])
+    identity = read_json(measuring._run.folder.status)["process"]
+    measuring.cancel()
+    end = time.monotonic() + 20
+    while process.is_alive(identity):
+        assert time.monotonic() < end
+        time.sleep(0.05)
+    assert not measuring._run.path.exists()
+
+
+def test_it_ends_with_the_program_that_asked_for_it(measured, tmp_path):
+    config = measured[0].with_changes({"run.root": str(tmp_path / "runs")})
+    config.to_yaml(tmp_path / "config.yaml")
+    code = f"import os, simpo_workbench as wb\nmeasuring = wb.start_preflight(wb.RunConfig.from_yaml({str(tmp_path / 'config.yaml')!r}))\nprint(measuring._run.path, flush=True)\nos._exit(0)\n"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=120, check=True)
+    folder = Path(done.stdout.strip())
+    end = time.monotonic() + 120
+    while folder.exists():
+        assert time.monotonic() < end
+        time.sleep(0.1)
+    assert list(tmp_path.glob("runs/*")) == []

@@ -1,0 +1,232 @@
+"""What one raw row means: a wrong reading here trains on the wrong text without any sign of it."""
+
+import pytest
+
+from simpo_workbench.pairs.shapes import KNOWN_SHAPES, SHAPES, RowRefused, pair_id, prompt_key, prompt_text, read_row, shape_of
+
+
+def user(text):
+    return {"role": "user", "content": text}
+
+
+def assistant(text):
+    return {"role": "assistant", "content": text}
+
+
+def system(text):
+    return {"role": "system", "content": text}
+
+
+ONE_TURN = {
+    "texts": {"prompt": "Sky?", "chosen": "Blue.", "rejected": "Green."},
+    "prompt as messages": {"prompt": [user("Sky?")], "chosen": [assistant("Blue.")], "rejected": [assistant("Green.")]},
+    "answers as single messages": {"prompt": [user("Sky?")], "chosen": assistant("Blue."), "rejected": assistant("Green.")},
+    "implicit prompt": {"chosen": [user("Sky?"), assistant("Blue.")], "rejected": [user("Sky?"), assistant("Green.")]},
+    "UltraFeedback": {"prompt": "Sky?", "chosen": [user("Sky?"), assistant("Blue.")], "rejected": [user("Sky?"), assistant("Green.")]},
+    "HH": {"chosen": "\n\nHuman: Sky?\n\nAssistant: Blue.", "rejected": "\n\nHuman: Sky?\n\nAssistant: Green."},
+    "HH with the prompt cut off": {"prompt": "\n\nHuman: Sky?\n\nAssistant:", "chosen": " Blue.", "rejected": " Green."},
+    "Alpaca": {"instruction": "Sky?", "input": "", "chosen": "Blue.", "rejected": "Green."},
+    "Alpaca with two outputs": {"instruction": "Sky?", "output": ["Blue.", "Green."]},
+    "ShareGPT": {
+        "conversations": [{"from": "human", "value": "Sky?"}],
+        "chosen": {"from": "gpt", "value": "Blue."},
+        "rejected": {"from": "gpt", "value": "Green."},
+    },
+    "ShareGPT, answers as text": {"conversations": [{"from": "human", "value": "Sky?"}], "chosen": "Blue.", "rejected": "Green."},
+    "ShareGPT, answers as lists": {
+        "conversations": [{"from": "human", "value": "Sky?"}],
+        "chosen": [{"from": "gpt", "value": "Blue."}],
+        "rejected": [assistant("Green.")],
+    },
+    "LLaMA-Factory v1": {
+        f"{side}_messages": [
+            {"role": "user", "content": [{"type": "text", "value": "Sky?"}], "loss_weight": 0.0},
+            {"role": "assistant", "content": [{"type": "text", "value": answer}], "loss_weight": 1.0},
+        ]
+        for side, answer in (("chosen", "Blue."), ("rejected", "Green."))
+    },
+    "content in text parts": {
+        "prompt": [{"role": "user", "content": [{"type": "text", "text": "Sk"}, {"type": "text", "text": "y?"}]}],
+        "chosen": "Blue.",
+        "rejected": "Green.",
+    },
+    "turbo-alignment": {
+        "context": [{"role": "user", "content": "Sky?"}],
+        "answer_w": {"role": "bot", "content": "Blue."},
+        "answer_l": {"role": "bot", "content": "Green."},
+    },
+    "torchtune": {"question": "Sky?", "response_j": "Blue.", "response_k": "Green."},
+    "LLMBar, first better": {"input": "Sky?", "output_1": "Blue.", "output_2": "Green.", "label": 1},
+    "LLMBar, second better": {"input": "Sky?", "output_1": "Green.", "output_2": "Blue.", "label": 2},
+    "LLMBar out of a CSV": {"input": "Sky?", "output_1": "Green.", "output_2": "Blue.", "label": "2"},
+}
+
+
+@pytest.mark.parametrize("row", ONE_TURN.values(), ids=ONE_TURN)
+def test_every_shape_of_one_pair_is_read_as_that_pair(row):
+    pair = read_row(row)
+    assert (pair.prompt, pair.chosen, pair.rejected) == ([user("Sky?")], "Blue.", "Green.")
+    assert pair.used == row.keys()
+
+
+HISTORY = [user("Sky?"), assistant("Blue."), user("At night?")]
+MANY_TURNS = {
+    "explicit": {"prompt": HISTORY, "chosen": "Black.", "rejected": "Pink."},
+    "implicit": {"chosen": [*HISTORY, assistant("Black.")], "rejected": [*HISTORY, assistant("Pink.")]},
+    "both": {"prompt": HISTORY, "chosen": [*HISTORY, assistant("Black.")], "rejected": [*HISTORY, assistant("Pink.")]},
+    "last user turn as prompt": {
+        "prompt": "At night?",
+        "chosen": [*HISTORY, assistant("Black.")],
+        "rejected": [*HISTORY, assistant("Pink.")],
+    },
+    "first user turn as prompt": {"prompt": "Sky?", "chosen": [*HISTORY, assistant("Black.")], "rejected": [*HISTORY, assistant("Pink.")]},
+    "answers go on after the prompt": {
+        "prompt": "Sky?",
+        "chosen": [*HISTORY[1:], assistant("Black.")],
+        "rejected": [*HISTORY[1:], assistant("Pink.")],
+    },
+    "HH": {
+        "chosen": "\n\nHuman: Sky?\n\nAssistant: Blue.\n\nHuman: At night?\n\nAssistant: Black.",
+        "rejected": "\n\nHuman: Sky?\n\nAssistant: Blue.\n\nHuman: At night?\n\nAssistant: Pink.",
+    },
+    "Alpaca history": {"instruction": "At night?", "history": [["Sky?", "Blue."]], "chosen": "Black.", "rejected": "Pink."},
+}
+
+
+@pytest.mark.parametrize("row", MANY_TURNS.values(), ids=MANY_TURNS)
+def test_only_the_final_assistant_turn_is_the_answer(row):
+    pair = read_row(row)
+    assert (pair.prompt, pair.chosen, pair.rejected) == (HISTORY, "Black.", "Pink.")
+
+
+def test_white_space_inside_contents_stays():
+    pair = read_row({"chosen": "\n\nHuman:  two spaces \n\nAssistant:  so\n\n far\n", "rejected": "\n\nHuman:  two spaces \n\nAssistant:no"})
+    assert pair.prompt == [user(" two spaces ")]
+    assert (pair.chosen, pair.rejected) == (" so\n\n far\n", "no")
+    pair = read_row({"prompt": " p\n", "chosen": " c\n", "rejected": "\tr "})
+    assert (pair.prompt, pair.chosen, pair.rejected) == ([user(" p\n")], " c\n", "\tr ")
+
+
+def test_alpaca_input_stands_on_a_line_of_its_own():
+    assert read_row({"instruction": "Shorten:", "input": "a b", "chosen": "a", "rejected": "b"}).prompt == [user("Shorten:\na b")]
+
+
+def test_a_system_column_becomes_the_first_turn():
+    row = {"question": "Sky?", "response_j": "Blue.", "response_k": "Green.", "system": "Be short."}
+    assert read_row(row).prompt == [system("Be short."), user("Sky?")]
+    said_twice = {"prompt": [system("Be short."), user("Sky?")], "chosen": "Blue.", "rejected": "Green.", "system": "Be short."}
+    assert read_row(said_twice).prompt == [system("Be short."), user("Sky?")]
+    assert read_row({**ONE_TURN["texts"], "system": ""}).prompt == [user("Sky?")]
+
+
+@pytest.mark.parametrize("name", ["user", "human", "Human", "prompter"])
+def test_role_names_of_other_tools_mean_the_user(name):
+    assert read_row({"prompt": [{"role": name, "content": "Sky?"}], "chosen": "a", "rejected": "b"}).prompt == [user("Sky?")]
+
+
+REFUSED = {
+    "missing prompt": ({"prompt": None, "chosen": "a", "rejected": "b"}, "missing", "no prompt"),
+    "missing answer": ({"prompt": "p", "chosen": "a", "rejected": None}, "missing", "no rejected"),
+    "missing column": ({"prompt": "p", "chosen": "a"}, "missing", "no 'rejected'"),
+    "NaN answer": ({"prompt": "p", "chosen": float("nan"), "rejected": "b"}, "missing", "no chosen"),
+    "answers without a prompt": ({"chosen": [assistant("a")], "rejected": [assistant("b")]}, "missing", "no prompt"),
+    "ends with the user": ({"chosen": [user("p")], "rejected": [user("p"), assistant("b")]}, "missing", "ends with a user turn"),
+    "no user turn": ({"prompt": [system("s")], "chosen": "a", "rejected": "b"}, "missing", "no user turn"),
+    "turn without content": ({"prompt": [{"role": "user"}], "chosen": "a", "rejected": "b"}, "missing", "no content"),
+    "empty prompt": ({"prompt": " ", "chosen": "a", "rejected": "b"}, "empty", "prompt"),
+    "no turns": ({"prompt": [], "chosen": "a", "rejected": "b"}, "empty", "prompt"),
+    "white space": ({"prompt": "p", "chosen": " \n\t", "rejected": "b"}, "empty", r"' \n\t'"),
+    "empty list": ({"prompt": "p", "chosen": [], "rejected": "b"}, "empty", "chosen"),
+    "identical": ({"prompt": "p", "chosen": "a", "rejected": "a"}, "identical", "'a'"),
+    "number": ({"prompt": 42, "chosen": "a", "rejected": "b"}, "wrong type", "a number"),
+    "number as answer": ({"prompt": "p", "chosen": 1, "rejected": 2}, "wrong type", "a number"),
+    "turns of text": ({"prompt": ["p"], "chosen": "a", "rejected": "b"}, "wrong type", "'p'"),
+    "three outputs": ({"instruction": "p", "output": ["a", "b", "c"]}, "wrong type", "3"),
+    "label 0": ({"input": "p", "output_1": "a", "output_2": "b", "label": 0}, "wrong type", "1 or 2"),
+    "label true": ({"input": "p", "output_1": "a", "output_2": "b", "label": True}, "wrong type", "1 or 2"),
+    "tool turn": ({"prompt": [user("p"), {"role": "tool", "content": "x"}], "chosen": "a", "rejected": "b"}, "unknown role", "'tool'"),
+    "histories": (
+        {
+            "chosen": [user("p"), assistant("x"), user("q"), assistant("a")],
+            "rejected": [user("p"), assistant("y"), user("q"), assistant("b")],
+        },
+        "different histories",
+        "turn 2 is 'x' here and 'y' there",
+    ),
+    "HH histories": (
+        {"chosen": "\n\nHuman: p\n\nAssistant: a", "rejected": "\n\nHuman: q\n\nAssistant: b"},
+        "different histories",
+        "'p' here and 'q' there",
+    ),
+    "prompt and history": (
+        {"prompt": [user("other")], "chosen": [user("p"), assistant("a")], "rejected": [user("p"), assistant("b")]},
+        "different histories",
+        "'other'",
+    ),
+    "one side goes on": (
+        {"prompt": "p", "chosen": [assistant("x"), user("q"), assistant("a")], "rejected": "b"},
+        "different histories",
+        "turn 1",
+    ),
+    "two answers": ({"prompt": "p", "chosen": [assistant("a"), assistant("b")], "rejected": "c"}, "more than one answer turn", "chosen"),
+    "prompt ends in an answer": (
+        {"prompt": [user("p"), assistant("x")], "chosen": "a", "rejected": "b"},
+        "more than one answer turn",
+        "prompt",
+    ),
+    "image part": (
+        {"prompt": [{"role": "user", "content": [{"type": "image_url", "value": "x.png"}]}], "chosen": "a", "rejected": "b"},
+        "image or other non-text part",
+        "image_url",
+    ),
+    "image column": ({**ONE_TURN["texts"], "images": ["1.jpg"]}, "image or other non-text part", "1.jpg"),
+    "tool calls": (
+        {"prompt": "p", "chosen": {"role": "assistant", "content": "", "tool_calls": [{"id": 1}]}, "rejected": "b"},
+        "image or other non-text part",
+        "tool_calls",
+    ),
+    "half a character": ({"prompt": "p", "chosen": "a\ud800", "rejected": "b"}, "unreadable", "surrogate"),
+    "two system texts": (
+        {"prompt": [system("Be long."), user("p")], "system": "Be short.", "chosen": "a", "rejected": "b"},
+        "two system texts",
+        "Be short.",
+    ),
+    "supervised": ({"instruction": "p", "output": "a"}, "no known shape", "not a list of two"),
+    "unpaired": ({"messages": [user("p"), assistant("a")], "label": True}, "no known shape", "label, messages"),
+}
+
+
+@pytest.mark.parametrize(("row", "reason", "seen"), REFUSED.values(), ids=REFUSED)
+def test_a_row_that_is_no_pair_is_refused_with_its_reason(row, reason, seen):
+    with pytest.raises(RowRefused) as refused:
+        read_row(row)
+    assert refused.value.reason == reason
+    assert seen in refused.value.seen
+
+
+def test_plain_texts_without_a_prompt_are_no_shape():
+    assert shape_of({"chosen": "Blue.", "rejected": "Green."}) is None
+    with pytest.raises(RowRefused, match="neither conversations nor"):
+        read_row({"chosen": "Blue.", "rejected": "Green."})
+
+
+def test_pair_id_is_fixed_by_content_alone():
+    # sha256sum of {"chosen":"Blue.","prompt":[{"content":"Sky?","role":"user"}],"rejected":"Green."}; a change cuts saved scores off
+    assert pair_id([user("Sky?")], "Blue.", "Green.") == "54e7ffc6b1066256"
+    assert pair_id([{"content": "Sky?", "role": "user"}], "Blue.", "Green.") == "54e7ffc6b1066256"
+    others = [([user("Sky")], "Blue.", "Green."), ([user("Sky?")], "Green.", "Blue."), ([system("Sky?")], "Blue.", "Green.")]
+    assert len({pair_id(*other) for other in others} | {"54e7ffc6b1066256"}) == 4
+
+
+def test_prompt_key_tells_prompts_apart_by_role_and_text():
+    assert prompt_key([user("a")]) == prompt_key(({"content": "a", "role": "user"},))
+    assert len({prompt_key(prompt) for prompt in ([user("a")], [system("a")], [user("a"), user("a")])}) == 3
+
+
+def test_prompt_text_is_bare_for_one_question_and_a_transcript_else():
+    assert prompt_text([user("Sky?")]) == "Sky?"
+    assert prompt_text([system("Be short."), *HISTORY]) == "System: Be short.\n\nUser: Sky?\n\nAssistant: Blue.\n\nUser: At night?"
+
+
+def test_the_list_of_shapes_in_messages_names_every_answer_column():
+    assert all(column in KNOWN_SHAPES for shape in SHAPES for column in shape.columns)

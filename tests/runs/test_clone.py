@@ -1,0 +1,83 @@
+"""What a user would lose: the way back. A clone goes on from the last healthy checkpoint with another rate, and says what is different."""
+
+import shutil
+
+import pytest
+import torch
+
+import simpo_workbench as wb
+from simpo_workbench.base.files import read_json
+from simpo_workbench.runs.launch import make_clone, resumable_steps
+from simpo_workbench.runs.folder import RunFolder
+
+
+@pytest.fixture
+def source(tiny_config):
+    return wb.train(tiny_config.with_changes({"training.keep_checkpoints": 5}))
+
+
+def test_a_clone_from_a_checkpoint_goes_on_with_other_settings(tiny_config, source):
+    clone = wb.clone("tiny", tiny_config.run.root, step=4, changes={"training.learning_rate": 1e-3, "loss.beta": 5.0})
+    assert clone.wait(120).state == "finished", clone.folder.log.read_text()
+    assert clone.name.startswith("tiny-")
+    losses = {run.name: {record["step"]: record["loss"] for record in run.records if record["kind"] == "train"} for run in (source, clone)}
+    assert list(losses[clone.name]) == [1, 2, 3, 4, 5, 6]
+    assert [losses[clone.name][step] for step in (1, 2, 3, 4)] == [losses["tiny"][step] for step in (1, 2, 3, 4)]
+    assert losses[clone.name][5] != losses["tiny"][5]
+    rates = {record["step"]: record["learning_rate"] for record in clone.records if record["kind"] == "train"}
+    original = {record["step"]: record["learning_rate"] for record in source.records if record["kind"] == "train"}
+    assert rates[5] == pytest.approx(original[5] * 1e-3 / tiny_config.training.learning_rate)
+    origin = read_json(clone.folder.origin)
+    assert (origin["run"], origin["step"]) == ("tiny", 4)
+    assert origin["changes"] == {"training.learning_rate": [tiny_config.training.learning_rate, 1e-3], "loss.beta": [2.0, 5.0]}
+
+
+def test_a_clone_without_changes_is_the_same_run_again(tiny_config, source):
+    clone = wb.clone("tiny", tiny_config.run.root, step=2, new_name="again")
+    assert clone.wait(120).state == "finished"
+    assert (clone.adapter / "adapter_model.safetensors").read_bytes() == (source.adapter / "adapter_model.safetensors").read_bytes()
+
+
+def test_a_clone_from_the_start_may_change_anything(tiny_config, source):
+    folder = make_clone(source.folder, None, {"lora.r": 8, "training.max_steps": 2}, "wider")
+    assert wb.RunConfig.from_yaml(folder.config).lora.r == 8
+    assert read_json(folder.origin)["changes"] == {"lora.r": [4, 8], "training.max_steps": [6, 2]}
+    assert not list(folder.checkpoints.iterdir())
+
+
+def test_what_cannot_be_cloned_is_said(tiny_config, source):
+    with pytest.raises(wb.WorkbenchError, match=r"lora.r cannot change on the way"):
+        make_clone(source.folder, 4, {"lora.r": 8})
+    with pytest.raises(wb.WorkbenchError, match=r"no checkpoint to go on from at step 3; it has \[2, 4, 6\]"):
+        make_clone(source.folder, 3, {})
+    assert resumable_steps(source.folder) == [2, 4, 6]
+    assert len(wb.list_runs(tiny_config.run.root)) == 1  # refused before a folder was made
+
+
+def test_what_a_clone_changes_really_changes(tiny_config):
+    """The checkpoint's optimizer, its memory plan and earlier changes on the way all hold older values."""
+    box = RunFolder(f"{tiny_config.run.root}/tiny").mailbox
+
+    def ask(record):
+        if record["kind"] == "train" and record["step"] == 1:
+            box.ask("set", beta=4.0, learning_rate_scale=0.5)
+
+    wb.train(tiny_config.with_changes({"training.keep_checkpoints": 5, "training.scheduler": "constant", "training.warmup_ratio": 0.0}), on_record=ask)
+    changes = {"training.weight_decay": 0.3, "loss.beta": 6.0, "training.max_tokens_per_microbatch": 64}
+    clone = wb.clone("tiny", tiny_config.run.root, step=4, changes=changes, new_name="changed")
+    assert clone.wait(120).state == "finished", clone.status
+    last = [record for record in clone.records if record["kind"] == "train"][-1]
+    assert last["beta"] == 6.0
+    assert last["learning_rate"] == pytest.approx(0.5 * tiny_config.training.learning_rate)  # not changed by the clone: it stays
+    assert clone.environment["max_tokens_per_microbatch"] == 64
+    state = torch.load(clone.folder.checkpoint(6) / "training_state.pt", weights_only=True)
+    assert {group["weight_decay"] for group in state["optimizer"]["param_groups"]} == {0.3}
+
+
+def test_a_clone_goes_on_with_the_same_pairs_or_not_at_all(tiny_config, tmp_path):
+    pairs = tmp_path / "pairs.jsonl"
+    shutil.copy(tiny_config.data.train, pairs)
+    wb.train(tiny_config.with_changes({"data.train": str(pairs), "training.keep_checkpoints": 5}))
+    pairs.write_text(pairs.read_text().replace("Say", "Tell"))
+    clone = wb.clone("tiny", tiny_config.run.root, step=4)
+    assert "cannot go on: the training pairs changed" in clone.wait(120).message

@@ -1,0 +1,154 @@
+"""What a user would lose: a notebook whose kernel holds a model, or answers that differ from those in process."""
+
+import os
+import signal
+import sys
+import textwrap
+import time
+from subprocess import PIPE, Popen
+
+import pandas as pd
+import pytest
+
+import simpo_workbench as wb
+from simpo_workbench.base import process
+from simpo_workbench.base.files import read_json
+
+DEADLINE_S = 120
+PAIR = {"prompt": "What color is the sky?", "chosen": "Blue, mostly.", "rejected": "Green."}
+
+
+@pytest.fixture
+def trained(tiny_config):
+    return wb.train(tiny_config.with_changes({"training.max_steps": 2, "training.eval_every": 0}))
+
+
+def test_an_opened_model_answers_as_the_functions_do_in_process(tiny_config, trained):
+    loss, pairs = wb.LossConfig(beta=3.0), wb.load_pairs(tiny_config.data.eval)
+    greedy = wb.GenerationConfig(max_new_tokens=5)
+    with wb.load_model(tiny_config.model, adapter=trained.adapter) as here:
+        expected = [wb.score(here, pairs, loss), wb.generate(here, ["Hi", "Who are you?"], greedy), wb.explain_pair(here, PAIR), wb.encode_pair(here, PAIR)]
+    with wb.open_model(tiny_config.model, adapter=trained.adapter) as there:
+        answers = [wb.score(there, pairs, loss), wb.generate(there, ["Hi", "Who are you?"], greedy), wb.explain_pair(there, PAIR), wb.encode_pair(there, PAIR)]
+        identity = read_json(there.run.folder.status)["process"]
+    for table, answer in zip(expected, answers, strict=True):
+        pd.testing.assert_frame_equal(table, answer, check_dtype=False)
+    assert not process.is_alive(identity)
+    assert not there.run.path.exists()
+
+
+def test_a_pair_token_by_token_adds_up_to_its_score(tiny_config, trained):
+    with wb.load_model(tiny_config.model, adapter=trained.adapter) as model:
+        scores, tokens = wb.score(model, [PAIR]).iloc[0], wb.explain_pair(model, PAIR)
+        seen = wb.encode_pair(model, PAIR)
+        for side in ("chosen", "rejected"):
+            mine = tokens[tokens["side"] == side]
+            assert mine["logp"].mean() == pytest.approx(scores[f"{side}_avg_logp"], abs=1e-5)
+            assert len(mine) == scores[f"{side}_tokens"]
+            assert mine["token_id"].tolist() == seen.loc[seen["side"] == side, "token_id"].tolist()
+        assert not tokens["logp"].equals(tokens["base_logp"])
+        assert seen.groupby("side")["scored"].all().to_dict() == {"chosen": True, "prompt": False, "rejected": True}
+        with pytest.raises(wb.WorkbenchError, match="One pair is explained at a time; got 2"):
+            wb.explain_pair(model, [PAIR, {**PAIR, "prompt": "And the sea?"}])
+
+
+def test_a_run_answers_between_steps_and_its_result_stays_the_same(tiny_config):
+    config = tiny_config.with_changes({"training.max_steps": 40, "training.eval_every": 0, "training.save_every": 0, "lora.dropout": 0.1})
+    quiet = wb.train(config.with_changes({"run.name": "quiet"}))
+    run = wb.start(config)
+    model = wb.open_model(run).ready(DEADLINE_S)
+    wait_for(lambda: run.status.step >= 2)
+    scores = model.score([PAIR])
+    assert scores.iloc[0]["beta"] == config.loss.beta
+    assert list(model.generate("Hello?").columns[:3]) == ["prompt", "base", "tuned"]
+    model.close()  # of a run that trains: it goes on
+    assert run.wait(DEADLINE_S).state == "finished"
+    assert losses(run) == losses(quiet)
+    with pytest.raises(wb.WorkbenchError, match="Nobody is there to score: Finished"):
+        model.score([PAIR])
+
+
+def test_a_question_that_fails_ends_nothing(tiny_config):
+    with wb.open_model(tiny_config.model) as model:
+        with pytest.raises(wb.WorkbenchError, match="A prompt is a text or a list of"):
+            model.generate([{"no": "prompt"}])
+        with pytest.raises(wb.WorkbenchError, match=r"beta"):
+            model.ask("score", pairs=[PAIR], loss={"beta": -1}).result(DEADLINE_S)
+        assert len(model.score([PAIR])) == 1
+        question = model.ask("generate", prompts=["Hi"])
+        assert question.result(DEADLINE_S) is question.result()
+        late = model.ask("generate", prompts=["Hi"])
+        late.cancel()
+        with pytest.raises(wb.WorkbenchError, match="was cancelled"):
+            late.result(DEADLINE_S)
+        with pytest.raises(wb.WorkbenchError, match="no training: it cannot pause"):
+            model.run.pause().wait(DEADLINE_S)
+
+
+def test_a_model_that_cannot_be_loaded_says_so(tiny_config, tmp_path):
+    with wb.open_model(tiny_config.model.model_copy(update={"name": str(tmp_path / "nowhere")})) as model, pytest.raises(wb.WorkbenchError, match="There is no model folder"):
+        model.ready(DEADLINE_S)
+
+
+def test_an_opened_model_leaves_when_nobody_asks(tiny_config):
+    model = wb.open_model(tiny_config.model, idle_s=0.5).ready(DEADLINE_S)
+    wait_for(lambda: not model.run.status.alive)
+    with pytest.raises(wb.WorkbenchError, match="nobody asked for a while"):
+        model.generate("Hello?")
+
+
+def test_an_opened_model_leaves_when_the_kernel_is_killed(tiny_config, tmp_path):
+    path = tmp_path / "config.yaml"
+    tiny_config.to_yaml(path)
+    code = f"""
+        import time, simpo_workbench as wb
+        model = wb.open_model(wb.RunConfig.from_yaml({str(path)!r}).model).ready(100)
+        print(model.run.path, flush=True)
+        time.sleep(600)
+    """
+    with Popen([sys.executable, "-c", textwrap.dedent(code)], stdout=PIPE, text=True) as kernel:
+        folder = wb.attach(kernel.stdout.readline().strip())
+        assert folder.status.alive
+        os.kill(kernel.pid, signal.SIGKILL)
+        wait_for(lambda: not folder.status.alive)
+
+
+def test_asking_needs_no_torch():
+    code = "import simpo_workbench as wb, sys; wb.open_model, wb.score, wb.generate, wb.explain_pair, wb.clone, wb.queue; assert 'torch' not in sys.modules"
+    with Popen([sys.executable, "-c", code]) as child:
+        assert child.wait() == 0
+
+
+def losses(run):
+    return [record["loss"] for record in run.records if record["kind"] == "train"]
+
+
+def wait_for(condition):
+    end = time.monotonic() + DEADLINE_S
+    while not condition():
+        assert time.monotonic() < end
+        time.sleep(0.05)
+
+
+def test_a_closed_model_says_so_and_closes_twice(tiny_config):
+    model = wb.open_model(tiny_config.model)
+    model.close()
+    model.close()
+    assert "closed" in repr(model)
+    with pytest.raises(wb.WorkbenchError, match="This model is closed"):
+        model.generate("Hello?")
+    with pytest.raises(wb.WorkbenchError, match=r"wb.attach\('tiny'\)"):
+        wb.open_model("tiny")
+
+
+def test_a_cancelled_answer_is_left_off_in_its_middle(tiny_config):
+    """Thousands of tokens that nobody wants must not keep a run from its next step."""
+    with wb.open_model(tiny_config.model) as model:
+        model.ready(DEADLINE_S)
+        long = model.ask("generate", prompts=["Hi"] * 4, generation=wb.GenerationConfig(max_new_tokens=8000, temperature=5.0))
+        wait_for(lambda: long.state == "acknowledged")
+        time.sleep(0.3)
+        assert not long.cancel()
+        assert len(model.ask("encode", pairs=[PAIR]).result(30))
+        with pytest.raises(wb.WorkbenchError, match="Prompts are a text, or a list"):
+            model.generate(5)
