@@ -1,7 +1,8 @@
-"""The step on a CUDA card: first every CUDA path against its oracle, then the workbench beside TRL and Liger on Llama-shaped models of random weights.
+"""The step on a CUDA card: first every CUDA path against its oracle, then the workbench beside TRL and Liger on
+Llama-shaped models of random weights.
 
-Nothing is downloaded: models, tokenizer and pairs are made here. The table says what was left out for want of time, memory or a package.
-Started by gpu.sh.
+Nothing is downloaded: models, tokenizer and pairs are made here. The table says what was left out for want of time,
+memory or a package. Started by gpu.sh.
 """
 
 import argparse
@@ -20,8 +21,22 @@ from gpu_oracle import check_paths
 from one_side import Side, version
 
 SHAPES = {
-    "1B": {"hidden_size": 2048, "intermediate_size": 8192, "num_hidden_layers": 16, "num_attention_heads": 32, "num_key_value_heads": 8, "tie_word_embeddings": True},
-    "8B": {"hidden_size": 4096, "intermediate_size": 14336, "num_hidden_layers": 32, "num_attention_heads": 32, "num_key_value_heads": 8, "tie_word_embeddings": False},
+    "1B": {
+        "hidden_size": 2048,
+        "intermediate_size": 8192,
+        "num_hidden_layers": 16,
+        "num_attention_heads": 32,
+        "num_key_value_heads": 8,
+        "tie_word_embeddings": True,
+    },
+    "8B": {
+        "hidden_size": 4096,
+        "intermediate_size": 14336,
+        "num_hidden_layers": 32,
+        "num_attention_heads": 32,
+        "num_key_value_heads": 8,
+        "tie_word_embeddings": False,
+    },
 }
 VOCABULARY = 128_256
 OURS = Side("workbench")
@@ -44,7 +59,10 @@ class Case:
     seconds: int = 60  # what it is expected to take; with less time left it is skipped
 
     def __str__(self):
-        return f"{self.shape} {self.quant}, {self.prompt}+{self.chosen}+{self.rejected} tokens, {self.pairs_per_step} pairs a step"
+        return (
+            f"{self.shape} {self.quant}, {self.prompt}+{self.chosen}+{self.rejected} tokens, {self.pairs_per_step}"
+            " pairs a step"
+        )
 
 
 #: The most telling first: what time does not allow comes last.
@@ -78,7 +96,14 @@ def main():
     if wrong:
         sys.exit(f"These CUDA paths differ from their oracle, so nothing was measured: {', '.join(wrong)}.")
     sides, skipped = _sides()
-    report = {"card": card.name, "versions": {name: version(name) for name in ("torch", "transformers", "peft", "trl", "liger-kernel", "bitsandbytes")}, "oracle": checks, "cases": {}}
+    report = {
+        "card": card.name,
+        "versions": {
+            name: version(name) for name in ("torch", "transformers", "peft", "trl", "liger-kernel", "bitsandbytes")
+        },
+        "oracle": checks,
+        "cases": {},
+    }
     with tempfile.TemporaryDirectory() as name:
         made = {}
         for case in CASES:
@@ -91,13 +116,21 @@ def main():
                 continue
             if case.shape not in made:
                 made[case.shape] = _make_model(Path(name, case.shape), case.shape)
-            report["cases"][str(case)] = _measure(case, made[case.shape], sides, Path(name), arguments.seconds - (time.monotonic() - started), skipped)
-            measure.write_json(arguments.out / "gpu.json", report | {"skipped": skipped})  # after every case: the machine may be taken away
+            report["cases"][str(case)] = _measure(
+                case, made[case.shape], sides, Path(name), arguments.seconds - (time.monotonic() - started), skipped
+            )
+            measure.write_json(
+                arguments.out / "gpu.json", report | {"skipped": skipped}
+            )  # after every case: the machine may be taken away
     print("\nSkipped:" if skipped else "\nNothing was skipped.")
     for sentence in skipped:
         print(f"- {sentence}")
     measure.write_json(arguments.out / "gpu.json", report | {"skipped": skipped})
-    sys.exit("In some case the losses differ." if any(case.get("same_work") is False and case.get("ratios") for case in report["cases"].values()) else 0)
+    sys.exit(
+        "In some case the losses differ."
+        if any(case.get("same_work") is False and case.get("ratios") for case in report["cases"].values())
+        else 0
+    )
 
 
 def _sides():
@@ -136,7 +169,12 @@ def _measure(case, base, sides, folder, left, skipped):
     summaries = {side.name: vs_trl._summary(side, runs, peak) for side in done}
     ratios = {side.name: vs_trl._ratios(side, runs) for side in done[1:]}
     work = json.loads((place / "work.json").read_text())
-    dpo_free = {"shape": work["shape"], "lengths": vs_trl._lengths(work), "matmul_flops_per_second": {"median": peak, "each": [peak]}, "left_out": vs_trl.LEFT_OUT}
+    dpo_free = {
+        "shape": work["shape"],
+        "lengths": vs_trl._lengths(work),
+        "matmul_flops_per_second": {"median": peak, "each": [peak]},
+        "left_out": vs_trl.LEFT_OUT,
+    }
     report = {"job": job, "runs": runs, "sides": summaries, "ratios": ratios, **dpo_free}
     vs_trl._print(report, dpo=False)
     apart = [ratio["largest_loss_difference"] for ratio in ratios.values() if "failed" not in ratio]
@@ -152,13 +190,35 @@ def _make_model(folder, shape):
     from tokenizers import Tokenizer, models, pre_tokenizers
     from transformers import AutoModelForCausalLM, LlamaConfig, PreTrainedTokenizerFast
 
-    words = {word: index for index, word in enumerate(["<unk>", "<|im_start|>", "<|im_end|>", *(f"w{number}" for number in range(20_000))])}
+    words = {
+        word: index
+        for index, word in enumerate(
+            ["<unk>", "<|im_start|>", "<|im_end|>", *(f"w{number}" for number in range(20_000))]
+        )
+    }
     inner = Tokenizer(models.WordLevel(words, unk_token="<unk>"))
     inner.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
     inner.add_special_tokens(["<|im_start|>", "<|im_end|>"])
-    template = "{% for m in messages %}<|im_start|> {{ m['role'] }} {{ m['content'] }} <|im_end|> {% endfor %}{% if add_generation_prompt %}<|im_start|> assistant {% endif %}"
-    PreTrainedTokenizerFast(tokenizer_object=inner, chat_template=template, eos_token="<|im_end|>", pad_token="<|im_end|>", unk_token="<unk>").save_pretrained(folder)
-    config = LlamaConfig(vocab_size=VOCABULARY, max_position_embeddings=16_384, rope_theta=500_000.0, eos_token_id=2, pad_token_id=2, bos_token_id=1, **SHAPES[shape])
+    template = (
+        "{% for m in messages %}<|im_start|> {{ m['role'] }} {{ m['content'] }} <|im_end|> {% endfor %}{% if"
+        " add_generation_prompt %}<|im_start|> assistant {% endif %}"
+    )
+    PreTrainedTokenizerFast(
+        tokenizer_object=inner,
+        chat_template=template,
+        eos_token="<|im_end|>",
+        pad_token="<|im_end|>",
+        unk_token="<unk>",
+    ).save_pretrained(folder)
+    config = LlamaConfig(
+        vocab_size=VOCABULARY,
+        max_position_embeddings=16_384,
+        rope_theta=500_000.0,
+        eos_token_id=2,
+        pad_token_id=2,
+        bos_token_id=1,
+        **SHAPES[shape],
+    )
     torch.manual_seed(0)
     with torch.device("cuda"):
         model = AutoModelForCausalLM.from_config(config, dtype=torch.bfloat16)
@@ -179,7 +239,10 @@ def _job(case, base, folder):
     with open(folder / "pairs.jsonl", "w") as file:
         for _ in range(count):
             # lengths differ, as they do in life
-            prompt, chosen, rejected = (max(8, round(tokens * rng.uniform(0.7, 1.3))) for tokens in (case.prompt - frame, case.chosen, case.rejected))
+            prompt, chosen, rejected = (
+                max(8, round(tokens * rng.uniform(0.7, 1.3)))
+                for tokens in (case.prompt - frame, case.chosen, case.rejected)
+            )
             file.write(json.dumps({"prompt": text(prompt), "chosen": text(chosen), "rejected": text(rejected)}) + "\n")
     longest = round(1.35 * (case.prompt + max(case.chosen, case.rejected)))
     arguments = argparse.Namespace(work="long", model=str(base), quant=case.quant, lora_r=16, checkpointing="auto")

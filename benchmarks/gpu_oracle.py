@@ -1,4 +1,6 @@
-"""Every CUDA path against its oracle on the same numbers: attention backends, the head, LoRA layers, a whole model, a real out-of-memory error."""
+"""Every CUDA path against its oracle on the same numbers: attention backends, the head, LoRA layers, a whole model, a
+real out-of-memory error.
+"""
 
 import dataclasses
 import random
@@ -16,23 +18,40 @@ TOLERANCE = {torch.bfloat16: 2e-2, torch.float32: 1e-4}
 
 
 def check_paths(device="cuda") -> dict[str, str]:
-    """Name of a path -> "agrees, …", "skipped: …" or "WRONG, …". On a CPU the paths that it has are checked, to know that this file works."""
+    """Name of a path -> "agrees, …", "skipped: …" or "WRONG, …".
+
+    On a CPU the paths that it has are checked, to know that this file works.
+    """
     torch.backends.cuda.matmul.allow_tf32 = False
     found = {}
     for name, check in _checks(device):
         try:
             found[name] = check()
-        except Exception as error:  # a path that raises is as wrong as one with other numbers, and the others should still be seen
+        except (
+            Exception
+        ) as error:  # a path that raises is as wrong as one with other numbers, and the others should still be seen
             found[name] = f"WRONG, {type(error).__name__}: {str(error).splitlines()[0] if str(error) else ''}"
     return found
 
 
 def _checks(device):
     for window in (None, 37):
-        yield f"varlen bf16, window {window}", lambda window=window: _attention(device, "varlen", torch.bfloat16, window, None)
-        yield f"flex fp32, window {window}", lambda window=window: _attention(device, "flex", torch.float32, window, None)
-        yield f"flex bf16, window {window}, soft-capped", lambda window=window: _attention(device, "flex", torch.bfloat16, window, 20.0)
-        yield f"pairwise fp32, window {window}", lambda window=window: _attention(device, "pairwise", torch.float32, window, None)
+        yield (
+            f"varlen bf16, window {window}",
+            lambda window=window: _attention(device, "varlen", torch.bfloat16, window, None),
+        )
+        yield (
+            f"flex fp32, window {window}",
+            lambda window=window: _attention(device, "flex", torch.float32, window, None),
+        )
+        yield (
+            f"flex bf16, window {window}, soft-capped",
+            lambda window=window: _attention(device, "flex", torch.bfloat16, window, 20.0),
+        )
+        yield (
+            f"pairwise fp32, window {window}",
+            lambda window=window: _attention(device, "pairwise", torch.float32, window, None),
+        )
     yield "pairwise bf16, soft-capped", lambda: _attention(device, "pairwise", torch.bfloat16, None, 20.0)
     yield "flex bf16, another length", lambda: _attention(device, "flex", torch.bfloat16, None, 20.0, pairs=4)
     yield "dense bf16", lambda: _attention(device, "dense", torch.bfloat16, None, 20.0)
@@ -47,9 +66,15 @@ def _checks(device):
 
 def _verdict(pairs, dtype):
     """pairs: (ours, oracle) tensors."""
-    differences = [((ours.float() - oracle.float()).norm() / oracle.float().norm().clamp_min(1e-12)).item() for ours, oracle in pairs]
+    differences = [
+        ((ours.float() - oracle.float()).norm() / oracle.float().norm().clamp_min(1e-12)).item()
+        for ours, oracle in pairs
+    ]
     agrees = all(difference <= TOLERANCE[dtype] for difference in differences)  # max() would let a NaN pass
-    return f"{'agrees' if agrees else 'WRONG'}, relative differences {', '.join(f'{difference:.1e}' for difference in differences)}"
+    return (
+        f"{'agrees' if agrees else 'WRONG'}, relative differences"
+        f" {', '.join(f'{difference:.1e}' for difference in differences)}"
+    )
 
 
 def _attention(device, backend, dtype, window, softcap, pairs=7):
@@ -68,18 +93,37 @@ def _attention(device, backend, dtype, window, softcap, pairs=7):
         start += span.tokens
     layout = Layout(tuple(spans), shared, backend)
     torch.manual_seed(0)
-    rows = [torch.randn(1, start, heads, 64, device=device, dtype=dtype).transpose(1, 2).requires_grad_() for heads in (8, 2, 2)]
+    rows = [
+        torch.randn(1, start, heads, 64, device=device, dtype=dtype).transpose(1, 2).requires_grad_()
+        for heads in (8, 2, 2)
+    ]
     downstream = torch.randn(1, start, 8, 64, device=device, dtype=dtype)
-    output, _ = attention.packed_attention(None, *rows, None, scaling=0.125, sliding_window=window, softcap=softcap, layout=layout)
+    output, _ = attention.packed_attention(
+        None, *rows, None, scaling=0.125, sliding_window=window, softcap=softcap, layout=layout
+    )
     wide = [row.detach().float().requires_grad_() for row in rows]
-    oracle, _ = attention.packed_attention(None, *wide, None, scaling=0.125, sliding_window=window, softcap=softcap, layout=dataclasses.replace(layout, backend="dense", prepared={}))
-    gradients = zip(torch.autograd.grad(output, rows, downstream), torch.autograd.grad(oracle, wide, downstream.float()), strict=True)
+    oracle, _ = attention.packed_attention(
+        None,
+        *wide,
+        None,
+        scaling=0.125,
+        sliding_window=window,
+        softcap=softcap,
+        layout=dataclasses.replace(layout, backend="dense", prepared={}),
+    )
+    gradients = zip(
+        torch.autograd.grad(output, rows, downstream),
+        torch.autograd.grad(oracle, wide, downstream.float()),
+        strict=True,
+    )
     return _verdict([(output, oracle), *gradients], dtype)
 
 
 def _best(dtype, softcap):
     card = torch.cuda.get_device_properties(0)
-    return attention_cuda.backend_for(dtype, 64, bool(softcap), (card.major, card.minor), getattr(card, "shared_memory_per_block_optin", 0))
+    return attention_cuda.backend_for(
+        dtype, 64, bool(softcap), (card.major, card.minor), getattr(card, "shared_memory_per_block_optin", 0)
+    )
 
 
 def _head(device):
@@ -91,7 +135,10 @@ def _head(device):
     wide = hidden.detach().float().requires_grad_()
     logits = 10.0 * torch.tanh(wide @ head.weight.float().T * 2.0 / 10.0)
     oracle = response_head.log_softmax_at(logits, targets)
-    return _verdict([(ours, oracle), (torch.autograd.grad(ours.sum(), hidden)[0], torch.autograd.grad(oracle.sum(), wide)[0])], torch.bfloat16)
+    return _verdict(
+        [(ours, oracle), (torch.autograd.grad(ours.sum(), hidden)[0], torch.autograd.grad(oracle.sum(), wide)[0])],
+        torch.bfloat16,
+    )
 
 
 def _lora(device, quantized):
@@ -106,7 +153,9 @@ def _lora(device, quantized):
     else:
         linear = torch.nn.Linear(256, 512, bias=False, dtype=torch.bfloat16)
     torch.manual_seed(0)
-    model = get_peft_model(torch.nn.Sequential(linear), LoraConfig(r=8, lora_alpha=16, target_modules=["0"], init_lora_weights=False)).to(device)
+    model = get_peft_model(
+        torch.nn.Sequential(linear), LoraConfig(r=8, lora_alpha=16, target_modules=["0"], init_lora_weights=False)
+    ).to(device)
     x, results = torch.randn(50, 256, device=device, dtype=torch.bfloat16, requires_grad=True), []
     for fast in (False, True):
         if fast:
@@ -123,13 +172,25 @@ def _tiny(device, dtype=torch.bfloat16, family="llama"):
     from transformers import AutoConfig, AutoModelForCausalLM
 
     torch.manual_seed(0)
-    shape = {"hidden_size": 256, "intermediate_size": 512, "num_hidden_layers": 4, "num_attention_heads": 4, "num_key_value_heads": 2, "vocab_size": 1000}
+    shape = {
+        "hidden_size": 256,
+        "intermediate_size": 512,
+        "num_hidden_layers": 4,
+        "num_attention_heads": 4,
+        "num_key_value_heads": 2,
+        "vocab_size": 1000,
+    }
     model = AutoModelForCausalLM.from_config(AutoConfig.for_model(family, **shape), dtype=dtype).to(device)
     attention.install(model)
-    model = get_peft_model(model, LoraConfig(r=8, lora_alpha=16, target_modules=["q_proj", "v_proj", "o_proj"], init_lora_weights=False))
+    model = get_peft_model(
+        model, LoraConfig(r=8, lora_alpha=16, target_modules=["q_proj", "v_proj", "o_proj"], init_lora_weights=False)
+    )
     lora_linear.install(model)
     rng = random.Random(0)
-    pairs = [EncodedPair(str(index), *([rng.randrange(1000) for _ in range(rng.randint(1, 150))] for _ in range(3))) for index in range(6)]
+    pairs = [
+        EncodedPair(str(index), *([rng.randrange(1000) for _ in range(rng.randint(1, 150))] for _ in range(3)))
+        for index in range(6)
+    ]
     return model, pairs
 
 
@@ -137,12 +198,23 @@ def _gradients(device, model, pairs, policy):
     model.zero_grad()
     logps = PackedScorer(model)(collate(pairs, policy).to(device))
     (logps.chosen_avg - 2 * logps.rejected_avg).sum().backward()
-    return torch.cat([logps.chosen_avg, logps.rejected_avg]).detach(), torch.cat([parameter.grad.flatten() for parameter in model.parameters() if parameter.grad is not None])
+    return torch.cat([logps.chosen_avg, logps.rejected_avg]).detach(), torch.cat(
+        [parameter.grad.flatten() for parameter in model.parameters() if parameter.grad is not None]
+    )
 
 
 def _model(device):
     model, pairs = _tiny(device)
-    return _verdict(list(zip(_gradients(device, model, pairs, attention.row_policy(model)), _gradients(device, model, pairs, RowPolicy(shared=False)), strict=True)), torch.bfloat16)
+    return _verdict(
+        list(
+            zip(
+                _gradients(device, model, pairs, attention.row_policy(model)),
+                _gradients(device, model, pairs, RowPolicy(shared=False)),
+                strict=True,
+            )
+        ),
+        torch.bfloat16,
+    )
 
 
 def _checkpointed(device):
@@ -150,7 +222,9 @@ def _checkpointed(device):
     model.train()
     plain = _gradients(device, model, pairs, attention.row_policy(model))
     memory.checkpoint_layers(model, 3)
-    return _verdict(list(zip(_gradients(device, model, pairs, attention.row_policy(model)), plain, strict=True)), torch.bfloat16)
+    return _verdict(
+        list(zip(_gradients(device, model, pairs, attention.row_policy(model)), plain, strict=True)), torch.bfloat16
+    )
 
 
 def _half(device):
@@ -162,7 +236,9 @@ def _half(device):
     wide.load_state_dict(model.state_dict())
     with torch.autocast("cuda", torch.float16):
         ours = _gradients(device, model, pairs, attention.row_policy(model))
-    return _verdict(list(zip(ours, _gradients(device, wide, pairs, RowPolicy(shared=False)), strict=True)), torch.bfloat16)
+    return _verdict(
+        list(zip(ours, _gradients(device, wide, pairs, RowPolicy(shared=False)), strict=True)), torch.bfloat16
+    )
 
 
 def _out_of_memory(device):

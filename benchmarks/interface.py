@@ -1,7 +1,8 @@
 """What the interface costs, in a real browser: python benchmarks/interface.py [--json FILE]
 
-First display, click to visible reaction of the controls, record on disk to point on screen, the kernel's processor time while it follows a run, the page's
-memory after 10,000 steps, the pair table with 60,000 rows and the loss geometry of 60,000 pairs. Runs are made up, as in the tests; the browser, JupyterLab and the kernel are real.
+First display, click to visible reaction of the controls, record on disk to point on screen, the kernel's processor time
+while it follows a run, the page's memory after 10,000 steps, the pair table with 60,000 rows and the loss geometry of
+60,000 pairs. Runs are made up, as in the tests; the browser, JupyterLab and the kernel are real.
 """
 
 import argparse
@@ -28,7 +29,26 @@ from simpo_workbench.base.files import append_jsonl  # noqa: E402
 LONG, ROWS, FOLLOWED_S, POINTS = 10_000, 60_000, 60, 15
 STEPS_SHOWN = """() => Math.max(0, ...[...document.querySelectorAll('.js-plotly-plot')].filter(gd => gd.offsetParent).flatMap(gd => gd._fullData)
     .filter(trace => trace.name === 'learning rate').map(trace => trace.x[trace.x.length - 1] ?? 0))"""
-WORDS = ["a", "quick", "brown", "fox", "jumps", "over", "the", "lazy", "dog", "and", "runs", "away", "from", "it", "through", "fields", "of", "corn"]
+WORDS = [
+    "a",
+    "quick",
+    "brown",
+    "fox",
+    "jumps",
+    "over",
+    "the",
+    "lazy",
+    "dog",
+    "and",
+    "runs",
+    "away",
+    "from",
+    "it",
+    "through",
+    "fields",
+    "of",
+    "corn",
+]
 
 
 def main():
@@ -40,7 +60,13 @@ def main():
         folder = Path(folder)
         browser = playwright.chromium.launch(
             executable_path=shutil.which("chromium"),
-            args=["--no-sandbox", "--disable-gpu", "--disable-quic", "--disable-background-networking", "--enable-precise-memory-info"],
+            args=[
+                "--no-sandbox",
+                "--disable-gpu",
+                "--disable-quic",
+                "--disable-background-networking",
+                "--enable-precise-memory-info",
+            ],
         )
         server = LabServer(folder)
         try:
@@ -71,15 +97,25 @@ def seconds(page, act, expression, argument=None):
 
 
 def text_shown(text):
-    return f"() => [...document.querySelectorAll('.swb *')].some(one => one.offsetParent && one.childElementCount === 0 && one.textContent.includes({json.dumps(text)}))"
+    return (
+        "() => [...document.querySelectorAll('.swb *')].some(one => one.offsetParent && one.childElementCount === 0 &&"
+        f" one.textContent.includes({json.dumps(text)}))"
+    )
 
 
 def workbench(browser, server, folder):
     root = folder / "runs"
     fake_run(root, "healthy")
-    code = "import time; began = time.perf_counter()\nimport simpo_workbench as wb\nworkbench = wb.Workbench(root={!r})\ntook = time.perf_counter() - began\nworkbench"
+    code = (
+        "import time; began = time.perf_counter()\nimport simpo_workbench as wb\nworkbench ="
+        " wb.Workbench(root={!r})\ntook = time.perf_counter() - began\nworkbench"
+    )
     with opened(browser, server, "workbench.ipynb", code.format(str(root)), "print('took', took)") as page:
-        found = {"import and first display, click to visible (s)": seconds(page, page.run_all, "() => document.querySelector('.swb-menu')?.offsetParent")}
+        found = {
+            "import and first display, click to visible (s)": seconds(
+                page, page.run_all, "() => document.querySelector('.swb-menu')?.offsetParent"
+            )
+        }
         page.page.wait_for_selector("text=/took \\d/")
         found["  of it in the kernel (s)"] = float(page.page.inner_text("text=/took \\d/").split()[-1])
         turn = {
@@ -87,19 +123,38 @@ def workbench(browser, server, folder):
             "Runs": text_shown("healthy"),
         }
         for name, shown in turn.items():
-            found[f"open {name} the first time (s)"] = seconds(page, lambda name=name: page.page.click(f".swb-menu button:has-text('{name}')"), shown)
+            found[f"open {name} the first time (s)"] = seconds(
+                page, lambda name=name: page.page.click(f".swb-menu button:has-text('{name}')"), shown
+            )
         page.page.click("tr[data-id]:has-text('healthy')")
-        drawn = "() => [...document.querySelectorAll('.js-plotly-plot')].some(gd => gd.offsetParent && gd.querySelectorAll('.scatterlayer .trace').length > 8)"
-        found["open a run: verdict, tiles, nine charts (s)"] = seconds(page, lambda: page.page.click("button:has-text('Open')"), drawn)
-        found["reward units instead of nats (s)"] = seconds(
-            page, lambda: page.page.click("button:has-text('reward units')"), "() => [...document.querySelectorAll('.annotation-text')].some(one => one.textContent === 'Margin (reward units)')"
+        drawn = (
+            "() => [...document.querySelectorAll('.js-plotly-plot')].some(gd => gd.offsetParent &&"
+            " gd.querySelectorAll('.scatterlayer .trace').length > 8)"
         )
-        found["next sample prompt (s)"] = seconds(page, lambda: page.page.click("button[title='Next sample prompt']"), text_shown("Sample prompt 2 of 3"))
-        for name, shown in (("4 Compare", "() => [...document.querySelectorAll('.swb-card')].some(one => one.offsetParent)"), ("5 Understand", drawn.replace("> 8", "> 0"))):
-            found[f"open {name} the first time (s)"] = seconds(page, lambda name=name: page.page.click(f".swb-menu button:has-text('{name}')"), shown)
+        found["open a run: verdict, tiles, nine charts (s)"] = seconds(
+            page, lambda: page.page.click("button:has-text('Open')"), drawn
+        )
+        found["reward units instead of nats (s)"] = seconds(
+            page,
+            lambda: page.page.click("button:has-text('reward units')"),
+            "() => [...document.querySelectorAll('.annotation-text')].some(one => one.textContent === 'Margin (reward"
+            " units)')",
+        )
+        found["next sample prompt (s)"] = seconds(
+            page, lambda: page.page.click("button[title='Next sample prompt']"), text_shown("Sample prompt 2 of 3")
+        )
+        for name, shown in (
+            ("4 Compare", "() => [...document.querySelectorAll('.swb-card')].some(one => one.offsetParent)"),
+            ("5 Understand", drawn.replace("> 8", "> 0")),
+        ):
+            found[f"open {name} the first time (s)"] = seconds(
+                page, lambda name=name: page.page.click(f".swb-menu button:has-text('{name}')"), shown
+            )
         page.turn_to("1 Configure")
         beta = page.page.locator("[data-path='loss.beta'] input:not([type='range'])")
-        found["β typed, code beside it changed (s)"] = seconds(page, lambda: (beta.fill("3"), beta.press("Tab")), text_shown("loss.beta"))
+        found["β typed, code beside it changed (s)"] = seconds(
+            page, lambda: (beta.fill("3"), beta.press("Tab")), text_shown("loss.beta")
+        )
         return found
 
 
@@ -150,7 +205,9 @@ def long_run(browser, server, folder):
             time.sleep(2)
         page.page.evaluate("() => window.gc?.()")
         return {
-            "page's JavaScript memory after 10,000 steps (MB)": page.page.evaluate("performance.memory.usedJSHeapSize") / 1e6,
+            "page's JavaScript memory after 10,000 steps (MB)": (
+                page.page.evaluate("performance.memory.usedJSHeapSize") / 1e6
+            ),
             "record on disk to point on screen after 10,000 steps, median (s)": statistics.median(waited),
         }
 
@@ -162,35 +219,72 @@ def pair_table(browser, server, folder):
 
     random = np.random.default_rng(0)
     words = np.array(WORDS)
-    texts = {name: [" ".join(words[random.integers(0, len(words), 40)]) for _ in range(ROWS)] for name in ("prompt", "chosen", "rejected")}
+    texts = {
+        name: [" ".join(words[random.integers(0, len(words), 40)]) for _ in range(ROWS)]
+        for name in ("prompt", "chosen", "rejected")
+    }
     for name, shift in (("before", 0.0), ("after", 0.4)):
         lead = random.normal(shift - 0.2, 0.6, ROWS)
         chosen = random.normal(-1.8, 0.2, ROWS)
-        table = pd.DataFrame({"pair_id": [f"pair-{n}" for n in range(ROWS)], **texts, "chosen_tokens": 40, "rejected_tokens": 45})
-        table = table.assign(chosen_avg_logp=chosen, rejected_avg_logp=chosen - lead, margin=2 * lead, correct=lead > 0, beyond_gamma=lead > 0.5)
-        table = table.assign(loss=np.log1p(np.exp(1 - 2 * lead)), gradient_weight=2 / (1 + np.exp(2 * lead - 1)), beta=2.0, gamma_beta_ratio=0.5)
+        table = pd.DataFrame(
+            {"pair_id": [f"pair-{n}" for n in range(ROWS)], **texts, "chosen_tokens": 40, "rejected_tokens": 45}
+        )
+        table = table.assign(
+            chosen_avg_logp=chosen,
+            rejected_avg_logp=chosen - lead,
+            margin=2 * lead,
+            correct=lead > 0,
+            beyond_gamma=lead > 0.5,
+        )
+        table = table.assign(
+            loss=np.log1p(np.exp(1 - 2 * lead)),
+            gradient_weight=2 / (1 + np.exp(2 * lead - 1)),
+            beta=2.0,
+            gamma_beta_ratio=0.5,
+        )
         table.to_parquet(folder / f"{name}.parquet")
-    read = f"import pandas as pd, simpo_workbench as wb\nbefore, after = (pd.read_parquet({str(folder)!r} + f'/{{name}}.parquet') for name in ('before', 'after'))\nwb.PairTable\nprint('read', 1)"
+    read = (
+        f"import pandas as pd, simpo_workbench as wb\nbefore, after = (pd.read_parquet({str(folder)!r} +"
+        " f'/{name}.parquet') for name in ('before', 'after'))\nwb.PairTable\nprint('read', 1)"
+    )
     with opened(browser, server, "pairs.ipynb", read, "wb.PairTable(before=before, after=after)") as page:
-        page.until("() => { const context = window.jupyterapp.shell.currentWidget?.sessionContext; return context?.isReady && context.session?.kernel?.status === 'idle'; }")
+        page.until(
+            "() => { const context = window.jupyterapp.shell.currentWidget?.sessionContext; return context?.isReady &&"
+            " context.session?.kernel?.status === 'idle'; }"
+        )
         page.command("notebook:run-cell-and-select-next")
         page.page.wait_for_selector("text=read 1")
         rows = "[...document.querySelectorAll('tr[data-id]')].filter(row => row.offsetParent)"
-        found = {"60,000 pairs: first view (s)": seconds(page, lambda: page.command("notebook:run-cell-and-select-next"), f"() => {rows}.length === 50")}
+        found = {
+            "60,000 pairs: first view (s)": seconds(
+                page, lambda: page.command("notebook:run-cell-and-select-next"), f"() => {rows}.length === 50"
+            )
+        }
         first = page.page.evaluate(f"{rows}[0].dataset.id")
-        found["60,000 pairs: sort (s)"] = seconds(page, lambda: page.page.click("button.swb-sort[data-key='lead_after']"), f"first => {rows}[0].dataset.id !== first", first)
+        found["60,000 pairs: sort (s)"] = seconds(
+            page,
+            lambda: page.page.click("button.swb-sort[data-key='lead_after']"),
+            f"first => {rows}[0].dataset.id !== first",
+            first,
+        )
         count = page.page.inner_text(".swb-pages [role='status']")
         chip = lambda: page.page.click(".widget-toggle-button:has-text('flipped to right')")  # noqa: E731
-        found["60,000 pairs: filter (s)"] = seconds(page, chip, "count => document.querySelector(\".swb-pages [role='status']\").textContent !== count", count)
+        found["60,000 pairs: filter (s)"] = seconds(
+            page, chip, "count => document.querySelector(\".swb-pages [role='status']\").textContent !== count", count
+        )
         count = page.page.inner_text(".swb-pages [role='status']")
         search = page.page.get_by_placeholder("words in prompt or answers, then Enter")
         find = lambda: (search.fill("brown dog runs"), search.press("Enter"))  # noqa: E731
-        found["60,000 pairs: first search (s)"] = seconds(page, find, "count => document.querySelector(\".swb-pages [role='status']\").textContent !== count", count)
+        found["60,000 pairs: first search (s)"] = seconds(
+            page, find, "count => document.querySelector(\".swb-pages [role='status']\").textContent !== count", count
+        )
         return found
 
 
 def loss_geometry(browser, server, folder):
-    """β one stop further, again and again: the kernel's part of it, and from the key to the redrawn chart that names it."""
+    """β one stop further, again and again: the kernel's part of it, and from the key to the redrawn chart that names
+    it.
+    """
     made = f"""import time, numpy as np, pandas as pd, simpo_workbench as wb
 random = np.random.default_rng(0)
 lead, chosen = random.normal(-0.2, 0.6, {ROWS}), random.normal(-1.8, 0.2, {ROWS})
@@ -208,11 +302,17 @@ print("redraws", sorted(took)[len(took) // 2], max(took))"""
         page.run_all()
         page.page.wait_for_selector("text=/redraws \\d/")
         median, worst = map(float, page.page.inner_text("text=/redraws \\d/").split()[-2:])
-        named = "beta => [...document.querySelectorAll('.xtitle')].some(one => one.textContent.includes(`margin: ${beta} times`))"
+        named = (
+            "beta => [...document.querySelectorAll('.xtitle')].some(one => one.textContent.includes(`margin: ${beta}"
+            " times`))"
+        )
         page.until(named, "2")
         handle = page.page.locator(".swb .noUi-handle").filter(visible=True).first
         handle.focus()
-        waited = [seconds(page, lambda: handle.press("ArrowRight"), named, beta) for beta in ("2.2", "2.5", "2.8", "3", "3.5", "4", "4.5", "5")]
+        waited = [
+            seconds(page, lambda: handle.press("ArrowRight"), named, beta)
+            for beta in ("2.2", "2.5", "2.8", "3", "3.5", "4", "4.5", "5")
+        ]
         return {
             "60,000 pairs: loss geometry redrawn, the kernel's part, median (s)": median,
             "60,000 pairs: loss geometry redrawn, the kernel's part, worst (s)": worst,

@@ -1,4 +1,7 @@
-"""The third side: a plain loop around Liger's fused SimPO loss, the way its documentation wires it, on padded rows. For CUDA machines; see gpu.py."""
+"""The third side: a plain loop around Liger's fused SimPO loss, the way its documentation wires it, on padded rows.
+
+For CUDA machines; see gpu.py.
+"""
 
 import json
 
@@ -17,15 +20,28 @@ def train_with_liger(side, job: dict, folder) -> dict:
     device, lora = "cuda" if torch.cuda.is_available() else "cpu", config.lora
     base = one_side.plain_model(job, config.model.load_in, device)
     torch.manual_seed(config.training.seed)
-    model = get_peft_model(base, LoraConfig(r=lora.r, lora_alpha=lora.alpha, lora_dropout=lora.dropout, target_modules=lora.target_modules, task_type="CAUSAL_LM"))
+    model = get_peft_model(
+        base,
+        LoraConfig(
+            r=lora.r,
+            lora_alpha=lora.alpha,
+            lora_dropout=lora.dropout,
+            target_modules=lora.target_modules,
+            task_type="CAUSAL_LM",
+        ),
+    )
     if side.checkpointing:
         base.gradient_checkpointing_enable({"use_reentrant": False})
     start = one_side.same_start(model, folder, replace=True)
     # compute_nll_loss: or a likelihood term joins in
-    loss_function = LigerFusedLinearSimPOLoss(beta=config.loss.beta, gamma=config.loss.gamma, compute_nll_loss=False, compiled=device == "cuda")
+    loss_function = LigerFusedLinearSimPOLoss(
+        beta=config.loss.beta, gamma=config.loss.gamma, compute_nll_loss=False, compiled=device == "cuda"
+    )
     trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
     adam = work["adam"]
-    optimizer = torch.optim.AdamW(trained, lr=adam["lr"], betas=adam["betas"], eps=adam["eps"], weight_decay=adam["weight_decay"])
+    optimizer = torch.optim.AdamW(
+        trained, lr=adam["lr"], betas=adam["betas"], eps=adam["eps"], weight_decay=adam["weight_decay"]
+    )
     model.train()
     memory, watch = one_side.ready(model, device)
     losses = []

@@ -1,6 +1,8 @@
-"""What every benchmark measures with: peak memory, the machine's matrix product, the arithmetic a step cannot avoid, alternating child processes.
+"""What every benchmark measures with: peak memory, the machine's matrix product, the arithmetic a step cannot avoid,
+alternating child processes.
 
-`python benchmarks/measure.py --threads 2 --dtype fp32` prints the rate of a large matrix product, in floating-point operations per second.
+`python benchmarks/measure.py --threads 2 --dtype fp32` prints the rate of a large matrix product, in floating-point
+operations per second.
 """
 
 import argparse
@@ -28,7 +30,10 @@ _BUSY_CORES = 0.25  # this much of a core spent by others is worth a word
 
 @dataclass(frozen=True)
 class ModelShape:
-    """The sizes that decide how much arithmetic a step needs. `linear_parameters` leaves out the head, adapters and embeddings."""
+    """The sizes that decide how much arithmetic a step needs.
+
+    `linear_parameters` leaves out the head, adapters and embeddings.
+    """
 
     linear_parameters: int
     vocabulary: int
@@ -38,11 +43,18 @@ class ModelShape:
 
     @classmethod
     def of(cls, model):
-        """The shape of a dense transformers model, with adapters or without. Mixtures of experts keep their experts outside of linear layers: not counted."""
+        """The shape of a dense transformers model, with adapters or without.
+
+        Mixtures of experts keep their experts outside of linear layers: not counted.
+        """
         import torch
 
         head = model.get_output_embeddings()
-        linear = (module for name, module in model.named_modules() if isinstance(module, torch.nn.Linear) and module is not head and "lora_" not in name)
+        linear = (
+            module
+            for name, module in model.named_modules()
+            if isinstance(module, torch.nn.Linear) and module is not head and "lora_" not in name
+        )
         config = model.config.get_text_config()
         head_width = getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
         return cls(
@@ -55,18 +67,25 @@ class ModelShape:
 
 
 def step_flops(lengths: list[tuple[int, int, int]], shape: ModelShape, checkpointed_share: float = 0.0) -> float:
-    """F*: floating-point operations that pairs need at least, forward and backward, with a frozen base and each prompt read once.
+    """F*: floating-point operations that pairs need at least, forward and backward, with a frozen base and each prompt
+    read once.
 
-    lengths: (prompt, chosen, rejected) tokens of every pair. checkpointed_share: share of the layers whose forward pass is run twice, 0 to 1.
+    lengths: (prompt, chosen, rejected) tokens of every pair. checkpointed_share: share of the layers whose forward pass
+    is run twice, 0 to 1.
     """
     through_layers = sum(prompt + chosen + rejected for prompt, chosen, rejected in lengths)
     scored = sum(chosen + rejected for _, chosen, rejected in lengths)
     looks = sum(p * p / 2 + p * (c + r) + c * c / 2 + r * r / 2 for p, c, r in lengths)
-    return (4 + 2 * checkpointed_share) * shape.linear_parameters * through_layers + 4 * shape.vocabulary * shape.hidden * scored + 14 * shape.layers * shape.attention_width * looks
+    return (
+        (4 + 2 * checkpointed_share) * shape.linear_parameters * through_layers
+        + 4 * shape.vocabulary * shape.hidden * scored
+        + 14 * shape.layers * shape.attention_width * looks
+    )
 
 
 class PeakMemory:
-    """Most memory in use since `start()`, and what was in use then, in bytes: tensors on a GPU, the resident process on a CPU.
+    """Most memory in use since `start()`, and what was in use then, in bytes: tensors on a GPU, the resident process on
+    a CPU.
 
     On Linux the kernel keeps the peak and lets a process reset its own; where it does not, a thread looks every 10 ms.
     """
@@ -86,7 +105,9 @@ class PeakMemory:
             return
         if sys.platform == "linux":
             with contextlib.suppress(AttributeError):  # a C library without it
-                ctypes.CDLL(None).malloc_trim(0)  # freed memory that the allocator still holds would hide part of the peak
+                ctypes.CDLL(None).malloc_trim(
+                    0
+                )  # freed memory that the allocator still holds would hide part of the peak
         self.loaded_bytes = psutil.Process().memory_info().rss
         try:
             Path("/proc/self/clear_refs").write_text("5")
@@ -115,7 +136,10 @@ class PeakMemory:
 
 
 class Stopwatch:
-    """Wall time of laps, this process's processor time, and what other processes took from the machine meanwhile. On a GPU a lap waits for its end."""
+    """Wall time of laps, this process's processor time, and what other processes took from the machine meanwhile.
+
+    On a GPU a lap waits for its end.
+    """
 
     def __init__(self, device_type: str):
         self.on_gpu = device_type == "cuda"
@@ -134,7 +158,12 @@ class Stopwatch:
         """seconds; own_cores and others_cores: mean number of cores that this process and all others kept busy."""
         seconds = self._last - self._began
         own, everybody = time.process_time() - self._own_before, _processor_seconds() - self._all_before
-        return {"seconds": seconds, "lap_seconds": self.lap_seconds, "own_cores": own / seconds, "others_cores": max(0.0, everybody - own) / seconds}
+        return {
+            "seconds": seconds,
+            "lap_seconds": self.lap_seconds,
+            "own_cores": own / seconds,
+            "others_cores": max(0.0, everybody - own) / seconds,
+        }
 
     def _now(self):
         if self.on_gpu:
@@ -146,7 +175,13 @@ class Stopwatch:
 
 def _processor_seconds():
     times = psutil.cpu_times()
-    return sum(times) - times.idle - getattr(times, "iowait", 0.0) - getattr(times, "guest", 0.0) - getattr(times, "guest_nice", 0.0)  # guest is part of user
+    return (
+        sum(times)
+        - times.idle
+        - getattr(times, "iowait", 0.0)
+        - getattr(times, "guest", 0.0)
+        - getattr(times, "guest_nice", 0.0)
+    )  # guest is part of user
 
 
 def matmul_flops_per_second(dtype: str = "fp32") -> float:
@@ -176,15 +211,26 @@ class OutOfMemory(RuntimeError):
 
 
 def run_child(arguments: list[str], threads: int, seconds: float | None = None) -> str:
-    """Standard output of a Python script run with so many threads. Errors: OutOfMemory, or RuntimeError: the end of what it printed, or out of time."""
+    """Standard output of a Python script run with so many threads.
+
+    Errors: OutOfMemory, or RuntimeError: the end of what it printed, or out of time.
+    """
     environment = os.environ | dict.fromkeys(("OMP_NUM_THREADS", "MKL_NUM_THREADS"), str(threads))
     environment |= {"TOKENIZERS_PARALLELISM": "false", "HF_HUB_DISABLE_TELEMETRY": "1"}
     try:
-        done = subprocess.run([sys.executable, *arguments], env=environment, capture_output=True, text=True, check=False, timeout=seconds)
+        done = subprocess.run(
+            [sys.executable, *arguments], env=environment, capture_output=True, text=True, check=False, timeout=seconds
+        )
     except subprocess.TimeoutExpired:
         raise RuntimeError(f"not done within {seconds:.0f} s") from None
     printed = (done.stdout + done.stderr)[-3000:]
-    if done.returncode == -9 or (done.returncode and any(one in printed for one in ("OutOfMemoryError", "not enough memory", "can't allocate memory", "out of memory"))):
+    if done.returncode == -9 or (
+        done.returncode
+        and any(
+            one in printed
+            for one in ("OutOfMemoryError", "not enough memory", "can't allocate memory", "out of memory")
+        )
+    ):
         raise OutOfMemory(f"{' '.join(arguments)} ran out of memory:\n{printed}")
     if done.returncode:
         raise RuntimeError(f"{' '.join(arguments)} ended with {done.returncode}:\n{printed}")
@@ -192,7 +238,9 @@ def run_child(arguments: list[str], threads: int, seconds: float | None = None) 
 
 
 def alternating(sides: list, rounds: int) -> Iterator[tuple[int, object]]:
-    """(round, side) for every side in every round, counted from 1; every second round runs backwards, so that a drift of the machine favors nobody."""
+    """(round, side) for every side in every round, counted from 1; every second round runs backwards, so that a drift
+    of the machine favors nobody.
+    """
     for number in range(1, rounds + 1):
         for side in sides if number % 2 else sides[::-1]:
             yield number, side
@@ -206,18 +254,34 @@ def default_threads() -> int:
 def machine() -> dict:
     """What it ran on, and how busy that was during one second before."""
     busy_cores = psutil.cpu_percent(interval=1.0) / 100 * psutil.cpu_count()
-    return {"platform": platform.platform(), "python": platform.python_version(), "processors": psutil.cpu_count(), "load_average": list(psutil.getloadavg()), "busy_cores": busy_cores}
+    return {
+        "platform": platform.platform(),
+        "python": platform.python_version(),
+        "processors": psutil.cpu_count(),
+        "load_average": list(psutil.getloadavg()),
+        "busy_cores": busy_cores,
+    }
 
 
 def busy_warning(cores: float, when: str) -> str | None:
     """A sentence when other processes kept so many cores busy that times cannot be trusted, else None."""
-    return f"WARNING: other processes kept {cores:.1f} cores busy {when}; measure again on a quiet machine." if cores > _BUSY_CORES else None
+    return (
+        f"WARNING: other processes kept {cores:.1f} cores busy {when}; measure again on a quiet machine."
+        if cores > _BUSY_CORES
+        else None
+    )
 
 
 def table(rows: list[list[str]]) -> str:
     """Rows of text as aligned columns: the first to the left, all others to the right; the first row is the heading."""
     widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
-    lines = ["  ".join(cell.rjust(width) if column else cell.ljust(width) for column, (cell, width) in enumerate(zip(row, widths, strict=True))) for row in rows]
+    lines = [
+        "  ".join(
+            cell.rjust(width) if column else cell.ljust(width)
+            for column, (cell, width) in enumerate(zip(row, widths, strict=True))
+        )
+        for row in rows
+    ]
     return "\n".join([lines[0], "-" * len(lines[0]), *lines[1:]])
 
 

@@ -1,7 +1,10 @@
-"""One side of the comparison in a process of its own: the optimizer steps of the workbench, or of TRL's CPOTrainer, timed and with their peak of memory.
+"""One side of the comparison in a process of its own: the optimizer steps of the workbench, or of TRL's CPOTrainer,
+timed and with their peak of memory.
 
-Started by vs_trl.py as `python benchmarks/one_side.py FOLDER`. It reads task.json there and leaves result.json; the first workbench also leaves
-what all later processes must agree on: work.json (token ids in the order of the steps, optimizer settings, the model's shape) and initial_adapter.safetensors.
+Started by vs_trl.py as `python benchmarks/one_side.py FOLDER`. It reads task.json there and leaves result.json; the
+first workbench also leaves
+what all later processes must agree on: work.json (token ids in the order of the steps, optimizer settings, the model's
+shape) and initial_adapter.safetensors.
 """
 
 import argparse
@@ -20,7 +23,9 @@ PACKAGES = ("torch", "transformers", "peft", "accelerate", "trl", "liger-kernel"
 
 @dataclass(frozen=True)
 class Side:
-    """One way of doing the work. loss: of the workbench. micro_batch: pairs that a peer sends through the model at once, None for all of a step."""
+    """One way of doing the work. loss: of the workbench. micro_batch: pairs that a peer sends through the model at
+    once, None for all of a step.
+    """
 
     name: str
     trl: bool = False
@@ -55,7 +60,10 @@ def train_here(side: Side, job: dict, folder: Path) -> dict:
 
     setup = prepare(RunConfig.from_dict(job["config"]).with_changes({"loss.kind": side.loss}))
     model, device = setup.loaded.model, setup.loaded.device.type
-    numbers = [job["steps"] + 1, *range(1, job["steps"] + 1)]  # the last number begins a second pass over the pairs: it warms up
+    numbers = [
+        job["steps"] + 1,
+        *range(1, job["steps"] + 1),
+    ]  # the last number begins a second pass over the pairs: it warms up
     order = [setup.step_pairs(number) for number in numbers]
     if sorted(pair.pair_id for step in order[1:] for pair in step) != sorted(pair.pair_id for pair in setup.train):
         raise SystemExit("The timed steps are not one pass over the pairs.")
@@ -74,7 +82,10 @@ def train_here(side: Side, job: dict, folder: Path) -> dict:
 
 
 def train_with_trl(side: Side, job: dict, folder: Path) -> dict:
-    """The measurements of TRL's trainer. It is given rows that are tokenized already; collating, forward, loss, backward and optimizer are its own."""
+    """The measurements of TRL's trainer.
+
+    It is given rows that are tokenized already; collating, forward, loss, backward and optimizer are its own.
+    """
     import torch
     from datasets import Dataset
     from peft import LoraConfig
@@ -108,12 +119,20 @@ def train_with_trl(side: Side, job: dict, folder: Path) -> dict:
         processing_class=tokenizer,
         train_dataset=Dataset.from_list([_trl_row(pair) for step in work["steps"] for pair in step]),
         callbacks=[Laps()],
-        peft_config=LoraConfig(r=lora.r, lora_alpha=lora.alpha, lora_dropout=lora.dropout, target_modules=lora.target_modules, task_type="CAUSAL_LM"),
+        peft_config=LoraConfig(
+            r=lora.r,
+            lora_alpha=lora.alpha,
+            lora_dropout=lora.dropout,
+            target_modules=lora.target_modules,
+            task_type="CAUSAL_LM",
+        ),
     )
     start = same_start(trainer.model, folder, replace=True)
     memory, watch = ready(trainer.model, device)
     trainer.train()
-    by_step = torch.stack(losses).float().reshape(len(work["steps"]), -1)  # micro-batches of equal size: their mean is the step's
+    by_step = (
+        torch.stack(losses).float().reshape(len(work["steps"]), -1)
+    )  # micro-batches of equal size: their mean is the step's
     return result_of(memory, watch, by_step.mean(1).tolist(), float(side.checkpointing)) | {"initial_adapter": start}
 
 
@@ -161,15 +180,28 @@ def plain_model(job, load_in, device):
     from transformers import AutoModelForCausalLM, BitsAndBytesConfig
 
     dtype = getattr(torch, measure.DTYPES[job["dtype"]])
-    nf4 = BitsAndBytesConfig(load_in_4bit=True, bnb_4bit_quant_type="nf4", bnb_4bit_use_double_quant=True, bnb_4bit_compute_dtype=dtype)
+    nf4 = BitsAndBytesConfig(
+        load_in_4bit=True, bnb_4bit_quant_type="nf4", bnb_4bit_use_double_quant=True, bnb_4bit_compute_dtype=dtype
+    )
     quantized = nf4 if load_in == "nf4" else None
-    return AutoModelForCausalLM.from_pretrained(job["base"], dtype=dtype, attn_implementation="sdpa", quantization_config=quantized, device_map={"": device})
+    return AutoModelForCausalLM.from_pretrained(
+        job["base"], dtype=dtype, attn_implementation="sdpa", quantization_config=quantized, device_map={"": device}
+    )
 
 
 def _trl_row(pair):
-    """One row as CPOTrainer's collator takes it: whole sequences, labels with -100 on the prompt. The texts only have to exist."""
+    """One row as CPOTrainer's collator takes it: whole sequences, labels with -100 on the prompt.
+
+    The texts only have to exist.
+    """
     prompt = pair["prompt_ids"]
-    row = {"prompt": "", "chosen": "", "rejected": "", "prompt_input_ids": prompt, "prompt_attention_mask": [1] * len(prompt)}
+    row = {
+        "prompt": "",
+        "chosen": "",
+        "rejected": "",
+        "prompt_input_ids": prompt,
+        "prompt_attention_mask": [1] * len(prompt),
+    }
     for side in ("chosen", "rejected"):
         answer = pair[f"{side}_ids"]
         row[f"{side}_input_ids"] = prompt + answer
@@ -189,13 +221,18 @@ def _leave_work(folder, order, parameter_group, model):
 
 
 def same_start(model, folder, replace):
-    """How the initial adapter came to be the first process's: "first", "equal by seed", or "replaced" where that is allowed."""
+    """How the initial adapter came to be the first process's: "first", "equal by seed", or "replaced" where that is
+    allowed.
+    """
     import torch
     from peft import get_peft_model_state_dict, set_peft_model_state_dict
     from safetensors.torch import load_file, save_file
 
     path = folder / "initial_adapter.safetensors"
-    mine = {name: tensor.detach().float().cpu().contiguous() for name, tensor in get_peft_model_state_dict(model, save_embedding_layers=False).items()}
+    mine = {
+        name: tensor.detach().float().cpu().contiguous()
+        for name, tensor in get_peft_model_state_dict(model, save_embedding_layers=False).items()
+    }
     if not path.exists():
         save_file(mine, path)
         return "first"
@@ -211,7 +248,10 @@ def same_start(model, folder, replace):
 
 
 def ready(model, device):
-    """(memory, watch) with memory counting from now on. Every weight is read before: a file that is only mapped would count as memory of the first step."""
+    """(memory, watch) with memory counting from now on.
+
+    Every weight is read before: a file that is only mapped would count as memory of the first step.
+    """
     for parameter in model.parameters():
         parameter.data.sum()
     memory = measure.PeakMemory(device)

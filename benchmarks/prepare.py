@@ -3,12 +3,14 @@
     python benchmarks/prepare.py                              # 60,000 pairs made from the demo's data
     python benchmarks/prepare.py --pairs 6000 --data mine.jsonl --model /models/llama --json
 
-Every row is a row of the data with a number behind its prompt and behind both answers, so no text comes twice and nobody gains by remembering one.
-Timed is what happens between loaded rows and a data set that a loop can step through. Here: tokenizing, writing the token file, and the plan of
-micro-batches for every optimizer step of one epoch; "again" is the second start, which finds the file. There: what CPOTrainer's constructor does to its
-training data, with one process and with one per core (`dataset_num_proc`). Imports, loading the tokenizer and rows, and one small preparation
-to warm up come before the clock. Every process has caches of its own that begin empty; only "again" uses what the run before it left.
-Memory is the peak of anonymous memory of the process and its children above what they had when the clock started; mapped files can be given back and do not count.
+Every row is a row of the data with a number behind its prompt and behind both answers, so no text comes twice and
+nobody gains by remembering one. Timed is what happens between loaded rows and a data set that a loop can step through.
+Here: tokenizing, writing the token file, and the plan of micro-batches for every optimizer step of one epoch; "again"
+is the second start, which finds the file. There: what CPOTrainer's constructor does to its training data, with one
+process and with one per core (`dataset_num_proc`). Imports, loading the tokenizer and rows, and one small preparation
+to warm up come before the clock. Every process has caches of its own that begin empty; only "again" uses what the run
+before it left. Memory is the peak of anonymous memory of the process and its children above what they had when the
+clock started; mapped files can be given back and do not count.
 """
 
 import argparse
@@ -25,7 +27,12 @@ from pathlib import Path
 
 PAIRS_PER_STEP = 32
 COLUMNS = ("prompt", "chosen", "rejected")
-LABELS = {"ours": "SimPO Workbench", "again": "SimPO Workbench, again", "trl": "TRL, one process", "trl_all": "TRL, all cores"}
+LABELS = {
+    "ours": "SimPO Workbench",
+    "again": "SimPO Workbench, again",
+    "trl": "TRL, one process",
+    "trl_all": "TRL, all cores",
+}
 
 
 def main():
@@ -42,7 +49,13 @@ def main():
                 if kind not in results or result["seconds"] < results[kind]["seconds"]:
                     results[kind] = result
         agreement = compare(Path(folder))
-    summary = {"pairs": arguments.pairs, "max_tokens": arguments.max_tokens, "cores": len(os.sched_getaffinity(0)), "results": results, "agreement": agreement}
+    summary = {
+        "pairs": arguments.pairs,
+        "max_tokens": arguments.max_tokens,
+        "cores": len(os.sched_getaffinity(0)),
+        "results": results,
+        "agreement": agreement,
+    }
     print(json.dumps(summary, indent=2) if arguments.json else as_text(summary))
 
 
@@ -50,7 +63,9 @@ def parsed():
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("--pairs", type=int, default=60_000)
     parser.add_argument("--data", default="demo", help="a file of pairs that load_pairs reads (default: the demo's)")
-    parser.add_argument("--model", default="demo", help="a local folder with a tokenizer and a chat template (default: the demo model)")
+    parser.add_argument(
+        "--model", default="demo", help="a local folder with a tokenizer and a chat template (default: the demo model)"
+    )
     parser.add_argument("--max-tokens", type=int, default=1024)
     parser.add_argument("--rounds", type=int, default=1, help="the fastest of so many is taken")
     parser.add_argument("--json", action="store_true")
@@ -69,7 +84,10 @@ def write_rows(arguments, path):
             pair = rows[number % len(rows)]
             prompt = [dict(turn) for turn in pair.prompt]
             prompt[-1]["content"] += f" ({number})"
-            answers = {side: [{"role": "assistant", "content": f"{text} ({number})"}] for side, text in (("chosen", pair.chosen), ("rejected", pair.rejected))}
+            answers = {
+                side: [{"role": "assistant", "content": f"{text} ({number})"}]
+                for side, text in (("chosen", pair.chosen), ("rejected", pair.rejected))
+            }
             file.write(json.dumps({"prompt": prompt, **answers}) + "\n")
 
 
@@ -83,7 +101,18 @@ def in_new_process(arguments, kind, folder, number):
         "HF_DATASETS_CACHE": str(caches / "datasets"),
         "HF_HUB_OFFLINE": "1",
     }
-    command = [sys.executable, __file__, "--worker", kind, "--folder", str(folder), "--pairs", str(arguments.pairs), "--max-tokens", str(arguments.max_tokens)]
+    command = [
+        sys.executable,
+        __file__,
+        "--worker",
+        kind,
+        "--folder",
+        str(folder),
+        "--pairs",
+        str(arguments.pairs),
+        "--max-tokens",
+        str(arguments.max_tokens),
+    ]
     result = subprocess.run(command, env=environment, capture_output=True, text=True)
     if result.returncode:
         sys.exit(f"{LABELS[kind]} failed:\n{result.stderr[-3000:]}")
@@ -124,7 +153,13 @@ def prepare_ours(arguments, tokenizer, folder):
         measured.lap("tokenize")
         microbatches = sum(planned(encoded, start) for start in range(0, len(encoded), PAIRS_PER_STEP))
         measured.lap("plan")
-    save(folder, "ours", ((pair.prompt_ids, pair.chosen_ids, pair.rejected_ids) for pair in encoded), encoded.pair_ids, [pair.pair_id for pair in pairs])
+    save(
+        folder,
+        "ours",
+        ((pair.prompt_ids, pair.chosen_ids, pair.rejected_ids) for pair in encoded),
+        encoded.pair_ids,
+        [pair.pair_id for pair in pairs],
+    )
     return measured.result(len(encoded), report=str(report), microbatches=microbatches)
 
 
@@ -145,8 +180,16 @@ def prepare_trl(arguments, tokenizer, folder):
 
     datasets.disable_progress_bars()
     rows = datasets.load_dataset("json", data_files=str(folder / "rows.jsonl"), split="train")
-    shape = {"hidden_size": 8, "intermediate_size": 8, "num_hidden_layers": 1, "num_attention_heads": 2, "num_key_value_heads": 2}
-    model = LlamaForCausalLM(LlamaConfig(vocab_size=len(tokenizer), **shape))  # what is prepared does not depend on the model
+    shape = {
+        "hidden_size": 8,
+        "intermediate_size": 8,
+        "num_hidden_layers": 1,
+        "num_attention_heads": 2,
+        "num_key_value_heads": 2,
+    }
+    model = LlamaForCausalLM(
+        LlamaConfig(vocab_size=len(tokenizer), **shape)
+    )  # what is prepared does not depend on the model
 
     def trainer(part):
         settings = CPOConfig(
@@ -208,16 +251,28 @@ class Measured:
 
     def result(self, kept, **more):
         stages = {f"{stage}_s": seconds for stage, seconds in self.stages.items()}
-        return {"seconds": self.seconds, "cpu_seconds": self.cpu_seconds, **stages, "kept": kept, "peak_bytes": self.peak - self.before, **more}
+        return {
+            "seconds": self.seconds,
+            "cpu_seconds": self.cpu_seconds,
+            **stages,
+            "kept": kept,
+            "peak_bytes": self.peak - self.before,
+            **more,
+        }
 
 
 def cpu_seconds():
     """Processor time of this process and of children that ended: what a busy machine disturbs less than the clock."""
-    return sum(usage.ru_utime + usage.ru_stime for usage in map(resource.getrusage, (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)))
+    return sum(
+        usage.ru_utime + usage.ru_stime
+        for usage in map(resource.getrusage, (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN))
+    )
 
 
 def anonymous_bytes():
-    """Anonymous memory of this process and its children, shared pages counted once; resident memory where the system does not tell."""
+    """Anonymous memory of this process and its children, shared pages counted once; resident memory where the system
+    does not tell.
+    """
     import psutil
 
     here = psutil.Process()
@@ -236,7 +291,9 @@ def anonymous_bytes():
 
 
 def save(folder, name, parts, ids, order):
-    """Write the token ids of prompt, chosen and rejected answer of every pair, in rows of the data's order; a dropped pair is an empty line."""
+    """Write the token ids of prompt, chosen and rejected answer of every pair, in rows of the data's order; a dropped
+    pair is an empty line.
+    """
     place = {one: number for number, one in enumerate(order)}
     lines = [""] * len(order)
     for one, triple in zip(ids, parts, strict=True):
@@ -254,7 +311,9 @@ def compare(folder):
             mine, theirs = json.loads(left), json.loads(right)
             found["compared"] += 1
             found["same_prompt"] += mine[0] == theirs[0]
-            found["answers_begin_alike"] += all(other[: len(one)] == one for one, other in zip(mine[1:], theirs[1:], strict=True))
+            found["answers_begin_alike"] += all(
+                other[: len(one)] == one for one, other in zip(mine[1:], theirs[1:], strict=True)
+            )
             found["tokens_ours"] += sum(map(len, mine))
             found["tokens_trl"] += sum(map(len, theirs))
             for one, other in zip(mine[1:], theirs[1:], strict=True):
@@ -268,7 +327,13 @@ def as_text(summary):
     results, pairs = summary["results"], summary["pairs"]
     best = min(results["trl"]["seconds"], results["trl_all"]["seconds"])
     lines = [f"{pairs} pairs, at most {summary['max_tokens']} tokens, {summary['cores']} cores", ""]
-    lines += ["| | seconds | processor seconds | tokenizing | planning | pairs/s | TRL's best / this | peak MB above start | pairs kept |", "|---|---|---|---|---|---|---|---|---|"]
+    lines += [
+        (
+            "| | seconds | processor seconds | tokenizing | planning | pairs/s | TRL's best / this | peak MB above"
+            " start | pairs kept |"
+        ),
+        "|---|---|---|---|---|---|---|---|---|",
+    ]
     for kind, one in results.items():
         plan = f"{one['plan_s']:.2f}" if "plan_s" in one else ""
         cells = [
@@ -283,8 +348,18 @@ def as_text(summary):
         ]
         lines.append(f"| {LABELS[kind]} | {' | '.join(cells)} |")
     same = summary["agreement"]
-    lines += ["", results["ours"]["report"], f"{same['compared']} pairs compared: {same['same_prompt']} with the same prompt ids, {same['answers_begin_alike']} whose answers at TRL begin with ours."]
-    lines += [f"Tokens: {same['tokens_ours']} here, {same['tokens_trl']} at TRL. Behind our answers TRL has: {', '.join(f'{ids} ({count}×)' for ids, count in same['behind'].items())}."]
+    lines += [
+        "",
+        results["ours"]["report"],
+        (
+            f"{same['compared']} pairs compared: {same['same_prompt']} with the same prompt ids,"
+            f" {same['answers_begin_alike']} whose answers at TRL begin with ours."
+        ),
+    ]
+    lines += [
+        f"Tokens: {same['tokens_ours']} here, {same['tokens_trl']} at TRL. Behind our answers TRL has:"
+        f" {', '.join(f'{ids} ({count}×)' for ids, count in same['behind'].items())}."
+    ]
     return "\n".join(lines)
 
 

@@ -1,4 +1,5 @@
-"""One SimPO step, here and in TRL's CPOTrainer: the same tokens, adapter, optimizer and threads, in processes that take turns.
+"""One SimPO step, here and in TRL's CPOTrainer: the same tokens, adapter, optimizer and threads, in processes that take
+turns.
 
     python benchmarks/vs_trl.py --work long --data pairs.jsonl --rounds 3 --json result.json
     python benchmarks/vs_trl.py --work short --dpo          # SimPO against DPO, both in this engine
@@ -41,20 +42,31 @@ def main():
     arguments = _arguments()
     if not arguments.dpo and not version("trl"):
         sys.exit("TRL is not installed: pip install -e '.[bench]', or measure --dpo, which needs no peer.")
-    peers = [TRL_AT_ONCE, *([] if arguments.single_peer else [TRL_ONE_BY_ONE]), *([TRL_CHECKPOINTING] if arguments.peer_checkpointing else [])]
+    peers = [
+        TRL_AT_ONCE,
+        *([] if arguments.single_peer else [TRL_ONE_BY_ONE]),
+        *([TRL_CHECKPOINTING] if arguments.peer_checkpointing else []),
+    ]
     try:
         report = compare(arguments, [OURS, DPO] if arguments.dpo else [OURS, *peers])
     except (WorkbenchError, RuntimeError) as error:
         sys.exit(str(error))
     if arguments.json:
         measure.write_json(arguments.json, report)
-    sys.exit(0 if report["same_work"] else "The losses differ, so the sides did not do the same work: the ratios mean nothing.")
+    sys.exit(
+        0
+        if report["same_work"]
+        else "The losses differ, so the sides did not do the same work: the ratios mean nothing."
+    )
 
 
 def compare(arguments, sides: list[Side]) -> dict:
     """Everything that was measured, as plain values; progress and a table are printed."""
     machine = measure.machine()
-    print(f"{machine['processors']} processors, load average {machine['load_average'][0]:.2f}; {arguments.threads} threads for each side.")
+    print(
+        f"{machine['processors']} processors, load average {machine['load_average'][0]:.2f}; {arguments.threads}"
+        " threads for each side."
+    )
     _warn(measure.busy_warning(machine["busy_cores"], "before the start"))
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
@@ -66,7 +78,15 @@ def compare(arguments, sides: list[Side]) -> dict:
             runs.append(_run(number, side, job, folder))
         peaks.append(measure.measured_matmul(job["threads"], job["dtype"]))
         work = json.loads((folder / "work.json").read_text())
-    report = {"machine": machine, "job": job, "adam": work["adam"], "shape": work["shape"], "lengths": _lengths(work), "left_out": LEFT_OUT, "runs": runs}
+    report = {
+        "machine": machine,
+        "job": job,
+        "adam": work["adam"],
+        "shape": work["shape"],
+        "lengths": _lengths(work),
+        "left_out": LEFT_OUT,
+        "runs": runs,
+    }
     report["matmul_flops_per_second"] = {"median": statistics.median(peaks), "each": peaks}
     report["sides"] = {side.name: _summary(side, runs, statistics.median(peaks)) for side in sides}
     report["ratios"] = {side.name: _ratios(side, runs) for side in sides[1:]}
@@ -82,7 +102,9 @@ def same_work(differences: list[float], job: dict) -> bool:
 
 
 def _make_job(arguments, folder):
-    """What every side is told: the workbench's configuration, in which pairs.jsonl holds exactly the pairs of the work, and the numbers around it."""
+    """What every side is told: the workbench's configuration, in which pairs.jsonl holds exactly the pairs of the work,
+    and the numbers around it.
+    """
     import torch
     from transformers import AutoTokenizer
 
@@ -95,7 +117,9 @@ def _make_job(arguments, folder):
     pairs = folder / "pairs.jsonl"
     config = job_config(arguments, pairs, per_step, max_tokens, steps)
     base = model_folder(config.model)
-    made = write_work(pairs, arguments.work, arguments.data, AutoTokenizer.from_pretrained(base), steps * per_step, max_tokens)
+    made = write_work(
+        pairs, arguments.work, arguments.data, AutoTokenizer.from_pretrained(base), steps * per_step, max_tokens
+    )
     return {
         "work": arguments.work,
         "made": made,
@@ -103,7 +127,9 @@ def _make_job(arguments, folder):
         "pairs_per_step": per_step,
         "steps": steps,
         "threads": arguments.threads,
-        "dtype": "bf16" if arguments.quant == "bf16" or (arguments.quant == "nf4" and torch.cuda.is_available()) else "fp32",
+        "dtype": (
+            "bf16" if arguments.quant == "bf16" or (arguments.quant == "nf4" and torch.cuda.is_available()) else "fp32"
+        ),
         "base": str(base),
         "config": config.model_dump(),
     }
@@ -132,7 +158,10 @@ def job_config(arguments, pairs: Path, per_step: int, max_tokens: int, steps: in
 
 
 def _run(number, side, job, folder, seconds=None):
-    """One child's measurements, with what follows from them. A peer that needs more memory than there is has failed; any other failure is an error."""
+    """One child's measurements, with what follows from them.
+
+    A peer that needs more memory than there is has failed; any other failure is an error.
+    """
     measure.write_json(folder / "task.json", {"side": asdict(side), "job": job})
     try:
         measure.run_child([str(Path(__file__).with_name("one_side.py")), str(folder)], job["threads"], seconds)
@@ -153,35 +182,63 @@ def _run(number, side, job, folder, seconds=None):
         "above_loaded_bytes": run["peak_bytes"] - run["loaded_bytes"],
         "least_flops": measure.step_flops(lengths, measure.ModelShape(**work["shape"]), run["checkpointed_share"]),
     }
-    print(f"round {number}  {side.name:24}{run['pairs_per_second']:9.3f} pairs/s  {_gb(run['above_loaded_bytes'])} above the model", flush=True)
+    print(
+        f"round {number}  {side.name:24}{run['pairs_per_second']:9.3f} pairs/s  {_gb(run['above_loaded_bytes'])} above"
+        " the model",
+        flush=True,
+    )
     _warn(measure.busy_warning(run["others_cores"], f"while {side.name} ran"))
     return run
 
 
 def _lengths(work):
     """(prompt, chosen, rejected) tokens of every timed pair, in the order of the steps."""
-    return [tuple(len(pair[f"{part}_ids"]) for part in ("prompt", "chosen", "rejected")) for pair in itertools.chain(*work["steps"][1:])]
+    return [
+        tuple(len(pair[f"{part}_ids"]) for part in ("prompt", "chosen", "rejected"))
+        for pair in itertools.chain(*work["steps"][1:])
+    ]
 
 
 def _summary(side, runs, peak):
-    """Medians over one side's rounds. times_the_limit: T/T*, the time against that of the least arithmetic at the machine's matrix-product rate."""
+    """Medians over one side's rounds. times_the_limit: T/T*, the time against that of the least arithmetic at the
+    machine's matrix-product rate.
+    """
     mine = [run for run in runs if run["side"] == side.name]
     failed = next((run for run in mine if "failed" in run), None)
     if failed:
         return {"failed": failed["failed"]}
-    names = ("pairs_per_second", "tokens_per_second", "seconds_per_step", "seconds", "loaded_bytes", "above_loaded_bytes", "peak_bytes", "own_cores", "others_cores")
+    names = (
+        "pairs_per_second",
+        "tokens_per_second",
+        "seconds_per_step",
+        "seconds",
+        "loaded_bytes",
+        "above_loaded_bytes",
+        "peak_bytes",
+        "own_cores",
+        "others_cores",
+    )
     summary = {name: statistics.median(run[name] for run in mine) for name in names}
     same = {name: mine[0][name] for name in ("least_flops", "memory_method", "initial_adapter", "losses")}
     return summary | same | {"times_the_limit": summary["seconds"] * peak / same["least_flops"]}
 
 
 def _ratios(peer, runs):
-    """The workbench against a peer, compared within each round: speed, memory, and how far the losses of any step are apart."""
+    """The workbench against a peer, compared within each round: speed, memory, and how far the losses of any step are
+    apart.
+    """
     ours, theirs = ({run["round"]: run for run in runs if run["side"] == name} for name in (OURS.name, peer.name))
     if any("failed" in run for run in theirs.values()):
         return {"failed": "out of memory"}
-    speed, memory = ([ours[number][name] / max(1e-9, theirs[number][name]) for number in ours] for name in ("pairs_per_second", "above_loaded_bytes"))
-    apart = [abs(here - there) for number in ours for here, there in zip(ours[number]["losses"], theirs[number]["losses"], strict=True)]
+    speed, memory = (
+        [ours[number][name] / max(1e-9, theirs[number][name]) for number in ours]
+        for name in ("pairs_per_second", "above_loaded_bytes")
+    )
+    apart = [
+        abs(here - there)
+        for number in ours
+        for here, there in zip(ours[number]["losses"], theirs[number]["losses"], strict=True)
+    ]
     return {
         "pairs_per_second": statistics.median(speed),
         "pairs_per_second_each_round": speed,
@@ -197,22 +254,46 @@ def _print(report, dpo):
         if "failed" in side:
             rows.append([name, side["failed"], *[""] * 8])
             continue
-        speeds = [f"{side['pairs_per_second']:.3f}", f"{side['tokens_per_second']:.0f}", f"{side['seconds_per_step']:.2f}"]
+        speeds = [
+            f"{side['pairs_per_second']:.3f}",
+            f"{side['tokens_per_second']:.0f}",
+            f"{side['seconds_per_step']:.2f}",
+        ]
         sizes = [_gb(side["loaded_bytes"]), _gb(side["above_loaded_bytes"]), f"{side['times_the_limit']:.2f}"]
         ratio = report["ratios"].get(name)
-        compared = [f"{ratio['pairs_per_second']:.2f}×", f"{ratio['above_loaded_bytes']:.2f}×", "–" if dpo else f"{ratio['largest_loss_difference']:.1e}"] if ratio else [""] * 3
+        compared = (
+            [
+                f"{ratio['pairs_per_second']:.2f}×",
+                f"{ratio['above_loaded_bytes']:.2f}×",
+                "–" if dpo else f"{ratio['largest_loss_difference']:.1e}",
+            ]
+            if ratio
+            else [""] * 3
+        )
         rows.append([name, *speeds, *sizes, *compared])
     job, lengths, ours = report["job"], report["lengths"], report["sides"][OURS.name]
     prompt, chosen, rejected = (statistics.mean(column) for column in zip(*lengths, strict=True))
     print(f"\n{measure.table(rows)}\n")
-    print(f"Medians of {len(report['runs']) // len(report['sides'])} round(s) of {job['steps']} steps over {sum(map(sum, lengths))} tokens, each prompt counted once and padding never, for every side")
-    print(f"alike: prompts of {prompt:.0f} tokens, chosen answers of {chosen:.0f}, rejected of {rejected:.0f}, on average. Memory: {ours['memory_method']}.")
-    print(f"T* is the time of the least arithmetic at {report['matmul_flops_per_second']['median'] / 1e9:.0f} GFLOP/s, the rate of a large {job['dtype']} matrix product between the runs.")
+    print(
+        f"Medians of {len(report['runs']) // len(report['sides'])} round(s) of {job['steps']} steps over"
+        f" {sum(map(sum, lengths))} tokens, each prompt counted once and padding never, for every side"
+    )
+    print(
+        f"alike: prompts of {prompt:.0f} tokens, chosen answers of {chosen:.0f}, rejected of {rejected:.0f}, on"
+        f" average. Memory: {ours['memory_method']}."
+    )
+    print(
+        f"T* is the time of the least arithmetic at {report['matmul_flops_per_second']['median'] / 1e9:.0f} GFLOP/s,"
+        f" the rate of a large {job['dtype']} matrix product between the runs."
+    )
     print(f"Left out: {'; '.join(report['left_out'])}.")
     if dpo:
         ratio = report["ratios"][DPO.name]
         time_saved, memory_saved = 1 - 1 / ratio["pairs_per_second"], 1 - ratio["above_loaded_bytes"]
-        print(f"Without a reference a step takes {time_saved:.0%} less time and {memory_saved:.0%} less memory above the model. DPO asks the untrained model in every step.")
+        print(
+            f"Without a reference a step takes {time_saved:.0%} less time and {memory_saved:.0%} less memory above the"
+            " model. DPO asks the untrained model in every step."
+        )
 
 
 def _gb(count):
@@ -226,17 +307,35 @@ def _warn(sentence):
 
 def _arguments():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--work", choices=WORKS, default="long", help="; ".join(f"{name}: {work.words}" for name, work in WORKS.items()) + " (default: long)")
-    parser.add_argument("--data", default="demo", help="file of preference pairs (default: the bundled demo pairs, joined to the wanted lengths)")
+    parser.add_argument(
+        "--work",
+        choices=WORKS,
+        default="long",
+        help="; ".join(f"{name}: {work.words}" for name, work in WORKS.items()) + " (default: long)",
+    )
+    parser.add_argument(
+        "--data",
+        default="demo",
+        help="file of preference pairs (default: the bundled demo pairs, joined to the wanted lengths)",
+    )
     parser.add_argument("--model", default="demo", help="demo, or a local folder (default: demo)")
-    parser.add_argument("--quant", choices=("fp32", "bf16", "nf4"), default="fp32", help="how the frozen weights are kept (default: fp32)")
+    parser.add_argument(
+        "--quant",
+        choices=("fp32", "bf16", "nf4"),
+        default="fp32",
+        help="how the frozen weights are kept (default: fp32)",
+    )
     parser.add_argument("--pairs", type=int, help="pairs of the timed steps")
     parser.add_argument("--pairs-per-step", type=int, help="pairs behind one optimizer step")
     parser.add_argument("--max-tokens", type=int, help="longest prompt and answer together")
     parser.add_argument("--rounds", type=int, default=3, help="how often every side runs (default: 3)")
-    parser.add_argument("--threads", type=int, default=measure.default_threads(), help="threads of each side (default: all)")
+    parser.add_argument(
+        "--threads", type=int, default=measure.default_threads(), help="threads of each side (default: all)"
+    )
     parser.add_argument("--lora-r", type=int, default=16, help="rank of the adapter; alpha is twice that (default: 16)")
-    parser.add_argument("--checkpointing", default="auto", help="training.gradient_checkpointing of the workbench (default: auto)")
+    parser.add_argument(
+        "--checkpointing", default="auto", help="training.gradient_checkpointing of the workbench (default: auto)"
+    )
     parser.add_argument("--peer-checkpointing", action="store_true", help="also run TRL with gradient checkpointing")
     parser.add_argument("--single-peer", action="store_true", help="leave TRL with one pair at a time out")
     parser.add_argument("--dpo", action="store_true", help="compare SimPO with DPO in this engine instead of with TRL")

@@ -1,4 +1,7 @@
-"""The pairs that benchmarks run on: real pairs of a file, chosen, joined or cut to the lengths of a kind of work. The same file gives the same pairs."""
+"""The pairs that benchmarks run on: real pairs of a file, chosen, joined or cut to the lengths of a kind of work.
+
+The same file gives the same pairs.
+"""
 
 import itertools
 import json
@@ -16,7 +19,9 @@ _SLACK = 0.15  # joined answers may be shorter than wanted by so much, because t
 
 @dataclass(frozen=True)
 class Work:
-    """A kind of work: how many pairs, how many per optimizer step, the longest prompt and answer together, and in words what it stands for."""
+    """A kind of work: how many pairs, how many per optimizer step, the longest prompt and answer together, and in words
+    what it stands for.
+    """
 
     pairs: int
     pairs_per_step: int
@@ -45,24 +50,35 @@ def write_work(path: Path, name: str, source: str, tokenizer, count: int, max_to
     if name == "long" and tokens and statistics.median(tokens.values()) >= 400:
         chosen, how = fitting[:count], f"the first pairs of the file that fit {max_tokens} tokens"
     elif name == "short":
-        chosen, how = [pair for pair in fitting if 70 <= tokens[pair.pair_id] <= 125][:count], "the first pairs of 70 to 125 tokens in all"
+        chosen, how = (
+            [pair for pair in fitting if 70 <= tokens[pair.pair_id] <= 125][:count],
+            "the first pairs of 70 to 125 tokens in all",
+        )
     else:
         chosen, how = [], ""
     rows = [_row(list(pair.prompt), pair.chosen, pair.rejected) for pair in chosen]
     if len(rows) < count:
         prompt_tokens, answer_tokens = {"long": (None, 420), "prompt": (650, 150), "short": (50, 25)}[name]
-        rows, how = _shaped(pairs, encoder, count, prompt_tokens, answer_tokens), "texts of several pairs joined, and cut, to the wanted lengths"
+        rows, how = (
+            _shaped(pairs, encoder, count, prompt_tokens, answer_tokens),
+            "texts of several pairs joined, and cut, to the wanted lengths",
+        )
     path.write_text("".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows), encoding="utf-8")
     kept, report = encoder.encode_pairs(list(load_source(str(path), "train", data)))
     if len(kept) != count:
-        raise WorkbenchError(f"{source!r} gives {len(kept)} pairs for this work, {count} are needed: give another file, fewer pairs or more tokens. {report}")
+        raise WorkbenchError(
+            f"{source!r} gives {len(kept)} pairs for this work, {count} are needed: give another file, fewer pairs or"
+            f" more tokens. {report}"
+        )
     return how
 
 
 def _shaped(pairs, encoder, count, prompt_tokens, answer_tokens):
-    """Rows whose prompts have about `prompt_tokens` (None: the pair's own prompt) and whose answers about `answer_tokens`.
+    """Rows whose prompts have about `prompt_tokens` (None: the pair's own prompt) and whose answers about
+    `answer_tokens`.
 
-    Each row takes the source's next pairs, as many as it needs: earlier ones become the context before the last one's question.
+    Each row takes the source's next pairs, as many as it needs: earlier ones become the context before the last one's
+    question.
     """
     frame = len(encoder.prompt_ids([{"role": "user", "content": ""}]))  # what the chat template itself takes
     room = max(1, prompt_tokens - frame) if prompt_tokens else 0
@@ -74,11 +90,16 @@ def _shaped(pairs, encoder, count, prompt_tokens, answer_tokens):
             used.append(next(source))
             *before, last = used
             prompt = "\n\n".join([*(f"{pair.prompt_text}\n{pair.chosen}" for pair in before), last.prompt_text])
-            answers = [_joined(encoder, [getattr(pair, side) for pair in reversed(used)], least) for side in ("chosen", "rejected")]
+            answers = [
+                _joined(encoder, [getattr(pair, side) for pair in reversed(used)], least)
+                for side in ("chosen", "rejected")
+            ]
             if all(len(ids) >= least for ids in answers) and len(_ids(encoder, prompt)) >= room:
                 break
         prompt = _text(encoder, _ids(encoder, prompt)[-room:]) if prompt_tokens else last.prompt_text
-        rows.append(_row([{"role": "user", "content": prompt}], *(_text(encoder, ids[:answer_tokens]) for ids in answers)))
+        rows.append(
+            _row([{"role": "user", "content": prompt}], *(_text(encoder, ids[:answer_tokens]) for ids in answers))
+        )
     return rows
 
 
@@ -94,7 +115,11 @@ def _joined(encoder, texts, least):
 
 
 def _row(messages, chosen, rejected):
-    return {"prompt": messages, "chosen": [{"role": "assistant", "content": chosen}], "rejected": [{"role": "assistant", "content": rejected}]}
+    return {
+        "prompt": messages,
+        "chosen": [{"role": "assistant", "content": chosen}],
+        "rejected": [{"role": "assistant", "content": rejected}],
+    }
 
 
 def _ids(encoder, text):

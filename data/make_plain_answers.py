@@ -1,8 +1,9 @@
 """Make the demo preference set from its written half: `python data/make_plain_answers.py`.
 
-`plain_answers/written.jsonl` holds prompts and chosen answers, written for this project. The rejected answers are sampled here
-from the demo model itself, as the SimPO paper's on-policy recipe does: what the model says today is what it should say less often.
-An answer that has not come to an end after MAX_NEW_TOKENS is cut behind its last whole sentence and marked "cut": true.
+`plain_answers/written.jsonl` holds prompts and chosen answers, written for this project. The rejected answers are
+sampled here from the demo model itself, as the SimPO paper's on-policy recipe does: what the model says today is what
+it should say less often. An answer that has not come to an end after MAX_NEW_TOKENS is cut behind its last whole
+sentence and marked "cut": true.
 """
 
 import hashlib
@@ -20,15 +21,21 @@ FOLDER = Path(__file__).parent / "plain_answers"
 
 
 def sample_answers(model, tokenizer, prompts, seed):
-    """(text, cut) per prompt: one sampled answer, and whether it had to be cut behind its last sentence; ("", True) where there was none."""
+    """(text, cut) per prompt: one sampled answer, and whether it had to be cut behind its last sentence; ("", True)
+    where there was none.
+    """
     import torch
 
     torch.manual_seed(seed)
     tokenizer.padding_side = "left"
     conversations = [[{"role": "user", "content": prompt}] for prompt in prompts]
-    encoded = tokenizer.apply_chat_template(conversations, add_generation_prompt=True, return_tensors="pt", return_dict=True, padding=True)
+    encoded = tokenizer.apply_chat_template(
+        conversations, add_generation_prompt=True, return_tensors="pt", return_dict=True, padding=True
+    )
     with torch.no_grad():
-        ids = model.generate(**encoded, do_sample=True, temperature=TEMPERATURE, top_k=TOP_K, max_new_tokens=MAX_NEW_TOKENS)
+        ids = model.generate(
+            **encoded, do_sample=True, temperature=TEMPERATURE, top_k=TOP_K, max_new_tokens=MAX_NEW_TOKENS
+        )
     end = tokenizer.eos_token_id
     answers = []
     for row in ids[:, encoded["input_ids"].shape[1] :].tolist():
@@ -36,7 +43,9 @@ def sample_answers(model, tokenizer, prompts, seed):
             answers.append((tokenizer.decode(row[: row.index(end)]).strip(), False))
         else:
             sentences = re.match(r"(.*[.!?])(\s|$)", tokenizer.decode(row), re.DOTALL)
-            answers.append((re.sub(r"\s*\b\d+\.$", "", sentences[1]).strip() if sentences else "", True))  # no lonely number of a list at the end
+            answers.append(
+                (re.sub(r"\s*\b\d+\.$", "", sentences[1]).strip() if sentences else "", True)
+            )  # no lonely number of a list at the end
     return answers
 
 
@@ -49,7 +58,15 @@ def build(model, tokenizer):
         answers = sample_answers(model, tokenizer, [item["prompt"] for item in batch], SEED + start)
         for item, (rejected, cut) in zip(batch, answers, strict=True):
             if rejected and rejected != item["chosen"]:
-                pairs.append({"prompt": item["prompt"], "chosen": item["chosen"], "rejected": rejected, "category": item["category"], "cut": cut})
+                pairs.append(
+                    {
+                        "prompt": item["prompt"],
+                        "chosen": item["chosen"],
+                        "rejected": rejected,
+                        "category": item["category"],
+                        "cut": cut,
+                    }
+                )
         print(f"{start + len(batch)} of {len(written)} prompts asked, {len(pairs)} pairs", flush=True)
     if len(pairs) < sum(PAIRS.values()):
         raise SystemExit(f"only {len(pairs)} of {sum(PAIRS.values())} pairs: write more prompts")

@@ -1,4 +1,6 @@
-"""Make the README's pictures from a real run: `make pictures` (needs chromium and a finished run; by default the newest one)."""
+"""Make the README's pictures from a real run: `make pictures` (needs chromium and a finished run; by default the newest
+one).
+"""
 
 import shutil
 import sys
@@ -17,14 +19,20 @@ sys.path.insert(0, str(ROOT / "tests" / "browser"))
 from lab_page import LabPage, LabServer  # noqa: E402
 
 WIDTH, HEIGHT = 1400, 2400
-DRAWN = "() => [...document.querySelectorAll('.swb-figure')].filter(one => one.offsetParent).every(one => one.querySelector('.js-plotly-plot')?._fullLayout?.width === one.clientWidth)"
+DRAWN = (
+    "() => [...document.querySelectorAll('.swb-figure')].filter(one => one.offsetParent).every(one =>"
+    " one.querySelector('.js-plotly-plot')?._fullLayout?.width === one.clientWidth)"
+)
 
 
 def main(name):
     run = wb.attach(name)
     pair = run.compare().sort_values("lead_change")["pair_id"].iloc[-1]
     with tempfile.TemporaryDirectory() as folder, sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=shutil.which("chromium"), args=["--no-sandbox", "--disable-gpu", "--disable-background-networking"])
+        browser = playwright.chromium.launch(
+            executable_path=shutil.which("chromium"),
+            args=["--no-sandbox", "--disable-gpu", "--disable-background-networking"],
+        )
         server = LabServer(Path(folder))
         try:
             with shown(browser, server, "Workbench(run=run)", run) as page:
@@ -52,7 +60,9 @@ def main(name):
 @contextmanager
 def shown(browser, server, panel, run):
     """A page with one panel of the workbench."""
-    server.write("panel.ipynb", f"import simpo_workbench as wb\nrun = wb.attach({str(run.path.resolve())!r})\nwb.{panel}")
+    server.write(
+        "panel.ipynb", f"import simpo_workbench as wb\nrun = wb.attach({str(run.path.resolve())!r})\nwb.{panel}"
+    )
     with LabPage(browser, server, "panel.ipynb", WIDTH, HEIGHT) as page:
         page.theme("Light")
         page.run_all()

@@ -10,7 +10,9 @@ from typing import TYPE_CHECKING
 from ._version import __version__
 
 if sys.platform == "win32":
-    raise ImportError("SimPO Workbench runs on Linux, WSL2 and (on the CPU) macOS, not on native Windows: install it inside WSL2.")
+    raise ImportError(
+        "SimPO Workbench runs on Linux, WSL2 and (on the CPU) macOS, not on native Windows: install it inside WSL2."
+    )
 
 #: Public name -> the module that defines it.
 _HOMES = {
@@ -83,7 +85,15 @@ if TYPE_CHECKING:  # so that editors and type checkers see the names that are lo
     from .analysis.vote_statistics import win_rate
     from .base.errors import WorkbenchError
     from .config.presets import list_presets, preset
-    from .config.run_config import DataConfig, GenerationConfig, LoraConfig, LossConfig, ModelConfig, RunConfig, TrainingConfig
+    from .config.run_config import (
+        DataConfig,
+        GenerationConfig,
+        LoraConfig,
+        LossConfig,
+        ModelConfig,
+        RunConfig,
+        TrainingConfig,
+    )
     from .engine.losses import simpo_loss
     from .engine.model.models import load_model
     from .engine.model.tiny_model import make_tiny_model

@@ -52,7 +52,12 @@ def tiny_config(tiny_model, tiny_pairs, tmp_path):
             "data": {"train": tiny_pairs[0], "eval": tiny_pairs[1]},
             "lora": {"r": 4, "alpha": 8},
             "training": {"learning_rate": 1e-2, "pairs_per_step": 4, "max_steps": 6, "eval_every": 3, "save_every": 2},
-            "generation": {"prompts": ["What is the capital of France?"], "held_out_prompts": 2, "max_new_tokens": 8, "every": 3},
+            "generation": {
+                "prompts": ["What is the capital of France?"],
+                "held_out_prompts": 2,
+                "max_new_tokens": 8,
+                "every": 3,
+            },
             "run": {"name": "tiny", "root": str(tmp_path / "runs")},
         }
     )

@@ -12,7 +12,14 @@ class FakeModel:
 
     def __init__(self, run, step, tuned=True):
         self.run = SimpleNamespace(status=SimpleNamespace(alive=True, state="loading"))
-        self.step, self.tuned, self.asked, self.state, self.cancelled, self.error = step, tuned, [], "asked", False, None
+        self.step, self.tuned, self.asked, self.state, self.cancelled, self.error = (
+            step,
+            tuned,
+            [],
+            "asked",
+            False,
+            None,
+        )
 
     def ask(self, kind, **values):
         self.asked.append((kind, values))
@@ -23,7 +30,12 @@ class FakeModel:
             raise self.error
         row = {"base": "The cat sat here.", "base_tokens": 5, "base_ended": True, "base_repeated_4grams": 0.0}
         if self.tuned:
-            row |= {"tuned": f"The dog sat here at {self.step}.", "tuned_tokens": 8, "tuned_ended": False, "tuned_repeated_4grams": 0.25}
+            row |= {
+                "tuned": f"The dog sat here at {self.step}.",
+                "tuned_tokens": 8,
+                "tuned_ended": False,
+                "tuned_repeated_4grams": 0.25,
+            }
         return pd.DataFrame([row])
 
     def cancel(self):

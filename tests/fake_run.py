@@ -1,4 +1,6 @@
-"""A plausible run folder without a model: the files of a run as the recorder leaves them, with numbers from a formula."""
+"""A plausible run folder without a model: the files of a run as the recorder leaves them, with numbers from a
+formula.
+"""
 
 import math
 
@@ -11,7 +13,11 @@ from simpo_workbench.runs.presence import Presence
 from simpo_workbench.runs.run import Run
 
 BETA, RATIO = 2.0, 0.5
-PROMPTS = ["What is the capital of France?", "Make up a new word by combining two words, and say what it means.", "How do I keep basil alive indoors?"]
+PROMPTS = [
+    "What is the capital of France?",
+    "Make up a new word by combining two words, and say what it means.",
+    "How do I keep basil alive indoors?",
+]
 
 
 def fake_run(
@@ -28,7 +34,8 @@ def fake_run(
     message="Finished.",
     noise=None,
 ):
-    """A Run that got to `last_step` (default: the end). ruined: chosen answers fall, repetition rises. texts: (prompt, chosen, rejected) of pair 0.
+    """A Run that got to `last_step` (default: the end). ruined: chosen answers fall, repetition rises. texts: (prompt,
+    chosen, rejected) of pair 0.
 
     state: what status.json says at the end; a live state has this process as its owner, so it reads as alive.
     noise: of scoring, nats per token; None for a run in which it was not measured.
@@ -36,11 +43,23 @@ def fake_run(
     import pandas as pd
 
     last_step = total_steps if last_step is None else last_step
-    config = RunConfig.from_dict({"loss": {"beta": BETA, "gamma_beta_ratio": RATIO}, "generation": {"prompts": list(prompts)}}, changes)
+    config = RunConfig.from_dict(
+        {"loss": {"beta": BETA, "gamma_beta_ratio": RATIO}, "generation": {"prompts": list(prompts)}}, changes
+    )
     folder = new_run_folder(root, name, "fake")
     config.to_yaml(folder.config)
     write_json(folder.environment, environment())
-    frame = pd.DataFrame([{"pair_id": f"pair-{n:03d}", "prompt": f"Question {n}?", "chosen": f"Short answer {n}.", "rejected": f"A long and winding answer {n}."} for n in range(pairs)])
+    frame = pd.DataFrame(
+        [
+            {
+                "pair_id": f"pair-{n:03d}",
+                "prompt": f"Question {n}?",
+                "chosen": f"Short answer {n}.",
+                "rejected": f"A long and winding answer {n}.",
+            }
+            for n in range(pairs)
+        ]
+    )
     if texts is not None:
         frame.loc[0, ["prompt", "chosen", "rejected"]] = list(texts)
     frame.to_parquet(folder.pairs, index=False)
@@ -54,7 +73,9 @@ def fake_run(
             numbers = scores(step, total_steps, pairs, ruined)
             answers = sampled(step, total_steps, prompts, ruined)
             measured = {"eval/scoring_noise": noise} if step == 0 and noise is not None else {}
-            recorder.evaluation(evaluation_record(step, numbers, answers, recorder.first_evaluation()) | measured, numbers, answers, 1.0)
+            recorder.evaluation(
+                evaluation_record(step, numbers, answers, recorder.first_evaluation()) | measured, numbers, answers, 1.0
+            )
         if step == 50:
             recorder.event(step, "paused", "Paused after step 50.")
     recorder.state(state, message, step=last_step)
@@ -63,7 +84,9 @@ def fake_run(
 
 
 def train_record(step, total_steps):
-    """One step's metrics: a margin that grows along a wave, rewards and loss that follow from it (eq. 6 of the SimPO paper)."""
+    """One step's metrics: a margin that grows along a wave, rewards and loss that follow from it (eq. 6 of the SimPO
+    paper).
+    """
     margin = BETA * (-0.3 + 0.95 * step / total_steps + 0.12 * math.sin(2.1 * step))
     chosen = -1.8 - 0.1 * step / total_steps
     return {
@@ -124,7 +147,12 @@ def sampled(step, total_steps, prompts, ruined=False):
     progress, answers = step / total_steps, []
     for n, prompt in enumerate(prompts):
         loops = ruined and progress > 0.3
-        text = "strengthing " * 30 if loops else f"Answer {n} at step {step}: " + "it depends on a number of things, and each of them matters. " * (3 - round(2 * progress))
+        text = (
+            "strengthing " * 30
+            if loops
+            else f"Answer {n} at step {step}: "
+            + "it depends on a number of things, and each of them matters. " * (3 - round(2 * progress))
+        )
         answers.append(
             {
                 "step": step,
@@ -162,9 +190,14 @@ def evaluation_record(step, table, answers, first):
     record |= _with_interval("eval/rewards/accuracies", share(int(table["correct"].sum()), n))
     record |= _with_interval("eval/rewards/beyond_gamma", share(int(table["beyond_gamma"].sum()), n))
     if answers:
-        record |= {"eval/answers/n": len(answers), "eval/answers/mean_tokens": sum(one["tokens"] for one in answers) / len(answers)}
+        record |= {
+            "eval/answers/n": len(answers),
+            "eval/answers/mean_tokens": sum(one["tokens"] for one in answers) / len(answers),
+        }
         record |= _with_interval("eval/answers/ended", share(sum(one["ended"] for one in answers), len(answers)))
-        record |= _with_interval("eval/answers/repeated_4grams", mean_share([one["repeated_4grams"] for one in answers]))
+        record |= _with_interval(
+            "eval/answers/repeated_4grams", mean_share([one["repeated_4grams"] for one in answers])
+        )
     return record
 
 

@@ -6,7 +6,9 @@ from simpo_workbench.ui.parts.following import LOCK
 
 
 def until(condition, seconds=30.0):
-    """What the condition gives, once it is true; looked at under the lock, so that what comes in the background has come as a whole."""
+    """What the condition gives, once it is true; looked at under the lock, so that what comes in the background has
+    come as a whole.
+    """
     end = time.monotonic() + seconds
     while True:
         with LOCK:

@@ -1,4 +1,6 @@
-"""As much of a model hub as downloads ask for, on loopback: one repository that is there, one that is gated, nothing else."""
+"""As much of a model hub as downloads ask for, on loopback: one repository that is there, one that is gated, nothing
+else.
+"""
 
 import contextlib
 import http.server
@@ -21,9 +23,17 @@ def _handler(kind, repository, files, requests):
         def do_GET(self):
             path = self.path.partition("?")[0]
             requests.append((path, self.headers.get("Authorization")))
-            about = {"id": repository, "sha": REVISION, "private": False, "siblings": [{"rfilename": name} for name in files], "tags": []}
+            about = {
+                "id": repository,
+                "sha": REVISION,
+                "private": False,
+                "siblings": [{"rfilename": name} for name in files],
+                "tags": [],
+            }
             if "/me/gated" in path and self.headers.get("Authorization") != "Bearer right-token":
-                self.answer(403, {}, {"X-Error-Code": "GatedRepo", "X-Error-Message": "Access to me/gated is restricted."})
+                self.answer(
+                    403, {}, {"X-Error-Code": "GatedRepo", "X-Error-Message": "Access to me/gated is restricted."}
+                )
                 return
             path = path.replace("/me/gated", f"/{repository}")
             if f"/{repository}" not in path:
@@ -31,7 +41,13 @@ def _handler(kind, repository, files, requests):
             elif "/revision/" in path and not path.endswith(("/main", REVISION)):
                 self.answer(404, {}, {"X-Error-Code": "RevisionNotFound"})
             elif path.endswith(f"/tree/{REVISION}"):
-                self.answer(200, [{"type": "file", "path": name, "size": len(content), "oid": "b" * 40} for name, content in files.items()])
+                self.answer(
+                    200,
+                    [
+                        {"type": "file", "path": name, "size": len(content), "oid": "b" * 40}
+                        for name, content in files.items()
+                    ],
+                )
             elif path.startswith(f"/api/{kind}/{repository}") and "/tree/" not in path:
                 self.answer(200, about)
             elif path.rpartition("/")[2] in files:
@@ -43,7 +59,11 @@ def _handler(kind, repository, files, requests):
         def answer(self, status, content, headers=None):
             body = content if isinstance(content, bytes) else json.dumps(content).encode()
             self.send_response(status)
-            for key, value in {"Content-Type": "application/json", "Content-Length": str(len(body)), **(headers or {})}.items():
+            for key, value in {
+                "Content-Type": "application/json",
+                "Content-Length": str(len(body)),
+                **(headers or {}),
+            }.items():
                 self.send_header(key, value)
             self.end_headers()
             if self.command != "HEAD":
@@ -54,7 +74,9 @@ def _handler(kind, repository, files, requests):
 
 @contextlib.contextmanager
 def serve(kind, repository, files):
-    """(endpoint, requests) of a hub with one repository of a kind ("models" or "datasets"); `requests` fills with (path, authorization)."""
+    """(endpoint, requests) of a hub with one repository of a kind ("models" or "datasets"); `requests` fills with
+    (path, authorization).
+    """
     requests = []
     server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), _handler(kind, repository, files, requests))
     threading.Thread(target=server.serve_forever, daemon=True).start()

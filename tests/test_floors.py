@@ -1,4 +1,6 @@
-"""The house: a notebook that waits for torch before it shows a button, or a panel that owns a model, begins with one import on the wrong floor."""
+"""The house: a notebook that waits for torch before it shows a button, or a panel that owns a model, begins with one
+import on the wrong floor.
+"""
 
 import ast
 import os
@@ -18,12 +20,58 @@ LONGEST_FILE = 420
 FLOORS = {
     4: ["cli.py", "run_commands.py", "settings_options.py", "terminal.py", "lab.py", "ui/"],
     3: ["engine/", "launch.py", "remote.py", "report.py"],
-    2: ["presets.py", "pairs.py", "pair_files.py", "pair_hub.py", "data_sets.py", "runs.py", "device_queue.py", "doctor.py", "run_facts.py", "blind_votes.py"],
+    2: [
+        "presets.py",
+        "pairs.py",
+        "pair_files.py",
+        "pair_hub.py",
+        "data_sets.py",
+        "runs.py",
+        "device_queue.py",
+        "doctor.py",
+        "run_facts.py",
+        "blind_votes.py",
+    ],
     1: [
         *("redaction.py", "safe_names.py", "differences.py", "pair_filters.py"),
-        *("geometry.py", "geometry_figures.py", "loss_suggestion.py", "microscope.py", "microscope_figures.py", "history.py", "history_figures.py", "vote_statistics.py"),
-        *("config.py", "settings.py", "yaml_text.py", "advice.py", "figures.py", "run_figures.py", "data_figures.py", "small_charts.py", "process.py", "errors.py", "bundled.py", "changes.py"),
-        *("run_folder.py", "run_status.py", "files.py", "mailbox.py", "post_mortem.py", "scores.py", "pair_shapes.py", "pair_columns.py", "markup.py", "wording.py", "cost.py", "metrics_tail.py"),
+        *(
+            "geometry.py",
+            "geometry_figures.py",
+            "loss_suggestion.py",
+            "microscope.py",
+            "microscope_figures.py",
+            "history.py",
+            "history_figures.py",
+            "vote_statistics.py",
+        ),
+        *(
+            "config.py",
+            "settings.py",
+            "yaml_text.py",
+            "advice.py",
+            "figures.py",
+            "run_figures.py",
+            "data_figures.py",
+            "small_charts.py",
+            "process.py",
+            "errors.py",
+            "bundled.py",
+            "changes.py",
+        ),
+        *(
+            "run_folder.py",
+            "run_status.py",
+            "files.py",
+            "mailbox.py",
+            "post_mortem.py",
+            "scores.py",
+            "pair_shapes.py",
+            "pair_columns.py",
+            "markup.py",
+            "wording.py",
+            "cost.py",
+            "metrics_tail.py",
+        ),
     ],
 }
 FLOOR_OF = {room: floor for floor, rooms in FLOORS.items() for room in rooms}
@@ -42,7 +90,10 @@ def complaints(files):
             continue
         room = room_of(path)
         if room not in FLOOR_OF:
-            found.append(f"{path} is on no floor: add it to FLOORS in tests/test_floors.py, and to docs where the house is drawn.")
+            found.append(
+                f"{path} is on no floor: add it to FLOORS in tests/test_floors.py, and to docs where the house is"
+                " drawn."
+            )
             continue
         for module in imports(path, source, files):
             found += complaint(path, room, module)
@@ -55,7 +106,11 @@ def complaint(path, room, module):
     if not module.startswith("simpo_workbench."):
         without_torch = FLOOR_OF[room] <= 2 or room == "ui/"
         wrong = without_torch and module.split(".")[0] in TORCH_FAMILY
-        return [f"{path} imports {module}: neither ui/ nor the ground floors load torch or what loads it."] if wrong else []
+        return (
+            [f"{path} imports {module}: neither ui/ nor the ground floors load torch or what loads it."]
+            if wrong
+            else []
+        )
     target = room_of(module.removeprefix("simpo_workbench.").replace(".", "/") + ".py")
     if {room, target} == {"engine/", "ui/"}:
         return [f"{path} imports {module}: engine/ and ui/ never import each other."]
@@ -71,7 +126,9 @@ def room_of(path):
 
 
 def imports(path, source, files):
-    """Absolute names of all modules that a file imports, inside functions too; a name that __init__ loads lazily counts as its home."""
+    """Absolute names of all modules that a file imports, inside functions too; a name that __init__ loads lazily counts
+    as its home.
+    """
     package = ["simpo_workbench", *path.split("/")[:-1]]
     for node in ast.walk(ast.parse(source)):
         if isinstance(node, ast.Import):
@@ -81,13 +138,22 @@ def imports(path, source, files):
             base = ".".join([*above, *([node.module] if node.module else [])])
             for alias in node.names:
                 yield named(base, alias.name, files)
-        elif isinstance(node, ast.Call) and getattr(node.func, "attr", getattr(node.func, "id", "")) in ("import_module", "__import__"):
-            yield from (argument.value for argument in node.args if isinstance(argument, ast.Constant) and not str(argument.value).startswith("."))
+        elif isinstance(node, ast.Call) and getattr(node.func, "attr", getattr(node.func, "id", "")) in (
+            "import_module",
+            "__import__",
+        ):
+            yield from (
+                argument.value
+                for argument in node.args
+                if isinstance(argument, ast.Constant) and not str(argument.value).startswith(".")
+            )
 
 
 def named(base, name, files):
     inside = f"{base}.{name}".removeprefix("simpo_workbench.").replace(".", "/")
-    if base.startswith("simpo_workbench") and (f"{inside}.py" in files or f"{inside}/__init__.py" in files or f"{inside}/" in FLOOR_OF):
+    if base.startswith("simpo_workbench") and (
+        f"{inside}.py" in files or f"{inside}/__init__.py" in files or f"{inside}/" in FLOOR_OF
+    ):
         return f"{base}.{name}"
     if base == "simpo_workbench" and name in simpo_workbench._HOMES:
         return f"simpo_workbench.{simpo_workbench._HOMES[name]}"
@@ -105,13 +171,21 @@ def test_no_file_imports_from_a_floor_above_it():
     ("path", "source", "said"),
     [
         ("config.py", "from .runs import Run", "config.py (floor 1) imports simpo_workbench.runs.run from floor 2"),
-        ("config.py", "def f():\n    from . import runs", "config.py (floor 1) imports simpo_workbench.runs.run from floor 2"),
+        (
+            "config.py",
+            "def f():\n    from . import runs",
+            "config.py (floor 1) imports simpo_workbench.runs.run from floor 2",
+        ),
         ("config.py", "from simpo_workbench import runs", "floor 2"),
         ("config.py", "import simpo_workbench.engine.losses", "floor 3"),
         ("config.py", "from . import preset", "imports simpo_workbench.config.presets from floor 2"),
         ("runs.py", "from .engine import losses", "floor 3"),
         ("runs.py", "from . import engine", "floor 3"),
-        ("doctor.py", "if True:\n    import importlib\n    importlib.import_module('simpo_workbench.runs.launch')", "floor 3"),
+        (
+            "doctor.py",
+            "if True:\n    import importlib\n    importlib.import_module('simpo_workbench.runs.launch')",
+            "floor 3",
+        ),
         ("engine/models.py", "from ..ui.html import escape", "never import each other"),
         ("ui/html.py", "from ..engine.losses import simpo_loss", "never import each other"),
         ("engine/models.py", "from .. import cli", "floor 4"),
@@ -133,7 +207,13 @@ def test_a_step_on_the_wrong_floor_is_seen(path, source, said):
     [
         ("config.py", "from .errors import WorkbenchError\nfrom .settings import Section"),
         ("runs.py", "from . import process\nfrom .figures import training_figure\nimport pandas"),
-        ("engine/models.py", "import torch\nfrom .. import __version__\nfrom ..config import RunConfig\nfrom . import losses\nfrom .losses import simpo_loss"),
+        (
+            "engine/models.py",
+            (
+                "import torch\nfrom .. import __version__\nfrom ..config import RunConfig\nfrom . import losses\nfrom"
+                " .losses import simpo_loss"
+            ),
+        ),
         ("report.py", "from .runs import Run\nfrom . import launch"),
         ("ui/panel.py", "from ..launch import start\nfrom .html import escape\nimport ipywidgets"),
         ("cli.py", "def f():\n    from .engine.training import train"),
@@ -167,7 +247,10 @@ def test_importing_the_package_loads_nothing_heavy_and_takes_no_time():
         "print(time.process_time() - start, *{name.split('.')[0] for name in set(sys.modules) - before})\n"
     )
     assert "simpo_workbench" in loaded
-    assert set(loaded) & {*TORCH_FAMILY, "ipywidgets", "pandas", "plotly", "datasets", "pydantic", "numpy", "pyarrow"} == set()
+    assert (
+        set(loaded) & {*TORCH_FAMILY, "ipywidgets", "pandas", "plotly", "datasets", "pydantic", "numpy", "pyarrow"}
+        == set()
+    )
     assert float(seconds) < 0.5  # processor time beyond a bare interpreter's, whatever else the machine does
 
 
@@ -175,7 +258,9 @@ def test_importing_every_ground_floor_module_loads_no_torch():
     modules = [room.removesuffix(".py") for floor in (1, 2) for room in FLOORS[floor] if (PACKAGE / room).exists()]
     assert len(modules) > 15
     statements = [f"import simpo_workbench.{module}" for module in modules]
-    loaded = in_fresh_interpreter("\n".join([*statements, "import sys", "print(*{name.split('.')[0] for name in sys.modules})"]))
+    loaded = in_fresh_interpreter(
+        "\n".join([*statements, "import sys", "print(*{name.split('.')[0] for name in sys.modules})"])
+    )
     assert "pydantic" in loaded
     assert set(loaded) & {*TORCH_FAMILY, "ipywidgets", "pandas", "datasets"} == set()
 
@@ -202,7 +287,9 @@ def test_every_public_name_has_a_home(name, home):
     assert name in defined
 
 
-@pytest.mark.parametrize("name", [name for name, home in simpo_workbench._HOMES.items() if FLOOR_OF.get(f"{home}.py", 9) <= 2])
+@pytest.mark.parametrize(
+    "name", [name for name, home in simpo_workbench._HOMES.items() if FLOOR_OF.get(f"{home}.py", 9) <= 2]
+)
 def test_a_public_name_of_the_ground_floors_is_what_its_home_defines(name):
     value = getattr(simpo_workbench, name)
     assert value.__name__ == name
@@ -212,7 +299,9 @@ def test_a_public_name_of_the_ground_floors_is_what_its_home_defines(name):
 def test_editors_are_told_the_same_names_as_users():
     """The imports under TYPE_CHECKING are never run, so nothing else would notice that one is missing or wrong."""
     tree = ast.parse((PACKAGE / "__init__.py").read_text(encoding="utf-8"))
-    block = next(node for node in tree.body if isinstance(node, ast.If) and getattr(node.test, "id", "") == "TYPE_CHECKING")
+    block = next(
+        node for node in tree.body if isinstance(node, ast.If) and getattr(node.test, "id", "") == "TYPE_CHECKING"
+    )
     assert {alias.name: node.module for node in block.body for alias in node.names} == simpo_workbench._HOMES
     assert set(simpo_workbench._HOMES) <= set(dir(simpo_workbench))
     assert sorted(simpo_workbench._HOMES) == simpo_workbench.__all__

@@ -1,4 +1,6 @@
-"""Inputs made to do harm: a model that runs a program when it is loaded, a template or a file that eats the machine, a name that leads out of its folder."""
+"""Inputs made to do harm: a model that runs a program when it is loaded, a template or a file that eats the machine, a
+name that leads out of its folder.
+"""
 
 import gzip
 import json
@@ -37,10 +39,18 @@ def sentence(error):
 
 
 def within_memory(megabytes, code, *arguments):
-    """What a small program prints that may use so much address space; it has no torch, so that the limit is about the input."""
+    """What a small program prints that may use so much address space; it has no torch, so that the limit is about the
+    input.
+    """
     limit = f"import resource, sys\nresource.setrlimit(resource.RLIMIT_AS, ({megabytes} * 1024**2,) * 2)\n"
     environment = {"PATH": os.environ["PATH"], "PYTHONPATH": str(ROOT), "HOME": os.environ.get("HOME", "/")}
-    done = subprocess.run([sys.executable, "-c", limit + code, *map(str, arguments)], capture_output=True, text=True, env=environment, timeout=100)
+    done = subprocess.run(
+        [sys.executable, "-c", limit + code, *map(str, arguments)],
+        capture_output=True,
+        text=True,
+        env=environment,
+        timeout=100,
+    )
     assert done.returncode == 0, done.stderr[-2000:]
     return done.stdout.strip()
 
@@ -104,19 +114,25 @@ def leave_as_pt(folder, bomb):
 def leave_an_index_of_pickles(folder, bomb):
     (folder / "model.safetensors").unlink()
     (folder / "pytorch_model-00001-of-00001.bin").write_bytes(bomb.zip)
-    (folder / "pytorch_model.bin.index.json").write_text(json.dumps({"metadata": {}, "weight_map": {"lm_head.weight": "pytorch_model-00001-of-00001.bin"}}))
+    (folder / "pytorch_model.bin.index.json").write_text(
+        json.dumps({"metadata": {}, "weight_map": {"lm_head.weight": "pytorch_model-00001-of-00001.bin"}})
+    )
 
 
 def hide_behind_a_safetensors_index(folder, bomb):
     (folder / "model.safetensors").rename(folder / "other.safetensors")
     (folder / "shard.bin").write_bytes(bomb.zip)
-    (folder / "model.safetensors.index.json").write_text(json.dumps({"metadata": {}, "weight_map": {"lm_head.weight": "shard.bin"}}))
+    (folder / "model.safetensors.index.json").write_text(
+        json.dumps({"metadata": {}, "weight_map": {"lm_head.weight": "shard.bin"}})
+    )
 
 
 def hide_outside_of_the_folder(folder, bomb):
     (folder / "model.safetensors").rename(folder / "other.safetensors")
     (folder.parent / "shard.safetensors").write_bytes(bomb.zip)
-    (folder / "model.safetensors.index.json").write_text(json.dumps({"metadata": {}, "weight_map": {"lm_head.weight": "../shard.safetensors"}}))
+    (folder / "model.safetensors.index.json").write_text(
+        json.dumps({"metadata": {}, "weight_map": {"lm_head.weight": "../shard.safetensors"}})
+    )
 
 
 def name_it_in_the_configuration(folder, bomb):
@@ -126,7 +142,9 @@ def name_it_in_the_configuration(folder, bomb):
 
 
 def bring_an_adapter_along(folder, bomb):
-    (folder / "adapter_config.json").write_text(json.dumps({"peft_type": "LORA", "base_model_name_or_path": "x", "r": 4, "target_modules": ["q_proj"]}))
+    (folder / "adapter_config.json").write_text(
+        json.dumps({"peft_type": "LORA", "base_model_name_or_path": "x", "r": 4, "target_modules": ["q_proj"]})
+    )
     (folder / "adapter_model.bin").write_bytes(bomb.zip)
 
 
@@ -166,7 +184,9 @@ def test_pickled_weights_of_a_model_are_refused_before_they_are_read(disguise, t
         ("adapter_model.safetensors", "zip", "no safetensors file but a ZIP archive"),
     ],
 )
-def test_pickled_weights_of_an_adapter_are_refused_before_they_are_read(name, content, said, tiny_model, bomb, tmp_path):
+def test_pickled_weights_of_an_adapter_are_refused_before_they_are_read(
+    name, content, said, tiny_model, bomb, tmp_path
+):
     """Adapters are what people pass on to each other most."""
     import simpo_workbench as wb
 
@@ -186,12 +206,18 @@ def test_an_adapter_whose_configuration_names_a_pickle_is_refused(tiny_model, bo
 
     (tmp_path / "start.pt").write_bytes(bomb.zip)
     shutil.copy(Path(tiny_model) / "model.safetensors", tmp_path / "adapter_model.safetensors")
-    config = {"peft_type": "MULTITASK_PROMPT_TUNING", "prompt_tuning_init": "AVERAGE_SOURCE_TASKS", "prompt_tuning_init_state_dict_path": str(tmp_path / "start.pt")}
+    config = {
+        "peft_type": "MULTITASK_PROMPT_TUNING",
+        "prompt_tuning_init": "AVERAGE_SOURCE_TASKS",
+        "prompt_tuning_init_state_dict_path": str(tmp_path / "start.pt"),
+    }
     (tmp_path / "adapter_config.json").write_text(json.dumps(config))
     with pytest.raises(WorkbenchError) as error:
         require_adapter(tmp_path)
     assert "is of the kind 'MULTITASK_PROMPT_TUNING': only plain LoRA adapters" in sentence(error)
-    (tmp_path / "adapter_config.json").write_text(json.dumps({"peft_type": "LORA", "megatron_config": {"a": 1}, "megatron_core": "antigravity"}))
+    (tmp_path / "adapter_config.json").write_text(
+        json.dumps({"peft_type": "LORA", "megatron_config": {"a": 1}, "megatron_core": "antigravity"})
+    )
     with pytest.raises(WorkbenchError, match="only plain LoRA adapters"):
         require_adapter(tmp_path)
     assert not bomb.marker.exists()
@@ -206,7 +232,9 @@ def test_a_pickle_given_as_a_model_file_is_refused(name, bomb, tmp_path, monkeyp
     (tmp_path / name).write_bytes(bomb.pickle)
     with pytest.raises(WorkbenchError) as error:
         wb.load_model(wb.RunConfig.from_dict({"model": {"name": str(tmp_path / name)}}).model)
-    assert ("it does not begin as one" if name.endswith(".gguf") else "is a file: expected a model folder") in sentence(error)
+    assert ("it does not begin as one" if name.endswith(".gguf") else "is a file: expected a model folder") in sentence(
+        error
+    )
     assert not bomb.marker.exists()
 
 
@@ -220,7 +248,9 @@ def with_code(tiny_model, folder, **changes):
         path = folder / f"{name}.json"
         path.write_text(json.dumps(json.loads(path.read_text()) | values))
     marker = folder.parent / "it-ran"
-    (folder / "code.py").write_text(f"open({str(marker)!r}, 'w')\nclass CodedConfig: pass\nclass CodedModel: pass\nclass CodedTokenizer: pass\n")
+    (folder / "code.py").write_text(
+        f"open({str(marker)!r}, 'w')\nclass CodedConfig: pass\nclass CodedModel: pass\nclass CodedTokenizer: pass\n"
+    )
     return folder, marker
 
 
@@ -228,12 +258,22 @@ def test_a_model_that_needs_its_own_code_is_refused_by_name(tiny_model, tmp_path
     """The sentence must say what it is about: otherwise the user looks for the switch that turns it on."""
     import simpo_workbench as wb
 
-    folder, marker = with_code(tiny_model, tmp_path / "coded", config={"model_type": "coded", "auto_map": {"AutoConfig": "code.CodedConfig", "AutoModelForCausalLM": "code.CodedModel"}})
+    folder, marker = with_code(
+        tiny_model,
+        tmp_path / "coded",
+        config={
+            "model_type": "coded",
+            "auto_map": {"AutoConfig": "code.CodedConfig", "AutoModelForCausalLM": "code.CodedModel"},
+        },
+    )
     monkeypatch.setattr("builtins.input", lambda *prompt: "y")
     with pytest.raises(WorkbenchError) as error:
         wb.load_model(wb.RunConfig.from_dict({"model": {"name": str(folder), "load_in": "fp32"}}).model)
     text = sentence(error)
-    assert "cannot be loaded: it needs code of its own (code.CodedConfig in config.json), and code from a model is never run here" in text
+    assert (
+        "cannot be loaded: it needs code of its own (code.CodedConfig in config.json), and code from a model is never"
+        " run here" in text
+    )
     assert "trust_remote_code" not in text
     assert not marker.exists()
 
@@ -242,7 +282,10 @@ def test_where_transformers_knows_the_model_the_code_beside_it_is_left_alone(tin
     """Many good models carry code for old versions; they load, and their code does not run."""
     import simpo_workbench as wb
 
-    maps = {"config": {"auto_map": {"AutoConfig": "code.CodedConfig", "AutoModelForCausalLM": "code.CodedModel"}}, "tokenizer_config": {"auto_map": {"AutoTokenizer": ["code.CodedTokenizer", None]}}}
+    maps = {
+        "config": {"auto_map": {"AutoConfig": "code.CodedConfig", "AutoModelForCausalLM": "code.CodedModel"}},
+        "tokenizer_config": {"auto_map": {"AutoTokenizer": ["code.CodedTokenizer", None]}},
+    }
     folder, marker = with_code(tiny_model, tmp_path / "coded", **maps)
     monkeypatch.setattr("builtins.input", lambda *prompt: "y")
     with wb.load_model(wb.RunConfig.from_dict({"model": {"name": str(folder), "load_in": "fp32"}}).model) as loaded:
@@ -264,13 +307,19 @@ def test_no_configuration_can_allow_code(section):
 
 def tokenizer(template):
     """As much of a tokenizer as the check asks for."""
-    return SimpleNamespace(get_chat_template=lambda: template, special_tokens_map={"bos_token": "<s>"}, name_or_path="me/model")
+    return SimpleNamespace(
+        get_chat_template=lambda: template, special_tokens_map={"bos_token": "<s>"}, name_or_path="me/model"
+    )
 
 
 HOSTILE_TEMPLATES = {
     "{% for i in range(10**9) %}x{% endfor %}": "loops or counts without bounds",
-    "{% for a in range(9999) %}{% for b in range(9999) %}{% for c in range(9999) %}{% endfor %}{% endfor %}{% endfor %}": "needs more than 3 s",
-    "{% set ns = namespace(x='xxxxxxxx') %}{% for i in range(99) %}{% set ns.x = ns.x ~ ns.x %}{% endfor %}": "needs more than",
+    "{% for a in range(9999) %}{% for b in range(9999) %}{% for c in range(9999) %}{% endfor %}{% endfor %}{% endfor %}": (
+        "needs more than 3 s"
+    ),
+    "{% set ns = namespace(x='xxxxxxxx') %}{% for i in range(99) %}{% set ns.x = ns.x ~ ns.x %}{% endfor %}": (
+        "needs more than"
+    ),
     "{{ 'x' * 10**10 }}": "needs more than",
     "{% for a in range(99999) %}{{ 'x' * 1000 }}{% endfor %}": "writes more than 4,000,000 characters",
     "{% for a in range(9999) %}{{ messages[0].content * 9999 }}{% endfor %}": "writes more than 4,000,000 characters",
@@ -287,7 +336,9 @@ HOSTILE_TEMPLATES = {
 
 @pytest.mark.parametrize("template", HOSTILE_TEMPLATES, ids=range(len(HOSTILE_TEMPLATES)))
 def test_a_template_that_eats_the_machine_is_refused_in_one_sentence(template):
-    """It is rendered for every pair, in the process that trains, or in the user's kernel: there it could not be stopped."""
+    """It is rendered for every pair, in the process that trains, or in the user's kernel: there it could not be
+    stopped.
+    """
     from simpo_workbench.engine.encode.template_check import require_bounded_template
 
     said = HOSTILE_TEMPLATES[template]
@@ -304,8 +355,10 @@ def test_a_template_that_eats_the_machine_is_refused_in_one_sentence(template):
 def test_a_hostile_template_costs_its_reader_no_memory():
     """Neither the process that asks nor the one that tries may fill the machine."""
     code = (
-        "from types import SimpleNamespace\nfrom simpo_workbench.engine.encode.template_check import require_bounded_template\nfrom simpo_workbench.base.errors import WorkbenchError\n"
-        "one = SimpleNamespace(get_chat_template=lambda: \"{% set x = 'x' * 9**9 %}{{ x ~ x ~ x }}\", special_tokens_map={}, name_or_path='m')\n"
+        "from types import SimpleNamespace\nfrom simpo_workbench.engine.encode.template_check import"
+        " require_bounded_template\nfrom simpo_workbench.base.errors import WorkbenchError\n"
+        "one = SimpleNamespace(get_chat_template=lambda: \"{% set x = 'x' * 9**9 %}{{ x ~ x ~ x }}\","
+        " special_tokens_map={}, name_or_path='m')\n"
         "try:\n    require_bounded_template(one, {})\nexcept WorkbenchError as error:\n    print(error)\n"
         # of this process by its own mark: getrusage hands on what the process had that started it
         "own = int(open('/proc/self/status').read().partition('VmHWM:')[2].split()[0])\n"
@@ -323,26 +376,44 @@ def test_a_template_that_found_a_way_out_of_the_sandbox_would_be_in_a_bare_room(
     asked = []
     run = template_check.subprocess.run
     monkeypatch.setenv("HF_TOKEN", "secret")
-    monkeypatch.setattr(template_check.subprocess, "run", lambda *args, **kwargs: asked.append(kwargs) or run(*args, **kwargs))
+    monkeypatch.setattr(
+        template_check.subprocess, "run", lambda *args, **kwargs: asked.append(kwargs) or run(*args, **kwargs)
+    )
     template_check.require_bounded_template(tokenizer("a template of its own"), {})
     assert "HF_TOKEN" not in asked[0]["env"]
     code = (
-        "import runpy, sys\nrunpy.run_path(sys.argv[1])['limit_this_process']()\n"
-        "def tried(do):\n    try:\n        do()\n    except (OSError, MemoryError) as error:\n        return type(error).__name__\n    return 'done'\n"
-        f"def write():\n    with open({str(tmp_path / 'x')!r}, 'w') as file:\n        file.write('x')\n"
-        "print(tried(write), tried(lambda: bytes(10**9)))"
+        "import runpy, sys\nrunpy.run_path(sys.argv[1])['limit_this_process']()\ndef tried(do):\n    try:\n       "
+        " do()\n    except (OSError, MemoryError) as error:\n        return type(error).__name__\n    return"
+        f" 'done'\ndef write():\n    with open({str(tmp_path / 'x')!r}, 'w') as file:\n       "
+        " file.write('x')\nprint(tried(write), tried(lambda: bytes(10**9)))"
     )
-    done = subprocess.run([sys.executable, "-I", "-S", "-c", code, template_probe.__file__], capture_output=True, text=True, timeout=60)
+    done = subprocess.run(
+        [sys.executable, "-I", "-S", "-c", code, template_probe.__file__], capture_output=True, text=True, timeout=60
+    )
     assert done.stdout.split() == ["OSError", "MemoryError"], done.stderr
 
 
 GOOD_TEMPLATES = {
-    "generation block": "{% for m in messages %}{% if m.role == 'assistant' %}{% generation %}{{ m.content }}{% endgeneration %}{% else %}{{ m.content }}{% endif %}{% endfor %}",
-    "break and tojson": "{% for m in messages %}{{ m | tojson(indent=1) }}{% if loop.index > 5 %}{% break %}{% endif %}{% endfor %}",
+    "generation block": (
+        "{% for m in messages %}{% if m.role == 'assistant' %}{% generation %}{{ m.content }}{% endgeneration %}{% else"
+        " %}{{ m.content }}{% endif %}{% endfor %}"
+    ),
+    "break and tojson": (
+        "{% for m in messages %}{{ m | tojson(indent=1) }}{% if loop.index > 5 %}{% break %}{% endif %}{% endfor %}"
+    ),
     "date": "{{ strftime_now('%d %B %Y') }}{% for m in messages %}{{ m['content'] | trim }}{% endfor %}",
-    "dict and namespace": "{% set ns = namespace(seen=dict(a=1)) %}{% for m in messages %}{% set ns.last = m.content %}{{ ns.last }}{% endfor %}",
-    "refuses systems": "{% if messages[0].role == 'system' %}{{ raise_exception('no') }}{% endif %}{% for m in messages %}{{ m.content }}{% endfor %}",
-    "tools": "{% if tools is not none and tools %}x{% endif %}{% for m in messages %}{{ bos_token }}{{ m.content.split('</think>')[-1].lstrip() }}{% endfor %}",
+    "dict and namespace": (
+        "{% set ns = namespace(seen=dict(a=1)) %}{% for m in messages %}{% set ns.last = m.content %}{{ ns.last }}{%"
+        " endfor %}"
+    ),
+    "refuses systems": (
+        "{% if messages[0].role == 'system' %}{{ raise_exception('no') }}{% endif %}{% for m in messages %}{{ m.content"
+        " }}{% endfor %}"
+    ),
+    "tools": (
+        "{% if tools is not none and tools %}x{% endif %}{% for m in messages %}{{ bos_token }}{{"
+        " m.content.split('</think>')[-1].lstrip() }}{% endfor %}"
+    ),
     "many turns reversed": "{% for m in messages[::-1] %}{{ m.content }}{% endfor %}",
 }
 
@@ -364,7 +435,9 @@ def test_the_templates_of_the_tests_pass_and_are_tried_once(monkeypatch):
 
     started = []
     run = template_check.subprocess.run
-    monkeypatch.setattr(template_check.subprocess, "run", lambda *args, **kwargs: started.append(1) or run(*args, **kwargs))
+    monkeypatch.setattr(
+        template_check.subprocess, "run", lambda *args, **kwargs: started.append(1) or run(*args, **kwargs)
+    )
     template_check._why_refused.cache_clear()
     for _ in range(3):
         for name in tiny.TEMPLATES:
@@ -390,9 +463,40 @@ def test_an_encoder_is_not_made_with_a_hostile_template():
 # --- names and places of runs
 
 HOSTILE_NAMES = [
-    *("", ".", "..", "../up", "a/../../b", "/etc", "a\\b", "a\0b", ".hidden", ".reserve", "~root", "-rf", "a b", "a\nb", "$HOME", "%2e%2e", "a:b", "a|b", "*"),
+    *(
+        "",
+        ".",
+        "..",
+        "../up",
+        "a/../../b",
+        "/etc",
+        "a\\b",
+        "a\0b",
+        ".hidden",
+        ".reserve",
+        "~root",
+        "-rf",
+        "a b",
+        "a\nb",
+        "$HOME",
+        "%2e%2e",
+        "a:b",
+        "a|b",
+        "*",
+    ),
     *("CON", "con", "nul", "NUL.txt", "Aux", "PRN.1", "COM1", "com9.log", "LPT1", "trailing."),
-    *("\uff41\uff42", "\u0430dmin", "run\u200b1", "run\u202etxt", "e\u0301", "\u2024\u2024", "\u2215etc", "ｒｕｎ", "run\ufeff", "\ud800"),
+    *(
+        "\uff41\uff42",
+        "\u0430dmin",
+        "run\u200b1",
+        "run\u202etxt",
+        "e\u0301",
+        "\u2024\u2024",
+        "\u2215etc",
+        "ｒｕｎ",
+        "run\ufeff",
+        "\ud800",
+    ),
     *("x" * 101, "x" * 1_000_000, "../" * 300_000),
 ]
 
@@ -478,10 +582,16 @@ def test_a_file_of_a_run_that_is_a_link_is_refused(name, tmp_path):
 
 def test_a_yaml_file_that_unfolds_without_bounds_is_refused_in_little_memory(tmp_path):
     """Nine lines that stand for a billion entries."""
-    lines = ["a0: &a0 [x, x, x, x, x, x, x, x, x, x]"] + [f"a{n}: &a{n} [{', '.join([f'*a{n - 1}'] * 10)}]" for n in range(1, 10)]
+    lines = ["a0: &a0 [x, x, x, x, x, x, x, x, x, x]"] + [
+        f"a{n}: &a{n} [{', '.join([f'*a{n - 1}'] * 10)}]" for n in range(1, 10)
+    ]
     (tmp_path / "laughs.yaml").write_text("\n".join(lines))
-    code = LOAD.replace("pairs import load_pairs", "config import RunConfig").replace("load_pairs(sys.argv[1]).report()", "RunConfig.from_yaml(sys.argv[1])")
-    assert "line 1: anchors (&), aliases (*) and tags (!) are not used here" in within_memory(400, code, tmp_path / "laughs.yaml")
+    code = LOAD.replace("pairs import load_pairs", "config import RunConfig").replace(
+        "load_pairs(sys.argv[1]).report()", "RunConfig.from_yaml(sys.argv[1])"
+    )
+    assert "line 1: anchors (&), aliases (*) and tags (!) are not used here" in within_memory(
+        400, code, tmp_path / "laughs.yaml"
+    )
     with open(tmp_path / "sparse.yaml", "wb") as file:
         file.truncate(50 * 1024**3)  # fifty gigabytes of nothing
     assert "sparse.yaml has more than 1,000,000 characters" in within_memory(400, code, tmp_path / "sparse.yaml")
@@ -490,7 +600,18 @@ def test_a_yaml_file_that_unfolds_without_bounds_is_refused_in_little_memory(tmp
     assert "line 1: more than 100,000 keys, values and marks" in within_memory(400, code, tmp_path / "many.yaml")
 
 
-ODD_YAML = ["a: " + "9" * 5000, "a: 0x" + "f" * 100_000, "a: 1e999999999", "- " * 3000, "a: {" * 40, "? " * 500, "%YAML 1.1\n---\n<<: {a: 1}", "a: !!binary x", "\ud800", "a: \x07"]
+ODD_YAML = [
+    "a: " + "9" * 5000,
+    "a: 0x" + "f" * 100_000,
+    "a: 1e999999999",
+    "- " * 3000,
+    "a: {" * 40,
+    "? " * 500,
+    "%YAML 1.1\n---\n<<: {a: 1}",
+    "a: !!binary x",
+    "\ud800",
+    "a: \x07",
+]
 
 
 @pytest.mark.parametrize("text", ODD_YAML, ids=range(len(ODD_YAML)))
@@ -522,7 +643,9 @@ def test_a_decompression_bomb_is_stopped_at_the_stated_limit(tmp_path):
 
 def test_an_ordinary_compressed_file_is_read(tmp_path):
     """Very repetitive pairs are packed very well, and are still pairs."""
-    rows = "".join(json.dumps({"prompt": f"p{n}", "chosen": "yes " * 500, "rejected": "no " * 500}) + "\n" for n in range(2000))
+    rows = "".join(
+        json.dumps({"prompt": f"p{n}", "chosen": "yes " * 500, "rejected": "no " * 500}) + "\n" for n in range(2000)
+    )
     (tmp_path / "a.jsonl.gz").write_bytes(packed := gzip.compress(rows.encode(), 9))
     assert len(rows) > 100 * len(packed)
     assert len(load_pairs(tmp_path / "a.jsonl.gz")) == 2000
@@ -576,7 +699,11 @@ def test_a_huge_number_beside_a_pair_does_no_harm(value, tmp_path):
 
 def test_rows_with_columns_of_their_own_do_not_make_an_endless_table(tmp_path):
     """Every pair gets a cell in every column: ten thousand rows with a key each would be a hundred million cells."""
-    (tmp_path / "a.jsonl").write_text("".join(json.dumps({"prompt": f"p{n}", "chosen": "a", "rejected": "b", f"id-{n}": 1}) + "\n" for n in range(2000)))
+    (tmp_path / "a.jsonl").write_text(
+        "".join(
+            json.dumps({"prompt": f"p{n}", "chosen": "a", "rejected": "b", f"id-{n}": 1}) + "\n" for n in range(2000)
+        )
+    )
     with pytest.raises(WorkbenchError) as error:
         load_pairs(tmp_path / "a.jsonl")
     assert "more than 1,000 different columns, at line 998" in sentence(error)
@@ -592,10 +719,32 @@ def test_a_csv_cell_that_python_would_have_to_read_is_bounded(tmp_path):
 # --- readers of our own files, and of anybody's
 
 
-JSON_KEYS = ["prompt", "chosen", "rejected", "role", "content", "from", "value", "messages", "system", "input", "output", "history", "label"]
+JSON_KEYS = [
+    "prompt",
+    "chosen",
+    "rejected",
+    "role",
+    "content",
+    "from",
+    "value",
+    "messages",
+    "system",
+    "input",
+    "output",
+    "history",
+    "label",
+]
 JSON_VALUES = st.recursive(
-    st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=8) | st.sampled_from(["user", "assistant", "system", "\n\nHuman: a\n\nAssistant: b"]),
-    lambda inner: st.lists(inner, max_size=4) | st.dictionaries(st.sampled_from(JSON_KEYS) | st.text(max_size=4), inner, max_size=5),
+    st.none()
+    | st.booleans()
+    | st.integers()
+    | st.floats()
+    | st.text(max_size=8)
+    | st.sampled_from(["user", "assistant", "system", "\n\nHuman: a\n\nAssistant: b"]),
+    lambda inner: (
+        st.lists(inner, max_size=4)
+        | st.dictionaries(st.sampled_from(JSON_KEYS) | st.text(max_size=4), inner, max_size=5)
+    ),
     max_leaves=12,
 )
 
@@ -608,7 +757,9 @@ JSON_VALUES = st.recursive(
 def test_pairs_from_any_json_value_are_pairs_or_a_sentence(value):
     """Whatever a data set holds, its reader speaks in its own words."""
     try:
-        pairs = load_pairs([value] if isinstance(value, str) else value)  # a text would be looked up as a file, then on the hub
+        pairs = load_pairs(
+            [value] if isinstance(value, str) else value
+        )  # a text would be looked up as a file, then on the hub
     except WorkbenchError as error:
         assert str(error)
     else:
@@ -616,7 +767,11 @@ def test_pairs_from_any_json_value_are_pairs_or_a_sentence(value):
 
 
 @settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
-@given(rows=st.lists(JSON_VALUES, max_size=4), suffix=st.sampled_from(["jsonl", "json", "csv", "jsonl.gz"]), cut=st.integers(0, 12))
+@given(
+    rows=st.lists(JSON_VALUES, max_size=4),
+    suffix=st.sampled_from(["jsonl", "json", "csv", "jsonl.gz"]),
+    cut=st.integers(0, 12),
+)
 def test_files_of_any_json_values_are_pairs_or_a_sentence(rows, suffix, cut, tmp_path):
     """The same for a file, also for one whose end is missing."""
     text = json.dumps(rows) if suffix == "json" else "".join(json.dumps(row) + "\n" for row in rows)
@@ -631,7 +786,9 @@ def test_files_of_any_json_values_are_pairs_or_a_sentence(rows, suffix, cut, tmp
         assert pairs.report().rows_read == len(pairs) + sum(pairs.report().refused.values())
 
 
-YAML_TEXT = st.text(alphabet="model:lossbeta 0123.[]{}-?&*!|>'\"#%@`\n\t\r\x85\u2028~,<=_e+", max_size=60) | st.text(max_size=30)
+YAML_TEXT = st.text(alphabet="model:lossbeta 0123.[]{}-?&*!|>'\"#%@`\n\t\r\x85\u2028~,<=_e+", max_size=60) | st.text(
+    max_size=30
+)
 
 
 @settings(max_examples=200, deadline=None)
@@ -659,7 +816,16 @@ def test_any_yaml_text_is_a_value_or_a_sentence(text):
 
 SETTINGS = st.dictionaries(
     st.sampled_from(list(RunConfig.model_fields)),
-    st.dictionaries(st.sampled_from(sorted({name for field in RunConfig.model_fields.values() for name in field.annotation.model_fields} | {"gamma", "x"})), JSON_VALUES, max_size=3),
+    st.dictionaries(
+        st.sampled_from(
+            sorted(
+                {name for field in RunConfig.model_fields.values() for name in field.annotation.model_fields}
+                | {"gamma", "x"}
+            )
+        ),
+        JSON_VALUES,
+        max_size=3,
+    ),
     max_size=3,
 )
 
@@ -677,7 +843,10 @@ def test_any_values_of_settings_are_a_configuration_or_a_sentence(values):
 
 
 @settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
-@given(content=st.binary(max_size=80) | st.lists(JSON_VALUES.map(json.dumps), max_size=4).map(lambda lines: "\n".join(lines).encode()))
+@given(
+    content=st.binary(max_size=80)
+    | st.lists(JSON_VALUES.map(json.dumps), max_size=4).map(lambda lines: "\n".join(lines).encode())
+)
 @example(content=b'{"a": ' * 100_000)
 @example(content=b'{"a": ' * 100_000 + b"\n{}\n")
 @example(content=b"9" * 5000 + b"\n{}\n")

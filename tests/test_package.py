@@ -18,15 +18,33 @@ ROOT = Path(__file__).parents[1]
 
 @pytest.fixture(scope="module")
 def installed(tmp_path_factory):
-    """A fresh environment with the built wheel in it; the dependencies are those of the environment the tests run in."""
+    """A fresh environment with the built wheel in it; the dependencies are those of the environment the tests run
+    in.
+    """
     folder = tmp_path_factory.mktemp("package")
-    subprocess.run([sys.executable, "-m", "build", "--wheel", "--no-isolation", "--outdir", str(folder), str(ROOT)], check=True, capture_output=True, timeout=300)
+    subprocess.run(
+        [sys.executable, "-m", "build", "--wheel", "--no-isolation", "--outdir", str(folder), str(ROOT)],
+        check=True,
+        capture_output=True,
+        timeout=300,
+    )
     (wheel,) = folder.glob("simpo_workbench-*.whl")
     venv.create(folder / "venv", with_pip=True)
     python = folder / "venv" / "bin" / "python"
-    site = Path(subprocess.run([python, "-c", "import sysconfig; print(sysconfig.get_path('purelib'))"], check=True, capture_output=True, text=True).stdout.strip())
+    site = Path(
+        subprocess.run(
+            [python, "-c", "import sysconfig; print(sysconfig.get_path('purelib'))"],
+            check=True,
+            capture_output=True,
+            text=True,
+        ).stdout.strip()
+    )
     (site / "dependencies.pth").write_text(sysconfig.get_path("purelib") + "\n")
-    subprocess.run([python, "-m", "pip", "install", "--quiet", "--no-deps", "--no-index", "--force-reinstall", wheel], check=True, timeout=300)
+    subprocess.run(
+        [python, "-m", "pip", "install", "--quiet", "--no-deps", "--no-index", "--force-reinstall", wheel],
+        check=True,
+        timeout=300,
+    )
     empty = folder / "somewhere"
     empty.mkdir()
     return folder / "venv" / "bin", empty
@@ -35,17 +53,26 @@ def installed(tmp_path_factory):
 def test_the_wheel_brings_demo_data_and_notebooks(installed):
     binaries, folder = installed
     code = (
-        "import simpo_workbench as wb; from simpo_workbench.base.paths import bundled; from simpo_workbench.pairs.data_sets import load_data\n"
-        "train, held_out, _ = load_data(wb.RunConfig().data, 0)\n"
-        "assert wb.Workbench()._frame._css, 'the panels bring their style sheet and scripts'\n"
-        "print(wb.__file__, bundled('notebooks/01_quickstart.ipynb'), len(train), len(held_out))"
+        "import simpo_workbench as wb; from simpo_workbench.base.paths import bundled; from"
+        " simpo_workbench.pairs.data_sets import load_data\ntrain, held_out, _ = load_data(wb.RunConfig().data,"
+        " 0)\nassert wb.Workbench()._frame._css, 'the panels bring their style sheet and scripts'\nprint(wb.__file__,"
+        " bundled('notebooks/01_quickstart.ipynb'), len(train), len(held_out))"
     )
-    words = subprocess.run([binaries / "python", "-c", code], check=True, capture_output=True, text=True, cwd=folder, timeout=120).stdout.split()
+    words = subprocess.run(
+        [binaries / "python", "-c", code], check=True, capture_output=True, text=True, cwd=folder, timeout=120
+    ).stdout.split()
     inside = str(binaries.parent)
     assert words[0].startswith(inside)
     assert words[1].startswith(inside)
     assert words[2:] == ["300", "60"]
-    table = subprocess.run([binaries / "simpo-workbench", "presets", "--json"], check=True, capture_output=True, text=True, cwd=folder, timeout=120).stdout
+    table = subprocess.run(
+        [binaries / "simpo-workbench", "presets", "--json"],
+        check=True,
+        capture_output=True,
+        text=True,
+        cwd=folder,
+        timeout=120,
+    ).stdout
     assert json.loads(table)[0]["name"] == "demo"
 
 
@@ -53,9 +80,19 @@ def test_lab_serves_the_first_notebook_without_a_clone(installed, tmp_path):
     binaries, folder = installed
     (tmp_path / "config").mkdir()
     (tmp_path / "config" / "jupyter_server_config.py").write_text("c.ServerApp.open_browser = False\n")
-    environment = os.environ | {"JUPYTER_CONFIG_DIR": str(tmp_path / "config"), "JUPYTER_RUNTIME_DIR": str(tmp_path / "runtime")}
+    environment = os.environ | {
+        "JUPYTER_CONFIG_DIR": str(tmp_path / "config"),
+        "JUPYTER_RUNTIME_DIR": str(tmp_path / "runtime"),
+    }
     with open(tmp_path / "log", "wb") as log:
-        lab = subprocess.Popen([binaries / "simpo-workbench", "lab"], cwd=folder, env=environment, stdout=log, stderr=log, start_new_session=True)
+        lab = subprocess.Popen(
+            [binaries / "simpo-workbench", "lab"],
+            cwd=folder,
+            env=environment,
+            stdout=log,
+            stderr=log,
+            start_new_session=True,
+        )
     try:
         end = time.monotonic() + 90
         while not (servers := list((tmp_path / "runtime").glob("jpserver-*.json"))):
@@ -80,7 +117,10 @@ def test_lab_serves_the_first_notebook_without_a_clone(installed, tmp_path):
 
 
 def test_native_windows_is_refused_in_one_sentence():
-    code = "import sys; sys.platform = 'win32'\ntry:\n    import simpo_workbench\nexcept ImportError as error:\n    print(error)"
+    code = (
+        "import sys; sys.platform = 'win32'\ntry:\n    import simpo_workbench\nexcept ImportError as error:\n   "
+        " print(error)"
+    )
     said = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True, timeout=60).stdout
     assert "WSL2" in said
     assert said.count("\n") == 1

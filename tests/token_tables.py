@@ -25,11 +25,26 @@ def of_length(chosen, rejected, seed=0, token=" word"):
     """Random log-probabilities for so many tokens."""
     chance, rows = np.random.default_rng(seed), []
     for side, length in (("chosen", chosen), ("rejected", rejected)):
-        rows.append(pd.DataFrame({"side": side, "position": range(1, length + 1), "token_id": 7, "token": token, "logp": -chance.exponential(2, length), "base_logp": -chance.exponential(2, length)}))
+        rows.append(
+            pd.DataFrame(
+                {
+                    "side": side,
+                    "position": range(1, length + 1),
+                    "token_id": 7,
+                    "token": token,
+                    "logp": -chance.exponential(2, length),
+                    "base_logp": -chance.exponential(2, length),
+                }
+            )
+        )
     return pd.concat(rows, ignore_index=True)
 
 
 def with_tokens(chosen, rejected):
     """These texts as tokens, every token equally likely, with an end of turn behind each answer."""
-    rows = [(side, number, 7, token, -1.0, -1.0) for side, tokens in (("chosen", chosen), ("rejected", rejected)) for number, token in enumerate([*tokens, "<|im_end|>"], 1)]
+    rows = [
+        (side, number, 7, token, -1.0, -1.0)
+        for side, tokens in (("chosen", chosen), ("rejected", rejected))
+        for number, token in enumerate([*tokens, "<|im_end|>"], 1)
+    ]
     return pd.DataFrame(rows, columns=["side", "position", "token_id", "token", "logp", "base_logp"])

@@ -1,1 +1,3 @@
-"""DataFrames in, DataFrames and sentences out: metrics, scores, verdicts, loss geometry, leads, votes, differences of texts."""
+"""DataFrames in, DataFrames and sentences out: metrics, scores, verdicts, loss geometry, leads, votes, differences of
+texts.
+"""

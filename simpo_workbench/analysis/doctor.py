@@ -1,7 +1,7 @@
 """Metrics in, verdicts out: what is seen, why it happens, what to do. Pure functions.
 
-SimPO can raise accuracy and margin while the model collapses. The log-probability of chosen answers against step 0, the repetition of
-sampled answers, their length and their endings tell the truth; these functions put them into words.
+SimPO can raise accuracy and margin while the model collapses. The log-probability of chosen answers against step 0, the
+repetition of sampled answers, their length and their endings tell the truth; these functions put them into words.
 """
 
 from __future__ import annotations
@@ -10,26 +10,32 @@ from dataclasses import dataclass
 
 from ..base.format import signed
 
-#: Chosen answers this much less likely than at step 0 (nats per token) want a closer look. Measured with the demo model on NF4:
-#: healthy at 1e-4 (+0.04) and 1.4e-4 (−0.16), in trouble at 2e-4 (−0.34), ruined in fp32 at 6e-4 (−2.0) and 1e-3 (−3.9).
+#: Chosen answers this much less likely than at step 0 (nats per token) want a closer look. Measured with the demo model
+#: on NF4: healthy at 1e-4 (+0.04) and 1.4e-4 (−0.16), in trouble at 2e-4 (−0.34), ruined in fp32 at 6e-4 (−2.0) and
+#: 1e-3 (−3.9).
 CHOSEN_DRIFT_ATTENTION = -0.3
 #: Below this the fall is worth a note: scoring noise between evaluations of a healthy demo run stayed under 0.05.
 CHOSEN_DRIFT_NOTE = -0.1
-#: Rise of the share of repeated 4-grams that counts as repetition. Same runs: 0.17 → 0.11 healthy, → 0.28 at 1.4e-4, → 0.40 at 2e-4.
+#: Rise of the share of repeated 4-grams that counts as repetition. Same runs: 0.17 → 0.11 healthy, → 0.28 at 1.4e-4, →
+#: 0.40 at 2e-4.
 REPETITION_RISE = 0.15
 #: With this rise the answers are mostly loops, whatever the log-probabilities say.
 REPETITION_RISE_RUINED = 0.4
 #: Fall of the share of answers that end by themselves that counts as lost endings (a quarter of the answers).
 ENDED_FALL = 0.25
-#: Sampled answers this many times longer or shorter than the chosen answers in the data, and moving away, have drifted (SimPO's length bias).
+#: Sampled answers this many times longer or shorter than the chosen answers in the data, and moving away, have drifted
+#: (SimPO's length bias).
 LENGTH_RATIO = 1.75
-#: Held-out pairs beyond γ from which hardly any pair still pulls: at the gradient weight β·σ(γ − margin) half its start value or less.
+#: Held-out pairs beyond γ from which hardly any pair still pulls: at the gradient weight β·σ(γ − margin) half its start
+#: value or less.
 SATURATED_SHARE = 0.95
 #: Fewer steps than this say nothing about a rate that is too low: warm-up is part of them.
 FEWEST_STEPS = 10
-#: After half of the steps, a lead (nats per token) that moved less than this and an accuracy that moved less than 0.03 mean: nothing happens.
+#: After half of the steps, a lead (nats per token) that moved less than this and an accuracy that moved less than 0.03
+#: mean: nothing happens.
 LEAD_MOVED, ACCURACY_MOVED = 0.03, 0.03
-#: A gradient norm this many times the median of the run so far is a spike, and so many spikes in the last ten steps mean the rate is too high.
+#: A gradient norm this many times the median of the run so far is a spike, and so many spikes in the last ten steps
+#: mean the rate is too high.
 GRADIENT_SPIKE, SPIKES = 5.0, 3
 
 SEVERITIES = ("healthy", "note", "attention", "collapse")
@@ -37,7 +43,9 @@ SEVERITIES = ("healthy", "note", "attention", "collapse")
 
 @dataclass(frozen=True)
 class Verdict:
-    """One finding: kind, severity (healthy, note, attention, collapse), the step it is of, and three plain sentences."""
+    """One finding: kind, severity (healthy, note, attention, collapse), the step it is of, and three plain
+    sentences.
+    """
 
     kind: str
     severity: str
@@ -51,17 +59,32 @@ class Verdict:
 
 
 def diagnose(records, total_steps: int | None = None) -> list[Verdict]:
-    """Verdicts on the newest evaluation of a run, the worst first; one "healthy" or "too early" verdict when nothing else is found.
+    """Verdicts on the newest evaluation of a run, the worst first; one "healthy" or "too early" verdict when nothing
+    else is found.
 
-    records: metrics as a list of dicts or a DataFrame (`run.metrics`). total_steps: planned optimizer steps, to judge whether nothing moves.
+    records: metrics as a list of dicts or a DataFrame (`run.metrics`). total_steps: planned optimizer steps, to judge
+    whether nothing moves.
     """
     records = _as_dicts(records)
     evaluations = [record for record in records if record.get("kind") == "eval"]
     if len(evaluations) < 2:
-        return [Verdict("too early", "healthy", evaluations[-1]["step"] if evaluations else 0, "Too early to tell: a verdict needs two evaluations.", "", "")]
+        return [
+            Verdict(
+                "too early",
+                "healthy",
+                evaluations[-1]["step"] if evaluations else 0,
+                "Too early to tell: a verdict needs two evaluations.",
+                "",
+                "",
+            )
+        ]
     first, last = evaluations[0], {**_newest_answers(evaluations), **evaluations[-1]}
     collapse = _collapse(first, last)
-    found = [collapse] if collapse else [*_repetition(first, last), *_lost_endings(first, last), *_chosen_falling(first, last)]
+    found = (
+        [collapse]
+        if collapse
+        else [*_repetition(first, last), *_lost_endings(first, last), *_chosen_falling(first, last)]
+    )
     found += _length_drift(first, last)
     found += _rate_too_high(records, collapse)
     found += _rate_too_low(first, last, total_steps)
@@ -71,19 +94,30 @@ def diagnose(records, total_steps: int | None = None) -> list[Verdict]:
 
 
 def is_healthy(first: dict, evaluation: dict) -> bool:
-    """Whether an evaluation, against that of step 0, shows no collapse, no repetition, and chosen answers not below the attention line."""
-    return not (_collapse(first, evaluation) or _repetition(first, evaluation) or _lost_endings(first, evaluation) or evaluation["eval/logps/chosen_drift"] < CHOSEN_DRIFT_ATTENTION)
+    """Whether an evaluation, against that of step 0, shows no collapse, no repetition, and chosen answers not below the
+    attention line.
+    """
+    return not (
+        _collapse(first, evaluation)
+        or _repetition(first, evaluation)
+        or _lost_endings(first, evaluation)
+        or evaluation["eval/logps/chosen_drift"] < CHOSEN_DRIFT_ATTENTION
+    )
 
 
 def recommend(records) -> int | None:
-    """The step of the recommended checkpoint: most held-out pairs beyond γ among the healthy evaluations, the earlier one at a tie.
+    """The step of the recommended checkpoint: most held-out pairs beyond γ among the healthy evaluations, the earlier
+    one at a tie.
 
-    0 means that no trained step is healthy and the untrained model is the better one; None that nothing was evaluated yet.
+    0 means that no trained step is healthy and the untrained model is the better one; None that nothing was evaluated
+    yet.
     """
     evaluations = [record for record in _as_dicts(records) if record.get("kind") == "eval"]
     if not evaluations:
         return None
-    sampled = [record for record in evaluations if "eval/answers/ended" in record] or evaluations  # health is judged by answers where there are any
+    sampled = [
+        record for record in evaluations if "eval/answers/ended" in record
+    ] or evaluations  # health is judged by answers where there are any
     healthy = [record for record in sampled if is_healthy(evaluations[0], record)]
     if not healthy:
         return 0
@@ -114,11 +148,20 @@ def _collapse(first, last):
     repeats, endless = rise >= REPETITION_RISE, fall >= ENDED_FALL
     if not (drift <= CHOSEN_DRIFT_NOTE and (repeats or endless)) and rise < REPETITION_RISE_RUINED:
         return None
-    seen = [f"chosen answers became {'less' if drift < 0 else 'more'} likely (log-probability {signed(drift)} nats per token since the start)"]
+    seen = [
+        f"chosen answers became {'less' if drift < 0 else 'more'} likely (log-probability {signed(drift)} nats per"
+        " token since the start)"
+    ]
     if repeats:
-        seen.append(f"sampled answers repeat themselves (repeated 4-grams {first['eval/answers/repeated_4grams']:.2f} → {_share(last, 'eval/answers/repeated_4grams')})")
+        seen.append(
+            f"sampled answers repeat themselves (repeated 4-grams {first['eval/answers/repeated_4grams']:.2f} →"
+            f" {_share(last, 'eval/answers/repeated_4grams')})"
+        )
     if endless:
-        seen.append(f"answers no longer come to an end (ended properly {first['eval/answers/ended']:.2f} → {_share(last, 'eval/answers/ended')})")
+        seen.append(
+            f"answers no longer come to an end (ended properly {first['eval/answers/ended']:.2f} →"
+            f" {_share(last, 'eval/answers/ended')})"
+        )
     accuracy = _share(last, "eval/rewards/accuracies")
     return Verdict(
         "collapse",
@@ -126,12 +169,14 @@ def _collapse(first, last):
         last["step"],
         f"The model is collapsing: {', and '.join(seen)}. Held-out accuracy of {accuracy} does not show it.",
         (
-            "The margin grows by making every answer unlikely, rejected ones a little more; what the model then says is noise. "
+            "The margin grows by making every answer unlikely, rejected ones a little more; what the model then says is"
+            " noise. "
             if drift <= CHOSEN_DRIFT_NOTE
             else "The model has lost its way of writing, whatever the probabilities of the answers in the data say. "
         )
         + "Almost always the learning rate is too high.",
-        "Lower training.learning_rate to a third or less and start again, or go on from the recommended checkpoint; a smaller γ/β is the second remedy.",
+        "Lower training.learning_rate to a third or less and start again, or go on from the recommended checkpoint; a"
+        " smaller γ/β is the second remedy.",
     )
 
 
@@ -143,7 +188,8 @@ def _repetition(first, last):
             "repetition",
             "attention",
             last["step"],
-            f"Sampled answers repeat themselves more (repeated 4-grams {first['eval/answers/repeated_4grams']:.2f} → {_share(last, 'eval/answers/repeated_4grams')}).",
+            f"Sampled answers repeat themselves more (repeated 4-grams {first['eval/answers/repeated_4grams']:.2f} →"
+            f" {_share(last, 'eval/answers/repeated_4grams')}).",
             "That is how a collapse begins, even while chosen answers keep their probability.",
             "Watch the next evaluation; if it goes on, lower training.learning_rate.",
         )
@@ -158,9 +204,11 @@ def _lost_endings(first, last):
             "lost endings",
             "attention",
             last["step"],
-            f"Sampled answers come to an end less often (ended properly {first['eval/answers/ended']:.2f} → {_share(last, 'eval/answers/ended')}).",
+            f"Sampled answers come to an end less often (ended properly {first['eval/answers/ended']:.2f} →"
+            f" {_share(last, 'eval/answers/ended')}).",
             "The model is losing the end-of-turn token: it runs on until it is cut off.",
-            "See that chosen answers end as they should and are not cut; if they are sound, lower training.learning_rate.",
+            "See that chosen answers end as they should and are not cut; if they are sound, lower"
+            " training.learning_rate.",
         )
     ]
 
@@ -175,15 +223,25 @@ def _chosen_falling(first, last):
             "chosen falling",
             severity,
             last["step"],
-            f"Chosen answers became less likely (log-probability {signed(drift)} nats per token since the start), rejected ones {signed(last['eval/logps/rejected_drift'])}.",
-            "SimPO only asks for the difference, so both may fall; alone this is no harm as long as answers neither repeat nor lose their endings.",
-            "Keep an eye on repetition and endings." if severity == "note" else "Look at the sampled answers; a lower training.learning_rate keeps chosen answers likely.",
+            f"Chosen answers became less likely (log-probability {signed(drift)} nats per token since the start),"
+            f" rejected ones {signed(last['eval/logps/rejected_drift'])}.",
+            "SimPO only asks for the difference, so both may fall; alone this is no harm as long as answers neither"
+            " repeat nor lose their endings.",
+            (
+                "Keep an eye on repetition and endings."
+                if severity == "note"
+                else "Look at the sampled answers; a lower training.learning_rate keeps chosen answers likely."
+            ),
         )
     ]
 
 
 def _length_drift(first, last):
-    now, start, wanted = last.get("eval/answers/mean_tokens"), first.get("eval/answers/mean_tokens"), last.get("eval/chosen_tokens")
+    now, start, wanted = (
+        last.get("eval/answers/mean_tokens"),
+        first.get("eval/answers/mean_tokens"),
+        last.get("eval/chosen_tokens"),
+    )
     if not now or not start or not wanted:
         return []
     too_long = now > LENGTH_RATIO * wanted and now > LENGTH_RATIO * start
@@ -195,15 +253,21 @@ def _length_drift(first, last):
             "length drift",
             "attention",
             last["step"],
-            f"Sampled answers got {'longer' if too_long else 'shorter'}: {start:.0f} → {now:.0f} tokens, while chosen answers have {wanted:.0f}.",
+            f"Sampled answers got {'longer' if too_long else 'shorter'}: {start:.0f} → {now:.0f} tokens, while chosen"
+            f" answers have {wanted:.0f}.",
             "If one length is preferred throughout the pairs, the model learns the length instead of the content.",
-            "Compare the lengths of chosen and rejected answers in the data; a larger loss.beta or fewer steps hold the length back.",
+            "Compare the lengths of chosen and rejected answers in the data; a larger loss.beta or fewer steps hold the"
+            " length back.",
         )
     ]
 
 
 def _rate_too_high(records, collapse):
-    norms = [(record["step"], record["grad_norm"]) for record in records if record.get("kind") == "train" and "grad_norm" in record]
+    norms = [
+        (record["step"], record["grad_norm"])
+        for record in records
+        if record.get("kind") == "train" and "grad_norm" in record
+    ]
     if collapse or len(norms) < 20:
         return []
     ordered = sorted(norm for _, norm in norms[:-10])
@@ -216,7 +280,8 @@ def _rate_too_high(records, collapse):
             "learning rate too high",
             "attention",
             norms[-1][0],
-            f"The gradient jumps: {len(spikes)} of the last 10 steps had more than {GRADIENT_SPIKE:g} times the usual norm ({median:.2g}).",
+            f"The gradient jumps: {len(spikes)} of the last 10 steps had more than {GRADIENT_SPIKE:g} times the usual"
+            f" norm ({median:.2g}).",
             "Steps overshoot, which is what a learning rate that is too high looks like before answers suffer.",
             "Halve training.learning_rate.",
         )
@@ -235,8 +300,10 @@ def _rate_too_low(first, last, total_steps):
             "learning rate too low",
             "attention",
             last["step"],
-            f"Hardly anything moved in {last['step']} of {total_steps} steps: the lead of chosen answers changed by {signed(lead[1] - lead[0], 3)} nats per token, accuracy by {signed(gained)}.",
-            "The steps are too small for an adapter; learning rates of full fine-tuning (1e-7 … 1e-6) do little with LoRA.",
+            f"Hardly anything moved in {last['step']} of {total_steps} steps: the lead of chosen answers changed by"
+            f" {signed(lead[1] - lead[0], 3)} nats per token, accuracy by {signed(gained)}.",
+            "The steps are too small for an adapter; learning rates of full fine-tuning (1e-7 … 1e-6) do little with"
+            " LoRA.",
             "Raise training.learning_rate three to ten times, or train for more steps.",
         )
     ]
@@ -252,23 +319,29 @@ def _saturated(last):
             "saturated margin",
             "note",
             last["step"],
-            f"Nearly all held-out pairs are {'beyond γ' if gamma else 'won by the chosen answer'}: {_share(last, 'eval/rewards/beyond_gamma')}.",
+            f"Nearly all held-out pairs are {'beyond γ' if gamma else 'won by the chosen answer'}:"
+            f" {_share(last, 'eval/rewards/beyond_gamma')}.",
             "Such pairs hardly pull any more: further steps mostly sharpen what is learned already.",
-            "Stop here, or use harder pairs" + ("; a larger γ/β makes them pull again, at the price of probability." if gamma else "."),
+            "Stop here, or use harder pairs"
+            + ("; a larger γ/β makes them pull again, at the price of probability." if gamma else "."),
         )
     ]
 
 
 def _healthy(first, last):
     name = "eval/answers/repeated_4grams"
-    answers = f", repeated 4-grams {first[name]:.2f} → {_share(last, name)}" if name in first and name in last else "; no answers were sampled"
+    answers = (
+        f", repeated 4-grams {first[name]:.2f} → {_share(last, name)}"
+        if name in first and name in last
+        else "; no answers were sampled"
+    )
     return Verdict(
         "healthy",
         "healthy",
         last["step"],
-        f"Healthy: accuracy on held-out pairs {first['eval/rewards/accuracies']:.2f} → {_share(last, 'eval/rewards/accuracies')}, "
-        f"chosen answers {signed(last['eval/logps/chosen_drift'])} and rejected ones {signed(last['eval/logps/rejected_drift'])} nats per token since the start"
-        f"{answers}.",
+        f"Healthy: accuracy on held-out pairs {first['eval/rewards/accuracies']:.2f} →"
+        f" {_share(last, 'eval/rewards/accuracies')}, chosen answers {signed(last['eval/logps/chosen_drift'])} and"
+        f" rejected ones {signed(last['eval/logps/rejected_drift'])} nats per token since the start{answers}.",
         "",
         "",
     )

@@ -1,6 +1,8 @@
-"""Per-pair tables as people look through them: leads, what became of each pair, and the filters that name it. Pure functions of DataFrames.
+"""Per-pair tables as people look through them: leads, what became of each pair, and the filters that name it. Pure
+functions of DataFrames.
 
-Ahead and behind, right and wrong are said of the lead alone, whatever the loss: its sign is that of the margin for SimPO, but not for DPO.
+Ahead and behind, right and wrong are said of the lead alone, whatever the loss: its sign is that of the margin for
+SimPO, but not for DPO.
 """
 
 from __future__ import annotations
@@ -32,24 +34,45 @@ class Filter:
 
 
 def pair_table(before, after=None, noise=0.0):
-    """One row per pair: texts, tokens, and leads (chosen − rejected average log-prob, nats per token); with `after` those of `compare_scores`, losses and gradient weights too.
+    """One row per pair: texts, tokens, and leads (chosen − rejected average log-prob, nats per token); with `after`
+    those of `compare_scores`, losses and gradient weights too.
 
-    before, after: scores DataFrames of one step each. Without `after` the lead is called `lead`. noise: of scoring, nats per token: flips are beyond it.
-    The user's own columns come last. Errors: as `compare_scores`.
+    before, after: scores DataFrames of one step each. Without `after` the lead is called `lead`. noise: of scoring,
+    nats per token: flips are beyond it. The user's own columns come last. Errors: as `compare_scores`.
     """
     if after is None:
         missing = [name for name in ("pair_id", "chosen_avg_logp", "rejected_avg_logp") if name not in before]
         if missing:
-            raise WorkbenchError(f"The table lacks the column {missing[0]!r}: give a table from wb.score or run.scores.")
+            raise WorkbenchError(
+                f"The table lacks the column {missing[0]!r}: give a table from wb.score or run.scores."
+            )
         if before["pair_id"].duplicated().any():
             raise WorkbenchError("The table holds a pair twice: choose one step, such as scores[scores.step == 0].")
         table = before.assign(lead=before["chosen_avg_logp"] - before["rejected_avg_logp"])
     else:
         table = compare_scores(before, after, noise)
         both = [name for name in _BOTH if name in before and name in after]
-        numbers = before[["pair_id", *both]].merge(after[["pair_id", *both]], on="pair_id", suffixes=("_before", "_after"))
+        numbers = before[["pair_id", *both]].merge(
+            after[["pair_id", *both]], on="pair_id", suffixes=("_before", "_after")
+        )
         rest = before.drop(columns=[name for name in before.columns if name in table and name != "pair_id"])
-        rest = rest.drop(columns=[name for name in (*_BOTH, "step", "chosen_avg_logp", "rejected_avg_logp", "margin", "correct", "beyond_gamma", "chosen_reward", "rejected_reward") if name in rest])
+        rest = rest.drop(
+            columns=[
+                name
+                for name in (
+                    *_BOTH,
+                    "step",
+                    "chosen_avg_logp",
+                    "rejected_avg_logp",
+                    "margin",
+                    "correct",
+                    "beyond_gamma",
+                    "chosen_reward",
+                    "rejected_reward",
+                )
+                if name in rest
+            ]
+        )
         table = table.merge(numbers, on="pair_id").merge(rest, on="pair_id")
     front = [name for name in _FRONT if name in table]
     return table[front + [name for name in table.columns if name not in front]].reset_index(drop=True)
@@ -69,9 +92,24 @@ def filters(table) -> list[Filter]:
             Filter("flipped to wrong", "The chosen answer was ahead and is behind now.", table["flip"] == "to wrong"),
             Filter("still right", "The chosen answer was ahead and still is.", stays & right),
             Filter("still wrong", "The chosen answer was behind and still is.", stays & ~right),
-            *([Filter("within the noise", "The chosen answer changed sides, but no further than scoring itself may err: this is not counted as a flip.", close)] if close.any() else []),
+            *(
+                [
+                    Filter(
+                        "within the noise",
+                        "The chosen answer changed sides, but no further than scoring itself may err: this is not"
+                        " counted as a flip.",
+                        close,
+                    )
+                ]
+                if close.any()
+                else []
+            ),
             Filter("lead fell", "The lead of the chosen answer is smaller than before.", table["lead_change"] < 0),
-            Filter("lost log-probability", f"The chosen answer became less likely by more than {LOST_NATS:g} nats per token.", table["chosen_change"] < -LOST_NATS),
+            Filter(
+                "lost log-probability",
+                f"The chosen answer became less likely by more than {LOST_NATS:g} nats per token.",
+                table["chosen_change"] < -LOST_NATS,
+            ),
         ]
     else:
         right = table["lead"] > 0
@@ -81,12 +119,15 @@ def filters(table) -> list[Filter]:
         ]
     if "chosen_tokens" in table:
         longer = table["rejected_tokens"] > table["chosen_tokens"]
-        found.append(Filter("longer rejected ahead", "The rejected answer is ahead, and it is the longer one.", ~right & longer))
+        found.append(
+            Filter("longer rejected ahead", "The rejected answer is ahead, and it is the longer one.", ~right & longer)
+        )
     return found
 
 
 def noise_sentence(noise, within, noun="flip", runs="this run") -> str:
-    """What the noise of scoring means for what is counted: `within` changes of sides lie within it. noise: nats per token; None where it was not measured.
+    """What the noise of scoring means for what is counted: `within` changes of sides lie within it. noise: nats per
+    token; None where it was not measured.
 
     noun: what is counted, "flip" or "difference". runs: where it is measured, such as "this run".
     """
@@ -95,7 +136,10 @@ def noise_sentence(noise, within, noun="flip", runs="this run") -> str:
     size = f"±{noise:.2g} nats per token" if noise >= _LEAST_NOISE else f"under ±{_LEAST_NOISE:g} nats per token"
     if not within:
         return f"No {noun} lies within the noise of scoring ({size})."
-    return f"{counted(within, noun)} {'lies' if within == 1 else 'lie'} within the noise of scoring ({size}) and {'is' if within == 1 else 'are'} not counted."
+    return (
+        f"{counted(within, noun)} {'lies' if within == 1 else 'lie'} within the noise of scoring ({size}) and"
+        f" {'is' if within == 1 else 'are'} not counted."
+    )
 
 
 def searchable(table) -> list[str]:

@@ -25,17 +25,23 @@ class Share:
 
 
 def share(hits: int, n: int) -> Share:
-    """The share hits / n with Wilson's score interval (Wilson 1927), which holds for small n and for shares near 0 and 1."""
+    """The share hits / n with Wilson's score interval (Wilson 1927), which holds for small n and for shares near 0 and
+    1.
+    """
     if n <= 0:
         raise WorkbenchError("A share of nothing has no value: there are no cases.")
     p, z2 = hits / n, Z95**2
     middle = (p + z2 / (2 * n)) / (1 + z2 / n)
     half = Z95 / (1 + z2 / n) * math.sqrt(p * (1 - p) / n + z2 / (4 * n * n))
-    return Share(p, n, max(0.0, min(p, middle - half)), min(1.0, max(p, middle + half)))  # rounding must not put the share outside
+    return Share(
+        p, n, max(0.0, min(p, middle - half)), min(1.0, max(p, middle + half))
+    )  # rounding must not put the share outside
 
 
 def mean_share(values: list[float]) -> Share:
-    """The mean of n per-case shares (such as repeated 4-grams per answer) with the normal 95 % interval of a mean, kept within 0 … 1."""
+    """The mean of n per-case shares (such as repeated 4-grams per answer) with the normal 95 % interval of a mean, kept
+    within 0 … 1.
+    """
     n = len(values)
     if n == 0:
         raise WorkbenchError("A share of nothing has no value: there are no cases.")
@@ -52,7 +58,9 @@ def repeated_4gram_share(tokens: list) -> float:
 
 
 def pair_texts(pairs):
-    """DataFrame of a Pairs' texts and extra columns, the prompt as readable text: what a scores table is joined with."""
+    """DataFrame of a Pairs' texts and extra columns, the prompt as readable text: what a scores table is joined
+    with.
+    """
     texts = pairs.df.copy()
     texts["prompt"] = [pair.prompt_text for pair in pairs]
     return texts
@@ -61,7 +69,8 @@ def pair_texts(pairs):
 def join_texts(numbers, texts):
     """A scores table from its numbers and the pairs' texts, joined on pair_id in the order of `numbers`.
 
-    First step (where there is one), pair_id, prompt, chosen, rejected; then the numbers; then the user's own columns, with "_data" behind a name that is taken.
+    First step (where there is one), pair_id, prompt, chosen, rejected; then the numbers; then the user's own columns,
+    with "_data" behind a name that is taken.
     """
     texts = texts.rename(columns={"step": "step_data"})  # also where the numbers have no step: the name is ours
     joined = numbers.merge(texts, on="pair_id", how="left", suffixes=("", "_data"))
@@ -72,16 +81,19 @@ def join_texts(numbers, texts):
 def compare_scores(before, after, noise=0.0):
     """The pairs that both tables hold, joined on pair_id, one row each.
 
-    before, after: scores DataFrames of one step each (`run.scores` filtered by step, or `wb.score`), of one run or of any two.
-    noise: of scoring, nats per token, as `run.scoring_noise` measured it.
-    Columns: prompt, chosen, rejected, then chosen_avg_logp, rejected_avg_logp and lead (their difference, nats per token), margin, correct and
-    beyond_gamma each with _before and _after, lead_change, chosen_change (nats per token), and flip ("to right", "to wrong" or ""): whether the
-    chosen answer came to lead (lead above 0), or leads no more. A flip counts only where both leads lie beyond the noise, one on each side of 0: then
-    neither sign can be an accident of how the pairs were packed. `within_noise` finds the changes of sides that do not count.
-    `correct` is what the table says, margin above 0: for SimPO the same as a lead above 0, for DPO another thing, since its margin counts from the
-    untrained model and is 0 there for every pair.
-    Leads are in nats per token, so that tables with different β compare; margins are in each table's own reward units.
-    Errors: WorkbenchError for tables without these columns, with several steps or a pair twice, or without a pair in common; for a noise below 0.
+    before, after: scores DataFrames of one step each (`run.scores` filtered by step, or `wb.score`), of one run or of
+    any two.
+    noise: of scoring, nats per token, as `run.scoring_noise` measured it. Columns: prompt, chosen, rejected, then
+    chosen_avg_logp, rejected_avg_logp and lead (their difference, nats per token), margin, correct and beyond_gamma
+    each with _before and _after, lead_change, chosen_change (nats per token), and flip ("to right", "to wrong" or ""):
+    whether the chosen answer came to lead (lead above 0), or leads no more. A flip counts only where both leads lie
+    beyond the noise, one on each side of 0: then neither sign can be an accident of how the pairs were packed.
+    `within_noise` finds the changes of sides that do not count. `correct` is what the table says, margin above 0: for
+    SimPO the same as a lead above 0, for DPO another thing, since its margin counts from the untrained model and is 0
+    there for every pair. Leads are in nats per token, so that tables with different β compare; margins are in each
+    table's own reward units.
+    Errors: WorkbenchError for tables without these columns, with several steps or a pair twice, or without a pair in
+    common; for a noise below 0.
     """
     require_noise(noise)
     columns = ["chosen_avg_logp", "rejected_avg_logp", "margin", "correct", "beyond_gamma"]
@@ -100,37 +112,52 @@ def compare_scores(before, after, noise=0.0):
 
 
 def within_noise(compared):
-    """Boolean Series over the rows of a `compare_scores`: the lead changed sides, but not beyond the noise that was given there."""
+    """Boolean Series over the rows of a `compare_scores`: the lead changed sides, but not beyond the noise that was
+    given there.
+    """
     return ((compared["lead_before"] > 0) != (compared["lead_after"] > 0)) & (compared["flip"] == "")
 
 
 def scoring_noise(one, again) -> float:
-    """The largest difference (its size, nats per token) between the leads of the same pairs, scored twice by the same model.
+    """The largest difference (its size, nats per token) between the leads of the same pairs, scored twice by the same
+    model.
 
-    one, again: DataFrames with pair_id, chosen_avg_logp and rejected_avg_logp, such as two of `wb.score`; pairs that only one of them holds are left out.
-    A pair that is packed with other pairs is scored a little differently: by about 1e-6 in fp32, 1e-2 in bf16. Smaller changes of a lead say nothing.
-    Errors: WorkbenchError for tables without these columns, with several steps or a pair twice, or without a pair in common.
+    one, again: DataFrames with pair_id, chosen_avg_logp and rejected_avg_logp, such as two of `wb.score`; pairs that
+    only one of them holds are left out. A pair that is packed with other pairs is scored a little differently: by about
+    1e-6 in fp32, 1e-2 in bf16. Smaller changes of a lead say nothing.
+    Errors: WorkbenchError for tables without these columns, with several steps or a pair twice, or without a pair in
+    common.
     """
     columns = ["chosen_avg_logp", "rejected_avg_logp"]
     for name, table in (("one", one), ("again", again)):
         _require_one_step(name, table, columns)
     joined = _in_common(one[["pair_id", *columns]], again[["pair_id", *columns]], ("", "_again"))
-    leads = (joined["chosen_avg_logp"] - joined["rejected_avg_logp"], joined["chosen_avg_logp_again"] - joined["rejected_avg_logp_again"])
+    leads = (
+        joined["chosen_avg_logp"] - joined["rejected_avg_logp"],
+        joined["chosen_avg_logp_again"] - joined["rejected_avg_logp_again"],
+    )
     return float((leads[0] - leads[1]).abs().max())
 
 
 def require_noise(noise):
     """Errors: WorkbenchError when a noise of scoring is no number of 0 or more."""
     if not (isinstance(noise, numbers.Real) and 0 <= noise < math.inf):
-        raise WorkbenchError(f"noise = {noise!r} is no noise of scoring: give nats per token, 0 or more, such as run.scoring_noise or 0.0.")
+        raise WorkbenchError(
+            f"noise = {noise!r} is no noise of scoring: give nats per token, 0 or more, such as run.scoring_noise or"
+            " 0.0."
+        )
 
 
 def _require_one_step(name, table, columns):
     missing = [column for column in ("pair_id", *columns) if column not in table]
     if missing:
-        raise WorkbenchError(f"The table {name!r} lacks the column {missing[0]!r}: give tables from wb.score or run.scores.")
+        raise WorkbenchError(
+            f"The table {name!r} lacks the column {missing[0]!r}: give tables from wb.score or run.scores."
+        )
     if "step" in table and table["step"].nunique() > 1:
-        raise WorkbenchError(f"The table {name!r} holds {table['step'].nunique()} steps: choose one, such as scores[scores.step == 0].")
+        raise WorkbenchError(
+            f"The table {name!r} holds {table['step'].nunique()} steps: choose one, such as scores[scores.step == 0]."
+        )
     if table["pair_id"].duplicated().any():
         raise WorkbenchError(f"The table {name!r} holds a pair twice.")
 

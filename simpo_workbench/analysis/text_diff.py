@@ -4,19 +4,24 @@ from __future__ import annotations
 
 import re
 
-#: Word by word up to so many words that only one text has; beyond that sentence by sentence, and in the end as a whole. Time grows with its square.
+#: Word by word up to so many words that only one text has; beyond that sentence by sentence, and in the end as a whole.
+#: Time grows with its square.
 MOST_EDITS = 600
 _MOST_PIECES = 20_000
 _LEAST_SHARED = 0.2  # of the longer text's characters; below that marks on single words would only be confetti
 # a word takes the space before it along; scripts without spaces between words are compared by character
-_WORDS = re.compile(r"\s*(?:[\u0e00-\u0eff\u3040-\u30ff\u3400-\u9fff]|[^\W\u0e00-\u0eff\u3040-\u30ff\u3400-\u9fff]+|[^\w\s])|\s+")
+_WORDS = re.compile(
+    r"\s*(?:[\u0e00-\u0eff\u3040-\u30ff\u3400-\u9fff]|[^\W\u0e00-\u0eff\u3040-\u30ff\u3400-\u9fff]+|[^\w\s])|\s+"
+)
 _SENTENCES = re.compile(r"[^.!?。！？\n]*[.!?。！？\n]+\s*|[^.!?。！？\n]+")
 
 
 def differences(left: str, right: str) -> list[tuple[str, str]]:
-    """Parts (kind, text) in reading order: "same", "left" for what only the left text says, "right" for what only the right one says.
+    """Parts (kind, text) in reading order: "same", "left" for what only the left text says, "right" for what only the
+    right one says.
 
-    The parts "same" and "left" joined are the left text, "same" and "right" the right one. Shortest edit script: Myers (1986), "An O(ND) difference algorithm".
+    The parts "same" and "left" joined are the left text, "same" and "right" the right one. Shortest edit script: Myers
+    (1986), "An O(ND) difference algorithm".
     """
     for pieces in (_WORDS, _SENTENCES):
         found = _edits(pieces.findall(left), pieces.findall(right))
@@ -76,7 +81,11 @@ def _edits(left, right):
     middle = _shortest_script(left[start : len(left) - end], right[start : len(right) - end])
     if middle is None:
         return None
-    return [*(("same", piece) for piece in left[:start]), *middle, *(("same", piece) for piece in left[len(left) - end :])]
+    return [
+        *(("same", piece) for piece in left[:start]),
+        *middle,
+        *(("same", piece) for piece in left[len(left) - end :]),
+    ]
 
 
 def _shortest_script(left, right):

@@ -1,4 +1,7 @@
-"""What the votes of a blind test say: a win rate with its interval, the difference in length beside it, and a sentence. Pure functions of DataFrames."""
+"""What the votes of a blind test say: a win rate with its interval, the difference in length beside it, and a sentence.
+
+Pure functions of DataFrames.
+"""
 
 from __future__ import annotations
 
@@ -9,14 +12,17 @@ from ..base.errors import WorkbenchError
 from ..base.format import counted, signed
 
 SIDES = ("first", "second")
-#: Fewer judged prompts than this, each counted once however often it was asked, are called no difference, whatever their interval.
+#: Fewer judged prompts than this, each counted once however often it was asked, are called no difference, whatever
+#: their interval.
 LEAST_JUDGED = 10
 _DRAWS_AT_ONCE = 2_000_000
 
 
 @dataclass(frozen=True)
 class LengthDifference:
-    """Tokens by which one model's answers are longer: the mean over n answers with its 95 % interval over prompts (no number where there is one prompt)."""
+    """Tokens by which one model's answers are longer: the mean over n answers with its 95 % interval over prompts (no
+    number where there is one prompt).
+    """
 
     value: float
     low: float
@@ -24,7 +30,11 @@ class LengthDifference:
     n: int
 
     def __str__(self):
-        words = f"{counted(round(abs(self.value)), 'token')} {'longer' if self.value > 0 else 'shorter'}" if round(self.value) else "equally long"
+        words = (
+            f"{counted(round(abs(self.value)), 'token')} {'longer' if self.value > 0 else 'shorter'}"
+            if round(self.value)
+            else "equally long"
+        )
         return words if self.low != self.low else f"{words} (95 % {signed(self.low, 0)} to {signed(self.high, 0)})"
 
 
@@ -32,10 +42,12 @@ class LengthDifference:
 class WinRate:
     """What the votes say of one model against the other.
 
-    value: share of n votes that it wins, ties and both bad counting one half; low, high: its 95 % interval. same: prompts with the same answer from both, which count as
-    ties and are in n; skipped ones are not. prompts: how many different prompts the n are about; judged: on how many of them somebody voted.
+    value: share of n votes that it wins, ties and both bad counting one half; low, high: its 95 % interval. same:
+    prompts with the same answer from both, which count as ties and are in n; skipped ones are not. prompts: how many
+    different prompts the n are about; judged: on how many of them somebody voted.
     length_difference: its tokens minus the other's; None where no lengths are known.
-    winner: "first" or "second" where the interval excludes one half and at least 10 different prompts were judged, else "". verdict: all this as a sentence.
+    winner: "first" or "second" where the interval excludes one half and at least 10 different prompts were judged, else
+    "". verdict: all this as a sentence.
     """
 
     value: float
@@ -60,17 +72,24 @@ class WinRate:
     @property
     def basis(self) -> str:
         """What the rate is a share of: "40 prompts", or where some were asked several times "60 votes on 3 prompts"."""
-        return counted(self.n, "prompt") if self.n == self.prompts else f"{counted(self.n, 'vote')} on {counted(self.prompts, 'prompt')}"
+        return (
+            counted(self.n, "prompt")
+            if self.n == self.prompts
+            else f"{counted(self.n, 'vote')} on {counted(self.prompts, 'prompt')}"
+        )
 
 
 def win_rate(votes, of: str = "second", resamples: int = 10_000, seed: int = 0) -> WinRate:
     """The WinRate of one model, `of` being "first" or "second".
 
-    votes: DataFrame with the columns prompt and winner, as `BlindVotes.votes`; first_tokens and second_tokens give the length difference, attrs["titles"] the names.
-    The interval is the percentile bootstrap over prompts (Efron 1979): a prompt that was asked several times is drawn as a whole. Where one model never won, resampling
-    cannot know that it might have; the interval then reaches at least as far as the exact binomial one of the decided prompts (Clopper and Pearson 1934), for n wins of n
-    down to 0.025^(1/n). Fewer than 10 judged prompts are too few to resample: there the interval reaches at least as far as the exact one of the prompts, each one throw.
-    Errors: WorkbenchError for missing columns, prompts that are no text, an unknown `of` or winner, no resamples, or no vote that counts.
+    votes: DataFrame with the columns prompt and winner, as `BlindVotes.votes`; first_tokens and second_tokens give the
+    length difference, attrs["titles"] the names. The interval is the percentile bootstrap over prompts (Efron 1979): a
+    prompt that was asked several times is drawn as a whole. Where one model never won, resampling cannot know that it
+    might have; the interval then reaches at least as far as the exact binomial one of the decided prompts (Clopper and
+    Pearson 1934), for n wins of n down to 0.025^(1/n). Fewer than 10 judged prompts are too few to resample: there the
+    interval reaches at least as far as the exact one of the prompts, each one throw.
+    Errors: WorkbenchError for missing columns, prompts that are no text, an unknown `of` or winner, no resamples, or no
+    vote that counts.
     """
     import numpy as np
 
@@ -83,7 +102,9 @@ def win_rate(votes, of: str = "second", resamples: int = 10_000, seed: int = 0) 
         raise WorkbenchError(f"resamples is {resamples!r}, expected a whole number from 1 on.")
     for place, prompt in enumerate(votes["prompt"], 1):
         if not isinstance(prompt, str | int):
-            raise WorkbenchError(f"The prompt of vote {place} is {prompt!r}, expected a text: votes on the same prompt are found by it.")
+            raise WorkbenchError(
+                f"The prompt of vote {place} is {prompt!r}, expected a text: votes on the same prompt are found by it."
+            )
     other = SIDES[of == "first"]
     counts = {name: int((votes["winner"] == name).sum()) for name in (*SIDES, "tie", "both bad", "same", "skip")}
     if sum(counts.values()) != len(votes):
@@ -104,7 +125,23 @@ def win_rate(votes, of: str = "second", resamples: int = 10_000, seed: int = 0) 
         low, high = min(low, least), max(high, most)
     winner = "" if judged < LEAST_JUDGED else of if low > 0.5 else other if high < 0.5 else ""
     length = _length_difference(table, of, other, resamples, chance)
-    found = WinRate(float(value), low, high, n, counts[of], counts[other], counts["tie"], counts["both bad"], counts["skip"], counts["same"], prompts, judged, length, winner, "")
+    found = WinRate(
+        float(value),
+        low,
+        high,
+        n,
+        counts[of],
+        counts[other],
+        counts["tie"],
+        counts["both bad"],
+        counts["skip"],
+        counts["same"],
+        prompts,
+        judged,
+        length,
+        winner,
+        "",
+    )
     titles = {"first": "the first", "second": "the second", **votes.attrs.get("titles", {})}
     return replace(found, verdict=_verdict(found, of, other, titles))
 
@@ -133,10 +170,14 @@ def _by_prompt(values, prompts):
 
 
 def _exact(score, prompts):
-    """(low, high) where one side never won: the decided prompts might have gone otherwise as often as the exact binomial interval allows, and so might the ties where all are ties."""
+    """(low, high) where one side never won: the decided prompts might have gone otherwise as often as the exact
+    binomial interval allows, and so might the ties where all are ties.
+    """
     decided = score != 0
     prompts_of = len(set(prompts[decided])) if decided.any() else len(set(prompts))
-    seldom = 0.025 ** (1 / prompts_of)  # the least share that gives so many of the same kind in a row with a chance of 2.5 %
+    seldom = 0.025 ** (
+        1 / prompts_of
+    )  # the least share that gives so many of the same kind in a row with a chance of 2.5 %
     if not decided.any():
         return seldom / 2, 1 - seldom / 2
     mean = float(score.mean()) / 2
@@ -147,7 +188,8 @@ def _exact(score, prompts):
 def _throws(values, prompts):
     """(low, high) of the exact binomial interval that takes every prompt, however often it was asked, for one throw.
 
-    Between 0 and 1 nothing varies more than a throw of the same mean. The wins are the prompts' mean values together, rounded to both sides.
+    Between 0 and 1 nothing varies more than a throw of the same mean. The wins are the prompts' mean values together,
+    rounded to both sides.
     """
     sums, sizes = _by_prompt(values, prompts)
     n, wins = len(sums), round(float((sums / sizes).sum()), 9)
@@ -155,14 +197,20 @@ def _throws(values, prompts):
 
 
 def _least_share(wins, n):
-    """The share that gives so many wins of n, or more, with a chance of 2.5 %: the lower end of Clopper and Pearson's interval."""
+    """The share that gives so many wins of n, or more, with a chance of 2.5 %: the lower end of Clopper and Pearson's
+    interval.
+    """
     if not wins:
         return 0.0
-    ways = [math.lgamma(n + 1) - math.lgamma(k + 1) - math.lgamma(n - k + 1) for k in range(wins, n + 1)]  # as logarithms: of thousands they are no float
+    ways = [
+        math.lgamma(n + 1) - math.lgamma(k + 1) - math.lgamma(n - k + 1) for k in range(wins, n + 1)
+    ]  # as logarithms: of thousands they are no float
     low, high = 0.0, 1.0
     for _ in range(50):
         middle = (low + high) / 2
-        chance = sum(math.exp(way + k * math.log(middle) + (n - k) * math.log1p(-middle)) for k, way in enumerate(ways, wins))
+        chance = sum(
+            math.exp(way + k * math.log(middle) + (n - k) * math.log1p(-middle)) for k, way in enumerate(ways, wins)
+        )
         low, high = (middle, high) if chance < 0.025 else (low, middle)
     return low
 
@@ -175,27 +223,50 @@ def _length_difference(table, of, other, resamples, chance):
     if not known.any():
         return None
     difference, prompts = difference[known], table["prompt"][known]
-    low, high = _interval(difference, prompts, resamples, chance) if prompts.nunique() > 1 else (float("nan"), float("nan"))
+    low, high = (
+        _interval(difference, prompts, resamples, chance) if prompts.nunique() > 1 else (float("nan"), float("nan"))
+    )
     return LengthDifference(float(difference.mean()), low, high, len(difference))
 
 
 def _verdict(found, of, other, titles):
     """The win rate in words. "Better" is said where the interval excludes one half, and nowhere else."""
     rate = f"{found.value:.2f} of {found.basis} (95 % {found.low:.2f} to {found.high:.2f})"
-    alike = f" {counted(found.same, 'prompt')} with the same answer from both {'counts as a tie' if found.same == 1 else 'count as ties'}." if found.same else ""
+    alike = (
+        f" {counted(found.same, 'prompt')} with the same answer from both"
+        f" {'counts as a tie' if found.same == 1 else 'count as ties'}."
+        if found.same
+        else ""
+    )
     length = found.length_difference
     if found.winner:
         if found.winner == other:
             return _verdict(_turned(found, other), other, of, titles)
         beside = f", and the winner's answers are {length}" if length else ""
         return f"By these votes {titles[of]} is better than {titles[other]}: it wins {rate}{beside}.{alike}"
-    why = f"at least {LEAST_JUDGED} judged prompts are needed before anything can be said" if found.judged < LEAST_JUDGED else "one half lies inside the interval"
+    why = (
+        f"at least {LEAST_JUDGED} judged prompts are needed before anything can be said"
+        if found.judged < LEAST_JUDGED
+        else "one half lies inside the interval"
+    )
     beside = f" The answers of {titles[of]} are {length}." if length else ""
-    return f"No difference can be told from {counted(found.n - found.same, 'vote')}: {titles[of]} wins {rate}, and {why}.{beside}{alike}"
+    return (
+        f"No difference can be told from {counted(found.n - found.same, 'vote')}: {titles[of]} wins {rate}, and"
+        f" {why}.{beside}{alike}"
+    )
 
 
 def _turned(found, of):
     """The same votes from the other model's side."""
     length = found.length_difference
     turned = length and LengthDifference(-length.value, -length.high, -length.low, length.n)
-    return replace(found, value=1 - found.value, low=1 - found.high, high=1 - found.low, wins=found.losses, losses=found.wins, length_difference=turned, winner=of)
+    return replace(
+        found,
+        value=1 - found.value,
+        low=1 - found.high,
+        high=1 - found.low,
+        wins=found.losses,
+        losses=found.wins,
+        length_difference=turned,
+        winner=of,
+    )

@@ -2,7 +2,10 @@
 
 
 class WorkbenchError(Exception):
-    """What was given, what was expected and what to do, in one or two sentences. The command line and the panels show only this text."""
+    """What was given, what was expected and what to do, in one or two sentences.
+
+    The command line and the panels show only this text.
+    """
 
 
 class SettingWarning(UserWarning):
@@ -10,6 +13,8 @@ class SettingWarning(UserWarning):
 
 
 def first_line(error: BaseException | str) -> str:
-    """The first line of an error's text without its full stop, at most 300 characters; its type's name when it says nothing."""
+    """The first line of an error's text without its full stop, at most 300 characters; its type's name when it says
+    nothing.
+    """
     lines = str(error).strip().splitlines()
     return (lines[0][:300] if lines else type(error).__name__).rstrip(".")

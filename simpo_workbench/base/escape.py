@@ -1,4 +1,5 @@
-"""Foreign text made harmless, in one place: text from data, models, names and errors passes here before it becomes markup.
+"""Foreign text made harmless, in one place: text from data, models, names and errors passes here before it becomes
+markup.
 
 HTML pages escape on their own (Jinja2 with autoescape); what is left are plotly's labels and JSON inside a page.
 """
@@ -21,10 +22,14 @@ def one_way(text: str) -> str:
 
 
 def plotly_text(text, width: int = 60, most: int = 300) -> str:
-    """Text for a plotly label or hover box, where <b>, <a>, $ … would be markup: escaped, cut after `most` characters, wrapped at `width`."""
+    """Text for a plotly label or hover box, where <b>, <a>, $ … would be markup: escaped, cut after `most` characters,
+    wrapped at `width`.
+    """
     text = " ".join(str(text).split())
     text = text if len(text) <= most else text[: most - 1] + "…"
-    return "<br>".join(html.escape(line, quote=False).replace("$", "&#36;") for line in textwrap.wrap(one_way(text), width))  # plotly does not know &quot;
+    return "<br>".join(
+        html.escape(line, quote=False).replace("$", "&#36;") for line in textwrap.wrap(one_way(text), width)
+    )  # plotly does not know &quot;
 
 
 def json_for_script(json_text: str) -> str:

@@ -1,4 +1,6 @@
-"""Small files that other processes read while they are written: replaced in one step, appended line by line, read without trusting them."""
+"""Small files that other processes read while they are written: replaced in one step, appended line by line, read
+without trusting them.
+"""
 
 from __future__ import annotations
 
@@ -17,7 +19,9 @@ _NO_LOCKS = (errno.ENOLCK, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS)  # wha
 
 
 def write_atomically(path: Path, content: bytes, durable: bool = True):
-    """Replace a file's content in one step: written beside it, flushed to disk (unless it is worth nothing after a power cut), renamed."""
+    """Replace a file's content in one step: written beside it, flushed to disk (unless it is worth nothing after a
+    power cut), renamed.
+    """
     beside = path.with_name(f".{path.name}.{os.getpid()}-{threading.get_ident()}.tmp")
     try:
         with open(beside, "wb") as file:
@@ -29,7 +33,9 @@ def write_atomically(path: Path, content: bytes, durable: bool = True):
     except OSError as error:
         with contextlib.suppress(OSError):
             beside.unlink(missing_ok=True)
-        raise WorkbenchError(f"{str(path)!r} cannot be written: {error.strerror}. What was there before is untouched.") from error
+        raise WorkbenchError(
+            f"{str(path)!r} cannot be written: {error.strerror}. What was there before is untouched."
+        ) from error
 
 
 def write_json(path: Path, value: dict, durable: bool = True):
@@ -47,9 +53,11 @@ def read_json(path: Path) -> dict | None:
 
 
 def append_jsonl(path: Path, record: dict, create: bool = True):
-    """Add one record to a JSON-lines file in one write, flushed to disk; a torn last line that an earlier process left is cut off first.
+    """Add one record to a JSON-lines file in one write, flushed to disk; a torn last line that an earlier process left
+    is cut off first.
 
-    Writers wait for each other: what one has not finished is no torn line to the next. create: whether a missing file is made. Errors: OSError.
+    Writers wait for each other: what one has not finished is no torn line to the next. create: whether a missing file
+    is made. Errors: OSError.
     """
     line = (json.dumps(record, ensure_ascii=False) + "\n").encode()
     opener = None if create else lambda name, flags: os.open(name, flags & ~os.O_CREAT)
@@ -85,34 +93,44 @@ def read_jsonl(path: Path) -> list[dict]:
         except (ValueError, RecursionError):
             if number == len(lines):
                 break
-            raise WorkbenchError(f"{path.name}, line {number} is damaged: {line[:80]!r}. Remove that line to read the rest.") from None
+            raise WorkbenchError(
+                f"{path.name}, line {number} is damaged: {line[:80]!r}. Remove that line to read the rest."
+            ) from None
         if isinstance(record, dict):
             records.append(record)
     return records
 
 
 def read_jsonl_from(path: Path, start: int = 0) -> tuple[list[dict], int]:
-    """The objects on the whole lines of a JSON-lines file from the byte `start` on, and the byte where the last whole line ends: the start of the next look.
+    """The objects on the whole lines of a JSON-lines file from the byte `start` on, and the byte where the last whole
+    line ends: the start of the next look.
 
-    Errors: OSError; WorkbenchError for a damaged line, or where no line begins at `start`, because the file was changed otherwise than by adding to it.
+    Errors: OSError; WorkbenchError for a damaged line, or where no line begins at `start`, because the file was changed
+    otherwise than by adding to it.
     """
     with open(path, "rb") as file:
         if start and (file.seek(start - 1), file.read(1))[1] != b"\n":
-            raise WorkbenchError(f"{str(path)!r} is not as it was left: something else than new lines has changed it. Open it again.")
+            raise WorkbenchError(
+                f"{str(path)!r} is not as it was left: something else than new lines has changed it. Open it again."
+            )
         content = file.read()
     content, records = content[: content.rfind(b"\n") + 1], []
     for line in content.decode("utf-8" if start else "utf-8-sig", errors="replace").split("\n"):
         try:
             record = json.loads(line) if line.strip() else None
         except (ValueError, RecursionError):
-            raise WorkbenchError(f"{path.name} has a damaged line: {line[:80]!r}. Remove that line to read the rest.") from None
+            raise WorkbenchError(
+                f"{path.name} has a damaged line: {line[:80]!r}. Remove that line to read the rest."
+            ) from None
         if isinstance(record, dict):
             records.append(record)
     return records, start + len(content)
 
 
 def records_from_the_end(path: Path) -> Iterator[dict]:
-    """The objects in a JSON-lines file, the last one first, read in blocks as they are asked for; lines that are torn or damaged are passed over."""
+    """The objects in a JSON-lines file, the last one first, read in blocks as they are asked for; lines that are torn
+    or damaged are passed over.
+    """
     try:
         file = open(path, "rb")  # noqa: SIM115 - closed below
     except FileNotFoundError:
@@ -141,7 +159,8 @@ def write_jsonl(path: Path, records: list[dict]):
 def create_jsonl(path: Path, records: list[dict]):
     """Make a JSON-lines file, flushed to disk, where there is none: of several that try at once, one does.
 
-    Errors: FileExistsError where there is one, which stays as it is; WorkbenchError where it cannot be written, and then none is left.
+    Errors: FileExistsError where there is one, which stays as it is; WorkbenchError where it cannot be written, and
+    then none is left.
     """
     content = _lines(records)
     try:

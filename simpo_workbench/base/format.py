@@ -1,4 +1,7 @@
-"""Numbers as people read them: signs, durations, memory, counts; and texts where there is one line for them. One way everywhere."""
+"""Numbers as people read them: signs, durations, memory, counts; and texts where there is one line for them.
+
+One way everywhere.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,6 @@
-"""Where files lie that belong to no run: those that come with the package (in a clone beside it, in a wheel inside it), and the user's cache."""
+"""Where files lie that belong to no run: those that come with the package (in a clone beside it, in a wheel inside it),
+and the user's cache.
+"""
 
 import os
 from pathlib import Path
@@ -18,7 +20,9 @@ def bundled(relative: str) -> Path:
 
 
 def cache_folder() -> Path:
-    """Where converted models, token files and the queues of devices are kept: $SIMPO_WORKBENCH_CACHE, else simpo-workbench in the user's cache folder."""
+    """Where converted models, token files and the queues of devices are kept: $SIMPO_WORKBENCH_CACHE, else
+    simpo-workbench in the user's cache folder.
+    """
     named = os.environ.get("SIMPO_WORKBENCH_CACHE")
     if named:
         return Path(named).expanduser()

@@ -1,6 +1,7 @@
 """A process's identity, whether it still lives, and how to signal it safely.
 
-A pid alone says nothing: it is reused. Boot id, pid and kernel start ticks together name one process for ever, without any clock time.
+A pid alone says nothing: it is reused. Boot id, pid and kernel start ticks together name one process for ever, without
+any clock time.
 """
 
 import os
@@ -10,7 +11,9 @@ from pathlib import Path
 
 
 def uptime_s() -> float:
-    """Seconds since boot, time asleep included: the same for all processes, and it never goes backwards as the wall clock may."""
+    """Seconds since boot, time asleep included: the same for all processes, and it never goes backwards as the wall
+    clock may.
+    """
     return time.clock_gettime(getattr(time, "CLOCK_BOOTTIME", time.CLOCK_MONOTONIC))
 
 
@@ -20,7 +23,10 @@ def awake_s() -> float:
 
 
 def identify(pid: int | None = None) -> dict:
-    """{"boot_id", "pid", "start_ticks"} of a process (this one by default). Errors: ProcessLookupError when there is none."""
+    """{"boot_id", "pid", "start_ticks"} of a process (this one by default).
+
+    Errors: ProcessLookupError when there is none.
+    """
     pid = os.getpid() if pid is None else pid
     return {"boot_id": _boot_id(), "pid": pid, "start_ticks": _start_ticks(pid)}
 
@@ -47,7 +53,9 @@ def send_signal(identity: dict, number: signal.Signals) -> bool:
 
 
 def signal_group(identity: dict, number: signal.Signals) -> bool:
-    """Signal the whole group that this process leads, data loaders and all; False when it leads none, is gone or is not ours to signal."""
+    """Signal the whole group that this process leads, data loaders and all; False when it leads none, is gone or is not
+    ours to signal.
+    """
     if not _may_be_signalled(identity):
         return False
     try:

@@ -1,7 +1,9 @@
-"""Secrets out of text: tokens, keys and passwords that must not stand in a run folder or a report, for both are made to be shared.
+"""Secrets out of text: tokens, keys and passwords that must not stand in a run folder or a report, for both are made to
+be shared.
 
-What is known by its form (a hub's token, a cloud's key) goes wherever it stands; what is known only by its name (`api_key = …`) goes when the value
-looks like one. Every pattern begins with a fixed text and looks a bounded way ahead, so that the time grows with the length of the text alone.
+What is known by its form (a hub's token, a cloud's key) goes wherever it stands; what is known only by its name
+(`api_key = …`) goes when the value looks like one. Every pattern begins with a fixed text and looks a bounded way
+ahead, so that the time grows with the length of the text alone.
 """
 
 from __future__ import annotations
@@ -16,7 +18,10 @@ MARK = "[redacted]"
 LONGEST_HELD = 65_536  # characters of an unfinished line that wait for their end
 
 _FORMS = (
-    r"-----BEGIN [A-Z ]{0,30}PRIVATE KEY-----(?:(?:[^-]|-(?!----)){0,20000}-----END [A-Z ]{0,30}PRIVATE KEY-----|[A-Za-z0-9+/=\s\\]{0,20000})",
+    (
+        r"-----BEGIN [A-Z ]{0,30}PRIVATE KEY-----(?:(?:[^-]|-(?!----)){0,20000}-----END [A-Z ]{0,30}PRIVATE"
+        r" KEY-----|[A-Za-z0-9+/=\s\\]{0,20000})"
+    ),
     r"(?<![A-Za-z0-9])(?:hf|api_org)_[A-Za-z0-9]{16,}",
     r"(?<![A-Za-z0-9])gh[oprsu]_[A-Za-z0-9]{16,}",
     r"(?<![A-Za-z0-9])github_pat_[A-Za-z0-9_]{20,}",
@@ -33,20 +38,32 @@ _KNOWN = re.compile("|".join(_FORMS))
 _SK = re.compile(r"(?<![A-Za-z0-9])sk-[A-Za-z0-9_-]{16,}")
 _SK_PREFIX = re.compile(r"sk-(?:ant|proj|or-v\d|svcacct|admin)-")
 _IN_ADDRESS = re.compile(r"(?<=://)[^\s/?#\"'<>(),]{1,500}@")
-_AUTHORIZATION = re.compile(r"(authorization[\"']?[ \t]{0,4}[:=][ \t]{0,4}[\"']?(?:basic|bearer|token)[ \t]{1,4})([^\s\"'<>,;]{6,})", re.IGNORECASE)
+_AUTHORIZATION = re.compile(
+    r"(authorization[\"']?[ \t]{0,4}[:=][ \t]{0,4}[\"']?(?:basic|bearer|token)[ \t]{1,4})([^\s\"'<>,;]{6,})",
+    re.IGNORECASE,
+)
 _BEARER = re.compile(r"(?<![A-Za-z])(bearer[ \t]{1,4})([A-Za-z0-9._~+/=-]{16,})", re.IGNORECASE)
 _KEY_NAMED = re.compile(
     r"((?:secret[_-]?access[_-]?key|access[_-]?key|account[_-]?key|api[_-]?key|secret[_-]?key|private[_-]?key|client[_-]?secret|secret|token|x-amz-signature|(?<=[?&])sig(?:nature)?)"
     r"\\?[\"']?[ \t]{0,4}(?::=|[:=])[ \t]{0,4}\\?[\"']?)([A-Za-z0-9+/_=.~-]{16,})",
     re.IGNORECASE,
 )
-_PASSWORD_NAMED = re.compile(r"((?:password|passwd|passphrase)\\?[\"']?[ \t]{0,4}(?::=|[:=])[ \t]{0,4}\\?[\"']?)([^\s\"'<>,;\\&]{6,})", re.IGNORECASE)
+_PASSWORD_NAMED = re.compile(
+    r"((?:password|passwd|passphrase)\\?[\"']?[ \t]{0,4}(?::=|[:=])[ \t]{0,4}\\?[\"']?)([^\s\"'<>,;\\&]{6,})",
+    re.IGNORECASE,
+)
 #: "eos_token: …" names a token of a vocabulary.
-_VOCABULARY = re.compile(r"(?:eos|bos|pad|unk|sep|cls|mask|end|start|stop|next|last|first|special|image|added|per|a|one|the)[_ -]\Z", re.IGNORECASE)
+_VOCABULARY = re.compile(
+    r"(?:eos|bos|pad|unk|sep|cls|mask|end|start|stop|next|last|first|special|image|added|per|a|one|the)[_ -]\Z",
+    re.IGNORECASE,
+)
 
 
 def redact(text: str) -> str:
-    """The text with every secret in it replaced by "[redacted]"; a text without any as it is. Redacting twice changes nothing more."""
+    """The text with every secret in it replaced by "[redacted]"; a text without any as it is.
+
+    Redacting twice changes nothing more.
+    """
     text = _KNOWN.sub(MARK, text)
     text = _SK.sub(lambda found: MARK if _is_sk(found[0]) else found[0], text)
     if "://" in text:
@@ -62,7 +79,9 @@ def holds_secret(value: Any) -> bool:
     if isinstance(value, str):
         return redact(value) != value
     if isinstance(value, dict):
-        return any(holds_secret(item) for pair in value.items() for item in pair) or any(holds_secret(f"{key}: {item}") for key, item in value.items() if isinstance(item, str))
+        return any(holds_secret(item) for pair in value.items() for item in pair) or any(
+            holds_secret(f"{key}: {item}") for key, item in value.items() if isinstance(item, str)
+        )
     return isinstance(value, (list, tuple)) and any(map(holds_secret, value))
 
 
@@ -113,7 +132,9 @@ class RedactedStream:
 
 
 def redact_output():
-    """From here on whatever this process prints, the traceback of its end included, is redacted; what libraries write past Python is not."""
+    """From here on whatever this process prints, the traceback of its end included, is redacted; what libraries write
+    past Python is not.
+    """
     sys.stdout, sys.stderr = RedactedStream(sys.stdout), RedactedStream(sys.stderr)
 
 
@@ -135,7 +156,11 @@ def _is_sk(text):
     tail = text[3:]
     runs = re.split(r"[_-]", tail)
     longest = max(map(len, runs))
-    return longest >= 20 or (_has_letter_and_digit(tail) and (len(runs) == 1 or _SK_PREFIX.match(text) is not None)) or (longest >= 16 and _SK_PREFIX.match(text) is not None)
+    return (
+        longest >= 20
+        or (_has_letter_and_digit(tail) and (len(runs) == 1 or _SK_PREFIX.match(text) is not None))
+        or (longest >= 16 and _SK_PREFIX.match(text) is not None)
+    )
 
 
 def _user_redacted(found):

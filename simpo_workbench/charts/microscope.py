@@ -1,4 +1,7 @@
-"""Charts of one pair token by token: log-probabilities along both answers, and where the lead is won. Pure functions: DataFrames in, plotly figures out."""
+"""Charts of one pair token by token: log-probabilities along both answers, and where the lead is won.
+
+Pure functions: DataFrames in, plotly figures out.
+"""
 
 from __future__ import annotations
 
@@ -17,10 +20,12 @@ _INSIDE_PX = HEIGHT - 96 - 46
 
 
 def token_figure(margins, theme="light"):
-    """plotly Figure: the log-probability of every token (nats) along the chosen answer (above: solid, circles) and the rejected one (below: dashed, diamonds).
+    """plotly Figure: the log-probability of every token (nats) along the chosen answer (above: solid, circles) and the
+    rejected one (below: dashed, diamonds).
 
-    margins: DataFrame from `microscope.token_margins`. With base_logp the base model is the thin pale line. The averages, which the loss compares, are named at the right.
-    Both answers have the same y-axis. Of a very long answer 2,000 tokens are drawn, evenly chosen, and the figure says so. theme: "light" or "dark".
+    margins: DataFrame from `microscope.token_margins`. With base_logp the base model is the thin pale line. The
+    averages, which the loss compares, are named at the right. Both answers have the same y-axis. Of a very long answer
+    2,000 tokens are drawn, evenly chosen, and the figure says so. theme: "light" or "dark".
     """
     import plotly.graph_objects as go
 
@@ -34,7 +39,15 @@ def token_figure(margins, theme="light"):
         drawn, place = thinned(rows), {"xaxis": f"x{number}", "yaxis": f"y{number}"}
         if tuned:
             line = {"color": faded(colors[side], 0.5), "width": 1}
-            figure.add_scatter(name=f"{side}, base", x=drawn["position"].to_numpy(), y=drawn["base_logp"].to_numpy(), mode="lines", line=line, hoverinfo="skip", **place)
+            figure.add_scatter(
+                name=f"{side}, base",
+                x=drawn["position"].to_numpy(),
+                y=drawn["base_logp"].to_numpy(),
+                mode="lines",
+                line=line,
+                hoverinfo="skip",
+                **place,
+            )
         figure.add_scatter(
             name=side,
             x=drawn["position"].to_numpy(),
@@ -49,25 +62,47 @@ def token_figure(margins, theme="light"):
         )
         _name_averages(figure, rows, side, number, axis, colors, tuned)
         words = f"{side}, {counted(len(rows), 'token')}" + (f", {len(drawn):,} drawn" if len(drawn) < len(rows) else "")
-        note(figure, words, colors[side], 11.5, x=0, xref="paper", xanchor="left", y=_ROOM[side][1], yref="paper", yanchor="bottom", yshift=3)
+        note(
+            figure,
+            words,
+            colors[side],
+            11.5,
+            x=0,
+            xref="paper",
+            xanchor="left",
+            y=_ROOM[side][1],
+            yref="paper",
+            yanchor="bottom",
+            yshift=3,
+        )
         figure.update_layout(
             {
-                f"xaxis{number}": {"anchor": f"y{number}", "range": [0.5, longest + 0.5], "matches": "x" if number else None, "tickformat": ",d", "nticks": 9},
+                f"xaxis{number}": {
+                    "anchor": f"y{number}",
+                    "range": [0.5, longest + 0.5],
+                    "matches": "x" if number else None,
+                    "tickformat": ",d",
+                    "nticks": 9,
+                },
                 f"yaxis{number}": {"anchor": f"x{number}", "domain": _ROOM[side], "range": axis},
             }
         )
     bare(figure, colors, HEIGHT)  # again: the second pair of axes is there now
     _titled(figure, colors, "Log-probability of every token (nats)" + ("; thin: the base model" if tuned else ""))
     figure.update_layout(margin={"t": 66, "b": 46, "l": 52, "r": 112}, hovermode="closest")
-    figure.update_layout(xaxis={"showticklabels": False}, xaxis2={"title": {"text": "token of the answer", "standoff": 6}})
+    figure.update_layout(
+        xaxis={"showticklabels": False}, xaxis2={"title": {"text": "token of the answer", "standoff": 6}}
+    )
     return figure
 
 
 def won_figure(margins, theme="light"):
-    """plotly Figure: what the tokens up to a place add to the change of the lead (nats per token), from 0 to 100 % of each answer, ending at the whole change.
+    """plotly Figure: what the tokens up to a place add to the change of the lead (nats per token), from 0 to 100 % of
+    each answer, ending at the whole change.
 
-    margins: DataFrame from `microscope.token_margins`; without base_logp it is the lead itself. The chosen answer's part (solid), the rejected one's (dashed) and their sum
-    are named at their ends, the sums of the thirds above. theme: "light" or "dark".
+    margins: DataFrame from `microscope.token_margins`; without base_logp it is the lead itself. The chosen answer's
+    part (solid), the rejected one's (dashed) and their sum are named at their ends, the sums of the thirds above.
+    theme: "light" or "dark".
     """
     import numpy as np
     import plotly.graph_objects as go
@@ -79,25 +114,72 @@ def won_figure(margins, theme="light"):
     grid = np.unique(np.concatenate([paths[side][0] for side in SIDES]))
     whole = sum(np.interp(grid, *paths[side]) for side in SIDES)
     ends = {side: float(paths[side][1][-1]) for side in SIDES} | {"lead": float(whole[-1])}
-    lines = [(side, *paths[side], colors[side], _DASHES[side], 1.6) for side in SIDES] + [("lead", grid, whole, colors["margin"], "solid", 2.6)]
+    lines = [(side, *paths[side], colors[side], _DASHES[side], 1.6) for side in SIDES] + [
+        ("lead", grid, whole, colors["margin"], "solid", 2.6)
+    ]
     for name, x, y, color, dash, width in lines:
         few = np.unique(np.linspace(0, len(x) - 1, min(len(x), 2000)).round().astype(int))
         label = "lead" if name == "lead" else f"{name} answer"
         template = f"first %{{x:.0f}} %: {label} %{{y:+.3f}}<extra></extra>"
-        figure.add_scatter(name=name, x=x[few], y=y[few], mode="lines", line={"color": color, "dash": dash, "width": width}, hovertemplate=template, cliponaxis=False)
+        figure.add_scatter(
+            name=name,
+            x=x[few],
+            y=y[few],
+            mode="lines",
+            line={"color": color, "dash": dash, "width": width},
+            hovertemplate=template,
+            cliponaxis=False,
+        )
     axis = padded(min(0.0, *(y.min() for _, _, y, *_ in lines)), max(0.0, *(y.max() for _, _, y, *_ in lines)), 0.08)
     figure.add_shape(type="line", x0=0, x1=100, y0=0, y1=0, line={"color": colors["muted"], "width": 1, "dash": "dot"})
     for place in (100 / 3, 200 / 3):
-        figure.add_shape(type="line", xref="x", x0=place, x1=place, yref="paper", y0=0, y1=1, line={"color": colors["grid"], "width": 1.2})
+        figure.add_shape(
+            type="line",
+            xref="x",
+            x0=place,
+            x1=place,
+            yref="paper",
+            y0=0,
+            y1=1,
+            line={"color": colors["grid"], "width": 1.2},
+        )
     parts = thirds(margins)
     for number, (name, part) in enumerate(zip(THIRDS, parts, strict=True)):
-        note(figure, f"{name} third {nats(part, *parts)}", colors["margin"], 10.5, x=100 / 6 * (2 * number + 1), xref="x", y=1, yref="paper", yanchor="bottom", yshift=3, xanchor="center")
+        note(
+            figure,
+            f"{name} third {nats(part, *parts)}",
+            colors["margin"],
+            10.5,
+            x=100 / 6 * (2 * number + 1),
+            xref="x",
+            y=1,
+            yref="paper",
+            yanchor="bottom",
+            yshift=3,
+            xanchor="center",
+        )
     names = {"lead": "change of lead" if changed else "lead", "chosen": "chosen adds", "rejected": "rejected adds"}
     for name, y in zip(ends, _apart(list(ends.values()), axis), strict=True):
-        note(figure, f"{names[name]} {nats(ends[name], *ends.values())}", colors["margin" if name == "lead" else name], x=1, xref="paper", xanchor="left", xshift=8, y=y, yref="y", yanchor="middle")
+        note(
+            figure,
+            f"{names[name]} {nats(ends[name], *ends.values())}",
+            colors["margin" if name == "lead" else name],
+            x=1,
+            xref="paper",
+            xanchor="left",
+            xshift=8,
+            y=y,
+            yref="y",
+            yanchor="middle",
+        )
     _titled(figure, colors, f"Where the lead {'is won' if changed else 'comes from'} (nats per token)")
     figure.update_layout(margin={"t": 66, "b": 46, "l": 56, "r": 148}, hovermode="closest")
-    figure.update_xaxes(title={"text": "share of each answer read", "standoff": 6}, range=[0, 100], tickvals=[*range(0, 101, 20)], ticktext=[f"{share} %" for share in range(0, 101, 20)])
+    figure.update_xaxes(
+        title={"text": "share of each answer read", "standoff": 6},
+        range=[0, 100],
+        tickvals=[*range(0, 101, 20)],
+        ticktext=[f"{share} %" for share in range(0, 101, 20)],
+    )
     figure.update_yaxes(range=axis)
     return figure
 
@@ -114,8 +196,26 @@ def _name_averages(figure, rows, side, number, axis, colors, tuned):
     places = _apart([value for _, value, _ in known], axis, _ROOM[side][1] - _ROOM[side][0])
     for (name, value, width), y in zip(known, places, strict=True):
         line = {"color": colors[side], "width": width, "dash": "dot"}
-        figure.add_shape(type="line", xref=f"x{number} domain", x0=0, x1=1, yref=f"y{number}", y0=value, y1=value, line=line, opacity=1 if name == "average" else 0.6)
-        where = {"x": 1, "xref": "paper", "xanchor": "left", "xshift": 8, "y": y, "yref": f"y{number}", "yanchor": "middle"}
+        figure.add_shape(
+            type="line",
+            xref=f"x{number} domain",
+            x0=0,
+            x1=1,
+            yref=f"y{number}",
+            y0=value,
+            y1=value,
+            line=line,
+            opacity=1 if name == "average" else 0.6,
+        )
+        where = {
+            "x": 1,
+            "xref": "paper",
+            "xanchor": "left",
+            "xshift": 8,
+            "y": y,
+            "yref": f"y{number}",
+            "yanchor": "middle",
+        }
         note(figure, f"{name} {signed(value)}", colors[side], **where)
 
 
@@ -123,11 +223,15 @@ def _path(rows, column):
     """(percent of the answer read, what its tokens up to there add), both from 0 on."""
     import numpy as np
 
-    return np.concatenate([[0.0], 100 * rows["place"].to_numpy()]), np.concatenate([[0.0], rows[column].to_numpy().cumsum()])
+    return np.concatenate([[0.0], 100 * rows["place"].to_numpy()]), np.concatenate(
+        [[0.0], rows[column].to_numpy().cumsum()]
+    )
 
 
 def _apart(values, axis, room=1.0):
-    """Where to write names at these values so that none covers another: moved apart by a line's height, as little as it takes, within the axis."""
+    """Where to write names at these values so that none covers another: moved apart by a line's height, as little as it
+    takes, within the axis.
+    """
     least = (axis[1] - axis[0]) * _LABEL_PX / (_INSIDE_PX * room)
     order = sorted(range(len(values)), key=lambda one: values[one])
     placed = [values[one] for one in order]
@@ -142,4 +246,14 @@ def _apart(values, axis, room=1.0):
 
 
 def _titled(figure, colors, title):
-    figure.update_layout(title={"text": title, "font": {"size": 12.5, "color": colors["ink"]}, "x": 0, "xref": "paper", "xanchor": "left", "y": 0.97, "yanchor": "top"})
+    figure.update_layout(
+        title={
+            "text": title,
+            "font": {"size": 12.5, "color": colors["ink"]},
+            "x": 0,
+            "xref": "paper",
+            "xanchor": "left",
+            "y": 0.97,
+            "yanchor": "top",
+        }
+    )

@@ -1,4 +1,7 @@
-"""What a set of preference pairs looks like in numbers: lengths, length bias, search. Pure functions: DataFrames in, numbers and plotly figures out."""
+"""What a set of preference pairs looks like in numbers: lengths, length bias, search.
+
+Pure functions: DataFrames in, numbers and plotly figures out.
+"""
 
 from __future__ import annotations
 
@@ -18,13 +21,19 @@ _DASHES = {"prompt": "dot", "chosen": "solid", "rejected": "dash"}
 
 
 def pair_lengths(pairs):
-    """DataFrame with one row per pair: pair_id, prompt (as readable text), chosen, rejected, prompt_length, chosen_length, rejected_length.
+    """DataFrame with one row per pair: pair_id, prompt (as readable text), chosen, rejected, prompt_length,
+    chosen_length, rejected_length.
 
-    `.attrs["unit"]` names what was counted: words between white space, or characters where the texts have no such words. Tokens would need the model's tokenizer.
+    `.attrs["unit"]` names what was counted: words between white space, or characters where the texts have no such
+    words. Tokens would need the model's tokenizer.
     """
     import pandas as pd
 
-    texts = {"prompt": [pair.prompt_text for pair in pairs], "chosen": [pair.chosen for pair in pairs], "rejected": [pair.rejected for pair in pairs]}
+    texts = {
+        "prompt": [pair.prompt_text for pair in pairs],
+        "chosen": [pair.chosen for pair in pairs],
+        "rejected": [pair.rejected for pair in pairs],
+    }
     words = {side: [len(text.split()) for text in texts[side]] for side in SIDES}
     characters = {side: [len(text) for text in texts[side]] for side in SIDES}
     use_words = sum(map(sum, characters.values())) <= _LONGEST_WORD * sum(map(sum, words.values()))
@@ -36,7 +45,9 @@ def pair_lengths(pairs):
 
 
 def matches(lengths, query: str):
-    """Boolean array, one value per row: whether prompt, chosen or rejected hold the query, upper and lower case alike."""
+    """Boolean array, one value per row: whether prompt, chosen or rejected hold the query, upper and lower case
+    alike.
+    """
     import numpy as np
 
     found = np.full(len(lengths), not query.strip())
@@ -61,29 +72,54 @@ def length_bias(lengths) -> tuple[str, str]:
     if n < FEW_PAIRS:
         return seen, f"{even}; {counted(n, 'pair')} {'is' if n == 1 else 'are'} too few to tell whether length decides."
     if longer.low > ONE_SIDED:
-        return seen, f"{even}; but here length alone tells most pairs apart, so the model may learn to write more instead of better: watch the answer length while it trains."
+        return (
+            seen,
+            (
+                f"{even}; but here length alone tells most pairs apart, so the model may learn to write more instead of"
+                " better: watch the answer length while it trains."
+            ),
+        )
     if shorter.low > ONE_SIDED:
-        return seen, f"{even}; but here brevity alone tells most pairs apart, so the model will learn to answer more briefly, whether or not that is better: watch the answer length while it trains."
+        return (
+            seen,
+            (
+                f"{even}; but here brevity alone tells most pairs apart, so the model will learn to answer more"
+                " briefly, whether or not that is better: watch the answer length while it trains."
+            ),
+        )
     return seen, f"{even}; and here length alone tells few pairs apart, so there is little of it to learn."
 
 
 def length_table(lengths) -> list[list[str]]:
     """Rows (side, median, nine in ten up to, longest) of a table of lengths."""
     quantiles = [(side, lengths[f"{side}_length"]) for side in SIDES]
-    return [[side, significant(values.median()), significant(values.quantile(0.9)), f"{values.max():,}"] for side, values in quantiles]
+    return [
+        [side, significant(values.median()), significant(values.quantile(0.9)), f"{values.max():,}"]
+        for side, values in quantiles
+    ]
 
 
 def length_figure(lengths, theme="light"):
-    """plotly Figure: how long prompts, chosen and rejected answers are, as overlaid outlines in shared bins, with their medians.
+    """plotly Figure: how long prompts, chosen and rejected answers are, as overlaid outlines in shared bins, with their
+    medians.
 
-    lengths: DataFrame from `pair_lengths`. The longest hundredth of the texts stands in the last bin, and the figure says so. theme: "light" or "dark".
+    lengths: DataFrame from `pair_lengths`. The longest hundredth of the texts stands in the last bin, and the figure
+    says so. theme: "light" or "dark".
     """
     import numpy as np
     import plotly.graph_objects as go
 
     colors, figure, unit = COLORS[theme], go.Figure(), lengths.attrs.get("unit", "words")
     bare(figure, colors, _HEIGHT)
-    title = {"text": f"Length ({unit}), {counted(len(lengths), 'pair')}", "font": {"size": 12.5}, "x": 0, "xref": "paper", "xanchor": "left", "y": 0.97, "yanchor": "top"}
+    title = {
+        "text": f"Length ({unit}), {counted(len(lengths), 'pair')}",
+        "font": {"size": 12.5},
+        "x": 0,
+        "xref": "paper",
+        "xanchor": "left",
+        "y": 0.97,
+        "yanchor": "top",
+    }
     figure.update_layout(margin={"t": 84, "r": 24, "b": 48, "l": 52}, title=title, hovermode="closest")
     if lengths.empty:
         figure.update_xaxes(visible=False).update_yaxes(visible=False)
@@ -122,7 +158,19 @@ def length_figure(lengths, theme="light"):
     if beyond:
         longest = max(lengths[f"{side}_length"].max() for side in SIDES)
         words = f"{counted(beyond, 'longer text')}, up to {longest:,} {unit}, in the last bin"
-        note(figure, words, colors["muted"], 10.5, x=1, xref="paper", xanchor="right", y=1, yref="paper", yshift=44, yanchor="bottom")
+        note(
+            figure,
+            words,
+            colors["muted"],
+            10.5,
+            x=1,
+            xref="paper",
+            xanchor="right",
+            y=1,
+            yref="paper",
+            yshift=44,
+            yanchor="bottom",
+        )
     return figure
 
 
@@ -142,7 +190,27 @@ def _name_medians(figure, lengths, shade, end):
     for level, side in enumerate(SIDES):
         median, color = float(lengths[f"{side}_length"].median()), shade[side]
         at = min(median, end)
-        figure.add_shape(type="line", xref="x", x0=at, x1=at, yref="paper", y0=0, y1=1, line={"color": color, "width": 1.4, "dash": _DASHES[side]})
+        figure.add_shape(
+            type="line",
+            xref="x",
+            x0=at,
+            x1=at,
+            yref="paper",
+            y0=0,
+            y1=1,
+            line={"color": color, "width": 1.4, "dash": _DASHES[side]},
+        )
         left = at < 0.7 * end
         words = f"{side}: median {significant(median)}"
-        note(figure, words, color, x=at, y=1, yref="paper", xanchor="left" if left else "right", xshift=3 if left else -3, yanchor="bottom", yshift=1 + 14 * (2 - level))
+        note(
+            figure,
+            words,
+            color,
+            x=at,
+            y=1,
+            yref="paper",
+            xanchor="left" if left else "right",
+            xshift=3 if left else -3,
+            yanchor="bottom",
+            yshift=1 + 14 * (2 - level),
+        )

@@ -1,6 +1,7 @@
 """Several runs in one set of charts, each with a colour, a dash and a symbol of its own. Pure functions.
 
-Here a colour says which run, and the title of a chart says what of it is drawn; so these colours are none of those that mean chosen, rejected or margin.
+Here a colour says which run, and the title of a chart says what of it is drawn; so these colours are none of those that
+mean chosen, rejected or margin.
 """
 
 from __future__ import annotations
@@ -23,13 +24,18 @@ _SYMBOLS = ["circle", "diamond", "square", "triangle-up", "cross", "x", "star", 
 _LONGEST_LABEL = 9  # characters between two charts on a narrow page
 HEIGHT = 600
 #: What the short titles of the charts mean.
-MEANING = "Drift: change of the log-probability since the start, in nats per token. The others: margin per token, and shares with 95 % intervals. Points are evaluations on held-out pairs."
+MEANING = (
+    "Drift: change of the log-probability since the start, in nats per token. The others: margin per token, and shares"
+    " with 95 % intervals. Points are evaluations on held-out pairs."
+)
 
 
 def runs_figure(metrics, gamma_beta_ratio=None, total_steps=0, theme="light"):
-    """plotly Figure of several runs laid over each other at their evaluations: what shows a collapse above, what was aimed at below.
+    """plotly Figure of several runs laid over each other at their evaluations: what shows a collapse above, what was
+    aimed at below.
 
-    metrics: {name: DataFrame as `run.metrics`}, at most MOST_RUNS of them. gamma_beta_ratio: γ/β, nats per token, where it is the same in all runs, else None.
+    metrics: {name: DataFrame as `run.metrics`}, at most MOST_RUNS of them. gamma_beta_ratio: γ/β, nats per token, where
+    it is the same in all runs, else None.
     total_steps: the last planned step of the longest run.
     """
     colors = COLORS[theme]
@@ -67,7 +73,9 @@ def runs_figure(metrics, gamma_beta_ratio=None, total_steps=0, theme="light"):
 
 
 def last_values(metrics):
-    """(columns, rows) of a table with what the charts show at the last evaluation of each run, for those who do not see them."""
+    """(columns, rows) of a table with what the charts show at the last evaluation of each run, for those who do not see
+    them.
+    """
     columns = {
         "chosen log-prob since the start": "eval/logps/chosen_drift",
         "rejected log-prob since the start": "eval/logps/rejected_drift",
@@ -79,12 +87,16 @@ def last_values(metrics):
     for name, table in metrics.items():
         evaluations = records_of(table, "eval")
         found = [lead_of(evaluations, "eval/"), *(points_of(evaluations, column) for column in columns.values())]
-        rows.append([name, *(f"{points['value'].iloc[-1]:.2f}".replace("-", "−") if len(points) else "–" for points in found)])
+        rows.append(
+            [name, *(f"{points['value'].iloc[-1]:.2f}".replace("-", "−") if len(points) else "–" for points in found)]
+        )
     return ["run", "margin per token", *columns], rows
 
 
 def line_labels(names: list[str]) -> dict[str, str]:
-    """What stands for each name at the end of its lines: the part that the others do not share, or letters where such parts are too long for the place."""
+    """What stands for each name at the end of its lines: the part that the others do not share, or letters where such
+    parts are too long for the place.
+    """
     alike = takewhile(lambda letters: len(set(letters)) == 1, zip(*names, strict=False)) if len(names) > 1 else []
     common = "".join(letters[0] for letters in alike)
     shared = max(common.rfind(mark) + 1 for mark in "-_. ")

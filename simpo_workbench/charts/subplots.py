@@ -1,4 +1,6 @@
-"""Small charts over the optimizer steps, drawn in one way: linked axes, names at the line ends, named thresholds and events. Pure functions."""
+"""Small charts over the optimizer steps, drawn in one way: linked axes, names at the line ends, named thresholds and
+events. Pure functions.
+"""
 
 from __future__ import annotations
 
@@ -35,12 +37,17 @@ COLORS = {
 FONT = "system-ui, -apple-system, 'Segoe UI', 'DejaVu Sans', sans-serif"
 MOST_POINTS = 2000  # per trace: more cannot be seen, and every one is sent to the browser
 _LABEL_LINE_PX = 14
-_EVENT_LEVELS = 3  # rows of names above a chart; a name that fits in neither is left to the hover text of its neighbours
+_EVENT_LEVELS = (
+    3  # rows of names above a chart; a name that fits in neither is left to the hover text of its neighbours
+)
 
 
 @dataclass(frozen=True)
 class Line:
-    """One trace: columns step, value and, where an interval is known, low and high. Without a label it is drawn but not named."""
+    """One trace: columns step, value and, where an interval is known, low and high.
+
+    Without a label it is drawn but not named.
+    """
 
     name: str
     points: object
@@ -62,7 +69,11 @@ class Threshold:
 
 @dataclass(frozen=True)
 class Panel:
-    """One small chart. `span` fixes the y-axis; else it follows the data and `include`. robust: a few wild single steps may leave the chart."""
+    """One small chart.
+
+    `span` fixes the y-axis; else it follows the data and `include`. robust: a few wild single steps may leave the
+    chart.
+    """
 
     title: str
     lines: list[Line]
@@ -89,12 +100,19 @@ def small_charts(panels, rows, columns, last_step, marks, colors, height):
 
 
 def chart_spec(panels, rows, columns, last_step, marks, colors, height):
-    """The same figure as plain data and layout, which is made twenty times faster: for figures that change while one looks."""
+    """The same figure as plain data and layout, which is made twenty times faster: for figures that change while one
+    looks.
+    """
     top, bottom = 68, 50
-    # the space between two charts holds the names at the line ends of the left one and the numbers at the axis of the right one
+    # the space between two charts holds the names at the line ends of the left one and the numbers at the axis of the
+    # right one
     across, down = 0.125 if columns > 2 else 0.17, 0.2 if rows == 2 else 0.36 / rows if rows > 1 else 0.0
     width, room = (1 - across * (columns - 1)) / columns, (1 - down * (rows - 1)) / rows
-    layout = {**_plain_layout(colors, height), "margin": {"t": top, "b": bottom, "l": 56, "r": 88}, "hovermode": "x unified"}
+    layout = {
+        **_plain_layout(colors, height),
+        "margin": {"t": top, "b": bottom, "l": 56, "r": 88},
+        "hovermode": "x unified",
+    }
     traces, layout["annotations"], layout["shapes"] = [], [], []
     for index, panel in enumerate(panels):
         row, column = divmod(index, columns)
@@ -109,11 +127,21 @@ def chart_spec(panels, rows, columns, last_step, marks, colors, height):
             "tickformat": "d",
             **({"dtick": 1} if last_step <= 5 else {}),  # no half steps
             **({"matches": "x"} if index else {}),
-            **({"title": {"text": "optimizer step", "font": {"size": 11, "color": colors["muted"]}, "standoff": 6}} if row == rows - 1 else {}),
+            **(
+                {"title": {"text": "optimizer step", "font": {"size": 11, "color": colors["muted"]}, "standoff": 6}}
+                if row == rows - 1
+                else {}
+            ),
         }
-        layout[f"yaxis{number}"] = {**_y_style(colors), "anchor": x, "domain": [max(0.0, bottom_edge), min(1.0, bottom_edge + room)]}
+        layout[f"yaxis{number}"] = {
+            **_y_style(colors),
+            "anchor": x,
+            "domain": [max(0.0, bottom_edge), min(1.0, bottom_edge + room)],
+        }
         px = (height - top - bottom) * room
-        _draw(traces, layout, panel, x, y, f"yaxis{number}", max([mark.step for mark in marks], default=0.0), px, colors)
+        _draw(
+            traces, layout, panel, x, y, f"yaxis{number}", max([mark.step for mark in marks], default=0.0), px, colors
+        )
         layout["shapes"] += [_vertical(mark.color, x, f"{y} domain", mark.step) for mark in marks]
         if row == 0:
             layout["annotations"] += _mark_names(marks, x, y, last_step)
@@ -142,16 +170,41 @@ def _draw(traces, layout, panel, x, y, axis, last_mark, px, colors):
     pad = 0.04 * (high - low)
     axis_low, axis_high = (low - pad, high + pad) if panel.span else (low, high)
     layout[axis]["range"] = [axis_low, axis_high]
-    # also what has no points yet: a live figure keeps its traces, and plotly leaves out a chart without any, title and all
+    # also what has no points yet: a live figure keeps its traces, and plotly leaves out a chart without any, title and
+    # all
     traces += [{**_trace(line), "xaxis": x, "yaxis": y} for line in panel.lines]
     if not drawn:
         layout[axis] |= {"showticklabels": False, "showgrid": False}
-        notes.append(_note(panel.when_empty, colors["muted"], x=0.5, xref=f"{x} domain", y=0.5, yref=f"{y} domain", xanchor="center", yanchor="middle"))
+        notes.append(
+            _note(
+                panel.when_empty,
+                colors["muted"],
+                x=0.5,
+                xref=f"{x} domain",
+                y=0.5,
+                yref=f"{y} domain",
+                xanchor="center",
+                yanchor="middle",
+            )
+        )
         return
     for threshold in panel.thresholds:
         line = {"color": threshold.color, "width": 1.2, "dash": "dot"}
-        layout["shapes"].append({"type": "line", "xref": f"{x} domain", "x0": 0, "x1": 1, "yref": y, "y0": threshold.value, "y1": threshold.value, "line": line})
-    end = max(max(line.points["step"].max() for line in drawn), last_mark)  # right of everything drawn, so that no name sits on a line
+        layout["shapes"].append(
+            {
+                "type": "line",
+                "xref": f"{x} domain",
+                "x0": 0,
+                "x1": 1,
+                "yref": y,
+                "y0": threshold.value,
+                "y1": threshold.value,
+                "line": line,
+            }
+        )
+    end = max(
+        max(line.points["step"].max() for line in drawn), last_mark
+    )  # right of everything drawn, so that no name sits on a line
 
     def height_px(value):
         return (value - axis_low) / (axis_high - axis_low) * px
@@ -163,7 +216,17 @@ def _draw(traces, layout, panel, x, y, axis, last_mark, px, colors):
     named = sorted((line for line in drawn if line.label), key=lambda line: line.points["value"].iloc[-1])
     heights = [(height_px(line.points["value"].iloc[-1]), _half_px(line.label)) for line in named]
     for line, shift in zip(named, _shifts(heights, placed, px), strict=True):
-        notes.append(_note(line.label, line.color, x=float(end), xref=x, y=float(line.points["value"].iloc[-1]), yshift=shift, **at_end))
+        notes.append(
+            _note(
+                line.label,
+                line.color,
+                x=float(end),
+                xref=x,
+                y=float(line.points["value"].iloc[-1]),
+                yshift=shift,
+                **at_end,
+            )
+        )
 
 
 def _trace(line):
@@ -199,7 +262,11 @@ def _trace(line):
 
 def _span(drawn, panel):
     share = 0.01 if panel.robust else 0.0
-    values = [line.points["value"].quantile(end) for line in drawn for end in ((share, 1 - share) if line.pale else (0.0, 1.0))]
+    values = [
+        line.points["value"].quantile(end)
+        for line in drawn
+        for end in ((share, 1 - share) if line.pale else (0.0, 1.0))
+    ]
     values += [threshold.value for threshold in panel.thresholds] + list(panel.include)
     low, high = padded(min(values, default=0.0), max(values, default=1.0), 0.07)
     return (0.0 if low < 0 <= min(values, default=0.0) else low), high  # what cannot be negative gets no negative axis
@@ -215,9 +282,11 @@ def _half_px(label):
 
 
 def _shifts(heights, placed, px):
-    """By how many pixels to lift names so that none overlaps another or leaves the chart: heights and placed as (middle, half-height), rising.
+    """By how many pixels to lift names so that none overlaps another or leaves the chart: heights and placed as
+    (middle, half-height), rising.
 
-    Tried from below and from above; kept is what leaves the names in the order of their lines, and then moves them least.
+    Tried from below and from above; kept is what leaves the names in the order of their lines, and then moves them
+    least.
     """
     tried = []
     for order in (range(len(heights)), reversed(range(len(heights)))):
@@ -252,7 +321,15 @@ def _mark_names(marks, x, y, last_step):
         if level is None:
             continue
         ends[level] = start + width
-        where = {"x": mark.step, "xref": x, "xanchor": xanchor, "y": 1, "yref": f"{y} domain", "yanchor": "bottom", "yshift": 12 * level + 1}
+        where = {
+            "x": mark.step,
+            "xref": x,
+            "xanchor": xanchor,
+            "y": 1,
+            "yref": f"{y} domain",
+            "yanchor": "bottom",
+            "yshift": 12 * level + 1,
+        }
         notes.append(_note(plotly_text(mark.name, 40, 40), mark.color, 10.5, hovertext=plotly_text(mark.text), **where))
     return notes
 
@@ -262,7 +339,16 @@ def vertical(figure, color, x, yref, step):
 
 
 def _vertical(color, x, yref, step):
-    return {"type": "line", "xref": x, "x0": step, "x1": step, "yref": yref, "y0": 0, "y1": 1, "line": {"color": color, "width": 1, "dash": "dash"}}
+    return {
+        "type": "line",
+        "xref": x,
+        "x0": step,
+        "x1": step,
+        "yref": yref,
+        "y0": 0,
+        "y1": 1,
+        "line": {"color": color, "width": 1, "dash": "dash"},
+    }
 
 
 def note(figure, text, color, size=11, **where):
@@ -289,17 +375,37 @@ def _plain_layout(colors, height):
         "paper_bgcolor": colors["ground"],
         "plot_bgcolor": colors["ground"],
         "font": {"family": FONT, "size": 11, "color": colors["ink"]},
-        "hoverlabel": {"bgcolor": colors["ground"], "bordercolor": colors["muted"], "font": {"color": colors["ink"], "family": FONT}},
+        "hoverlabel": {
+            "bgcolor": colors["ground"],
+            "bordercolor": colors["muted"],
+            "font": {"color": colors["ink"], "family": FONT},
+        },
         "uirevision": "kept",  # a zoom survives new data
     }
 
 
 def _x_style(colors):
-    return {"showgrid": False, "zeroline": False, "linecolor": colors["muted"], "ticks": "outside", "tickcolor": colors["muted"], "ticklen": 3, "showspikes": False}
+    return {
+        "showgrid": False,
+        "zeroline": False,
+        "linecolor": colors["muted"],
+        "ticks": "outside",
+        "tickcolor": colors["muted"],
+        "ticklen": 3,
+        "showspikes": False,
+    }
 
 
 def _y_style(colors):
-    return {"showgrid": True, "gridcolor": colors["grid"], "zeroline": False, "showline": False, "nticks": 5, "ticklabelstandoff": 6, "exponentformat": "e"}
+    return {
+        "showgrid": True,
+        "gridcolor": colors["grid"],
+        "zeroline": False,
+        "showline": False,
+        "nticks": 5,
+        "ticklabelstandoff": 6,
+        "exponentformat": "e",
+    }
 
 
 def thinned(points, most: int = MOST_POINTS):

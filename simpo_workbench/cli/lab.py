@@ -1,4 +1,6 @@
-"""JupyterLab on the workbench's notebook: with this environment as its kernel, and reachable where the browser is on another computer."""
+"""JupyterLab on the workbench's notebook: with this environment as its kernel, and reachable where the browser is on
+another computer.
+"""
 
 from __future__ import annotations
 
@@ -20,20 +22,30 @@ _FIRST_PORT, _PORTS = 8888, 100
 
 
 def open_lab(folder: Path | None = None, remote: bool = False) -> int:
-    """Run JupyterLab on the first notebook; returns its exit status. folder: where the notebooks are, or are copied to. remote: open no browser, and print the SSH tunnel that leads here."""
+    """Run JupyterLab on the first notebook; returns its exit status. folder: where the notebooks are, or are copied to.
+    remote: open no browser, and print the SSH tunnel that leads here.
+    """
     first = _notebooks(folder) / _FIRST_NOTEBOOK
     if not first.is_file():
-        raise WorkbenchError(f"There is no {_FIRST_NOTEBOOK} in {str(first.parent)!r}: name another folder, `simpo-workbench lab FOLDER`, to get the notebooks anew.")
+        raise WorkbenchError(
+            f"There is no {_FIRST_NOTEBOOK} in {str(first.parent)!r}: name another folder, `simpo-workbench lab"
+            " FOLDER`, to get the notebooks anew."
+        )
     port = free_port()
     # the port is fixed: it stands in the printed line, so JupyterLab must not choose another one
-    options = [f"--ServerApp.port={port}", "--ServerApp.port_retries=0", f"--LabApp.default_url=/lab/tree/{_FIRST_NOTEBOOK}"]
+    options = [
+        f"--ServerApp.port={port}",
+        "--ServerApp.port_retries=0",
+        f"--LabApp.default_url=/lab/tree/{_FIRST_NOTEBOOK}",
+    ]
     print(f"Notebooks: {first.parent.resolve()}", flush=True)
     if os.geteuid() == 0:
         options.append("--allow-root")  # in a container there is often no other user
     if remote or is_remote(os.environ):
         options.append("--no-browser")
         print(
-            f"The browser is on another computer? There, in a terminal that stays open:\n\n    {tunnel(os.environ, port)}\n\nthen open the address below that begins with http://127.0.0.1:{port}.\n",
+            "The browser is on another computer? There, in a terminal that stays open:\n\n   "
+            f" {tunnel(os.environ, port)}\n\nthen open the address below that begins with http://127.0.0.1:{port}.\n",
             flush=True,
         )
     with tempfile.TemporaryDirectory(prefix="simpo-workbench-lab-") as own:
@@ -41,7 +53,8 @@ def open_lab(folder: Path | None = None, remote: bool = False) -> int:
 
 
 def kernel_environment(folder: Path) -> dict:
-    """Environment variables with which "python3" is this interpreter for Jupyter, whatever kernel the user or the machine has registered by that name.
+    """Environment variables with which "python3" is this interpreter for Jupyter, whatever kernel the user or the
+    machine has registered by that name.
 
     folder: where the kernel's description is written to.
     """
@@ -53,7 +66,9 @@ def kernel_environment(folder: Path) -> dict:
 
 
 def is_remote(environment: dict) -> bool:
-    """Whether the user's browser is on another computer: this is a session by SSH, or a Linux without a screen (WSL has that of Windows)."""
+    """Whether the user's browser is on another computer: this is a session by SSH, or a Linux without a screen (WSL has
+    that of Windows).
+    """
     if environment.get("SSH_CONNECTION"):
         return True
     screen = environment.get("DISPLAY") or environment.get("WAYLAND_DISPLAY") or environment.get("WSL_DISTRO_NAME")
@@ -61,7 +76,9 @@ def is_remote(environment: dict) -> bool:
 
 
 def tunnel(environment: dict, port: int) -> str:
-    """The command that makes a port of this machine one of the user's computer, with the address and the port by which their SSH came here."""
+    """The command that makes a port of this machine one of the user's computer, with the address and the port by which
+    their SSH came here.
+    """
     _, _, host, ssh_port = (environment.get("SSH_CONNECTION", "").split() + [""] * 4)[:4]
     where = f" -p {ssh_port}" if ssh_port not in ("", "22") else ""
     return f"ssh -N -L {port}:127.0.0.1:{port}{where} {getpass.getuser()}@{host or socket.gethostname()}"
@@ -75,11 +92,16 @@ def free_port() -> int:
         except OSError:
             continue
         return port
-    raise WorkbenchError(f"The ports {_FIRST_PORT} to {_FIRST_PORT + _PORTS - 1} are all taken: close a JupyterLab that is not needed any more (`jupyter server list` names them).")
+    raise WorkbenchError(
+        f"The ports {_FIRST_PORT} to {_FIRST_PORT + _PORTS - 1} are all taken: close a JupyterLab that is not needed"
+        " any more (`jupyter server list` names them)."
+    )
 
 
 def _notebooks(folder):
-    """The folder of the notebooks that may be changed: `folder`, where they are copied to if it is not there; without one those of the clone, if the package lies in one."""
+    """The folder of the notebooks that may be changed: `folder`, where they are copied to if it is not there; without
+    one those of the clone, if the package lies in one.
+    """
     notebooks = bundled("notebooks")
     if folder is None and os.access(notebooks, os.W_OK) and "site-packages" not in notebooks.parts:
         return notebooks
@@ -92,7 +114,9 @@ def _notebooks(folder):
 
 def _wait(command, environment):
     with subprocess.Popen(command, env=environment) as jupyter:
-        signal.signal(signal.SIGTERM, lambda number, frame: jupyter.terminate())  # it ends its kernels, and then this ends
+        signal.signal(
+            signal.SIGTERM, lambda number, frame: jupyter.terminate()
+        )  # it ends its kernels, and then this ends
         while True:
             try:
                 return jupyter.wait()

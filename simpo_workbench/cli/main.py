@@ -20,7 +20,9 @@ FAILED, WRONG_USE = 1, 2
 
 
 class _Commands(click.Group):
-    """Shows a WorkbenchError as one sentence: exit status 1, or 2 when the command line or the configuration was wrong."""
+    """Shows a WorkbenchError as one sentence: exit status 1, or 2 when the command line or the configuration was
+    wrong.
+    """
 
     def invoke(self, context):
         try:
@@ -51,7 +53,9 @@ _json = click.option("--json", "as_json", is_flag=True, help="Machine-readable J
 @click.version_option(__version__, prog_name="simpo-workbench")
 def main():
     """Tune a language model on preference pairs with SimPO, and see whether it got better or broke."""
-    os.environ.setdefault("TOKENIZERS_PARALLELISM", "true")  # said, because tokenizers warns at every fork when it is not
+    os.environ.setdefault(
+        "TOKENIZERS_PARALLELISM", "true"
+    )  # said, because tokenizers warns at every fork when it is not
     warnings.simplefilter("ignore", SettingWarning)  # `_warn` says them in this command's own way
 
 
@@ -61,7 +65,9 @@ run_commands.add_to(main)
 @main.command(cls=SettingsCommand)
 @with_settings
 def demo(**options):
-    """Train the demo: SmolLM2-135M-Instruct, NF4 and LoRA, 300 pairs; about five minutes of training on two CPU cores, and two of evaluation."""
+    """Train the demo: SmolLM2-135M-Instruct, NF4 and LoRA, 300 pairs; about five minutes of training on two CPU cores,
+    and two of evaluation.
+    """
     _train(_config(None, "demo", options))
 
 
@@ -70,7 +76,12 @@ def demo(**options):
 @click.option("--preset", "preset_name", help="Start from a preset instead of a file (see `simpo-workbench presets`).")
 @click.option("--detach", is_flag=True, help="Train in a process of its own and return at once.")
 @click.option("--show-config", is_flag=True, help="Print the resulting configuration as YAML and stop.")
-@click.option("--resume", "resumed", metavar="NAME", help="Go on with this run here, from its newest valid checkpoint; `resume NAME` does so in a process of its own.")
+@click.option(
+    "--resume",
+    "resumed",
+    metavar="NAME",
+    help="Go on with this run here, from its newest valid checkpoint; `resume NAME` does so in a process of its own.",
+)
 @with_settings
 def train(config, preset_name, detach, show_config, resumed, **options):
     """Train what CONFIG (a YAML file) or a preset says, with any setting changed on the command line."""
@@ -85,7 +96,9 @@ def train(config, preset_name, detach, show_config, resumed, **options):
 
         _warn(made)
         run = start(made)
-        click.echo(f"Started {run.name} in {run.path}. Watch it: simpo-workbench show {run.name} --root {made.run.root}")
+        click.echo(
+            f"Started {run.name} in {run.path}. Watch it: simpo-workbench show {run.name} --root {made.run.root}"
+        )
     else:
         _train(made)
 
@@ -96,7 +109,10 @@ def train(config, preset_name, detach, show_config, resumed, **options):
 @_json
 @with_settings
 def preflight(config, preset_name, as_json, **options):
-    """Measure what training CONFIG will take: a few real steps on the longest pairs, time, memory, dropped pairs. Nothing is kept."""
+    """Measure what training CONFIG will take: a few real steps on the longest pairs, time, memory, dropped pairs.
+
+    Nothing is kept.
+    """
     made = _config(config, preset_name, options)
     from ..engine.preflight import preflight as measure
 
@@ -125,7 +141,10 @@ def _warn(config):
 def _resume_here(name, too_much, changes):
     root = changes.pop("run.root", "runs")
     if too_much or changes:
-        raise click.UsageError("--resume goes on with a run as it is: nothing but --run.root belongs beside it. `clone` makes a new run with changed settings.")
+        raise click.UsageError(
+            "--resume goes on with a run as it is: nothing but --run.root belongs beside it. `clone` makes a new run"
+            " with changed settings."
+        )
     from ..runs.folder import find_run_folder
     from ..runs.run import Run
 
@@ -199,7 +218,13 @@ def show(name, root, as_json):
     if as_json:
         from dataclasses import asdict
 
-        click.echo(json.dumps({"name": run.name, "path": str(run.path), **asdict(run.status), **summary(run)}, ensure_ascii=False, indent=1))
+        click.echo(
+            json.dumps(
+                {"name": run.name, "path": str(run.path), **asdict(run.status), **summary(run)},
+                ensure_ascii=False,
+                indent=1,
+            )
+        )
     else:
         print_status(run)
         print_summary(run)
@@ -237,7 +262,10 @@ def score(pairs, run_name, step, model, adapter, output, root, as_json):
     click.echo(f"{table.attrs['report']}")
     click.echo(f"chosen ahead       {share(int(table['correct'].sum()), len(table))}")
     click.echo(f"beyond γ           {share(int(table['beyond_gamma'].sum()), len(table))}")
-    click.echo(f"log-probability    chosen {table['chosen_avg_logp'].mean():.3f}, rejected {table['rejected_avg_logp'].mean():.3f} nats per token")
+    click.echo(
+        f"log-probability    chosen {table['chosen_avg_logp'].mean():.3f}, rejected"
+        f" {table['rejected_avg_logp'].mean():.3f} nats per token"
+    )
     click.echo(f"margin             {table['margin'].mean():.3f} (β {config.loss.beta:g}, γ {config.loss.gamma:g})")
     click.echo(f"Written to {output}." if output else "Keep the table with --output scores.csv.")
 
@@ -312,9 +340,17 @@ def presets(as_json):
 
 @main.command()
 @click.argument("folder", required=False)
-@click.option("--remote", "--no-browser", "remote", is_flag=True, help="Open no browser here; print the SSH tunnel for the computer that has one. So it is where you came by SSH.")
+@click.option(
+    "--remote",
+    "--no-browser",
+    "remote",
+    is_flag=True,
+    help="Open no browser here; print the SSH tunnel for the computer that has one. So it is where you came by SSH.",
+)
 def lab(folder, remote):
-    """Open JupyterLab on the workbench: the notebooks in FOLDER, copied there if it is not there yet; without FOLDER those of the clone, else copies in simpo-notebooks."""
+    """Open JupyterLab on the workbench: the notebooks in FOLDER, copied there if it is not there yet; without FOLDER
+    those of the clone, else copies in simpo-notebooks.
+    """
     from .lab import open_lab
 
     sys.exit(open_lab(Path(folder) if folder else None, remote))

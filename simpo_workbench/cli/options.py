@@ -1,4 +1,6 @@
-"""The configuration's settings as options of a command: one per setting, generated from the fields, under a heading of their own."""
+"""The configuration's settings as options of a command: one per setting, generated from the fields, under a heading of
+their own.
+"""
 
 from __future__ import annotations
 
@@ -23,11 +25,18 @@ class SettingsCommand(click.Command):
 
 
 def with_settings(function):
-    """One option per setting of the configuration; those given arrive in keyword arguments, as text: see `changes_of`."""
+    """One option per setting of the configuration; those given arrive in keyword arguments, as text: see
+    `changes_of`.
+    """
     paths = [(info.path, info.sentence) for info in settings()]
-    paths.insert(next(i for i, (path, _) in enumerate(paths) if path == "loss.gamma_beta_ratio") + 1, ("loss.gamma", "γ instead of γ/β, in reward units."))
+    paths.insert(
+        next(i for i, (path, _) in enumerate(paths) if path == "loss.gamma_beta_ratio") + 1,
+        ("loss.gamma", "γ instead of γ/β, in reward units."),
+    )
     for path, sentence in reversed(paths):
-        function = click.option(f"--{path}", path.replace(".", "__"), metavar="VALUE", default=None, help=sentence)(function)
+        function = click.option(f"--{path}", path.replace(".", "__"), metavar="VALUE", default=None, help=sentence)(
+            function
+        )
     return function
 
 

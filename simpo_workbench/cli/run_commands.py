@@ -1,4 +1,6 @@
-"""Commands for runs that live in processes of their own: what is asked of them, their queue, new runs out of old ones."""
+"""Commands for runs that live in processes of their own: what is asked of them, their queue, new runs out of old
+ones.
+"""
 
 from __future__ import annotations
 
@@ -29,7 +31,12 @@ def resume(name, root):
 
 @click.command()
 @click.argument("name")
-@click.option("--patience", type=click.FloatRange(0), metavar="SECONDS", help="Wait so long for it; then send SIGTERM, and 30 s later kill it.")
+@click.option(
+    "--patience",
+    type=click.FloatRange(0),
+    metavar="SECONDS",
+    help="Wait so long for it; then send SIGTERM, and 30 s later kill it.",
+)
 @_root
 def stop(name, patience, root):
     """Ask a run to stop after its next step, with adapter and checkpoint saved; a waiting one leaves the queue."""
@@ -50,7 +57,9 @@ def _asks(kind, sentence):
 
         run = attach(name, root)
         queued, request = run.status.state == "queued", getattr(run, kind)()
-        click.echo(f"{name} waits for its device: it is done after its first step." if queued else request.wait(_WAIT_S).text)
+        click.echo(
+            f"{name} waits for its device: it is done after its first step." if queued else request.wait(_WAIT_S).text
+        )
 
     command.__doc__ = sentence
     return click.command(kind)(command)

@@ -26,7 +26,12 @@ class Progress:
         self.started = time.monotonic()
         self.bar = None
         if self.console.is_terminal:
-            columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TextColumn("{task.fields[facts]}"))
+            columns = (
+                TextColumn("{task.description}"),
+                BarColumn(),
+                MofNCompleteColumn(),
+                TextColumn("{task.fields[facts]}"),
+            )
             self.bar = Bar(*columns, console=self.console, transient=True)
             self.task = self.bar.add_task("loading", total=None, facts="")
 
@@ -48,7 +53,10 @@ class Progress:
             elif record["message"] and record["state"] != "failed":  # the command says why it failed
                 self._line(f"{record['state']}: {record['message']}")
         elif kind == "train":
-            facts = f"{duration(record['seconds_left'])} left · {record['pairs_per_second']:.1f} pairs/s · loss {record['loss']:.3f} · margin {signed(record['rewards/margins'], 3)}"
+            facts = (
+                f"{duration(record['seconds_left'])} left · {record['pairs_per_second']:.1f} pairs/s · loss"
+                f" {record['loss']:.3f} · margin {signed(record['rewards/margins'], 3)}"
+            )
             if self.bar:
                 self.bar.update(self.task, completed=record["step"], total=record["total_steps"], facts=facts)
             elif time.monotonic() - self.last_line >= _PLAIN_EVERY_S:
@@ -64,11 +72,20 @@ class Progress:
 
 
 def _evaluation_line(record):
-    shares = [f"{words} {_metric(record, f'eval/rewards/{name}', 'share')}" for words, name in (("chosen ahead", "accuracies"), ("beyond γ", "beyond_gamma"))]
-    line = f"step {record['step']}: {', '.join(shares)} of {record['eval/pairs']} held-out pairs; chosen log-prob {signed(record['eval/logps/chosen_drift'])} since the start"
+    shares = [
+        f"{words} {_metric(record, f'eval/rewards/{name}', 'share')}"
+        for words, name in (("chosen ahead", "accuracies"), ("beyond γ", "beyond_gamma"))
+    ]
+    line = (
+        f"step {record['step']}: {', '.join(shares)} of {record['eval/pairs']} held-out pairs; chosen log-prob"
+        f" {signed(record['eval/logps/chosen_drift'])} since the start"
+    )
     if "eval/answers/n" in record:
         repeated = _metric(record, "eval/answers/repeated_4grams", "share")
-        line += f"; {record['eval/answers/n']} answers: {record['eval/answers/mean_tokens']:.0f} tokens, repeated 4-grams {repeated}"
+        line += (
+            f"; {record['eval/answers/n']} answers: {record['eval/answers/mean_tokens']:.0f} tokens, repeated 4-grams"
+            f" {repeated}"
+        )
     return line
 
 
@@ -80,7 +97,9 @@ def summary(run) -> dict:
     return {
         "before": evaluations[0] if evaluations else None,
         "after": evaluations[-1] if len(evaluations) > 1 else None,
-        "verdicts": [{"kind": one.kind, "severity": one.severity, "step": one.step, "text": str(one)} for one in verdicts],
+        "verdicts": [
+            {"kind": one.kind, "severity": one.severity, "step": one.step, "text": str(one)} for one in verdicts
+        ],
     }
 
 
@@ -88,7 +107,10 @@ def print_status(run):
     """One line on where the run stands."""
     status = run.status
     left = f" · {duration(status.seconds_left)} left" if status.seconds_left and not status.ended else ""
-    _out().print(Text(f"{run.name} · {status.state} · step {status.step} of {status.total_steps}{left} · {status.message}"), soft_wrap=True)
+    _out().print(
+        Text(f"{run.name} · {status.state} · step {status.step} of {status.total_steps}{left} · {status.message}"),
+        soft_wrap=True,
+    )
 
 
 def print_summary(run, report: Path | None = None):
@@ -100,7 +122,9 @@ def print_summary(run, report: Path | None = None):
     if after:
         generations = run.generations
         last = generations["step"].max()
-        sides = generations[generations["step"] == 0].merge(generations[generations["step"] == last], on="prompt", suffixes=("_base", "_tuned"))
+        sides = generations[generations["step"] == 0].merge(
+            generations[generations["step"] == last], on="prompt", suffixes=("_base", "_tuned")
+        )
         if len(sides) and last > 0:
             console.print(_side_by_side(sides.head(3), "base", f"tuned, step {last}"))
     for verdict in facts["verdicts"]:
@@ -115,8 +139,19 @@ def print_summary(run, report: Path | None = None):
 
 def print_answers(table):
     """The answers of `wb.generate`, base and tuned side by side."""
-    sides = table.rename(columns={"base": "answer_base", "tuned": "answer_tuned", "base_tokens": "tokens_base", "tuned_tokens": "tokens_tuned"})
-    sides = sides.rename(columns={f"{side}_{fact}": f"{fact}_{side}" for side in ("base", "tuned") for fact in ("ended", "repeated_4grams")})
+    sides = table.rename(
+        columns={
+            "base": "answer_base",
+            "tuned": "answer_tuned",
+            "base_tokens": "tokens_base",
+            "tuned_tokens": "tokens_tuned",
+        }
+    )
+    sides = sides.rename(
+        columns={
+            f"{side}_{fact}": f"{fact}_{side}" for side in ("base", "tuned") for fact in ("ended", "repeated_4grams")
+        }
+    )
     _out().print(_side_by_side(sides, "base", "tuned"))
 
 
@@ -131,7 +166,10 @@ def print_table(table):
 
 
 def _before_after_table(before, after):
-    table = Table(title=f"Held-out pairs (n={before['eval/pairs']}) and sampled answers" + (f" (n={before['eval/answers/n']})" if "eval/answers/n" in before else ""))
+    table = Table(
+        title=f"Held-out pairs (n={before['eval/pairs']}) and sampled answers"
+        + (f" (n={before['eval/answers/n']})" if "eval/answers/n" in before else "")
+    )
     for name in ("", "before", f"after step {after['step']}" if after else "after"):
         table.add_column(name, justify="right" if name else "left")
     rows = [

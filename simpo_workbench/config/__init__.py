@@ -1,1 +1,3 @@
-"""What a run is asked to be: the settings with their bounds and help, YAML, presets, warnings, changes while it trains."""
+"""What a run is asked to be: the settings with their bounds and help, YAML, presets, warnings, changes while it
+trains.
+"""

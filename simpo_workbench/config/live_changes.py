@@ -11,7 +11,10 @@ LARGEST_SCALE = 100.0
 
 
 def checked_changes(config: RunConfig, changes: dict) -> RunConfig:
-    """The configuration with these changes. Errors: WorkbenchError when one is unknown, out of bounds or of the wrong kind."""
+    """The configuration with these changes.
+
+    Errors: WorkbenchError when one is unknown, out of bounds or of the wrong kind.
+    """
     if not changes:
         raise WorkbenchError(f"Say what to change: {', '.join(CHANGEABLE)}.")
     unknown = [str(name)[:80] for name in changes if name not in CHANGEABLE]
@@ -22,12 +25,17 @@ def checked_changes(config: RunConfig, changes: dict) -> RunConfig:
             raise WorkbenchError(f"{name} = {changes[name]!r} is not possible: expected a number.")
     prompts = changes.get("prompts", [])
     if not isinstance(prompts, list) or not all(isinstance(prompt, str) and prompt.strip() for prompt in prompts):
-        raise WorkbenchError(f"prompts = {str(prompts)[:80]!r} is not possible: expected a list of texts (generation.prompts).")
+        raise WorkbenchError(
+            f"prompts = {str(prompts)[:80]!r} is not possible: expected a list of texts (generation.prompts)."
+        )
     if holds_secret(changes):
         raise WorkbenchError("prompts holds a token, key or password. A run folder is made to be shared: leave it out.")
     scale = changes.get("learning_rate_scale", 1.0)
     if isinstance(scale, bool) or not isinstance(scale, (int, float)) or not 0 <= scale <= LARGEST_SCALE:
-        raise WorkbenchError(f"learning_rate_scale = {scale!r} is not possible: expected a number from 0 to {LARGEST_SCALE:g}; 1 is the configured rate.")
+        raise WorkbenchError(
+            f"learning_rate_scale = {scale!r} is not possible: expected a number from 0 to {LARGEST_SCALE:g}; 1 is the"
+            " configured rate."
+        )
     wanted = {f"loss.{name}": changes[name] for name in ("beta", "gamma_beta_ratio", "gamma") if name in changes}
     if "gamma" in changes and "beta" not in changes:
         wanted["loss.beta"] = config.loss.beta

@@ -21,7 +21,9 @@ class Preset:
 
 
 def _paper(name, model, data, beta, ratio, rate):
-    """One setting of the paper's table (arXiv 2405.14734, appendix; the repository's training_configs): 128 pairs a step, 1 epoch, cosine."""
+    """One setting of the paper's table (arXiv 2405.14734, appendix; the repository's training_configs): 128 pairs a
+    step, 1 epoch, cosine.
+    """
     changes = {
         "model.name": model,
         "model.load_in": "bf16",
@@ -33,7 +35,10 @@ def _paper(name, model, data, beta, ratio, rate):
         "training.epochs": 1,
         "training.pairs_per_step": 128,
     }
-    note = f"The paper's setting for {model}: β {beta:g}, γ/β {ratio:g}, rate {rate:g} for full fine-tuning; with LoRA this rate does little, try 5e-6 to 2e-5."
+    note = (
+        f"The paper's setting for {model}: β {beta:g}, γ/β {ratio:g}, rate {rate:g} for full fine-tuning; with LoRA"
+        " this rate does little, try 5e-6 to 2e-5."
+    )
     return Preset(name, note, changes)
 
 
@@ -50,10 +55,16 @@ _TUTORIAL = {
 
 _PRESETS = [
     Preset("demo", "SmolLM2-135M-Instruct, NF4 and LoRA, 300 short pairs: five minutes on two CPU cores.", {}),
-    Preset("tutorial", "What the tutorial notebooks train: the demo cut short, two minutes on two CPU cores, evaluated every three steps.", _TUTORIAL),
+    Preset(
+        "tutorial",
+        "What the tutorial notebooks train: the demo cut short, two minutes on two CPU cores, evaluated every three"
+        " steps.",
+        _TUTORIAL,
+    ),
     Preset(
         "seed-article",
-        "The article this project started from: β 2, γ 0, LoRA r 8. Its Qwen-7B-Chat needs code from the model repository, so Qwen2.5-7B-Instruct stands in.",
+        "The article this project started from: β 2, γ 0, LoRA r 8. Its Qwen-7B-Chat needs code from the model"
+        " repository, so Qwen2.5-7B-Instruct stands in.",
         {
             "model.name": "Qwen/Qwen2.5-7B-Instruct",
             "data.max_tokens": 2048,
@@ -69,7 +80,8 @@ _PRESETS = [
     ),
     Preset(
         "qlora-8b-24gb",
-        "Llama-3.1-8B-Instruct in NF4 on a 24 GB card, 2048 tokens, 1 epoch. The learning rate is a starting point, not yet measured.",
+        "Llama-3.1-8B-Instruct in NF4 on a 24 GB card, 2048 tokens, 1 epoch. The learning rate is a starting point, not"
+        " yet measured.",
         {
             "model.name": "meta-llama/Llama-3.1-8B-Instruct",
             "data.train": _ULTRAFEEDBACK.format("llama3"),
@@ -83,11 +95,41 @@ _PRESETS = [
             "training.gradient_checkpointing": "all",
         },
     ),
-    _paper("paper-mistral-base", "alignment-handbook/zephyr-7b-sft-full", "HuggingFaceH4/ultrafeedback_binarized:train_prefs", 2.0, 0.8, 3e-7),
-    _paper("paper-mistral-instruct", "mistralai/Mistral-7B-Instruct-v0.2", _ULTRAFEEDBACK.format("mistral-instruct"), 2.5, 0.1, 5e-7),
-    _paper("paper-llama3-base", "princeton-nlp/Llama-3-Base-8B-SFT", "HuggingFaceH4/ultrafeedback_binarized:train_prefs", 2.0, 0.5, 6e-7),
-    _paper("paper-llama3-instruct", "meta-llama/Meta-Llama-3-8B-Instruct", _ULTRAFEEDBACK.format("llama3"), 2.5, 0.55, 1e-6),
-    _paper("paper-llama3-instruct-v0.2", "meta-llama/Meta-Llama-3-8B-Instruct", _ULTRAFEEDBACK.format("llama3") + "-armorm", 10.0, 0.3, 1e-6),
+    _paper(
+        "paper-mistral-base",
+        "alignment-handbook/zephyr-7b-sft-full",
+        "HuggingFaceH4/ultrafeedback_binarized:train_prefs",
+        2.0,
+        0.8,
+        3e-7,
+    ),
+    _paper(
+        "paper-mistral-instruct",
+        "mistralai/Mistral-7B-Instruct-v0.2",
+        _ULTRAFEEDBACK.format("mistral-instruct"),
+        2.5,
+        0.1,
+        5e-7,
+    ),
+    _paper(
+        "paper-llama3-base",
+        "princeton-nlp/Llama-3-Base-8B-SFT",
+        "HuggingFaceH4/ultrafeedback_binarized:train_prefs",
+        2.0,
+        0.5,
+        6e-7,
+    ),
+    _paper(
+        "paper-llama3-instruct", "meta-llama/Meta-Llama-3-8B-Instruct", _ULTRAFEEDBACK.format("llama3"), 2.5, 0.55, 1e-6
+    ),
+    _paper(
+        "paper-llama3-instruct-v0.2",
+        "meta-llama/Meta-Llama-3-8B-Instruct",
+        _ULTRAFEEDBACK.format("llama3") + "-armorm",
+        10.0,
+        0.3,
+        1e-6,
+    ),
     _paper("paper-gemma2-9b-it", "google/gemma-2-9b-it", _ULTRAFEEDBACK.format("gemma2") + "-armorm", 10.0, 0.5, 8e-7),
 ]
 

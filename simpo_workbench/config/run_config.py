@@ -22,29 +22,60 @@ class ModelConfig(Section):
     """The model that is tuned."""
 
     name: str = setting(DEMO, "Model: 'demo', a local folder, or a hub id such as Qwen/Qwen3-0.6B.")
-    source: Literal["auto", "hub", "modelscope", "local"] = setting("auto", "Where the model comes from; auto takes a local folder where one exists, else the hub.", rare=True)
+    source: Literal["auto", "hub", "modelscope", "local"] = setting(
+        "auto", "Where the model comes from; auto takes a local folder where one exists, else the hub.", rare=True
+    )
     revision: str | None = setting(None, "Branch, tag or commit of a hub model.", rare=True)
-    adapter: str | None = setting(None, "Folder of a PEFT adapter to start from (SFT first, then SimPO); 'base' then means this adapter before training.")
-    load_in: Literal["nf4", "fp4", "int8", "bf16", "fp16", "fp32"] = setting("nf4", "How the frozen weights are kept; nf4 (with double quantization) is QLoRA.")
+    adapter: str | None = setting(
+        None,
+        "Folder of a PEFT adapter to start from (SFT first, then SimPO); 'base' then means this adapter before"
+        " training.",
+    )
+    load_in: Literal["nf4", "fp4", "int8", "bf16", "fp16", "fp32"] = setting(
+        "nf4", "How the frozen weights are kept; nf4 (with double quantization) is QLoRA."
+    )
     compute_dtype: Literal["auto", "bf16", "fp16", "fp32"] = setting(
-        "auto", "Precision of the arithmetic; auto: bf16 on GPUs that have it, fp16 with loss scaling on others, fp32 on a CPU.", rare=True
+        "auto",
+        "Precision of the arithmetic; auto: bf16 on GPUs that have it, fp16 with loss scaling on others, fp32 on a"
+        " CPU.",
+        rare=True,
     )
     attention: Literal["auto", "sdpa", "eager", "flash_attention_2"] = setting(
-        "auto", "Attention; auto: packed rows in which both answers share their prompt, where the model allows it. With any other every answer brings a prompt of its own.", rare=True
+        "auto",
+        "Attention; auto: packed rows in which both answers share their prompt, where the model allows it. With any"
+        " other every answer brings a prompt of its own.",
+        rare=True,
     )
 
 
 class DataConfig(Section):
     """The preference pairs."""
 
-    train: str = setting(DEMO, "Training pairs: 'demo', a file (JSONL, JSON, CSV, Parquet), a folder, or a hub data set id.")
-    eval: str | None = setting(None, "Held-out pairs; without it a share of the training prompts is held out (the demo brings its own).")
-    eval_fraction: float = setting(0.1, "Share of the prompts that is held out when data.eval is not given.", gt=0, lt=1)
-    columns: dict[str, str] = setting(dict, "Columns that are not recognized: our name (prompt, chosen, rejected, system) to the name in the file.")
-    chat_template: str | None = setting(None, "Jinja chat template, or a file with one, for models that bring none.", rare=True)
-    template_options: dict[str, JsonValue] = setting(dict, "Options for the chat template such as {enable_thinking: false}; the same for training, scoring and sampling.", rare=True)
+    train: str = setting(
+        DEMO, "Training pairs: 'demo', a file (JSONL, JSON, CSV, Parquet), a folder, or a hub data set id."
+    )
+    eval: str | None = setting(
+        None, "Held-out pairs; without it a share of the training prompts is held out (the demo brings its own)."
+    )
+    eval_fraction: float = setting(
+        0.1, "Share of the prompts that is held out when data.eval is not given.", gt=0, lt=1
+    )
+    columns: dict[str, str] = setting(
+        dict, "Columns that are not recognized: our name (prompt, chosen, rejected, system) to the name in the file."
+    )
+    chat_template: str | None = setting(
+        None, "Jinja chat template, or a file with one, for models that bring none.", rare=True
+    )
+    template_options: dict[str, JsonValue] = setting(
+        dict,
+        "Options for the chat template such as {enable_thinking: false}; the same for training, scoring and sampling.",
+        rare=True,
+    )
     max_tokens: int = setting(1024, "Longest prompt and answer together.", unit="tokens", ge=8)
-    overlong: Literal["drop", "keep_end"] = setting("drop", "Pairs over max_tokens: drop them, or cut the prompt from the left (system turn and answers stay whole).")
+    overlong: Literal["drop", "keep_end"] = setting(
+        "drop",
+        "Pairs over max_tokens: drop them, or cut the prompt from the left (system turn and answers stay whole).",
+    )
     limit: int | None = setting(None, "Use only the first so many training pairs.", unit="pairs", ge=1)
     eval_limit: int | None = setting(None, "Use only the first so many held-out pairs.", unit="pairs", ge=1)
     system_prompt: str | None = setting(None, "System turn for pairs that have none.")
@@ -53,11 +84,22 @@ class DataConfig(Section):
 class LossConfig(Section):
     """The objective. γ (gamma) may be given instead of γ/β and is converted; giving both is an error."""
 
-    kind: Literal["simpo", "simpo_hinge", "dpo"] = setting("simpo", "simpo is the paper's loss; simpo_hinge its hinge form; dpo, against the untrained model, for comparison.")
-    beta: float = setting(2.0, "β: how strongly a difference in average log-probability counts; the reward is β times it.", gt=0, le=1000)
-    gamma_beta_ratio: float = setting(0.5, "γ/β: how far ahead the chosen answer should be.", unit="nats per token", ge=0, le=100)
-    label_smoothing: float = setting(0.0, "ε: assumed share of pairs labeled the wrong way round.", ge=0, lt=0.5, rare=True)
-    sft_weight: float = setting(0.0, "Weight of an added likelihood term on chosen answers; 0 is pure SimPO.", ge=0, le=100, rare=True)
+    kind: Literal["simpo", "simpo_hinge", "dpo"] = setting(
+        "simpo",
+        "simpo is the paper's loss; simpo_hinge its hinge form; dpo, against the untrained model, for comparison.",
+    )
+    beta: float = setting(
+        2.0, "β: how strongly a difference in average log-probability counts; the reward is β times it.", gt=0, le=1000
+    )
+    gamma_beta_ratio: float = setting(
+        0.5, "γ/β: how far ahead the chosen answer should be.", unit="nats per token", ge=0, le=100
+    )
+    label_smoothing: float = setting(
+        0.0, "ε: assumed share of pairs labeled the wrong way round.", ge=0, lt=0.5, rare=True
+    )
+    sft_weight: float = setting(
+        0.0, "Weight of an added likelihood term on chosen answers; 0 is pure SimPO.", ge=0, le=100, rare=True
+    )
 
     @model_validator(mode="before")
     @classmethod
@@ -65,7 +107,10 @@ class LossConfig(Section):
         if not isinstance(value, dict) or "gamma" not in value:
             return value
         if "gamma_beta_ratio" in value:
-            raise WorkbenchError("loss.gamma and loss.gamma_beta_ratio are both given, but one follows from the other (γ = β · γ/β): keep one.")
+            raise WorkbenchError(
+                "loss.gamma and loss.gamma_beta_ratio are both given, but one follows from the other (γ = β · γ/β):"
+                " keep one."
+            )
         rest = {key: item for key, item in value.items() if key != "gamma"}
         beta = value.get("beta", cls.model_fields["beta"].default)
         try:
@@ -73,7 +118,10 @@ class LossConfig(Section):
                 raise TypeError
             gamma, beta = float(value["gamma"]), float(beta)
         except (TypeError, ValueError, OverflowError):
-            raise WorkbenchError(f"loss.gamma = {shown(value['gamma'])} with loss.beta = {shown(beta)} is not possible: both must be numbers.") from None
+            raise WorkbenchError(
+                f"loss.gamma = {shown(value['gamma'])} with loss.beta = {shown(beta)} is not possible: both must be"
+                " numbers."
+            ) from None
         return {**rest, "gamma_beta_ratio": gamma / beta} if beta > 0 else rest
 
     @classmethod
@@ -97,7 +145,9 @@ class LoraConfig(Section):
     r: int = setting(16, "Rank of the adapter matrices.", ge=1, le=1024)
     alpha: float = setting(32.0, "Scale: the adapter's output is multiplied by alpha / r.", gt=0)
     dropout: float = setting(0.0, "Dropout in front of the adapter while training.", ge=0, lt=1)
-    target_modules: Literal["all-linear"] | list[str] = setting("all-linear", "Layers that get an adapter: all-linear, or a list of layer names.")
+    target_modules: Literal["all-linear"] | list[str] = setting(
+        "all-linear", "Layers that get an adapter: all-linear, or a list of layer names."
+    )
     use_rslora: bool = setting(False, "Scale by alpha / √r instead of alpha / r (rank-stabilized LoRA).", rare=True)
     use_dora: bool = setting(False, "Train magnitude and direction apart (DoRA); slower.", rare=True)
 
@@ -105,33 +155,62 @@ class LoraConfig(Section):
 class TrainingConfig(Section):
     """How it is trained."""
 
-    learning_rate: float = setting(1.2e-4, "Peak learning rate: the setting that breaks SimPO first when it is too high.", gt=0, le=1)
-    scheduler: Literal["cosine", "linear", "constant", "constant_with_warmup"] = setting("cosine", "Course of the learning rate after warm-up.")
+    learning_rate: float = setting(
+        1.2e-4, "Peak learning rate: the setting that breaks SimPO first when it is too high.", gt=0, le=1
+    )
+    scheduler: Literal["cosine", "linear", "constant", "constant_with_warmup"] = setting(
+        "cosine", "Course of the learning rate after warm-up."
+    )
     warmup_ratio: float = setting(0.1, "Share of the steps in which the rate rises from 0.", ge=0, le=1)
     epochs: float = setting(1.33, "Passes over the training pairs.", gt=0, le=1000)
-    max_steps: int | None = setting(None, "Train for exactly so many steps, whatever the epochs say.", unit="optimizer steps", ge=1)
-    pairs_per_step: int = setting(8, "Pairs behind one optimizer step, whatever the memory or the number of devices.", unit="pairs", ge=1)
-    max_tokens_per_microbatch: Literal["auto"] | int = setting(
-        "auto", "Tokens that go through the model at once; auto measures what fits. It changes no result, and is halved when memory runs out.", unit="tokens"
+    max_steps: int | None = setting(
+        None, "Train for exactly so many steps, whatever the epochs say.", unit="optimizer steps", ge=1
     )
-    optimizer: Literal["adamw", "adamw_8bit", "paged_adamw_8bit"] = setting("adamw", "AdamW, or bitsandbytes' 8-bit AdamW (paged: its state may move to host memory).")
+    pairs_per_step: int = setting(
+        8, "Pairs behind one optimizer step, whatever the memory or the number of devices.", unit="pairs", ge=1
+    )
+    max_tokens_per_microbatch: Literal["auto"] | int = setting(
+        "auto",
+        "Tokens that go through the model at once; auto measures what fits. It changes no result, and is halved when"
+        " memory runs out.",
+        unit="tokens",
+    )
+    optimizer: Literal["adamw", "adamw_8bit", "paged_adamw_8bit"] = setting(
+        "adamw", "AdamW, or bitsandbytes' 8-bit AdamW (paged: its state may move to host memory)."
+    )
     weight_decay: float = setting(0.0, "Decoupled weight decay.", ge=0, le=1, rare=True)
     max_grad_norm: float = setting(1.0, "Gradients are scaled down to this norm; 0 turns clipping off.", ge=0)
     gradient_checkpointing: Literal["auto", "all", "none"] | int = setting(
-        "auto", "Layers whose activations are computed again instead of kept: a number, all, none, or auto, which measures how many memory asks for.", unit="layers"
+        "auto",
+        "Layers whose activations are computed again instead of kept: a number, all, none, or auto, which measures how"
+        " many memory asks for.",
+        unit="layers",
     )
     seed: int = setting(0, "Seed of adapter initialization, pair order, dropout and sampling.", ge=0, lt=2**32)
-    eval_every: int = setting(20, "Evaluate every so many steps; 0: only at step 0 and at the end.", unit="optimizer steps", ge=0)
-    save_every: int = setting(20, "Save a checkpoint every so many steps; 0: only at the end.", unit="optimizer steps", ge=0)
-    keep_checkpoints: int = setting(2, "How many of the newest checkpoints keep their optimizer state; the adapters of all evaluations are kept.", ge=1)
-    on_collapse: Literal["warn", "pause", "stop"] = setting("warn", "What to do when the doctor sees the model collapse.")
+    eval_every: int = setting(
+        20, "Evaluate every so many steps; 0: only at step 0 and at the end.", unit="optimizer steps", ge=0
+    )
+    save_every: int = setting(
+        20, "Save a checkpoint every so many steps; 0: only at the end.", unit="optimizer steps", ge=0
+    )
+    keep_checkpoints: int = setting(
+        2,
+        "How many of the newest checkpoints keep their optimizer state; the adapters of all evaluations are kept.",
+        ge=1,
+    )
+    on_collapse: Literal["warn", "pause", "stop"] = setting(
+        "warn", "What to do when the doctor sees the model collapse."
+    )
 
     @model_validator(mode="after")
     def _check_counts(self):
         for name, least in (("max_tokens_per_microbatch", 8), ("gradient_checkpointing", 0)):
             value = getattr(self, name)
             if isinstance(value, int) and value < least:
-                raise WorkbenchError(f"training.{name} = {value} is not possible: expected a number of at least {least}, or a word ({name} knows 'auto').")
+                raise WorkbenchError(
+                    f"training.{name} = {value} is not possible: expected a number of at least {least}, or a word"
+                    f" ({name} knows 'auto')."
+                )
         return self
 
 
@@ -139,20 +218,28 @@ class GenerationConfig(Section):
     """The answers that are sampled while it trains."""
 
     prompts: list[str] = setting(
-        lambda: ["What is the capital of France?", "How do I get a wine stain out of a shirt?", "Give me an idea for a short walk in the rain."],
+        lambda: [
+            "What is the capital of France?",
+            "How do I get a wine stain out of a shirt?",
+            "Give me an idea for a short walk in the rain.",
+        ],
         "Sample prompts that are answered at every evaluation.",
     )
     held_out_prompts: int = setting(21, "So many held-out prompts are answered as well.", unit="prompts", ge=0)
     max_new_tokens: int = setting(64, "Longest sampled answer.", unit="tokens", ge=1, le=8192)
     temperature: float = setting(0.0, "0: always the likeliest token; higher is more random.", ge=0, le=5)
     top_p: float = setting(1.0, "Sample from the likeliest tokens that together reach this probability.", gt=0, le=1)
-    every: int = setting(20, "Sample every so many steps; 0: only at step 0 and at the end.", unit="optimizer steps", ge=0)
+    every: int = setting(
+        20, "Sample every so many steps; 0: only at step 0 and at the end.", unit="optimizer steps", ge=0
+    )
 
 
 class RunSection(Section):
     """Where the run is kept."""
 
-    name: str | None = setting(None, "Name of the run's folder; without it one is made from the data's name and the date.")
+    name: str | None = setting(
+        None, "Name of the run's folder; without it one is made from the data's name and the date."
+    )
     root: str = setting("runs", "Folder that holds all runs.")
 
     @classmethod
@@ -181,7 +268,9 @@ class RunConfig(Section):
         if isinstance(value, dict):
             stray = [key for key in value if key not in cls.model_fields]
             if stray:
-                raise WorkbenchError("\n".join(unknown_key(str(key), cls.title(), list(cls.model_fields), _homes()) for key in stray))
+                raise WorkbenchError(
+                    "\n".join(unknown_key(str(key), cls.title(), list(cls.model_fields), _homes()) for key in stray)
+                )
         return value
 
     def with_changes(self, changes: dict[str, Any]) -> RunConfig:
@@ -190,8 +279,13 @@ class RunConfig(Section):
 
     @classmethod
     def from_dict(cls, values: dict[str, Any] | None, changes: dict[str, Any] | None = None) -> RunConfig:
-        """A configuration from nested values, then `section.field` changes on top; text among the changes is read as its field needs it."""
-        merged = {key: dict(section) if isinstance(section, (dict, Section)) else section for key, section in (values or {}).items()}
+        """A configuration from nested values, then `section.field` changes on top; text among the changes is read as
+        its field needs it.
+        """
+        merged = {
+            key: dict(section) if isinstance(section, (dict, Section)) else section
+            for key, section in (values or {}).items()
+        }
         known = {info.path: info for info in settings()}
         for path, value in (changes or {}).items():
             section, _, name = path.partition(".")
@@ -215,14 +309,21 @@ class RunConfig(Section):
             with open(path, encoding="utf-8-sig") as file:
                 text = file.read(LARGEST + 1)  # one character too many is enough to be refused
         except (OSError, UnicodeDecodeError) as error:
-            raise WorkbenchError(f"Cannot read the configuration {str(path)!r}: {getattr(error, 'strerror', None) or 'it is not UTF-8 text'}.") from None
+            raise WorkbenchError(
+                f"Cannot read the configuration {str(path)!r}:"
+                f" {getattr(error, 'strerror', None) or 'it is not UTF-8 text'}."
+            ) from None
         return cls.from_yaml_text(text, changes, source=str(path))
 
     @classmethod
-    def from_yaml_text(cls, text: str, changes: dict[str, Any] | None = None, source: str = "the configuration") -> RunConfig:
+    def from_yaml_text(
+        cls, text: str, changes: dict[str, Any] | None = None, source: str = "the configuration"
+    ) -> RunConfig:
         values = read_yaml(text, source)
         if values is not None and not isinstance(values, dict):
-            raise WorkbenchError(f"{source} must hold sections such as 'model:' and 'loss:', but it holds {type(values).__name__}.")
+            raise WorkbenchError(
+                f"{source} must hold sections such as 'model:' and 'loss:', but it holds {type(values).__name__}."
+            )
         try:
             return cls.from_dict(values, changes)
         except WorkbenchError as error:
@@ -230,7 +331,11 @@ class RunConfig(Section):
 
     def to_yaml(self, path: str | Path | None = None) -> str:
         """The configuration as YAML text with the help as comments; written to `path` when one is given."""
-        text = write_yaml(self.model_dump(), settings(), {name: field.annotation.__doc__ for name, field in type(self).model_fields.items()})
+        text = write_yaml(
+            self.model_dump(),
+            settings(),
+            {name: field.annotation.__doc__ for name, field in type(self).model_fields.items()},
+        )
         if path is not None:
             try:
                 Path(path).write_text(text, encoding="utf-8")
@@ -239,7 +344,9 @@ class RunConfig(Section):
         return text
 
     def warnings(self) -> list[str]:
-        """Sentences about settings that are known to ruin SimPO runs or to do nothing; empty when there is nothing to say."""
+        """Sentences about settings that are known to ruin SimPO runs or to do nothing; empty when there is nothing to
+        say.
+        """
         return config_warnings(self)
 
 

@@ -1,4 +1,6 @@
-"""What every section of the configuration shares: how a setting is stated once, and how a wrong one is refused in words."""
+"""What every section of the configuration shares: how a setting is stated once, and how a wrong one is refused in
+words.
+"""
 
 from __future__ import annotations
 
@@ -13,7 +15,8 @@ from pydantic.fields import FieldInfo
 from ..base.errors import WorkbenchError
 from ..base.redaction import holds_secret, redact
 
-#: Keys of other tools (TRL, LLaMA-Factory, ms-swift) and what they are called here. An empty right side means: there is no such setting.
+#: Keys of other tools (TRL, LLaMA-Factory, ms-swift) and what they are called here. An empty right side means: there is
+#: no such setting.
 FOREIGN_KEYS = {
     "simpo_gamma": "loss.gamma (or loss.gamma_beta_ratio = γ/β)",
     "gamma_beta": "loss.gamma_beta_ratio",
@@ -80,7 +83,10 @@ _WITHOUT_SECRETS = "Log in with `hf auth login` or set HF_TOKEN; download what n
 
 
 def setting(default, help, unit="", rare=False, gt=None, ge=None, lt=None, le=None):
-    """A pydantic field whose default, help, unit and bounds are written here and nowhere else. `rare` folds it away in forms."""
+    """A pydantic field whose default, help, unit and bounds are written here and nowhere else.
+
+    `rare` folds it away in forms.
+    """
     factory = {"default_factory": default} if callable(default) else {"default": default}
     extra = {"unit": unit, "rare": rare}
     return Field(**factory, description=help, gt=gt, ge=ge, lt=lt, le=le, json_schema_extra=extra)
@@ -120,7 +126,9 @@ def describe(section_name: str, section: type[BaseModel]) -> list[SettingInfo]:
 def _describe_one(section_name: str, name: str, field: FieldInfo) -> SettingInfo:
     kinds = _flatten(field.annotation)
     signs = {"gt": ">", "ge": "≥", "lt": "<", "le": "≤"}
-    limits = {key: getattr(item, key) for item in field.metadata for key in signs if getattr(item, key, None) is not None}
+    limits = {
+        key: getattr(item, key) for item in field.metadata for key in signs if getattr(item, key, None) is not None
+    }
     return SettingInfo(
         section=section_name,
         name=name,
@@ -142,7 +150,9 @@ def _flatten(annotation) -> list:
 
 
 class Section(BaseModel):
-    """Base of all sections: frozen, no unknown keys, no NaN or infinity, and every refusal is a WorkbenchError in words."""
+    """Base of all sections: frozen, no unknown keys, no NaN or infinity, and every refusal is a WorkbenchError in
+    words.
+    """
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False, validate_default=True)
 
@@ -152,16 +162,21 @@ class Section(BaseModel):
         for name, field in cls.model_fields.items() if isinstance(value, dict) else ():
             # Pydantic takes true for 1: "gradient_checkpointing: true", as other tools write it, would mean one layer.
             if isinstance(value.get(name), bool) and any(kind in (int, float) for kind in _flatten(field.annotation)):
-                raise WorkbenchError(_sentence(cls, {"type": "switch", "loc": (name,), "input": value[name], "msg": "input is a switch"}))
+                raise WorkbenchError(
+                    _sentence(cls, {"type": "switch", "loc": (name,), "input": value[name], "msg": "input is a switch"})
+                )
         try:
             made = handler(value)
         except ValidationError as error:
-            sentences = dict.fromkeys(_sentence(cls, problem) for problem in error.errors())  # a union reports each of its arms
+            sentences = dict.fromkeys(
+                _sentence(cls, problem) for problem in error.errors()
+            )  # a union reports each of its arms
             raise WorkbenchError("\n".join(sentences)) from None
         for name in cls.model_fields:
             if holds_secret(getattr(made, name)):
                 raise WorkbenchError(
-                    f"{cls.title()}.{name} holds what looks like a token, key or password, and a run's configuration is kept in files that are shared: take it out. {_WITHOUT_SECRETS}"
+                    f"{cls.title()}.{name} holds what looks like a token, key or password, and a run's configuration is"
+                    f" kept in files that are shared: take it out. {_WITHOUT_SECRETS}"
                 )
         return made
 
@@ -185,13 +200,22 @@ def _sentence(section: type[Section], problem: dict) -> str:
     if field is None:
         return f"{where}: expected settings such as {', '.join(list(section.model_fields)[:3])}, got {given}."
     if isinstance(field.annotation, type) and issubclass(field.annotation, BaseModel):
-        return f"section {key}: expected settings such as {', '.join(list(field.annotation.model_fields)[:3])}, got {given}."
+        return (
+            f"section {key}: expected settings such as {', '.join(list(field.annotation.model_fields)[:3])}, got"
+            f" {given}."
+        )
     info = _describe_one(section.title(), key, field)
     whole = "a whole number" if int in _flatten(field.annotation) else ""
     listing = "a list" if info.choices and info.structured else ""
-    expected = " or ".join(part for part in (" | ".join(info.choices), listing, f"{whole} {info.bounds}".strip()) if part)
+    expected = " or ".join(
+        part for part in (" | ".join(info.choices), listing, f"{whole} {info.bounds}".strip()) if part
+    )
     reason = problem["msg"][0].lower() + problem["msg"][1:]
-    return f"{where} = {given} is not possible: " + (f"expected {expected}." if expected else f"{reason}.") + f" {info.help}"
+    return (
+        f"{where} = {given} is not possible: "
+        + (f"expected {expected}." if expected else f"{reason}.")
+        + f" {info.help}"
+    )
 
 
 def shown(value) -> str:
@@ -205,15 +229,24 @@ def shown(value) -> str:
 
 
 def unknown_key(key: str, section: str, valid: list[str], elsewhere: dict[str, str] | None = None) -> str:
-    """The sentence for a key that does not exist: key, section, and the nearest valid key or our name for another tool's key."""
+    """The sentence for a key that does not exist: key, section, and the nearest valid key or our name for another
+    tool's key.
+    """
     where = f"in section {section}" if section != "run configuration" else "at the top level"
     if key not in valid and key in FOREIGN_KEYS:
         ours = FOREIGN_KEYS[key]
         if not ours:
-            return f"Unknown key {key!r} {where}: code from a model repository is never run; choose a model that transformers supports itself."
+            return (
+                f"Unknown key {key!r} {where}: code from a model repository is never run; choose a model that"
+                " transformers supports itself."
+            )
         return f"Unknown key {key!r} {where}: this is called {ours} here."
     if elsewhere and key in elsewhere:
         return f"Unknown key {key!r} {where}: it belongs to a section; write {elsewhere[key]}."
     near = difflib.get_close_matches(key, valid, n=1, cutoff=0.5)
-    hint = f"did you mean {near[0]!r}?" if near else f"valid keys: {', '.join(valid if len(valid) <= 20 else [*valid[:20], '…'])}."
+    hint = (
+        f"did you mean {near[0]!r}?"
+        if near
+        else f"valid keys: {', '.join(valid if len(valid) <= 20 else [*valid[:20], '…'])}."
+    )
     return f"Unknown key {key!r} {where}: {hint}"

@@ -35,7 +35,9 @@ HEADER = "SimPO Workbench run configuration. Train it with: simpo-workbench trai
 
 
 class _Representer(RoundTripRepresenter):
-    """Writes null as a word, and a text with a next-line character (U+0085) in escapes: in plain quotes it would be read as a space."""
+    """Writes null as a word, and a text with a next-line character (U+0085) in escapes: in plain quotes it would be
+    read as a space.
+    """
 
     def null(self, _):
         return self.represent_scalar("tag:yaml.org,2002:null", "null")
@@ -51,25 +53,41 @@ _Representer.add_representer(str, _Representer.text)
 def read_yaml(text: str, source: str) -> Any:
     """The value in a YAML text; a WorkbenchError names line and column of what cannot be read."""
     if len(text) > LARGEST:
-        raise WorkbenchError(f"{source} has more than {LARGEST:,} characters: no configuration is that long. Put long texts into files of their own.")
+        raise WorkbenchError(
+            f"{source} has more than {LARGEST:,} characters: no configuration is that long. Put long texts into files"
+            " of their own."
+        )
     try:
         depth = 0
         for number, token in enumerate(YAML(typ="safe", pure=True).scan(text)):
             line = token.start_mark.line + 1
             if number > MOST_TOKENS:
-                raise WorkbenchError(f"{source}, line {line}: more than {MOST_TOKENS:,} keys, values and marks up to here; no configuration has so many.")
+                raise WorkbenchError(
+                    f"{source}, line {line}: more than {MOST_TOKENS:,} keys, values and marks up to here; no"
+                    " configuration has so many."
+                )
             depth += isinstance(token, _OPENING) - isinstance(token, _CLOSING)
             if depth > DEEPEST:
-                raise WorkbenchError(f"{source}, line {line}: brackets and indents are nested more than {DEEPEST} deep; close what is open.")
+                raise WorkbenchError(
+                    f"{source}, line {line}: brackets and indents are nested more than {DEEPEST} deep; close what is"
+                    " open."
+                )
             if isinstance(token, (AliasToken, AnchorToken, TagToken)):
-                raise WorkbenchError(f"{source}, line {line}: anchors (&), aliases (*) and tags (!) are not used here; write the value itself, or in quotes.")
+                raise WorkbenchError(
+                    f"{source}, line {line}: anchors (&), aliases (*) and tags (!) are not used here; write the value"
+                    " itself, or in quotes."
+                )
         return YAML(typ="safe", pure=True).load(text)
     except MarkedYAMLError as error:
         mark = error.problem_mark or error.context_mark
         where = f", line {mark.line + 1}, column {mark.column + 1}" if mark else ""
-        raise WorkbenchError(f"{source}{where}: this is not YAML ({(error.problem or error.context or 'it cannot be read').strip()}).") from None
+        raise WorkbenchError(
+            f"{source}{where}: this is not YAML ({(error.problem or error.context or 'it cannot be read').strip()})."
+        ) from None
     except (YAMLError, TypeError, ValueError) as error:  # the library lets TypeError out for a key that cannot be one
-        raise WorkbenchError(f"{source}: this is not YAML ({(str(error) or 'it cannot be read').splitlines()[0]}).") from None
+        raise WorkbenchError(
+            f"{source}: this is not YAML ({(str(error) or 'it cannot be read').splitlines()[0]})."
+        ) from None
 
 
 def write_yaml(values: dict[str, dict[str, Any]], infos: list[SettingInfo], titles: dict[str, str]) -> str:

@@ -1,4 +1,7 @@
-"""Questions to a loaded model, as letters: generate, score, explain, encode. The same answers as the functions of those names give in process."""
+"""Questions to a loaded model, as letters: generate, score, explain, encode.
+
+The same answers as the functions of those names give in process.
+"""
 
 import contextlib
 
@@ -20,7 +23,10 @@ def answer(post: Postmaster, letter: Letter, loaded: LoadedModel, config: RunCon
     except WorkbenchError as error:
         why = str(error)
     except Exception as error:  # a question must not end a run of hours
-        short = "There is not enough memory for this question beside what the process holds: ask for less at once, or wait until the run has ended."
+        short = (
+            "There is not enough memory for this question beside what the process holds: ask for less at once, or wait"
+            " until the run has ended."
+        )
         why = short if is_out_of_memory(error) else f"The question failed: {type(error).__name__}: {first_line(error)}."
     finally:
         loaded.model.train(training)
@@ -35,8 +41,17 @@ def _table(post, letter, loaded, config):
     data = DataConfig.model_validate(values["data"]) if values.get("data") else config.data
     loaded.model.eval()
     if letter.kind == "generate":
-        wanted = GenerationConfig.model_validate(values["generation"]) if values.get("generation") else config.generation
-        return generation.generate(loaded, values.get("prompts", []), wanted, data, int(values.get("seed", 0)), lambda: post.is_withdrawn(letter))
+        wanted = (
+            GenerationConfig.model_validate(values["generation"]) if values.get("generation") else config.generation
+        )
+        return generation.generate(
+            loaded,
+            values.get("prompts", []),
+            wanted,
+            data,
+            int(values.get("seed", 0)),
+            lambda: post.is_withdrawn(letter),
+        )
     pairs = load_pairs(values.get("pairs", []))
     if letter.kind == "score":
         loss = LossConfig.model_validate(values["loss"]) if values.get("loss") else config.loss

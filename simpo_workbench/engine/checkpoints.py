@@ -29,27 +29,41 @@ _MARGIN_BYTES = 32_000_000  # records, scores and answers of the held-out pairs,
 def save_adapter(model, folder: Path):
     """Write the trained adapter in PEFT's own format (safetensors).
 
-    save_embedding_layers: left to itself, peft asks the hub at every save whether the base model's vocabulary is as it was.
+    save_embedding_layers: left to itself, peft asks the hub at every save whether the base model's vocabulary is as it
+    was.
     """
     model.save_pretrained(str(folder), selected_adapters=[TUNED], safe_serialization=True, save_embedding_layers=False)
 
 
 @dataclass(frozen=True)
 class Resumable:
-    """A checkpoint to go on from: its step, the memory plan of the run (None in old ones), and a sentence for every damaged one passed over."""
+    """A checkpoint to go on from: its step, the memory plan of the run (None in old ones), and a sentence for every
+    damaged one passed over.
+    """
 
     step: int
     memory: MemoryPlan | None
     words: list[str]
 
 
-def save_checkpoint(folder: RunFolder, step: int, config_hash: str, memory: MemoryPlan, model, optimizer=None, scheduler=None, scaler=None):
-    """Publish checkpoints/step-N with one rename: the adapter and, when given, the state of optimizer, scheduler and random numbers.
+def save_checkpoint(
+    folder: RunFolder,
+    step: int,
+    config_hash: str,
+    memory: MemoryPlan,
+    model,
+    optimizer=None,
+    scheduler=None,
+    scaler=None,
+):
+    """Publish checkpoints/step-N with one rename: the adapter and, when given, the state of optimizer, scheduler and
+    random numbers.
 
-    The memory plan is kept because another plan adds the same numbers in another order: with it a resumed run on a CPU is the uninterrupted one, bit
-    for bit (on a GPU some kernels add in an order of their own).
+    The memory plan is kept because another plan adds the same numbers in another order: with it a resumed run on a CPU
+    is the uninterrupted one, bit for bit (on a GPU some kernels add in an order of their own).
 
-    Every file's SHA-256 stands in manifest.json, so that a damaged checkpoint is recognized. A checkpoint of that step is replaced.
+    Every file's SHA-256 stands in manifest.json, so that a damaged checkpoint is recognized. A checkpoint of that step
+    is replaced.
     """
     final = folder.checkpoint(step)
     beside, aside = final.with_name(f".{final.name}.tmp"), final.with_name(f".{final.name}.old")
@@ -58,10 +72,20 @@ def save_checkpoint(folder: RunFolder, step: int, config_hash: str, memory: Memo
         beside.mkdir(parents=True)
         save_adapter(model, beside / "adapter")
         if optimizer is not None:
-            state = {"optimizer": optimizer.state_dict(), "scheduler": scheduler.state_dict(), "random": random_states()}
+            state = {
+                "optimizer": optimizer.state_dict(),
+                "scheduler": scheduler.state_dict(),
+                "random": random_states(),
+            }
             _save_tensors({**state, "scaler": scaler.state_dict() if scaler else {}}, beside / _STATE)
         files = {str(path.relative_to(beside)): _digest(path) for path in sorted(beside.rglob("*")) if path.is_file()}
-        manifest = {"step": step, "config_sha256": config_hash, "resumable": optimizer is not None, "memory": dataclasses.asdict(memory), "files": files}
+        manifest = {
+            "step": step,
+            "config_sha256": config_hash,
+            "resumable": optimizer is not None,
+            "memory": dataclasses.asdict(memory),
+            "files": files,
+        }
         write_json(beside / "manifest.json", manifest)
         for path in [*beside.rglob("*"), beside]:
             _fsync(path)
@@ -71,15 +95,23 @@ def save_checkpoint(folder: RunFolder, step: int, config_hash: str, memory: Memo
         beside.rename(final)
         _fsync(final.parent)
         shutil.rmtree(aside, ignore_errors=True)
-    except (OSError, RuntimeError, SafetensorError, WorkbenchError) as error:  # torch and safetensors wrap a full disk in errors of their own
+    except (
+        OSError,
+        RuntimeError,
+        SafetensorError,
+        WorkbenchError,
+    ) as error:  # torch and safetensors wrap a full disk in errors of their own
         shutil.rmtree(beside, ignore_errors=True)
         raise WorkbenchError(
-            f"The checkpoint of step {step} cannot be written to {str(final)!r}: {getattr(error, 'strerror', None) or first_line(error)}. Earlier checkpoints are untouched."
+            f"The checkpoint of step {step} cannot be written to {str(final)!r}:"
+            f" {getattr(error, 'strerror', None) or first_line(error)}. Earlier checkpoints are untouched."
         ) from None
 
 
 def _save_tensors(state, path):
-    """torch.save, with the system's own error where a disk is full: torch would only say that it is at an unexpected position."""
+    """torch.save, with the system's own error where a disk is full: torch would only say that it is at an unexpected
+    position.
+    """
     with open(path, "wb") as file:
         watched = _Watched(file)
         try:
@@ -108,7 +140,9 @@ class _Watched:
 
 
 def prune(folder: RunFolder, keep: int, best: int | None = None):
-    """Take the optimizer state out of all resumable checkpoints but the newest `keep` and the recommended one, `best`; adapters stay."""
+    """Take the optimizer state out of all resumable checkpoints but the newest `keep` and the recommended one, `best`;
+    adapters stay.
+    """
     kept = 0
     for path in _newest_first(folder):
         manifest = _manifest(path)
@@ -124,7 +158,9 @@ def prune(folder: RunFolder, keep: int, best: int | None = None):
 
 
 def clean(folder: RunFolder):
-    """Clear away what a process left that died while it wrote a checkpoint; one that was just being replaced is put back."""
+    """Clear away what a process left that died while it wrote a checkpoint; one that was just being replaced is put
+    back.
+    """
     for aside in folder.checkpoints.glob(".step-*.old"):
         final = aside.with_name(aside.name[1:].removesuffix(".old"))
         if not final.exists():
@@ -135,7 +171,8 @@ def clean(folder: RunFolder):
 
 
 def newest_valid(folder: RunFolder) -> Resumable | None:
-    """The newest checkpoint that can be resumed and whose files are whole; None when none was ever made, so that the run begins anew.
+    """The newest checkpoint that can be resumed and whose files are whole; None when none was ever made, so that the
+    run begins anew.
 
     Errors: WorkbenchError when there are some and none of them is whole.
     """
@@ -147,44 +184,64 @@ def newest_valid(folder: RunFolder) -> Resumable | None:
         elif manifest["resumable"]:
             damaged = damaged_files(path, manifest)
             if not damaged:
-                return Resumable(manifest["step"], MemoryPlan(**manifest["memory"]) if "memory" in manifest else None, words)
+                return Resumable(
+                    manifest["step"], MemoryPlan(**manifest["memory"]) if "memory" in manifest else None, words
+                )
             words.append(f"{path.name} is damaged ({damaged[0]}) and was passed over.")
     if words:
-        raise WorkbenchError(f"The run {folder.name!r} has no checkpoint to go on from. {' '.join(words)} Clone it to begin anew with the same settings.")
+        raise WorkbenchError(
+            f"The run {folder.name!r} has no checkpoint to go on from. {' '.join(words)} Clone it to begin anew with"
+            " the same settings."
+        )
     return None
 
 
 def damaged_files(path: Path, manifest: dict) -> list[str]:
     """Names of the files of a checkpoint that are missing or are not what was written."""
-    return [name for name, digest in manifest["files"].items() if not (path / name).is_file() or _digest(path / name) != digest]
+    return [
+        name
+        for name, digest in manifest["files"].items()
+        if not (path / name).is_file() or _digest(path / name) != digest
+    ]
 
 
 def require_room(folder: RunFolder, parameters, total_steps: int, training: TrainingConfig, done: int):
     """Errors: WorkbenchError when the disk has no room for the checkpoints that the rest of the run will keep."""
     adapter = sum(parameter.numel() * parameter.element_size() for parameter in parameters)
     intervals = [every for every in (training.eval_every, training.save_every) if every]
-    kept = sum(step == total_steps or any(step % every == 0 for every in intervals) for step in range(done + 1, total_steps + 1))
-    # the optimizer keeps two numbers for every parameter; one checkpoint more than is kept stands there while it is written
+    kept = sum(
+        step == total_steps or any(step % every == 0 for every in intervals)
+        for step in range(done + 1, total_steps + 1)
+    )
+    # the optimizer keeps two numbers for every parameter; one checkpoint more than is kept stands there while it is
+    # written
     needed = adapter * (kept + 1) + 2 * adapter * (training.keep_checkpoints + 2) + _MARGIN_BYTES
     free = shutil.disk_usage(folder.path).free
     if free < needed:
         raise WorkbenchError(
-            f"The disk under {str(folder.path)!r} has {free / 1e9:.2f} GB free, and the rest of this run keeps {needed / 1e9:.2f} GB: "
-            f"{kept} adapters of {adapter / 1e6:.1f} MB and the state of {training.keep_checkpoints + 2} checkpoints. "
-            "Free some space, or save and evaluate less often (training.save_every, training.eval_every)."
+            f"The disk under {str(folder.path)!r} has {free / 1e9:.2f} GB free, and the rest of this run keeps"
+            f" {needed / 1e9:.2f} GB: {kept} adapters of {adapter / 1e6:.1f} MB and the state of"
+            f" {training.keep_checkpoints + 2} checkpoints. Free some space, or save and evaluate less often"
+            " (training.save_every, training.eval_every)."
         )
 
 
 def restore(folder: RunFolder, step: int, model, optimizer, scheduler, scaler=None):
     """Put adapter, optimizer, scheduler and random states of a checkpoint back, bit for bit."""
     path = folder.checkpoint(step)
-    result = set_peft_model_state_dict(model, load_file(path / "adapter" / "adapter_model.safetensors"), adapter_name=TUNED)
+    result = set_peft_model_state_dict(
+        model, load_file(path / "adapter" / "adapter_model.safetensors"), adapter_name=TUNED
+    )
     if result.unexpected_keys:
-        raise WorkbenchError(f"The checkpoint of step {step} belongs to another model: it holds {result.unexpected_keys[0]!r}.")
+        raise WorkbenchError(
+            f"The checkpoint of step {step} belongs to another model: it holds {result.unexpected_keys[0]!r}."
+        )
     try:
         state = torch.load(path / _STATE, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:  # its hash was right, so somebody made it this way
-        raise WorkbenchError(f"The checkpoint of step {step} holds more than tensors in {_STATE} and is not read: {first_line(error)}.") from None
+        raise WorkbenchError(
+            f"The checkpoint of step {step} holds more than tensors in {_STATE} and is not read: {first_line(error)}."
+        ) from None
     optimizer.load_state_dict(state["optimizer"])
     scheduler.load_state_dict(state["scheduler"])
     if scaler is not None and state["scaler"]:
@@ -207,7 +264,9 @@ def set_random_states(states: dict):
     """Put states from `random_states` back."""
     torch.set_rng_state(states["torch"])
     if states["cuda"] and torch.cuda.is_available():
-        torch.cuda.set_rng_state_all(states["cuda"][: torch.cuda.device_count()])  # the machine may have fewer devices now
+        torch.cuda.set_rng_state_all(
+            states["cuda"][: torch.cuda.device_count()]
+        )  # the machine may have fewer devices now
     random.setstate((3, tuple(states["python"]), None))
     keys, position, has_gauss, cached = states["numpy"]
     np.random.set_state(("MT19937", keys.numpy().astype(np.uint32), position, has_gauss, cached))

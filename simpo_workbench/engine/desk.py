@@ -1,4 +1,7 @@
-"""What is asked of a run while it trains: taken between steps, done, and answered. Changes of settings are kept, so that a resumed run makes them again."""
+"""What is asked of a run while it trains: taken between steps, done, and answered.
+
+Changes of settings are kept, so that a resumed run makes them again.
+"""
 
 from dataclasses import dataclass
 
@@ -39,13 +42,18 @@ class Desk:
                 apply_changes(self.setup, kept["changes"])
 
     def replay(self, step: int):
-        """Make the changes again that were made after this step, before the run was interrupted and went back to a checkpoint."""
+        """Make the changes again that were made after this step, before the run was interrupted and went back to a
+        checkpoint.
+        """
         for kept in self._kept:
             if kept["step"] == step:
                 self._apply(kept["changes"], step, "again, as before the interruption")
 
     def orders(self, step: int) -> Orders:
-        """What was asked since the last look. Settings are changed here and now; questions are answered; the rest is the loop's."""
+        """What was asked since the last look.
+
+        Settings are changed here and now; questions are answered; the rest is the loop's.
+        """
         waiting = []
         for letter in self.presence.post.take(CONTROL):
             if letter.kind == "set":
@@ -69,7 +77,9 @@ class Desk:
                 self.presence.write()  # a long answer is no stall
 
     def done(self, orders: Orders, kind: str, text: str):
-        """Tell everybody who asked for it that it is done; what leaves no event of its own gets one here, so that charts can mark it."""
+        """Tell everybody who asked for it that it is done; what leaves no event of its own gets one here, so that
+        charts can mark it.
+        """
         step = self.presence.status["step"]
         if kind in ("save", "evaluate") and kind in orders:
             self.recorder.event(step, f"{kind}d", f"{text.removesuffix('.')}, as somebody asked.")
@@ -92,7 +102,10 @@ class Desk:
 
     def _apply(self, changes, step, why):
         apply_changes(self.setup, changes)
-        sentence = f"After step {step}: {', '.join(f'{name} = {_shown(value)}' for name, value in changes.items())}{f' ({why})' if why else ''}."
+        sentence = (
+            f"After step {step}:"
+            f" {', '.join(f'{name} = {_shown(value)}' for name, value in changes.items())}{f' ({why})' if why else ''}."
+        )
         self.recorder.event(step, "set", sentence, changes=changes)
         return sentence
 

@@ -14,10 +14,12 @@ from .model.models import LoadedModel, weights_unpacked
 
 
 def explain_pair(model: LoadedModel, pair, data: DataConfig | None = None):
-    """DataFrame with one row per scored token of both answers: side, position (from 1), token_id, token, logp (nats), and base_logp with an adapter.
+    """DataFrame with one row per scored token of both answers: side, position (from 1), token_id, token, logp (nats),
+    and base_logp with an adapter.
 
-    pair: a row as `wb.load_pairs` reads it, or Pairs of one. The mean of `logp` over a side is its average log-probability in `wb.score`.
-    `.attrs["report"]` says where the tokens may be others than those of the scores: the prompt was cut, or the row's pair_id belongs to another content.
+    pair: a row as `wb.load_pairs` reads it, or Pairs of one. The mean of `logp` over a side is its average
+    log-probability in `wb.score`. `.attrs["report"]` says where the tokens may be others than those of the scores: the
+    prompt was cut, or the row's pair_id belongs to another content.
     Errors: WorkbenchError when it is not exactly one pair, or does not fit data.max_tokens.
     """
     pair = pair_tokens.single_pair(pair)
@@ -32,10 +34,12 @@ def explain_pair(model: LoadedModel, pair, data: DataConfig | None = None):
 
 
 def encode_pair(model: LoadedModel, pair, data: DataConfig | None = None):
-    """DataFrame with one row per token as the model sees the pair: side (prompt, chosen, rejected), position (from 1), token_id, token, scored, kind.
+    """DataFrame with one row per token as the model sees the pair: side (prompt, chosen, rejected), position (from 1),
+    token_id, token, scored, kind.
 
-    The prompt stands once; answers are scored from their first token to the end of turn. kind: "template" (what the chat template put around the prompt's texts),
-    "prompt", "answer" or "end of turn". `.attrs["report"]` says what became of the pair.
+    The prompt stands once; answers are scored from their first token to the end of turn. kind: "template" (what the
+    chat template put around the prompt's texts), "prompt", "answer" or "end of turn". `.attrs["report"]` says what
+    became of the pair.
     """
     return pair_tokens.encode_pair(model.tokenizer, pair, data)
 
@@ -46,7 +50,10 @@ def _remarks(pair, encoded):
     named = pair.extra.get("pair_id_in_file")  # the reader puts a pair_id aside that is not the content's own
     if isinstance(named, str) and re.fullmatch(r"[0-9a-f]{16}", named):
         # a scores table holds a conversation as readable text, which the model would take for one turn
-        yield f"These texts are not those of the pair {named}: a table of scores holds prompts of several turns as one text. Give the row of wb.load_pairs, with its messages."
+        yield (
+            f"These texts are not those of the pair {named}: a table of scores holds prompts of several turns as one"
+            " text. Give the row of wb.load_pairs, with its messages."
+        )
 
 
 @torch.no_grad()

@@ -19,7 +19,9 @@ _PROMPTS_PER_BATCH = 16
 
 @dataclass(frozen=True)
 class Answer:
-    """One sampled answer: text, its tokens (without the end of turn), whether it ended by itself, share of repeated 4-grams."""
+    """One sampled answer: text, its tokens (without the end of turn), whether it ended by itself, share of repeated
+    4-grams.
+    """
 
     text: str
     tokens: int
@@ -27,11 +29,20 @@ class Answer:
     repeated_4grams: float
 
 
-def generate(model: LoadedModel, prompts, generation: GenerationConfig | None = None, data: DataConfig | None = None, seed: int = 0, cancelled: Callable[[], bool] | None = None):
+def generate(
+    model: LoadedModel,
+    prompts,
+    generation: GenerationConfig | None = None,
+    data: DataConfig | None = None,
+    seed: int = 0,
+    cancelled: Callable[[], bool] | None = None,
+):
     """DataFrame with one row per prompt: prompt, base, tuned, then tokens, ended and repeated_4grams of both.
 
-    prompts: texts, or lists of messages for conversations. Without an adapter base and tuned are the same model and only `base` is there.
-    cancelled: asked before every token; when it says yes, nothing comes back but an error. Errors: WorkbenchError for prompts that are neither text nor messages.
+    prompts: texts, or lists of messages for conversations. Without an adapter base and tuned are the same model and
+    only `base` is there.
+    cancelled: asked before every token; when it says yes, nothing comes back but an error. Errors: WorkbenchError for
+    prompts that are neither text nor messages.
     """
     import pandas as pd
 
@@ -55,17 +66,32 @@ def as_messages(prompt) -> list[dict]:
     """A prompt as messages: a text becomes one user turn."""
     if isinstance(prompt, str) and prompt.strip():
         return [{"role": "user", "content": prompt}]
-    if isinstance(prompt, (list, tuple)) and prompt and all(isinstance(turn, dict) and {"role", "content"} <= turn.keys() for turn in prompt):
+    if (
+        isinstance(prompt, (list, tuple))
+        and prompt
+        and all(isinstance(turn, dict) and {"role", "content"} <= turn.keys() for turn in prompt)
+    ):
         return [dict(turn) for turn in prompt]
     raise WorkbenchError(f"A prompt is a text or a list of {{'role', 'content'}} messages; got {str(prompt)[:80]!r}.")
 
 
 @torch.no_grad()
-def answer(loaded: LoadedModel, encoder: ChatEncoder, conversations, generation: GenerationConfig, seed: int, cancelled: Callable[[], bool] | None = None) -> list[Answer]:
+def answer(
+    loaded: LoadedModel,
+    encoder: ChatEncoder,
+    conversations,
+    generation: GenerationConfig,
+    seed: int,
+    cancelled: Callable[[], bool] | None = None,
+) -> list[Answer]:
     """One answer per conversation from the model as it is; the global random state is left untouched."""
     tokenizer, model = loaded.tokenizer, loaded.model
     ends = _end_ids(encoder, model)
-    sampling = {"temperature": generation.temperature, "top_p": generation.top_p, "top_k": 0} if generation.temperature > 0 else {}
+    sampling = (
+        {"temperature": generation.temperature, "top_p": generation.top_p, "top_k": 0}
+        if generation.temperature > 0
+        else {}
+    )
     decoding = DecodingConfig(
         max_new_tokens=generation.max_new_tokens,
         do_sample=generation.temperature > 0,
@@ -84,9 +110,16 @@ def answer(loaded: LoadedModel, encoder: ChatEncoder, conversations, generation:
             for start in range(0, len(conversations), _PROMPTS_PER_BATCH):
                 batch = [encoder.prompt_ids(messages) for messages in conversations[start : start + _PROMPTS_PER_BATCH]]
                 width = max(map(len, batch))
-                input_ids = torch.tensor([[tokenizer.pad_token_id] * (width - len(ids)) + ids for ids in batch], device=loaded.device)
+                input_ids = torch.tensor(
+                    [[tokenizer.pad_token_id] * (width - len(ids)) + ids for ids in batch], device=loaded.device
+                )
                 mask = torch.tensor([[0] * (width - len(ids)) + [1] * len(ids) for ids in batch], device=loaded.device)
-                out = model.generate(input_ids=input_ids, attention_mask=mask, generation_config=decoding, stopping_criteria=StoppingCriteriaList([_Cancelling(cancelled)] if cancelled else []))
+                out = model.generate(
+                    input_ids=input_ids,
+                    attention_mask=mask,
+                    generation_config=decoding,
+                    stopping_criteria=StoppingCriteriaList([_Cancelling(cancelled)] if cancelled else []),
+                )
                 answers += [_as_answer(row, ends, tokenizer) for row in out[:, width:].tolist()]
     finally:
         model.train(training)
@@ -113,4 +146,9 @@ def _end_ids(encoder, model):
 def _as_answer(row, ends, tokenizer):
     ended_at = next((index for index, token in enumerate(row) if token in ends), None)
     tokens = row[:ended_at]
-    return Answer(tokenizer.decode(tokens, skip_special_tokens=True).strip(), len(tokens), ended_at is not None, repeated_4gram_share(tokens))
+    return Answer(
+        tokenizer.decode(tokens, skip_special_tokens=True).strip(),
+        len(tokens),
+        ended_at is not None,
+        repeated_4gram_share(tokens),
+    )

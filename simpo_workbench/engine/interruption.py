@@ -1,7 +1,8 @@
 """A stop that is asked for by a signal, at any moment.
 
-An exception that a signal handler throws while a C++ library is being loaded aborts the process, and some libraries swallow it or turn it into an error of
-their own (seen with torch 2.13: a few of a hundred). So what was asked is remembered, nothing is thrown into an import, and whoever runs next looks here.
+An exception that a signal handler throws while a C++ library is being loaded aborts the process, and some libraries
+swallow it or turn it into an error of their own (seen with torch 2.13: a few of a hundred). So what was asked is
+remembered, nothing is thrown into an import, and whoever runs next looks here.
 """
 
 import threading

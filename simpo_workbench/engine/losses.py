@@ -1,7 +1,7 @@
 """SimPO and its relatives: pure functions of average log-probabilities.
 
-Length normalization happens before these functions: they receive the *mean* log-probability of a response's scored tokens
-(`engine/logprobs.py` divides the sum by the number of scored tokens, the end-of-turn token among them).
+Length normalization happens before these functions: they receive the *mean* log-probability of a response's scored
+tokens (`engine/logprobs.py` divides the sum by the number of scored tokens, the end-of-turn token among them).
 """
 
 import torch
@@ -24,7 +24,10 @@ def simpo_loss(chosen_avg_logps, rejected_avg_logps, beta, gamma_beta_ratio, lab
 
 
 def simpo_hinge_loss(chosen_avg_logps, rejected_avg_logps, beta, gamma_beta_ratio):
-    """Per-pair hinge form max(0, 1 − z) with z = margin − γ, shape (pairs,). Source: the hinge option of the paper's code."""
+    """Per-pair hinge form max(0, 1 − z) with z = margin − γ, shape (pairs,).
+
+    Source: the hinge option of the paper's code.
+    """
     z = beta * (chosen_avg_logps - rejected_avg_logps - gamma_beta_ratio)
     return torch.relu(1 - z)
 
@@ -41,12 +44,15 @@ def dpo_loss(chosen_logps, rejected_logps, reference_chosen_logps, reference_rej
 def pair_losses(loss: LossConfig, chosen_logps, rejected_logps, chosen_tokens, rejected_tokens, reference=None):
     """Per-pair training loss, shape (pairs,), of the configured kind.
 
-    chosen_logps, rejected_logps: summed log-probabilities, (pairs,), nats; chosen_tokens, rejected_tokens: scored tokens, (pairs,).
+    chosen_logps, rejected_logps: summed log-probabilities, (pairs,), nats; chosen_tokens, rejected_tokens: scored
+    tokens, (pairs,).
     reference: (chosen, rejected) summed log-probabilities of the untrained model, needed by kind "dpo" only.
     """
     chosen_avg_logps, rejected_avg_logps = chosen_logps / chosen_tokens, rejected_logps / rejected_tokens
     if loss.kind == "simpo":
-        losses = simpo_loss(chosen_avg_logps, rejected_avg_logps, loss.beta, loss.gamma_beta_ratio, loss.label_smoothing)
+        losses = simpo_loss(
+            chosen_avg_logps, rejected_avg_logps, loss.beta, loss.gamma_beta_ratio, loss.label_smoothing
+        )
     elif loss.kind == "simpo_hinge":
         losses = simpo_hinge_loss(chosen_avg_logps, rejected_avg_logps, loss.beta, loss.gamma_beta_ratio)
     else:
@@ -55,7 +61,9 @@ def pair_losses(loss: LossConfig, chosen_logps, rejected_logps, chosen_tokens, r
 
 
 def rewards(loss: LossConfig, chosen_logps, rejected_logps, chosen_tokens, rejected_tokens, reference=None):
-    """(chosen, rejected) rewards, each (pairs,): β times the average log-probability; for DPO β times the summed log-ratio to the reference."""
+    """(chosen, rejected) rewards, each (pairs,): β times the average log-probability; for DPO β times the summed
+    log-ratio to the reference.
+    """
     if loss.kind == "dpo":
         return loss.beta * (chosen_logps - reference[0]), loss.beta * (rejected_logps - reference[1])
     return loss.beta * chosen_logps / chosen_tokens, loss.beta * rejected_logps / rejected_tokens

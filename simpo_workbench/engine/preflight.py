@@ -1,4 +1,6 @@
-"""What a run will take, measured before it starts: a few real optimizer steps on the longest pairs, some scoring and some sampling; nothing is kept."""
+"""What a run will take, measured before it starts: a few real optimizer steps on the longest pairs, some scoring and
+some sampling; nothing is kept.
+"""
 
 import math
 import statistics
@@ -28,9 +30,11 @@ _SCORED_PAIRS, _ANSWERED_PROMPTS, _ANSWER_TOKENS = 32, 8, 16
 
 
 def preflight(config: RunConfig, progress: Callable[[str], None] | None = None) -> Preflight:
-    """What a run of this configuration will take, measured in this process; no run folder is made. progress: told in a sentence what is done now.
+    """What a run of this configuration will take, measured in this process; no run folder is made. progress: told in a
+    sentence what is done now.
 
-    Errors: WorkbenchError for what would end the run as well: pairs or a model that cannot be used, or too little memory for a single pair.
+    Errors: WorkbenchError for what would end the run as well: pairs or a model that cannot be used, or too little
+    memory for a single pair.
     """
     progress = progress or (lambda sentence: None)
     progress("Loading the model and encoding the pairs.")
@@ -52,7 +56,10 @@ def _measure(setup: Setup, progress):
     scoring, leads = _scoring(setup)
     answering = _answering_seconds(setup)
     tokens = setup.policy.count(setup.train.lengths)
-    longest = [setup.train[int(index)] for index in _repeated(np.argsort(-tokens, kind="stable"), config.training.pairs_per_step)]
+    longest = [
+        setup.train[int(index)]
+        for index in _repeated(np.argsort(-tokens, kind="stable"), config.training.pairs_per_step)
+    ]
     memory.reset_peak_memory(device)
     seconds, shortages = [], []
     for number in range(1, _STEPS + 1):
@@ -86,7 +93,10 @@ def _measure(setup: Setup, progress):
         train_pairs=len(setup.train),
         held_out_pairs=len(setup.held_out),
         truncated=sum(report.truncated for report in reports),
-        dropped={reason: sum(report.dropped[reason] for report in reports) for reason in {**reports[0].dropped, **reports[1].dropped}},
+        dropped={
+            reason: sum(report.dropped[reason] for report in reports)
+            for reason in {**reports[0].dropped, **reports[1].dropped}
+        },
         untrained_leads=leads,
         target_lead=config.loss.target_margin / config.loss.beta,
         shortages=tuple(shortages),
@@ -95,13 +105,19 @@ def _measure(setup: Setup, progress):
 
 
 def _occasions(config, steps):
-    """(evaluations, those with sampled answers, checkpoints) of a whole run; evaluations before the first and after the last step included."""
+    """(evaluations, those with sampled answers, checkpoints) of a whole run; evaluations before the first and after the
+    last step included.
+    """
 
     def at(every):
         return {0, steps} | (set(range(0, steps, every)) if every else set())
 
     evaluated = at(config.training.eval_every)
-    return len(evaluated), len(evaluated & at(config.generation.every)), len((evaluated | at(config.training.save_every)) - {0})
+    return (
+        len(evaluated),
+        len(evaluated & at(config.generation.every)),
+        len((evaluated | at(config.training.save_every)) - {0}),
+    )
 
 
 def _scoring(setup):
@@ -109,8 +125,14 @@ def _scoring(setup):
     pairs = setup.held_out[:_SCORED_PAIRS]
     setup.loaded.model.eval()
     started = time.perf_counter()
-    logps = response_logps(PackedScorer(setup.loaded.model), pairs, setup.loaded, setup.memory.max_tokens_per_microbatch)
-    seconds = (time.perf_counter() - started) * setup.policy.count(setup.held_out.lengths).sum() / sum(map(setup.policy.tokens, pairs))
+    logps = response_logps(
+        PackedScorer(setup.loaded.model), pairs, setup.loaded, setup.memory.max_tokens_per_microbatch
+    )
+    seconds = (
+        (time.perf_counter() - started)
+        * setup.policy.count(setup.held_out.lengths).sum()
+        / sum(map(setup.policy.tokens, pairs))
+    )
     return float(seconds), tuple((logps.chosen_avg - logps.rejected_avg).tolist())
 
 
@@ -120,7 +142,15 @@ def _saving_seconds(setup):
     there = next(path for path in (root, *root.parents) if path.is_dir())
     with tempfile.TemporaryDirectory(prefix=".preflight-", dir=there) as folder:
         started = time.perf_counter()
-        save_checkpoint(RunFolder(folder), _STEPS, setup.environment["config_sha256"], setup.memory, setup.loaded.model, setup.optimizer, setup.scheduler)
+        save_checkpoint(
+            RunFolder(folder),
+            _STEPS,
+            setup.environment["config_sha256"],
+            setup.memory,
+            setup.loaded.model,
+            setup.optimizer,
+            setup.scheduler,
+        )
         return time.perf_counter() - started
 
 

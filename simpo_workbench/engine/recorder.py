@@ -1,4 +1,6 @@
-"""Writes down what a run does: status, metrics, scores, answers and events, for readers that only look at the folder."""
+"""Writes down what a run does: status, metrics, scores, answers and events, for readers that only look at the
+folder.
+"""
 
 import statistics
 from collections.abc import Callable
@@ -14,9 +16,14 @@ RECENT_STEPS = 20  # the time left is judged by so many steps
 
 
 class Recorder:
-    """One writer per run. `on_record` is called with every metrics record and change of state, for progress bars in the same process."""
+    """One writer per run.
 
-    def __init__(self, folder: RunFolder, config: RunConfig, presence: Presence, on_record: Callable[[dict], None] | None = None):
+    `on_record` is called with every metrics record and change of state, for progress bars in the same process.
+    """
+
+    def __init__(
+        self, folder: RunFolder, config: RunConfig, presence: Presence, on_record: Callable[[dict], None] | None = None
+    ):
         self.folder, self.config, self.presence, self.on_record = folder, config, presence, on_record
         self.records = read_jsonl(folder.metrics)
         self.step_seconds: list[float] = []
@@ -37,17 +44,29 @@ class Recorder:
     def announce(self, state: str, message: str):
         """Tell whoever listens in this process about a state."""
         if self.on_record:
-            self.on_record({"kind": "state", "state": state, "message": message, "step": self.status["step"], "total_steps": self.status["total_steps"]})
+            self.on_record(
+                {
+                    "kind": "state",
+                    "state": state,
+                    "message": message,
+                    "step": self.status["step"],
+                    "total_steps": self.status["total_steps"],
+                }
+            )
 
     def train_step(self, record: dict, seconds: float):
         """One optimizer step's record, and where the run stands after it."""
         self.step_seconds.append(seconds)
         self._append(record)
         recent = statistics.median(self.step_seconds[-RECENT_STEPS:])
-        self.state("training", step=record["step"], seconds_left=self._seconds_left(record["step"]), median_step_s=recent)
+        self.state(
+            "training", step=record["step"], seconds_left=self._seconds_left(record["step"]), median_step_s=recent
+        )
 
     def evaluation(self, record: dict, scores, answers: list[dict], seconds: float):
-        """One evaluation: its scores and answers first, its record last, so that a record never names a file that is not there."""
+        """One evaluation: its scores and answers first, its record last, so that a record never names a file that is
+        not there.
+        """
         step = record["step"]
         self.evaluation_seconds.append(seconds)
         beside = self.folder.scores(step).with_suffix(".tmp")
@@ -58,7 +77,9 @@ class Recorder:
         self._append(record)
         verdicts = doctor.diagnose(self.records, self.status["total_steps"])
         self._note_change_of_verdict(step, verdicts[0])
-        self.presence.write(recommended_step=doctor.recommend(self.records), verdict=str(verdicts[0]), severity=verdicts[0].severity)
+        self.presence.write(
+            recommended_step=doctor.recommend(self.records), verdict=str(verdicts[0]), severity=verdicts[0].severity
+        )
         return verdicts
 
     def event(self, step: int, event: str, text: str, **more):
@@ -91,12 +112,25 @@ class Recorder:
         self.folder.append_metrics(record)
         self.records.append(record)
         if self.on_record:
-            self.on_record({**record, "seconds_left": self.status.get("seconds_left"), "total_steps": self.status["total_steps"]})
+            self.on_record(
+                {**record, "seconds_left": self.status.get("seconds_left"), "total_steps": self.status["total_steps"]}
+            )
 
     def _note_change_of_verdict(self, step, verdict):
         last = next((record for record in reversed(self.records) if record.get("event") == "verdict"), None)
-        if (verdict.severity != "healthy" and (last is None or last["verdict"] != verdict.kind)) or (last and last["verdict"] != verdict.kind):
-            self._append({"kind": "event", "step": step, "event": "verdict", "verdict": verdict.kind, "severity": verdict.severity, "text": str(verdict)})
+        if (verdict.severity != "healthy" and (last is None or last["verdict"] != verdict.kind)) or (
+            last and last["verdict"] != verdict.kind
+        ):
+            self._append(
+                {
+                    "kind": "event",
+                    "step": step,
+                    "event": "verdict",
+                    "verdict": verdict.kind,
+                    "severity": verdict.severity,
+                    "text": str(verdict),
+                }
+            )
 
     def _seconds_left(self, step):
         total, every = self.status["total_steps"], self.config.training.eval_every

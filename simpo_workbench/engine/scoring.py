@@ -14,19 +14,30 @@ from .forward.memory import is_out_of_memory
 from .forward.packing import collate, plan
 from .model.models import LoadedModel, weights_unpacked
 
-#: Tokens that go through the model at once without gradients: enough to fill a processor or a GPU, little enough to fit beside any model.
+#: Tokens that go through the model at once without gradients: enough to fill a processor or a GPU, little enough to fit
+#: beside any model.
 SCORING_TOKENS = 4096
 
 
-def score(model: LoadedModel, pairs, loss: LossConfig | None = None, data: DataConfig | None = None, max_tokens_per_microbatch=SCORING_TOKENS):
-    """DataFrame with one row per pair, in the order of `pairs`: texts, scored tokens, average log-probabilities, rewards, margin, loss, gradient weight.
+def score(
+    model: LoadedModel,
+    pairs,
+    loss: LossConfig | None = None,
+    data: DataConfig | None = None,
+    max_tokens_per_microbatch=SCORING_TOKENS,
+):
+    """DataFrame with one row per pair, in the order of `pairs`: texts, scored tokens, average log-probabilities,
+    rewards, margin, loss, gradient weight.
 
-    model: from `wb.load_model`; its adapter is on. pairs: from `wb.load_pairs`. loss: β and γ/β for rewards and margins (default: LossConfig()).
-    data: max_tokens, overlong, template_options and system_prompt (default: DataConfig()).
-    Columns: pair_id, prompt, chosen, rejected; chosen_tokens, rejected_tokens (scored ones, the end of turn among them); chosen_avg_logp,
-    rejected_avg_logp (nats per token); chosen_reward, rejected_reward, margin (reward units); correct (margin > 0), beyond_gamma (margin > γ); loss;
-    gradient_weight (β·σ(γ − margin) for ε = 0); truncated; beta, gamma_beta_ratio; then the user's own columns.
-    Errors: WorkbenchError when no pair fits data.max_tokens; pairs that do not fit are absent and counted in `.attrs["report"]`.
+    model: from `wb.load_model`; its adapter is on. pairs: from `wb.load_pairs`. loss: β and γ/β for rewards and margins
+    (default: LossConfig()).
+    data: max_tokens, overlong, template_options and system_prompt (default: DataConfig()). Columns: pair_id, prompt,
+    chosen, rejected; chosen_tokens, rejected_tokens (scored ones, the end of turn among them); chosen_avg_logp,
+    rejected_avg_logp (nats per token); chosen_reward, rejected_reward, margin (reward units); correct (margin > 0),
+    beyond_gamma (margin > γ); loss; gradient_weight (β·σ(γ − margin) for ε = 0); truncated; beta, gamma_beta_ratio;
+    then the user's own columns.
+    Errors: WorkbenchError when no pair fits data.max_tokens; pairs that do not fit are absent and counted in
+    `.attrs["report"]`.
     """
     pairs = pairs if isinstance(pairs, Pairs) else load_pairs(pairs)
     encoded, report = ChatEncoder(model.tokenizer, data).encode_pairs(list(pairs))
@@ -40,7 +51,9 @@ def score(model: LoadedModel, pairs, loss: LossConfig | None = None, data: DataC
 
 
 def score_encoded(scorer, encoded, loss: LossConfig, loaded: LoadedModel, max_tokens_per_microbatch=SCORING_TOKENS):
-    """DataFrame of ids and numbers (no texts), one row per encoded pair in their order; gradients off, the model as it is."""
+    """DataFrame of ids and numbers (no texts), one row per encoded pair in their order; gradients off, the model as it
+    is.
+    """
     logps = response_logps(scorer, encoded, loaded, max_tokens_per_microbatch)
     reference = None
     if loss.kind == "dpo":
@@ -73,7 +86,10 @@ def response_logps(scorer, encoded, loaded: LoadedModel, max_tokens_per_microbat
 def _logps_rows(scorer, batch):
     """(pairs, 4), fp64 on the CPU: summed log-probabilities and scored tokens of chosen and rejected."""
     logps = scorer(batch)
-    return torch.stack([logps.chosen.double(), logps.rejected.double(), logps.chosen_tokens.double(), logps.rejected_tokens.double()], dim=1).cpu()
+    return torch.stack(
+        [logps.chosen.double(), logps.rejected.double(), logps.chosen_tokens.double(), logps.rejected_tokens.double()],
+        dim=1,
+    ).cpu()
 
 
 def score_table(encoded, logps: ResponseLogps, loss: LossConfig, reference=None):

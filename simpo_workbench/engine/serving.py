@@ -1,4 +1,6 @@
-"""A worker without training: it loads a model, or its tokenizer alone, and answers questions until nobody needs it any more."""
+"""A worker without training: it loads a model, or its tokenizer alone, and answers questions until nobody needs it any
+more.
+"""
 
 import contextlib
 import shutil
@@ -19,10 +21,16 @@ _OPENER_POLL_S = 1.0
 
 
 def serve(folder: RunFolder, presence: Presence):
-    """Answer until "close", until nothing was asked for `idle_s`, or until the process that opened the model is gone."""
+    """Answer until "close", until nothing was asked for `idle_s`, or until the process that opened the model is
+    gone.
+    """
     config, opened = RunConfig.from_yaml(folder.config), read_json(folder.origin) or {}
     with contextlib.ExitStack() as stack:
-        answer = _tokens_alone(presence, config) if opened.get("tokens_only") else _whole_model(presence, config, opened.get("adapter"), stack)
+        answer = (
+            _tokens_alone(presence, config)
+            if opened.get("tokens_only")
+            else _whole_model(presence, config, opened.get("adapter"), stack)
+        )
         presence.write(state="paused", message="Ready.")  # alive, and nothing moves by itself
         last = looked = time.monotonic()
         while time.monotonic() - last < opened.get("idle_s", 600.0):
@@ -57,7 +65,12 @@ def _whole_model(presence, config, adapter, stack) -> Callable[[Letter], None]:
         loaded = stack.enter_context(models.load_model(config.model, adapter=adapter, data=config.data))
     except Exception as error:
         short = memory.is_out_of_memory(error)
-        message = "There is not enough memory for the model beside what the device holds: close other models, or suspend the run." if short else first_line(error)
+        message = (
+            "There is not enough memory for the model beside what the device holds: close other models, or suspend the"
+            " run."
+            if short
+            else first_line(error)
+        )
         presence.write(state="failed", message=str(error) if isinstance(error, WorkbenchError) else message)
         raise
     return lambda letter: answering.answer(presence.post, letter, loaded, config)
@@ -80,7 +93,11 @@ def _encode(post: Postmaster, letter: Letter, tokenizer, config: RunConfig):
     from .encode.pair_tokens import encode_pair
 
     if letter.kind != "encode":
-        post.refuse(letter, f"Only the tokenizer of this model is open, without its weights: it can encode, but not {letter.kind}. Open the whole model with wb.open_model.")
+        post.refuse(
+            letter,
+            f"Only the tokenizer of this model is open, without its weights: it can encode, but not {letter.kind}. Open"
+            " the whole model with wb.open_model.",
+        )
         return
     try:
         data = DataConfig.model_validate(letter.values["data"]) if letter.values.get("data") else config.data

@@ -34,7 +34,10 @@ _PACKAGES = ("torch", "transformers", "peft", "bitsandbytes", "accelerate", "dat
 
 @dataclass
 class Setup:
-    """Everything the loop works on. `scorer` is what Accelerate prepared; `loaded.model` is the same model, unwrapped."""
+    """Everything the loop works on.
+
+    `scorer` is what Accelerate prepared; `loaded.model` is the same model, unwrapped.
+    """
 
     config: RunConfig
     accelerator: Accelerator
@@ -62,15 +65,21 @@ class Setup:
         return [parameter for parameter in self.loaded.model.parameters() if parameter.requires_grad]
 
     def step_pairs(self, step: int) -> list[EncodedPair]:
-        """The pairs behind one optimizer step (counted from 1), always `pairs_per_step` of them; a function of seed and step alone."""
+        """The pairs behind one optimizer step (counted from 1), always `pairs_per_step` of them; a function of seed and
+        step alone.
+        """
         size = self.config.training.pairs_per_step
         positions = range((step - 1) * size, step * size)
         epochs = {position // len(self.train) for position in positions}
         orders = {epoch: _shuffled(len(self.train), self.config.training.seed, epoch) for epoch in epochs}
-        return [self.train[int(orders[position // len(self.train)][position % len(self.train)])] for position in positions]
+        return [
+            self.train[int(orders[position // len(self.train)][position % len(self.train)])] for position in positions
+        ]
 
     def set_rates(self):
-        """Put the configured rate times its scale, and the weight decay, into optimizer and schedule; the schedule's course goes on where it is."""
+        """Put the configured rate times its scale, and the weight decay, into optimizer and schedule; the schedule's
+        course goes on where it is.
+        """
         base = self.config.training.learning_rate * self.learning_rate_scale
         self.scheduler.base_lrs = [base for _ in self.scheduler.base_lrs]
         self.scheduler._last_lr = [base * factor(self.scheduler.last_epoch) for factor in self.scheduler.lr_lambdas]
@@ -78,7 +87,9 @@ class Setup:
             group["lr"], group["weight_decay"] = rate, self.config.training.weight_decay
 
     def close(self):
-        """Give the memory back and forget Accelerate's state, so that the next run in this process may choose another precision."""
+        """Give the memory back and forget Accelerate's state, so that the next run in this process may choose another
+        precision.
+        """
         self.resources.close()
         self.optimizer = self.scheduler = self.scorer = None
         self.loaded.close()
@@ -87,7 +98,8 @@ class Setup:
 
 
 def prepare(config: RunConfig, memory_plan: MemoryPlan | None = None) -> Setup:
-    """A Setup for a configuration. memory_plan: of the run that goes on; without it one is made, from a measured step where settings are "auto".
+    """A Setup for a configuration. memory_plan: of the run that goes on; without it one is made, from a measured step
+    where settings are "auto".
 
     Errors: WorkbenchError for pairs or models that cannot be used.
     """
@@ -122,7 +134,12 @@ def _prepare(config, loaded, train_pairs, held_out_pairs, notes, memory_plan):
     memory.checkpoint_layers(loaded.model, memory_plan.checkpointed_layers)
     memory.reset_peak_memory(loaded.device)  # the records' peak is that of training, not of loading
     total = total_steps(config, len(train))
-    scheduler = get_scheduler(training.scheduler, _inner(optimizer), num_warmup_steps=round(training.warmup_ratio * total), num_training_steps=total)
+    scheduler = get_scheduler(
+        training.scheduler,
+        _inner(optimizer),
+        num_warmup_steps=round(training.warmup_ratio * total),
+        num_training_steps=total,
+    )
     return Setup(
         config=config,
         accelerator=accelerator,
@@ -138,7 +155,15 @@ def _prepare(config, loaded, train_pairs, held_out_pairs, notes, memory_plan):
         held_out_report=held_out_report,
         prompts=sample_prompts(config, held_out, held_out_pairs),
         total_steps=total,
-        environment=_environment(config, loaded, policy, memory_plan, train_pairs, held_out_pairs, [*notes, f"Training pairs: {train_report}", f"Held-out pairs: {held_out_report}"]),
+        environment=_environment(
+            config,
+            loaded,
+            policy,
+            memory_plan,
+            train_pairs,
+            held_out_pairs,
+            [*notes, f"Training pairs: {train_report}", f"Held-out pairs: {held_out_report}"],
+        ),
         resources=resources,
         policy=policy,
         memory=memory_plan,
@@ -151,7 +176,10 @@ def _row_notes(policy, train):
         yield f"Each answer goes through the model with a prompt of its own: {policy.reason}."
     alone = int((policy.count(train.lengths) > train.lengths.sum(axis=1)).sum())
     if policy.shared and alone:
-        yield f"{alone} training pairs are longer than {policy.longest} tokens, where this model changes its rotary factors: they go through alone."
+        yield (
+            f"{alone} training pairs are longer than {policy.longest} tokens, where this model changes its rotary"
+            " factors: they go through alone."
+        )
 
 
 def _memory_plan(training, accelerator, loaded, train, policy):
@@ -159,9 +187,18 @@ def _memory_plan(training, accelerator, loaded, train, policy):
     tokens = policy.count(train.lengths)
     # the longest pair up to a limit, or the shortest one
     measured = train[int(np.where(tokens <= _MEASURED_TOKENS, tokens, -tokens).argmax())]
-    measure = memory.bytes_per_token_of(PackedScorer(loaded.model), loaded.model, measured, policy, loaded.device, accelerator.autocast)
+    measure = memory.bytes_per_token_of(
+        PackedScorer(loaded.model), loaded.model, measured, policy, loaded.device, accelerator.autocast
+    )
     largest = int(tokens.max())
-    made = memory.choose(training, measure, len(memory.layers_of(loaded.model)), largest, memory.free_memory(loaded.device), loaded.device.type)
+    made = memory.choose(
+        training,
+        measure,
+        len(memory.layers_of(loaded.model)),
+        largest,
+        memory.free_memory(loaded.device),
+        loaded.device.type,
+    )
     if torch.distributed.is_initialized():
         both = torch.tensor([made.max_tokens_per_microbatch, -made.checkpointed_layers], device=loaded.device)
         torch.distributed.all_reduce(both, torch.distributed.ReduceOp.MIN)
@@ -174,12 +211,17 @@ def _accelerator(loaded):
     try:
         accelerator = Accelerator(mixed_precision=mixed_precision, cpu=loaded.device.type == "cpu")
     except ValueError as error:
-        raise WorkbenchError(f"Accelerate is in use in this process with other settings: use wb.start, or restart the kernel. ({first_line(error)})") from None
+        raise WorkbenchError(
+            "Accelerate is in use in this process with other settings: use wb.start, or restart the kernel."
+            f" ({first_line(error)})"
+        ) from None
     return accelerator
 
 
 def total_steps(config: RunConfig, pairs: int) -> int:
-    """Optimizer steps of a run over `pairs` encoded training pairs: epochs · pairs / pairs_per_step, rounded, at least 1; max_steps goes before."""
+    """Optimizer steps of a run over `pairs` encoded training pairs: epochs · pairs / pairs_per_step, rounded, at least
+    1; max_steps goes before.
+    """
     by_epochs = max(1, round(config.training.epochs * pairs / config.training.pairs_per_step))
     return config.training.max_steps or by_epochs
 
@@ -195,12 +237,16 @@ def _optimizer(training, parameters):
         return torch.optim.AdamW(parameters, lr=training.learning_rate, weight_decay=training.weight_decay, fused=True)
     import bitsandbytes
 
-    kind = bitsandbytes.optim.PagedAdamW8bit if training.optimizer == "paged_adamw_8bit" else bitsandbytes.optim.AdamW8bit
+    kind = (
+        bitsandbytes.optim.PagedAdamW8bit if training.optimizer == "paged_adamw_8bit" else bitsandbytes.optim.AdamW8bit
+    )
     return kind(parameters, lr=training.learning_rate, weight_decay=training.weight_decay)
 
 
 def _inner(optimizer):
-    """The plain optimizer inside Accelerate's wrapper: the scheduler is stepped by the loop, once per optimizer step, whatever the number of devices."""
+    """The plain optimizer inside Accelerate's wrapper: the scheduler is stepped by the loop, once per optimizer step,
+    whatever the number of devices.
+    """
     return getattr(optimizer, "optimizer", optimizer)
 
 
@@ -212,10 +258,14 @@ def _shuffled(count, seed, epoch):
 
 
 def sample_prompts(config, held_out, held_out_pairs):
-    """The prompts that are answered at every evaluation: the configured ones, then held-out ones spread evenly over the set."""
+    """The prompts that are answered at every evaluation: the configured ones, then held-out ones spread evenly over the
+    set.
+    """
     wanted = min(config.generation.held_out_prompts, len(held_out))
     fitting = set(held_out.pair_ids)
-    candidates = list({pair.prompt_text: list(pair.prompt) for pair in held_out_pairs if pair.pair_id in fitting}.values())
+    candidates = list(
+        {pair.prompt_text: list(pair.prompt) for pair in held_out_pairs if pair.pair_id in fitting}.values()
+    )
     wanted = min(wanted, len(candidates))
     spread = [candidates[index * len(candidates) // wanted] for index in range(wanted)]
     return [[{"role": "user", "content": prompt}] for prompt in config.generation.prompts] + spread
@@ -227,7 +277,9 @@ def _environment(config, loaded, policy, memory_plan, train_pairs, held_out_pair
         "versions": {name: _version(name) for name in _PACKAGES},
         "python": platform.python_version(),
         "platform": platform.platform(),
-        "device": torch.cuda.get_device_name(device) if device.type == "cuda" else f"CPU, {torch.get_num_threads()} threads",
+        "device": (
+            torch.cuda.get_device_name(device) if device.type == "cuda" else f"CPU, {torch.get_num_threads()} threads"
+        ),
         "compute_dtype": str(loaded.compute_dtype).removeprefix("torch."),
         "seed": config.training.seed,
         "config_sha256": config_hash(config),
@@ -238,8 +290,12 @@ def _environment(config, loaded, policy, memory_plan, train_pairs, held_out_pair
         "longest_packed_sequence": policy.longest,
         "max_tokens_per_microbatch": memory_plan.max_tokens_per_microbatch,
         "checkpointed_layers": memory_plan.checkpointed_layers,
-        "adapted_layers": targets if isinstance(targets, str) else sorted(targets),  # an adapter from elsewhere may name them by a pattern
-        "trained_parameters": sum(parameter.numel() for parameter in loaded.model.parameters() if parameter.requires_grad),
+        "adapted_layers": (
+            targets if isinstance(targets, str) else sorted(targets)
+        ),  # an adapter from elsewhere may name them by a pattern
+        "trained_parameters": sum(
+            parameter.numel() for parameter in loaded.model.parameters() if parameter.requires_grad
+        ),
         "data_notes": notes,
     }
 

@@ -17,9 +17,11 @@ from .setup import Setup
 
 @dataclass(frozen=True)
 class OptimizerStep:
-    """What one optimizer step did: its pairs with average log-probabilities (nats per token) and losses before the update, and its metrics record.
+    """What one optimizer step did: its pairs with average log-probabilities (nats per token) and losses before the
+    update, and its metrics record.
 
-    Under several processes all pairs of the step are here, in every process. shortages: a sentence for every time that memory ran out.
+    Under several processes all pairs of the step are here, in every process. shortages: a sentence for every time that
+    memory ran out.
     """
 
     number: int
@@ -34,16 +36,24 @@ class OptimizerStep:
 def optimizer_step(setup: Setup, number: int, pairs=None) -> OptimizerStep:
     """Do optimizer step `number` (counted from 1), with its own pairs unless others are given.
 
-    The loss is divided by the pairs of the whole step, so neither micro-batches nor the number of processes change the gradient. Where memory runs out, the
-    step is repeated with the same pairs, less at once. Errors: WorkbenchError at the first loss or gradient that is not finite, before anything is updated.
+    The loss is divided by the pairs of the whole step, so neither micro-batches nor the number of processes change the
+    gradient. Where memory runs out, the step is repeated with the same pairs, less at once. Errors: WorkbenchError at
+    the first loss or gradient that is not finite, before anything is updated.
     """
     started = time.perf_counter()
     pairs = setup.step_pairs(number) if pairs is None else pairs
     pair_ids, table, shortages = _accumulate_within_memory(setup, pairs, number)
-    grad_norm = float(setup.accelerator.clip_grad_norm_(setup.parameters, setup.config.training.max_grad_norm or math.inf))
-    if not math.isfinite(grad_norm) and setup.accelerator.scaler is None:  # with loss scaling the scaler skips the step and lowers its scale
+    grad_norm = float(
+        setup.accelerator.clip_grad_norm_(setup.parameters, setup.config.training.max_grad_norm or math.inf)
+    )
+    if (
+        not math.isfinite(grad_norm) and setup.accelerator.scaler is None
+    ):  # with loss scaling the scaler skips the step and lowers its scale
         setup.optimizer.zero_grad()
-        raise WorkbenchError(f"Step {number}: the gradient is not finite (norm {grad_norm}), pairs {', '.join(pair_ids)}. Nothing was updated. {_NOT_FINITE_REMEDY}")
+        raise WorkbenchError(
+            f"Step {number}: the gradient is not finite (norm {grad_norm}), pairs {', '.join(pair_ids)}. Nothing was"
+            f" updated. {_NOT_FINITE_REMEDY}"
+        )
     rate = setup.scheduler.get_last_lr()[0]
     setup.optimizer.step()
     setup.optimizer.zero_grad()
@@ -53,7 +63,11 @@ def optimizer_step(setup: Setup, number: int, pairs=None) -> OptimizerStep:
     record = _step_record(setup, number, table, rate, grad_norm)
     seconds = time.perf_counter() - started
     tokens = sum(map(setup.policy.tokens, pairs))
-    record |= {"tokens_per_second": tokens / seconds, "pairs_per_second": len(pairs) / seconds, "peak_memory_bytes": peak_memory_bytes(setup.loaded.device)}
+    record |= {
+        "tokens_per_second": tokens / seconds,
+        "pairs_per_second": len(pairs) / seconds,
+        "peak_memory_bytes": peak_memory_bytes(setup.loaded.device),
+    }
     return OptimizerStep(number, pair_ids, table[:, 0], table[:, 1], table[:, 2], record, shortages)
 
 
@@ -64,7 +78,9 @@ def accumulate_gradients(setup: Setup, pairs, number: int) -> tuple[list[str], t
     """
     config, accelerator, loaded = setup.config, setup.accelerator, setup.loaded
     loaded.model.train()
-    groups = plan(pairs, setup.memory.max_tokens_per_microbatch, setup.policy, accelerator.num_processes)[accelerator.process_index]
+    groups = plan(pairs, setup.memory.max_tokens_per_microbatch, setup.policy, accelerator.num_processes)[
+        accelerator.process_index
+    ]
     pair_ids, rows = [], []
     for index, group in enumerate(groups):
         with contextlib.nullcontext() if index == len(groups) - 1 else accelerator.no_sync(setup.scorer):
@@ -86,7 +102,9 @@ def accumulate_gradients(setup: Setup, pairs, number: int) -> tuple[list[str], t
 
 
 def _accumulate_within_memory(setup, pairs, number):
-    """(pair_ids, table, shortages): the step's gradient; after running out of memory the same again with a plan that takes less."""
+    """(pair_ids, table, shortages): the step's gradient; after running out of memory the same again with a plan that
+    takes less.
+    """
     shortages = []
     random = random_states()
     while True:
@@ -115,11 +133,15 @@ def _from_all_processes(accelerator, pair_ids, table):
     return [pair_id for ids, _ in parts for pair_id in ids], torch.cat([rows for _, rows in parts])
 
 
-_NOT_FINITE_REMEDY = "Lower training.learning_rate, or compute in bf16 or fp32 (model.compute_dtype); the last checkpoint is whole."
+_NOT_FINITE_REMEDY = (
+    "Lower training.learning_rate, or compute in bf16 or fp32 (model.compute_dtype); the last checkpoint is whole."
+)
 
 
 def _step_record(setup, number, table, rate, grad_norm):
-    """Means over all pairs of the step; table (pairs, 5): chosen and rejected average log-probability, loss, chosen and rejected reward."""
+    """Means over all pairs of the step; table (pairs, 5): chosen and rejected average log-probability, loss, chosen and
+    rejected reward.
+    """
     loss = setup.config.loss
     margins = table[:, 3] - table[:, 4]
     return {
@@ -155,4 +177,6 @@ def _require_finite(losses, pair_ids, number):
     bad = (~torch.isfinite(losses)).nonzero().flatten().tolist()
     if bad:
         names = ", ".join(pair_ids[index] for index in bad)
-        raise WorkbenchError(f"Step {number}: the loss is not finite for pairs {names}. Nothing was updated. {_NOT_FINITE_REMEDY}")
+        raise WorkbenchError(
+            f"Step {number}: the loss is not finite for pairs {names}. Nothing was updated. {_NOT_FINITE_REMEDY}"
+        )

@@ -29,15 +29,26 @@ from .setup import Setup, prepare
 from .step import OptimizerStep, optimizer_step
 
 _PAUSE_POLL_S = 0.1
-_DISK_ERRORS = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EFBIG, errno.EACCES, errno.EPERM, errno.EIO, errno.ENOTDIR, errno.ENOENT)
+_DISK_ERRORS = (
+    errno.ENOSPC,
+    errno.EDQUOT,
+    errno.EROFS,
+    errno.EFBIG,
+    errno.EACCES,
+    errno.EPERM,
+    errno.EIO,
+    errno.ENOTDIR,
+    errno.ENOENT,
+)
 _STOP_SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
 
 def train(config: RunConfig, on_record: Callable[[dict], None] | None = None) -> Run:
     """The finished (or stopped) run of a configuration, trained in this process.
 
-    on_record: called with every metrics record as it is written. An interrupt (Ctrl-C, or the notebook's stop button) ends the run in order
-    after the current step, with adapter and checkpoint saved. Errors: WorkbenchError; the run folder then says "failed" and why.
+    on_record: called with every metrics record as it is written. An interrupt (Ctrl-C, or the notebook's stop button)
+    ends the run in order after the current step, with adapter and checkpoint saved. Errors: WorkbenchError; the run
+    folder then says "failed" and why.
     """
     folder = create_run(config)
     train_in_process(folder, on_record=on_record)
@@ -45,14 +56,22 @@ def train(config: RunConfig, on_record: Callable[[dict], None] | None = None) ->
 
 
 def train_in_process(folder: RunFolder, resume: bool = False, on_record: Callable[[dict], None] | None = None):
-    """Train a run folder here and now, beside whatever else the device does; runs that are started meanwhile wait for this one."""
+    """Train a run folder here and now, beside whatever else the device does; runs that are started meanwhile wait for
+    this one.
+    """
     queue = DeviceQueue()
     with Presence(folder, "in-process") as presence:
         if resume:
             folder.mailbox.clear()  # what was asked of an earlier process is not meant for this one
         if not queue.take_at_once(folder.path.resolve(), folder.name) and (holder := queue.holder()):
             on_record = on_record or (lambda record: None)
-            on_record({"kind": "note", "step": 0, "text": f"The run {holder['name']!r} uses this device as well: both will be slow."})
+            on_record(
+                {
+                    "kind": "note",
+                    "step": 0,
+                    "text": f"The run {holder['name']!r} uses this device as well: both will be slow.",
+                }
+            )
         try:
             run_training(folder, presence, resume, on_record)
         finally:
@@ -69,8 +88,12 @@ def steps(config: RunConfig) -> Iterator[OptimizerStep]:
         setup.close()
 
 
-def run_training(folder: RunFolder, presence: Presence, resume: bool = False, on_record: Callable[[dict], None] | None = None):
-    """Train what a run folder's configuration says, from the start or from its newest valid checkpoint, and write everything down there."""
+def run_training(
+    folder: RunFolder, presence: Presence, resume: bool = False, on_record: Callable[[dict], None] | None = None
+):
+    """Train what a run folder's configuration says, from the start or from its newest valid checkpoint, and write
+    everything down there.
+    """
     if int(os.environ.get("WORLD_SIZE", 1)) > 1:
         raise WorkbenchError("One run uses one device for now: start it without torchrun or accelerate launch.")
     config = RunConfig.from_yaml(folder.config)
@@ -90,7 +113,10 @@ def run_training(folder: RunFolder, presence: Presence, resume: bool = False, on
     except BaseException as error:
         if isinstance(error, KeyboardInterrupt) or stop_asked.at_once:
             kept = any(folder.checkpoints.glob("step-*/training_state.pt"))
-            message = f"Interrupted; `simpo-workbench resume {folder.name}` goes on from {'the last checkpoint' if kept else 'the start'}."
+            message = (
+                f"Interrupted; `simpo-workbench resume {folder.name}` goes on from"
+                f" {'the last checkpoint' if kept else 'the start'}."
+            )
             _last_word(recorder, "stopped", message)
             raise KeyboardInterrupt(message) from None
         error = _in_words(error, config)
@@ -115,13 +141,20 @@ def _last_word(recorder, state, message, **more):
 def _in_words(error, config):
     """Errors of the machine, not of the program, as a sentence; any other error as it is."""
     if memory.is_out_of_memory(error):
-        return WorkbenchError(f"{memory.shortage(config.training)} Checkpoints are whole; resume goes on from the last one.")
+        return WorkbenchError(
+            f"{memory.shortage(config.training)} Checkpoints are whole; resume goes on from the last one."
+        )
     if isinstance(error, OSError) and error.errno in _DISK_ERRORS:
-        return WorkbenchError(f"The run folder cannot be written: {error.strerror or first_line(error)}. Free some space; checkpoints are whole and resume goes on from the last one.")
+        return WorkbenchError(
+            f"The run folder cannot be written: {error.strerror or first_line(error)}. Free some space; checkpoints are"
+            " whole and resume goes on from the last one."
+        )
     return error
 
 
-def _train(setup: Setup, folder: RunFolder, recorder: Recorder, checkpoint: checkpoints.Resumable | None, stop_asked: StopAsked):
+def _train(
+    setup: Setup, folder: RunFolder, recorder: Recorder, checkpoint: checkpoints.Resumable | None, stop_asked: StopAsked
+):
     every, desk = setup.config.training, Desk(folder, recorder.presence, setup, recorder)
     recorder.status["total_steps"] = setup.total_steps
     if checkpoint:
@@ -159,7 +192,14 @@ def _train(setup: Setup, folder: RunFolder, recorder: Recorder, checkpoint: chec
             ending = "stop" if stopping else "suspend" if "suspend" in orders else None
         pausing = not (last or ending) and ("pause" in orders or (collapsed and every.on_collapse == "pause"))
         best = evaluated and recorder.status["recommended_step"] == step  # to go on from, should it get worse
-        resumable = last or best or ending or pausing or "save" in orders or bool(every.save_every and step % every.save_every == 0)
+        resumable = (
+            last
+            or best
+            or ending
+            or pausing
+            or "save" in orders
+            or bool(every.save_every and step % every.save_every == 0)
+        )
         if evaluated or resumable:
             _save(setup, folder, recorder, step, resumable)
         desk.done(orders, "save", f"Saved the checkpoint of step {step}.")
@@ -174,7 +214,10 @@ def _train(setup: Setup, folder: RunFolder, recorder: Recorder, checkpoint: chec
 def _end(setup, folder, recorder, step, ending, collapsed):
     """The run's last files and its last word."""
     if ending == "suspend":
-        message = f"Suspended after step {step}: its memory is free, `simpo-workbench resume {folder.name}` goes on from here."
+        message = (
+            f"Suspended after step {step}: its memory is free, `simpo-workbench resume {folder.name}` goes on from"
+            " here."
+        )
         _last_word(recorder, "suspended", message, step=step)
         return
     _save_final_adapter(setup, folder, step)
@@ -182,8 +225,14 @@ def _end(setup, folder, recorder, step, ending, collapsed):
         _last_word(recorder, "finished", "Finished.", step=step)
         return
     why = "because the doctor sees a collapse" if collapsed else f"of {setup.total_steps}"
-    remedy = "Lower training.learning_rate and start anew." if collapsed else f"`simpo-workbench resume {folder.name}` goes on from here."
-    _last_word(recorder, "stopped", f"Stopped after step {step} {why}; adapter and checkpoint are saved. {remedy}", step=step)
+    remedy = (
+        "Lower training.learning_rate and start anew."
+        if collapsed
+        else f"`simpo-workbench resume {folder.name}` goes on from here."
+    )
+    _last_word(
+        recorder, "stopped", f"Stopped after step {step} {why}; adapter and checkpoint are saved. {remedy}", step=step
+    )
 
 
 def _evaluate(setup, recorder, step) -> bool:
@@ -200,21 +249,36 @@ def _evaluate(setup, recorder, step) -> bool:
 
 def _save(setup, folder, recorder, step, resumable):
     state = (setup.optimizer, setup.scheduler, setup.accelerator.scaler) if resumable else ()
-    checkpoints.save_checkpoint(folder, step, setup.environment["config_sha256"], setup.memory, setup.loaded.model, *state)
+    checkpoints.save_checkpoint(
+        folder, step, setup.environment["config_sha256"], setup.memory, setup.loaded.model, *state
+    )
     checkpoints.prune(folder, setup.config.training.keep_checkpoints, recorder.status.get("recommended_step"))
 
 
 def _require_same_run(setup, folder):
-    """Going on with other settings or other pairs would be another run under an old name: refuse it, before anything is written over."""
+    """Going on with other settings or other pairs would be another run under an old name: refuse it, before anything is
+    written over.
+    """
     before = read_json(folder.environment) or {}
-    names = {"config_sha256": "its configuration", "train_pairs_sha256": "the training pairs", "held_out_pairs_sha256": "the held-out pairs"}
-    changed = [words for name, words in names.items() if before.get(name, setup.environment[name]) != setup.environment[name]]
+    names = {
+        "config_sha256": "its configuration",
+        "train_pairs_sha256": "the training pairs",
+        "held_out_pairs_sha256": "the held-out pairs",
+    }
+    changed = [
+        words for name, words in names.items() if before.get(name, setup.environment[name]) != setup.environment[name]
+    ]
     if changed:
-        raise WorkbenchError(f"The run {folder.name!r} cannot go on: {' and '.join(changed)} changed since it was stopped. Put them back, or start a new run.")
+        raise WorkbenchError(
+            f"The run {folder.name!r} cannot go on: {' and '.join(changed)} changed since it was stopped. Put them"
+            " back, or start a new run."
+        )
 
 
 def _resume(setup, folder, recorder, desk, checkpoint) -> int:
-    """The step to go on from: that of the checkpoint, or 0 where there is none, with nothing left of an earlier attempt."""
+    """The step to go on from: that of the checkpoint, or 0 where there is none, with nothing left of an earlier
+    attempt.
+    """
     if checkpoint is None:
         if recorder.records:
             recorder.rewind(-1)
@@ -262,17 +326,20 @@ def _save_final_adapter(setup, folder, step):
     setup.loaded.tokenizer.save_pretrained(folder.adapter)
     loss, config = setup.config.loss, setup.config
     card = (
-        f"---\nbase_model: {setup.loaded.tokenizer.name_or_path}\nlibrary_name: peft\ntags: [simpo, lora]\n---\n\n# {folder.name}\n\n"
-        f"A LoRA adapter for {setup.loaded.tokenizer.name_or_path}, trained with SimPO Workbench {__version__} for {step} steps "
-        f"of {config.training.pairs_per_step} preference pairs (loss {loss.kind}, β {loss.beta:g}, γ/β {loss.gamma_beta_ratio:g}, "
-        f"learning rate {config.training.learning_rate:g}, base weights in {config.model.load_in}).\n"
+        f"---\nbase_model: {setup.loaded.tokenizer.name_or_path}\nlibrary_name: peft\ntags: [simpo, lora]\n---\n\n#"
+        f" {folder.name}\n\nA LoRA adapter for {setup.loaded.tokenizer.name_or_path}, trained with SimPO Workbench"
+        f" {__version__} for {step} steps of {config.training.pairs_per_step} preference pairs (loss {loss.kind}, β"
+        f" {loss.beta:g}, γ/β {loss.gamma_beta_ratio:g}, learning rate {config.training.learning_rate:g}, base weights"
+        f" in {config.model.load_in}).\n"
     )
     (folder.adapter / "README.md").write_text(card, encoding="utf-8")
 
 
 @contextlib.contextmanager
 def _stop_signals(recorder, asked):
-    """The first SIGINT or SIGTERM sets `asked`, so that training ends in order; a second one, or one before training, interrupts at once."""
+    """The first SIGINT or SIGTERM sets `asked`, so that training ends in order; a second one, or one before training,
+    interrupts at once.
+    """
     if threading.current_thread() is not threading.main_thread():
         yield  # signals reach only the main thread
         return
@@ -283,10 +350,17 @@ def _stop_signals(recorder, asked):
             return
         asked.set()
         with contextlib.suppress(OSError):  # the terminal may be gone
-            print("\nStopping after this step, with adapter and checkpoint saved; once more to stop at once.", file=sys.stderr, flush=True)
+            print(
+                "\nStopping after this step, with adapter and checkpoint saved; once more to stop at once.",
+                file=sys.stderr,
+                flush=True,
+            )
 
-    # what was ignored before (nohup, a shell's job in the background) is ignored on; a terminal that is closed ends a run in it in order
-    unless_ignored = [number for number in (*_STOP_SIGNALS, signal.SIGHUP) if signal.getsignal(number) not in (signal.SIG_IGN, None)]
+    # what was ignored before (nohup, a shell's job in the background) is ignored on; a terminal that is closed ends a
+    # run in it in order
+    unless_ignored = [
+        number for number in (*_STOP_SIGNALS, signal.SIGHUP) if signal.getsignal(number) not in (signal.SIG_IGN, None)
+    ]
     # a worker has nothing to do with terminals: no SIGHUP, and SIGINT whatever the shell ignored that started it
     numbers = _STOP_SIGNALS if recorder.status["owner"] == "worker" else unless_ignored
     previous = {number: signal.signal(number, ask) for number in numbers}

@@ -1,4 +1,6 @@
-"""The process that a run, an opened model or a preflight lives in: `python -m simpo_workbench.engine.worker RUN_FOLDER [--resume | --serve | --preflight]`."""
+"""The process that a run, an opened model or a preflight lives in: `python -m simpo_workbench.engine.worker RUN_FOLDER
+[--resume | --serve | --preflight]`.
+"""
 
 import contextlib
 import shutil
@@ -24,7 +26,9 @@ _QUEUE_POLL_S = 0.5
 def main(arguments: list[str]) -> int:
     """Exit status: 0 for a run that ended in order, 1 for one that failed; status.json says why."""
     folder, asked = RunFolder(arguments[0]), StopAsked()
-    signal.signal(signal.SIGTERM, lambda number, frame: asked.interrupt(frame))  # until training brings its own way to stop in order
+    signal.signal(
+        signal.SIGTERM, lambda number, frame: asked.interrupt(frame)
+    )  # until training brings its own way to stop in order
     signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})  # until there is somebody who writes down what it did
     try:
         with Presence(folder, "worker") as presence:
@@ -88,15 +92,29 @@ def _last_word(presence, error):
     if presence.status.get("state") not in LIVE_STATES:
         return
     if isinstance(error, KeyboardInterrupt):
-        words = {"state": "stopped", "message": f"Interrupted before it trained; `simpo-workbench resume {presence.folder.name}` goes on with it."}
+        words = {
+            "state": "stopped",
+            "message": (
+                f"Interrupted before it trained; `simpo-workbench resume {presence.folder.name}` goes on with it."
+            ),
+        }
     else:
-        words = {"state": "failed", "message": str(error) if isinstance(error, WorkbenchError) else f"{type(error).__name__}: {first_line(error)}"}
+        words = {
+            "state": "failed",
+            "message": (
+                str(error) if isinstance(error, WorkbenchError) else f"{type(error).__name__}: {first_line(error)}"
+            ),
+        }
     with contextlib.suppress(WorkbenchError):  # a full disk must not hide the error itself
         presence.write(**words)
 
 
-def wait_for_device(folder: RunFolder, presence: Presence, queue: DeviceQueue, wanted: Callable[[], bool] = lambda: True) -> bool:
-    """Wait as `queued` until the device is this run's; False when somebody says stop before, or it is not `wanted()` any more."""
+def wait_for_device(
+    folder: RunFolder, presence: Presence, queue: DeviceQueue, wanted: Callable[[], bool] = lambda: True
+) -> bool:
+    """Wait as `queued` until the device is this run's; False when somebody says stop before, or it is not `wanted()`
+    any more.
+    """
     ticket, said = queue.enter(folder.path, folder.name), None
     try:
         while not queue.take(ticket):
@@ -106,7 +124,13 @@ def wait_for_device(folder: RunFolder, presence: Presence, queue: DeviceQueue, w
                 presence.post.refuse(letter, f"The run has no model yet. {said or 'It waits for its device.'}")
             stops = presence.post.take(("stop",))  # other orders wait for the first step
             if stops:
-                presence.write(state="stopped", message="Cancelled while it waited for its device; `simpo-workbench resume` puts it back into the queue.")
+                presence.write(
+                    state="stopped",
+                    message=(
+                        "Cancelled while it waited for its device; `simpo-workbench resume` puts it back into the"
+                        " queue."
+                    ),
+                )
                 for letter in stops:
                     presence.post.done(letter, "Cancelled.")
                 return False
@@ -123,7 +147,10 @@ def wait_for_device(folder: RunFolder, presence: Presence, queue: DeviceQueue, w
 def _waits_for(queue, ticket):
     holder, waiting = queue.holder(), queue.waiting()
     place = 1 + next((index for index, one in enumerate(waiting) if one.path == ticket.path), len(waiting))
-    return f"Waits for {queue.device}, which the run {holder['name'] if holder else '?'!r} has; place {place} of {len(waiting)}."
+    return (
+        f"Waits for {queue.device}, which the run {holder['name'] if holder else '?'!r} has; place {place} of"
+        f" {len(waiting)}."
+    )
 
 
 if __name__ == "__main__":

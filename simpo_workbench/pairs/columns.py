@@ -1,4 +1,6 @@
-"""Column names: the user's mapping onto ours, a guess where none is given, and the sentences that say what was found."""
+"""Column names: the user's mapping onto ours, a guess where none is given, and the sentences that say what was
+found.
+"""
 
 import difflib
 import re
@@ -11,7 +13,10 @@ COLUMN_ROLES = ("prompt", "chosen", "rejected", "system")
 
 
 def checked_mapping(columns):
-    """The mapping our name -> the file's column, {} for None. Raises WorkbenchError for a name that is not ours, with the nearest."""
+    """The mapping our name -> the file's column, {} for None.
+
+    Raises WorkbenchError for a name that is not ours, with the nearest.
+    """
     if columns is None:
         return {}
     if not isinstance(columns, Mapping):
@@ -35,7 +40,9 @@ def check_found(columns, seen, name):
         if column not in seen:
             near = difflib.get_close_matches(column, seen, n=1, cutoff=0.5)
             hint = f" Nearest: '{near[0]}'." if near else ""
-            raise WorkbenchError(f"columns['{role}'] names '{column}', which {name} does not have. Columns found: {_listed(seen)}.{hint}")
+            raise WorkbenchError(
+                f"columns['{role}'] names '{column}', which {name} does not have. Columns found: {_listed(seen)}.{hint}"
+            )
 
 
 def renamed_row(row, columns):
@@ -59,7 +66,9 @@ def free_name(column, row):
 
 
 def no_shape_error(name, seen, missing=None):
-    """The WorkbenchError for data whose columns fit no known shape; `missing` says where one side of a pair stands alone."""
+    """The WorkbenchError for data whose columns fit no known shape; `missing` says where one side of a pair stands
+    alone.
+    """
     text = f"{name} holds no preference pairs in a known shape. Columns found: {_listed(seen)}. "
     shapes = f"Known shapes: {KNOWN_SHAPES}."
     guess = guess_columns(seen)
@@ -97,7 +106,21 @@ _PROMPT_WORDS = (
     "user",
     "task",
 )
-_CHOSEN_WORDS = ("chosen", "preferred", "accepted", "better", "best", "good", "positive", "pos", "winner", "winning", "win", "won", "w")
+_CHOSEN_WORDS = (
+    "chosen",
+    "preferred",
+    "accepted",
+    "better",
+    "best",
+    "good",
+    "positive",
+    "pos",
+    "winner",
+    "winning",
+    "win",
+    "won",
+    "w",
+)
 _REJECTED_WORDS = (
     "rejected",
     "dispreferred",

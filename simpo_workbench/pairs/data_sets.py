@@ -8,7 +8,8 @@ from .pairs import Pairs, load_pairs, prompt_text
 
 
 def load_data(data: DataConfig, seed: int) -> tuple[Pairs, Pairs, list[str]]:
-    """(training pairs, held-out pairs, notes): the files or ids of the configuration, split by prompt where no held-out set is named.
+    """(training pairs, held-out pairs, notes): the files or ids of the configuration, split by prompt where no held-out
+    set is named.
 
     The notes are sentences on what the reader refused and on prompts that are on both sides of a split the user made.
     Errors: WorkbenchError as in `load_pairs` and `Pairs.split`.
@@ -20,7 +21,10 @@ def load_data(data: DataConfig, seed: int) -> tuple[Pairs, Pairs, list[str]]:
         notes.append(f"Held-out pairs: {held_out.report()}")
         shared = {prompt_text(pair.prompt) for pair in train} & {prompt_text(pair.prompt) for pair in held_out}
         if shared:
-            notes.append(f"{len(shared)} prompts are among both the training and the held-out pairs, so held-out results flatter the model; such as {min(shared)[:80]!r}.")
+            notes.append(
+                f"{len(shared)} prompts are among both the training and the held-out pairs, so held-out results flatter"
+                f" the model; such as {min(shared)[:80]!r}."
+            )
     else:
         train, held_out = train.split(data.eval_fraction, seed)
     if data.limit:
@@ -31,5 +35,9 @@ def load_data(data: DataConfig, seed: int) -> tuple[Pairs, Pairs, list[str]]:
 
 
 def load_source(source: str, side: str, data: DataConfig) -> Pairs:
-    """The pairs of one source with the configuration's columns; "demo" is the bundled set's "train" or "eval" `side`."""
-    return load_pairs(bundled(f"data/plain_answers/{side}.jsonl") if source == DEMO else source, columns=data.columns or None)
+    """The pairs of one source with the configuration's columns; "demo" is the bundled set's "train" or "eval"
+    `side`.
+    """
+    return load_pairs(
+        bundled(f"data/plain_answers/{side}.jsonl") if source == DEMO else source, columns=data.columns or None
+    )

@@ -1,7 +1,8 @@
-"""Files, folders, frames and hub ids -> raw rows, each with the place it was found. What a row means is `pair_shapes`' business.
+"""Files, folders, frames and hub ids -> raw rows, each with the place it was found. What a row means is `pair_shapes`'
+business.
 
-Readers are generators of (where, row): `where` is "line 17" or "row 3" (counted from 1), with the file's name in front in a folder;
-`row` is a dict, or a RowRefused where the text itself cannot be read. Nothing is skipped but blank lines.
+Readers are generators of (where, row): `where` is "line 17" or "row 3" (counted from 1), with the file's name in front
+in a folder; `row` is a dict, or a RowRefused where the text itself cannot be read. Nothing is skipped but blank lines.
 """
 
 import ast
@@ -29,16 +30,25 @@ _MAGIC = {
     b"ARROW1": "an Arrow file",
     b"SQLite format 3": "an SQLite database",
 }
-_SPLIT_WORDS = {"train": "train", "training": "train"} | dict.fromkeys(("test", "validation", "valid", "val", "dev", "eval"), "eval")
+_SPLIT_WORDS = {"train": "train", "training": "train"} | dict.fromkeys(
+    ("test", "validation", "valid", "val", "dev", "eval"), "eval"
+)
 LARGEST_FILE_BYTES = 4_000_000_000  # also of what a compressed file unfolds to; all of it is held in memory
 MOST_EXPANSION = 200  # times, in a file that unfolds to more than:
-UNSUSPICIOUS_BYTES = 100_000_000  # text of real pairs is packed to a third or a tenth, the most repetitive to a fiftieth
-LONGEST_LITERAL = 1_000_000  # characters of a cell that Python itself would have to read, which takes a hundred times as much memory
+UNSUSPICIOUS_BYTES = (
+    100_000_000  # text of real pairs is packed to a third or a tenth, the most repetitive to a fiftieth
+)
+LONGEST_LITERAL = (
+    1_000_000  # characters of a cell that Python itself would have to read, which takes a hundred times as much memory
+)
 
 
 @dataclass
 class Source:
-    """Raw rows with the name they go by and what a reader of the report must know about them. `numbers_are_text`: they come from a CSV."""
+    """Raw rows with the name they go by and what a reader of the report must know about them.
+
+    `numbers_are_text`: they come from a CSV.
+    """
 
     name: str
     rows: Iterator
@@ -58,8 +68,16 @@ def read_path(path):
 def missing_path_error(path):
     """The WorkbenchError for a path that does not exist, with the nearest names in its folder."""
     near = near_names(path)
-    hint = f"Nearest in {path.parent}: {', '.join(near)}." if near else f"The folder {path.parent} exists." if path.parent.is_dir() else ""
-    return WorkbenchError(f"There is no file or folder {path}. {hint or f'Its folder {path.parent} does not exist either.'}")
+    hint = (
+        f"Nearest in {path.parent}: {', '.join(near)}."
+        if near
+        else f"The folder {path.parent} exists."
+        if path.parent.is_dir()
+        else ""
+    )
+    return WorkbenchError(
+        f"There is no file or folder {path}. {hint or f'Its folder {path.parent} does not exist either.'}"
+    )
 
 
 def near_names(path):
@@ -72,31 +90,47 @@ def near_names(path):
 
 
 def _read_folder(folder):
-    if (folder / "dataset_dict.json").is_file() or ((folder / "state.json").is_file() and (folder / "dataset_info.json").is_file()):
+    if (folder / "dataset_dict.json").is_file() or (
+        (folder / "state.json").is_file() and (folder / "dataset_info.json").is_file()
+    ):
         import datasets
 
         try:
             saved = datasets.load_from_disk(str(folder))
         except Exception as error:  # whatever a damaged Arrow folder makes of itself
-            raise WorkbenchError(f"{folder} looks saved by datasets.save_to_disk but cannot be read: {first_line(error)}") from error
+            raise WorkbenchError(
+                f"{folder} looks saved by datasets.save_to_disk but cannot be read: {first_line(error)}"
+            ) from error
         return read_dataset(saved, folder.name)
     try:
-        found = sorted(path for pattern in ("*", "*/*") for path in folder.glob(pattern) if _is_data_file(path.relative_to(folder)) and path.is_file())
+        found = sorted(
+            path
+            for pattern in ("*", "*/*")
+            for path in folder.glob(pattern)
+            if _is_data_file(path.relative_to(folder)) and path.is_file()
+        )
     except OSError as error:
         raise WorkbenchError(f"The folder {folder} cannot be read: {error.strerror}.") from error
     if not found:
-        raise WorkbenchError(f"The folder {folder} holds no data file. Expected {', '.join(SUFFIXES)}, each also with .gz.")
+        raise WorkbenchError(
+            f"The folder {folder} holds no data file. Expected {', '.join(SUFFIXES)}, each also with .gz."
+        )
     splits = {path: _split_word(path.relative_to(folder)) for path in found}
     with_train = {_split_home(path) for path in found if splits[path] == "train"}
     left = [path for path in found if splits[path] == "eval" and _split_home(path) in with_train]
-    notes = [f"Left out as evaluation files: {', '.join(str(path.relative_to(folder)) for path in left)}"] if left else []
+    notes = (
+        [f"Left out as evaluation files: {', '.join(str(path.relative_to(folder)) for path in left)}"] if left else []
+    )
     chosen = [path for path in found if path not in left]
     rows = ((f"{path.relative_to(folder)} {where}", row) for path in chosen for where, row in _read_file(path))
     return Source(folder.name, rows, notes, numbers_are_text=any(_is_csv(path) for path in chosen))
 
 
 def _is_data_file(relative):
-    if any(part.startswith((".", "_")) for part in relative.parts) or relative.name in ("dataset_info.json", "dataset_infos.json"):
+    if any(part.startswith((".", "_")) for part in relative.parts) or relative.name in (
+        "dataset_info.json",
+        "dataset_infos.json",
+    ):
         return False
     return _suffix(relative) in SUFFIXES
 
@@ -108,7 +142,9 @@ def _split_word(relative):
 
 
 def _split_home(path):
-    """The folder whose splits a file belongs to: its own, or the one above a folder that is itself called train or test."""
+    """The folder whose splits a file belongs to: its own, or the one above a folder that is itself called train or
+    test.
+    """
     return path.parent.parent if _split_word(Path(path.parent.name)) else path.parent
 
 
@@ -126,7 +162,10 @@ def _read_file(path):
     try:
         size = path.stat().st_size
         if size > LARGEST_FILE_BYTES:
-            raise WorkbenchError(f"{path.name} has {size / 1e9:.1f} GB, at most {LARGEST_FILE_BYTES / 1e9:.0f} are read at once: split it.")
+            raise WorkbenchError(
+                f"{path.name} has {size / 1e9:.1f} GB, at most {LARGEST_FILE_BYTES / 1e9:.0f} are read at once:"
+                " split it."
+            )
         data = path.read_bytes()
         if data[:2] == b"\x1f\x8b":
             data = _unfolded(data, path.name)
@@ -143,11 +182,16 @@ def _read_file(path):
         return _csv_rows(text, path.name)
     if suffix in (".jsonl", ".ndjson", ".json") or text.lstrip()[:1] in ("{", "["):
         return _json_rows(text, path.name, lines=suffix in (".jsonl", ".ndjson"))
-    raise WorkbenchError(f"{path.name} has no known extension and is not JSON inside. Expected {', '.join(SUFFIXES)}, each also with .gz.")
+    raise WorkbenchError(
+        f"{path.name} has no known extension and is not JSON inside. Expected {', '.join(SUFFIXES)}, each also with"
+        " .gz."
+    )
 
 
 def _unfolded(data, name):
-    """What a gzip file holds, read piece by piece: one that grows beyond all measure is refused when it has, not when memory is full."""
+    """What a gzip file holds, read piece by piece: one that grows beyond all measure is refused when it has, not when
+    memory is full.
+    """
     pieces, size, most = [], 0, min(LARGEST_FILE_BYTES, max(UNSUSPICIOUS_BYTES, MOST_EXPANSION * len(data)))
     with gzip.open(io.BytesIO(data)) as file:
         while piece := file.read(1_000_000):
@@ -155,8 +199,9 @@ def _unfolded(data, name):
             size += len(piece)
             if size > most:
                 raise WorkbenchError(
-                    f"{name} ({len(data):,} bytes) unfolds to more than {most:,} bytes: at most {MOST_EXPANSION} times its size and {LARGEST_FILE_BYTES / 1e9:.0f} GB are read. "
-                    "Where it is no decompression bomb, unpack it yourself and give the unpacked file."
+                    f"{name} ({len(data):,} bytes) unfolds to more than {most:,} bytes: at most {MOST_EXPANSION} times"
+                    f" its size and {LARGEST_FILE_BYTES / 1e9:.0f} GB are read. Where it is no decompression bomb,"
+                    " unpack it yourself and give the unpacked file."
                 )
     return b"".join(pieces)
 
@@ -168,12 +213,17 @@ def _decode(data, name):
     if data[:2] in (b"\xff\xfe", b"\xfe\xff"):
         raise WorkbenchError(f"{name} is UTF-16 text. Save it as UTF-8.")
     if (position := data.find(b"\0")) >= 0:
-        raise WorkbenchError(f"{name} is a binary file (a NUL byte at position {position}), not text. Expected {', '.join(SUFFIXES)}.")
+        raise WorkbenchError(
+            f"{name} is a binary file (a NUL byte at position {position}), not text. Expected {', '.join(SUFFIXES)}."
+        )
     try:
         return data.decode("utf-8-sig")
     except UnicodeDecodeError as error:
         byte = data[error.start] if error.start < len(data) else 0
-        raise WorkbenchError(f"{name} is not UTF-8: byte 0x{byte:02x} at position {error.start}. Save it as UTF-8 (or it is no text file at all).") from error
+        raise WorkbenchError(
+            f"{name} is not UTF-8: byte 0x{byte:02x} at position {error.start}. Save it as UTF-8 (or it is no text file"
+            " at all)."
+        ) from error
 
 
 def _json_rows(text, name, lines):
@@ -184,7 +234,9 @@ def _json_rows(text, name, lines):
     except json.JSONDecodeError as error:
         # "Extra data" after a whole first value: one value per line, whatever the extension says
         if not lines and not (error.msg == "Extra data" and text.lstrip().startswith("{")):
-            raise WorkbenchError(f"{name} is broken JSON: {error.msg} (line {error.lineno}, column {error.colno}).") from error
+            raise WorkbenchError(
+                f"{name} is broken JSON: {error.msg} (line {error.lineno}, column {error.colno})."
+            ) from error
     except RecursionError as error:
         if not lines:
             raise WorkbenchError(f"{name} is nested too deeply to be read as JSON.") from error
@@ -206,7 +258,11 @@ def _line_rows(text):
         try:
             yield f"line {number}", _loads(line)
         except json.JSONDecodeError as error:
-            torn = " (the last line; the file may be cut off)" if number == numbered[-1][0] and not text.endswith("\n") else ""
+            torn = (
+                " (the last line; the file may be cut off)"
+                if number == numbered[-1][0] and not text.endswith("\n")
+                else ""
+            )
             yield f"line {number}", RowRefused("unreadable", f"{error.msg}, column {error.colno}{torn}")
         except RecursionError:
             yield f"line {number}", RowRefused("unreadable", "nested too deeply")
@@ -224,12 +280,19 @@ def _whole_number(digits):
 def _rows_in(value, name):
     """The rows of one JSON value: a list, one row, or an object that holds one list of rows."""
     if isinstance(value, dict) and shape_of(value) is None:
-        lists = {key: rows for key, rows in value.items() if isinstance(rows, list) and rows and all(isinstance(row, dict) for row in rows)}
+        lists = {
+            key: rows
+            for key, rows in value.items()
+            if isinstance(rows, list) and rows and all(isinstance(row, dict) for row in rows)
+        }
         key = next(iter(lists), None) if len(lists) == 1 else "train" if "train" in lists else None
         if key is not None:
             value = lists[key]
         elif lists:
-            raise WorkbenchError(f"{name} holds several lists of rows ({', '.join(lists)}) and none is called train. Save one of them alone.")
+            raise WorkbenchError(
+                f"{name} holds several lists of rows ({', '.join(lists)}) and none is called train. Save one of them"
+                " alone."
+            )
     if isinstance(value, dict):
         value = [value]
     if not isinstance(value, list):
@@ -240,7 +303,9 @@ def _rows_in(value, name):
 
 
 def _csv_rows(text, name):
-    csv.field_size_limit(max(csv.field_size_limit(), LONGEST_ROW))  # the default of 128 KiB is shorter than some answers
+    csv.field_size_limit(
+        max(csv.field_size_limit(), LONGEST_ROW)
+    )  # the default of 128 KiB is shorter than some answers
     first = text.lstrip("\r\n").split("\n", 1)[0]
     delimiter = max(",;\t", key=first.count)
     reader = csv.reader(_lines(text), delimiter=delimiter, strict=True)
@@ -249,7 +314,9 @@ def _csv_rows(text, name):
     if not isinstance(header, list):
         raise WorkbenchError(f"{name} has no readable header line ({header.seen if header else 'nothing in it'}).")
     if twice := sorted({column for column in header if header.count(column) > 1}):
-        raise WorkbenchError(f"{name} has two columns called {excerpt(twice[0])}. Is its first line ({where}) a header?")
+        raise WorkbenchError(
+            f"{name} has two columns called {excerpt(twice[0])}. Is its first line ({where}) a header?"
+        )
     return ((where, _csv_row(record, header) if isinstance(record, list) else record) for where, record in records)
 
 
@@ -297,7 +364,10 @@ def _cell(text):
         except (ValueError, SyntaxError, MemoryError, RecursionError):
             continue
         listed = turns if isinstance(turns, list) else [turns]
-        if all(isinstance(turn, dict) and ({"role", "content"} <= turn.keys() or {"from", "value"} <= turn.keys()) for turn in listed):
+        if all(
+            isinstance(turn, dict) and ({"role", "content"} <= turn.keys() or {"from", "value"} <= turn.keys())
+            for turn in listed
+        ):
             return turns
         return text
     if re.search(r"['\"](role|from)['\"]\s*:", text) and re.search(r"['\"](content|value)['\"]\s*:", text):
@@ -316,8 +386,13 @@ def _parquet_rows(data, name):
             raise WorkbenchError(f"{name} has two columns called {excerpt(twice[0])}.")
         if file.metadata.num_rows == 0:
             raise WorkbenchError(f"{name} has columns ({', '.join(columns)}) and no rows.")
-        if (unfolded := sum(file.metadata.row_group(group).total_byte_size for group in range(file.num_row_groups))) > LARGEST_FILE_BYTES:
-            raise WorkbenchError(f"{name} unfolds to {unfolded / 1e9:.1f} GB, at most {LARGEST_FILE_BYTES / 1e9:.0f} are read at once: split it.")
+        if (
+            unfolded := sum(file.metadata.row_group(group).total_byte_size for group in range(file.num_row_groups))
+        ) > LARGEST_FILE_BYTES:
+            raise WorkbenchError(
+                f"{name} unfolds to {unfolded / 1e9:.1f} GB, at most {LARGEST_FILE_BYTES / 1e9:.0f} are read at once:"
+                " split it."
+            )
     except (pyarrow.ArrowException, OSError, ValueError, OverflowError) as error:
         raise WorkbenchError(f"{name} is no readable Parquet file: {first_line(error)}") from error
     return _parquet_batches(file, name)
@@ -343,7 +418,9 @@ def read_frame(frame, name):
         raise WorkbenchError(f"The DataFrame has two columns called {excerpt(twice[0])}.")
     values = frame.astype(object).where(frame.notna(), None)
     records = values.itertuples(index=False, name=None)
-    return Source(name, ((f"row {number}", dict(zip(names, record, strict=True))) for number, record in enumerate(records, 1)))
+    return Source(
+        name, ((f"row {number}", dict(zip(names, record, strict=True))) for number, record in enumerate(records, 1))
+    )
 
 
 def read_list(rows, name):
@@ -356,7 +433,10 @@ def read_dataset(dataset, name):
     if isinstance(dataset, dict):
         split = "train" if "train" in dataset else next(iter(dataset)) if len(dataset) == 1 else None
         if split is None:
-            raise WorkbenchError(f"{name} has the splits {', '.join(map(str, dataset))} and none is called train. Pass one of them: dataset['…'].")
+            raise WorkbenchError(
+                f"{name} has the splits {', '.join(map(str, dataset))} and none is called train. Pass one of them:"
+                " dataset['…']."
+            )
         notes = [f"Only the split '{split}' was read"] if len(dataset) > 1 else []
         return Source(name, _dataset_rows(dataset[split], name), notes)
     return Source(name, _dataset_rows(dataset, name))

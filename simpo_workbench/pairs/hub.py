@@ -16,7 +16,8 @@ def is_hub_id(text):
 def read_hub(source):
     """The pair_files.Source of a hub dataset "owner/name" or "owner/name:split" (split "train" where none is named).
 
-    Never runs code from the hub. Raises WorkbenchError: not found, gated, no network, unknown split, several configurations.
+    Never runs code from the hub. Raises WorkbenchError: not found, gated, no network, unknown split, several
+    configurations.
     """
     import datasets
 
@@ -32,9 +33,15 @@ def _sentence(name, split, error):
     text = str(error)
     types = {kind.__name__ for kind in type(error).__mro__}
     if "gated" in text.lower() or "GatedRepoError" in types:
-        return f"The dataset '{name}' is gated. Accept its terms on its hub page and log in with `hf auth login` (or set HF_TOKEN)."
+        return (
+            f"The dataset '{name}' is gated. Accept its terms on its hub page and log in with `hf auth login` (or set"
+            " HF_TOKEN)."
+        )
     if "DatasetNotFoundError" in types or "RepositoryNotFoundError" in types:
-        return f"'{name}' is neither a file here nor a dataset that the hub shows you. Check the spelling; for a private dataset log in with `hf auth login` (or set HF_TOKEN)."
+        return (
+            f"'{name}' is neither a file here nor a dataset that the hub shows you. Check the spelling; for a private"
+            " dataset log in with `hf auth login` (or set HF_TOKEN)."
+        )
     if types & {
         "ConnectionError",
         "OfflineModeIsEnabled",
@@ -44,11 +51,20 @@ def _sentence(name, split, error):
         "TimeoutError",
         "LocalEntryNotFoundError",
     }:
-        return f"'{name}' is no file here, and the hub cannot be reached (no network, or offline mode). Give a local file, or go online (HF_ENDPOINT names a mirror)."
+        return (
+            f"'{name}' is no file here, and the hub cannot be reached (no network, or offline mode). Give a local file,"
+            " or go online (HF_ENDPOINT names a mirror)."
+        )
     if found := re.search(r"Unknown split.*?Should be one of (\[.*?\])", text, re.DOTALL):
-        return f"The dataset '{name}' has no split '{split}', only {found[1]}. Name one after a colon, as in '{name}:test'."
+        return (
+            f"The dataset '{name}' has no split '{split}', only {found[1]}. Name one after a colon, as in"
+            f" '{name}:test'."
+        )
     if "Config name is missing" in text:
-        return f"The dataset '{name}' has several configurations: {_names_in(text)}. Load one with datasets.load_dataset('{name}', '…', split='{split}') and pass the result."
+        return (
+            f"The dataset '{name}' has several configurations: {_names_in(text)}. Load one with"
+            f" datasets.load_dataset('{name}', '…', split='{split}') and pass the result."
+        )
     return f"The dataset '{name}' cannot be loaded: {first_line(error)}."
 
 

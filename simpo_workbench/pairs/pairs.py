@@ -1,7 +1,8 @@
-"""Preference pairs: any common source -> one schema, checked row by row, counted by reason, split by prompt, identified by content.
+"""Preference pairs: any common source -> one schema, checked row by row, counted by reason, split by prompt, identified
+by content.
 
-The way in is `load_pairs`. `pair_files` and `pair_hub` find the raw rows, `pair_shapes` says what one row means, and here they
-become a `Pairs`: what cannot be used is refused with a reason and a place, never dropped in silence.
+The way in is `load_pairs`. `pair_files` and `pair_hub` find the raw rows, `pair_shapes` says what one row means, and
+here they become a `Pairs`: what cannot be used is refused with a reason and a place, never dropped in silence.
 """
 
 import contextlib
@@ -46,7 +47,9 @@ class Pair:
 
 @dataclass(frozen=True)
 class Refusal:
-    """The first row refused for one reason: where it stands ("line 17", "row 3", counted from 1) and what was seen there."""
+    """The first row refused for one reason: where it stands ("line 17", "row 3", counted from 1) and what was seen
+    there.
+    """
 
     where: str
     seen: str
@@ -54,7 +57,9 @@ class Refusal:
 
 @dataclass(frozen=True)
 class LoadReport:
-    """What became of every row: `rows_read` = `kept` + all of `refused` (reason -> count); `first` holds one Refusal per reason."""
+    """What became of every row: `rows_read` = `kept` + all of `refused` (reason -> count); `first` holds one Refusal
+    per reason.
+    """
 
     name: str
     rows_read: int
@@ -66,13 +71,19 @@ class LoadReport:
     def __str__(self):
         text = f"{self.name}: {_count(self.rows_read, 'row')} read, {self.kept} kept"
         if self.refused:
-            reasons = (f"{reason} {count} (first: {self.first[reason].where}, {self.first[reason].seen})" for reason, count in self.refused.items())
+            reasons = (
+                f"{reason} {count} (first: {self.first[reason].where}, {self.first[reason].seen})"
+                for reason, count in self.refused.items()
+            )
             text += f", {sum(self.refused.values())} refused: {'; '.join(reasons)}"
         return ". ".join((text, *self.notes)) + "."
 
 
 class Pairs:
-    """Checked preference pairs in one schema. `len()`, iteration and indexing give `Pair` objects; a slice gives Pairs."""
+    """Checked preference pairs in one schema.
+
+    `len()`, iteration and indexing give `Pair` objects; a slice gives Pairs.
+    """
 
     def __init__(self, pairs, report):
         self._pairs = tuple(pairs)
@@ -91,7 +102,9 @@ class Pairs:
 
     @property
     def df(self):
-        """The pairs as a DataFrame: pair_id, prompt (list of {"role", "content"}), chosen, rejected, then the source's other columns."""
+        """The pairs as a DataFrame: pair_id, prompt (list of {"role", "content"}), chosen, rejected, then the source's
+        other columns.
+        """
         if self._df is None:
             self._df = _frame(self._pairs)
         return self._df
@@ -106,7 +119,9 @@ class Pairs:
         return self._report
 
     def to_frame(self):
-        """A new DataFrame like `.df` that any Parquet file can hold: a column of mixed or unstorable values becomes JSON text."""
+        """A new DataFrame like `.df` that any Parquet file can hold: a column of mixed or unstorable values becomes
+        JSON text.
+        """
         return _storable(_frame(self._pairs))
 
     def limit(self, count):
@@ -120,17 +135,21 @@ class Pairs:
         return self.limit(count)
 
     def split(self, eval_fraction, seed):
-        """Two Pairs (train, eval) with no prompt on both sides; `eval_fraction` counts prompts, at least one on each side.
+        """Two Pairs (train, eval) with no prompt on both sides; `eval_fraction` counts prompts, at least one on each
+        side.
 
-        Depends on the prompts' contents and the seed alone, not on the order of the rows. Raises WorkbenchError where there are
-        fewer than two different prompts.
+        Depends on the prompts' contents and the seed alone, not on the order of the rows. Raises WorkbenchError where
+        there are fewer than two different prompts.
         """
         if isinstance(eval_fraction, bool) or not isinstance(eval_fraction, int | float) or not 0 < eval_fraction < 1:
             raise WorkbenchError(f"eval_fraction is {eval_fraction!r}, expected a number between 0 and 1.")
         keys = [prompt_key(pair.prompt) for pair in self._pairs]
         prompts = sorted(set(keys), key=lambda key: hashlib.sha256(f"{seed}:{key}".encode()).digest())
         if len(prompts) < 2:
-            raise WorkbenchError(f"{self.name} has {_count(len(prompts), 'prompt')}: a split by prompt needs two. Add pairs, or give evaluation data of its own.")
+            raise WorkbenchError(
+                f"{self.name} has {_count(len(prompts), 'prompt')}: a split by prompt needs two. Add pairs, or give"
+                " evaluation data of its own."
+            )
         held_out = set(prompts[: min(max(round(len(prompts) * eval_fraction), 1), len(prompts) - 1)])
         train = [pair for pair, key in zip(self._pairs, keys, strict=True) if key not in held_out]
         evaluation = [pair for pair, key in zip(self._pairs, keys, strict=True) if key in held_out]
@@ -151,7 +170,10 @@ class Pairs:
     def __str__(self):
         prompts = len({prompt_key(pair.prompt) for pair in self._pairs})
         lines = [
-            f"{self.name}: {_count(len(self), 'pair')} on {_count(prompts, 'prompt')}, content {self.content_hash[:12]}",
+            (
+                f"{self.name}: {_count(len(self), 'pair')} on {_count(prompts, 'prompt')}, content"
+                f" {self.content_hash[:12]}"
+            ),
             str(self._report),
         ]
         if self._pairs:
@@ -163,7 +185,10 @@ class Pairs:
 
 
 def prompt_list(prompts) -> list:
-    """One text as a list of it; any other iterable of prompts (a list, a column of a DataFrame) as a list. Errors: WorkbenchError for what is neither."""
+    """One text as a list of it; any other iterable of prompts (a list, a column of a DataFrame) as a list.
+
+    Errors: WorkbenchError for what is neither.
+    """
     if isinstance(prompts, str):
         return [prompts]
     if not isinstance(prompts, Iterable) or isinstance(prompts, Mapping):
@@ -172,10 +197,12 @@ def prompt_list(prompts) -> list:
 
 
 def load_pairs(source, columns=None, limit=None, name=None):
-    """The Pairs of a file, folder, DataFrame, datasets.Dataset, list of dicts, or hub id ("owner/name", "owner/name:split").
+    """The Pairs of a file, folder, DataFrame, datasets.Dataset, list of dicts, or hub id ("owner/name",
+    "owner/name:split").
 
-    "demo" is the bundled training set. Files: .jsonl, .json, .csv, .tsv, .parquet, also with .gz. A folder: all of them, sorted, one level of sub-folders deep; test and
-    validation files stay out where train files lie beside them. The shapes known are listed in `pair_shapes`.
+    "demo" is the bundled training set. Files: .jsonl, .json, .csv, .tsv, .parquet, also with .gz. A folder: all of
+    them, sorted, one level of sub-folders deep; test and validation files stay out where train files lie beside them.
+    The shapes known are listed in `pair_shapes`.
     columns: our names (prompt, chosen, rejected, system) -> the source's, for columns that are not recognised.
     limit: stop after so many pairs kept; rows behind them are not read. name: what reports call the source.
     Columns that are no part of the pair are kept; one that is called like ours becomes `<name>_in_file`.
@@ -198,7 +225,10 @@ def load_pairs(source, columns=None, limit=None, name=None):
             row = _plain_row(row)
             seen_columns.update(dict.fromkeys(row))
             if len(seen_columns) > MOST_COLUMNS:
-                raise WorkbenchError(f"{found.name} has more than {MOST_COLUMNS:,} different columns, at {where}: a table of that width cannot be held. Are its keys data?")
+                raise WorkbenchError(
+                    f"{found.name} has more than {MOST_COLUMNS:,} different columns, at {where}: a table of that width"
+                    " cannot be held. Are its keys data?"
+                )
             renamed = pair_columns.renamed_row(row, columns)
             any_shape = any_shape or shape_of(renamed) is not None
             pair = _make_pair(renamed)
@@ -224,7 +254,8 @@ def load_pairs(source, columns=None, limit=None, name=None):
 
 
 def raw_rows(source, count=5):
-    """The first `count` readable rows (dicts) of a source that `load_pairs` takes, as they stand there: to see what their columns are called.
+    """The first `count` readable rows (dicts) of a source that `load_pairs` takes, as they stand there: to see what
+    their columns are called.
 
     Errors: WorkbenchError as in `load_pairs` where the source cannot be found or read.
     """
@@ -247,7 +278,10 @@ def _find(source):
     if library == "datasets":
         return pair_files.read_dataset(source, "Dataset")
     if not isinstance(source, str | os.PathLike):
-        raise WorkbenchError(f"Pairs cannot be loaded from a {type(source).__name__}. Give a file, a folder, a hub id, a DataFrame, a datasets.Dataset or a list of dicts.")
+        raise WorkbenchError(
+            f"Pairs cannot be loaded from a {type(source).__name__}. Give a file, a folder, a hub id, a DataFrame, a"
+            " datasets.Dataset or a list of dicts."
+        )
     return _find_named(source)
 
 
@@ -256,7 +290,9 @@ def _find_named(source):
     if not text.strip():
         raise WorkbenchError("The source of the pairs is an empty text. Give a file, a folder or a hub id.")
     if re.match(r"[a-z]+://", text):
-        raise WorkbenchError(f"{text} is a web address. Download the file and give its path, or give a hub id such as 'owner/name'.")
+        raise WorkbenchError(
+            f"{text} is a web address. Download the file and give its path, or give a hub id such as 'owner/name'."
+        )
     try:
         path = Path(text).expanduser()
         exists = path.exists()
@@ -287,7 +323,9 @@ def _make_pair(row):
     for column, value in row.items():
         if column in made.used or (column == "pair_id" and value == identity):
             continue
-        extra[pair_columns.free_name(column, row) if column in OWN_COLUMNS else column] = _encodable(value) if isinstance(value, str) else value
+        extra[pair_columns.free_name(column, row) if column in OWN_COLUMNS else column] = (
+            _encodable(value) if isinstance(value, str) else value
+        )
     return Pair(identity, tuple(made.prompt), made.chosen, made.rejected, extra)
 
 
@@ -348,10 +386,15 @@ def _extra_columns(pairs):
 
 
 def _read_numbers(pairs):
-    """Turns an extra column of a CSV into numbers where every cell is one; `007` stays text, an empty cell becomes None."""
+    """Turns an extra column of a CSV into numbers where every cell is one; `007` stays text, an empty cell becomes
+    None.
+    """
     for column in _extra_columns(pairs):
         cells = [pair.extra[column] for pair in pairs if pair.extra.get(column) not in (None, "")]
-        if not cells or not all(isinstance(cell, str) and re.fullmatch(r"-?(0|[1-9]\d{0,17})(\.\d+)?([eE][-+]?\d{1,3})?", cell) for cell in cells):
+        if not cells or not all(
+            isinstance(cell, str) and re.fullmatch(r"-?(0|[1-9]\d{0,17})(\.\d+)?([eE][-+]?\d{1,3})?", cell)
+            for cell in cells
+        ):
             continue
         number = int if all(re.fullmatch(r"-?\d+", cell) for cell in cells) else float
         for pair in pairs:

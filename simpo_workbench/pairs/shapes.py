@@ -11,9 +11,9 @@ Known shapes, by column names; the first that fits a row reads it:
     chosen_messages, rejected_messages    LLaMA-Factory v1, content in parts [{type, value}]
     chosen, rejected                      whole conversations, or Anthropic HH transcripts "\\n\\nHuman: ... \\n\\nAssistant: ..."
 
-A `system` column joins every shape as the first turn. The answer is the final assistant turn; everything before it is the prompt.
-Contents are kept to the character; only what a format puts around them (the HH separators with their one space) is taken off.
-Other keys of a turn, such as `loss_weight`, are not kept.
+A `system` column joins every shape as the first turn. The answer is the final assistant turn; everything before it is
+the prompt. Contents are kept to the character; only what a format puts around them (the HH separators with their one
+space) is taken off. Other keys of a turn, such as `loss_weight`, are not kept.
 """
 
 import hashlib
@@ -32,9 +32,10 @@ MEDIA_COLUMNS = ("image", "images", "video", "videos", "audio", "audios")
 NON_TEXT = "image or other non-text part"
 LONGEST_ROW = 10_000_000  # characters of one row: some two million tokens, more than any model reads
 KNOWN_SHAPES = (
-    "prompt/chosen/rejected, chosen/rejected (conversations or Human/Assistant transcripts), instruction/input/chosen/rejected, "
-    "instruction/output (a list of two), conversations/chosen/rejected, chosen_messages/rejected_messages, context/answer_w/answer_l, "
-    "question/response_j/response_k, input/output_1/output_2/label"
+    "prompt/chosen/rejected, chosen/rejected (conversations or Human/Assistant transcripts),"
+    " instruction/input/chosen/rejected, instruction/output (a list of two), conversations/chosen/rejected,"
+    " chosen_messages/rejected_messages, context/answer_w/answer_l, question/response_j/response_k,"
+    " input/output_1/output_2/label"
 )
 
 
@@ -92,7 +93,10 @@ class RowPair:
 
 
 def shape_of(row):
-    """The Shape of a row (dict), or None. A shape whose columns all hold a value goes before one with an empty column."""
+    """The Shape of a row (dict), or None.
+
+    A shape whose columns all hold a value goes before one with an empty column.
+    """
     incomplete = None
     for shape in SHAPES:
         if all(name in row for name in shape.columns) and _fits(shape, row):
@@ -113,8 +117,8 @@ def _fits(shape, row):
 def read_row(row):
     """The RowPair of one raw row (dict).
 
-    Raises RowRefused with one of the reasons: missing, empty, identical, wrong type, unreadable, unknown role, different histories,
-    more than one answer turn, two system texts, image or other non-text part, no known shape.
+    Raises RowRefused with one of the reasons: missing, empty, identical, wrong type, unreadable, unknown role,
+    different histories, more than one answer turn, two system texts, image or other non-text part, no known shape.
     """
     shape = shape_of(row)
     if shape is None:
@@ -141,7 +145,9 @@ def prompt_key(messages):
 
 
 def prompt_text(messages):
-    """The prompt as readable text: the bare content of a single user turn, else a transcript "System: ...\\n\\nUser: ..."."""
+    """The prompt as readable text: the bare content of a single user turn, else a transcript "System: ...\\n\\nUser:
+    ...".
+    """
     messages = list(messages)
     if len(messages) == 1 and messages[0]["role"] == "user":
         return messages[0]["content"]
@@ -165,12 +171,16 @@ def _plain_turns(messages):
 
 def _digest(value):
     # ensure_ascii keeps the bytes the same on every platform
-    return hashlib.sha256(json.dumps(value, ensure_ascii=True, sort_keys=True, separators=(",", ":")).encode("ascii")).hexdigest()
+    return hashlib.sha256(
+        json.dumps(value, ensure_ascii=True, sort_keys=True, separators=(",", ":")).encode("ascii")
+    ).hexdigest()
 
 
 def _no_shape(row):
     if {"chosen", "rejected"} <= row.keys():
-        return RowRefused("missing", "no prompt: 'chosen' and 'rejected' are neither conversations nor Human/Assistant transcripts")
+        return RowRefused(
+            "missing", "no prompt: 'chosen' and 'rejected' are neither conversations nor Human/Assistant transcripts"
+        )
     for shape in SHAPES:
         absent = [name for name in (shape.chosen, shape.rejected) if name not in row]
         if len(absent) == 1:
@@ -229,7 +239,9 @@ def _answer_values(row, shape):
 
 
 def _combine(prompt_value, shape, chosen_value, rejected_value):
-    """Prompt turns and the two answer texts; the histories inside the answers must agree with each other and with the prompt."""
+    """Prompt turns and the two answer texts; the histories inside the answers must agree with each other and with the
+    prompt.
+    """
     in_transcript = prompt_value is None or _is_transcript(prompt_value)
     chosen_history, chosen = _answer(chosen_value, shape.chosen, in_transcript)
     rejected_history, rejected = _answer(rejected_value, shape.rejected, in_transcript)
@@ -256,7 +268,10 @@ def _combine(prompt_value, shape, chosen_value, rejected_value):
         # UltraFeedback keeps the last user turn as `prompt` and the whole conversation in both answers
         if isinstance(prompt_value, str) and history[-1]["content"].strip() == prompt_value.strip():
             return history, chosen, rejected
-    raise RowRefused("different histories", f"'{shape.prompt}' and the turns before the answers: {_first_difference(prompt, history)}")
+    raise RowRefused(
+        "different histories",
+        f"'{shape.prompt}' and the turns before the answers: {_first_difference(prompt, history)}",
+    )
 
 
 def _prompt_turns(value, column):
@@ -296,7 +311,9 @@ def _turns(value, column):
 
 def _turn(turn, column):
     if not isinstance(turn, dict):
-        raise RowRefused("wrong type", f"{column} holds {_type(turn)} ({excerpt(turn)}), expected turns with role and content")
+        raise RowRefused(
+            "wrong type", f"{column} holds {_type(turn)} ({excerpt(turn)}), expected turns with role and content"
+        )
     # Parquet fills the keys that other turns have with null
     role = turn.get("role") if turn.get("role") is not None else turn.get("from")
     content = turn.get("content") if turn.get("content") is not None else turn.get("value")
@@ -348,7 +365,10 @@ def _is_open_transcript(value):
 def _transcript_turns(text):
     marks = list(_SPEAKER.finditer(text))
     ends = [mark.start() for mark in marks[1:]] + [len(text)]
-    return [{"role": ROLES[mark[1].lower()], "content": text[mark.end() : end]} for mark, end in zip(marks, ends, strict=True)]
+    return [
+        {"role": ROLES[mark[1].lower()], "content": text[mark.end() : end]}
+        for mark, end in zip(marks, ends, strict=True)
+    ]
 
 
 def _with_system(prompt, system):
@@ -360,7 +380,9 @@ def _with_system(prompt, system):
         return prompt
     if prompt and prompt[0]["role"] == "system":
         if prompt[0]["content"] != system:
-            raise RowRefused("two system texts", f"the column says {excerpt(system)}, the first turn {excerpt(prompt[0]['content'])}")
+            raise RowRefused(
+                "two system texts", f"the column says {excerpt(system)}, the first turn {excerpt(prompt[0]['content'])}"
+            )
         return prompt
     return [{"role": "system", "content": system}, *prompt]
 
@@ -370,7 +392,9 @@ def _check(prompt, chosen, rejected, shape):
     if not any(turn["role"] == "user" for turn in prompt):
         raise RowRefused("empty" if not prompt else "missing", f"{where} has no user turn")
     if prompt[-1]["role"] == "assistant":
-        raise RowRefused("more than one answer turn", f"{where} ends with an assistant turn, so the answer would be a second one")
+        raise RowRefused(
+            "more than one answer turn", f"{where} ends with an assistant turn, so the answer would be a second one"
+        )
     if prompt[-1]["role"] == "user" and not prompt[-1]["content"].strip():
         raise RowRefused("empty", "the prompt's last user turn has no text")
     for side, text in ((shape.chosen, chosen), (shape.rejected, rejected)):
@@ -395,5 +419,13 @@ def _is_missing(value):
 
 
 def _type(value):
-    names = {str: "text", bool: "true/false", int: "a number", float: "a number", list: "a list", dict: "an object", type(None): "missing"}
+    names = {
+        str: "text",
+        bool: "true/false",
+        int: "a number",
+        float: "a number",
+        list: "a list",
+        dict: "an object",
+        type(None): "missing",
+    }
     return names.get(type(value), f"a {type(value).__name__}")

@@ -21,13 +21,18 @@ def headline(config) -> str:
 
 
 def tiles(status, config, evaluations, speeds, peaks) -> list[dict]:
-    """name, value and fact (n, interval, where it comes from) of the numbers that matter; "–" where nothing is known yet.
+    """name, value and fact (n, interval, where it comes from) of the numbers that matter; "–" where nothing is known
+    yet.
 
     evaluations: the run's evaluation records. speeds: pairs per second of its steps. peaks: their peak memory, bytes.
     """
     sampled = [record for record in evaluations if "eval/answers/n" in record]
     recommended = status.recommended_step
-    beyond = [] if config.loss.kind == "dpo" else [_share_tile("beyond γ", evaluations, "eval/rewards/beyond_gamma", "eval/pairs", "held-out pairs")]
+    beyond = (
+        []
+        if config.loss.kind == "dpo"
+        else [_share_tile("beyond γ", evaluations, "eval/rewards/beyond_gamma", "eval/pairs", "held-out pairs")]
+    )
     return [
         _share_tile("chosen ahead", evaluations, "eval/rewards/accuracies", "eval/pairs", "held-out pairs"),
         *beyond,
@@ -36,8 +41,16 @@ def tiles(status, config, evaluations, speeds, peaks) -> list[dict]:
         _share_tile("answers end properly", sampled, "eval/answers/ended", "eval/answers/n", "answers"),
         _length_tile(sampled),
         _tile("recommended", "–" if recommended is None else f"step {recommended}", why_recommended(evaluations)),
-        _tile("speed", f"{significant(statistics.median(speeds))} pairs/s" if speeds else "–", f"median of {len(speeds)} steps" if speeds else "from step 1 on"),
-        _tile("peak memory", memory(max(peaks)) if peaks else "–", f"most of {len(peaks)} steps" if peaks else "from step 1 on"),
+        _tile(
+            "speed",
+            f"{significant(statistics.median(speeds))} pairs/s" if speeds else "–",
+            f"median of {len(speeds)} steps" if speeds else "from step 1 on",
+        ),
+        _tile(
+            "peak memory",
+            memory(max(peaks)) if peaks else "–",
+            f"most of {len(peaks)} steps" if peaks else "from step 1 on",
+        ),
     ]
 
 
@@ -60,7 +73,9 @@ def _drift_tile(evaluations):
         return _tile("chosen log-prob drift", "–", "not measured yet")
     last = evaluations[-1]
     rejected = signed(last["eval/logps/rejected_drift"])
-    return _tile("chosen log-prob drift", signed(last["eval/logps/chosen_drift"]), f"nats per token; rejected {rejected}")
+    return _tile(
+        "chosen log-prob drift", signed(last["eval/logps/chosen_drift"]), f"nats per token; rejected {rejected}"
+    )
 
 
 def _length_tile(sampled):
@@ -68,4 +83,8 @@ def _length_tile(sampled):
         return _tile("answer length", "–", "not measured yet")
     first, last = (sampled[index]["eval/answers/mean_tokens"] for index in (0, -1))
     value = f"{last:.0f} tokens" if len(sampled) == 1 else f"{first:.0f} → {last:.0f} tokens"
-    return _tile("answer length", value, f"mean of {sampled[-1]['eval/answers/n']}; chosen in the data: {sampled[-1]['eval/chosen_tokens']:.0f}")
+    return _tile(
+        "answer length",
+        value,
+        f"mean of {sampled[-1]['eval/answers/n']}; chosen in the data: {sampled[-1]['eval/chosen_tokens']:.0f}",
+    )

@@ -1,7 +1,9 @@
-"""A finished or live run as one self-contained HTML page: verdicts first, then numbers, charts, pairs, answers, and how it was made.
+"""A finished or live run as one self-contained HTML page: verdicts first, then numbers, charts, pairs, answers, and how
+it was made.
 
-The page escapes by Jinja2's autoescape; only the three scripts, made here, go in as they are. Its content security policy names these scripts by hash,
-so that a text which got through as markup after all could neither run nor ask for anything.
+The page escapes by Jinja2's autoescape; only the three scripts, made here, go in as they are. Its content security
+policy names these scripts by hash, so that a text which got through as markup after all could neither run nor ask for
+anything.
 """
 
 from __future__ import annotations
@@ -78,15 +80,23 @@ def report_html(run: Run) -> str:
     before, after = _scores(run)
     compared = compare_scores(before, after, run.scoring_noise or 0.0) if after is not None else None
     drawn = _figures(run, status, config, evaluations, before, after, compared)
-    plotly_js = get_plotlyjs().replace("\r\n", "\n").replace("\r", "\n")  # as the browser will read it: the hash is of what it reads
+    plotly_js = (
+        get_plotlyjs().replace("\r\n", "\n").replace("\r", "\n")
+    )  # as the browser will read it: the hash is of what it reads
     # a report is for sharing, and its texts come from data and models: what goes in as a text goes in without secrets
-    page = Environment(autoescape=True, undefined=StrictUndefined, finalize=lambda value: redact(value) if type(value) is str else value).from_string(_TEMPLATE.read_text(encoding="utf-8"))
+    page = Environment(
+        autoescape=True,
+        undefined=StrictUndefined,
+        finalize=lambda value: redact(value) if type(value) is str else value,
+    ).from_string(_TEMPLATE.read_text(encoding="utf-8"))
     return page.render(
         run=run,
         status=status,
         headline=headline(config),
         verdicts=doctor.diagnose(records, status.total_steps),
-        tiles=tiles(status, config, evaluations, _of_steps(records, "pairs_per_second"), _of_steps(records, "peak_memory_bytes")),
+        tiles=tiles(
+            status, config, evaluations, _of_steps(records, "pairs_per_second"), _of_steps(records, "peak_memory_bytes")
+        ),
         figures={name: None if figure is None else figure.facts for name, figure in drawn.items()},
         evaluations=_evaluation_table(evaluations),
         flips=None if compared is None else _flips(compared),
@@ -118,26 +128,40 @@ def _figures(run, status, config, evaluations, before, after, compared):
         "training": _Chart(
             "training",
             _training_sentence(evaluations),
-            lambda theme: training_charts.training_figure(metrics, ratio, total, theme=theme, attention_drift=doctor.CHOSEN_DRIFT_ATTENTION),
+            lambda theme: training_charts.training_figure(
+                metrics, ratio, total, theme=theme, attention_drift=doctor.CHOSEN_DRIFT_ATTENTION
+            ),
         ),
         "rewards": _Chart(
             "rewards",
-            "Rewards of chosen and rejected answers, learning rate and gradient norm over the steps. Rewards are negative; only their difference matters.",
+            "Rewards of chosen and rejected answers, learning rate and gradient norm over the steps. Rewards are"
+            " negative; only their difference matters.",
             lambda theme: training_charts.rewards_figure(metrics, total, theme),
         ),
         "histogram": None,
         "scatter": None,
     }
     if before is not None:
-        drawn["histogram"] = _Chart("histogram", _histogram_sentence(before, after), lambda theme: training_charts.score_histogram(before, after, ratio, theme))
+        drawn["histogram"] = _Chart(
+            "histogram",
+            _histogram_sentence(before, after),
+            lambda theme: training_charts.score_histogram(before, after, ratio, theme),
+        )
     if compared is not None:
-        sentence = "Each held-out pair's lead before training (across) and after (up); above the diagonal line the chosen answer gained."
+        sentence = (
+            "Each held-out pair's lead before training (across) and after (up); above the diagonal line the chosen"
+            " answer gained."
+        )
         drawn["scatter"] = _Chart("scatter", sentence, lambda theme: training_charts.margins_scatter(compared, theme))
     return drawn
 
 
 def _figures_json(drawn):
-    parts = {chart.facts["id"]: {theme: json.loads(figure.to_json()) for theme, figure in chart.themes.items()} for chart in drawn.values() if chart}
+    parts = {
+        chart.facts["id"]: {theme: json.loads(figure.to_json()) for theme, figure in chart.themes.items()}
+        for chart in drawn.values()
+        if chart
+    }
     return json_for_script(json.dumps(redact_values(parts), ensure_ascii=False))
 
 
@@ -150,7 +174,9 @@ def _of_steps(records, name):
 
 
 def _scores(run):
-    """(before, after): scores at the first and the last evaluated step; None where there is none, and after only when a step lies between."""
+    """(before, after): scores at the first and the last evaluated step; None where there is none, and after only when a
+    step lies between.
+    """
     steps = run.folder.evaluated_steps()
     if not steps:
         return None, None
@@ -159,14 +185,19 @@ def _scores(run):
 
 def _evaluation_table(evaluations):
     columns = {name: key for name, key in _EVALUATION_COLUMNS.items() if any(key in record for record in evaluations)}
-    rows = [[str(record["step"]) if key == "step" else _decimal(record.get(key)) for key in columns.values()] for record in evaluations]
+    rows = [
+        [str(record["step"]) if key == "step" else _decimal(record.get(key)) for key in columns.values()]
+        for record in evaluations
+    ]
     return {"columns": list(columns), "rows": rows}
 
 
 def _flips(compared):
     """A sentence that counts, and the pairs that changed most: flipped ones first, then by how far the lead moved."""
     to_right, to_wrong = ((compared["flip"] == flip).sum() for flip in ("to right", "to wrong"))
-    order = compared.assign(flipped=compared["flip"] != "", moved=compared["lead_change"].abs()).sort_values(["flipped", "moved"], ascending=False)
+    order = compared.assign(flipped=compared["flip"] != "", moved=compared["lead_change"].abs()).sort_values(
+        ["flipped", "moved"], ascending=False
+    )
     rows = [
         {
             "pair_id": str(row["pair_id"]),
@@ -180,7 +211,10 @@ def _flips(compared):
         for row in order.head(_MOST_PAIRS).to_dict("records")
     ]
     shown = f" The {len(rows)} that changed most are below." if len(rows) < len(compared) else ""
-    sentence = f"Of {len(compared)} pairs {to_right} turned right, {to_wrong} turned wrong, {len(compared) - to_right - to_wrong} stayed as they were.{shown}"
+    sentence = (
+        f"Of {len(compared)} pairs {to_right} turned right, {to_wrong} turned wrong,"
+        f" {len(compared) - to_right - to_wrong} stayed as they were.{shown}"
+    )
     return {"sentence": sentence, "rows": rows}
 
 
@@ -192,14 +226,23 @@ def _samples(run):
     first, last = answers["step"].min(), answers["step"].max()
     steps = [first] if first == last else [first, last]
     by_step = [answers[answers["step"] == step].to_dict("records") for step in steps]
-    return [{"prompt": _text(together[0]["prompt"]), "answers": [_answer(row) for row in together]} for together in zip(*by_step, strict=False)]
+    return [
+        {"prompt": _text(together[0]["prompt"]), "answers": [_answer(row) for row in together]}
+        for together in zip(*by_step, strict=False)
+    ]
 
 
 def _answer(row):
     step = int(row["step"])
     title = "base · step 0" if step == 0 else f"tuned · step {step}"
     text = _text(row["answer"]) or "(empty answer)"
-    return {"title": title, "text": text, "tokens": int(row["tokens"]), "ended": bool(row["ended"]), "repeated": f"{row['repeated_4grams']:.2f}"}
+    return {
+        "title": title,
+        "text": text,
+        "tokens": int(row["tokens"]),
+        "ended": bool(row["ended"]),
+        "repeated": f"{row['repeated_4grams']:.2f}",
+    }
 
 
 def _training_sentence(evaluations):
@@ -207,16 +250,31 @@ def _training_sentence(evaluations):
         return "Six charts over the optimizer steps; nothing was measured yet."
     last = evaluations[-1]
     parts = [
-        f"at step {last['step']} chosen answers stand at {signed(last['eval/logps/chosen_drift'])} and rejected ones at {signed(last['eval/logps/rejected_drift'])} nats per token since the start",
+        (
+            f"at step {last['step']} chosen answers stand at {signed(last['eval/logps/chosen_drift'])} and rejected"
+            f" ones at {signed(last['eval/logps/rejected_drift'])} nats per token since the start"
+        ),
         f"{last['eval/rewards/accuracies']:.0%} of {last['eval/pairs']} held-out pairs have the chosen answer ahead",
     ]
-    return f"Six charts over the optimizer steps: {', '.join(parts)}. Points are held-out evaluations, thin lines single training steps, upright bars 95 % intervals."
+    return (
+        f"Six charts over the optimizer steps: {', '.join(parts)}. Points are held-out evaluations, thin lines single"
+        " training steps, upright bars 95 % intervals."
+    )
 
 
 def _histogram_sentence(before, after):
-    ahead = [int((table["chosen_avg_logp"] > table["rejected_avg_logp"]).sum()) for table in (before, after) if table is not None]
-    counts = f"{ahead[0]} of {len(before)} pairs before" + (f" and {ahead[1]} of {len(after)} after" if len(ahead) > 1 else "")
-    return f"How far the chosen answer leads, pair by pair: right of zero it is the likelier one ({counts} training), right of γ/β by as much as SimPO asks for."
+    ahead = [
+        int((table["chosen_avg_logp"] > table["rejected_avg_logp"]).sum())
+        for table in (before, after)
+        if table is not None
+    ]
+    counts = f"{ahead[0]} of {len(before)} pairs before" + (
+        f" and {ahead[1]} of {len(after)} after" if len(ahead) > 1 else ""
+    )
+    return (
+        f"How far the chosen answer leads, pair by pair: right of zero it is the likelier one ({counts} training),"
+        " right of γ/β by as much as SimPO asks for."
+    )
 
 
 def _flat(values, prefix=""):

@@ -3,8 +3,8 @@
     <cache>/devices/<device>/held        locked by the process that uses the device; the kernel lets go when it dies, however it dies
     <cache>/devices/<device>/<id>.json   a run that waits: {"run", "name", "process", "place"}
 
-A waiting process that died is passed over, so a dead run never blocks the queue. A run uses the first device that CUDA_VISIBLE_DEVICES shows it. The folder is
-$SIMPO_WORKBENCH_DEVICES where that is set.
+A waiting process that died is passed over, so a dead run never blocks the queue. A run uses the first device that
+CUDA_VISIBLE_DEVICES shows it. The folder is $SIMPO_WORKBENCH_DEVICES where that is set.
 """
 
 from __future__ import annotations
@@ -18,9 +18,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ..base import process
-from ..base.paths import cache_folder
 from ..base.errors import WorkbenchError
 from ..base.files import read_json, write_json
+from ..base.paths import cache_folder
 
 _GPU_FILES = ("/dev/nvidiactl", "/dev/nvidia0", "/dev/dxg")
 
@@ -37,7 +37,9 @@ class Ticket:
 
 
 def device_name() -> str:
-    """The device that a run started here would use: "cpu", or "gpu-" with the first device that CUDA_VISIBLE_DEVICES names (0 without it)."""
+    """The device that a run started here would use: "cpu", or "gpu-" with the first device that CUDA_VISIBLE_DEVICES
+    names (0 without it).
+    """
     visible = os.environ.get("CUDA_VISIBLE_DEVICES")
     if visible in ("", "-1") or not any(Path(name).exists() for name in _GPU_FILES):
         return "cpu"
@@ -54,7 +56,8 @@ class DeviceQueue:
         self._held = None
 
     def enter(self, run: Path, name: str, identity: dict | None = None) -> Ticket:
-        """A place at the end of the queue for a process, by default this one; the place it has where it stands here already.
+        """A place at the end of the queue for a process, by default this one; the place it has where it stands here
+        already.
 
         Errors: WorkbenchError when the cache folder cannot be written.
         """
@@ -62,7 +65,10 @@ class DeviceQueue:
         try:
             self.folder.mkdir(parents=True, exist_ok=True)
         except OSError as error:
-            raise WorkbenchError(f"{str(self.folder)!r} cannot be made: {error.strerror}. Point SIMPO_WORKBENCH_CACHE to a folder that can be written.") from None
+            raise WorkbenchError(
+                f"{str(self.folder)!r} cannot be made: {error.strerror}. Point SIMPO_WORKBENCH_CACHE to a folder that"
+                " can be written."
+            ) from None
         waiting = self.waiting()
         mine = next((ticket for ticket in waiting if ticket.process == identity), None)
         if mine is not None:
@@ -94,7 +100,9 @@ class DeviceQueue:
         return held if held and process.is_alive(held.get("process")) else None
 
     def take(self, ticket: Ticket) -> bool:
-        """Take the device if it is free and nobody waits before this ticket; it is held until `release` or the end of this process."""
+        """Take the device if it is free and nobody waits before this ticket; it is held until `release` or the end of
+        this process.
+        """
         waiting = self.waiting()
         if waiting and waiting[0].path != ticket.path:
             return False
@@ -127,7 +135,10 @@ class DeviceQueue:
             self._held = None
 
     def move(self, run: Path, place: int) -> int:
-        """The place that a waiting run got: the wanted one, 1 being the next, or the last. Errors: WorkbenchError when it does not wait here."""
+        """The place that a waiting run got: the wanted one, 1 being the next, or the last.
+
+        Errors: WorkbenchError when it does not wait here.
+        """
         waiting = self.waiting()
         mine = next((ticket for ticket in waiting if Path(ticket.run) == Path(run)), None)
         if mine is None and (holder := self.holder()) and Path(holder["run"]) == Path(run):
@@ -145,7 +156,9 @@ class DeviceQueue:
 
 
 def queue(device: str | None = None):
-    """DataFrame of a device's queue (by default of the one that a run started here would use): place (0 has it), name, state, run (its folder)."""
+    """DataFrame of a device's queue (by default of the one that a run started here would use): place (0 has it), name,
+    state, run (its folder).
+    """
     import pandas as pd
 
     line = DeviceQueue(device)
@@ -153,7 +166,10 @@ def queue(device: str | None = None):
     rows = [(0, holder["name"], holder["run"])] if holder else []
     rows += [(number, ticket.name, ticket.run) for number, ticket in enumerate(line.waiting(), 1)]
     states = [(read_json(Path(run, "status.json")) or {}).get("state", "") for _, _, run in rows]
-    return pd.DataFrame([(place, name, state, run) for (place, name, run), state in zip(rows, states, strict=True)], columns=["place", "name", "state", "run"])
+    return pd.DataFrame(
+        [(place, name, state, run) for (place, name, run), state in zip(rows, states, strict=True)],
+        columns=["place", "name", "state", "run"],
+    )
 
 
 def _read(path) -> Ticket | None:

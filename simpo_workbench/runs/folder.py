@@ -67,7 +67,9 @@ class RunFolder:
 
     @property
     def identity(self) -> list[int]:
-        """[device, inode] of the folder itself: a copy has another one, and its status speaks of somebody else's process. Empty where it is gone."""
+        """[device, inode] of the folder itself: a copy has another one, and its status speaks of somebody else's
+        process. Empty where it is gone.
+        """
         try:
             found = self.path.stat()
         except OSError:
@@ -86,10 +88,14 @@ class RunFolder:
         return False
 
     def append_metrics(self, record: dict):
-        """Add one record to metrics.jsonl, on disk when this returns, with the time of writing; a number that JSON has no word for is a defect."""
+        """Add one record to metrics.jsonl, on disk when this returns, with the time of writing; a number that JSON has
+        no word for is a defect.
+        """
         bad = [key for key, value in record.items() if isinstance(value, float) and not math.isfinite(value)]
         if bad:
-            raise WorkbenchError(f"Step {record.get('step')}: {', '.join(bad)} is not a finite number, so the record is not written.")
+            raise WorkbenchError(
+                f"Step {record.get('step')}: {', '.join(bad)} is not a finite number, so the record is not written."
+            )
         append_jsonl(self.metrics, {**record, "time": time.time()})
 
 
@@ -111,9 +117,15 @@ def new_run_folder(root: str | Path, name: str | None, stem: str) -> RunFolder:
         if name is not None:
             _make_named(root, name)
         else:
-            path = _fresh(root, f"{re.sub(r'[^A-Za-z0-9._-]+', '-', stem).strip('-._')[:60] or 'run'}-{time.strftime('%m%d-%H%M')}")
+            path = _fresh(
+                root,
+                f"{re.sub(r'[^A-Za-z0-9._-]+', '-', stem).strip('-._')[:60] or 'run'}-{time.strftime('%m%d-%H%M')}",
+            )
     except OSError as error:
-        raise WorkbenchError(f"The run folder in {str(root)!r} cannot be made: {error.strerror}. Check run.root, its rights and the free space.") from None
+        raise WorkbenchError(
+            f"The run folder in {str(root)!r} cannot be made: {error.strerror}. Check run.root, its rights and the free"
+            " space."
+        ) from None
     folder = RunFolder(path)
     for part in ("scores", "generations", "checkpoints", "requests", "answers"):
         (path / part).mkdir()
@@ -121,7 +133,10 @@ def new_run_folder(root: str | Path, name: str | None, stem: str) -> RunFolder:
 
 
 def find_run_folder(name: str | Path, root: str | Path = "runs") -> RunFolder:
-    """The folder of an existing run, by name in `root` or by path. Errors: WorkbenchError naming the runs that are there."""
+    """The folder of an existing run, by name in `root` or by path.
+
+    Errors: WorkbenchError naming the runs that are there.
+    """
     if not isinstance(name, (str, os.PathLike)):
         raise WorkbenchError(f"A run is named by a text or a path, not by a {type(name).__name__}.")
     path = Path(root).expanduser() / name
@@ -145,15 +160,25 @@ def _is_run(path):
 def run_names(root: str | Path) -> list[str]:
     """Names of all runs in a root folder."""
     root = Path(root).expanduser()
-    return [path.parent.name for path in root.glob("*/config.yaml") if not leads_elsewhere(path.parent)] if root.is_dir() else []
+    return (
+        [path.parent.name for path in root.glob("*/config.yaml") if not leads_elsewhere(path.parent)]
+        if root.is_dir()
+        else []
+    )
 
 
 def check_name(name: str) -> str:
     """The name itself when it is a plain folder name; else a WorkbenchError."""
     if not isinstance(name, str) or not _NAME.fullmatch(name):
-        raise WorkbenchError(f"run.name = {str(name)[:120]!r} is not usable: letters, digits, '.', '_' and '-', beginning with a letter or digit, at most 100.")
+        raise WorkbenchError(
+            f"run.name = {str(name)[:120]!r} is not usable: letters, digits, '.', '_' and '-', beginning with a letter"
+            " or digit, at most 100."
+        )
     if is_reserved(name):
-        raise WorkbenchError(f"run.name = {name!r} is not usable: on Windows it names a device or is cut short, so the run could not be copied there. Add a word to it.")
+        raise WorkbenchError(
+            f"run.name = {name!r} is not usable: on Windows it names a device or is cut short, so the run could not be"
+            " copied there. Add a word to it."
+        )
     return name
 
 
@@ -171,7 +196,10 @@ def _make_named(root, name):
 
 
 def _taken(root, name):
-    return WorkbenchError(f"There is a run {name!r} in {str(root)!r} already: choose another run.name, or go on with it by `simpo-workbench resume {name}`.")
+    return WorkbenchError(
+        f"There is a run {name!r} in {str(root)!r} already: choose another run.name, or go on with it by"
+        f" `simpo-workbench resume {name}`."
+    )
 
 
 def _fresh(root, name):

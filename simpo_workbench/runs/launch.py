@@ -8,18 +8,23 @@ import sys
 from pathlib import Path
 
 from ..base import process
-from ..config.run_config import RunConfig
-from .device_queue import DeviceQueue
-from .presence import hold, log_size
 from ..base.errors import WorkbenchError, first_line
 from ..base.files import read_json, read_jsonl, write_json, write_jsonl
+from ..config.run_config import RunConfig
+from .device_queue import DeviceQueue
 from .folder import RunFolder, find_run_folder
+from .presence import hold, log_size
 from .run import Run, create_run
 
 #: Sections that decide what a checkpoint's tensors and records mean: a run that goes on from one cannot change them.
 _FIXED = ("model", "data", "lora", "training.optimizer")
 #: Settings that a change on the way (`run.set`) may have replaced: one that the clone changes goes before it.
-_SET_ON_THE_WAY = {"loss.beta": "beta", "loss.gamma_beta_ratio": "gamma_beta_ratio", "training.learning_rate": "learning_rate_scale", "generation.prompts": "prompts"}
+_SET_ON_THE_WAY = {
+    "loss.beta": "beta",
+    "loss.gamma_beta_ratio": "gamma_beta_ratio",
+    "training.learning_rate": "learning_rate_scale",
+    "generation.prompts": "prompts",
+}
 _MEMORY = ("training.max_tokens_per_microbatch", "training.gradient_checkpointing")
 
 
@@ -37,7 +42,8 @@ def start_many(configs) -> list[Run]:
 
 
 def resume(name: str | Path, root: str | Path = "runs") -> Run:
-    """An ended or suspended run, going on from its newest valid checkpoint (without one from the start) in a process of its own; a paused one is told to go on.
+    """An ended or suspended run, going on from its newest valid checkpoint (without one from the start) in a process of
+    its own; a paused one is told to go on.
 
     Errors: WorkbenchError when it is being trained, or is finished.
     """
@@ -53,13 +59,24 @@ def resume(name: str | Path, root: str | Path = "runs") -> Run:
     return launch(folder, "--resume")
 
 
-def clone(name: str | Path, root: str | Path = "runs", step: int | None = None, changes: dict | None = None, new_name: str | None = None) -> Run:
-    """A new run with the settings of an existing one and some changes, started: from the beginning, or from the checkpoint of `step`.
+def clone(
+    name: str | Path,
+    root: str | Path = "runs",
+    step: int | None = None,
+    changes: dict | None = None,
+    new_name: str | None = None,
+) -> Run:
+    """A new run with the settings of an existing one and some changes, started: from the beginning, or from the
+    checkpoint of `step`.
 
-    changes: {"training.learning_rate": 5e-5, …}. The folder's origin.json says what it was made from and every difference; the earlier records come along
-    up to `step`. Errors: WorkbenchError when that step has no checkpoint that can be resumed, or when model, data or adapter would change on the way.
+    changes: {"training.learning_rate": 5e-5, …}. The folder's origin.json says what it was made from and every
+    difference; the earlier records come along up to `step`. Errors: WorkbenchError when that step has no checkpoint
+    that can be resumed, or when model, data or adapter would change on the way.
     """
-    return launch(make_clone(find_run_folder(name, root), step, changes or {}, new_name), *(("--resume",) if step is not None else ()))
+    return launch(
+        make_clone(find_run_folder(name, root), step, changes or {}, new_name),
+        *(("--resume",) if step is not None else ()),
+    )
 
 
 def make_clone(source: RunFolder, step: int | None, changes: dict, new_name: str | None = None) -> RunFolder:
@@ -67,22 +84,44 @@ def make_clone(source: RunFolder, step: int | None, changes: dict, new_name: str
     before = RunConfig.from_yaml(source.config)
     after = before.with_changes({"run.name": new_name, **changes})
     old, new = before.model_dump(exclude={"run"}), after.model_dump(exclude={"run"})
-    different = {f"{section}.{field}": [old[section][field], value] for section, fields in new.items() for field, value in fields.items() if old[section][field] != value}
+    different = {
+        f"{section}.{field}": [old[section][field], value]
+        for section, fields in new.items()
+        for field, value in fields.items()
+        if old[section][field] != value
+    }
     if step is not None:
         fixed = [path for path in different if path.startswith(_FIXED)]
         if fixed:
-            raise WorkbenchError(f"{', '.join(fixed)} cannot change on the way: a clone from a checkpoint keeps {', '.join(_FIXED)}. Clone from the start instead (no step).")
+            raise WorkbenchError(
+                f"{', '.join(fixed)} cannot change on the way: a clone from a checkpoint keeps {', '.join(_FIXED)}."
+                " Clone from the start instead (no step)."
+            )
         manifest = read_json(source.checkpoint(step) / "manifest.json") or {}
         if not manifest.get("resumable"):
-            raise WorkbenchError(f"The run {source.name!r} has no checkpoint to go on from at step {step}; it has {resumable_steps(source)}.")
+            raise WorkbenchError(
+                f"The run {source.name!r} has no checkpoint to go on from at step {step}; it has"
+                f" {resumable_steps(source)}."
+            )
     folder = create_run(after, stem=source.name)
     try:
-        write_json(folder.origin, {"run": source.name, "path": str(source.path.resolve()), "step": step, "changes": different, "changed_on_the_way": _kept_changes(source, step, different)})
+        write_json(
+            folder.origin,
+            {
+                "run": source.name,
+                "path": str(source.path.resolve()),
+                "step": step,
+                "changes": different,
+                "changed_on_the_way": _kept_changes(source, step, different),
+            },
+        )
         if step is not None:
             _copy_up_to(source, folder, step, different)
     except (OSError, shutil.Error) as error:
         shutil.rmtree(folder.path, ignore_errors=True)
-        raise WorkbenchError(f"The clone of {source.name!r} cannot be made: {first_line(error)}. Nothing of it is left.") from None
+        raise WorkbenchError(
+            f"The clone of {source.name!r} cannot be made: {first_line(error)}. Nothing of it is left."
+        ) from None
     return folder
 
 
@@ -94,13 +133,21 @@ def resumable_steps(folder: RunFolder) -> list[int]:
 
 def _kept_changes(source, step, different):
     """What was changed while the source trained, up to a step, and holds in the clone as well."""
-    replaced = {name for path, name in _SET_ON_THE_WAY.items() if path in different} | ({"gamma"} if "loss.gamma_beta_ratio" in different else set())
-    changes = [{**kept, "changes": {name: value for name, value in kept["changes"].items() if name not in replaced}} for kept in read_jsonl(source.changes) if kept["step"] <= (step or 0)]
+    replaced = {name for path, name in _SET_ON_THE_WAY.items() if path in different} | (
+        {"gamma"} if "loss.gamma_beta_ratio" in different else set()
+    )
+    changes = [
+        {**kept, "changes": {name: value for name, value in kept["changes"].items() if name not in replaced}}
+        for kept in read_jsonl(source.changes)
+        if kept["step"] <= (step or 0)
+    ]
     return [kept for kept in changes if kept["changes"]]
 
 
 def _copy_up_to(source, folder, step, different):
-    """Checkpoint, records, scores and answers up to a step; changes that were made on the way stay made, unless the clone has its own."""
+    """Checkpoint, records, scores and answers up to a step; changes that were made on the way stay made, unless the
+    clone has its own.
+    """
     shutil.copytree(source.checkpoint(step), folder.checkpoint(step))
     if any(path in different for path in _MEMORY):  # another plan is wanted than the one that was measured
         manifest = folder.checkpoint(step) / "manifest.json"
@@ -108,7 +155,10 @@ def _copy_up_to(source, folder, step, different):
     write_jsonl(folder.changes, _kept_changes(source, step, different))
     write_jsonl(folder.metrics, [record for record in read_jsonl(source.metrics) if record["step"] <= step])
     # the hashes of the pairs, which must still be the same; that of the configuration is the clone's own
-    write_json(folder.environment, {name: value for name, value in (read_json(source.environment) or {}).items() if name != "config_sha256"})
+    write_json(
+        folder.environment,
+        {name: value for name, value in (read_json(source.environment) or {}).items() if name != "config_sha256"},
+    )
     for kind in ("scores", "generations"):
         for path in sorted((source.path / kind).glob("step-*")):
             if int(path.stem.removeprefix("step-")) <= step:
@@ -116,11 +166,21 @@ def _copy_up_to(source, folder, step, different):
 
 
 def launch(folder: RunFolder, *options: str) -> Run:
-    """Start the worker detached: its own session and process group, no pipes to this process, everything it prints in log.txt."""
+    """Start the worker detached: its own session and process group, no pipes to this process, everything it prints in
+    log.txt.
+    """
     with hold(folder):  # the worker waits for it, so that what it writes about itself comes after what is written here
         if options:
             folder.mailbox.clear()  # what was asked of an earlier process is not meant for the next one
-        status = {"step": 0, "total_steps": 0, **(read_json(folder.status) or {}), "state": "loading", "message": "Starting.", "owner": "worker", "folder": folder.identity}
+        status = {
+            "step": 0,
+            "total_steps": 0,
+            **(read_json(folder.status) or {}),
+            "state": "loading",
+            "message": "Starting.",
+            "owner": "worker",
+            "folder": folder.identity,
+        }
         status |= {"answers_signals": False, "log_from": log_size(folder)}
         write_json(folder.status, {**status, "process": process.identify(), "handover": True})
         with open(folder.log, "ab") as log:
@@ -137,7 +197,9 @@ def launch(folder: RunFolder, *options: str) -> Run:
                 DeviceQueue().enter(folder.path.resolve(), folder.name, identity)
             write_json(folder.status, {**status, "process": identity})
         except ProcessLookupError:
-            raise WorkbenchError(f"The process of run {folder.name!r} ended at once: see {str(folder.log)!r}.") from None
+            raise WorkbenchError(
+                f"The process of run {folder.name!r} ended at once: see {str(folder.log)!r}."
+            ) from None
         except WorkbenchError:
             worker.kill()  # nobody would know of it
             raise

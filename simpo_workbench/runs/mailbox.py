@@ -60,10 +60,15 @@ class Mailbox:
         try:
             self.requests.mkdir(exist_ok=True)
         except OSError as error:
-            raise WorkbenchError(f"{str(self.requests)!r} cannot be written: {error.strerror}. Nobody was asked to {kind}.") from None
+            raise WorkbenchError(
+                f"{str(self.requests)!r} cannot be written: {error.strerror}. Nobody was asked to {kind}."
+            ) from None
         # by the time since boot: the wall clock may go backwards, and the order of pause and resume matters
         when = int(process.uptime_s() * 1e9)
-        write_atomically(self.requests / f"{when:020d}-{letter}.json", json.dumps({"id": letter, "kind": kind, "values": values}).encode())
+        write_atomically(
+            self.requests / f"{when:020d}-{letter}.json",
+            json.dumps({"id": letter, "kind": kind, "values": values}).encode(),
+        )
         return letter
 
     def answer(self, letter: str) -> dict | None:
@@ -77,7 +82,10 @@ class Mailbox:
         return pd.read_parquet(self.answers / f"{letter}.parquet")
 
     def withdraw(self, letter: str) -> bool:
-        """Take a letter back; False when it was taken already. Whoever took it sees that it is not wanted any more, and need not begin."""
+        """Take a letter back; False when it was taken already.
+
+        Whoever took it sees that it is not wanted any more, and need not begin.
+        """
         waiting = list(self.requests.glob(f"*-{letter}.json"))
         for path in waiting:
             path.unlink(missing_ok=True)
@@ -100,7 +108,10 @@ class Mailbox:
 
 
 class Postmaster:
-    """The side of the process that is asked. `collect` may run in a thread of its own, beside the one that takes and answers."""
+    """The side of the process that is asked.
+
+    `collect` may run in a thread of its own, beside the one that takes and answers.
+    """
 
     def __init__(self, folder: Path):
         self.requests, self.answers = folder / "requests", folder / "answers"
@@ -108,7 +119,9 @@ class Postmaster:
         self._lock = Lock()
 
     def collect(self):
-        """Take what lies there and say so to those who asked: each letter is acknowledged once, in the order of asking."""
+        """Take what lies there and say so to those who asked: each letter is acknowledged once, in the order of
+        asking.
+        """
         with self._lock:
             try:
                 paths = sorted(path for path in self.requests.iterdir() if _LETTER.fullmatch(path.name))
@@ -134,7 +147,9 @@ class Postmaster:
         return wanted
 
     def done(self, letter: Letter, text: str = "", table=None, **values):
-        """Say that it is done: what came of it in words, values, and a DataFrame where there is one (its numbers stay numbers)."""
+        """Say that it is done: what came of it in words, values, and a DataFrame where there is one (its numbers stay
+        numbers).
+        """
         if table is not None:
             self.answers.mkdir(exist_ok=True)
             beside = self.answers / f".{letter.id}.tmp"
@@ -159,7 +174,11 @@ class Postmaster:
 
     def _reply(self, letter, state, text, **values):
         self.answers.mkdir(exist_ok=True)
-        write_atomically(self.answers / f"{letter.id}.json", json.dumps({"state": state, "text": redact(text), **values}, ensure_ascii=False).encode(), durable=False)
+        write_atomically(
+            self.answers / f"{letter.id}.json",
+            json.dumps({"state": state, "text": redact(text), **values}, ensure_ascii=False).encode(),
+            durable=False,
+        )
 
 
 def _marker(requests, letter):

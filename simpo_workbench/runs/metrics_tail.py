@@ -1,4 +1,6 @@
-"""A growing metrics.jsonl, read on from where the last look ended: a run of ten thousand steps is not read anew for every point."""
+"""A growing metrics.jsonl, read on from where the last look ended: a run of ten thousand steps is not read anew for
+every point.
+"""
 
 from __future__ import annotations
 
@@ -9,9 +11,11 @@ from pathlib import Path
 
 
 class MetricsTail:
-    """The records of a run as they come. `evaluations`, `events`: lists of records; training records are kept as columns of numbers alone.
+    """The records of a run as they come. `evaluations`, `events`: lists of records; training records are kept as
+    columns of numbers alone.
 
-    `read()` takes what is new; a file that was written anew (a resumed run drops what came after its checkpoint) is read again from its beginning.
+    `read()` takes what is new; a file that was written anew (a resumed run drops what came after its checkpoint) is
+    read again from its beginning.
     """
 
     def __init__(self, path: Path):
@@ -26,7 +30,10 @@ class MetricsTail:
         self._columns: dict[str, list] = {"step": []}
 
     def read(self) -> list[dict]:
-        """The records that are new since the last look. A torn last line waits until it is whole; a damaged one is counted in `damaged_lines`."""
+        """The records that are new since the last look.
+
+        A torn last line waits until it is whole; a damaged one is counted in `damaged_lines`.
+        """
         try:
             with open(self.path, "rb") as file:
                 identity, size = _identity(file.fileno())
@@ -62,7 +69,11 @@ class MetricsTail:
 
     def points(self, name: str) -> list[tuple[int, float]]:
         """(step, value) of one metric of all training steps that have it."""
-        return [(int(step), value) for step, value in zip(self._columns["step"], self._columns.get(name, []), strict=False) if value == value]
+        return [
+            (int(step), value)
+            for step, value in zip(self._columns["step"], self._columns.get(name, []), strict=False)
+            if value == value
+        ]
 
     def column(self, name: str) -> list[float]:
         """One metric of all training steps, without those that lack it."""
@@ -75,8 +86,14 @@ class MetricsTail:
 
         train = pd.DataFrame({name: np.asarray(values, dtype=float) for name, values in self._columns.items()})
         train["kind"] = "train"
-        rest = pd.DataFrame([*self.evaluations, *self.events], columns=None if self.evaluations or self.events else ["kind", "step"])
-        return pd.concat([part for part in (train, rest) if len(part)], ignore_index=True) if len(train) or len(rest) else rest
+        rest = pd.DataFrame(
+            [*self.evaluations, *self.events], columns=None if self.evaluations or self.events else ["kind", "step"]
+        )
+        return (
+            pd.concat([part for part in (train, rest) if len(part)], ignore_index=True)
+            if len(train) or len(rest)
+            else rest
+        )
 
     def _take(self, record):
         kind = record.get("kind")

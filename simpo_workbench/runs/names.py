@@ -1,4 +1,6 @@
-"""Names and folders that a run must not have, though they are well written: what another system reserves, and links that lead out of the root."""
+"""Names and folders that a run must not have, though they are well written: what another system reserves, and links
+that lead out of the root.
+"""
 
 from __future__ import annotations
 
@@ -26,9 +28,18 @@ def leads_elsewhere(path: Path) -> bool:
 
 
 def require_own_folder(path: Path):
-    """Nothing, when a run's folder and the files it grows are what they seem. Errors: WorkbenchError when one is a link to somewhere else."""
+    """Nothing, when a run's folder and the files it grows are what they seem.
+
+    Errors: WorkbenchError when one is a link to somewhere else.
+    """
     if leads_elsewhere(path):
-        raise WorkbenchError(f"{str(path)!r} is a link to {str(path.resolve())!r}, and nothing is written through links: attach to that folder itself.")
+        raise WorkbenchError(
+            f"{str(path)!r} is a link to {str(path.resolve())!r}, and nothing is written through links: attach to that"
+            " folder itself."
+        )
     linked = next((name for name in _OWN_FILES if (path / name).is_symlink()), None)
     if linked:
-        raise WorkbenchError(f"{linked} in the run folder {str(path)!r} is a link, and nothing is written through links: put the file itself there.")
+        raise WorkbenchError(
+            f"{linked} in the run folder {str(path)!r} is a link, and nothing is written through links: put the file"
+            " itself there."
+        )

@@ -36,7 +36,9 @@ def cause_of_death(folder, status: dict) -> str:
         cause = f"it crashed ({fatal.removeprefix('Fatal Python error: ')})"
     elif out_of_memory(beat):
         cause = "the memory ran out and the kernel killed it"
-    elif error := next((line for line in reversed(tail) if re.match(r"[A-Za-z_.]*(Error|Exception|Interrupt)\b", line)), None):
+    elif error := next(
+        (line for line in reversed(tail) if re.match(r"[A-Za-z_.]*(Error|Exception|Interrupt)\b", line)), None
+    ):
         cause = f"a Python error ended it ({error[:200]})"
     else:
         cause = "it was killed from outside (SIGKILL)"
@@ -54,11 +56,18 @@ def out_of_memory(beat: dict) -> bool:
 
 
 def memory_facts() -> dict:
-    """{"rss_bytes", "available_bytes", "total_bytes", "oom_kills"} of this process and machine, now; None for what the system does not say."""
+    """{"rss_bytes", "available_bytes", "total_bytes", "oom_kills"} of this process and machine, now; None for what the
+    system does not say.
+    """
     import psutil
 
     machine = psutil.virtual_memory()
-    return {"rss_bytes": psutil.Process().memory_info().rss, "available_bytes": machine.available, "total_bytes": machine.total, "oom_kills": _kills()}
+    return {
+        "rss_bytes": psutil.Process().memory_info().rss,
+        "available_bytes": machine.available,
+        "total_bytes": machine.total,
+        "oom_kills": _kills(),
+    }
 
 
 def last_log(log: Path, start: int = 0) -> list[str]:
@@ -73,7 +82,9 @@ def last_log(log: Path, start: int = 0) -> list[str]:
 
 
 def _kills():
-    """How many processes the kernel has killed in this control group for want of memory; None where it does not count."""
+    """How many processes the kernel has killed in this control group for want of memory; None where it does not
+    count.
+    """
     for path in _GROUP_MEMORY:
         try:
             found = re.search(r"^oom_kill (\d+)", path.read_text(), re.MULTILINE)

@@ -17,13 +17,16 @@ NOTABLE_SHARE = 0.4
 
 @dataclass(frozen=True)
 class Preflight:
-    """A run's cost, measured on this machine. Memory in bytes, times in seconds; a run's answers may end earlier than counted here.
+    """A run's cost, measured on this machine. Memory in bytes, times in seconds; a run's answers may end earlier than
+    counted here.
 
-    seconds_per_step: of an average step; seconds_per_longest_step: of a step of the longest pairs, which were measured. seconds_per_evaluation: scoring
-    the held-out pairs; seconds_per_sampling: answering the sample prompts; seconds_per_save: a checkpoint. seconds_left: the whole run with all of these.
-    peak_memory_bytes: with the longest pairs; of it base_memory_bytes were in use with the model loaded. free_memory_bytes: before that. dropped, truncated:
-    training and held-out pairs together. shortages: where memory ran out. untrained_leads: chosen − rejected average log-probability (nats per token) of a
-    sample of the held-out pairs before training, against target_lead (γ/β).
+    seconds_per_step: of an average step; seconds_per_longest_step: of a step of the longest pairs, which were measured.
+    seconds_per_evaluation: scoring the held-out pairs; seconds_per_sampling: answering the sample prompts;
+    seconds_per_save: a checkpoint. seconds_left: the whole run with all of these.
+    peak_memory_bytes: with the longest pairs; of it base_memory_bytes were in use with the model loaded.
+    free_memory_bytes: before that. dropped, truncated: training and held-out pairs together. shortages: where memory
+    ran out. untrained_leads: chosen − rejected average log-probability (nats per token) of a sample of the held-out
+    pairs before training, against target_lead (γ/β).
     """
 
     steps: int
@@ -65,7 +68,10 @@ class Preflight:
 
     @property
     def fit(self) -> str:
-        """ "fits", "tight" or "does not fit": the last where it took more than had been free, such as swap. Where not one pair fits there is no Preflight but an error."""
+        """ "fits", "tight" or "does not fit": the last where it took more than had been free, such as swap.
+
+        Where not one pair fits there is no Preflight but an error.
+        """
         if self.memory_share > 1:
             return "does not fit"
         return "tight" if self.shortages or self.memory_share > TIGHT else "fits"
@@ -73,13 +79,18 @@ class Preflight:
     @property
     def verdict(self) -> str:
         """Whether it fits, in a sentence, and what would make it fit."""
-        facts = f"training takes {memory(self.peak_memory_bytes - self.base_memory_bytes)} beside the model, and {memory(self.free_memory_bytes)} were free"
+        facts = (
+            f"training takes {memory(self.peak_memory_bytes - self.base_memory_bytes)} beside the model, and"
+            f" {memory(self.free_memory_bytes)} were free"
+        )
         if self.fit == "fits":
             return f"It fits: {facts}."
         remedies = []
         if self.checkpointed_layers == 0:
             remedies.append("set training.gradient_checkpointing to all")
-        remedies.append(f"lower training.max_tokens_per_microbatch (it was {self.max_tokens_per_microbatch}; no result changes)")
+        remedies.append(
+            f"lower training.max_tokens_per_microbatch (it was {self.max_tokens_per_microbatch}; no result changes)"
+        )
         remedies.append("lower data.max_tokens")
         head = "It is tight" if self.fit == "tight" else "It does not fit"
         return f"{head}: {facts}. {' '.join(self.shortages)} To make room, {', or '.join(remedies)}.".replace("  ", " ")
@@ -89,7 +100,10 @@ class Preflight:
         """Where the untrained model stands on the sampled pairs, in a sentence."""
         leads = self.untrained_leads
         ahead = share(sum(lead > 0 for lead in leads), len(leads))
-        sentence = f"Before training the chosen answer is ahead in {ahead} of the sampled held-out pairs, by {signed(statistics.fmean(leads))} nats per token in the mean"
+        sentence = (
+            f"Before training the chosen answer is ahead in {ahead} of the sampled held-out pairs, by"
+            f" {signed(statistics.fmean(leads))} nats per token in the mean"
+        )
         if not self.target_lead:  # DPO has no γ
             return f"{sentence}."
         beyond = sum(lead > self.target_lead for lead in leads)
@@ -105,11 +119,23 @@ class Preflight:
             ("an evaluation", f"{duration(self.seconds_per_evaluation)}, {self.evaluations} times"),
             ("sample answers", f"{duration(self.seconds_per_sampling)} at most, {self.samplings} times"),
             ("a checkpoint", f"{self.seconds_per_save:.2f} s, {self.saves} times"),
-            ("peak memory", f"{memory(self.peak_memory_bytes)}, {memory(self.base_memory_bytes)} of it model and program; {memory(self.free_memory_bytes)} were free beside them"),
-            ("at once", f"{self.max_tokens_per_microbatch:,} tokens, {counted(self.checkpointed_layers, 'layer')} checkpointed"),
+            (
+                "peak memory",
+                (
+                    f"{memory(self.peak_memory_bytes)}, {memory(self.base_memory_bytes)} of it model and program;"
+                    f" {memory(self.free_memory_bytes)} were free beside them"
+                ),
+            ),
+            (
+                "at once",
+                f"{self.max_tokens_per_microbatch:,} tokens, {counted(self.checkpointed_layers, 'layer')} checkpointed",
+            ),
             (
                 "pairs",
-                f"{self.train_pairs:,} for training, {self.held_out_pairs:,} held out; {self.truncated:,} with a cut prompt, {sum(self.dropped.values()):,} dropped{dropped}",
+                (
+                    f"{self.train_pairs:,} for training, {self.held_out_pairs:,} held out; {self.truncated:,} with a"
+                    f" cut prompt, {sum(self.dropped.values()):,} dropped{dropped}"
+                ),
             ),
         ]
 

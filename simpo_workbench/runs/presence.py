@@ -1,7 +1,8 @@
-"""What a run's process does beside its work: it holds the folder, beats, acknowledges what is asked, and keeps the status file true.
+"""What a run's process does beside its work: it holds the folder, beats, acknowledges what is asked, and keeps the
+status file true.
 
-All of it goes by a thread of its own, so that a step of ten minutes is no silence of ten minutes. It imports no torch: a run that waits in the
-queue is a small process.
+All of it goes by a thread of its own, so that a step of ten minutes is no silence of ten minutes. It imports no torch:
+a run that waits in the queue is a small process.
 """
 
 import contextlib
@@ -11,13 +12,13 @@ import signal
 import threading
 import time
 
-from . import post_mortem
 from ..base import process
 from ..base.errors import WorkbenchError
 from ..base.files import read_json, write_json
-from .mailbox import Postmaster
 from ..base.redaction import redact_values
+from . import post_mortem
 from .folder import LIVE_STATES, RunFolder
+from .mailbox import Postmaster
 
 POLL_S = 0.2
 BEAT_S = 1.0
@@ -31,7 +32,8 @@ RESERVE_BYTES = 256 * 1024
 class Presence:
     """The process that a run lives in, as a context: `with Presence(folder, "worker") as presence`.
 
-    status: what stands in status.json; `write` replaces it. post: the letters of this run. Errors: WorkbenchError when another process has the folder.
+    status: what stands in status.json; `write` replaces it. post: the letters of this run. Errors: WorkbenchError when
+    another process has the folder.
     """
 
     def __init__(self, folder: RunFolder, owner: str):
@@ -41,7 +43,14 @@ class Presence:
         self.status = {"step": 0, "total_steps": 0, "started": time.time(), "log_from": log_size(folder), **previous}
         if owner != "worker":  # for a worker its launcher has noted where the log was
             self.status["log_from"] = log_size(folder)
-        self.status |= {"owner": owner, "process": process.identify(), "folder": folder.identity, "seconds_left": None, "doing": "", "median_step_s": None}
+        self.status |= {
+            "owner": owner,
+            "process": process.identify(),
+            "folder": folder.identity,
+            "seconds_left": None,
+            "doing": "",
+            "median_step_s": None,
+        }
         self._status_lock, self._end, self._written = threading.Lock(), threading.Event(), None
         self._thread = threading.Thread(target=self._attend, name="presence", daemon=True)
         self._reserve = folder.path / ".reserve"
@@ -73,7 +82,10 @@ class Presence:
         self._lock_file.close()
 
     def write(self, **changes):
-        """Change the status and write it down. Errors: WorkbenchError when the disk is full even after the reserve was given back."""
+        """Change the status and write it down.
+
+        Errors: WorkbenchError when the disk is full even after the reserve was given back.
+        """
         with self._status_lock:
             self.status |= {"progress_awake_s": process.awake_s(), **changes}
             try:
@@ -96,7 +108,8 @@ class Presence:
     def _attend(self):
         next_beat = next_sweep = 0.0
         while not self._end.wait(POLL_S):
-            # whatever goes wrong here - a full disk, a folder that somebody moves - must not end the run; it shows where it matters, in the main thread
+            # whatever goes wrong here - a full disk, a folder that somebody moves - must not end the run; it shows
+            # where it matters, in the main thread
             with contextlib.suppress(OSError, WorkbenchError):
                 self.post.collect()
                 if (now := time.monotonic()) >= next_beat:
@@ -118,18 +131,25 @@ class Presence:
 
 
 def hold(folder: RunFolder):
-    """The open lock file of a run folder: whoever has it is the only process there. The kernel lets go when the process ends, however it ends."""
+    """The open lock file of a run folder: whoever has it is the only process there.
+
+    The kernel lets go when the process ends, however it ends.
+    """
     try:
         file = open(folder.lock, "a+b")  # noqa: SIM115 - the caller closes it, and that is what lets go
     except OSError as error:
-        raise WorkbenchError(f"The run folder {str(folder.path)!r} cannot be written: {error.strerror}. Check its rights and the free space.") from None
+        raise WorkbenchError(
+            f"The run folder {str(folder.path)!r} cannot be written: {error.strerror}. Check its rights and the free"
+            " space."
+        ) from None
     end = time.monotonic() + HANDOVER_S
     while True:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
             return file
         except BlockingIOError:
-            # the one that launches this process holds the folder for a moment, and one that has ended until it has freed its memory
+            # the one that launches this process holds the folder for a moment, and one that has ended until it has
+            # freed its memory
             taken = time.monotonic() > end or _another_is_at_work(folder)
         except OSError:  # a file system without locks: the identity in status.json is all there is
             taken = _another_is_at_work(folder)
@@ -144,7 +164,9 @@ def hold(folder: RunFolder):
 def _another_is_at_work(folder):
     """Whether status.json names a living process, other than this one and the one that launches it."""
     status = read_json(folder.status) or {}
-    at_work = status.get("state") in LIVE_STATES and process.is_alive(status.get("process")) and not status.get("handover")
+    at_work = (
+        status.get("state") in LIVE_STATES and process.is_alive(status.get("process")) and not status.get("handover")
+    )
     return at_work and status["process"] != process.identify()
 
 

@@ -1,4 +1,6 @@
-"""A model in another process: the same questions as in this one, answered through a run's folder, so that a kernel never loads a model."""
+"""A model in another process: the same questions as in this one, answered through a run's folder, so that a kernel
+never loads a model.
+"""
 
 from __future__ import annotations
 
@@ -9,16 +11,16 @@ import time
 from pathlib import Path
 
 from ..base import process
-from ..config.run_config import DataConfig, GenerationConfig, LossConfig, ModelConfig, RunConfig
-from .preflight_result import Preflight
 from ..base.errors import WorkbenchError
 from ..base.files import read_json, write_json
-from .launch import launch
-from .mailbox import ANSWERED
+from ..config.run_config import DataConfig, GenerationConfig, LossConfig, ModelConfig, RunConfig
+from ..config.schema import Section
 from ..pairs.pairs import Pairs, load_pairs, prompt_list
 from .folder import RunFolder
+from .launch import launch
+from .mailbox import ANSWERED
+from .preflight_result import Preflight
 from .run import Request, Run
-from ..config.schema import Section
 
 _POLL_S = 0.05
 _CLOSING_S = 20.0
@@ -28,8 +30,9 @@ _CANCEL_S = 10.0
 class RemoteModel:
     """A model that another process has loaded: that of a run which trains, or one opened for questions alone.
 
-    Its methods wait for the answer and return the same DataFrames as `wb.generate`, `wb.score`, `wb.explain_pair` and `wb.encode_pair`. Errors: WorkbenchError
-    when the question is refused or the process is gone. `ask` returns a Question at once instead, which can be cancelled.
+    Its methods wait for the answer and return the same DataFrames as `wb.generate`, `wb.score`, `wb.explain_pair` and
+    `wb.encode_pair`. Errors: WorkbenchError when the question is refused or the process is gone. `ask` returns a
+    Question at once instead, which can be cancelled.
     """
 
     def __init__(self, run: Run, own: bool):
@@ -44,9 +47,13 @@ class RemoteModel:
     def __exit__(self, *_):
         self.close()
 
-    def generate(self, prompts, generation: GenerationConfig | None = None, data: DataConfig | None = None, seed: int = 0):
+    def generate(
+        self, prompts, generation: GenerationConfig | None = None, data: DataConfig | None = None, seed: int = 0
+    ):
         """Answers of base and tuned model, as `wb.generate`."""
-        return self.ask("generate", prompts=prompt_list(prompts), generation=_dump(generation), data=_dump(data), seed=seed).result()
+        return self.ask(
+            "generate", prompts=prompt_list(prompts), generation=_dump(generation), data=_dump(data), seed=seed
+        ).result()
 
     def score(self, pairs, loss: LossConfig | None = None, data: DataConfig | None = None):
         """One row per pair, as `wb.score`."""
@@ -63,8 +70,9 @@ class RemoteModel:
     def ask(self, kind: str, **values) -> Question:
         """A Question, asked and not waited for: `question.result()` waits, `question.cancel()` takes it back.
 
-        kind: generate (prompts, generation, data, seed), score (pairs as rows, loss, data), explain or encode (pairs: one row in a list, data); sections such as
-        GenerationConfig are given as they are. Example: `model.ask("generate", prompts=["Hi"], generation=wb.GenerationConfig(max_new_tokens=20))`.
+        kind: generate (prompts, generation, data, seed), score (pairs as rows, loss, data), explain or encode (pairs:
+        one row in a list, data); sections such as GenerationConfig are given as they are. Example:
+        `model.ask("generate", prompts=["Hi"], generation=wb.GenerationConfig(max_new_tokens=20))`.
         """
         if self._closed:
             raise WorkbenchError("This model is closed: open it again with wb.open_model.")
@@ -105,7 +113,10 @@ class Question(Request):
     _table = None
 
     def result(self, timeout_s: float | None = None):
-        """The answer's DataFrame, once it is there. Errors: WorkbenchError when it was refused or the process is gone; TimeoutError."""
+        """The answer's DataFrame, once it is there.
+
+        Errors: WorkbenchError when it was refused or the process is gone; TimeoutError.
+        """
         if self._table is None:
             try:
                 self.wait(timeout_s)
@@ -119,22 +130,34 @@ class Question(Request):
         return self._table
 
     def cancel(self) -> bool:
-        """Take the question back; False when somebody is at it already. An answer that is being written is left off at its next token."""
+        """Take the question back; False when somebody is at it already.
+
+        An answer that is being written is left off at its next token.
+        """
         if self.state in ANSWERED:
             return False
         self._last = {"state": "refused", "text": "The question was cancelled."}
         return self.run.folder.mailbox.withdraw(self._letter)
 
 
-def open_model(model: ModelConfig | Run | None = None, adapter: str | Path | None = None, data: DataConfig | None = None, idle_s: float = 600.0, tokens_only: bool = False) -> RemoteModel:
+def open_model(
+    model: ModelConfig | Run | None = None,
+    adapter: str | Path | None = None,
+    data: DataConfig | None = None,
+    idle_s: float = 600.0,
+    tokens_only: bool = False,
+) -> RemoteModel:
     """A model in a process of its own, loading while this returns: the kernel stays free.
 
-    model: settings of a model (default: the demo's), or a Run: one that trains answers itself, between steps; of one that ended its model and final adapter are
-    opened. The process leaves when nothing was asked for `idle_s`, when this program ends, or at `close()`. tokens_only: the tokenizer alone, without weights, which
-    can only encode.
+    model: settings of a model (default: the demo's), or a Run: one that trains answers itself, between steps; of one
+    that ended its model and final adapter are opened. The process leaves when nothing was asked for `idle_s`, when this
+    program ends, or at `close()`. tokens_only: the tokenizer alone, without weights, which can only encode.
     """
     if isinstance(model, (str, Path)):
-        raise WorkbenchError(f"wb.open_model takes a run (wb.attach({str(model)!r})) or the settings of a model (wb.ModelConfig(name={str(model)!r})).")
+        raise WorkbenchError(
+            f"wb.open_model takes a run (wb.attach({str(model)!r})) or the settings of a model"
+            f" (wb.ModelConfig(name={str(model)!r}))."
+        )
     if isinstance(model, Run):
         if model.status.alive:
             return RemoteModel(model, own=False)
@@ -144,12 +167,23 @@ def open_model(model: ModelConfig | Run | None = None, adapter: str | Path | Non
     config = RunConfig(model=model or ModelConfig(), data=data or DataConfig())
     folder = RunFolder(tempfile.mkdtemp(prefix="simpo-workbench-model-"))
     config.to_yaml(folder.config)
-    write_json(folder.origin, {"adapter": None if adapter is None else str(Path(adapter).expanduser().resolve()), "idle_s": idle_s, "tokens_only": tokens_only, "opener": process.identify()})
+    write_json(
+        folder.origin,
+        {
+            "adapter": None if adapter is None else str(Path(adapter).expanduser().resolve()),
+            "idle_s": idle_s,
+            "tokens_only": tokens_only,
+            "opener": process.identify(),
+        },
+    )
     return RemoteModel(launch(folder, "--serve"), own=True)
 
 
 class RemotePreflight:
-    """A preflight in a process of its own: `status` while it measures, `result()` when it has; `cancel()` ends it. Nothing of it is kept."""
+    """A preflight in a process of its own: `status` while it measures, `result()` when it has; `cancel()` ends it.
+
+    Nothing of it is kept.
+    """
 
     def __init__(self, run: Run):
         self._run, self._found = run, None
@@ -160,7 +194,10 @@ class RemotePreflight:
         return self._run.status
 
     def result(self) -> Preflight | None:
-        """The Preflight; None while it is measured. Errors: WorkbenchError for what would end the run as well, or when it was cancelled."""
+        """The Preflight; None while it is measured.
+
+        Errors: WorkbenchError for what would end the run as well, or when it was cancelled.
+        """
         if self._found is None:
             status = self._run.status
             if status.alive:
@@ -175,7 +212,9 @@ class RemotePreflight:
     def cancel(self):
         """End it and free its memory; returns when it has ended."""
         identity = (read_json(self._run.folder.status) or {}).get("process")
-        if self._run.status.alive and process.send_signal(identity, signal.SIGTERM):  # so that it takes away what it wrote to measure saving
+        if self._run.status.alive and process.send_signal(
+            identity, signal.SIGTERM
+        ):  # so that it takes away what it wrote to measure saving
             end = time.monotonic() + _CANCEL_S
             while process.is_alive(identity) and time.monotonic() < end:
                 time.sleep(_POLL_S)
@@ -184,7 +223,10 @@ class RemotePreflight:
 
 
 def start_preflight(config: RunConfig) -> RemotePreflight:
-    """What `wb.preflight` measures, measured in a process of its own, so that a kernel stays free. It waits for the device like a run, and ends with this program."""
+    """What `wb.preflight` measures, measured in a process of its own, so that a kernel stays free.
+
+    It waits for the device like a run, and ends with this program.
+    """
     folder = RunFolder(tempfile.mkdtemp(prefix="simpo-workbench-preflight-"))
     root = Path(config.run.root).expanduser().absolute()
     config.with_changes({"run.root": str(root)}).to_yaml(folder.config)
@@ -195,8 +237,9 @@ def start_preflight(config: RunConfig) -> RemotePreflight:
 def generate(model, prompts, generation: GenerationConfig | None = None, data: DataConfig | None = None, seed: int = 0):
     """DataFrame with one row per prompt: prompt, base, tuned, then tokens, ended and repeated_4grams of both.
 
-    model: from `wb.load_model` or `wb.open_model`. prompts: texts, or lists of messages for conversations. Without an adapter base and tuned are the same model and
-    only `base` is there. Errors: WorkbenchError for prompts that are neither text nor messages.
+    model: from `wb.load_model` or `wb.open_model`. prompts: texts, or lists of messages for conversations. Without an
+    adapter base and tuned are the same model and only `base` is there. Errors: WorkbenchError for prompts that are
+    neither text nor messages.
     """
     if isinstance(model, RemoteModel):
         return model.generate(prompts, generation, data, seed)
@@ -205,13 +248,23 @@ def generate(model, prompts, generation: GenerationConfig | None = None, data: D
     return in_process.generate(model, prompts, generation, data, seed)
 
 
-def score(model, pairs, loss: LossConfig | None = None, data: DataConfig | None = None, max_tokens_per_microbatch: int | None = None):
-    """DataFrame with one row per pair, in the order of `pairs`: texts, scored tokens, average log-probabilities, rewards, margin, loss, gradient weight.
+def score(
+    model,
+    pairs,
+    loss: LossConfig | None = None,
+    data: DataConfig | None = None,
+    max_tokens_per_microbatch: int | None = None,
+):
+    """DataFrame with one row per pair, in the order of `pairs`: texts, scored tokens, average log-probabilities,
+    rewards, margin, loss, gradient weight.
 
-    model: from `wb.load_model` or `wb.open_model`; its adapter is on. pairs: from `wb.load_pairs`. loss: β and γ/β for rewards and margins (default: LossConfig();
-    a run that trains: its own). data: max_tokens, overlong, template_options and system_prompt. max_tokens_per_microbatch: tokens that go through a model of this
-    process at once; it changes no number. The columns are those of `engine.scoring.score`.
-    Errors: WorkbenchError when no pair fits data.max_tokens; pairs that do not fit are absent and counted in `.attrs["report"]`.
+    model: from `wb.load_model` or `wb.open_model`; its adapter is on. pairs: from `wb.load_pairs`. loss: β and γ/β for
+    rewards and margins (default: LossConfig();
+    a run that trains: its own). data: max_tokens, overlong, template_options and system_prompt.
+    max_tokens_per_microbatch: tokens that go through a model of this process at once; it changes no number. The columns
+    are those of `engine.scoring.score`.
+    Errors: WorkbenchError when no pair fits data.max_tokens; pairs that do not fit are absent and counted in
+    `.attrs["report"]`.
     """
     if isinstance(model, RemoteModel):
         return model.score(pairs, loss, data)
@@ -221,10 +274,12 @@ def score(model, pairs, loss: LossConfig | None = None, data: DataConfig | None 
 
 
 def explain_pair(model, pair, data: DataConfig | None = None):
-    """DataFrame with one row per scored token of both answers: side, position (from 1), token_id, token, logp (nats), and base_logp with an adapter.
+    """DataFrame with one row per scored token of both answers: side, position (from 1), token_id, token, logp (nats),
+    and base_logp with an adapter.
 
-    model: from `wb.load_model` or `wb.open_model`. pair: a row as `wb.load_pairs` reads it, or Pairs of one. The mean of `logp` over a side is its average
-    log-probability in `wb.score`. Errors: WorkbenchError when it is not exactly one pair, or does not fit data.max_tokens.
+    model: from `wb.load_model` or `wb.open_model`. pair: a row as `wb.load_pairs` reads it, or Pairs of one. The mean
+    of `logp` over a side is its average log-probability in `wb.score`. Errors: WorkbenchError when it is not exactly
+    one pair, or does not fit data.max_tokens.
     """
     if isinstance(model, RemoteModel):
         return model.explain_pair(pair, data)
@@ -234,9 +289,11 @@ def explain_pair(model, pair, data: DataConfig | None = None):
 
 
 def encode_pair(model, pair, data: DataConfig | None = None):
-    """DataFrame with one row per token as the model sees the pair: side (prompt, chosen, rejected), position (from 1), token_id, token, scored, kind.
+    """DataFrame with one row per token as the model sees the pair: side (prompt, chosen, rejected), position (from 1),
+    token_id, token, scored, kind.
 
-    kind: "template" (what the chat template put around the prompt's texts), "prompt", "answer" or "end of turn". `.attrs["report"]` says what became of the pair.
+    kind: "template" (what the chat template put around the prompt's texts), "prompt", "answer" or "end of turn".
+    `.attrs["report"]` says what became of the pair.
     Errors: WorkbenchError when it is not exactly one pair, or does not fit data.max_tokens.
     """
     if isinstance(model, RemoteModel):
@@ -249,11 +306,17 @@ def encode_pair(model, pair, data: DataConfig | None = None):
 def _rows(pairs) -> list[dict]:
     """Pairs as rows that `load_pairs` reads again: messages, answers and the user's own columns."""
     pairs = pairs if isinstance(pairs, Pairs) else load_pairs([pairs] if isinstance(pairs, dict) else pairs)
-    return [{"prompt": list(pair.prompt), "chosen": pair.chosen, "rejected": pair.rejected, **_plain(pair.extra)} for pair in pairs]
+    return [
+        {"prompt": list(pair.prompt), "chosen": pair.chosen, "rejected": pair.rejected, **_plain(pair.extra)}
+        for pair in pairs
+    ]
 
 
 def _plain(extra):
-    return {name: value if isinstance(value, (str, int, float, bool)) or value is None else str(value) for name, value in extra.items()}
+    return {
+        name: value if isinstance(value, (str, int, float, bool)) or value is None else str(value)
+        for name, value in extra.items()
+    }
 
 
 def _dump(section):

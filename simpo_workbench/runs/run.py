@@ -16,17 +16,17 @@ from datetime import datetime
 from functools import lru_cache
 from pathlib import Path
 
+from ..analysis.scores import compare_scores, join_texts
 from ..base import process
-from . import status as run_status
-from ..config.live_changes import checked_changes
-from ..config.run_config import DEMO, RunConfig
 from ..base.errors import SettingWarning, WorkbenchError
 from ..base.files import read_json, read_jsonl, records_from_the_end, write_json
+from ..config.live_changes import checked_changes
+from ..config.run_config import DEMO, RunConfig
+from . import status as run_status
+from .folder import LIVE_STATES, RunFolder, find_run_folder, new_run_folder, run_names
 from .mailbox import ANSWERED
 from .post_mortem import STACK_SIGNAL
-from .folder import LIVE_STATES, RunFolder, find_run_folder, new_run_folder, run_names
 from .status import RunStatus
-from ..analysis.scores import compare_scores, join_texts
 
 _POLL_S = 0.25
 #: After SIGTERM a worker has this long to finish its step, save and leave; then its whole group is killed.
@@ -38,7 +38,9 @@ _LISTED += ["accuracy", "accuracy_low", "accuracy_high", "pairs", "chosen_drift"
 
 
 class Request:
-    """Something that was asked of a run: `state` is asked, acknowledged (within a second), then done or refused; `text` says what came of it."""
+    """Something that was asked of a run: `state` is asked, acknowledged (within a second), then done or refused; `text`
+    says what came of it.
+    """
 
     def __init__(self, run: Run, kind: str, letter: str):
         self.run, self.kind, self._letter, self._last = run, kind, letter, {}
@@ -61,9 +63,13 @@ class Request:
             status = self.run.status
             gone = None if status.alive else gone or time.monotonic()
             if gone and time.monotonic() - gone > _LAST_WORDS_S:
-                raise WorkbenchError(f"The run {self.run.name!r} is {status.state} and did not {self.kind}. {status.message}")
+                raise WorkbenchError(
+                    f"The run {self.run.name!r} is {status.state} and did not {self.kind}. {status.message}"
+                )
             if end is not None and time.monotonic() > end:
-                raise TimeoutError(f"The run {self.run.name!r} did not {self.kind} within {timeout_s:g} s: it is {status.state}.")
+                raise TimeoutError(
+                    f"The run {self.run.name!r} did not {self.kind} within {timeout_s:g} s: it is {status.state}."
+                )
             time.sleep(0.05)
         if state == "refused":
             raise WorkbenchError(self.text)
@@ -95,7 +101,9 @@ class Run:
 
     @property
     def status(self) -> RunStatus:
-        """State, step, message and recommended checkpoint; a run whose process died is "failed" with the cause and the last lines of its log."""
+        """State, step, message and recommended checkpoint; a run whose process died is "failed" with the cause and the
+        last lines of its log.
+        """
         return run_status.read(self.folder)
 
     @property
@@ -110,7 +118,9 @@ class Run:
 
     @property
     def metrics(self):
-        """DataFrame of all records: kind ("train", "eval", "event"), step, time, and one column per metric (NaN where a record has none)."""
+        """DataFrame of all records: kind ("train", "eval", "event"), step, time, and one column per metric (NaN where a
+        record has none).
+        """
         import pandas as pd
 
         records = self.records
@@ -121,11 +131,16 @@ class Run:
         """DataFrame of all held-out pairs at all evaluated steps: one row per step and pair, with the pair's texts."""
         import pandas as pd
 
-        numbers = pd.concat([pd.read_parquet(self.folder.scores(step)) for step in self._evaluated_steps()], ignore_index=True)
+        numbers = pd.concat(
+            [pd.read_parquet(self.folder.scores(step)) for step in self._evaluated_steps()], ignore_index=True
+        )
         return join_texts(numbers, pd.read_parquet(self.folder.pairs))
 
     def scores_at(self, step: int):
-        """DataFrame of all held-out pairs at one evaluated step, with their texts; quicker than a part of `scores`. Errors: WorkbenchError naming the steps that there are."""
+        """DataFrame of all held-out pairs at one evaluated step, with their texts; quicker than a part of `scores`.
+
+        Errors: WorkbenchError naming the steps that there are.
+        """
         import pandas as pd
 
         if step not in (evaluated := self._evaluated_steps()):
@@ -139,7 +154,9 @@ class Run:
 
     @property
     def scoring_noise(self) -> float | None:
-        """Nats per token by which the same model's leads differed in another packing, measured before step 1 (see `wb.scoring_noise`); None where it was not."""
+        """Nats per token by which the same model's leads differed in another packing, measured before step 1 (see
+        `wb.scoring_noise`); None where it was not.
+        """
         return next((record.get("eval/scoring_noise") for record in self.records if record["kind"] == "eval"), None)
 
     @property
@@ -147,29 +164,43 @@ class Run:
         """DataFrame of sampled answers: step, prompt, answer, tokens, ended, repeated_4grams."""
         import pandas as pd
 
-        answers = [record for step in self.folder.sampled_steps() for record in read_jsonl(self.folder.generations(step))]
+        answers = [
+            record for step in self.folder.sampled_steps() for record in read_jsonl(self.folder.generations(step))
+        ]
         return pd.DataFrame(answers, columns=["step", "prompt", "answer", "tokens", "ended", "repeated_4grams"])
 
     @property
     def adapter(self) -> Path:
         """Folder of the final adapter in PEFT's own format. Errors: WorkbenchError while there is none."""
         if not (self.folder.adapter / "adapter_config.json").is_file():
-            raise WorkbenchError(f"The run {self.name!r} has no final adapter yet (it is {self.status.state}); run.adapter_at(step) gives a checkpoint's.")
+            raise WorkbenchError(
+                f"The run {self.name!r} has no final adapter yet (it is {self.status.state}); run.adapter_at(step)"
+                " gives a checkpoint's."
+            )
         return self.folder.adapter
 
     def adapter_at(self, step: int) -> Path:
-        """Folder of the adapter that was kept at an evaluated or saved step. Errors: WorkbenchError naming the steps that there are."""
+        """Folder of the adapter that was kept at an evaluated or saved step.
+
+        Errors: WorkbenchError naming the steps that there are.
+        """
         path = self.folder.checkpoint(step) / "adapter"
         if not path.is_dir():
-            raise WorkbenchError(f"The run {self.name!r} kept no adapter at step {step}; it has {self.adapter_steps()}.")
+            raise WorkbenchError(
+                f"The run {self.name!r} kept no adapter at step {step}; it has {self.adapter_steps()}."
+            )
         return path
 
     def adapter_steps(self) -> list[int]:
         """Steps whose adapters were kept."""
-        return sorted(int(path.parent.name.removeprefix("step-")) for path in self.folder.checkpoints.glob("step-*/adapter"))
+        return sorted(
+            int(path.parent.name.removeprefix("step-")) for path in self.folder.checkpoints.glob("step-*/adapter")
+        )
 
     def compare(self, before: int = 0, after: int | None = None):
-        """The held-out pairs at two evaluated steps side by side (by default before training and last), flips beyond the run's noise: see `wb.compare_scores`."""
+        """The held-out pairs at two evaluated steps side by side (by default before training and last), flips beyond
+        the run's noise: see `wb.compare_scores`.
+        """
         after = self._evaluated_steps()[-1] if after is None else after
         return compare_scores(self.scores_at(before), self.scores_at(after), self.scoring_noise or 0.0)
 
@@ -182,8 +213,9 @@ class Run:
     def stop(self, patience_s: float | None = None) -> Request:
         """Ask the run to stop at the next step; adapter and checkpoint are saved.
 
-        patience_s: wait so long for it, then send SIGTERM, and 30 s later kill its whole process group (SIGKILL); it can still be resumed from its last
-        checkpoint. Without it this only asks. Errors: WorkbenchError when it would have to be killed and lives inside a kernel.
+        patience_s: wait so long for it, then send SIGTERM, and 30 s later kill its whole process group (SIGKILL); it
+        can still be resumed from its last checkpoint. Without it this only asks. Errors: WorkbenchError when it would
+        have to be killed and lives inside a kernel.
         """
         request = self._ask("stop")
         if patience_s is not None:
@@ -211,26 +243,41 @@ class Run:
         return self._ask("evaluate")
 
     def set(self, **changes) -> Request:
-        """Change settings after the next step: learning_rate_scale (times the configured rate), beta, gamma_beta_ratio or gamma, prompts.
+        """Change settings after the next step: learning_rate_scale (times the configured rate), beta, gamma_beta_ratio
+        or gamma, prompts.
 
-        Each is recorded as an event; a resumed run makes it again. Errors: WorkbenchError for what is unknown or out of bounds.
+        Each is recorded as an event; a resumed run makes it again. Errors: WorkbenchError for what is unknown or out of
+        bounds.
         """
         checked_changes(self.config, changes)
         return self._ask("set", **changes)
 
     def move_to(self, place: int) -> int:
-        """The place that a run got which waits for its device: the wanted one, 1 being the next, or the last. Errors: WorkbenchError when it does not wait."""
+        """The place that a run got which waits for its device: the wanted one, 1 being the next, or the last.
+
+        Errors: WorkbenchError when it does not wait.
+        """
         from .device_queue import DeviceQueue
 
         return DeviceQueue((read_json(self.folder.status) or {}).get("queue")).move(self.path.resolve(), place)
 
     def stack(self) -> str:
-        """Where every thread of the run's process stands now, as it is written into its log. Errors: WorkbenchError when it is no worker that lives."""
+        """Where every thread of the run's process stands now, as it is written into its log.
+
+        Errors: WorkbenchError when it is no worker that lives.
+        """
         raw = read_json(self.folder.status) or {}
         size = self.folder.log.stat().st_size if self.folder.log.exists() else 0
         # a process that has just begun, and does not listen to the signal yet, would die of it
-        if not (raw.get("owner") == "worker" and raw.get("answers_signals") and self.status.alive and process.send_signal(raw["process"], STACK_SIGNAL)):
-            raise WorkbenchError(f"The run {self.name!r} has no worker process that could be asked; it is {self.status.state}.")
+        if not (
+            raw.get("owner") == "worker"
+            and raw.get("answers_signals")
+            and self.status.alive
+            and process.send_signal(raw["process"], STACK_SIGNAL)
+        ):
+            raise WorkbenchError(
+                f"The run {self.name!r} has no worker process that could be asked; it is {self.status.state}."
+            )
         end, text, before = time.monotonic() + 3.0, "", None
         while time.monotonic() < end and (not text or text != before):  # until nothing is added any more
             time.sleep(0.1)
@@ -258,7 +305,9 @@ class Run:
     def _ask(self, kind, **values):
         status = self.status
         if not status.alive:
-            remedy = f" wb.resume({self.name!r}) goes on with it." if kind == "resume" and status.state != "finished" else ""
+            remedy = (
+                f" wb.resume({self.name!r}) goes on with it." if kind == "resume" and status.state != "finished" else ""
+            )
             raise WorkbenchError(f"The run {self.name!r} is {status.state}: nobody is there to {kind} it.{remedy}")
         return Request(self, kind, self.folder.mailbox.ask(kind, **values))
 
@@ -269,7 +318,10 @@ class Run:
         raw = read_json(self.folder.status) or {}
         identity = raw.get("process")
         if raw.get("owner") != "worker":
-            raise WorkbenchError(f"The run {self.name!r} lives inside another program (a notebook's kernel, a terminal) and is never signalled: interrupt it there.")
+            raise WorkbenchError(
+                f"The run {self.name!r} lives inside another program (a notebook's kernel, a terminal) and is never"
+                " signalled: interrupt it there."
+            )
         if not run_status.is_alive(self.folder, raw):
             return
         process.send_signal(identity, signal.SIGTERM)
@@ -280,11 +332,17 @@ class Run:
         end = time.monotonic() + _DEATH_S
         while run_status.is_alive(self.folder, raw):
             if time.monotonic() > end:
-                raise WorkbenchError(f"Process {identity['pid']} of the run {self.name!r} does not die of SIGKILL: it hangs in a driver or a network disk.")
+                raise WorkbenchError(
+                    f"Process {identity['pid']} of the run {self.name!r} does not die of SIGKILL: it hangs in a driver"
+                    " or a network disk."
+                )
             time.sleep(0.05)
         raw = read_json(self.folder.status) or raw
         if raw.get("state") in LIVE_STATES:
-            message = f"Killed: it did not stop within {patience_s + TERM_PATIENCE_S:.0f} s. `simpo-workbench resume {self.name}` goes on from its last checkpoint."
+            message = (
+                f"Killed: it did not stop within {patience_s + TERM_PATIENCE_S:.0f} s. `simpo-workbench resume"
+                f" {self.name}` goes on from its last checkpoint."
+            )
             write_json(self.folder.status, {**raw, "state": "stopped", "message": message, "seconds_left": None})
 
     def _ends_within(self, seconds):
@@ -297,7 +355,8 @@ class Run:
 
 
 def create_run(config: RunConfig, stem: str | None = None) -> RunFolder:
-    """A fresh run folder with the configuration in it, named after `stem` where the configuration names none; says by `SettingWarning` what is known to ruin SimPO.
+    """A fresh run folder with the configuration in it, named after `stem` where the configuration names none; says by
+    `SettingWarning` what is known to ruin SimPO.
 
     Errors: WorkbenchError when the name is taken or unusable, or the root cannot be written.
     """
@@ -315,7 +374,9 @@ def attach(name: str | Path, root: str | Path = "runs") -> Run:
 
 
 def find_run(config: RunConfig) -> Run | None:
-    """The newest finished run with these settings in their root, whatever its name; None when there is none: `wb.find_run(config) or wb.train(config)` trains once."""
+    """The newest finished run with these settings in their root, whatever its name; None when there is none:
+    `wb.find_run(config) or wb.train(config)` trains once.
+    """
     found = []
     for run in (Run(RunFolder(Path(config.run.root).expanduser() / name)) for name in run_names(config.run.root)):
         with contextlib.suppress(WorkbenchError):  # a damaged configuration is not this one
@@ -327,8 +388,8 @@ def find_run(config: RunConfig) -> Run | None:
 def list_runs(root: str | Path = "runs"):
     """DataFrame of all runs in a root folder, the newest first.
 
-    Columns: name, state, step, total_steps, model, data, learning_rate, beta, accuracy, accuracy_low and accuracy_high (95 %), pairs (behind the accuracy),
-    chosen_drift (nats per token), verdict, started (local time).
+    Columns: name, state, step, total_steps, model, data, learning_rate, beta, accuracy, accuracy_low and accuracy_high
+    (95 %), pairs (behind the accuracy), chosen_drift (nats per token), verdict, started (local time).
     """
     import pandas as pd
 
@@ -349,13 +410,22 @@ def list_runs(root: str | Path = "runs"):
 def delete_run(name: str, root: str | Path = "runs"):
     """Remove a run's folder with everything in it, for good.
 
-    Errors: WorkbenchError when it is no run's own folder in `root`, when a process has it, or when a part of it cannot be removed.
+    Errors: WorkbenchError when it is no run's own folder in `root`, when a process has it, or when a part of it cannot
+    be removed.
     """
     folder = RunFolder(Path(root).expanduser() / name)
-    if folder.name != name or name == ".." or not folder.config.is_file() or not (folder.status.is_file() or folder.requests.is_dir()):
+    if (
+        folder.name != name
+        or name == ".."
+        or not folder.config.is_file()
+        or not (folder.status.is_file() or folder.requests.is_dir())
+    ):
         raise WorkbenchError(f"{str(name)[:120]!r} names no run in {str(root)!r}, so nothing is deleted.")
     if folder.path.is_symlink():
-        raise WorkbenchError(f"{name!r} is a link to {str(folder.path.resolve())!r}: nothing is deleted through links. Remove the link itself where you do not need it.")
+        raise WorkbenchError(
+            f"{name!r} is a link to {str(folder.path.resolve())!r}: nothing is deleted through links. Remove the link"
+            " itself where you do not need it."
+        )
     _require_ended(folder)
     gone = folder.path.with_name(f".{name}.deleted-{os.getpid()}")
     try:
@@ -369,17 +439,24 @@ def delete_run(name: str, root: str | Path = "runs"):
         shutil.rmtree(gone)
     except OSError as error:
         left = gone if gone.exists() else folder.path
-        raise WorkbenchError(f"The run {name!r} cannot be deleted: {error.strerror}. What is left of it is in {str(left)!r}.") from None
+        raise WorkbenchError(
+            f"The run {name!r} cannot be deleted: {error.strerror}. What is left of it is in {str(left)!r}."
+        ) from None
 
 
 def _require_ended(folder):
     status = Run(folder).status
     if status.alive or folder.is_held():
-        raise WorkbenchError(f"The run {folder.name!r} is {status.state} and a process has it: stop it first, then delete it.")
+        raise WorkbenchError(
+            f"The run {folder.name!r} is {status.state} and a process has it: stop it first, then delete it."
+        )
 
 
 def _stamp(path):
-    """(time of writing in nanoseconds, size) of a file; None without it. What was read of a file holds while its stamp stays."""
+    """(time of writing in nanoseconds, size) of a file; None without it.
+
+    What was read of a file holds while its stamp stays.
+    """
     try:
         found = path.stat()
     except OSError:
@@ -391,14 +468,23 @@ def _stamp(path):
 def _config_facts(path, stamp):
     try:
         config = RunConfig.from_yaml(path)
-    except WorkbenchError:  # a list must not fail because one folder was edited by hand; the run itself says what is wrong
+    except (
+        WorkbenchError
+    ):  # a list must not fail because one folder was edited by hand; the run itself says what is wrong
         return {"model": "(configuration unreadable)"}
-    return {"model": config.model.name, "data": config.data.train, "learning_rate": config.training.learning_rate, "beta": config.loss.beta}
+    return {
+        "model": config.model.name,
+        "data": config.data.train,
+        "learning_rate": config.training.learning_rate,
+        "beta": config.loss.beta,
+    }
 
 
 @lru_cache(maxsize=4096)
 def _last_facts(path, stamp):
-    """β as it is now (it may have been changed on the way), and accuracy and drift of the last evaluation; nothing for what no record tells."""
+    """β as it is now (it may have been changed on the way), and accuracy and drift of the last evaluation; nothing for
+    what no record tells.
+    """
     beta, evaluation = {}, None
     for record in records_from_the_end(path):
         if not beta and "beta" in record:
@@ -407,12 +493,20 @@ def _last_facts(path, stamp):
             evaluation = record
         if beta and evaluation:
             break
-    columns = {"accuracy": "rewards/accuracies", "accuracy_low": "rewards/accuracies_low", "accuracy_high": "rewards/accuracies_high", "pairs": "pairs", "chosen_drift": "logps/chosen_drift"}
+    columns = {
+        "accuracy": "rewards/accuracies",
+        "accuracy_low": "rewards/accuracies_low",
+        "accuracy_high": "rewards/accuracies_high",
+        "pairs": "pairs",
+        "chosen_drift": "logps/chosen_drift",
+    }
     return beta | {name: (evaluation or {}).get(f"eval/{key}") for name, key in columns.items()}
 
 
 def write_pairs(folder: RunFolder, pairs):
-    """Keep the evaluation pairs' texts and extra columns once, for readers to join; values that no column type holds become JSON text."""
+    """Keep the evaluation pairs' texts and extra columns once, for readers to join; values that no column type holds
+    become JSON text.
+    """
     frame = pairs.to_frame()
     frame["prompt"] = [pair.prompt_text for pair in pairs]
     frame.to_parquet(folder.pairs, index=False)

@@ -1,4 +1,6 @@
-"""Where a run stands, from its folder alone: what its process wrote last, and whether that process still lives and moves."""
+"""Where a run stands, from its folder alone: what its process wrote last, and whether that process still lives and
+moves.
+"""
 
 from __future__ import annotations
 
@@ -9,10 +11,11 @@ from dataclasses import dataclass
 from ..base import process
 from ..base.errors import WorkbenchError
 from ..base.files import read_json, read_jsonl
-from .post_mortem import cause_of_death
 from .folder import END_STATES, LIVE_STATES, RunFolder
+from .post_mortem import cause_of_death
 
-#: A step that takes this many times the usual one, and this many seconds at least, has stalled; so has an evaluation, or a first step, after that time.
+#: A step that takes this many times the usual one, and this many seconds at least, has stalled; so has an evaluation,
+#: or a first step, after that time.
 STALLED_STEPS, STALLED_S, STALLED_EVALUATION_S = 10, 120.0, 900.0
 #: A living process beats every second; without a sign for so long it is stopped or hangs.
 SILENT_S = 30.0
@@ -41,10 +44,14 @@ class RunStatus:
 
 
 def read(folder: RunFolder) -> RunStatus:
-    """State, step, message and recommended checkpoint; a run whose process died is "failed" with the cause and the last lines of its log."""
+    """State, step, message and recommended checkpoint; a run whose process died is "failed" with the cause and the last
+    lines of its log.
+    """
     raw = _raw_status(folder)
     alive = is_alive(folder, raw)
-    if not alive and raw.get("state") in LIVE_STATES:  # it may have ended in order between the two looks: the last word counts
+    if (
+        not alive and raw.get("state") in LIVE_STATES
+    ):  # it may have ended in order between the two looks: the last word counts
         raw = _raw_status(folder)
         alive = is_alive(folder, raw)
     state, message = raw["state"], raw.get("message", "")
@@ -68,7 +75,9 @@ def read(folder: RunFolder) -> RunStatus:
 
 
 def _raw_status(folder):
-    """What status.json says; where somebody deleted or damaged it, what a living process writes anew, or what the records tell."""
+    """What status.json says; where somebody deleted or damaged it, what a living process writes anew, or what the
+    records tell.
+    """
     raw = read_json(folder.status)
     if raw is None and _silence_s(folder) < _BEATS_S:
         end = time.monotonic() + _RESTORE_S
@@ -85,7 +94,12 @@ def _raw_status(folder):
     told = last.get("event") in (*END_STATES, "suspended")
     state = last["event"] if told else "failed"
     words = f"{last['text']} (" if told else "status.json is missing or damaged, and no process tends this run. ("
-    return {"state": state, "step": last.get("step", 0), "total_steps": last.get("step", 0), "message": f"{words}read from the records)"}
+    return {
+        "state": state,
+        "step": last.get("step", 0),
+        "total_steps": last.get("step", 0),
+        "message": f"{words}read from the records)",
+    }
 
 
 def _silence_s(folder):
@@ -111,4 +125,8 @@ def _stall(folder, raw):
         return ""
     still_s, usual_s = process.awake_s() - since, raw.get("median_step_s")
     limit_s = STALLED_EVALUATION_S if raw.get("doing") or not usual_s else max(STALLED_STEPS * usual_s, STALLED_S)
-    return f"no progress for {still_s:.0f} s{f', where a step takes {usual_s:.1f} s' if usual_s else ''}." if still_s > limit_s else ""
+    return (
+        f"no progress for {still_s:.0f} s{f', where a step takes {usual_s:.1f} s' if usual_s else ''}."
+        if still_s > limit_s
+        else ""
+    )

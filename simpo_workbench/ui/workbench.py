@@ -29,9 +29,11 @@ _HEAD_POLL_S = 1.0
 
 
 class Workbench(Sections):
-    """Everything from settings to answers, side by side with Python: `config`, `pairs`, `run` and `selection` are what the panels show.
+    """Everything from settings to answers, side by side with Python: `config`, `pairs`, `run` and `selection` are what
+    the panels show.
 
-    config: where the form begins (default: the demo). root: folder of the runs. run: a run to look at; without one a run that lives in `root` is followed.
+    config: where the form begins (default: the demo). root: folder of the runs. run: a run to look at; without one a
+    run that lives in `root` is followed.
     """
 
     title = "SimPO Workbench"
@@ -106,7 +108,9 @@ class Workbench(Sections):
         """The run that lives in the root, if one does: the notebook was opened anew, or its kernel restarted."""
         living = []
         for name in run_names(self.root):
-            with contextlib.suppress(WorkbenchError, OSError):  # no run of ours, or deleted by now: a list says so, and this looks for others
+            with contextlib.suppress(
+                WorkbenchError, OSError
+            ):  # no run of ours, or deleted by now: a list says so, and this looks for others
                 run = attach(name, self.root)
                 if run.status.alive:
                     living.append((run.folder.config.stat().st_mtime, run))
@@ -162,13 +166,26 @@ class Workbench(Sections):
         state = "" if status is None else badge("stalled" if status.stalled else status.state)
         share = status.step / status.total_steps if status is not None and status.total_steps and status.alive else 0.0
         shown = (words, state, share)
-        if status is not None and status.alive and self.menu.value in ("4 Compare", "5 Understand") and self.menu.value in self._panels:
+        if (
+            status is not None
+            and status.alive
+            and self.menu.value in ("4 Compare", "5 Understand")
+            and self.menu.value in self._panels
+        ):
             self.panel.refresh()  # a new evaluation may be there
         if shown == self._head_shown:
             return
         self._head_shown = shown
-        line = html('<div class="swb-progress swb-thin" aria-hidden="true"><div style="width:{}%"></div></div>', f"{100 * share:.1f}")
-        self.head.value = html('<header class="swb-head"><h2>SimPO Workbench</h2><span class="swb-muted">{}</span>{}</header>{}', words, state, line)
+        line = html(
+            '<div class="swb-progress swb-thin" aria-hidden="true"><div style="width:{}%"></div></div>',
+            f"{100 * share:.1f}",
+        )
+        self.head.value = html(
+            '<header class="swb-head"><h2>SimPO Workbench</h2><span class="swb-muted">{}</span>{}</header>{}',
+            words,
+            state,
+            line,
+        )
 
     def snapshot(self) -> Markup:
         return joined([self.head.value, self.panel.snapshot()])

@@ -1,4 +1,6 @@
-"""What a user would lose: votes, when the kernel dies; the blindness, when the order can be guessed; and the truth, when chance is called a difference."""
+"""What a user would lose: votes, when the kernel dies; the blindness, when the order can be guessed; and the truth,
+when chance is called a difference.
+"""
 
 import json
 import os
@@ -19,8 +21,20 @@ from simpo_workbench.analysis.blind_votes import CHOICES, sampled_answers
 
 def answers(n=12, same=0):
     """n prompts that two models answer differently, and `same` that they answer alike."""
-    rows = [{"prompt": f"Question {i}?", "first": f"Long answer {i}.", "second": f"Short {i}.", "first_tokens": 40 + i, "second_tokens": 10 + i} for i in range(n)]
-    rows += [{"prompt": f"Known {i}?", "first": "Paris.", "second": "Paris. ", "first_tokens": 2, "second_tokens": 2} for i in range(same)]
+    rows = [
+        {
+            "prompt": f"Question {i}?",
+            "first": f"Long answer {i}.",
+            "second": f"Short {i}.",
+            "first_tokens": 40 + i,
+            "second_tokens": 10 + i,
+        }
+        for i in range(n)
+    ]
+    rows += [
+        {"prompt": f"Known {i}?", "first": "Paris.", "second": "Paris. ", "first_tokens": 2, "second_tokens": 2}
+        for i in range(same)
+    ]
     return pd.DataFrame(rows)
 
 
@@ -46,7 +60,9 @@ def test_order_and_sides_are_random_recorded_and_the_same_for_the_same_seed(tmp_
         again = BlindVotes.begin(tmp_path / f"{seed}-again.jsonl", answers(), seed=seed)
         assert test.items == again.items
         head = json.loads((tmp_path / f"{seed}.jsonl").read_text().split("\n")[0])
-        assert [(one["prompt"], one["left_is"]) for one in head["items"]] == [(item.prompt, item.left_is) for item in test.items]
+        assert [(one["prompt"], one["left_is"]) for one in head["items"]] == [
+            (item.prompt, item.left_is) for item in test.items
+        ]
         assert head["seed"] == seed
         orders.add(tuple(item.prompt for item in test.items))
         sides.add(tuple(item.left_is for item in sorted(test.items, key=lambda item: item.prompt)))
@@ -55,8 +71,13 @@ def test_order_and_sides_are_random_recorded_and_the_same_for_the_same_seed(tmp_
 
 
 def test_who_stands_left_cannot_be_told_from_who_stood_left_before(tmp_path):
-    """Sides that alternated strictly would differ from seed to seed by prompt, and be known after one look in the order of asking."""
-    patterns = {tuple(item.left_is for item in BlindVotes.begin(tmp_path / f"{seed}.jsonl", answers(), seed=seed).items) for seed in range(40)}
+    """Sides that alternated strictly would differ from seed to seed by prompt, and be known after one look in the order
+    of asking.
+    """
+    patterns = {
+        tuple(item.left_is for item in BlindVotes.begin(tmp_path / f"{seed}.jsonl", answers(), seed=seed).items)
+        for seed in range(40)
+    }
     assert len(patterns) > 30
     changes = [sum(one != other for one, other in pairwise(sides)) for sides in patterns]
     assert 5 < sum(changes) / len(changes) < 7, "of 11 neighbours 6 differ on average where 6 of 12 are drawn"
@@ -87,9 +108,23 @@ def test_what_a_cell_shows_of_a_test_does_not_give_the_sides_away(path):
 
 
 def test_a_table_from_generate_is_taken_by_its_titles(path):
-    table = pd.DataFrame({"prompt": ["Why?"], "base": ["Long."], "tuned": ["Short."], "base_tokens": [9], "tuned_tokens": [3], "tuned_ended": [True]})
+    table = pd.DataFrame(
+        {
+            "prompt": ["Why?"],
+            "base": ["Long."],
+            "tuned": ["Short."],
+            "base_tokens": [9],
+            "tuned_tokens": [3],
+            "tuned_ended": [True],
+        }
+    )
     (item,) = BlindVotes.begin(path, table).items
-    assert (item.answer("first"), item.answer("second"), item.first_tokens, item.second_tokens) == ("Long.", "Short.", 9, 3)
+    assert (item.answer("first"), item.answer("second"), item.first_tokens, item.second_tokens) == (
+        "Long.",
+        "Short.",
+        9,
+        3,
+    )
 
 
 @pytest.mark.parametrize(
@@ -100,8 +135,16 @@ def test_a_table_from_generate_is_taken_by_its_titles(path):
         (answers(0), {}, "lack the column 'prompt'"),
         (answers(2).iloc[:0], {}, "no rows"),
         (answers(2), {"first": "step 20", "second": "step 20"}, "Both models are called 'step 20'"),
-        (answers(4).assign(second=["a", None, float("nan"), "d"]), {}, r"2 answers of 4 are missing in the column 'second', first to the prompt 'Question 1\?'"),
-        (answers(2).rename(columns={"first": "base", "second": "tuned"}).assign(base=["a", None]), {}, "1 answer of 2 is missing in the column 'base'"),
+        (
+            answers(4).assign(second=["a", None, float("nan"), "d"]),
+            {},
+            r"2 answers of 4 are missing in the column 'second', first to the prompt 'Question 1\?'",
+        ),
+        (
+            answers(2).rename(columns={"first": "base", "second": "tuned"}).assign(base=["a", None]),
+            {},
+            "1 answer of 2 is missing in the column 'base'",
+        ),
         (answers(2).assign(prompt=["Why?", None]), {}, "1 prompt of 2 is missing"),
         (answers(1).assign(messages=[[{"content": "Why?"}]]), {}, "each turn needs a role and a content"),
         (answers(1).assign(messages=[["Why?"]]), {}, "each turn needs a role and a content"),
@@ -172,11 +215,27 @@ def test_every_vote_is_in_the_table_with_the_winner_that_its_side_means(path):
     assert test.next_item() is None
     assert (test.asked, test.voted) == (5, 5)
     table = test.votes
-    assert list(table.columns) == ["item", "prompt", "left_is", "choice", "winner", "first_tokens", "second_tokens", "blind", "at"]
+    assert list(table.columns) == [
+        "item",
+        "prompt",
+        "left_is",
+        "choice",
+        "winner",
+        "first_tokens",
+        "second_tokens",
+        "blind",
+        "at",
+    ]
     asked = table[table["choice"] != "same"].reset_index(drop=True)
     assert list(asked["choice"]) == list(CHOICES)
     left_is = list(asked["left_is"])
-    assert list(asked["winner"]) == [left_is[0], {"first": "second", "second": "first"}[left_is[1]], "tie", "both bad", "skip"]
+    assert list(asked["winner"]) == [
+        left_is[0],
+        {"first": "second", "second": "first"}[left_is[1]],
+        "tie",
+        "both bad",
+        "skip",
+    ]
     assert list(table.loc[table["choice"] == "same", "winner"]) == ["same"]
     assert table.attrs["titles"] == {"first": "base", "second": "tuned"}
 
@@ -260,7 +319,9 @@ def test_a_vote_makes_no_new_file_where_the_test_is_gone(path):
 
 def test_a_test_that_goes_between_the_look_and_the_vote_is_not_made_anew_either(path, monkeypatch):
     test = BlindVotes.begin(path, answers(3))
-    monkeypatch.setattr("simpo_workbench.analysis.blind_votes.read_jsonl_from", lambda path, end: path.unlink() or ([], end))
+    monkeypatch.setattr(
+        "simpo_workbench.analysis.blind_votes.read_jsonl_from", lambda path, end: path.unlink() or ([], end)
+    )
     with pytest.raises(WorkbenchError, match="is gone"):
         test.vote(1, "left")
     assert not path.exists()
@@ -292,7 +353,15 @@ def test_a_mark_that_some_editors_put_at_the_head_of_a_file_is_passed_over(path)
     assert list(BlindVotes.resume(path).votes["choice"]) == ["left", "tie"]
 
 
-@pytest.mark.parametrize(("item", "choice", "said"), [(1, "first", "The choice is 'first'"), (0, "left", "Item 0"), (4, "left", "Item 4"), ("one", "left", "Item 'one'")])
+@pytest.mark.parametrize(
+    ("item", "choice", "said"),
+    [
+        (1, "first", "The choice is 'first'"),
+        (0, "left", "Item 0"),
+        (4, "left", "Item 4"),
+        ("one", "left", "Item 'one'"),
+    ],
+)
 def test_what_is_no_vote_is_refused_and_not_written(path, item, choice, said):
     test = BlindVotes.begin(path, answers(3))
     before = path.read_bytes()
@@ -400,29 +469,55 @@ def test_decided_votes_become_pairs_that_the_reader_takes(path, tmp_path):
         (second.prompt, second.answer("second"), second.answer("first")),
         (first.prompt, first.answer("first"), first.answer("second")),
     ]
-    assert [pair.extra for pair in pairs] == [{"source": "blind test", "winner": "tuned"}, {"source": "blind test", "winner": "base"}]
+    assert [pair.extra for pair in pairs] == [
+        {"source": "blind test", "winner": "tuned"},
+        {"source": "blind test", "winner": "base"},
+    ]
     with pytest.raises(WorkbenchError, match="nothing is replaced"):
         test.export(tmp_path / "pairs.jsonl")
 
 
 def test_conversations_and_prompts_that_look_like_one_come_back_turn_for_turn(path, tmp_path):
-    turns = [{"role": "user", "content": "Hi."}, {"role": "assistant", "content": "Hello."}, {"role": "user", "content": "Why?"}]
+    turns = [
+        {"role": "user", "content": "Hi."},
+        {"role": "assistant", "content": "Hello."},
+        {"role": "user", "content": "Why?"},
+    ]
     transcript = "\n\nHuman: Is this one turn?\n\nAssistant:"
-    table = pd.DataFrame({"prompt": ["(shown)", turns, transcript, "Plain?"], "messages": [turns, None, None, None], "first": list("abcd"), "second": [" e", "f", " g", "h"]})
+    table = pd.DataFrame(
+        {
+            "prompt": ["(shown)", turns, transcript, "Plain?"],
+            "messages": [turns, None, None, None],
+            "first": list("abcd"),
+            "second": [" e", "f", " g", "h"],
+        }
+    )
     test = BlindVotes.begin(path, table)
-    assert {item.prompt for item in test.items} == {"User: Hi.\n\nAssistant: Hello.\n\nUser: Why?", transcript, "Plain?"}
+    assert {item.prompt for item in test.items} == {
+        "User: Hi.\n\nAssistant: Hello.\n\nUser: Why?",
+        transcript,
+        "Plain?",
+    }
     while test.next_item():
         prefer(test, "second")
     test.export(tmp_path / "pairs.jsonl")
     found = {pair.rejected: pair for pair in wb.load_pairs(tmp_path / "pairs.jsonl")}
-    assert [list(found[name].prompt) for name in "abcd"] == [turns, turns, [{"role": "user", "content": transcript}], [{"role": "user", "content": "Plain?"}]]
+    assert [list(found[name].prompt) for name in "abcd"] == [
+        turns,
+        turns,
+        [{"role": "user", "content": transcript}],
+        [{"role": "user", "content": "Plain?"}],
+    ]
     assert [found[name].chosen for name in "abcd"] == [" e", "f", " g", "h"]
     rows = [json.loads(line) for line in (tmp_path / "pairs.jsonl").read_text().splitlines()]
     assert next(row for row in rows if row["rejected"] == "d")["prompt"] == "Plain?"
 
 
 def test_a_pair_that_no_data_set_could_use_is_left_out(path, tmp_path):
-    test = BlindVotes.begin(path, pd.DataFrame({"prompt": ["One?", "Two?"], "first": ["", "a"], "second": ["b", "\ud800 half"]}, dtype=object))
+    test = BlindVotes.begin(
+        path,
+        pd.DataFrame({"prompt": ["One?", "Two?"], "first": ["", "a"], "second": ["b", "\ud800 half"]}, dtype=object),
+    )
     while test.next_item():
         prefer(test, "second")
     assert test.export(tmp_path / "pairs.jsonl") == 1
@@ -432,12 +527,22 @@ def test_a_pair_that_no_data_set_could_use_is_left_out(path, tmp_path):
 
 
 def test_answers_that_a_run_sampled_at_two_steps_are_a_table_to_begin_with(path):
-    rows = [(0, "A?", "Long.", 9), (0, "B?", "Longer.", 12), (4, "B?", "Short.", 3), (4, "C?", "New.", 2), (4, "B?", "Again.", 1)]
+    rows = [
+        (0, "A?", "Long.", 9),
+        (0, "B?", "Longer.", 12),
+        (4, "B?", "Short.", 3),
+        (4, "C?", "New.", 2),
+        (4, "B?", "Again.", 1),
+    ]
     generations = pd.DataFrame(rows, columns=["step", "prompt", "answer", "tokens"])
     table = sampled_answers(generations, 0, 4)
-    assert table.to_dict("records") == [{"prompt": "B?", "first": "Longer.", "first_tokens": 12, "second": "Short.", "second_tokens": 3}]
+    assert table.to_dict("records") == [
+        {"prompt": "B?", "first": "Longer.", "first_tokens": 12, "second": "Short.", "second_tokens": 3}
+    ]
     assert BlindVotes.begin(path, table).asked == 1
-    with pytest.raises(WorkbenchError, match=r"Steps 0 and 2 have no sampled prompt in common: answers were sampled at \[0, 4\]"):
+    with pytest.raises(
+        WorkbenchError, match=r"Steps 0 and 2 have no sampled prompt in common: answers were sampled at \[0, 4\]"
+    ):
         sampled_answers(generations, 0, 2)
 
 

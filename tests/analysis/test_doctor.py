@@ -8,7 +8,17 @@ import pytest
 from simpo_workbench.analysis.doctor import SEVERITIES, Verdict, diagnose, is_healthy, recommend, why_recommended
 
 
-def evaluation(step, chosen=-1.50, rejected=-1.60, accuracy=0.60, beyond=0.30, repeated=0.10, ended=0.90, tokens=40.0, chosen_tokens=40.0):
+def evaluation(
+    step,
+    chosen=-1.50,
+    rejected=-1.60,
+    accuracy=0.60,
+    beyond=0.30,
+    repeated=0.10,
+    ended=0.90,
+    tokens=40.0,
+    chosen_tokens=40.0,
+):
     """One evaluation record, drifts against step 0 of this file's histories (chosen −1.50, rejected −1.60)."""
     record = {
         "kind": "eval",
@@ -139,7 +149,15 @@ def test_a_falling_chosen_line_is_told_with_its_figures():
 
 @pytest.mark.parametrize(
     ("start", "now", "wanted", "word"),
-    [(40, 75, 40, "longer"), (40, 20, 40, "shorter"), (40, 69, 40, None), (40, 23.5, 40, None), (75, 75, 40, None), (80, 40, 40, None), (40, 75, 45, None)],
+    [
+        (40, 75, 40, "longer"),
+        (40, 20, 40, "shorter"),
+        (40, 69, 40, None),
+        (40, 23.5, 40, None),
+        (75, 75, 40, None),
+        (80, 40, 40, None),
+        (40, 75, 45, None),
+    ],
 )
 def test_answers_drift_in_length_when_they_leave_both_their_start_and_the_data(start, now, wanted, word):
     found = diagnose([evaluation(0, tokens=start), evaluation(20, tokens=now, chosen_tokens=wanted)])
@@ -156,12 +174,18 @@ def test_gradients_that_jump_say_that_the_rate_is_too_high():
     assert (verdict.kind, verdict.severity, verdict.step) == ("learning rate too high", "attention", 30)
     assert "3 of the last 10 steps" in verdict.seen
     assert kinds([START, *steps(calm + jumps[:-1] + [4.9]), evaluation(30)])[0][0] == "learning rate too high"
-    assert kinds([START, *steps(calm + [1.0, 6.0, 1.0, 7.0] + [1.0] * 6), evaluation(30)]) == [("healthy", "healthy")], "two jumps are luck"
-    assert kinds([START, *steps([1.0] * 9 + jumps), evaluation(19)]) == [("healthy", "healthy")], "19 steps are too few to know the usual norm"
+    assert kinds([START, *steps(calm + [1.0, 6.0, 1.0, 7.0] + [1.0] * 6), evaluation(30)]) == [
+        ("healthy", "healthy")
+    ], "two jumps are luck"
+    assert kinds([START, *steps([1.0] * 9 + jumps), evaluation(19)]) == [("healthy", "healthy")], (
+        "19 steps are too few to know the usual norm"
+    )
 
 
 def test_a_collapse_is_not_told_a_second_time_as_a_jumping_gradient():
-    assert kinds([START, *steps([1.0] * 20 + [9.0] * 10), evaluation(30, chosen=-2.5, repeated=0.5)]) == [("collapse", "collapse")]
+    assert kinds([START, *steps([1.0] * 20 + [9.0] * 10), evaluation(30, chosen=-2.5, repeated=0.5)]) == [
+        ("collapse", "collapse")
+    ]
 
 
 @pytest.mark.parametrize(
@@ -186,7 +210,9 @@ def test_a_run_in_which_nothing_moves_has_too_low_a_rate(last, total, low):
 @pytest.mark.parametrize(("beyond", "saturated"), [(0.95, True), (1.0, True), (0.94, False)])
 def test_a_margin_that_is_saturated_is_a_note(beyond, saturated):
     found = diagnose([START, evaluation(20, beyond=beyond)])
-    assert [(verdict.kind, verdict.severity) for verdict in found] == ([("saturated margin", "note")] if saturated else [("healthy", "healthy")])
+    assert [(verdict.kind, verdict.severity) for verdict in found] == (
+        [("saturated margin", "note")] if saturated else [("healthy", "healthy")]
+    )
     assert not saturated or found[0].seen == f"Nearly all held-out pairs are beyond γ: {beyond:.2f}."
 
 
@@ -226,11 +252,22 @@ def test_why_the_untrained_model_is_recommended_is_true_of_steps_whose_answers_n
 
 def test_at_a_tie_the_earlier_checkpoint_is_recommended():
     assert recommend([evaluation(0, beyond=0.3), evaluation(20, beyond=0.5), evaluation(40, beyond=0.5)]) == 20
-    assert recommend([evaluation(0, beyond=0.5), evaluation(20, beyond=0.5)]) == 0, "training that gained nothing is not recommended"
+    assert recommend([evaluation(0, beyond=0.5), evaluation(20, beyond=0.5)]) == 0, (
+        "training that gained nothing is not recommended"
+    )
 
 
 def test_the_untrained_model_is_recommended_when_no_trained_step_is_healthy():
-    assert recommend([evaluation(0, beyond=0.1), evaluation(20, beyond=0.9, chosen=-1.81), evaluation(40, beyond=0.9, repeated=0.3)]) == 0
+    assert (
+        recommend(
+            [
+                evaluation(0, beyond=0.1),
+                evaluation(20, beyond=0.9, chosen=-1.81),
+                evaluation(40, beyond=0.9, repeated=0.3),
+            ]
+        )
+        == 0
+    )
 
 
 @pytest.mark.parametrize("records", [[], steps([1.0] * 5), [{"kind": "event", "step": 0, "event": "started"}]])
@@ -240,7 +277,9 @@ def test_nothing_is_recommended_before_anything_is_evaluated(records):
 
 def test_a_checkpoint_whose_answers_nobody_sampled_is_not_recommended_over_one_whose_answers_are_known():
     assert recommend([START, evaluation(20, beyond=0.5), without_answers(evaluation(30, beyond=0.8))]) == 20
-    assert recommend([without_answers(START), without_answers(evaluation(30, beyond=0.8))]) == 30, "without any answers the numbers must do"
+    assert recommend([without_answers(START), without_answers(evaluation(30, beyond=0.8))]) == 30, (
+        "without any answers the numbers must do"
+    )
 
 
 @pytest.mark.parametrize(
@@ -262,10 +301,20 @@ def test_healthy_means_neither_collapse_nor_repetition_nor_far_below_the_start(r
 
 @pytest.mark.parametrize(
     "last",
-    [evaluation(30), evaluation(30, chosen=-2.0, repeated=0.5), evaluation(30, chosen=-1.7, tokens=90), without_answers(evaluation(30, beyond=0.97))],
+    [
+        evaluation(30),
+        evaluation(30, chosen=-2.0, repeated=0.5),
+        evaluation(30, chosen=-1.7, tokens=90),
+        without_answers(evaluation(30, beyond=0.97)),
+    ],
 )
 def test_a_data_frame_and_a_list_of_records_say_the_same(last):
-    records = [START, *steps([1.0] * 20 + [9.0] * 4 + [1.0] * 6), {"kind": "event", "step": 30, "event": "paused", "text": "x"}, last]
+    records = [
+        START,
+        *steps([1.0] * 20 + [9.0] * 4 + [1.0] * 6),
+        {"kind": "event", "step": 30, "event": "paused", "text": "x"},
+        last,
+    ]
     assert diagnose(pd.DataFrame(records), 40) == diagnose(records, 40)
     assert recommend(pd.DataFrame(records)) == recommend(records)
     assert diagnose(json.loads(json.dumps(records)), 40) == diagnose(records, 40)
@@ -281,7 +330,9 @@ def test_the_records_are_left_as_they_are():
 
 
 def test_lost_endings_alone_want_attention_and_are_not_recommended():
-    """Drift zero, nothing repeated, but every answer runs on until it is cut off: no alarm in accuracy, and not healthy all the same."""
+    """Drift zero, nothing repeated, but every answer runs on until it is cut off: no alarm in accuracy, and not healthy
+    all the same.
+    """
     last = evaluation(20, accuracy=0.9, beyond=0.9, ended=0.0)
     assert [(verdict.kind, verdict.severity) for verdict in diagnose([START, last])] == [("lost endings", "attention")]
     assert not is_healthy(START, last)
@@ -290,13 +341,19 @@ def test_lost_endings_alone_want_attention_and_are_not_recommended():
 
 
 def test_shares_are_told_with_their_number_and_interval():
-    last = evaluation(20) | {"eval/pairs": 60, "eval/rewards/accuracies_low": 0.47, "eval/rewards/accuracies_high": 0.71}
+    last = evaluation(20) | {
+        "eval/pairs": 60,
+        "eval/rewards/accuracies_low": 0.47,
+        "eval/rewards/accuracies_high": 0.71,
+    }
     assert "0.60 (n=60, 95 % 0.47 to 0.71)" in diagnose([START, last])[0].seen
 
 
 def test_a_number_of_cases_is_a_whole_number_in_words_also_from_a_data_frame():
     more = {"eval/pairs": 60, "eval/rewards/accuracies_low": 0.5, "eval/rewards/accuracies_high": 0.7}
-    records = pd.DataFrame([{**START, **more}, {"kind": "train", "step": 1}, {**evaluation(10), **more}])  # the row between makes the counts floats
+    records = pd.DataFrame(
+        [{**START, **more}, {"kind": "train", "step": 1}, {**evaluation(10), **more}]
+    )  # the row between makes the counts floats
     assert "(n=60, 95 % 0.50 to 0.70)" in str(diagnose(records)[0])
 
 

@@ -1,4 +1,6 @@
-"""What would be lost: a weight that is not the gradient, a pair counted where it does not stand, or an interval that promises too much."""
+"""What would be lost: a weight that is not the gradient, a pair counted where it does not stand, or an interval that
+promises too much.
+"""
 
 import math
 
@@ -45,7 +47,10 @@ def test_loss_gradient_and_saturation_are_autograds_over_all_slider_stops(smooth
     leads = leads_of(table)
     for beta in STOPS["loss.beta"]:
         for ratio in STOPS["loss.gamma_beta_ratio"]:
-            chosen, rejected = (torch.tensor(table[name].to_numpy(), requires_grad=True) for name in ("chosen_avg_logp", "rejected_avg_logp"))
+            chosen, rejected = (
+                torch.tensor(table[name].to_numpy(), requires_grad=True)
+                for name in ("chosen_avg_logp", "rejected_avg_logp")
+            )
             losses = wb.simpo_loss(chosen, rejected, beta, ratio, smoothing)
             losses.sum().backward()
             found = wb.loss_geometry(leads, beta, ratio, smoothing)
@@ -77,12 +82,23 @@ def test_the_columns_are_those_of_the_scores_themselves(tmp_path):
 
 
 def test_places_and_states_of_hand_placed_pairs():
-    """β 2, γ/β 0.5: a pair is saturated from z = ln 19 = 2.944 on, a lead of 1.972, and in full pull up to a lead of −0.972."""
+    """β 2, γ/β 0.5: a pair is saturated from z = ln 19 = 2.944 on, a lead of 1.972, and in full pull up to a lead of
+    −0.972.
+    """
     found = wb.loss_geometry(of_leads([-1.0, -0.9, 0.0, 0.1, 0.5, 0.6, 1.9, 2.0]), 2.0, 0.5)
     assert found.bounds == pytest.approx((-math.log(19), math.log(19)))
     assert found.pairs["state"].tolist() == ["full pull", *["pulls"] * 6, "saturated"]
     assert found.pairs["place"].tolist() == [*["behind"] * 3, *["short of γ"] * 2, *["beyond γ"] * 3]
-    assert found.counts == {"behind": 3, "short of γ": 2, "beyond γ": 3, "full pull": 1, "pulls": 6, "saturated": 1, "pulls back": 0, "still pull": 7}
+    assert found.counts == {
+        "behind": 3,
+        "short of γ": 2,
+        "beyond γ": 3,
+        "full pull": 1,
+        "pulls": 6,
+        "saturated": 1,
+        "pulls back": 0,
+        "still pull": 7,
+    }
 
 
 @pytest.mark.parametrize("smoothing", [0.0, 0.2])
@@ -100,7 +116,9 @@ def test_the_counts_are_those_of_the_pairs(smoothing, ratio):
     leads = np.random.default_rng(1).normal(0.2, 1.5, 500).round(1)  # with many equal ones, at 0 too
     found = wb.loss_geometry(of_leads(leads), 3.0, ratio, smoothing)
     for names, column in ((PLACES, "place"), (STATES, "state")):
-        assert {name: found.counts[name] for name in names} == {name: int((found.pairs[column] == name).sum()) for name in names}
+        assert {name: found.counts[name] for name in names} == {
+            name: int((found.pairs[column] == name).sum()) for name in names
+        }
     assert (found.counts["pulls back"] > 0) == (smoothing == 0.2)
 
 
@@ -135,7 +153,9 @@ def test_empty_and_single_tables_are_told_as_they_are():
 
 
 def with_lengths(n=400, effect=0.0, seed=0):
-    """Pairs whose chosen answer is the longer one in about half of the cases; `effect`: how much smaller their lead is then."""
+    """Pairs whose chosen answer is the longer one in about half of the cases; `effect`: how much smaller their lead is
+    then.
+    """
     chance = np.random.default_rng(seed)
     longer = chance.random(n) < 0.5
     leads = chance.normal(0.0, 0.6, n) - effect * longer
@@ -154,7 +174,10 @@ def test_the_interval_is_that_of_the_bootstrap():
     table, longer = with_lengths(effect=0.3)
     found = wb.loss_geometry(table, 2.0, 0.3)
     chance, weight = np.random.default_rng(3), found.pull_share
-    drawn = [(weight[rows] @ longer[rows] / weight[rows].sum() - longer[rows].mean()) for rows in chance.integers(0, len(weight), (4000, len(weight)))]
+    drawn = [
+        (weight[rows] @ longer[rows] / weight[rows].sum() - longer[rows].mean())
+        for rows in chance.integers(0, len(weight), (4000, len(weight)))
+    ]
     assert (found.length.low, found.length.high) == pytest.approx(np.percentile(drawn, [2.5, 97.5]), abs=0.003)
 
 
@@ -227,7 +250,11 @@ def test_settings_come_from_the_table_where_none_are_given():
         (lambda table: table.drop(columns="rejected_avg_logp"), {}, "lacks the column 'rejected_avg_logp'"),
         (lambda table: table.assign(step=[0, 20, 20]), {}, "holds 2 steps"),
         (lambda table: table.assign(pair_id="p0"), {}, "holds a pair twice"),
-        (lambda table: table.assign(chosen_avg_logp=[-1.0, math.nan, -math.inf]), {}, "2 values of chosen_avg_logp are not a finite number, the first of pair 'p1'"),
+        (
+            lambda table: table.assign(chosen_avg_logp=[-1.0, math.nan, -math.inf]),
+            {},
+            "2 values of chosen_avg_logp are not a finite number, the first of pair 'p1'",
+        ),
         (lambda table: table.assign(rejected_avg_logp=["a", "b", "c"]), {}, "3 values of rejected_avg_logp"),
         (lambda table: table.drop(columns="beta"), {}, "does not say its beta: give beta="),
         (lambda table: table.assign(beta=[1.0, 2.0, 2.0]), {}, "does not say its beta"),
@@ -253,7 +280,9 @@ def test_the_pairs_of_another_loss_stand_where_simpo_would_see_them():
     found = wb.loss_geometry(table, 2.0, 0.5)
     assert found.pairs["margin"].tolist() == pytest.approx([0.2, 0.4, 0.8])
     assert "another loss" in str(found)
-    assert "another loss" not in str(wb.loss_geometry(table.assign(margin=0.1 * (table["chosen_avg_logp"] + 2)), 2.0, 0.5))
+    assert "another loss" not in str(
+        wb.loss_geometry(table.assign(margin=0.1 * (table["chosen_avg_logp"] + 2)), 2.0, 0.5)
+    )
 
 
 def test_scores_in_single_precision_are_still_simpos():

@@ -1,11 +1,21 @@
-"""What would be lost: a flip that was only noise, one that was missed, the step it came at, or pairs of two seeds joined wrongly."""
+"""What would be lost: a flip that was only noise, one that was missed, the step it came at, or pairs of two seeds
+joined wrongly.
+"""
 
 import numpy as np
 import pandas as pd
 import pytest
 from fake_run import fake_run
 
-from simpo_workbench.analysis.leads import agreement, answers_by_step, history_of, join_runs, lead_history, leads_by_step, steps_of
+from simpo_workbench.analysis.leads import (
+    agreement,
+    answers_by_step,
+    history_of,
+    join_runs,
+    lead_history,
+    leads_by_step,
+    steps_of,
+)
 from simpo_workbench.analysis.scores import compare_scores
 from simpo_workbench.base.errors import WorkbenchError
 
@@ -18,8 +28,21 @@ def scores(leads, steps=(0, 10, 20, 30)):
     for place, step in enumerate(steps):
         for pair_id, course in leads.items():
             if course[place] is not None:
-                numbers = {"margin": 2 * course[place], "correct": course[place] > 0, "beyond_gamma": course[place] > 0.5}
-                rows.append({"step": step, "pair_id": pair_id, "prompt": f"Prompt {pair_id}", "chosen_avg_logp": course[place] - 2, "rejected_avg_logp": -2.0, **numbers})
+                numbers = {
+                    "margin": 2 * course[place],
+                    "correct": course[place] > 0,
+                    "beyond_gamma": course[place] > 0.5,
+                }
+                rows.append(
+                    {
+                        "step": step,
+                        "pair_id": pair_id,
+                        "prompt": f"Prompt {pair_id}",
+                        "chosen_avg_logp": course[place] - 2,
+                        "rejected_avg_logp": -2.0,
+                        **numbers,
+                    }
+                )
     return pd.DataFrame(rows)
 
 
@@ -49,14 +72,40 @@ def test_what_became_of_a_pair_is_told_by_crossings_beyond_the_noise():
         "dithers": "undecided",
         "falls to the edge": "to wrong",
     }
-    assert table["flips"].to_dict() == {"gains": 1, "loses": 1, "returns": 2, "stays right": 0, "stays wrong": 0, "grazes": 0, "creeps": 1, "dithers": 0, "falls to the edge": 1}
-    assert table["last_flip"].dropna().to_dict() == {"gains": 20, "loses": 10, "returns": 20, "creeps": 30, "falls to the edge": 10}
+    assert table["flips"].to_dict() == {
+        "gains": 1,
+        "loses": 1,
+        "returns": 2,
+        "stays right": 0,
+        "stays wrong": 0,
+        "grazes": 0,
+        "creeps": 1,
+        "dithers": 0,
+        "falls to the edge": 1,
+    }
+    assert table["last_flip"].dropna().to_dict() == {
+        "gains": 20,
+        "loses": 10,
+        "returns": 20,
+        "creeps": 30,
+        "falls to the edge": 10,
+    }
     assert table["last_flip"].isna().sum() == 4
 
 
 def test_without_a_noise_every_crossing_counts():
     table = lead_history(scores(COURSES)).set_index("pair_id")
-    assert table["flips"].to_dict() == {"gains": 1, "loses": 1, "returns": 2, "stays right": 0, "stays wrong": 0, "grazes": 2, "creeps": 1, "dithers": 3, "falls to the edge": 1}
+    assert table["flips"].to_dict() == {
+        "gains": 1,
+        "loses": 1,
+        "returns": 2,
+        "stays right": 0,
+        "stays wrong": 0,
+        "grazes": 2,
+        "creeps": 1,
+        "dithers": 3,
+        "falls to the edge": 1,
+    }
     assert table.loc["creeps", "last_flip"] == 10
     assert table.loc["dithers", "became"] == "back and forth"
 
@@ -73,13 +122,18 @@ def test_one_column_a_step_holds_the_leads_in_the_order_of_the_pairs():
 def test_tables_put_together_one_by_one_give_the_same_history():
     """pd.concat without ignore_index: every step has the row labels of the others."""
     whole = scores(COURSES)
-    parts = [whole[whole["step"] == step].sample(frac=1, random_state=step).reset_index(drop=True) for step in (20, 0, 30, 10)]
+    parts = [
+        whole[whole["step"] == step].sample(frac=1, random_state=step).reset_index(drop=True)
+        for step in (20, 0, 30, 10)
+    ]
     table = lead_history(pd.concat(parts), NOISE).set_index("pair_id")
     pd.testing.assert_frame_equal(table.loc[list(COURSES)], lead_history(whole, NOISE).set_index("pair_id"))
 
 
 def test_a_step_at_which_a_pair_was_not_scored_is_a_gap_and_counted():
-    table = lead_history(scores({"gap": [-0.5, None, None, 0.5], "late": [None, None, 0.5, 0.5], "whole": [0.5] * 4})).set_index("pair_id")
+    table = lead_history(
+        scores({"gap": [-0.5, None, None, 0.5], "late": [None, None, 0.5, 0.5], "whole": [0.5] * 4})
+    ).set_index("pair_id")
     assert table["missing"].to_dict() == {"gap": 2, "late": 2, "whole": 0}
     assert np.isnan(table.loc["gap", 10])
     assert (table.loc["gap", "became"], table.loc["gap", "last_flip"]) == ("to right", 30)
@@ -125,17 +179,29 @@ def seeds():
     first = {"a": [-0.5, 0.5], "b": [-0.5, 0.5], "c": [-0.5, -0.5], "d": [-0.5, 1 / 128], "e": [0.5, 0.5]}
     second = {"e": [0.5, 0.5], "d": [-0.5, -1 / 128], "c": [-0.5, -0.25], "b": [-0.5, -0.5], "a": [0.5, 0.25]}
     third = {"a": [-0.5, 1.0], "b": [0.5, 0.5], "c": [0.5, -1.0], "d": [-0.5, -1 / 128]}
-    return {name: scores(leads, steps) for name, leads, steps in (("one", first, (0, 20)), ("two", second, (0, 30)), ("three", third, (0, 20)))}
+    return {
+        name: scores(leads, steps)
+        for name, leads, steps in (("one", first, (0, 20)), ("two", second, (0, 30)), ("three", third, (0, 20)))
+    }
 
 
 def test_runs_are_joined_by_pair_whatever_their_order_and_say_whether_they_agree():
     joined = join_runs(seeds(), noise=NOISE).set_index("pair_id")
     assert list(joined.index) == ["a", "b", "c", "d"], "the pairs that all of them hold"
     assert joined.loc["a", ["lead_one", "lead_two", "lead_three"]].tolist() == [0.5, 0.25, 1.0]
-    assert joined["agreement"].to_dict() == {"a": "right in all", "b": "right in some", "c": "right in none", "d": "too close to tell"}
+    assert joined["agreement"].to_dict() == {
+        "a": "right in all",
+        "b": "right in some",
+        "c": "right in none",
+        "d": "too close to tell",
+    }
     assert joined["right_in"].to_dict() == {"a": 3, "b": 2, "c": 0, "d": 1}
     assert joined["flipped_in"].to_dict() == {"a": 2, "b": 1, "c": 1, "d": 0}
-    assert joined.loc["b", ["became_one", "became_two", "became_three"]].tolist() == ["to right", "still wrong", "still right"]
+    assert joined.loc["b", ["became_one", "became_two", "became_three"]].tolist() == [
+        "to right",
+        "still wrong",
+        "still right",
+    ]
     assert joined.loc["c", "prompt"] == "Prompt c"
 
 
@@ -147,7 +213,10 @@ def test_runs_are_joined_at_the_steps_that_are_asked_for():
 
 def test_a_pair_that_a_run_did_not_score_in_the_end_is_not_joined():
     """Its last lead is not known, whatever it was before; at an earlier step it is."""
-    whole, part = scores({"a": [0.5, 0.5], "b": [-0.5, 0.5]}, (0, 20)), scores({"a": [0.5, 0.25], "b": [-0.5, None]}, (0, 20))
+    whole, part = (
+        scores({"a": [0.5, 0.5], "b": [-0.5, 0.5]}, (0, 20)),
+        scores({"a": [0.5, 0.25], "b": [-0.5, None]}, (0, 20)),
+    )
     joined = join_runs({"one": whole, "two": part})
     assert joined["pair_id"].tolist() == ["a"]
     assert joined["lead_two"].tolist() == [0.25]
@@ -167,7 +236,11 @@ def test_two_runs_disagree_where_compare_scores_sees_a_flip():
     ("runs", "steps", "said"),
     [
         ({"one": scores(COURSES)}, None, "1 run is too few"),
-        ({"one": scores(COURSES), "two": scores(COURSES)}, 15, "'one' was not evaluated at step 15; it was at \\[0, 10, 20, 30\\]"),
+        (
+            {"one": scores(COURSES), "two": scores(COURSES)},
+            15,
+            "'one' was not evaluated at step 15; it was at \\[0, 10, 20, 30\\]",
+        ),
         ({"one": scores(COURSES), "two": scores(COURSES)}, {"three": 10}, "steps names 'three', which is no run here"),
         ({"one": scores({"a": [1.0] * 4}), "two": scores({"b": [1.0] * 4})}, None, "no pair in common"),
     ],
@@ -178,7 +251,12 @@ def test_runs_that_cannot_be_joined_are_refused_in_words(runs, steps, said):
 
 
 def test_runs_that_differ_by_the_sign_alone_do_not_disagree():
-    assert agreement([[0.5, 0.001], [0.5, -0.001], [0.5, -0.5], [-0.001, -0.5]], noise=0.01).tolist() == ["right in all", "too close to tell", "right in some", "right in none"]
+    assert agreement([[0.5, 0.001], [0.5, -0.001], [0.5, -0.5], [-0.001, -0.5]], noise=0.01).tolist() == [
+        "right in all",
+        "too close to tell",
+        "right in some",
+        "right in none",
+    ]
 
 
 # --- answers
@@ -197,7 +275,12 @@ def test_answers_stand_by_prompt_and_step(tmp_path):
 
 def test_a_prompt_that_was_asked_later_has_gaps_and_one_asked_twice_counts_once():
     rows = [(0, "a", "A0"), (20, "a", "A20"), (20, "a", "again"), (20, "b", "B20")]
-    frame = pd.DataFrame([{"step": step, "prompt": prompt, "answer": text, "tokens": 3, "ended": True, "repeated_4grams": 0.0} for step, prompt, text in rows])
+    frame = pd.DataFrame(
+        [
+            {"step": step, "prompt": prompt, "answer": text, "tokens": 3, "ended": True, "repeated_4grams": 0.0}
+            for step, prompt, text in rows
+        ]
+    )
     table = answers_by_step(frame)
     assert table.loc["a", ("answer", 20)] == "A20"
     assert pd.isna(table.loc["b", ("answer", 0)])

@@ -1,4 +1,6 @@
-"""What would be lost: days with a β that somebody guessed, or a suggestion that jumps with one pair and names no reason."""
+"""What would be lost: days with a β that somebody guessed, or a suggestion that jumps with one pair and names no
+reason.
+"""
 
 import numpy as np
 import pandas as pd
@@ -82,4 +84,6 @@ def test_scores_after_training_are_said_to_be_such():
 
 def test_the_interval_of_the_quartile_holds_it():
     reasons = str(wb.suggest_loss(of_leads(np.arange(100) / 100)))
-    assert "leads by +0.74 nats per token or more (95 %: +0.66 to +0.83)" in reasons  # ranks 75 ± 1.96 · √(100 · 0.75 · 0.25)
+    assert (
+        "leads by +0.74 nats per token or more (95 %: +0.66 to +0.83)" in reasons
+    )  # ranks 75 ± 1.96 · √(100 · 0.75 · 0.25)

@@ -13,8 +13,26 @@ def scores(leads, chosen=-1.0, tokens=(10, 20), **more):
     rows = []
     for n, lead in enumerate(leads):
         at = chosen[n] if isinstance(chosen, list) else chosen
-        rows.append({"pair_id": f"p{n}", "prompt": f"Prompt {n}", "chosen": "Yes.", "rejected": "No.", "chosen_tokens": tokens[0], "rejected_tokens": tokens[1]})
-        rows[-1] |= {"chosen_avg_logp": at, "rejected_avg_logp": at - lead, "margin": 2 * lead, "correct": lead > 0, "beyond_gamma": lead > 0.5, "loss": 0.3, "gradient_weight": 0.7, **more}
+        rows.append(
+            {
+                "pair_id": f"p{n}",
+                "prompt": f"Prompt {n}",
+                "chosen": "Yes.",
+                "rejected": "No.",
+                "chosen_tokens": tokens[0],
+                "rejected_tokens": tokens[1],
+            }
+        )
+        rows[-1] |= {
+            "chosen_avg_logp": at,
+            "rejected_avg_logp": at - lead,
+            "margin": 2 * lead,
+            "correct": lead > 0,
+            "beyond_gamma": lead > 0.5,
+            "loss": 0.3,
+            "gradient_weight": 0.7,
+            **more,
+        }
     return pd.DataFrame(rows)
 
 
@@ -39,12 +57,24 @@ def test_drawers_speak_of_the_lead_where_the_margin_says_something_else():
     before = scores([-1, 1, 1, -1]).assign(margin=0.0, correct=False)
     after = scores([1, -1, 2, -0.5]).assign(correct=[True, False, True, True])
     table = pair_table(before, after)
-    assert [members(table, name) for name in ("flipped to right", "flipped to wrong", "still right", "still wrong")] == [["p0"], ["p1"], ["p2"], ["p3"]]
+    assert [
+        members(table, name) for name in ("flipped to right", "flipped to wrong", "still right", "still wrong")
+    ] == [["p0"], ["p1"], ["p2"], ["p3"]]
     assert members(table, "longer rejected ahead") == ["p1", "p3"]
     alone = pair_table(before)
     assert (members(alone, "chosen ahead"), members(alone, "chosen behind")) == (["p1", "p2"], ["p0", "p3"])
-    assert [what_became(pair) for pair in table.to_dict("records")] == ["flipped to right", "flipped to wrong", "still right", "still wrong"]
-    assert [what_became(pair) for pair in alone.to_dict("records")] == ["chosen behind", "chosen ahead", "chosen ahead", "chosen behind"]
+    assert [what_became(pair) for pair in table.to_dict("records")] == [
+        "flipped to right",
+        "flipped to wrong",
+        "still right",
+        "still wrong",
+    ]
+    assert [what_became(pair) for pair in alone.to_dict("records")] == [
+        "chosen behind",
+        "chosen ahead",
+        "chosen ahead",
+        "chosen behind",
+    ]
 
 
 def test_one_table_alone_has_leads_and_no_changes():
@@ -57,9 +87,16 @@ def test_one_table_alone_has_leads_and_no_changes():
 
 
 def test_losses_weights_tokens_and_own_columns_come_along():
-    table = pair_table(scores([1], topic="cooking", step=0), scores([1], loss=0.1, gradient_weight=0.2, topic="cooking", step=20))
+    table = pair_table(
+        scores([1], topic="cooking", step=0), scores([1], loss=0.1, gradient_weight=0.2, topic="cooking", step=20)
+    )
     row = table.iloc[0]
-    assert (row["loss_before"], row["loss_after"], row["gradient_weight_before"], row["gradient_weight_after"]) == (0.3, 0.1, 0.7, 0.2)
+    assert (row["loss_before"], row["loss_after"], row["gradient_weight_before"], row["gradient_weight_after"]) == (
+        0.3,
+        0.1,
+        0.7,
+        0.2,
+    )
     assert (row["chosen_tokens"], row["rejected_tokens"], row["topic"]) == (10, 20, "cooking")
     assert "step" not in table
 
@@ -82,18 +119,35 @@ def test_a_change_of_sides_within_the_noise_has_a_drawer_of_its_own():
     table = pair_table(before, after, noise=0.05)
     names = ("flipped to right", "flipped to wrong", "still right", "still wrong", "within the noise")
     assert [members(table, name) for name in names] == [["p0"], [], ["p3"], [], ["p1", "p2"]]
-    assert "within the noise" not in [one.name for one in filters(pair_table(before, after))], "without a noise there is nothing to put into it"
+    assert "within the noise" not in [one.name for one in filters(pair_table(before, after))], (
+        "without a noise there is nothing to put into it"
+    )
 
 
 def test_the_sentence_on_the_noise_says_what_does_not_count():
-    assert noise_sentence(0.004, 2) == "2 flips lie within the noise of scoring (±0.004 nats per token) and are not counted."
-    assert noise_sentence(0.0113, 1) == "1 flip lies within the noise of scoring (±0.011 nats per token) and is not counted."
+    assert (
+        noise_sentence(0.004, 2)
+        == "2 flips lie within the noise of scoring (±0.004 nats per token) and are not counted."
+    )
+    assert (
+        noise_sentence(0.0113, 1)
+        == "1 flip lies within the noise of scoring (±0.011 nats per token) and is not counted."
+    )
     assert noise_sentence(4.8e-7, 0) == "No flip lies within the noise of scoring (under ±0.0001 nats per token)."
     assert noise_sentence(None, 0) == "The noise of scoring was not measured in this run, so that every flip counts."
 
 
 def test_a_side_changed_within_the_noise_is_called_that_and_stands_in_no_corner_of_flips():
     table = pair_table(scores([0.003, -0.5]), scores([-0.004, 0.5]), noise=0.01)
-    assert [what_became(pair) for pair in table.to_dict("records")] == ["changed sides within the noise of scoring", "flipped to right"]
+    assert [what_became(pair) for pair in table.to_dict("records")] == [
+        "changed sides within the noise of scoring",
+        "flipped to right",
+    ]
     corners = {trace.name: list(trace.customdata) for trace in margins_scatter(table).data}
-    assert corners == {"still right": [], "still wrong": [], "to right": ["p1"], "to wrong": [], "within the noise": ["p0"]}
+    assert corners == {
+        "still right": [],
+        "still wrong": [],
+        "to right": ["p1"],
+        "to wrong": [],
+        "within the noise": ["p0"],
+    }

@@ -1,4 +1,6 @@
-"""Tables of scores: an interval that is too narrow, or pairs joined wrongly, make a lucky run look like a better model."""
+"""Tables of scores: an interval that is too narrow, or pairs joined wrongly, make a lucky run look like a better
+model.
+"""
 
 import math
 
@@ -6,7 +8,16 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from simpo_workbench.analysis.scores import compare_scores, join_texts, mean_share, pair_texts, repeated_4gram_share, scoring_noise, share, within_noise
+from simpo_workbench.analysis.scores import (
+    compare_scores,
+    join_texts,
+    mean_share,
+    pair_texts,
+    repeated_4gram_share,
+    scoring_noise,
+    share,
+    within_noise,
+)
 from simpo_workbench.base.errors import WorkbenchError
 from simpo_workbench.pairs.pairs import load_pairs
 
@@ -16,8 +27,9 @@ from simpo_workbench.pairs.pairs import load_pairs
 @pytest.mark.parametrize(
     ("hits", "n", "low", "high"),
     [
-        # (p + z²/2n ± z·√(p(1−p)/n + z²/4n²)) / (1 + z²/n) with z = 1.959963985, z² = 3.841458821.
-        # 3/10: middle (0.3 + 0.192072941) / 1.384145882 = 0.355506559, half 1.959963985 / 1.384145882 · √(0.021 + 0.009603647) = 0.247715286.
+        # (p + z²/2n ± z·√(p(1−p)/n + z²/4n²)) / (1 + z²/n) with z = 1.959963985, z² = 3.841458821. 3/10: middle (0.3 +
+        # 0.192072941) / 1.384145882 = 0.355506559, half 1.959963985 / 1.384145882 · √(0.021 + 0.009603647) =
+        # 0.247715286.
         (3, 10, 0.107791267, 0.603221853),
         # 0/n: low is 0 and high is z²/n / (1 + z²/n).
         (0, 10, 0.0, 0.384145882 / 1.384145882),
@@ -108,7 +120,9 @@ def test_the_same_pairs_before_and_after_stand_side_by_side():
     joined = compare_scores(table(BEFORE), table(AFTER)).set_index("pair_id")
     assert list(joined.index) == ["a", "b", "c", "d"]
     assert list(joined["flip"]) == ["", "to right", "to wrong", ""]
-    assert joined.loc["b", ["lead_before", "lead_after", "lead_change", "chosen_change"]].to_list() == pytest.approx([-0.5, 0.75, 1.25, 0.25])
+    assert joined.loc["b", ["lead_before", "lead_after", "lead_change", "chosen_change"]].to_list() == pytest.approx(
+        [-0.5, 0.75, 1.25, 0.25]
+    )
     assert joined.loc["b", ["margin_before", "margin_after"]].to_list() == pytest.approx([-1.0, 1.5])
     assert list(joined["beyond_gamma_before"]) == [False, False, False, False]
     assert list(joined["beyond_gamma_after"]) == [True, True, False, False]
@@ -139,7 +153,11 @@ def test_a_table_of_numbers_alone_can_be_compared():
 @pytest.mark.parametrize(
     ("before", "after", "said"),
     [
-        (pd.concat([table(BEFORE, 0), table(AFTER, 5)]), table(AFTER), "'before' holds 2 steps: choose one, such as scores"),
+        (
+            pd.concat([table(BEFORE, 0), table(AFTER, 5)]),
+            table(AFTER),
+            "'before' holds 2 steps: choose one, such as scores",
+        ),
         (table(BEFORE), pd.concat([table(AFTER)] * 2), "'after' holds a pair twice"),
         (table(BEFORE[:1]), table(AFTER[:1]), "no pair in common"),
         (table(BEFORE).drop(columns="pair_id"), table(AFTER), "'before' lacks the column 'pair_id'"),
@@ -156,18 +174,26 @@ def test_tables_that_cannot_be_compared_are_refused_in_words(before, after, said
 
 def leads(values, other=0.0):
     """A scores table of pairs p0, p1, … with these leads; the rejected answers' log-probability is −2."""
-    rows = [(f"p{place}", f"Prompt {place}", -2.0 + lead + other, -2.0 + other, 2 * lead, lead > 0, lead > 0.5) for place, lead in enumerate(values)]
-    return pd.DataFrame(rows, columns=["pair_id", "prompt", "chosen_avg_logp", "rejected_avg_logp", "margin", "correct", "beyond_gamma"])
+    rows = [
+        (f"p{place}", f"Prompt {place}", -2.0 + lead + other, -2.0 + other, 2 * lead, lead > 0, lead > 0.5)
+        for place, lead in enumerate(values)
+    ]
+    return pd.DataFrame(
+        rows, columns=["pair_id", "prompt", "chosen_avg_logp", "rejected_avg_logp", "margin", "correct", "beyond_gamma"]
+    )
 
 
-# beyond both; one within (twice); at the edge; just beyond it; the other way: beyond, one within, both within; no change of sides
+# beyond both; one within (twice); at the edge; just beyond it; the other way: beyond, one within, both within; no
+# change of sides
 _NOISE = 1 / 64  # leads of powers of 2, so that what is at the edge is there exactly
 _BEFORE = [-0.5, -0.5, -1 / 128, -1 / 64, -1 / 64, 0.5, 0.5, 1 / 128, 0.25]
 _AFTER = [0.5, 1 / 128, 0.5, 1 / 64, 1 / 32, -0.5, -1 / 128, -1 / 128, 1 / 512]
 
 
 def test_a_flip_counts_only_where_both_leads_lie_beyond_the_noise():
-    """A lead as large as the noise may in truth be 0: it is right only above that, and wrong from there on below 0, as 0 itself is wrong."""
+    """A lead as large as the noise may in truth be 0: it is right only above that, and wrong from there on below 0, as
+    0 itself is wrong.
+    """
     joined = compare_scores(leads(_BEFORE), leads(_AFTER), _NOISE)
     assert list(joined["flip"]) == ["to right", "", "", "", "to right", "to wrong", "", "", ""]
     assert list(within_noise(joined)) == [False, True, True, True, False, False, True, True, False]
@@ -184,9 +210,14 @@ def test_without_a_noise_every_change_of_sides_is_a_flip_as_it_always_was():
 
 
 def test_the_noise_is_the_largest_difference_between_the_leads_of_the_same_pairs():
-    one, again = leads([0.5, -0.2, 1.0]), leads([0.503, -0.21, 1.0], other=7.0)  # both answers likelier: the lead is the same
+    one, again = (
+        leads([0.5, -0.2, 1.0]),
+        leads([0.503, -0.21, 1.0], other=7.0),
+    )  # both answers likelier: the lead is the same
     assert scoring_noise(one, again) == pytest.approx(0.01)
-    assert scoring_noise(one, again[again["pair_id"] == "p0"]) == pytest.approx(0.003), "pairs of one table alone are left out"
+    assert scoring_noise(one, again[again["pair_id"] == "p0"]) == pytest.approx(0.003), (
+        "pairs of one table alone are left out"
+    )
     assert scoring_noise(one, one) == 0.0
 
 
@@ -200,7 +231,10 @@ def test_a_noise_may_be_a_number_of_numpy(noise):
     ("call", "said"),
     [
         (lambda: scoring_noise(leads([1.0]), leads([1.0]).assign(pair_id="q")), "no pair in common"),
-        (lambda: scoring_noise(leads([1.0]).drop(columns="chosen_avg_logp"), leads([1.0])), "'one' lacks the column 'chosen_avg_logp'"),
+        (
+            lambda: scoring_noise(leads([1.0]).drop(columns="chosen_avg_logp"), leads([1.0])),
+            "'one' lacks the column 'chosen_avg_logp'",
+        ),
         (lambda: scoring_noise(leads([1.0]), pd.concat([leads([1.0])] * 2)), "'again' holds a pair twice"),
         (lambda: compare_scores(leads([1.0]), leads([1.0]), noise=-0.1), "noise = -0.1 is no noise of scoring"),
         (lambda: compare_scores(leads([1.0]), leads([1.0]), noise=None), "noise = None is no noise of scoring"),

@@ -1,4 +1,6 @@
-"""What would be lost: differences that change the texts, that read like confetti, or that take minutes for a model that repeats itself."""
+"""What would be lost: differences that change the texts, that read like confetti, or that take minutes for a model that
+repeats itself.
+"""
 
 import random
 
@@ -8,18 +10,39 @@ from simpo_workbench.analysis.text_diff import MOST_EDITS, differences
 
 
 def sides(parts):
-    return "".join(text for kind, text in parts if kind != "right"), "".join(text for kind, text in parts if kind != "left")
+    return "".join(text for kind, text in parts if kind != "right"), "".join(
+        text for kind, text in parts if kind != "left"
+    )
 
 
 def test_a_word_that_was_exchanged_is_all_that_is_marked():
-    assert differences("The cat sat on the mat.", "The dog sat on the mat.") == [("same", "The"), ("left", " cat"), ("right", " dog"), ("same", " sat on the mat.")]
+    assert differences("The cat sat on the mat.", "The dog sat on the mat.") == [
+        ("same", "The"),
+        ("left", " cat"),
+        ("right", " dog"),
+        ("same", " sat on the mat."),
+    ]
 
 
 def test_what_was_added_at_the_end():
-    assert differences("It was happy.", "It was happy. So was I.") == [("same", "It was happy."), ("right", " So was I.")]
+    assert differences("It was happy.", "It was happy. So was I.") == [
+        ("same", "It was happy."),
+        ("right", " So was I."),
+    ]
 
 
-@pytest.mark.parametrize(("left", "right"), [("", ""), ("a", ""), ("", "a"), (" \n", "\n "), ("Paris", "Paris"), ("İ", "i"), ("\U0001f1eb\U0001f1f7 <b>", "\u202e<b>")])
+@pytest.mark.parametrize(
+    ("left", "right"),
+    [
+        ("", ""),
+        ("a", ""),
+        ("", "a"),
+        (" \n", "\n "),
+        ("Paris", "Paris"),
+        ("İ", "i"),
+        ("\U0001f1eb\U0001f1f7 <b>", "\u202e<b>"),
+    ],
+)
 def test_odd_texts_stay_what_they_are(left, right):
     assert sides(differences(left, right)) == (left, right)
 
@@ -27,7 +50,10 @@ def test_odd_texts_stay_what_they_are(left, right):
 def test_the_parts_give_both_texts_back_whatever_they_are():
     chance = random.Random(0)
     for _ in range(500):
-        left, right = (" ".join(chance.choices(["a", "b", "c", "longer", ".", "x\n", ""], k=chance.randint(0, 14))) for _ in range(2))
+        left, right = (
+            " ".join(chance.choices(["a", "b", "c", "longer", ".", "x\n", ""], k=chance.randint(0, 14)))
+            for _ in range(2)
+        )
         assert sides(differences(left, right)) == (left, right)
 
 
@@ -39,11 +65,19 @@ def test_neighbours_are_joined_and_no_kind_follows_itself():
 
 def test_a_full_stop_between_two_changes_is_no_island():
     parts = differences("We met in Paris yesterday evening. Come.", "We met in Paris yesterday morning. Go.")
-    assert parts == [("same", "We met in Paris yesterday"), ("left", " evening. Come"), ("right", " morning. Go"), ("same", ".")]
+    assert parts == [
+        ("same", "We met in Paris yesterday"),
+        ("left", " evening. Come"),
+        ("right", " morning. Go"),
+        ("same", "."),
+    ]
 
 
 def test_texts_with_almost_nothing_in_common_are_not_cut_to_confetti():
-    left, right = "Combining two words is a classic problem in linguistics and language.", "A snaccident: eating a whole bag of crisps without meaning to."
+    left, right = (
+        "Combining two words is a classic problem in linguistics and language.",
+        "A snaccident: eating a whole bag of crisps without meaning to.",
+    )
     assert differences(left, right) == [("left", left), ("right", right)]
 
 

@@ -36,7 +36,9 @@ def test_the_interval_is_that_of_a_bootstrap_written_as_a_plain_loop():
     means = sorted(sum(chance.choice(values) for _ in values) / len(values) for _ in range(10_000))
     low, high = means[249], means[9749]
     rate = win_rate(votes_of(winners), seed=1)
-    assert (rate.low, rate.high) == pytest.approx((low, high), abs=0.0126), "the means are steps of 1/80: one step is sampling error"
+    assert (rate.low, rate.high) == pytest.approx((low, high), abs=0.0126), (
+        "the means are steps of 1/80: one step is sampling error"
+    )
     again = win_rate(votes_of(winners), resamples=40_000, seed=2)
     assert (again.low, again.high) == pytest.approx((low, high), abs=0.0126)
 
@@ -52,22 +54,38 @@ def test_the_interval_holds_the_truth_in_about_95_of_100_tests():
     """Sixty prompts each; the second model wins 0.45, ties 0.2: its true rate is 0.55."""
     chance, held = np.random.default_rng(11), 0
     for number in range(400):
-        rate = win_rate(votes_of(list(chance.choice(["second", "tie", "first"], 60, p=[0.45, 0.2, 0.35]))), resamples=600, seed=number)
+        rate = win_rate(
+            votes_of(list(chance.choice(["second", "tie", "first"], 60, p=[0.45, 0.2, 0.35]))),
+            resamples=600,
+            seed=number,
+        )
         held += rate.low <= 0.55 <= rate.high
-    assert 0.915 <= held / 400 <= 0.98  # 95 % ± 3 standard errors of a share of 400; a percentile bootstrap of 60 lies a little below
+    assert (
+        0.915 <= held / 400 <= 0.98
+    )  # 95 % ± 3 standard errors of a share of 400; a percentile bootstrap of 60 lies a little below
 
 
 def test_where_the_models_are_equal_better_is_said_about_once_in_twenty_tests():
     chance, said = np.random.default_rng(12), 0
     for number in range(400):
         n = int(chance.integers(2, 40))
-        said += "better" in win_rate(votes_of(list(chance.choice(["second", "first", "tie"], n, p=[0.35, 0.35, 0.3]))), resamples=600, seed=number).verdict
+        said += (
+            "better"
+            in win_rate(
+                votes_of(list(chance.choice(["second", "first", "tie"], n, p=[0.35, 0.35, 0.3]))),
+                resamples=600,
+                seed=number,
+            ).verdict
+        )
     assert said / 400 < 0.075
 
 
 @pytest.mark.parametrize("n", [1, 5, 10, 40])
 def test_votes_that_all_agree_keep_the_exact_interval(n):
-    """The bootstrap of n ones is a point. Clopper and Pearson: a share of 0.025^(1/n) still gives n wins of n with a chance of 2.5 %."""
+    """The bootstrap of n ones is a point.
+
+    Clopper and Pearson: a share of 0.025^(1/n) still gives n wins of n with a chance of 2.5 %.
+    """
     low = math.exp(math.log(0.025) / n)
     rate, lost = win_rate(votes_of(["second"] * n)), win_rate(votes_of(["first"] * n))
     assert (rate.value, rate.low, rate.high) == pytest.approx((1.0, low, 1.0))
@@ -82,7 +100,9 @@ def test_nothing_but_ties_is_no_certainty_either():
 
 
 def test_a_few_wins_among_ties_are_no_difference():
-    """Five wins of five decided are a coin's chance of 1 in 16 both ways, though the bootstrap of 5 ones and 15 halves excludes one half."""
+    """Five wins of five decided are a coin's chance of 1 in 16 both ways, though the bootstrap of 5 ones and 15 halves
+    excludes one half.
+    """
     assert win_rate(votes_of(["second"] * 5 + ["tie"] * 15)).winner == ""
     assert win_rate(votes_of(["first"] * 5 + ["tie"] * 15)).winner == ""
     rate = win_rate(votes_of(["second"] * 8 + ["tie"] * 12))
@@ -91,7 +111,9 @@ def test_a_few_wins_among_ties_are_no_difference():
 
 
 def test_a_prompt_that_was_asked_often_counts_as_one_prompt():
-    """Sixty votes on three prompts: the answers to one prompt stand and fall together, so the interval is that of three."""
+    """Sixty votes on three prompts: the answers to one prompt stand and fall together, so the interval is that of
+    three.
+    """
     table = votes_of(["second"] * 40 + ["first"] * 20)
     table["prompt"] = [f"Question {i // 20}?" for i in range(60)]
     assert win_rate(votes_of(list(table["winner"]))).winner == "second"
@@ -102,14 +124,27 @@ def test_a_prompt_that_was_asked_often_counts_as_one_prompt():
 
 def votes_on(asked):
     """A table of votes: {winner: number} for each prompt."""
-    rows = [(f"Question {place}?", winner) for place, counts in enumerate(asked) for winner, number in counts.items() for _ in range(number)]
+    rows = [
+        (f"Question {place}?", winner)
+        for place, counts in enumerate(asked)
+        for winner, number in counts.items()
+        for _ in range(number)
+    ]
     table = pd.DataFrame(rows, columns=["prompt", "winner"])
     table.attrs["titles"] = {"first": "base", "second": "tuned"}
     return table
 
 
 @pytest.mark.parametrize("of", ["first", "second"])
-@pytest.mark.parametrize("asked", [[{"second": 9, "first": 1}], [{"second": 19, "first": 1}] * 3, [{"second": 90, "first": 10}] * 9, [{"second": 40}] * 9])
+@pytest.mark.parametrize(
+    "asked",
+    [
+        [{"second": 9, "first": 1}],
+        [{"second": 19, "first": 1}] * 3,
+        [{"second": 90, "first": 10}] * 9,
+        [{"second": 40}] * 9,
+    ],
+)
 def test_few_prompts_decide_nothing_however_often_they_were_asked(asked, of):
     """A bootstrap over one prompt is a point, and so is one over nine prompts that all went 90 to 10."""
     rate = win_rate(votes_on(asked), of)
@@ -130,7 +165,9 @@ def test_ten_prompts_may_decide_and_the_sentence_says_how_many_votes_they_had():
 
 
 def test_the_interval_of_few_prompts_reaches_as_far_as_that_of_as_many_throws():
-    """Seven wins of nine: Clopper and Pearson's interval is 0.400 to 0.972; with a chance of 2.5 % each end still gives as many, or as few."""
+    """Seven wins of nine: Clopper and Pearson's interval is 0.400 to 0.972; with a chance of 2.5 % each end still gives
+    as many, or as few.
+    """
     rate = win_rate(votes_on([{"second": 1}] * 7 + [{"first": 1}] * 2))
     assert rate.low == pytest.approx(0.400, abs=0.001)
     assert sum(math.comb(9, k) * rate.low**k * (1 - rate.low) ** (9 - k) for k in range(7, 10)) == pytest.approx(0.025)
@@ -168,7 +205,9 @@ def test_the_length_difference_stands_beside_the_verdict():
     rate = win_rate(votes_of(["second"] * 32 + ["first"] * 8, lengths))
     half = 1.96 * differences.std(ddof=1) / math.sqrt(40)
     assert rate.length_difference.value == pytest.approx(differences.mean())
-    assert (rate.length_difference.low, rate.length_difference.high) == pytest.approx((differences.mean() - half, differences.mean() + half), abs=0.1)
+    assert (rate.length_difference.low, rate.length_difference.high) == pytest.approx(
+        (differences.mean() - half, differences.mean() + half), abs=0.1
+    )
     assert "the winner's answers are 37 tokens shorter (95 % −38 to −36)" in rate.verdict
     lost = win_rate(votes_of(["first"] * 32 + ["second"] * 8, lengths))
     assert "base is better" in lost.verdict
@@ -180,7 +219,10 @@ def test_the_length_difference_stands_beside_the_verdict():
 
 
 def test_votes_of_several_tests_count_together():
-    one, other = votes_of(["second"] * 8, [(30, 10)] * 8), votes_of(["second"] * 4 + ["tie"] * 4, [(float("nan"), 10)] * 4 + [(30, 20)] * 4)
+    one, other = (
+        votes_of(["second"] * 8, [(30, 10)] * 8),
+        votes_of(["second"] * 4 + ["tie"] * 4, [(float("nan"), 10)] * 4 + [(30, 20)] * 4),
+    )
     both = pd.concat([one, other.assign(prompt=[f"Another {i}?" for i in range(8)])])
     rate = win_rate(both)
     assert (rate.n, rate.wins, rate.winner) == (16, 12, "second")

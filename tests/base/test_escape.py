@@ -18,7 +18,9 @@ def test_labels_are_escaped_cut_and_wrapped_without_breaking_an_entity():
     assert plotly_text("x" * 400, width=400) == "x" * 299 + "…"
 
 
-@pytest.mark.parametrize("text", ["</script><script>alert(1)</script>", "<!--", "]]>", "a\u2028b\u2029", "Störche 🦢 &", '"\\'])
+@pytest.mark.parametrize(
+    "text", ["</script><script>alert(1)</script>", "<!--", "]]>", "a\u2028b\u2029", "Störche 🦢 &", '"\\']
+)
 def test_json_in_a_page_is_inert_and_means_the_same(text):
     inside = json_for_script(json.dumps({"text": text}, ensure_ascii=False))
     assert not set("<>&\u2028\u2029") & set(inside)

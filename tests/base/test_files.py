@@ -1,4 +1,6 @@
-"""Files that grow while they are read: a reader that loses a record, or reads everything each time, misleads or stalls."""
+"""Files that grow while they are read: a reader that loses a record, or reads everything each time, misleads or
+stalls.
+"""
 
 import errno
 import json
@@ -15,7 +17,12 @@ from simpo_workbench.base.files import append_jsonl, create_jsonl, read_jsonl, r
 @pytest.mark.parametrize("end", ["", "\n", '\n{"torn": '])
 def test_records_from_the_end_are_those_of_the_file_the_other_way_round(tmp_path, count, end):
     path = tmp_path / "metrics.jsonl"
-    path.write_text("\n".join(json.dumps({"step": step, "text": "é\u2028" * (step % 40)}, ensure_ascii=False) for step in range(count)) + end)
+    path.write_text(
+        "\n".join(
+            json.dumps({"step": step, "text": "é\u2028" * (step % 40)}, ensure_ascii=False) for step in range(count)
+        )
+        + end
+    )
     assert list(records_from_the_end(path)) == read_jsonl(path)[::-1]
 
 

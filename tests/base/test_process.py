@@ -74,7 +74,9 @@ def test_after_a_reboot_nothing_of_before_lives():
 
 @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="reads /proc")
 def test_a_process_whose_name_looks_like_its_status_is_found(tmp_path):
-    """The kernel writes the name between parentheses in front of the numbers, and a name may hold parentheses and blanks."""
+    """The kernel writes the name between parentheses in front of the numbers, and a name may hold parentheses and
+    blanks.
+    """
     odd = tmp_path / "a) Z 1 (b"
     odd.symlink_to(os.path.realpath(sys.executable))
     with start(str(odd)) as child:
@@ -83,7 +85,9 @@ def test_a_process_whose_name_looks_like_its_status_is_found(tmp_path):
     assert (name, alive) == ("a) Z 1 (b\n", True)
 
 
-@pytest.mark.parametrize("change", [None, {}, "text", [], {"pid": None}, {"pid": "x"}, {"pid": -1}, {"start_ticks": None}])
+@pytest.mark.parametrize(
+    "change", [None, {}, "text", [], {"pid": None}, {"pid": "x"}, {"pid": -1}, {"start_ticks": None}]
+)
 def test_a_damaged_identity_is_dead_and_no_error(change):
     identity = {**identify(), **change} if isinstance(change, dict) and change else change
     assert not is_alive(identity)

@@ -1,4 +1,6 @@
-"""Secrets in what a run writes: a token in a log that was shared is somebody else's token; a word that was eaten is a sentence nobody can read."""
+"""Secrets in what a run writes: a token in a log that was shared is somebody else's token; a word that was eaten is a
+sentence nobody can read.
+"""
 
 import io
 import random
@@ -59,7 +61,10 @@ SECRETS = {
     "password in YAML": ("hunter2", "password: {}"),
     "password in a traceback": ("Tr0ub4dor&3"[:9], "connect(user='me', password='{}')"),
     "key in escaped JSON": (made_up(34, 40, HEX), '{{\\"api_key\\": \\"{}\\"}}'),
-    "private key": (f"-----BEGIN RSA PRIVATE KEY-----\n{made_up(35, 64)}\n{made_up(36, 64)}\n-----END RSA PRIVATE KEY-----", "before\n{}\nafter"),
+    "private key": (
+        f"-----BEGIN RSA PRIVATE KEY-----\n{made_up(35, 64)}\n{made_up(36, 64)}\n-----END RSA PRIVATE KEY-----",
+        "before\n{}\nafter",
+    ),
 }
 
 
@@ -69,7 +74,9 @@ def test_a_secret_goes_and_what_stands_around_it_stays(kind):
     secret, around = SECRETS[kind]
     cleaned = redact(around.format(secret))
     assert secret not in cleaned
-    assert not any(secret[start : start + 8] in cleaned for start in range(4, max(5, len(secret) - 8))), "a part of it is left"
+    assert not any(secret[start : start + 8] in cleaned for start in range(4, max(5, len(secret) - 8))), (
+        "a part of it is left"
+    )
     before, _, after = around.partition("{}")
     assert cleaned.startswith(before.replace("{{", "{"))
     assert cleaned.endswith(after.replace("}}", "}"))
@@ -247,16 +254,43 @@ def test_redacting_twice_is_redacting_once(text):
     assert holds_secret(text) == (redact(text) != text)
 
 
-@pytest.mark.parametrize("piece", ["hf_", "sk-", "sk-a1", "://", "://a:", "token=", "Bearer ", "-----BEGIN PRIVATE KEY-----", "eyJ", "password: ", "a", " ", '\\"', "[redacted]"])
+@pytest.mark.parametrize(
+    "piece",
+    [
+        "hf_",
+        "sk-",
+        "sk-a1",
+        "://",
+        "://a:",
+        "token=",
+        "Bearer ",
+        "-----BEGIN PRIVATE KEY-----",
+        "eyJ",
+        "password: ",
+        "a",
+        " ",
+        '\\"',
+        "[redacted]",
+    ],
+)
 def test_no_text_takes_longer_than_its_length_asks_for(piece):
-    """A line that a model wrote must not stop the process that logs it; where time grew with the square of the length this would not come back."""
+    """A line that a model wrote must not stop the process that logs it; where time grew with the square of the length
+    this would not come back.
+    """
     assert isinstance(redact(piece * (400_000 // len(piece))), str)
 
 
 def test_nested_values_are_cleaned_and_everything_else_is_as_it_was():
     """environment.json and status.json hold lists and dicts, and numbers that must stay numbers."""
     secret = SECRETS["hub token"][0]
-    value = {"state": "failed", "step": 3, "loss": 0.5, "message": f"refused: {secret}", "notes": [f"a {secret}", None, True], "at": {"secret": 1}}
+    value = {
+        "state": "failed",
+        "step": 3,
+        "loss": 0.5,
+        "message": f"refused: {secret}",
+        "notes": [f"a {secret}", None, True],
+        "at": {"secret": 1},
+    }
     cleaned = redact_values(value)
     assert secret not in str(cleaned)
     assert cleaned == {**value, "message": f"refused: {MARK}", "notes": [f"a {MARK}", None, True]}
@@ -266,7 +300,9 @@ def test_nested_values_are_cleaned_and_everything_else_is_as_it_was():
 
 
 def test_what_is_printed_is_cleaned_line_by_line():
-    """A token that is written in two halves is still one token; a bar that redraws its line must be seen while it does."""
+    """A token that is written in two halves is still one token; a bar that redraws its line must be seen while it
+    does.
+    """
     secret = SECRETS["hub token"][0]
     below = io.StringIO()
     stream = RedactedStream(below)
@@ -295,7 +331,14 @@ def test_a_process_that_fails_tells_why_without_its_token():
         "print('half a line ' + os.environ['SECRET'], end='')\n"
         "raise ValueError('bad token ' + os.environ['SECRET'])\n"
     )
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=ROOT, env={"SECRET": secret, "PYTHONPATH": str(ROOT)}, check=False)
+    done = subprocess.run(
+        [sys.executable, "-c", code],
+        capture_output=True,
+        text=True,
+        cwd=ROOT,
+        env={"SECRET": secret, "PYTHONPATH": str(ROOT)},
+        check=False,
+    )
     assert done.returncode == 1
     assert secret not in done.stdout + done.stderr
     assert f"ValueError: bad token {MARK}" in done.stderr
@@ -327,7 +370,9 @@ def test_streams_are_as_before_afterwards(capsys):
     ],
 )
 def test_a_configuration_with_a_secret_is_refused_by_field_and_the_secret_not_repeated(path, value):
-    """config.yaml lies in the run folder and in the report; trained with a mark in its place it would be another configuration."""
+    """config.yaml lies in the run folder and in the report; trained with a mark in its place it would be another
+    configuration.
+    """
     section, _, name = path.partition(".")
     with pytest.raises(WorkbenchError) as error:
         RunConfig.from_dict({section: {name: value}})
@@ -357,7 +402,9 @@ def test_ordinary_configurations_are_not_refused():
 
 
 def test_no_file_that_a_run_writes_about_itself_holds_a_secret(tmp_path):
-    """The whole folder is what people attach to an issue; only the pairs and answers, which are the user's own data, stay as they are."""
+    """The whole folder is what people attach to an issue; only the pairs and answers, which are the user's own data,
+    stay as they are.
+    """
     import shutil
 
     import fake_run
@@ -379,8 +426,17 @@ def test_no_file_that_a_run_writes_about_itself_holds_a_secret(tmp_path):
         run.folder.mailbox.ask("save")
         presence.post.refuse(presence.post.take()[0], f"The hub refused {secret}.")
         recorder.state("failed", f"OSError: 401 with {secret}")
-    written = {path.name: path.read_text(errors="replace") for path in run.path.rglob("*") if path.is_file() and path.suffix in (".json", ".jsonl", ".txt", ".yaml")}
+    written = {
+        path.name: path.read_text(errors="replace")
+        for path in run.path.rglob("*")
+        if path.is_file() and path.suffix in (".json", ".jsonl", ".txt", ".yaml")
+    }
     written["report.html"] = report_html(Run(run.folder))
     assert [name for name, text in written.items() if secret in text or other in text] == []
-    assert {name for name, text in written.items() if MARK in text} >= {"status.json", "metrics.jsonl", "log.txt", "report.html"}
+    assert {name for name, text in written.items() if MARK in text} >= {
+        "status.json",
+        "metrics.jsonl",
+        "log.txt",
+        "report.html",
+    }
     assert not any(secret in str(record) for record in told)

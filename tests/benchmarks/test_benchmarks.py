@@ -1,4 +1,7 @@
-"""What a user would lose: a comparison of two different works, or one whose figures mean something else than they say. No time is asserted."""
+"""What a user would lose: a comparison of two different works, or one whose figures mean something else than they say.
+
+No time is asserted.
+"""
 
 import importlib
 import json
@@ -19,10 +22,35 @@ def measure(monkeypatch):
 
 
 def test_both_sides_do_the_same_work(tiny_model, tiny_pairs, tmp_path):
-    """The workbench and TRL from the same tokens and the same adapter: equal losses in every step, though each makes its own forward pass and update."""
+    """The workbench and TRL from the same tokens and the same adapter: equal losses in every step, though each makes
+    its own forward pass and update.
+    """
     result = tmp_path / "result.json"
-    small = ["--work", "short", "--pairs", "4", "--pairs-per-step", "2", "--rounds", "1", "--threads", "1", "--lora-r", "4"]
-    command = [sys.executable, str(BENCHMARKS / "vs_trl.py"), *small, "--model", tiny_model, "--data", tiny_pairs[0], "--json", str(result)]
+    small = [
+        "--work",
+        "short",
+        "--pairs",
+        "4",
+        "--pairs-per-step",
+        "2",
+        "--rounds",
+        "1",
+        "--threads",
+        "1",
+        "--lora-r",
+        "4",
+    ]
+    command = [
+        sys.executable,
+        str(BENCHMARKS / "vs_trl.py"),
+        *small,
+        "--model",
+        tiny_model,
+        "--data",
+        tiny_pairs[0],
+        "--json",
+        str(result),
+    ]
     done = subprocess.run(command, capture_output=True, text=True, timeout=500, check=False)
     assert done.returncode == 0, done.stdout + done.stderr
     report = json.loads(result.read_text())
@@ -35,11 +63,24 @@ def test_both_sides_do_the_same_work(tiny_model, tiny_pairs, tmp_path):
     for name in peers:
         assert report["sides"][name]["losses"] == pytest.approx(ours, abs=1e-5)
         assert report["ratios"][name]["largest_loss_difference"] < 1e-5
-        assert report["ratios"][name].keys() >= {"pairs_per_second", "pairs_per_second_each_round", "above_loaded_bytes"}
+        assert report["ratios"][name].keys() >= {
+            "pairs_per_second",
+            "pairs_per_second_each_round",
+            "above_loaded_bytes",
+        }
     assert report["same_work"]
     assert len(report["lengths"]) == 4
     for side in report["sides"].values():
-        assert side.keys() >= {"pairs_per_second", "tokens_per_second", "seconds_per_step", "loaded_bytes", "above_loaded_bytes", "times_the_limit", "memory_method", "others_cores"}
+        assert side.keys() >= {
+            "pairs_per_second",
+            "tokens_per_second",
+            "seconds_per_step",
+            "loaded_bytes",
+            "above_loaded_bytes",
+            "times_the_limit",
+            "memory_method",
+            "others_cores",
+        }
         assert side["peak_bytes"] == side["loaded_bytes"] + side["above_loaded_bytes"]
     assert {run["initial_adapter"] for run in report["runs"]} <= {"first", "equal by seed", "replaced"}
     assert len(report["matmul_flops_per_second"]["each"]) == 4  # before every run and after the last
@@ -51,7 +92,9 @@ def test_both_sides_do_the_same_work(tiny_model, tiny_pairs, tmp_path):
 def test_least_arithmetic_of_a_step(measure):
     """One pair of 4 prompt, 2 chosen and 3 rejected tokens on a model that fits on a napkin."""
     shape = measure.ModelShape(linear_parameters=100, vocabulary=10, hidden=8, layers=2, attention_width=8)
-    looks = 4 * 4 / 2 + 4 * (2 + 3) + 2 * 2 / 2 + 3 * 3 / 2  # 34.5: each token looks at those before it, the rejected answer not at the chosen one
+    looks = (
+        4 * 4 / 2 + 4 * (2 + 3) + 2 * 2 / 2 + 3 * 3 / 2
+    )  # 34.5: each token looks at those before it, the rejected answer not at the chosen one
     expected = 4 * 100 * 9 + 4 * 10 * 8 * 5 + 14 * 2 * 8 * looks
     assert measure.step_flops([(4, 2, 3)], shape) == pytest.approx(expected)
     assert measure.step_flops([(4, 2, 3)] * 3, shape) == pytest.approx(3 * expected)
@@ -65,9 +108,16 @@ def test_the_shape_leaves_out_head_and_adapters(measure):
 
     model = tiny.model()
     per_layer = 2 * 32 * 32 + 2 * 32 * 16 + 3 * 32 * 64
-    expected = measure.ModelShape(linear_parameters=3 * per_layer, vocabulary=400, hidden=32, layers=3, attention_width=32)
+    expected = measure.ModelShape(
+        linear_parameters=3 * per_layer, vocabulary=400, hidden=32, layers=3, attention_width=32
+    )
     assert measure.ModelShape.of(model) == expected
-    assert measure.ModelShape.of(get_peft_model(model, LoraConfig(r=4, target_modules="all-linear", task_type="CAUSAL_LM"))) == expected
+    assert (
+        measure.ModelShape.of(
+            get_peft_model(model, LoraConfig(r=4, target_modules="all-linear", task_type="CAUSAL_LM"))
+        )
+        == expected
+    )
 
 
 @pytest.mark.parametrize("sampled", [False, True])
@@ -126,7 +176,14 @@ def test_the_oracle_checks_of_the_gpu_benchmark_work_where_a_cpu_can_run_them(me
     found = gpu_oracle.check_paths("cpu")
     assert [name for name, words in found.items() if words.startswith("WRONG")] == []
     agreed = [name for name, words in found.items() if words.startswith("agrees")]
-    here = {"dense bf16", "pairwise fp32, window 37", "frozen head bf16", "LoRA over bf16 weights", "whole model, packed against padded", "checkpointed layers"}
+    here = {
+        "dense bf16",
+        "pairwise fp32, window 37",
+        "frozen head bf16",
+        "LoRA over bf16 weights",
+        "whole model, packed against padded",
+        "checkpointed layers",
+    }
     assert here <= set(agreed)
     assert found["varlen bf16, window None"] == "skipped: no CUDA device"
 
@@ -170,7 +227,17 @@ def test_liger_is_wired_to_do_the_same_work(measure, tiny_model, tiny_pairs, tmp
     rows = Path(tiny_pairs[0]).read_text().splitlines()[:6]
     (tmp_path / "pairs.jsonl").write_text("\n".join(rows))
     config = vs_trl.job_config(arguments, tmp_path / "pairs.jsonl", 2, 512, 3)
-    job = {"threads": 1, "dtype": "fp32", "base": tiny_model, "config": config.model_dump(), "pairs_per_step": 2, "steps": 3}
-    runs = [vs_trl._run(1, side, job, tmp_path) for side in (one_side.Side("workbench"), one_side.Side("Liger", liger=True, checkpointing=True))]
+    job = {
+        "threads": 1,
+        "dtype": "fp32",
+        "base": tiny_model,
+        "config": config.model_dump(),
+        "pairs_per_step": 2,
+        "steps": 3,
+    }
+    runs = [
+        vs_trl._run(1, side, job, tmp_path)
+        for side in (one_side.Side("workbench"), one_side.Side("Liger", liger=True, checkpointing=True))
+    ]
     assert len(runs[0]["losses"]) == 4
     assert runs[1]["losses"] == pytest.approx(runs[0]["losses"], abs=1e-4)

@@ -1,6 +1,9 @@
-"""Texts that would do something if a page took them for more than text: run a script, ask for an address, hide, move or blow up what stands beside them."""
+"""Texts that would do something if a page took them for more than text: run a script, ask for an address, hide, move or
+blow up what stands beside them.
+"""
 
-#: "¤" becomes the text's own number. What runs sets `window.hacked`; what asks for something asks for port 9 of this machine.
+#: "¤" becomes the text's own number. What runs sets `window.hacked`; what asks for something asks for port 9 of this
+#: machine.
 _SCRIPTS = [
     "<script>window.hacked=¤</script>",
     '</script><script src="http://127.0.0.1:9/¤"></script>',
@@ -23,13 +26,22 @@ _SCRIPTS = [
     '<meta http-equiv=refresh content="0;url=http://127.0.0.1:9/¤">',
     '<base href="http://127.0.0.1:9/¤/">',
     '<object data="http://127.0.0.1:9/¤"></object><embed src="http://127.0.0.1:9/¤">',
-    '<form action="http://127.0.0.1:9/¤"><input autofocus onfocus="window.hacked=¤"><button>Start training</button></form>',
+    (
+        '<form action="http://127.0.0.1:9/¤"><input autofocus onfocus="window.hacked=¤"><button>Start'
+        " training</button></form>"
+    ),
     "<template><script>window.hacked=¤</script></template>${window.hacked=¤}`${window.hacked=¤}`",
     '{{constructor.constructor("window.hacked=¤")()}} {0} {} {__class__} %s %(x)s ¤',
     '<details open ontoggle="window.hacked=¤"><summary>x</summary></details>',
     '<b onmouseover="window.hacked=¤">over me</b><br><i>and</i><sup>me</sup> ¤',
-    '<a href="http://127.0.0.1:9/¤" target="_blank">a link of plotly</a> <a href="javascript:window.hacked=¤">another</a>',
-    r"$\href{javascript:window.hacked=¤}{x}$ \(\require{html}\style{background:url(http://127.0.0.1:9/¤)}{x}\) $$\unicode{x}¤$$",
+    (
+        '<a href="http://127.0.0.1:9/¤" target="_blank">a link of plotly</a> <a'
+        ' href="javascript:window.hacked=¤">another</a>'
+    ),
+    (
+        r"$\href{javascript:window.hacked=¤}{x}$ \(\require{html}\style{background:url(http://127.0.0.1:9/¤)}{x}\)"
+        r" $$\unicode{x}¤$$"
+    ),
     "<!-- <script>window.hacked=¤</script>",
     "--><script>window.hacked=¤</script><!--",
     "<![CDATA[<script>window.hacked=¤</script>]]>",
@@ -73,6 +85,14 @@ NAME = """<img src=x onerror=window.hacked=1>"><svg onload='window.hacked=2'>$x$
 
 
 def readable(text):
-    """What of a text can be compared with what a page holds: without control characters, white space as single spaces."""
+    """What of a text can be compared with what a page holds: without control characters, white space as single
+    spaces.
+    """
     text = text.replace("\ufffd", "").replace("\ufeff", " ")  # white space to JavaScript, none to Python
-    return " ".join("".join(character for character in text if character.isspace() or (ord(character) >= 32 and not 127 <= ord(character) < 160)).split())
+    return " ".join(
+        "".join(
+            character
+            for character in text
+            if character.isspace() or (ord(character) >= 32 and not 127 <= ord(character) < 160)
+        ).split()
+    )

@@ -1,4 +1,6 @@
-"""JupyterLab as a user has it, for the browser tests: a server of its own, a notebook, a page, and everything that went wrong in it."""
+"""JupyterLab as a user has it, for the browser tests: a server of its own, a notebook, a page, and everything that went
+wrong in it.
+"""
 
 import contextlib
 import os
@@ -28,11 +30,31 @@ class LabServer:
         settings = folder / "settings" / "@jupyterlab" / "apputils-extension"
         settings.mkdir(parents=True)
         (settings / "notification.jupyterlab-settings").write_text('{"fetchNews": "false", "checkForUpdates": false}')
-        own = {"JUPYTER_CONFIG_DIR": "config", "JUPYTER_DATA_DIR": "data", "JUPYTER_RUNTIME_DIR": "runtime", "JUPYTERLAB_SETTINGS_DIR": "settings", "JUPYTERLAB_WORKSPACES_DIR": "workspaces"}
+        own = {
+            "JUPYTER_CONFIG_DIR": "config",
+            "JUPYTER_DATA_DIR": "data",
+            "JUPYTER_RUNTIME_DIR": "runtime",
+            "JUPYTERLAB_SETTINGS_DIR": "settings",
+            "JUPYTERLAB_WORKSPACES_DIR": "workspaces",
+        }
         environment = {**os.environ, **{name: str(folder / place) for name, place in own.items()}}
-        options = [f"--ServerApp.port={self.port}", "--ServerApp.port_retries=0", "--IdentityProvider.token=", "--ServerApp.disable_check_xsrf=True", "--LabApp.expose_app_in_browser=True"]
+        options = [
+            f"--ServerApp.port={self.port}",
+            "--ServerApp.port_retries=0",
+            "--IdentityProvider.token=",
+            "--ServerApp.disable_check_xsrf=True",
+            "--LabApp.expose_app_in_browser=True",
+        ]
         with open(folder / "lab.log", "wb") as log:
-            command = [sys.executable, "-m", "jupyterlab", "--no-browser", "--allow-root", f"--notebook-dir={self.notebooks}", *options]
+            command = [
+                sys.executable,
+                "-m",
+                "jupyterlab",
+                "--no-browser",
+                "--allow-root",
+                f"--notebook-dir={self.notebooks}",
+                *options,
+            ]
             self.process = subprocess.Popen(command, stdout=log, stderr=log, env=environment, start_new_session=True)
         self._wait()
 
@@ -59,7 +81,11 @@ class LabServer:
 
 
 class LabPage:
-    """A notebook in a page. `errors`: what the page's console called an error; `faults`: errors of scripts; `foreign`: requests to anywhere but the server."""
+    """A notebook in a page.
+
+    `errors`: what the page's console called an error; `faults`: errors of scripts; `foreign`: requests to anywhere but
+    the server.
+    """
 
     def __init__(self, chromium, server, notebook, width=1500, height=1400):
         self.server, self.notebook, self.errors, self.faults, self.foreign = server, notebook, [], [], []
@@ -87,7 +113,9 @@ class LabPage:
 
     def command(self, name, arguments=None):
         """A command of JupyterLab, not waited for."""
-        self.page.evaluate("([name, given]) => { window.jupyterapp.commands.execute(name, given ?? {}); }", [name, arguments])
+        self.page.evaluate(
+            "([name, given]) => { window.jupyterapp.commands.execute(name, given ?? {}); }", [name, arguments]
+        )
 
     def save(self):
         """Save the notebook, as JupyterLab does by itself every two minutes."""
@@ -97,7 +125,9 @@ class LabPage:
     def theme(self, name):
         """Light or Dark."""
         self.command("apputils:change-theme", {"theme": f"JupyterLab {name}"})
-        self.page.wait_for_selector(f'body[data-jp-theme-light="{"true" if name == "Light" else "false"}"]', state="attached")
+        self.page.wait_for_selector(
+            f'body[data-jp-theme-light="{"true" if name == "Light" else "false"}"]', state="attached"
+        )
 
     def run_all(self):
         """Run all cells, once the kernel is there."""
@@ -112,7 +142,10 @@ class LabPage:
         self.command("notebook:run-cell")
 
     def _kernel_is_there(self):
-        self.until("() => { const context = window.jupyterapp.shell.currentWidget?.sessionContext; return context?.isReady && context.session?.kernel?.status === 'idle'; }")
+        self.until(
+            "() => { const context = window.jupyterapp.shell.currentWidget?.sessionContext; return context?.isReady &&"
+            " context.session?.kernel?.status === 'idle'; }"
+        )
 
     def restart_kernel(self):
         """Restart the kernel and say yes."""
@@ -146,7 +179,10 @@ class LabPage:
 
     def tracebacks(self):
         """Texts of cells that ended in an error."""
-        return self.page.locator(".jp-RenderedText[data-mime-type='application/vnd.jupyter.stderr'], .jp-OutputArea-output:has-text('Traceback')").all_inner_texts()
+        return self.page.locator(
+            ".jp-RenderedText[data-mime-type='application/vnd.jupyter.stderr'],"
+            " .jp-OutputArea-output:has-text('Traceback')"
+        ).all_inner_texts()
 
     def __enter__(self):
         return self

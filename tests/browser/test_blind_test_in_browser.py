@@ -1,4 +1,6 @@
-"""The blind test by keys alone in real JupyterLab, with a kernel that is killed in the middle: no vote is lost, and none is cast on what was not seen."""
+"""The blind test by keys alone in real JupyterLab, with a kernel that is killed in the middle: no vote is lost, and
+none is cast on what was not seen.
+"""
 
 import os
 
@@ -18,7 +20,10 @@ bench = wb.Workbench(root={root!r}, run=wb.attach("judged", {root!r}))
 bench"""
 KILL = "import os, signal; os.kill(os.getpid(), signal.SIGKILL)"
 SEEN_MS = 350  # what is pressed sooner after something new came is let go
-CELLS = "() => [...document.querySelectorAll('.jp-Notebook .jp-Cell')].map(one => one.querySelector('.cm-content')?.textContent)"
+CELLS = (
+    "() => [...document.querySelectorAll('.jp-Notebook .jp-Cell')].map(one =>"
+    " one.querySelector('.cm-content')?.textContent)"
+)
 
 
 @pytest.fixture(scope="module")
@@ -139,7 +144,9 @@ def test_the_result_comes_at_the_end_in_both_themes(page, root):
     page.shows(".swb-blind-done")
     page.page.wait_for_timeout(SEEN_MS)
     page.page.keyboard.press("r")
-    page.shows(".swb-notice:has-text('of 12 prompts')")  # the sides are drawn: the same keys may or may not make a difference
+    page.shows(
+        ".swb-notice:has-text('of 12 prompts')"
+    )  # the sides are drawn: the same keys may or may not make a difference
     page.shows(".swb-rate-line[aria-label^='Win rate of tuned · step 40']")
     page.picture("blind-result-dark")
     page.theme("Light")

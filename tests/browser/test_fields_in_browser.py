@@ -1,4 +1,7 @@
-"""The form's controls alone in a page, before a kernel that is busy. What a user would lose: settings that a late or too large message takes back."""
+"""The form's controls alone in a page, before a kernel that is busy.
+
+What a user would lose: settings that a late or too large message takes back.
+"""
 
 from pathlib import Path
 

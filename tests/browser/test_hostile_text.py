@@ -1,4 +1,6 @@
-"""Texts that are written to be taken for markup, in every place where data, models, files and logs bring text: they stay text, and nothing moves."""
+"""Texts that are written to be taken for markup, in every place where data, models, files and logs bring text: they
+stay text, and nothing moves.
+"""
 
 import json
 import shutil
@@ -96,14 +98,23 @@ WRONG = """given => {
 
 @pytest.fixture(scope="module")
 def place(tmp_path_factory):
-    """A folder with hostile data, a tiny model under a hostile name, hostile runs, and a configuration that names them."""
+    """A folder with hostile data, a tiny model under a hostile name, hostile runs, and a configuration that names
+    them.
+    """
     place = tmp_path_factory.mktemp("hostile")
     model = tiny.save(place / NAME)
-    rows = [{"prompt": text, "chosen": f"{text} A", "rejected": f"{text} B", SHORT[2]: text, "topic": text[:50]} for text in TEXTS]
-    rows.append({"prompt": TOGETHER, "chosen": f"{TOGETHER} A", "rejected": f"{TOGETHER} B", "__proto__": {"a": SHORT[0]}})
+    rows = [
+        {"prompt": text, "chosen": f"{text} A", "rejected": f"{text} B", SHORT[2]: text, "topic": text[:50]}
+        for text in TEXTS
+    ]
+    rows.append(
+        {"prompt": TOGETHER, "chosen": f"{TOGETHER} A", "rejected": f"{TOGETHER} B", "__proto__": {"a": SHORT[0]}}
+    )
     half = '{"prompt": "half a character \\ud800 <script>window.hacked=1</script>", "chosen": "a", "rejected": "b"}\n'
     (place / f"{NAME}.jsonl").write_text(half + "".join(json.dumps(row) + "\n" for row in rows))
-    strange = [{SHORT[0]: text, SHORT[6]: f"{text} A", LAYOUT[7][:300]: f"{text} B", "__proto__": 1, "": 2} for text in TEXTS]
+    strange = [
+        {SHORT[0]: text, SHORT[6]: f"{text} A", LAYOUT[7][:300]: f"{text} B", "__proto__": 1, "": 2} for text in TEXTS
+    ]
     (place / "held-out.jsonl").write_text(json.dumps({"prompt": "held out", "chosen": SHORT[0], "rejected": SHORT[1]}))
     (place / "columns.jsonl").write_text("".join(json.dumps(row) + "\n" for row in strange))
     root = place / "runs"
@@ -126,11 +137,26 @@ def place(tmp_path_factory):
 
 def hostile_run(root, name, changes=None):
     """A failed run whose every text is hostile."""
-    changes = {"model.name": TOGETHER, "model.revision": LAYOUT[7], "data.train": SHORT[0], "data.system_prompt": TOGETHER, **(changes or {})}
-    run = fake_run(root, name, total_steps=60, pairs=len(TEXTS), state="failed", prompts=TEXTS, changes=changes, message=TOGETHER)
+    changes = {
+        "model.name": TOGETHER,
+        "model.revision": LAYOUT[7],
+        "data.train": SHORT[0],
+        "data.system_prompt": TOGETHER,
+        **(changes or {}),
+    }
+    run = fake_run(
+        root, name, total_steps=60, pairs=len(TEXTS), state="failed", prompts=TEXTS, changes=changes, message=TOGETHER
+    )
     for path in (run.path / "generations").glob("*.jsonl"):
-        write_jsonl(path, [{**record, "answer": f"{record['prompt']} at step {record['step']}"} for record in read_jsonl(path)])
-    pairs = pd.DataFrame([{"pair_id": text, "prompt": text, "chosen": f"{text} A", "rejected": f"{text} B", SHORT[3]: text} for text in TEXTS])
+        write_jsonl(
+            path, [{**record, "answer": f"{record['prompt']} at step {record['step']}"} for record in read_jsonl(path)]
+        )
+    pairs = pd.DataFrame(
+        [
+            {"pair_id": text, "prompt": text, "chosen": f"{text} A", "rejected": f"{text} B", SHORT[3]: text}
+            for text in TEXTS
+        ]
+    )
     pairs.to_parquet(run.folder.pairs, index=False)
     for path in (run.path / "scores").glob("*.parquet"):
         pd.read_parquet(path).assign(pair_id=TEXTS).to_parquet(path, index=False)
@@ -145,7 +171,11 @@ def hostile_run(root, name, changes=None):
 @pytest.fixture(scope="module")
 def page(chromium, place, tmp_path_factory):
     server = LabServer(tmp_path_factory.mktemp("lab"))
-    server.write("hostile.ipynb", OPEN.format(config=str(place / "config.yaml"), root=str(place / "runs")), PICTURES.format(train=str(place / f"{NAME}.jsonl")))
+    server.write(
+        "hostile.ipynb",
+        OPEN.format(config=str(place / "config.yaml"), root=str(place / "runs")),
+        PICTURES.format(train=str(place / f"{NAME}.jsonl")),
+    )
     try:
         with LabPage(chromium, server, "hostile.ipynb", width=1200) as opened:
             opened.opened_by_itself = []
@@ -180,15 +210,24 @@ def assert_reads(page, selector, *texts):
         await until(look);
         return left;
     }"""
-    assert page.page.evaluate(missing.replace("READABLE", READABLE), [selector, [readable(text) for text in texts]]) == []
+    assert (
+        page.page.evaluate(missing.replace("READABLE", READABLE), [selector, [readable(text) for text in texts]]) == []
+    )
 
 
 def test_configure(page, place):
     assert_reads(page, ".swb-head", f"{one_way(NAME)} · FP32")
-    values = page.page.evaluate("() => Object.fromEntries([...document.querySelectorAll('.swb-field[data-path]')].map(box => [box.dataset.path, box.querySelector('textarea, select, input').value]))")
+    values = page.page.evaluate(
+        "() => Object.fromEntries([...document.querySelectorAll('.swb-field[data-path]')].map(box => [box.dataset.path,"
+        " box.querySelector('textarea, select, input').value]))"
+    )
     assert values["model.name"].endswith(NAME)
     assert values["data.system_prompt"] == TOGETHER
-    for view, words in (("as Python", "import simpo_workbench"), ("as YAML", "gamma_beta_ratio:"), ("as command", "simpo-workbench train")):
+    for view, words in (
+        ("as Python", "import simpo_workbench"),
+        ("as YAML", "gamma_beta_ratio:"),
+        ("as command", "simpo-workbench train"),
+    ):
         page.page.click(f"button:has-text('{view}')")
         assert_reads(page, ".swb-code", words, "<meta http-equiv=refresh content=")
         assert_harmless(page, f"configure-{view.split()[-1]}")
@@ -207,7 +246,9 @@ def test_data(page):
     assert page.page.evaluate(EACH_ROW, [".swb-pair", [readable(text) for text in texts[50:]]]) == []
     page.page.click("button:has-text('Tokens')")
     page.shows(".swb-token-answer.swb-side-chosen")
-    assert_reads(page, ".swb-tokens", TOGETHER.replace("\x1b", "").replace("\x07", "")[:40], SHORT[3], SHORT[12], SHORT[24])
+    assert_reads(
+        page, ".swb-tokens", TOGETHER.replace("\x1b", "").replace("\x07", "")[:40], SHORT[3], SHORT[12], SHORT[24]
+    )
     assert_harmless(page, "data-tokens")
 
 
@@ -228,7 +269,12 @@ def test_train(page):
     assert_reads(page, ".swb-notice", TOGETHER)
     assert_reads(page, ".swb-text", SHORT[0])
     page.until("() => document.querySelectorAll('.annotation-text').length > 10")
-    assert page.page.evaluate(EACH_PRESS, ["Next sample prompt", ".swb", [readable(f"{text} at step 60") for text in TEXTS]]) == []
+    assert (
+        page.page.evaluate(
+            EACH_PRESS, ["Next sample prompt", ".swb", [readable(f"{text} at step 60") for text in TEXTS]]
+        )
+        == []
+    )
     page.page.click("text=Log of the run")
     assert_reads(page, "pre", TOGETHER)
     for mark in page.page.locator(".annotation-text-g:has-text('window.hacked')").filter(visible=True).all()[:3]:
@@ -238,8 +284,14 @@ def test_train(page):
 
 def test_compare(page):
     page.turn_to("4 Compare")
-    page.until(f"() => [...document.querySelectorAll('select')].some(menu => menu.offsetParent && menu.options.length === {len(TEXTS)})")
-    assert page.page.evaluate(EACH_OPTION, ["Prompt", ".swb-card", [readable(f"{text} at step 60") for text in TEXTS]]) == []
+    page.until(
+        "() => [...document.querySelectorAll('select')].some(menu => menu.offsetParent && menu.options.length ==="
+        f" {len(TEXTS)})"
+    )
+    assert (
+        page.page.evaluate(EACH_OPTION, ["Prompt", ".swb-card", [readable(f"{text} at step 60") for text in TEXTS]])
+        == []
+    )
     assert_harmless(page, "compare")
 
 
@@ -264,11 +316,16 @@ def test_what_explains_the_pairs(page):
     page.shows("tr[data-id]").click()
     page.page.click(".swb-parts button:has-text('Loss geometry')")
     page.shows("text=Suggested: β")
-    page.page.locator(".js-plotly-plot:visible .scatterlayer .point").last.click(force=True)  # plotly's own layer lies above its points
+    page.page.locator(".js-plotly-plot:visible .scatterlayer .point").last.click(
+        force=True
+    )  # plotly's own layer lies above its points
     assert_harmless(page, "geometry")
     page.page.click(".swb-parts button:has-text('Over the steps')")
     page.shows("text=Answers to the sample prompts at this step")
-    assert page.page.evaluate(EACH_OPTION, ["Prompt", ".swb-card", [readable(f"{text} at step 60") for text in TEXTS]]) == []
+    assert (
+        page.page.evaluate(EACH_OPTION, ["Prompt", ".swb-card", [readable(f"{text} at step 60") for text in TEXTS]])
+        == []
+    )
     assert_harmless(page, "steps")
     page.page.click(".swb-parts button:has-text('Token by token')")
     page.shows("button:has-text('Show every token')")
@@ -291,30 +348,55 @@ def test_the_blind_test(page):
 
 def test_runs(page):
     page.turn_to("Runs")
-    page.until("name => [...document.querySelectorAll('tr[data-id]')].some(row => row.offsetParent && row.dataset.id === name)", NAME)
+    page.until(
+        "name => [...document.querySelectorAll('tr[data-id]')].some(row => row.offsetParent && row.dataset.id ==="
+        " name)",
+        NAME,
+    )
     for name in ("hostile", NAME):
-        page.page.evaluate("name => [...document.querySelectorAll('tr[data-id]')].find(row => row.offsetParent && row.dataset.id === name).click()", name)
+        page.page.evaluate(
+            "name => [...document.querySelectorAll('tr[data-id]')].find(row => row.offsetParent && row.dataset.id ==="
+            " name).click()",
+            name,
+        )
         assert_reads(page, "h3", name)
         assert_reads(page, ".swb-text", TOGETHER)
         assert_harmless(page, f"runs-{'one' if name == 'hostile' else 'named'}")
     page.page.click("tr[data-id='hostile']", modifiers=["Control"])
     page.shows("text=Settings that differ")
-    page.until("() => [...document.querySelectorAll('.js-plotly-plot')].some(one => one.offsetParent && one.querySelectorAll('.scatterlayer .trace').length > 4)")
+    page.until(
+        "() => [...document.querySelectorAll('.js-plotly-plot')].some(one => one.offsetParent &&"
+        " one.querySelectorAll('.scatterlayer .trace').length > 4)"
+    )
     assert_reads(page, ".swb-table", NAME)
     assert_harmless(page, "runs-compared")
 
 
 def test_pictures_that_are_saved(page, chromium):
-    """What GitHub, or JupyterLab without a kernel, makes of the saved notebook, with a browser that would run whatever is in it."""
+    """What GitHub, or JupyterLab without a kernel, makes of the saved notebook, with a browser that would run whatever
+    is in it.
+    """
     page.run_cell(1)
     page.until("() => document.querySelectorAll('.swb-still').length >= 6")
     assert_harmless(page, "still-in-lab", ".swb-still")
     page.page.evaluate("async () => { await window.jupyterapp.commands.execute('docmanager:save'); }")
     saved = json.loads((page.server.notebooks / "hostile.ipynb").read_text())
-    outputs = [output["data"]["text/html"] for cell in saved["cells"] for output in cell.get("outputs", []) if "text/html" in output.get("data", {})]
+    outputs = [
+        output["data"]["text/html"]
+        for cell in saved["cells"]
+        for output in cell.get("outputs", [])
+        if "text/html" in output.get("data", {})
+    ]
     pictures = ["".join(output) for output in outputs]
     assert len(pictures) == 7
-    expected = ("<b>Preset demo", "Changed settings", "The first of 52 pairs", "Held-out evaluations", "Sampled by the run hostile", "The first 10 of 51 pairs")
+    expected = (
+        "<b>Preset demo",
+        "Changed settings",
+        "The first of 52 pairs",
+        "Held-out evaluations",
+        "Sampled by the run hostile",
+        "The first 10 of 51 pairs",
+    )
     assert [text for text in expected if not any(text in one for one in pictures)] == []
     assert sum("&lt;script&gt;window.hacked=101" in one for one in pictures) >= 5
     blank = chromium.new_page(viewport={"width": 1200, "height": 1000})

@@ -1,4 +1,6 @@
-"""The Workbench without a mouse: Tab reaches every control, each says its name and shows the focus, and each does its work by keys alone."""
+"""The Workbench without a mouse: Tab reaches every control, each says its name and shows the focus, and each does its
+work by keys alone.
+"""
 
 import json
 
@@ -11,7 +13,8 @@ OPEN = """import simpo_workbench as wb
 workbench = wb.Workbench(root={root!r}, run=wb.attach("healthy", {root!r}))
 workbench"""
 PANELS = ("1 Configure", "2 Data", "3 Train", "4 Compare", "5 Understand", "Runs")
-#: Marks every visible control and remembers how it looks without the focus. Rows of a table are one stop; arrow keys go from row to row.
+#: Marks every visible control and remembers how it looks without the focus. Rows of a table are one stop; arrow keys go
+#: from row to row.
 COLLECT = """() => {
     const look = one => {
         const { outlineStyle, outlineWidth, boxShadow, borderColor } = getComputedStyle(one);
@@ -27,7 +30,8 @@ COLLECT = """() => {
     window.controls[0].focus();
     return window.controls.length;
 }"""
-#: What stands under the focus: its number among the controls, its name, and whether the focus shows. null: the focus has left.
+#: What stands under the focus: its number among the controls, its name, and whether the focus shows. null: the focus
+#: has left.
 FOCUSED = """() => {
     const one = document.activeElement;
     if (!root.contains(one)) return null;
@@ -84,7 +88,16 @@ def turn(page, name):
 
 
 def ready(page, name):
-    page.shows({"1 Configure": "[data-path='loss.beta'] input", "2 Data": "tr[data-id]", "3 Train": ".swb-card", "4 Compare": ".swb-card", "5 Understand": "tr[data-id]", "Runs": "tr[data-id]"}[name])
+    page.shows(
+        {
+            "1 Configure": "[data-path='loss.beta'] input",
+            "2 Data": "tr[data-id]",
+            "3 Train": ".swb-card",
+            "4 Compare": ".swb-card",
+            "5 Understand": "tr[data-id]",
+            "Runs": "tr[data-id]",
+        }[name]
+    )
 
 
 @pytest.mark.parametrize("name", PANELS)
@@ -112,7 +125,11 @@ def test_tab_reaches_every_control(page, name):
         press(page, "Tab")
     else:
         raise AssertionError("The focus does not leave the panel.")
-    missed = page.page.evaluate("reached => controls.filter((one, number) => !reached.includes(number)).map(one => one.outerHTML.slice(0, 160))", list(reached))
+    missed = page.page.evaluate(
+        "reached => controls.filter((one, number) => !reached.includes(number)).map(one => one.outerHTML.slice(0,"
+        " 160))",
+        list(reached),
+    )
     assert (missed, nameless, unseen, page.page.evaluate(MOUSE_ONLY)) == ([], [], [], [])
     assert len(reached) > 8
 
@@ -150,7 +167,12 @@ def test_the_form(page):
 
 def test_the_data(page, place):
     file = place / "pairs.jsonl"
-    file.write_text("".join(json.dumps({"prompt": f"Question {n}?", "chosen": f"Yes, {n}.", "rejected": f"Well, perhaps {n}."}) + "\n" for n in range(30)))
+    file.write_text(
+        "".join(
+            json.dumps({"prompt": f"Question {n}?", "chosen": f"Yes, {n}.", "rejected": f"Well, perhaps {n}."}) + "\n"
+            for n in range(30)
+        )
+    )
     turn(page, "2 Data")
     focus(page, "input[placeholder^='demo, a file']")
     press(page, "Control+a")
@@ -160,12 +182,17 @@ def test_the_data(page, place):
     assert page.page.evaluate("() => document.activeElement.value") == str(file)
     focus(page, "tr[data-id]")
     press(page, "ArrowDown", "ArrowDown", "Enter")
-    page.until("() => document.activeElement.matches('tr.swb-selected') && document.activeElement.sectionRowIndex === 2")
+    page.until(
+        "() => document.activeElement.matches('tr.swb-selected') && document.activeElement.sectionRowIndex === 2"
+    )
     prompt = page.page.evaluate("() => document.activeElement.cells[0].textContent")
     page.shows(f".swb-pair .swb-text:text-is('{prompt}')")
     focus(page, "button.swb-sort[data-key='prompt']")
     press(page, "Enter")
-    page.until("() => document.activeElement.dataset.key === 'prompt' && document.activeElement.parentElement.ariaSort === 'descending'")
+    page.until(
+        "() => document.activeElement.dataset.key === 'prompt' && document.activeElement.parentElement.ariaSort ==="
+        " 'descending'"
+    )
     focus(page, ".widget-toggle-button:has-text('Held-out')")
     press(page, "Enter")
     page.until("() => [...document.querySelectorAll('tr[data-id]')].filter(one => one.offsetParent).length === 3")
@@ -274,7 +301,9 @@ def test_the_runs(page, place):
 def test_keys_of_jupyterlab_stay_out(page):
     """In command mode these delete, insert, cut, paste and convert cells, undo that, and restart the kernel."""
     cells = (
-        "() => [...document.querySelectorAll('.jp-Notebook .jp-Cell')].map(one => one.className.replace(/jp-mod-\\S+|jp-CodeCell-\\S+/g, '').trim() + one.querySelector('.cm-content')?.textContent)"
+        "() => [...document.querySelectorAll('.jp-Notebook .jp-Cell')].map(one =>"
+        " one.className.replace(/jp-mod-\\S+|jp-CodeCell-\\S+/g, '').trim() +"
+        " one.querySelector('.cm-content')?.textContent)"
     )
     before = page.page.evaluate(cells)
     for name, selector in (

@@ -1,4 +1,6 @@
-"""The report as a reader opens it: everything drawn, nothing asked for, nothing run that was only quoted, no name cut or covered."""
+"""The report as a reader opens it: everything drawn, nothing asked for, nothing run that was only quoted, no name cut
+or covered.
+"""
 
 from pathlib import Path
 
@@ -9,14 +11,22 @@ from simpo_workbench.report.report import write_report
 
 pytestmark = pytest.mark.browser
 SCREENSHOTS = Path(__file__).with_name("screenshots")
-HOSTILE = '</script><script>window.hacked=1</script><img src=x onerror="window.hacked=1"><a href="javascript:window.hacked=1">x</a>'
+HOSTILE = (
+    '</script><script>window.hacked=1</script><img src=x onerror="window.hacked=1"><a'
+    ' href="javascript:window.hacked=1">x</a>'
+)
 
 
 @pytest.fixture(scope="module")
 def reports(tmp_path_factory):
     """name -> path of a written report."""
     root = tmp_path_factory.mktemp("runs")
-    hostile = {"texts": (HOSTILE, HOSTILE, HOSTILE), "prompts": [HOSTILE], "changes": {"model.name": HOSTILE}, "message": HOSTILE}
+    hostile = {
+        "texts": (HOSTILE, HOSTILE, HOSTILE),
+        "prompts": [HOSTILE],
+        "changes": {"model.name": HOSTILE},
+        "message": HOSTILE,
+    }
     made = {
         "finished": fake_run(root, "finished"),
         "live": fake_run(root, "live", last_step=64, state="training", message=""),
@@ -34,11 +44,16 @@ class Opened:
     def __init__(self, chromium, path, scheme="light", width=1500):
         self.page = chromium.new_page(viewport={"width": width, "height": 1000}, color_scheme=scheme)
         self.errors, self.requests = [], []
-        self.page.on("console", lambda message: self.errors.append(message.text) if message.type in ("error", "warning") else None)
+        self.page.on(
+            "console",
+            lambda message: self.errors.append(message.text) if message.type in ("error", "warning") else None,
+        )
         self.page.on("pageerror", lambda error: self.errors.append(str(error)))
         self.page.on("request", lambda request: self.requests.append(request.url))
         self.page.goto(path.as_uri())
-        self.page.wait_for_selector(".chart:not(:has(.main-svg))", state="detached", timeout=60_000)  # the page's policy forbids evaluated waiting
+        self.page.wait_for_selector(
+            ".chart:not(:has(.main-svg))", state="detached", timeout=60_000
+        )  # the page's policy forbids evaluated waiting
         self.path = path
 
     def __enter__(self):
@@ -59,7 +74,9 @@ def test_a_report_draws_every_chart_and_asks_for_nothing(chromium, reports, name
                 drawn: chart.querySelectorAll(".scatterlayer .trace").length + chart.querySelectorAll(".barlayer .trace").length,
             }]))"""
         )
-        expected = {"chart-training", "chart-rewards", "chart-histogram"} | (set() if name == "step-0" else {"chart-scatter"})
+        expected = {"chart-training", "chart-rewards", "chart-histogram"} | (
+            set() if name == "step-0" else {"chart-scatter"}
+        )
         assert set(charts) == expected
         assert all(chart["drawn"] == chart["wanted"] > 0 for chart in charts.values()), charts
         assert opened.page.evaluate("window.hacked") is None
@@ -85,8 +102,7 @@ def test_no_label_covers_another_or_is_cut(chromium, reports, name, scheme, widt
     SCREENSHOTS.mkdir(exist_ok=True)
     with Opened(chromium, reports[name], scheme, width) as opened:
         opened.page.screenshot(path=SCREENSHOTS / f"report-{name}-{scheme}-{width}.png", full_page=True)
-        wrong = opened.page.evaluate(
-            """() => {
+        wrong = opened.page.evaluate("""() => {
                 const wrong = [];
                 for (const chart of document.querySelectorAll(".chart")) {
                     const frame = chart.getBoundingClientRect();
@@ -103,10 +119,11 @@ def test_no_label_covers_another_or_is_cut(chromium, reports, name, scheme, widt
                     if (!boxes.length) wrong.push(`${chart.id} has no text`);
                 }
                 return wrong;
-            }"""
-        )
+            }""")
         assert wrong == []
-        assert opened.page.evaluate("document.documentElement.scrollWidth") <= width, "the page itself must not scroll sideways"
+        assert opened.page.evaluate("document.documentElement.scrollWidth") <= width, (
+            "the page itself must not scroll sideways"
+        )
 
 
 def test_charts_follow_the_theme_of_the_reader(chromium, reports):

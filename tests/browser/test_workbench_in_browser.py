@@ -1,4 +1,7 @@
-"""The Workbench as a user has it, in JupyterLab: from settings through a real short run of the demo to the pair table. Screenshots stay in screenshots/."""
+"""The Workbench as a user has it, in JupyterLab: from settings through a real short run of the demo to the pair table.
+
+Screenshots stay in screenshots/.
+"""
 
 import contextlib
 import json
@@ -24,7 +27,10 @@ SHORT = {
     "generation.every": 3,
     "run.name": "in-the-browser",
 }
-OPEN = "import simpo_workbench as wb\nworkbench = wb.Workbench(config=wb.RunConfig().with_changes({changes}), root={root!r})\nworkbench"
+OPEN = (
+    "import simpo_workbench as wb\nworkbench = wb.Workbench(config=wb.RunConfig().with_changes({changes}),"
+    " root={root!r})\nworkbench"
+)
 #: How many points each trace of the followed figure has, by name.
 POINTS = """() => Object.fromEntries([...document.querySelectorAll(".swb-figure .js-plotly-plot")].filter(gd => gd.offsetParent).flatMap(gd =>
     gd._fullData.map(trace => [trace.name, trace.x.filter(x => x !== null).length])))"""
@@ -84,7 +90,9 @@ def look_at_a_pair(page):
     page.picture("03-data")
     page.page.click("button:has-text('Tokens')")
     page.shows(".swb-token-answer.swb-side-chosen")
-    kinds = page.page.evaluate("""() => ["template", "prompt", "answer", "end"].map(kind => document.querySelectorAll(`.swb-card .swb-token-${kind}`).length)""")
+    kinds = page.page.evaluate(
+        """() => ["template", "prompt", "answer", "end"].map(kind => document.querySelectorAll(`.swb-card .swb-token-${kind}`).length)"""
+    )
     assert all(kinds), kinds
     page.shows(".swb-tokenview").scroll_into_view_if_needed()
     page.picture("04-tokens")
@@ -96,18 +104,27 @@ def start(page):
     page.shows("text=Measuring before the start", 3000)
     page.picture("05-preflight")
     page.shows("td:has-text('whole run')")
-    assert "Before training the chosen answer is ahead in" in page.page.inner_text(".swb-notice.swb-fits, .swb-notice.swb-tight")
+    assert "Before training the chosen answer is ahead in" in page.page.inner_text(
+        ".swb-notice.swb-fits, .swb-notice.swb-tight"
+    )
     page.picture("06-measured")
     page.page.click("button:has-text('Start training')")
     page.shows(".swb-head .swb-badge:has-text('training')")
 
 
 def follow_and_steer(page, run):
-    page.until("expected => expected.every(name => (" + POINTS + ")()[name] >= 2)", ["chosen", "sampled answers", "end properly", "margin, held-out", "loss, held-out", "chosen ahead"])
+    page.until(
+        "expected => expected.every(name => (" + POINTS + ")()[name] >= 2)",
+        ["chosen", "sampled answers", "end properly", "margin, held-out", "loss, held-out", "chosen ahead"],
+    )
     points = page.page.evaluate(POINTS)
     assert all(points.values()), points
-    width = page.page.evaluate("() => parseFloat(document.querySelector('.swb-progress:not(.swb-thin) > div').style.width)")
-    page.until("width => parseFloat(document.querySelector('.swb-progress:not(.swb-thin) > div').style.width) > width", width)
+    width = page.page.evaluate(
+        "() => parseFloat(document.querySelector('.swb-progress:not(.swb-thin) > div').style.width)"
+    )
+    page.until(
+        "width => parseFloat(document.querySelector('.swb-progress:not(.swb-thin) > div').style.width) > width", width
+    )
     page.picture("07-training")
     page.page.click("button:has-text('Pause')")
     page.shows(".swb-head .swb-badge:has-text('paused')")
@@ -146,11 +163,15 @@ def compare(page):
         page.page.click("button.swb-button:has-text('Answer')")
         page.shows("text=/(Loading the model|Answering)/", 5000)
         page.until(
-            "prompt => { const cards = [...document.querySelectorAll('.swb-cards')].find(one => one.offsetParent); return cards?.parentElement.parentElement.textContent.includes(prompt); }", prompt
+            "prompt => { const cards = [...document.querySelectorAll('.swb-cards')].find(one => one.offsetParent);"
+            " return cards?.parentElement.parentElement.textContent.includes(prompt); }",
+            prompt,
         )
         page.shows(".swb-said.swb-good")
     page.picture("11-compared")
-    assert page.page.locator("select:visible option:has-text('Name a fruit.')").count() == 1, "earlier prompts can be opened again"
+    assert page.page.locator("select:visible option:has-text('Name a fruit.')").count() == 1, (
+        "earlier prompts can be opened again"
+    )
 
 
 @pytest.mark.parametrize(("theme", "width"), [("Light", 1500), ("Light", 1000), ("Dark", 1500), ("Dark", 1000)])
@@ -198,9 +219,15 @@ def understand(page):
     page.until("first => VISIBLE[0].dataset.id !== first".replace("VISIBLE", ROWS), first)
     page.page.click(".widget-toggle-button:has-text('flipped to right')")
     page.until("() => VISIBLE.length === 11".replace("VISIBLE", ROWS))
-    points = "[...document.querySelectorAll('.scatterlayer .point')].filter(one => one.getBoundingClientRect().width && one.closest('.swb-figure').offsetParent)"
+    points = (
+        "[...document.querySelectorAll('.scatterlayer .point')].filter(one => one.getBoundingClientRect().width &&"
+        " one.closest('.swb-figure').offsetParent)"
+    )
     page.until(f"() => {points}.length === 11")
-    x, y = page.page.evaluate(f"() => {{ const box = {points}[0].getBoundingClientRect(); return [box.x + box.width / 2, box.y + box.height / 2]; }}")
+    x, y = page.page.evaluate(
+        f"() => {{ const box = {points}[0].getBoundingClientRect(); return [box.x + box.width / 2, box.y + box.height /"
+        " 2]; }"
+    )
     page.page.mouse.move(x, y)
     page.shows(".hoverlayer .hovertext")
     page.page.mouse.click(x, y)
@@ -209,7 +236,10 @@ def understand(page):
 
 def assert_inside(page):
     """No part of the panel is wider than the panel, and every chart is as wide as its place."""
-    page.until("() => [...document.querySelectorAll('.js-plotly-plot')].every(gd => !gd.offsetParent || Math.abs(gd._fullLayout.width - gd.closest('.swb-figure').clientWidth) < 3)")
+    page.until(
+        "() => [...document.querySelectorAll('.js-plotly-plot')].every(gd => !gd.offsetParent ||"
+        " Math.abs(gd._fullLayout.width - gd.closest('.swb-figure').clientWidth) < 3)"
+    )
     wide = page.page.evaluate(
         """() => [...document.querySelectorAll(".swb")].filter(panel => panel.offsetParent && !panel.parentElement.closest(".swb")).map(panel => [panel.scrollWidth, panel.clientWidth])"""
     )

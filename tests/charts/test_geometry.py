@@ -1,4 +1,6 @@
-"""What would be lost: a pair drawn off its loss, bubbles that do not add up, an axis that jumps while one drags, markup out of a prompt."""
+"""What would be lost: a pair drawn off its loss, bubbles that do not add up, an axis that jumps while one drags, markup
+out of a prompt.
+"""
 
 import numpy as np
 import pytest
@@ -67,7 +69,9 @@ def test_the_zones_are_named_and_counted(few):
 
 def test_chosen_pairs_have_rings_and_unknown_ones_none(few):
     found = wb.loss_geometry(few, 2.0, 0.5)
-    assert trace(curve_spec(found, chosen=["p4", "nobody", "p1", "p8"]), "chosen pairs")["x"] == pytest.approx([found.z[4], found.z[1], REACH])
+    assert trace(curve_spec(found, chosen=["p4", "nobody", "p1", "p8"]), "chosen pairs")["x"] == pytest.approx(
+        [found.z[4], found.z[1], REACH]
+    )
     assert len(trace(curve_spec(found), "chosen pairs")["x"]) == 0
 
 
@@ -75,12 +79,20 @@ def test_the_bubbles_hold_all_pairs_whatever_the_sliders_say(many):
     for beta, ratio in ((0.1, 0.0), (2.0, 0.5), (20.0, 2.0)):
         found = wb.loss_geometry(many, beta, ratio)
         figure = curve_spec(found)
-        held = [int(text.split()[0].replace(",", "")) for name in ("pairs", "pairs further out") for text in trace(figure, name)["text"]]
+        held = [
+            int(text.split()[0].replace(",", ""))
+            for name in ("pairs", "pairs further out")
+            for text in trace(figure, name)["text"]
+        ]
         assert sum(held) == 60_000
         inside = trace(figure, "pairs")
         assert inside["marker"]["size"].sum() == (np.abs(found.z) <= REACH).sum()
         assert len(inside["x"]) < 100
-        out = {text.split(" further ")[1]: int(text.split()[0].replace(",", "")) for text in texts(figure) if "further" in text}
+        out = {
+            text.split(" further ")[1]: int(text.split()[0].replace(",", ""))
+            for text in texts(figure)
+            if "further" in text
+        }
         assert out.get("left", 0) == (found.z < -REACH).sum()
         assert out.get("right", 0) == (found.z > REACH).sum()
 
@@ -136,7 +148,11 @@ def test_no_axis_and_no_trace_changes_while_one_drags(few, many):
         for beta, ratio in ((0.1, 0.0), (2.0, 0.5), (20.0, 2.0)):
             found = wb.loss_geometry(leads, beta, ratio)
             for made in (curve_spec(found), margins_spec(found)):
-                axes = [(name, tuple(axis.get("range", ())), axis.get("domain") and tuple(axis["domain"])) for name, axis in made["layout"].items() if name[1:].startswith("axis")]
+                axes = [
+                    (name, tuple(axis.get("range", ())), axis.get("domain") and tuple(axis["domain"]))
+                    for name, axis in made["layout"].items()
+                    if name[1:].startswith("axis")
+                ]
                 seen.add((tuple(axes), tuple(one["name"] for one in made["data"]), made["layout"]["height"]))
         assert len(seen) == 2
         assert {height for *_, height in seen} == {HEIGHT}

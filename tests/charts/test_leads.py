@@ -16,7 +16,11 @@ STEPS = [0, 10, 20]
 def leads(n=60, seed=0):
     chance = np.random.default_rng(seed)
     first = chance.normal(-0.2, 0.5, (n, 1))
-    return pd.DataFrame(first + np.array([[0.0, 0.2, 0.4]]) + chance.normal(0, 0.05, (n, 3)), columns=STEPS, index=[f"p{place}" for place in range(n)])
+    return pd.DataFrame(
+        first + np.array([[0.0, 0.2, 0.4]]) + chance.normal(0, 0.05, (n, 3)),
+        columns=STEPS,
+        index=[f"p{place}" for place in range(n)],
+    )
 
 
 def trace(figure, name):
@@ -39,7 +43,12 @@ def test_every_pair_is_one_line_of_its_kind_with_its_own_values_and_a_gap_after_
     table = leads()
     history = history_of(table)
     figure = history_figure(history, 0.5)
-    kinds = {"to right": ["to right"], "to wrong": ["to wrong"], "back and forth": ["back and forth"], "no flip": ["still right", "still wrong", "undecided"]}
+    kinds = {
+        "to right": ["to right"],
+        "to wrong": ["to wrong"],
+        "back and forth": ["back and forth"],
+        "no flip": ["still right", "still wrong", "undecided"],
+    }
     for name, became in kinds.items():
         drawn = lines_of(figure, name)
         assert set(drawn) == set(history.loc[history["became"].isin(became), "pair_id"])
@@ -70,7 +79,10 @@ def test_of_very_many_pairs_some_are_drawn_and_it_says_so():
     drawn = lines_of(figure, "to right")
     assert len(drawn) == MOST_LINES
     ends = history.loc[history["became"] == "to right", 20]
-    assert (min(one[-1] for one in drawn.values()), max(one[-1] for one in drawn.values())) == (ends.min(), ends.max()), "evenly chosen, from the lowest to the highest"
+    assert (min(one[-1] for one in drawn.values()), max(one[-1] for one in drawn.values())) == (
+        ends.min(),
+        ends.max(),
+    ), "evenly chosen, from the lowest to the highest"
     assert len(figure.to_json()) < 300_000, "what the page is sent"
 
 
@@ -115,7 +127,9 @@ def test_names_at_the_line_ends_keep_their_order_and_do_not_overlap():
     names = ["10 %", "25 %", "median", "75 %", "90 %"]
     low, high = figure.layout.yaxis.range
     px = (figure.layout.height - figure.layout.margin.t - figure.layout.margin.b) / (high - low)
-    heights = [next((one.y - low) * px + one.yshift for one in figure.layout.annotations if one.text == name) for name in names]
+    heights = [
+        next((one.y - low) * px + one.yshift for one in figure.layout.annotations if one.text == name) for name in names
+    ]
     assert all(above - below >= 12.9 for below, above in pairwise(heights))
 
 
@@ -155,6 +169,10 @@ def test_a_pair_that_was_not_scored_at_a_step_has_a_gap_there():
 
 
 def test_a_history_from_scores_is_drawn_as_it_comes():
-    rows = [{"step": step, "pair_id": pair_id, "prompt": "Why?", "chosen_avg_logp": value, "rejected_avg_logp": 0.0} for pair_id, row in leads(5).iterrows() for step, value in row.items()]
+    rows = [
+        {"step": step, "pair_id": pair_id, "prompt": "Why?", "chosen_avg_logp": value, "rejected_avg_logp": 0.0}
+        for pair_id, row in leads(5).iterrows()
+        for step, value in row.items()
+    ]
     figure = history_figure(lead_history(pd.DataFrame(rows)), chosen=["p1"])
     assert trace(figure, "chosen pairs").text[0] == "Why?"

@@ -1,4 +1,6 @@
-"""What would be lost: a chart whose ends are other numbers than the loss sees, or one that a token can write markup into."""
+"""What would be lost: a chart whose ends are other numbers than the loss sees, or one that a token can write markup
+into.
+"""
 
 import numpy as np
 import pytest
@@ -22,11 +24,23 @@ def test_the_log_probabilities_stand_at_their_places_with_the_base_model_pale_be
     assert list(trace(figure, "chosen").y) == [-1.0, -0.5, -2.0, -0.1]
     assert list(trace(figure, "rejected, base").y) == [-1.0, -1.0, -1.0, -1.0, -0.5]
     chosen, rejected = trace(figure, "chosen"), trace(figure, "rejected")
-    assert (chosen.line.dash, chosen.marker.symbol, rejected.line.dash, rejected.marker.symbol) == ("solid", "circle", "dash", "diamond")
+    assert (chosen.line.dash, chosen.marker.symbol, rejected.line.dash, rejected.marker.symbol) == (
+        "solid",
+        "circle",
+        "dash",
+        "diamond",
+    )
     assert trace(figure, "chosen, base").line.color.startswith("rgba")
     assert figure.layout.yaxis.range == figure.layout.yaxis2.range, "else one answer would look surer than the other"
     assert "nats" in figure.layout.title.text
-    assert {"average −0.90", "base −0.88", "average −1.30", "base −0.90", "chosen, 4 tokens", "rejected, 5 tokens"} <= set(words(figure))
+    assert {
+        "average −0.90",
+        "base −0.88",
+        "average −1.30",
+        "base −0.90",
+        "chosen, 4 tokens",
+        "rejected, 5 tokens",
+    } <= set(words(figure))
     assert "Green" in rejected.text[0]
 
 
@@ -45,7 +59,9 @@ def test_the_path_of_the_lead_starts_at_nothing_and_ends_at_the_whole(base, end)
         assert (line.x[0], line.y[0], line.x[-1]) == pytest.approx((0.0, 0.0, 100.0))
     assert lead.y[-1] == pytest.approx(end)
     assert lead.y == pytest.approx(np.interp(lead.x, chosen.x, chosen.y) + np.interp(lead.x, rejected.x, rejected.y))
-    assert chosen.y == pytest.approx([0, *margins.loc[margins["side"] == "chosen", "change_share" if base else "lead_share"].cumsum()])
+    assert chosen.y == pytest.approx(
+        [0, *margins.loc[margins["side"] == "chosen", "change_share" if base else "lead_share"].cumsum()]
+    )
     assert f"{'change of lead' if base else 'lead'} +{end:.2f}" in words(figure)
 
 
@@ -78,5 +94,7 @@ def test_pairs_of_any_length_are_drawn_in_both_themes(theme, lengths):
     margins = wb.token_margins(of_length(*lengths))
     for figure in (token_figure(margins, theme), won_figure(margins, theme)):
         assert figure.layout.paper_bgcolor == COLORS[theme]["ground"]
-        heights = [one.y for one in figure.layout.annotations if one.xref == "paper" and one.yref in ("y", "y2") and one.x == 1]
+        heights = [
+            one.y for one in figure.layout.annotations if one.xref == "paper" and one.yref in ("y", "y2") and one.x == 1
+        ]
         assert len(set(heights)) == len(heights), "no name covers another"

@@ -8,7 +8,9 @@ from simpo_workbench.pairs.pairs import load_pairs
 
 
 def lengths(*rows):
-    return pair_lengths(load_pairs([{"prompt": prompt, "chosen": chosen, "rejected": rejected} for prompt, chosen, rejected in rows]))
+    return pair_lengths(
+        load_pairs([{"prompt": prompt, "chosen": chosen, "rejected": rejected} for prompt, chosen, rejected in rows])
+    )
 
 
 def test_few_pairs_say_nothing_of_length():
@@ -25,7 +27,13 @@ def test_lengths_are_counted_in_words_and_the_unit_is_said():
 
 
 def test_a_language_without_spaces_is_counted_in_characters():
-    table = lengths(("日本の首都はどこにありますか、教えてくださいませんか。", "東京です。日本の首都は東京であり、関東地方にあります。", "京都です。昔は京都が日本の首都でしたが、今は違います。"))
+    table = lengths(
+        (
+            "日本の首都はどこにありますか、教えてくださいませんか。",
+            "東京です。日本の首都は東京であり、関東地方にあります。",
+            "京都です。昔は京都が日本の首都でしたが、今は違います。",
+        )
+    )
     assert table.attrs["unit"] == "characters"
     assert table["chosen_length"].tolist() == [len("東京です。日本の首都は東京であり、関東地方にあります。")]
     assert "characters" in length_figure(table).layout.title.text
@@ -38,13 +46,24 @@ def test_the_share_of_longer_chosen_answers_by_hand():
     assert (longer.value, longer.n) == (0.5, 4)
     assert (round(longer.low, 2), round(longer.high, 2)) == (0.15, 0.85)
     assert "50% of the pairs: 0.50 (n=4, 95 % 0.15 to 0.85); in 1 pair both are equally long" in length_bias(table)[0]
-    many = lengths(*((f"p{index}", *texts) for index in range(5) for texts in (("a b c", "a"), ("a b", "c"), ("a", "b c"), ("a", "b"))))
+    many = lengths(
+        *(
+            (f"p{index}", *texts)
+            for index in range(5)
+            for texts in (("a b c", "a"), ("a b", "c"), ("a", "b c"), ("a", "b"))
+        )
+    )
     assert "little of it to learn" in length_bias(many)[1]
 
 
-@pytest.mark.parametrize(("chosen", "rejected", "said"), [("a b c d", "a", "learn to write more"), ("a", "a b c d", "more briefly")])
+@pytest.mark.parametrize(
+    ("chosen", "rejected", "said"), [("a b c d", "a", "learn to write more"), ("a", "a b c d", "more briefly")]
+)
 def test_one_sided_lengths_are_a_warning(chosen, rejected, said):
-    assert said in length_bias(lengths(*((f"p{index}", f"{chosen} {index}", f"{rejected} {index}") for index in range(40))))[1]
+    assert (
+        said
+        in length_bias(lengths(*((f"p{index}", f"{chosen} {index}", f"{rejected} {index}") for index in range(40))))[1]
+    )
 
 
 def test_search_finds_any_text_whatever_its_case():
@@ -58,7 +77,12 @@ def test_search_finds_any_text_whatever_its_case():
 
 @pytest.mark.parametrize("theme", ["light", "dark"])
 def test_every_text_is_in_the_figure_and_medians_are_named(theme):
-    table = lengths(*((f"p {index}", "a " * (1 + index % 7) + str(index), "b " * (1 + index % 11) + str(index)) for index in range(50)))
+    table = lengths(
+        *(
+            (f"p {index}", "a " * (1 + index % 7) + str(index), "b " * (1 + index % 11) + str(index))
+            for index in range(50)
+        )
+    )
     figure = length_figure(table, theme)
     for side in ("prompt", "chosen", "rejected"):
         bars = next(trace for trace in figure.data if trace.name == f"{side}, per bin")
@@ -69,15 +93,25 @@ def test_every_text_is_in_the_figure_and_medians_are_named(theme):
 
 
 def test_a_long_tail_is_cut_counted_and_said():
-    table = lengths(*((f"p {index}", f"a b {index}", f"b c d {index}") for index in range(200)), ("long", "w " * 5000, "short"))
+    table = lengths(
+        *((f"p {index}", f"a b {index}", f"b c d {index}") for index in range(200)), ("long", "w " * 5000, "short")
+    )
     figure = length_figure(table)
     assert figure.layout.xaxis.range[1] < 100
-    assert any("1 longer text, up to 5,000 words, in the last bin" in annotation.text for annotation in figure.layout.annotations)
+    assert any(
+        "1 longer text, up to 5,000 words, in the last bin" in annotation.text
+        for annotation in figure.layout.annotations
+    )
     assert sum(next(trace for trace in figure.data if trace.name == "chosen, per bin").y) == 201
 
 
 def test_the_same_numbers_as_a_table():
-    assert length_table(lengths(("one two", "a b c", "d"), ("one two three four", "a b c d e", "d e")))[1] == ["chosen", "4", "4.8", "5"]
+    assert length_table(lengths(("one two", "a b c", "d"), ("one two three four", "a b c d e", "d e")))[1] == [
+        "chosen",
+        "4",
+        "4.8",
+        "5",
+    ]
 
 
 def test_no_pairs_are_an_empty_figure():

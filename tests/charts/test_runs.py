@@ -1,4 +1,6 @@
-"""What a user would lose: runs that cannot be told apart where they are laid over each other, or a name that becomes markup."""
+"""What a user would lose: runs that cannot be told apart where they are laid over each other, or a name that becomes
+markup.
+"""
 
 import pandas as pd
 import pytest
@@ -10,7 +12,10 @@ from simpo_workbench.charts.runs import MOST_RUNS, RUN_COLORS, last_values, line
 @pytest.fixture(scope="module")
 def metrics(tmp_path_factory):
     root = tmp_path_factory.mktemp("runs")
-    return {run.name: run.metrics for run in (fake_run(root, "plain-0412"), fake_run(root, "plain-0413", total_steps=60, ruined=True))}
+    return {
+        run.name: run.metrics
+        for run in (fake_run(root, "plain-0412"), fake_run(root, "plain-0413", total_steps=60, ruined=True))
+    }
 
 
 def drawn(figure):
@@ -42,7 +47,16 @@ def test_a_run_looks_the_same_in_all_charts_and_like_no_other(metrics, theme):
     many = {f"run-{number}": table for number in range(MOST_RUNS)}
     figure = runs_figure(many, theme=theme)
     for name in many:
-        assert len({(trace.line.color, trace.line.dash, trace.marker.symbol) for trace in figure.data if trace.name == name}) == 1
+        assert (
+            len(
+                {
+                    (trace.line.color, trace.line.dash, trace.marker.symbol)
+                    for trace in figure.data
+                    if trace.name == name
+                }
+            )
+            == 1
+        )
     looks = {(trace.line.color, trace.marker.symbol) for trace in figure.data}
     assert len(looks) == MOST_RUNS
     assert len({trace.marker.symbol for trace in figure.data}) == MOST_RUNS, "told apart without colours as well"
@@ -68,7 +82,9 @@ def test_runs_without_evaluations_keep_their_place(metrics):
     figure = runs_figure({"new": pd.DataFrame(columns=["kind", "step"]), **metrics})
     assert [len(traces) for traces in drawn(figure).values()] == [2] * 6
     colors = {trace.name: trace.line.color for traces in drawn(figure).values() for trace in traces}
-    assert colors["plain-0412"] == RUN_COLORS["light"][1], "a run's colour does not change when another one gets its first points"
+    assert colors["plain-0412"] == RUN_COLORS["light"][1], (
+        "a run's colour does not change when another one gets its first points"
+    )
     empty = runs_figure({"new": pd.DataFrame(columns=["kind", "step"])})
     assert sum("comes with the first" in note.text for note in empty.layout.annotations) == 6
 

@@ -11,7 +11,15 @@ from fake_run import fake_run
 
 from simpo_workbench.analysis.scores import compare_scores
 from simpo_workbench.charts.subplots import thinned
-from simpo_workbench.charts.training import COLORS, margins_scatter, rewards_figure, score_histogram, smoothed, steps_figure, training_figure
+from simpo_workbench.charts.training import (
+    COLORS,
+    margins_scatter,
+    rewards_figure,
+    score_histogram,
+    smoothed,
+    steps_figure,
+    training_figure,
+)
 
 TITLES = [
     "Log-prob since the start (nats/token)",
@@ -77,19 +85,35 @@ def test_training_steps_are_drawn_raw_and_margins_are_per_token(metrics):
     figure = training_figure(metrics, 0.5, 120)
     train = metrics[metrics["kind"] == "train"]
     assert list(trace(figure, "loss, training, each step").y) == train["loss"].tolist()
-    assert list(trace(figure, "margin, training, each step").y) == pytest.approx((train["rewards/margins"] / 2.0).tolist())
+    assert list(trace(figure, "margin, training, each step").y) == pytest.approx(
+        (train["rewards/margins"] / 2.0).tolist()
+    )
 
 
 def test_margins_of_runs_with_different_beta_are_one_line():
-    """Margin 1.5 at β 2 is the lead of 0.75 nats that margin 7.5 at β 10 is; both come from metrics without log-probs here."""
-    rows = [{"kind": "train", "step": 1, "rewards/margins": 1.5, "beta": 2.0}, {"kind": "train", "step": 2, "rewards/margins": 7.5, "beta": 10.0}]
+    """Margin 1.5 at β 2 is the lead of 0.75 nats that margin 7.5 at β 10 is; both come from metrics without log-probs
+    here.
+    """
+    rows = [
+        {"kind": "train", "step": 1, "rewards/margins": 1.5, "beta": 2.0},
+        {"kind": "train", "step": 2, "rewards/margins": 7.5, "beta": 10.0},
+    ]
     assert list(trace(training_figure(pd.DataFrame(rows), 0.5, 2), "margin, training, each step").y) == [0.75, 0.75]
 
 
 def test_margin_of_summed_rewards_is_still_per_token():
     """DPO rewards are sums over tokens against a reference; the lead per token is −1.0 − (−1.4) whatever they say."""
-    row = {"kind": "train", "step": 1, "rewards/margins": 30.0, "beta": 0.1, "logps/chosen": -1.0, "logps/rejected": -1.4}
-    assert trace(training_figure(pd.DataFrame([row]), None, 2), "margin, training, each step").y[0] == pytest.approx(0.4)
+    row = {
+        "kind": "train",
+        "step": 1,
+        "rewards/margins": 30.0,
+        "beta": 0.1,
+        "logps/chosen": -1.0,
+        "logps/rejected": -1.4,
+    }
+    assert trace(training_figure(pd.DataFrame([row]), None, 2), "margin, training, each step").y[0] == pytest.approx(
+        0.4
+    )
 
 
 def test_smoothing_is_the_mean_of_the_steps_around():
@@ -99,7 +123,9 @@ def test_smoothing_is_the_mean_of_the_steps_around():
 
 def test_a_long_run_is_thinned_not_truncated():
     steps = range(1, 10_001)
-    figure = training_figure(pd.DataFrame({"kind": "train", "step": steps, "loss": [1 / step for step in steps]}), 0.5, 10_000)
+    figure = training_figure(
+        pd.DataFrame({"kind": "train", "step": steps, "loss": [1 / step for step in steps]}), 0.5, 10_000
+    )
     for name in ("loss, training, each step", "loss, training, smoothed"):
         x = trace(figure, name).x
         assert len(x) == 2000
@@ -120,7 +146,10 @@ def test_reward_charts_show_rewards_and_rate_but_no_skipped_gradient(metrics):
     train = metrics[metrics["kind"] == "train"]
     assert list(trace(figure, "learning rate").y) == train["learning_rate"].tolist()
     assert list(trace(figure, "rejected, training, each step").y) == train["rewards/rejected"].tolist()
-    assert list(trace(figure, "chosen, held-out").y) == metrics.loc[metrics["kind"] == "eval", "eval/rewards/chosen"].tolist()
+    assert (
+        list(trace(figure, "chosen, held-out").y)
+        == metrics.loc[metrics["kind"] == "eval", "eval/rewards/chosen"].tolist()
+    )
     assert len(trace(figure, "gradient norm, each step").y) == 119
 
 
@@ -133,8 +162,13 @@ def test_charts_and_report_load_no_heavy_package_before_they_are_needed():
     import sys
 
     heavy = "{'torch', 'pandas', 'plotly', 'numpy', 'jinja2'}"
-    code = f"import sys, simpo_workbench.charts.training, simpo_workbench.report.report; print({heavy} & set(sys.modules))"
-    assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.strip() == "set()"
+    code = (
+        f"import sys, simpo_workbench.charts.training, simpo_workbench.report.report; print({heavy} & set(sys.modules))"
+    )
+    assert (
+        subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.strip()
+        == "set()"
+    )
 
 
 # ---- axes, thresholds, events
@@ -143,7 +177,10 @@ def test_charts_and_report_load_no_heavy_package_before_they_are_needed():
 def test_all_axes_go_from_zero_to_the_last_planned_step(tmp_path):
     figure = training_figure(fake_run(tmp_path, last_step=40, state="training").metrics, 0.5, 120)
     assert {tuple(axis.range) for axis in figure.select_xaxes()} == {(0, 120)}
-    assert sorted(str(axis.matches) for axis in figure.select_xaxes()) == ["None", *["x"] * 5], "zooming one chart must zoom all: five follow the sixth"
+    assert sorted(str(axis.matches) for axis in figure.select_xaxes()) == [
+        "None",
+        *["x"] * 5,
+    ], "zooming one chart must zoom all: five follow the sixth"
     assert [axis.title.text for axis in figure.select_xaxes()] == [None] * 3 + ["optimizer step"] * 3
 
 
@@ -163,7 +200,10 @@ def test_thresholds_are_drawn_where_they_are_and_named(metrics):
 
 
 def test_mean_tokens_of_chosen_answers_come_from_the_metrics(metrics):
-    assert label(training_figure(metrics, 0.5, 120), "chosen,<br>in the data").y == metrics["eval/chosen_tokens"].dropna().iloc[-1]
+    assert (
+        label(training_figure(metrics, 0.5, 120), "chosen,<br>in the data").y
+        == metrics["eval/chosen_tokens"].dropna().iloc[-1]
+    )
 
 
 def test_a_loss_without_gamma_shows_none(metrics):
@@ -183,7 +223,14 @@ def test_events_are_named_lines_in_every_chart(metrics):
 
 def test_only_verdicts_that_ask_for_attention_are_marked():
     def verdict(step, kind, severity):
-        return {"kind": "event", "step": step, "event": "verdict", "verdict": kind, "severity": severity, "text": f"about {kind}"}
+        return {
+            "kind": "event",
+            "step": step,
+            "event": "verdict",
+            "verdict": kind,
+            "severity": severity,
+            "text": f"about {kind}",
+        }
 
     rows = [
         verdict(20, "chosen falling", "note"),
@@ -202,13 +249,22 @@ def test_events_at_one_step_share_a_line_and_crowded_names_do_not_overlap():
     rows += [{"kind": "event", "step": 51 + n, "event": "stopped"} for n in range(9)]
     figure = training_figure(pd.DataFrame(rows), 0.5, 120)
     assert "paused, unpaused" in labels(figure)
-    rows_used = [note.yshift for note in figure.layout.annotations if note.xref == "x" and note.text in ("stopped", "paused, unpaused")]
+    rows_used = [
+        note.yshift
+        for note in figure.layout.annotations
+        if note.xref == "x" and note.text in ("stopped", "paused, unpaused")
+    ]
     assert len(rows_used) == len(set(rows_used)) == 3
-    assert len({shape.x0 for shape in figure.layout.shapes}) == 10, "a name may be left out for lack of room, its line may not"
+    assert len({shape.x0 for shape in figure.layout.shapes}) == 10, (
+        "a name may be left out for lack of room, its line may not"
+    )
 
 
 def test_a_change_of_the_objective_is_marked():
-    rows = [{"kind": "train", "step": step, "loss": 1.0, "beta": 2.0 if step < 30 else 4.0, "gamma_beta_ratio": 0.5} for step in range(1, 61)]
+    rows = [
+        {"kind": "train", "step": step, "loss": 1.0, "beta": 2.0 if step < 30 else 4.0, "gamma_beta_ratio": 0.5}
+        for step in range(1, 61)
+    ]
     mark = label(training_figure(pd.DataFrame(rows), 0.5, 60), "objective changed")
     assert (mark.x, mark.hovertext) == (30.0, "β 4, γ/β 0.5 from step 30 on")
 
@@ -227,14 +283,19 @@ def test_hostile_event_texts_are_no_markup():
 def test_names_at_line_ends_lie_right_of_every_line_and_apart(tmp_path, last_step):
     """A name that lies on its line, or two that lie on each other, cannot be read."""
     figure = training_figure(fake_run(tmp_path, last_step=last_step).metrics, 0.5, 120, attention_drift=-0.05)
-    px = (figure.layout.height - figure.layout.margin.t - figure.layout.margin.b) * (figure.layout.yaxis.domain[1] - figure.layout.yaxis.domain[0])
+    px = (figure.layout.height - figure.layout.margin.t - figure.layout.margin.b) * (
+        figure.layout.yaxis.domain[1] - figure.layout.yaxis.domain[0]
+    )
     for number in ["", *range(2, 7)]:
         low, high = figure.layout[f"yaxis{number}"].range
         drawn = [one for one in figure.data if one.xaxis == f"x{number}" and one.x[0] is not None]
         end = max(max(one.x) for one in drawn)
         boxes = []
         for note in figure.layout.annotations:
-            at_line_end, at_threshold = note.xref == f"x{number}" and note.yref == f"y{number}", note.xref == f"x{number} domain" and note.yref == f"y{number}"
+            at_line_end, at_threshold = (
+                note.xref == f"x{number}" and note.yref == f"y{number}",
+                note.xref == f"x{number} domain" and note.yref == f"y{number}",
+            )
             if at_line_end:
                 assert note.x >= end
                 assert note.xanchor == "left"
@@ -253,7 +314,10 @@ def test_names_of_lines_near_the_bottom_keep_their_order_and_stay_in_the_chart()
     figure = training_figure(pd.DataFrame([row]), 0.5, 100)
     px = (600 - 68 - 50) * 0.4
     low, high = figure.layout.yaxis3.range
-    ended, repeated = ((note.y - low) / (high - low) * px + note.yshift for note in (label(figure, "end<br>properly"), label(figure, "repeated<br>4-grams")))
+    ended, repeated = (
+        (note.y - low) / (high - low) * px + note.yshift
+        for note in (label(figure, "end<br>properly"), label(figure, "repeated<br>4-grams"))
+    )
     assert ended >= 10
     assert repeated - ended >= 26
 
@@ -263,7 +327,9 @@ def test_one_wild_step_does_not_flatten_the_loss():
     losses[100] = 50.0
     figure = training_figure(pd.DataFrame({"kind": "train", "step": range(1, 201), "loss": losses}), 0.5, 200)
     assert figure.layout.yaxis5.range[1] < 6
-    assert max(trace(figure, "loss, training, each step").y) == 50.0, "it leaves the chart at the top; it is not taken away"
+    assert max(trace(figure, "loss, training, each step").y) == 50.0, (
+        "it leaves the chart at the top; it is not taken away"
+    )
 
 
 def test_scoring_noise_does_not_look_like_a_fall():
@@ -274,12 +340,25 @@ def test_scoring_noise_does_not_look_like_a_fall():
 def test_labels_serve_instead_of_a_legend(metrics):
     figure = training_figure(metrics, 0.5, 120)
     assert figure.layout.showlegend is False
-    assert {"chosen", "rejected", "sampled", "end<br>properly", "repeated<br>4-grams", "training", "held-out", "chosen<br>ahead", "beyond γ"} <= set(labels(figure))
+    assert {
+        "chosen",
+        "rejected",
+        "sampled",
+        "end<br>properly",
+        "repeated<br>4-grams",
+        "training",
+        "held-out",
+        "chosen<br>ahead",
+        "beyond γ",
+    } <= set(labels(figure))
 
 
 def test_chosen_and_rejected_differ_by_more_than_colour(metrics):
     figure = training_figure(metrics, 0.5, 120)
-    looks = [(one.line.dash, one.marker.symbol, one.line.color) for one in (trace(figure, "chosen"), trace(figure, "rejected"))]
+    looks = [
+        (one.line.dash, one.marker.symbol, one.line.color)
+        for one in (trace(figure, "chosen"), trace(figure, "rejected"))
+    ]
     assert looks == [("solid", "circle", "#1b6ca8"), ("dash", "diamond", "#b3521a")]
 
 
@@ -308,7 +387,9 @@ def test_the_dark_theme_is_dark_throughout(run, metrics):
     ):
         words = figure.to_json()
         assert figure.layout.paper_bgcolor == "#111111"
-        assert not any(color in words for name, color in COLORS["light"].items() if color not in COLORS["dark"].values()), "a colour of the light theme"
+        assert not any(
+            color in words for name, color in COLORS["light"].items() if color not in COLORS["dark"].values()
+        ), "a colour of the light theme"
 
 
 # ---- empty and partial metrics
@@ -420,9 +501,16 @@ def test_scatter_puts_every_pair_into_its_corner():
 
 
 def test_corners_are_of_the_lead_that_the_axes_show_whatever_the_margin_says():
-    compared = compare_scores(score_table([-1, -1, 1, 1]), score_table([-2, 3, 4, -5])).assign(correct_before=False, correct_after=True)
+    compared = compare_scores(score_table([-1, -1, 1, 1]), score_table([-2, 3, 4, -5])).assign(
+        correct_before=False, correct_after=True
+    )
     found = {one.name: (min(one.x), min(one.y)) for one in margins_scatter(compared).data}
-    assert found == {"still right": (1.0, 4.0), "still wrong": (-1.0, -2.0), "to right": (-1.0, 3.0), "to wrong": (1.0, -5.0)}
+    assert found == {
+        "still right": (1.0, 4.0),
+        "still wrong": (-1.0, -2.0),
+        "to right": (-1.0, 3.0),
+        "to wrong": (1.0, -5.0),
+    }
 
 
 def test_prompts_in_hover_texts_are_no_markup():
@@ -432,13 +520,31 @@ def test_prompts_in_hover_texts_are_no_markup():
 
 def test_a_change_on_the_way_is_named_by_what_it_changes(tmp_path):
     run = fake_run(tmp_path)
-    run.folder.append_metrics({"kind": "event", "step": 30, "event": "set", "text": "After step 30.", "changes": {"learning_rate_scale": 0.5, "beta": 4, "prompts": ["Hi"]}})
+    run.folder.append_metrics(
+        {
+            "kind": "event",
+            "step": 30,
+            "event": "set",
+            "text": "After step 30.",
+            "changes": {"learning_rate_scale": 0.5, "beta": 4, "prompts": ["Hi"]},
+        }
+    )
     assert "learning rate × 0.5, β 4, other prompts" in labels(training_figure(run.metrics, 0.5, 120))
 
 
 def test_single_steps_are_drawn_with_both_sides_their_margin_and_the_loss():
-    records = [{"step": 1, "loss": 0.8, "logps/chosen": -2.0, "logps/rejected": -2.1}, {"step": 2, "loss": 0.6, "logps/chosen": -1.9, "logps/rejected": -2.4}]
+    records = [
+        {"step": 1, "loss": 0.8, "logps/chosen": -2.0, "logps/rejected": -2.1},
+        {"step": 2, "loss": 0.6, "logps/chosen": -1.9, "logps/rejected": -2.4},
+    ]
     figure = steps_figure(records, 0.5)
     drawn = {one.name: list(zip(one.x, [round(value, 6) for value in one.y], strict=True)) for one in figure.data}
-    assert drawn == {"chosen": [(1, -2.0), (2, -1.9)], "rejected": [(1, -2.1), (2, -2.4)], "margin": [(1, 0.1), (2, 0.5)], "loss": [(1, 0.8), (2, 0.6)]}
-    assert {"Average log-prob (nats/token)", "Margin per token (nats)", "Loss (mean per pair)", "γ/β"} <= set(labels(figure))
+    assert drawn == {
+        "chosen": [(1, -2.0), (2, -1.9)],
+        "rejected": [(1, -2.1), (2, -2.4)],
+        "margin": [(1, 0.1), (2, 0.5)],
+        "loss": [(1, 0.8), (2, 0.6)],
+    }
+    assert {"Average log-prob (nats/token)", "Margin per token (nats)", "Loss (mean per pair)", "γ/β"} <= set(
+        labels(figure)
+    )

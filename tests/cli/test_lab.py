@@ -17,22 +17,37 @@ from simpo_workbench.cli import lab
 from simpo_workbench.cli.main import main
 
 SSH = {"SSH_CONNECTION": "192.0.2.7 50022 198.51.100.4 22"}
-FIND_KERNEL = "from jupyter_client.kernelspec import KernelSpecManager as M; print(M().get_kernel_spec('python3').argv[0], M().get_all_specs()['python3']['spec']['argv'][0])"
+FIND_KERNEL = (
+    "from jupyter_client.kernelspec import KernelSpecManager as M; print(M().get_kernel_spec('python3').argv[0],"
+    " M().get_all_specs()['python3']['spec']['argv'][0])"
+)
 
 
 @pytest.fixture
 def decoys(tmp_path, monkeypatch):
-    """Kernels named python3 wherever Jupyter looks, and a machine where the user's folder goes before the environment's."""
+    """Kernels named python3 wherever Jupyter looks, and a machine where the user's folder goes before the
+    environment's.
+    """
     for name, variable in (("user", "JUPYTER_DATA_DIR"), ("path", "JUPYTER_PATH")):
         spec = tmp_path / name / "kernels" / "python3"
         spec.mkdir(parents=True)
-        (spec / "kernel.json").write_text(json.dumps({"argv": ["/nowhere/python", "-m", "ipykernel_launcher", "-f", "{connection_file}"], "display_name": "Decoy", "language": "python"}))
+        (spec / "kernel.json").write_text(
+            json.dumps(
+                {
+                    "argv": ["/nowhere/python", "-m", "ipykernel_launcher", "-f", "{connection_file}"],
+                    "display_name": "Decoy",
+                    "language": "python",
+                }
+            )
+        )
         monkeypatch.setenv(variable, str(tmp_path / name))
     monkeypatch.setenv("JUPYTER_PREFER_ENV_PATH", "0")
 
 
 def found_kernels(environment):
-    return subprocess.run([sys.executable, "-c", FIND_KERNEL], capture_output=True, text=True, check=True, env=environment, timeout=60).stdout.split()
+    return subprocess.run(
+        [sys.executable, "-c", FIND_KERNEL], capture_output=True, text=True, check=True, env=environment, timeout=60
+    ).stdout.split()
 
 
 def test_the_kernel_is_this_environment_whatever_else_is_registered(decoys, tmp_path):
@@ -101,7 +116,9 @@ def test_a_taken_port_is_passed_over():
 
 
 def test_the_tunnel_names_an_unusual_ssh_port():
-    assert lab.tunnel({"SSH_CONNECTION": "192.0.2.7 50022 2001:db8::4 2222"}, 8890).startswith("ssh -N -L 8890:127.0.0.1:8890 -p 2222 ")
+    assert lab.tunnel({"SSH_CONNECTION": "192.0.2.7 50022 2001:db8::4 2222"}, 8890).startswith(
+        "ssh -N -L 8890:127.0.0.1:8890 -p 2222 "
+    )
 
 
 @pytest.mark.parametrize(
@@ -130,9 +147,20 @@ def test_a_folder_without_the_notebook_is_said_in_words(started, monkeypatch, tm
 
 def test_the_printed_address_is_served_and_its_kernel_is_ours(decoys, tmp_path):
     """The real JupyterLab: the port in the tunnel line answers, and says which Python it would start."""
-    environment = os.environ | {"JUPYTER_RUNTIME_DIR": str(tmp_path / "runtime"), "JUPYTER_CONFIG_DIR": str(tmp_path / "config"), "JUPYTER_TOKEN": "secret", "TMPDIR": str(tmp_path)}
+    environment = os.environ | {
+        "JUPYTER_RUNTIME_DIR": str(tmp_path / "runtime"),
+        "JUPYTER_CONFIG_DIR": str(tmp_path / "config"),
+        "JUPYTER_TOKEN": "secret",
+        "TMPDIR": str(tmp_path),
+    }
     with open(tmp_path / "log", "wb") as log:
-        process = subprocess.Popen([sys.executable, "-m", "simpo_workbench.cli.main", "lab", "--remote"], env=environment, stdout=log, stderr=log, start_new_session=True)
+        process = subprocess.Popen(
+            [sys.executable, "-m", "simpo_workbench.cli.main", "lab", "--remote"],
+            env=environment,
+            stdout=log,
+            stderr=log,
+            start_new_session=True,
+        )
     opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))  # loopback only
     try:
         end = time.monotonic() + 90
@@ -143,7 +171,9 @@ def test_the_printed_address_is_served_and_its_kernel_is_ours(decoys, tmp_path):
             assert time.monotonic() < end, text
             if port := re.search(r"ssh -N -L (\d+):", text):
                 try:
-                    specs = json.load(opener.open(f"http://127.0.0.1:{port[1]}/api/kernelspecs?token=secret", timeout=10))
+                    specs = json.load(
+                        opener.open(f"http://127.0.0.1:{port[1]}/api/kernelspecs?token=secret", timeout=10)
+                    )
                 except OSError:
                     time.sleep(0.2)
     finally:

@@ -22,10 +22,22 @@ def trained(tiny_model, tiny_pairs, tmp_path_factory):
     root = tmp_path_factory.mktemp("cli")
     config = root / "config.yaml"
     config.write_text(
-        f"model:\n  name: {tiny_model}\n  load_in: fp32\ndata:\n  train: {tiny_pairs[0]}\n  eval: {tiny_pairs[1]}\n"
-        "training:\n  learning_rate: 5e-3\n  pairs_per_step: 4\n  max_steps: 9\ngeneration:\n  held_out_prompts: 2\n  max_new_tokens: 6\n"
+        f"model:\n  name: {tiny_model}\n  load_in: fp32\ndata:\n  train: {tiny_pairs[0]}\n  eval:"
+        f" {tiny_pairs[1]}\ntraining:\n  learning_rate: 5e-3\n  pairs_per_step: 4\n  max_steps: 9\ngeneration:\n "
+        " held_out_prompts: 2\n  max_new_tokens: 6\n"
     )
-    output = call("train", config, "--training.max_steps", 3, "--loss.gamma", 1.5, "--run.name", "one", "--run.root", root / "runs")
+    output = call(
+        "train",
+        config,
+        "--training.max_steps",
+        3,
+        "--loss.gamma",
+        1.5,
+        "--run.name",
+        "one",
+        "--run.root",
+        root / "runs",
+    )
     return root / "runs", output
 
 
@@ -44,7 +56,12 @@ def test_reading_commands_in_text_and_json(trained):
     assert json.loads(call("runs", "--root", root, "--json"))[0]["state"] == "finished"
     assert "step 3 of 3" in call("show", "one", "--root", root)
     shown = json.loads(call("show", "one", "--root", root, "--json"))
-    assert shown["after"]["eval/rewards/accuracies"] == [record for record in wb.attach("one", root).records if record["kind"] == "eval"][-1]["eval/rewards/accuracies"]
+    assert (
+        shown["after"]["eval/rewards/accuracies"]
+        == [record for record in wb.attach("one", root).records if record["kind"] == "eval"][-1][
+            "eval/rewards/accuracies"
+        ]
+    )
     assert json.loads(call("presets", "--json"))[0]["name"] == "demo"
     assert "report.html" in call("report", "one", "--root", root)
 
@@ -57,13 +74,40 @@ def test_score_and_generate_with_a_run(trained, tiny_pairs, tmp_path):
     rows = json.loads(call("score", tiny_pairs[1], "--run", "one", "--step", 0, "--root", root, "--json"))
     base = wb.attach("one", root).scores.query("step == 0").set_index("pair_id")["margin"]
     assert rows[0]["margin"] == pytest.approx(base[rows[0]["pair_id"]], abs=1e-5)
-    answers = json.loads(call("generate", "What is the capital of France?", "--run", "one", "--root", root, "--max-new-tokens", 6, "--json"))
+    answers = json.loads(
+        call(
+            "generate",
+            "What is the capital of France?",
+            "--run",
+            "one",
+            "--root",
+            root,
+            "--max-new-tokens",
+            6,
+            "--json",
+        )
+    )
     assert {"prompt", "base", "tuned"} <= answers[0].keys()
 
 
 def test_a_command_line_yaml_and_python_give_equal_objects(tmp_path):
-    yaml = call("train", "--preset", "demo", "--loss.beta", 4, "--training.learning_rate", "5e-7", "--data.limit", 10, "--lora.target_modules", "[q_proj]", "--show-config")
-    changed = wb.RunConfig(loss={"beta": 4}, training={"learning_rate": 5e-7}, data={"limit": 10}, lora={"target_modules": ["q_proj"]})
+    yaml = call(
+        "train",
+        "--preset",
+        "demo",
+        "--loss.beta",
+        4,
+        "--training.learning_rate",
+        "5e-7",
+        "--data.limit",
+        10,
+        "--lora.target_modules",
+        "[q_proj]",
+        "--show-config",
+    )
+    changed = wb.RunConfig(
+        loss={"beta": 4}, training={"learning_rate": 5e-7}, data={"limit": 10}, lora={"target_modules": ["q_proj"]}
+    )
     assert wb.RunConfig.from_yaml_text(yaml) == changed
 
 
@@ -88,7 +132,11 @@ def test_help_names_every_setting_with_its_sentence():
         (["stop", "nothing"], 1, "There is no run 'nothing'"),
         (["score", "demo"], 2, "Say which model"),
         (["generate"], 2, "Missing argument"),
-        (["score", "nowhere.jsonl", "--model", "./nowhere"], 1, "There is no file or folder nowhere.jsonl"),  # before any model is loaded
+        (
+            ["score", "nowhere.jsonl", "--model", "./nowhere"],
+            1,
+            "There is no file or folder nowhere.jsonl",
+        ),  # before any model is loaded
         (["score", "demo", "--model", "./nowhere"], 1, "There is no model folder './nowhere'"),
         (["no-such-command"], 2, "No such command"),
     ],

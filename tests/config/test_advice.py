@@ -21,7 +21,10 @@ def test_the_demo_needs_no_warning():
     [
         ({"training.learning_rate": 2e-4}, "training.learning_rate 0.0002 is high enough to ruin the model"),
         ({"training.learning_rate": 1e-3}, "repetition while accuracy looks good"),
-        ({**BIG, "training.learning_rate": 1e-4}, "above what reports on 7B models with LoRA call stable (1e-6 to 5e-05)"),
+        (
+            {**BIG, "training.learning_rate": 1e-4},
+            "above what reports on 7B models with LoRA call stable (1e-6 to 5e-05)",
+        ),
         ({"training.learning_rate": 5e-7}, "a rate for full fine-tuning; an adapter hardly moves"),
         ({"loss.beta": 0.1}, "loss.beta 0.1 is on DPO's scale"),
         ({"loss.beta": 12}, "loss.beta 12 is above the highest value the paper tried (10)"),
@@ -62,7 +65,12 @@ def test_a_setting_within_what_was_tried_is_left_alone(changes):
 
 def test_several_mistakes_are_all_named():
     found = warnings(training__learning_rate=1e-3, loss__beta=0.1, training__epochs=10, training__pairs_per_step=1)
-    assert [sentence.split(" ")[0].rstrip(":") for sentence in found] == ["training.learning_rate", "loss.beta", "training.epochs", "training.pairs_per_step"]
+    assert [sentence.split(" ")[0].rstrip(":") for sentence in found] == [
+        "training.learning_rate",
+        "loss.beta",
+        "training.epochs",
+        "training.pairs_per_step",
+    ]
 
 
 @pytest.mark.parametrize("name", list_presets().index)

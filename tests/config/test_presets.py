@@ -54,10 +54,16 @@ def test_the_seed_articles_preset_has_no_target_margin():
 
 def test_the_24_gb_preset_is_qlora():
     config = preset("qlora-8b-24gb")
-    assert (config.model.load_in, config.training.optimizer, config.training.gradient_checkpointing) == ("nf4", "paged_adamw_8bit", "all")
+    assert (config.model.load_in, config.training.optimizer, config.training.gradient_checkpointing) == (
+        "nf4",
+        "paged_adamw_8bit",
+        "all",
+    )
 
 
-@pytest.mark.parametrize(("name", "said"), [("qlora-8b-24", "did you mean 'qlora-8b-24gb'"), ("zzz", "known: demo, tutorial, ")])
+@pytest.mark.parametrize(
+    ("name", "said"), [("qlora-8b-24", "did you mean 'qlora-8b-24gb'"), ("zzz", "known: demo, tutorial, ")]
+)
 def test_an_unknown_preset_is_told_the_nearest_name(name, said):
     with pytest.raises(WorkbenchError, match=said):
         preset(name)

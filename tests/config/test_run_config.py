@@ -1,4 +1,6 @@
-"""The configuration: a setting that is read wrongly, or a wrong one that is not refused, spoils a run that takes hours."""
+"""The configuration: a setting that is read wrongly, or a wrong one that is not refused, spoils a run that takes
+hours.
+"""
 
 import math
 import re
@@ -121,7 +123,11 @@ def test_an_optional_setting_can_be_taken_back(path, nothing):
 
 @pytest.mark.parametrize(
     ("path", "word"),
-    [("training.max_tokens_per_microbatch", "auto"), ("training.gradient_checkpointing", "all"), ("lora.target_modules", "all-linear")],
+    [
+        ("training.max_tokens_per_microbatch", "auto"),
+        ("training.gradient_checkpointing", "all"),
+        ("lora.target_modules", "all-linear"),
+    ],
 )
 def test_a_word_is_possible_where_a_number_or_list_is(path, word):
     assert value_of(RunConfig.from_dict(None, {path: word}), path) == word
@@ -129,8 +135,18 @@ def test_a_word_is_possible_where_a_number_or_list_is(path, word):
 
 def test_the_defaults_are_the_demo():
     config = RunConfig()
-    assert (config.model.name, config.model.load_in, config.data.train, config.run.root) == ("demo", "nf4", "demo", "runs")
-    assert (config.loss.kind, config.loss.beta, config.loss.gamma_beta_ratio, config.loss.gamma) == ("simpo", 2.0, 0.5, 1.0)
+    assert (config.model.name, config.model.load_in, config.data.train, config.run.root) == (
+        "demo",
+        "nf4",
+        "demo",
+        "runs",
+    )
+    assert (config.loss.kind, config.loss.beta, config.loss.gamma_beta_ratio, config.loss.gamma) == (
+        "simpo",
+        2.0,
+        0.5,
+        1.0,
+    )
     assert (config.loss.sft_weight, config.loss.label_smoothing) == (0, 0), "pure SimPO unless asked"
     assert config.training.on_collapse == "warn"
 
@@ -138,11 +154,16 @@ def test_the_defaults_are_the_demo():
 def test_what_notebooks_and_files_rely_on_is_there():
     promised = {
         "model": "name source revision adapter load_in compute_dtype attention",
-        "data": "train eval eval_fraction columns chat_template template_options max_tokens overlong limit eval_limit system_prompt",
+        "data": (
+            "train eval eval_fraction columns chat_template template_options max_tokens overlong limit eval_limit"
+            " system_prompt"
+        ),
         "loss": "kind beta gamma_beta_ratio label_smoothing sft_weight",
         "lora": "r alpha dropout target_modules use_rslora use_dora",
-        "training": "learning_rate scheduler warmup_ratio epochs max_steps pairs_per_step max_tokens_per_microbatch optimizer weight_decay max_grad_norm "
-        "gradient_checkpointing seed eval_every save_every keep_checkpoints on_collapse",
+        "training": (
+            "learning_rate scheduler warmup_ratio epochs max_steps pairs_per_step max_tokens_per_microbatch optimizer"
+            " weight_decay max_grad_norm gradient_checkpointing seed eval_every save_every keep_checkpoints on_collapse"
+        ),
         "generation": "prompts max_new_tokens temperature top_p every",
         "run": "name root",
     }
@@ -158,7 +179,11 @@ def test_what_notebooks_and_files_rely_on_is_there():
 def test_each_setting_stands_under_its_help_in_the_yaml():
     lines = RunConfig().to_yaml().splitlines()
     for info in settings():
-        line = next(i for i, text in enumerate(lines) if text.startswith(f"  {info.name}:") and section_of(lines, i) == info.section)
+        line = next(
+            i
+            for i, text in enumerate(lines)
+            if text.startswith(f"  {info.name}:") and section_of(lines, i) == info.section
+        )
         assert lines[line - 1] == f"  # {info.sentence}", info.path
         assert info.help in info.sentence
 
@@ -175,7 +200,11 @@ def test_the_yaml_of_the_defaults_is_the_defaults():
 
 
 @hypothesis_settings(max_examples=60, deadline=None)
-@given(st.text(), st.lists(st.text(), max_size=3), st.dictionaries(st.text(max_size=4), st.none() | st.booleans() | st.integers() | st.text(), max_size=3))
+@given(
+    st.text(),
+    st.lists(st.text(), max_size=3),
+    st.dictionaries(st.text(max_size=4), st.none() | st.booleans() | st.integers() | st.text(), max_size=3),
+)
 def test_any_text_survives_the_yaml(text, prompts, options):
     config = RunConfig(data={"system_prompt": text, "template_options": options}, generation={"prompts": prompts})
     assert RunConfig.from_yaml_text(config.to_yaml()) == config
@@ -183,7 +212,22 @@ def test_any_text_survives_the_yaml(text, prompts, options):
 
 @pytest.mark.parametrize(
     "text",
-    ["5e-7", "null", "yes", "012", "2024-07-26", "a: b # c", "a\x85b", "a\u2028b", "two\n\n lines \n", "x" * 5000 + " y", "\ufeffx", "&a", "*a", "!a"],
+    [
+        "5e-7",
+        "null",
+        "yes",
+        "012",
+        "2024-07-26",
+        "a: b # c",
+        "a\x85b",
+        "a\u2028b",
+        "two\n\n lines \n",
+        "x" * 5000 + " y",
+        "\ufeffx",
+        "&a",
+        "*a",
+        "!a",
+    ],
 )
 def test_text_that_looks_like_something_else_stays_text(text):
     config = RunConfig(model={"name": text}, data={"system_prompt": text}, generation={"prompts": [text]})
@@ -203,7 +247,11 @@ def test_a_file_is_written_and_read(tmp_path):
 
 def test_a_file_that_cannot_be_read_or_written_is_named(tmp_path):
     (tmp_path / "latin.yaml").write_bytes("model: {name: é}".encode("latin-1"))
-    for path, said in ((tmp_path / "none.yaml", "No such file"), (tmp_path, "directory"), (tmp_path / "latin.yaml", "UTF-8")):
+    for path, said in (
+        (tmp_path / "none.yaml", "No such file"),
+        (tmp_path, "directory"),
+        (tmp_path / "latin.yaml", "UTF-8"),
+    ):
         with pytest.raises(WorkbenchError, match=said) as error:
             RunConfig.from_yaml(path)
         assert str(path) in str(error.value)
@@ -263,8 +311,50 @@ def test_a_change_of_a_section_that_is_none_is_refused_in_words(section):
     assert "expected settings such as kind" in refusal(f"loss:{section}", {"loss.beta": "3"})
 
 
-TOKENS = ["loss", "beta", "model", "training", ": ", ":", "- ", "? ", "\n", "\n  ", "\t", "{", "}", "[", "]", ",", '"', "'", "#", "|\n", ">-\n", "---\n"]
-TOKENS += ["5e-7", ".nan", "null", "~", "&a", "*a", "!!int", "%YAML 1.1\n", "<<", "=", "0x", "0b_", "2024-99-99", "12:30", "\x85", "\ufeff", "\0", "é"]
+TOKENS = [
+    "loss",
+    "beta",
+    "model",
+    "training",
+    ": ",
+    ":",
+    "- ",
+    "? ",
+    "\n",
+    "\n  ",
+    "\t",
+    "{",
+    "}",
+    "[",
+    "]",
+    ",",
+    '"',
+    "'",
+    "#",
+    "|\n",
+    ">-\n",
+    "---\n",
+]
+TOKENS += [
+    "5e-7",
+    ".nan",
+    "null",
+    "~",
+    "&a",
+    "*a",
+    "!!int",
+    "%YAML 1.1\n",
+    "<<",
+    "=",
+    "0x",
+    "0b_",
+    "2024-99-99",
+    "12:30",
+    "\x85",
+    "\ufeff",
+    "\0",
+    "é",
+]
 TOKENS += ["9" * 5000, "0x" + "f" * 5000]
 
 
@@ -429,7 +519,9 @@ def test_a_number_with_thousands_of_digits_is_refused_in_words():
 
 
 def test_each_bound_is_a_bound():
-    """A bound that is only printed would let a wrong value into a run: the value at an open bound, or beyond a closed one, is refused."""
+    """A bound that is only printed would let a wrong value into a run: the value at an open bound, or beyond a closed
+    one, is refused.
+    """
     checked = 0
     for info in settings():
         for sign, limit in re.findall(r"([>≥<≤]) ([\d.]+)", info.bounds):
@@ -453,7 +545,9 @@ def test_a_mistake_in_yaml_names_the_file(tmp_path):
 # --- γ
 
 
-@pytest.mark.parametrize(("gamma", "beta", "ratio"), [(1.375, 2.5, 0.55), (1.0, 2.0, 0.5), (0, 2.0, 0.0), ("3", "10", 0.3)])
+@pytest.mark.parametrize(
+    ("gamma", "beta", "ratio"), [(1.375, 2.5, 0.55), (1.0, 2.0, 0.5), (0, 2.0, 0.0), ("3", "10", 0.3)]
+)
 def test_gamma_is_taken_and_converted(gamma, beta, ratio):
     loss = LossConfig(gamma=gamma, beta=beta)
     assert loss.gamma_beta_ratio == pytest.approx(ratio, abs=1e-15)
@@ -467,8 +561,14 @@ def test_gamma_counts_with_the_beta_that_is_given_last():
 
 
 def test_a_gamma_on_the_command_line_replaces_the_ratio_of_the_file_and_the_other_way_round():
-    assert RunConfig.from_yaml_text("loss: {beta: 2, gamma_beta_ratio: 0.3}", {"loss.gamma": "1.2"}).loss.gamma_beta_ratio == 0.6
-    assert RunConfig.from_yaml_text("loss: {beta: 2, gamma: 1.2}", {"loss.gamma_beta_ratio": "0.3"}).loss.gamma_beta_ratio == 0.3
+    assert (
+        RunConfig.from_yaml_text("loss: {beta: 2, gamma_beta_ratio: 0.3}", {"loss.gamma": "1.2"}).loss.gamma_beta_ratio
+        == 0.6
+    )
+    assert (
+        RunConfig.from_yaml_text("loss: {beta: 2, gamma: 1.2}", {"loss.gamma_beta_ratio": "0.3"}).loss.gamma_beta_ratio
+        == 0.3
+    )
     assert RunConfig().with_changes({"loss.gamma": 2.0}).loss.gamma_beta_ratio == 1.0
 
 

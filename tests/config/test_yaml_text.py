@@ -57,7 +57,10 @@ def test_what_cannot_be_read_is_named_with_its_line(text, said):
 
 
 def test_a_file_that_repeats_itself_a_billion_times_is_refused_at_once():
-    lines = [f"{now}: &{now} [*{before}, *{before}, *{before}, *{before}]\n" for before, now in zip("abcdefgh", "bcdefghi", strict=True)]
+    lines = [
+        f"{now}: &{now} [*{before}, *{before}, *{before}, *{before}]\n"
+        for before, now in zip("abcdefgh", "bcdefghi", strict=True)
+    ]
     bomb = "a: &a [x, x, x, x]\n" + "".join(lines)
     with pytest.raises(WorkbenchError, match="line 1: anchors"):
         read_yaml(bomb, "x.yaml")
@@ -66,8 +69,19 @@ def test_a_file_that_repeats_itself_a_billion_times_is_refused_at_once():
 def test_the_text_reads_from_top_to_bottom():
     text = RunConfig().to_yaml()
     assert text.startswith(f"# {HEADER}\n")
-    assert [line for line in text.splitlines() if line and line[0] not in " #"] == ["model:", "data:", "loss:", "lora:", "training:", "generation:", "run:"]
-    assert "# The objective. γ (gamma) may be given instead of γ/β and is converted; giving both is an error.\nloss:\n" in text
+    assert [line for line in text.splitlines() if line and line[0] not in " #"] == [
+        "model:",
+        "data:",
+        "loss:",
+        "lora:",
+        "training:",
+        "generation:",
+        "run:",
+    ]
+    assert (
+        "# The objective. γ (gamma) may be given instead of γ/β and is converted; giving both is an error.\nloss:\n"
+        in text
+    )
 
 
 def test_writing_a_configuration_changes_no_other_yaml_of_the_process():

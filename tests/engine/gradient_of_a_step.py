@@ -1,4 +1,5 @@
-"""Run by test_step.py, alone or under torchrun: the gradient of one optimizer step for several budgets, written by the first process.
+"""Run by test_step.py, alone or under torchrun: the gradient of one optimizer step for several budgets, written by the
+first process.
 
 python gradient_of_a_step.py OUT MODEL_FOLDER PAIRS_FILE DTYPE PAIRS_PER_STEP BUDGET…
 """
@@ -31,10 +32,19 @@ def main(out, folder, pairs_file, dtype, pairs_per_step, *budgets):
     accelerator = setup._accelerator(loaded)
     parameters = [parameter for parameter in loaded.model.parameters() if parameter.requires_grad]
     scorer = accelerator.prepare(PackedScorer(loaded.model))
-    pairs = ChatEncoder(loaded.tokenizer, config.data).encode_pairs(list(wb.load_pairs(pairs_file)))[0][: int(pairs_per_step)]
+    pairs = ChatEncoder(loaded.tokenizer, config.data).encode_pairs(list(wb.load_pairs(pairs_file)))[0][
+        : int(pairs_per_step)
+    ]
     found = {"world_size": accelerator.num_processes}
     for budget in budgets:
-        made = SimpleNamespace(config=config, accelerator=accelerator, loaded=loaded, scorer=scorer, policy=row_policy(loaded.model), memory=MemoryPlan(int(budget), 0))
+        made = SimpleNamespace(
+            config=config,
+            accelerator=accelerator,
+            loaded=loaded,
+            scorer=scorer,
+            policy=row_policy(loaded.model),
+            memory=MemoryPlan(int(budget), 0),
+        )
         pair_ids, _ = step.accumulate_gradients(made, pairs, 1)
         found[budget] = torch.cat([parameter.grad.flatten() for parameter in parameters])
         found[f"{budget} pairs"] = len(pair_ids)
@@ -49,5 +59,7 @@ def main(out, folder, pairs_file, dtype, pairs_per_step, *budgets):
 
 
 if __name__ == "__main__":
-    faulthandler.dump_traceback_later(200, exit=True)  # processes that wait for each other say where, instead of waiting for ever
+    faulthandler.dump_traceback_later(
+        200, exit=True
+    )  # processes that wait for each other say where, instead of waiting for ever
     main(*sys.argv[1:])

@@ -1,4 +1,6 @@
-"""What a user would lose: a changed setting that a resumed run forgets, or a click on a run that answers with silence."""
+"""What a user would lose: a changed setting that a resumed run forgets, or a click on a run that answers with
+silence.
+"""
 
 import pytest
 
@@ -14,7 +16,12 @@ class Asking:
     """Called with every record of a run: asks what is planned after a step's record, and keeps the letters."""
 
     def __init__(self, config, plan, crash_after=None):
-        self.box, self.plan, self.crash_after, self.letters = RunFolder(f"{config.run.root}/{config.run.name}").mailbox, plan, crash_after, {}
+        self.box, self.plan, self.crash_after, self.letters = (
+            RunFolder(f"{config.run.root}/{config.run.name}").mailbox,
+            plan,
+            crash_after,
+            {},
+        )
 
     def __call__(self, record):
         if record["kind"] == "train":
@@ -28,10 +35,17 @@ class Asking:
 
 
 def numbers(run):
-    return [(record["step"], record["loss"], record["learning_rate"], record["beta"], record["gamma_beta_ratio"]) for record in run.records if record["kind"] == "train"]
+    return [
+        (record["step"], record["loss"], record["learning_rate"], record["beta"], record["gamma_beta_ratio"])
+        for record in run.records
+        if record["kind"] == "train"
+    ]
 
 
-PLAN = {2: [("set", {"learning_rate_scale": 0.5})], 3: [("set", {"beta": 4.0, "gamma_beta_ratio": 0.25}), ("set", {"prompts": ["A new one?"]})]}
+PLAN = {
+    2: [("set", {"learning_rate_scale": 0.5})],
+    3: [("set", {"beta": 4.0, "gamma_beta_ratio": 0.25}), ("set", {"prompts": ["A new one?"]})],
+}
 
 
 def test_settings_change_at_the_next_step_and_are_recorded(tiny_config):
@@ -47,14 +61,26 @@ def test_settings_change_at_the_next_step_and_are_recorded(tiny_config):
     assert set(run.scores.query("step == 6")["beta"]) == {4.0}
     assert "A new one?" in set(run.generations.query("step == 6")["prompt"])
     events = [(record["step"], record["text"]) for record in run.records if record.get("event") == "set"]
-    assert events == [(2, "After step 2: learning_rate_scale = 0.5."), (3, "After step 3: beta = 4, gamma_beta_ratio = 0.25."), (3, "After step 3: prompts = 1 prompts.")]
+    assert events == [
+        (2, "After step 2: learning_rate_scale = 0.5."),
+        (3, "After step 3: beta = 4, gamma_beta_ratio = 0.25."),
+        (3, "After step 3: prompts = 1 prompts."),
+    ]
     assert asking.answer(2, "set") == {"state": "done", "text": "After step 2: learning_rate_scale = 0.5.", "step": 2}
 
 
-@pytest.mark.parametrize(("save_every", "crash_after"), [(2, 3), (2, 5), (0, 4)], ids=["between a change and the next checkpoint", "after both", "before any checkpoint"])
+@pytest.mark.parametrize(
+    ("save_every", "crash_after"),
+    [(2, 3), (2, 5), (0, 4)],
+    ids=["between a change and the next checkpoint", "after both", "before any checkpoint"],
+)
 def test_a_resumed_run_makes_the_same_changes_again(tiny_config, save_every, crash_after):
-    config = tiny_config.with_changes({"training.save_every": save_every, "lora.dropout": 0.1, "training.eval_every": 3})
-    quiet = wb.train(config.with_changes({"run.name": "quiet"}), on_record=Asking(config.with_changes({"run.name": "quiet"}), PLAN))
+    config = tiny_config.with_changes(
+        {"training.save_every": save_every, "lora.dropout": 0.1, "training.eval_every": 3}
+    )
+    quiet = wb.train(
+        config.with_changes({"run.name": "quiet"}), on_record=Asking(config.with_changes({"run.name": "quiet"}), PLAN)
+    )
     plan = {step: letters for step, letters in PLAN.items() if step < crash_after}
     with pytest.raises(RuntimeError, match="on fire"):
         wb.train(config, on_record=Asking(config, plan, crash_after))
@@ -64,7 +90,9 @@ def test_a_resumed_run_makes_the_same_changes_again(tiny_config, save_every, cra
     train_in_process(run.folder, resume=True, on_record=Asking(config, rest))
     assert run.status.state == "finished"
     assert numbers(run) == numbers(quiet)
-    assert (run.adapter / "adapter_model.safetensors").read_bytes() == (quiet.adapter / "adapter_model.safetensors").read_bytes()
+    assert (run.adapter / "adapter_model.safetensors").read_bytes() == (
+        quiet.adapter / "adapter_model.safetensors"
+    ).read_bytes()
     assert [change["step"] for change in read_jsonl(run.folder.changes)] == [2, 3, 3]
     assert [record["step"] for record in run.records if record.get("event") == "set"] == [2, 3, 3]
 
@@ -134,11 +162,15 @@ def test_a_suspended_run_frees_its_process_and_goes_on_as_if_nothing_had_been(ti
     again = wb.resume("tiny", config.run.root)
     assert again.wait(120).state == "finished"
     assert numbers(again) == numbers(quiet)
-    assert (again.adapter / "adapter_model.safetensors").read_bytes() == (quiet.adapter / "adapter_model.safetensors").read_bytes()
+    assert (again.adapter / "adapter_model.safetensors").read_bytes() == (
+        quiet.adapter / "adapter_model.safetensors"
+    ).read_bytes()
 
 
 def test_a_paused_run_answers_saves_changes_and_suspends(tiny_config):
-    run = wb.start(tiny_config.with_changes({"training.max_steps": 5000, "training.eval_every": 0, "training.save_every": 0}))
+    run = wb.start(
+        tiny_config.with_changes({"training.max_steps": 5000, "training.eval_every": 0, "training.save_every": 0})
+    )
     run.pause().wait(120)
     assert run.status.state == "paused"
     step = run.status.step
@@ -151,14 +183,21 @@ def test_a_paused_run_answers_saves_changes_and_suspends(tiny_config):
     run.suspend().wait(30)
     assert run.wait(30).state == "suspended"
     assert wb.resume("tiny", tiny_config.run.root).pause().wait(120).text.startswith("Paused after step")
-    assert [record["beta"] for record in run.records if record["kind"] == "train"][step:] == [5.0] * (run.status.step - step)
+    assert [record["beta"] for record in run.records if record["kind"] == "train"][step:] == [5.0] * (
+        run.status.step - step
+    )
     run.stop().wait(60)
 
 
 def test_late_letters_are_told_that_nobody_is_there(tiny_config):
     box = Mailbox(RunFolder(f"{tiny_config.run.root}/tiny").path)
     letters = []
-    run = wb.train(tiny_config, on_record=lambda record: letters.append(box.ask("generate", prompts=["Hi"])) if record.get("event") == "finished" else None)
+    run = wb.train(
+        tiny_config,
+        on_record=lambda record: (
+            letters.append(box.ask("generate", prompts=["Hi"])) if record.get("event") == "finished" else None
+        ),
+    )
     assert box.answer(letters[0]) == {"state": "refused", "text": "The run is finished: nobody is there any more."}
     assert run.status.state == "finished"
 
@@ -168,11 +207,27 @@ def test_whoever_changes_his_mind_within_a_step_gets_what_he_said_last(tiny_conf
     asking = Asking(tiny_config, {2: [("pause", {}), ("resume", {})]})
     run = wb.train(tiny_config, on_record=asking)
     assert run.status.state == "finished"
-    assert asking.answer(2, "pause") == {"state": "done", "text": "Taken back by the resume that came after it.", "step": 2}
+    assert asking.answer(2, "pause") == {
+        "state": "done",
+        "text": "Taken back by the resume that came after it.",
+        "step": 2,
+    }
     assert asking.answer(2, "resume")["text"] == "It is not paused."
 
 
-@pytest.mark.parametrize("values", [{"beta": "4"}, {"beta": [1]}, {"prompts": [1]}, {"prompts": "[a, b]"}, {"learning_rate_scale": {}}, {"gamma_beta_ratio": "0.5"}, {"x" * 1000: 1}, {"beta": 1e999}])
+@pytest.mark.parametrize(
+    "values",
+    [
+        {"beta": "4"},
+        {"beta": [1]},
+        {"prompts": [1]},
+        {"prompts": "[a, b]"},
+        {"learning_rate_scale": {}},
+        {"gamma_beta_ratio": "0.5"},
+        {"x" * 1000: 1},
+        {"beta": 1e999},
+    ],
+)
 def test_nothing_that_a_letter_says_ends_a_run(tiny_config, values):
     asking = Asking(tiny_config, {1: [("set", values)]})
     run = wb.train(tiny_config.with_changes({"training.max_steps": 2, "training.eval_every": 0}), on_record=asking)

@@ -1,4 +1,6 @@
-"""What would be lost: log-probabilities of single tokens that are not those of the model, or not those that the pair was scored with."""
+"""What would be lost: log-probabilities of single tokens that are not those of the model, or not those that the pair
+was scored with.
+"""
 
 import pytest
 import tiny
@@ -7,11 +9,23 @@ import torch
 import simpo_workbench as wb
 from simpo_workbench.engine.encode.tokens import ChatEncoder
 
-TURNS = [{"role": "user", "content": "What is the capital of France?"}, {"role": "assistant", "content": "Paris."}, {"role": "user", "content": "And of Spain?"}]
+TURNS = [
+    {"role": "user", "content": "What is the capital of France?"},
+    {"role": "assistant", "content": "Paris."},
+    {"role": "user", "content": "And of Spain?"},
+]
 PAIRS = {
-    "one turn": {"prompt": "What color is the sky?", "chosen": "Blue, mostly.", "rejected": "Green, I think, or so they say."},
+    "one turn": {
+        "prompt": "What color is the sky?",
+        "chosen": "Blue, mostly.",
+        "rejected": "Green, I think, or so they say.",
+    },
     "several turns": {"prompt": TURNS, "chosen": "Madrid.", "rejected": "The quick brown fox jumps over Spain."},
-    "a system turn": {"prompt": [{"role": "system", "content": "Be brief."}, *TURNS], "chosen": "Madrid, of course.", "rejected": "Paris."},
+    "a system turn": {
+        "prompt": [{"role": "system", "content": "Be brief."}, *TURNS],
+        "chosen": "Madrid, of course.",
+        "rejected": "Paris.",
+    },
 }
 
 
@@ -32,7 +46,9 @@ def adapted(tiny_model, tiny_pairs, tmp_path_factory):
 
 @torch.no_grad()
 def plain_logps(model, pair, data=None):
-    """By one plain forward pass of transformers per answer, fp64: [log-probability of each of its tokens], chosen first."""
+    """By one plain forward pass of transformers per answer, fp64: [log-probability of each of its tokens], chosen
+    first.
+    """
     (encoded,), _ = ChatEncoder(model.tokenizer, data).encode_pairs([wb.load_pairs([pair])[0]])
     found = []
     for answer in (encoded.chosen_ids, encoded.rejected_ids):
@@ -63,7 +79,9 @@ def test_a_system_prompt_of_the_configuration_is_read_as_it_is_scored(adapted):
     tokens = wb.explain_pair(adapted, pair, data)
     assert tokens["logp"].tolist() == pytest.approx(plain_logps(adapted, pair, data), abs=2e-5)
     assert tokens["logp"].tolist() != pytest.approx(wb.explain_pair(adapted, pair)["logp"].tolist(), abs=1e-3)
-    assert tokens.groupby("side")["logp"].mean()["chosen"] == pytest.approx(wb.score(adapted, [pair], data=data)["chosen_avg_logp"][0], abs=1e-6)
+    assert tokens.groupby("side")["logp"].mean()["chosen"] == pytest.approx(
+        wb.score(adapted, [pair], data=data)["chosen_avg_logp"][0], abs=1e-6
+    )
 
 
 def test_a_prompt_that_was_cut_is_said(adapted):

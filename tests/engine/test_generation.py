@@ -18,7 +18,9 @@ def loaded(tiny_model):
 def test_greedy_answers_are_those_of_plain_transformers_one_by_one(loaded):
     table = wb.generate(loaded, PROMPTS, GenerationConfig(max_new_tokens=12))
     for prompt, answer, tokens in zip(PROMPTS, table["base"], table["base_tokens"], strict=True):
-        ids = loaded.tokenizer.apply_chat_template([{"role": "user", "content": prompt}], add_generation_prompt=True, return_tensors="pt", return_dict=True)
+        ids = loaded.tokenizer.apply_chat_template(
+            [{"role": "user", "content": prompt}], add_generation_prompt=True, return_tensors="pt", return_dict=True
+        )
         out = loaded.model.generate(**ids, max_new_tokens=12, do_sample=False)[0, ids["input_ids"].shape[1] :]
         assert answer == loaded.tokenizer.decode(out, skip_special_tokens=True).strip()
         assert tokens == len([token for token in out.tolist() if token != loaded.tokenizer.eos_token_id])
@@ -65,11 +67,17 @@ def test_cut_answers_are_told_from_ended_ones_and_repetition_is_measured(loaded)
     finally:
         hook.remove()
     assert (table["base_tokens"][0], table["base_ended"][0]) == (10, False)
-    assert table["base_repeated_4grams"][0] == pytest.approx(6 / 7)  # ten times the same token: seven 4-grams, one of them new
+    assert table["base_repeated_4grams"][0] == pytest.approx(
+        6 / 7
+    )  # ten times the same token: seven 4-grams, one of them new
 
 
 def test_conversations_and_system_prompts(loaded):
-    messages = [{"role": "user", "content": "Hi"}, {"role": "assistant", "content": "Hello"}, {"role": "user", "content": "Why?"}]
+    messages = [
+        {"role": "user", "content": "Hi"},
+        {"role": "assistant", "content": "Hello"},
+        {"role": "user", "content": "Why?"},
+    ]
     table = wb.generate(loaded, [messages], GenerationConfig(max_new_tokens=3), DataConfig(system_prompt="Be brief."))
     assert "Why?" in table["prompt"][0]
     for bad in ("", 7, [], [{"role": "user"}]):

@@ -26,7 +26,9 @@ def test_plain_work_is_interrupted_at_once(asked):
 
 
 def test_an_import_ends_first(asked, tmp_path, monkeypatch):
-    (tmp_path / "slow_library.py").write_text("import os, signal\nos.kill(os.getpid(), signal.SIGTERM)\nloaded = True\n")
+    (tmp_path / "slow_library.py").write_text(
+        "import os, signal\nos.kill(os.getpid(), signal.SIGTERM)\nloaded = True\n"
+    )
     monkeypatch.syspath_prepend(tmp_path)
     asked.check()
     import slow_library

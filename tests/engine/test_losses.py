@@ -22,7 +22,10 @@ GOLDEN = [
 
 @pytest.mark.parametrize(("chosen", "rejected", "beta", "gamma", "plain", "smoothed", "hinge", "slope"), GOLDEN)
 def test_golden_values(chosen, rejected, beta, gamma, plain, smoothed, hinge, slope):
-    w, r = torch.tensor([chosen], dtype=torch.float64, requires_grad=True), torch.tensor([rejected], dtype=torch.float64, requires_grad=True)
+    w, r = (
+        torch.tensor([chosen], dtype=torch.float64, requires_grad=True),
+        torch.tensor([rejected], dtype=torch.float64, requires_grad=True),
+    )
     loss = simpo_loss(w, r, beta, gamma / beta)
     assert loss.item() == pytest.approx(plain, abs=1e-8)
     assert simpo_loss(w, r, beta, gamma / beta, label_smoothing=0.1).item() == pytest.approx(smoothed, abs=1e-8)
@@ -58,8 +61,16 @@ def test_gradient_weight_is_the_slope_of_the_loss_in_the_margin(kind, label_smoo
         pytest.skip("the hinge form has no label smoothing")
     loss = LossConfig(kind=kind, beta=1.7, gamma_beta_ratio=0.3, label_smoothing=label_smoothing)
     chosen = torch.tensor([-4.0, -8.0, -2.0], dtype=torch.float64, requires_grad=True)
-    sums = (chosen, torch.tensor([-6.0, -5.0, -9.0], dtype=torch.float64), torch.tensor([4.0, 2.0, 5.0]), torch.tensor([3.0, 4.0, 4.0]))
-    reference = (torch.tensor([-5.0, -6.0, -3.0], dtype=torch.float64), torch.tensor([-5.0, -7.0, -8.0], dtype=torch.float64))
+    sums = (
+        chosen,
+        torch.tensor([-6.0, -5.0, -9.0], dtype=torch.float64),
+        torch.tensor([4.0, 2.0, 5.0]),
+        torch.tensor([3.0, 4.0, 4.0]),
+    )
+    reference = (
+        torch.tensor([-5.0, -6.0, -3.0], dtype=torch.float64),
+        torch.tensor([-5.0, -7.0, -8.0], dtype=torch.float64),
+    )
     chosen_rewards, rejected_rewards = rewards(loss, *sums, reference)
     (slope,) = torch.autograd.grad(pair_losses(loss, *sums, reference).sum(), chosen)
     per_unit = slope if kind == "dpo" else slope * sums[2]  # SimPO's weight is by the average log-probability
@@ -67,9 +78,16 @@ def test_gradient_weight_is_the_slope_of_the_loss_in_the_margin(kind, label_smoo
 
 
 def test_lengths_normalize_and_the_likelihood_term_adds_the_chosen_average():
-    sums = (torch.tensor([-10.0]), torch.tensor([-30.0]), torch.tensor([10]), torch.tensor([20]))  # averages −1.0 and −1.5
+    sums = (
+        torch.tensor([-10.0]),
+        torch.tensor([-30.0]),
+        torch.tensor([10]),
+        torch.tensor([20]),
+    )  # averages −1.0 and −1.5
     assert pair_losses(LossConfig(beta=2.5, gamma=1.375), *sums).item() == pytest.approx(0.757599035, abs=1e-6)
-    assert pair_losses(LossConfig(beta=2.5, gamma=1.375, sft_weight=0.5), *sums).item() == pytest.approx(0.757599035 + 0.5 * 1.0, abs=1e-6)
+    assert pair_losses(LossConfig(beta=2.5, gamma=1.375, sft_weight=0.5), *sums).item() == pytest.approx(
+        0.757599035 + 0.5 * 1.0, abs=1e-6
+    )
     chosen, rejected = rewards(LossConfig(beta=2.5), *sums)
     assert (chosen.item(), rejected.item()) == (-2.5, -3.75)
 
@@ -93,7 +111,14 @@ def test_parity_with_trl():
         (10.0, 3.0, 0.1, "simpo", simpo_loss),
         (2.0, 0.0, 0.0, "simpo", simpo_loss),
     ]:
-        trainer = SimpleNamespace(alpha=0.0, beta=beta, simpo_gamma=gamma, label_smoothing=smoothing, loss_type=kind, accelerator=SimpleNamespace(device="cpu"))
+        trainer = SimpleNamespace(
+            alpha=0.0,
+            beta=beta,
+            simpo_gamma=gamma,
+            label_smoothing=smoothing,
+            loss_type=kind,
+            accelerator=SimpleNamespace(device="cpu"),
+        )
         theirs, their_chosen, their_rejected = CPOTrainer.cpo_loss(trainer, chosen, rejected)
         assert torch.allclose(ours(chosen, rejected, beta, gamma / beta, smoothing), theirs, atol=1e-12)
         ones = torch.ones(64)

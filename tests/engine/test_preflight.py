@@ -44,10 +44,17 @@ def test_it_measures_and_leaves_nothing_behind(measured):
 
 
 def test_the_time_left_counts_steps_evaluations_and_answers(measured):
-    """Five evaluations (0, 10, 20, 30, 40), three of them with answers (0, 20, 40), checkpoints at 10, 20, 30 and 40."""
+    """Five evaluations (0, 10, 20, 30, 40), three of them with answers (0, 20, 40), checkpoints at 10, 20, 30 and
+    40.
+    """
     config, found = measured
     assert (found.evaluations, found.samplings, found.saves) == (5, 3, 4)
-    parts = 40 * found.seconds_per_step + 5 * found.seconds_per_evaluation + 3 * found.seconds_per_sampling + 4 * found.seconds_per_save
+    parts = (
+        40 * found.seconds_per_step
+        + 5 * found.seconds_per_evaluation
+        + 3 * found.seconds_per_sampling
+        + 4 * found.seconds_per_save
+    )
     assert found.seconds_left == pytest.approx(parts)
     assert min(found.seconds_per_evaluation, found.seconds_per_sampling, found.seconds_per_save) > 0
     everything = config.with_changes({"training.eval_every": 0, "generation.every": 0, "training.save_every": 0})
@@ -66,9 +73,31 @@ def test_the_untrained_margins_are_those_of_the_scores(measured):
 @pytest.mark.parametrize(
     ("changes", "fit", "said"),
     [
-        ({"base_memory_bytes": 2 * 10**9, "peak_memory_bytes": 3 * 10**9, "free_memory_bytes": 10 * 10**9}, "fits", "It fits: training takes 1 GB beside the model, and 10 GB were free."),
-        ({"base_memory_bytes": 2 * 10**9, "peak_memory_bytes": 11 * 10**9, "free_memory_bytes": 10 * 10**9, "checkpointed_layers": 0}, "tight", "set training.gradient_checkpointing to all"),
-        ({"base_memory_bytes": 2 * 10**9, "peak_memory_bytes": 13 * 10**9, "free_memory_bytes": 10 * 10**9, "checkpointed_layers": 4}, "does not fit", "lower training.max_tokens_per_microbatch"),
+        (
+            {"base_memory_bytes": 2 * 10**9, "peak_memory_bytes": 3 * 10**9, "free_memory_bytes": 10 * 10**9},
+            "fits",
+            "It fits: training takes 1 GB beside the model, and 10 GB were free.",
+        ),
+        (
+            {
+                "base_memory_bytes": 2 * 10**9,
+                "peak_memory_bytes": 11 * 10**9,
+                "free_memory_bytes": 10 * 10**9,
+                "checkpointed_layers": 0,
+            },
+            "tight",
+            "set training.gradient_checkpointing to all",
+        ),
+        (
+            {
+                "base_memory_bytes": 2 * 10**9,
+                "peak_memory_bytes": 13 * 10**9,
+                "free_memory_bytes": 10 * 10**9,
+                "checkpointed_layers": 4,
+            },
+            "does not fit",
+            "lower training.max_tokens_per_microbatch",
+        ),
         ({"shortages": ("Memory ran out in step 1.",)}, "tight", "Memory ran out in step 1. To make room"),
     ],
 )
@@ -89,7 +118,13 @@ def test_the_longest_pairs_are_the_ones_that_go_through(measured, monkeypatch):
     config, _ = measured
     seen = []
     honest = module.optimizer_step
-    monkeypatch.setattr(module, "optimizer_step", lambda setup, number, pairs: seen.append((setup.train.lengths.sum(axis=1), pairs)) or honest(setup, number, pairs))
+    monkeypatch.setattr(
+        module,
+        "optimizer_step",
+        lambda setup, number, pairs: (
+            seen.append((setup.train.lengths.sum(axis=1), pairs)) or honest(setup, number, pairs)
+        ),
+    )
     wb.preflight(config)
     lengths, pairs = seen[0]
     assert [pair.tokens(True) for pair in pairs] == sorted(lengths.tolist(), reverse=True)[:4]
@@ -181,7 +216,11 @@ def test_cancelled_it_is_gone_at_once(measured):
 def test_it_ends_with_the_program_that_asked_for_it(measured, tmp_path):
     config = measured[0].with_changes({"run.root": str(tmp_path / "runs")})
     config.to_yaml(tmp_path / "config.yaml")
-    code = f"import os, simpo_workbench as wb\nmeasuring = wb.start_preflight(wb.RunConfig.from_yaml({str(tmp_path / 'config.yaml')!r}))\nprint(measuring._run.path, flush=True)\nos._exit(0)\n"
+    code = (
+        "import os, simpo_workbench as wb\nmeasuring ="
+        f" wb.start_preflight(wb.RunConfig.from_yaml({str(tmp_path / 'config.yaml')!r}))\nprint(measuring._run.path,"
+        " flush=True)\nos._exit(0)\n"
+    )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=120, check=True)
     folder = Path(done.stdout.strip())
     end = time.monotonic() + 120

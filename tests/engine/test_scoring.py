@@ -1,4 +1,6 @@
-"""What a user would lose: a table of scores that belongs to other texts, other tokens or other settings than it says."""
+"""What a user would lose: a table of scores that belongs to other texts, other tokens or other settings than it
+says.
+"""
 
 import math
 
@@ -27,7 +29,12 @@ def test_every_column_follows_from_the_log_probabilities(loaded):
     assert list(table.columns) == [*COLUMNS, "topic"]
     assert list(table["pair_id"]) == [pair.pair_id for pair in pairs]
     for row, pair in zip(table.to_dict("records"), pairs, strict=True):
-        assert (row["prompt"], row["chosen"], row["rejected"], row["topic"]) == (pair.prompt_text, pair.chosen, pair.rejected, pair.extra["topic"])
+        assert (row["prompt"], row["chosen"], row["rejected"], row["topic"]) == (
+            pair.prompt_text,
+            pair.chosen,
+            pair.rejected,
+            pair.extra["topic"],
+        )
         margin = 2.5 * (row["chosen_avg_logp"] - row["rejected_avg_logp"])
         assert row["margin"] == pytest.approx(margin, abs=1e-6)
         assert row["chosen_reward"] == pytest.approx(2.5 * row["chosen_avg_logp"], abs=1e-6)
@@ -40,7 +47,10 @@ def test_every_column_follows_from_the_log_probabilities(loaded):
 
 def test_the_micro_batch_changes_no_score(loaded):
     pairs = wb.load_pairs(tiny.rows(9))
-    whole, single = wb.score(loaded, pairs, max_tokens_per_microbatch=100000), wb.score(loaded, pairs, max_tokens_per_microbatch=8)
+    whole, single = (
+        wb.score(loaded, pairs, max_tokens_per_microbatch=100000),
+        wb.score(loaded, pairs, max_tokens_per_microbatch=8),
+    )
     assert whole["chosen_avg_logp"].to_numpy() == pytest.approx(single["chosen_avg_logp"].to_numpy(), abs=1e-5)
 
 

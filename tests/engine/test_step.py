@@ -1,4 +1,6 @@
-"""What a user would lose: a gradient that depends on memory settings or on the number of devices, or a step that memory ends."""
+"""What a user would lose: a gradient that depends on memory settings or on the number of devices, or a step that memory
+ends.
+"""
 
 import json
 import os
@@ -21,12 +23,23 @@ BUDGETS = ["8", "150", "100000"]  # one pair at a time, some, all of them in one
 
 def gradients(tmp_path, processes, family, dtype, pairs_per_step=7):
     """What gradient_of_a_step.py found with so many processes."""
-    folder, pairs, out = tmp_path / family, tmp_path / "pairs.jsonl", tmp_path / f"{processes}-{dtype}-{pairs_per_step}.pt"
+    folder, pairs, out = (
+        tmp_path / family,
+        tmp_path / "pairs.jsonl",
+        tmp_path / f"{processes}-{dtype}-{pairs_per_step}.pt",
+    )
     if not folder.exists():
         tiny.save(folder, family)
         pairs.write_text("\n".join(map(json.dumps, tiny.rows(12))))
-    launcher = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", str(processes)] if processes > 1 else []
-    environment = {**os.environ, "OMP_NUM_THREADS": "1", "ACCELERATE_USE_CPU": "true", "PYTHONPATH": str(Path(wb.__file__).parents[1])}
+    launcher = (
+        ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", str(processes)] if processes > 1 else []
+    )
+    environment = {
+        **os.environ,
+        "OMP_NUM_THREADS": "1",
+        "ACCELERATE_USE_CPU": "true",
+        "PYTHONPATH": str(Path(wb.__file__).parents[1]),
+    }
     command = [sys.executable, *launcher, SCRIPT, out, folder, pairs, dtype, pairs_per_step, *BUDGETS]
     done = subprocess.run(list(map(str, command)), env=environment, capture_output=True, text=True, timeout=300)
     assert done.returncode == 0, done.stderr[-3000:]
@@ -37,9 +50,14 @@ def relative(left, right):
     return ((left - right).norm() / right.norm()).item()
 
 
-@pytest.mark.parametrize(("family", "dtype", "tolerance"), [("llama", "float32", 1e-5), ("starcoder2", "float64", 1e-10)])
+@pytest.mark.parametrize(
+    ("family", "dtype", "tolerance"), [("llama", "float32", 1e-5), ("starcoder2", "float64", 1e-10)]
+)
 def test_neither_packing_nor_the_number_of_processes_changes_the_gradient(tmp_path, family, dtype, tolerance):
-    """Seven pairs, so that two processes cannot share them alike. Starcoder 2 computes its norms in the weights' own fp64; Llama's compute in fp32."""
+    """Seven pairs, so that two processes cannot share them alike.
+
+    Starcoder 2 computes its norms in the weights' own fp64; Llama's compute in fp32.
+    """
     alone, together = (gradients(tmp_path, processes, family, dtype) for processes in (1, 2))
     assert (alone["world_size"], together["world_size"]) == (1, 2)
     oracle = alone["8"]
@@ -71,20 +89,26 @@ def one_step(config, most=None):
 
 
 def test_a_full_memory_halves_the_budget_and_repeats_the_step_with_the_same_pairs(tiny_config):
-    config = tiny_config.with_changes({"training.pairs_per_step": 8, "training.max_tokens_per_microbatch": 400, "lora.dropout": 0.1})
+    config = tiny_config.with_changes(
+        {"training.pairs_per_step": 8, "training.max_tokens_per_microbatch": 400, "lora.dropout": 0.1}
+    )
     small = config.with_changes({"training.max_tokens_per_microbatch": 100})
     expected, weights, _, _ = one_step(small)
     result, repeated, refused, plan = one_step(config, most=120)
     assert refused
     assert min(refused) > 120
     assert plan.max_tokens_per_microbatch == 100
-    assert [sentence for sentence in result.shortages if "repeated with at most" in sentence][-1].endswith("at most 100 tokens at once.")
+    assert [sentence for sentence in result.shortages if "repeated with at most" in sentence][-1].endswith(
+        "at most 100 tokens at once."
+    )
     assert sorted(result.pair_ids) == sorted(expected.pair_ids)
     assert torch.equal(repeated, weights)  # dropout draws the same numbers again
 
 
 def test_when_one_pair_alone_is_too_much_the_layers_are_checkpointed_and_then_it_is_said(tiny_config):
-    config = tiny_config.with_changes({"training.max_tokens_per_microbatch": 8, "training.gradient_checkpointing": "none"})
+    config = tiny_config.with_changes(
+        {"training.max_tokens_per_microbatch": 8, "training.gradient_checkpointing": "none"}
+    )
     setup = prepare(config)
     setup.scorer = OutOfMemory(setup.scorer, 1)
     with pytest.raises(torch.cuda.OutOfMemoryError):

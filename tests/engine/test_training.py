@@ -17,7 +17,13 @@ from simpo_workbench.engine.setup import prepare
 from simpo_workbench.runs.folder import RunFolder
 from simpo_workbench.runs.launch import resumable_steps
 
-EVAL_KEYS = ("eval/loss", "eval/rewards/accuracies", "eval/rewards/beyond_gamma", "eval/logps/chosen_drift", "eval/logps/rejected_drift")
+EVAL_KEYS = (
+    "eval/loss",
+    "eval/rewards/accuracies",
+    "eval/rewards/beyond_gamma",
+    "eval/logps/chosen_drift",
+    "eval/logps/rejected_drift",
+)
 
 
 def adapter(run):
@@ -41,8 +47,20 @@ def finished(tiny_model, tiny_pairs, tmp_path_factory):
             "model": {"name": tiny_model, "load_in": "fp32"},
             "data": {"train": tiny_pairs[0], "eval": tiny_pairs[1]},
             "lora": {"r": 4, "alpha": 8, "dropout": 0.1},
-            "training": {"learning_rate": 1e-2, "pairs_per_step": 4, "max_steps": 6, "eval_every": 3, "save_every": 2, "keep_checkpoints": 3},
-            "generation": {"prompts": ["What is the capital of France?"], "held_out_prompts": 2, "max_new_tokens": 8, "every": 3},
+            "training": {
+                "learning_rate": 1e-2,
+                "pairs_per_step": 4,
+                "max_steps": 6,
+                "eval_every": 3,
+                "save_every": 2,
+                "keep_checkpoints": 3,
+            },
+            "generation": {
+                "prompts": ["What is the capital of France?"],
+                "held_out_prompts": 2,
+                "max_new_tokens": 8,
+                "every": 3,
+            },
             "run": {"name": "finished", "root": str(tmp_path_factory.mktemp("runs"))},
         }
     )
@@ -57,7 +75,9 @@ def test_a_finished_run_is_all_there(finished):
     evaluations = [record for record in finished.records if record["kind"] == "eval"]
     assert all(key in record for key in EVAL_KEYS for record in evaluations)
     assert evaluations[0]["eval/logps/chosen_drift"] == 0.0
-    assert evaluations[2]["eval/logps/chosen_drift"] == pytest.approx(evaluations[2]["eval/logps/chosen"] - evaluations[0]["eval/logps/chosen"])
+    assert evaluations[2]["eval/logps/chosen_drift"] == pytest.approx(
+        evaluations[2]["eval/logps/chosen"] - evaluations[0]["eval/logps/chosen"]
+    )
     assert evaluations[2]["eval/loss"] < evaluations[0]["eval/loss"]
     assert finished.adapter_steps() == [2, 3, 4, 6]  # every evaluation and every save keeps its adapter
     assert finished.generations.groupby("step").size().to_dict() == {0: 3, 3: 3, 6: 3}
@@ -74,7 +94,9 @@ def test_scores_of_the_run_are_those_of_the_saved_adapter(finished):
         base = wb.generate(model, ["What is the capital of France?"], finished.config.generation)
     last = finished.scores.query("step == 6").set_index("pair_id")
     for column in ("chosen_avg_logp", "rejected_avg_logp", "margin", "loss", "gradient_weight"):
-        assert torch.allclose(torch.tensor(again[column].to_numpy()), torch.tensor(last.loc[again.index, column].to_numpy()), atol=1e-6)
+        assert torch.allclose(
+            torch.tensor(again[column].to_numpy()), torch.tensor(last.loc[again.index, column].to_numpy()), atol=1e-6
+        )
     answers = finished.generations.set_index(["step", "prompt"])["answer"]
     assert base["base"][0] == answers[0, "What is the capital of France?"]
     assert base["tuned"][0] == answers[6, "What is the capital of France?"]
@@ -132,7 +154,13 @@ def test_the_same_seed_gives_the_same_run_and_another_seed_another(tiny_config):
 
 @pytest.mark.parametrize(
     "changes",
-    [{}, {"lora.dropout": 0.2}, {"model.load_in": "nf4", "lora.dropout": 0.1}, {"training.optimizer": "adamw_8bit"}, {"training.optimizer": "paged_adamw_8bit"}],
+    [
+        {},
+        {"lora.dropout": 0.2},
+        {"model.load_in": "nf4", "lora.dropout": 0.1},
+        {"training.optimizer": "adamw_8bit"},
+        {"training.optimizer": "paged_adamw_8bit"},
+    ],
     ids=["plain", "dropout", "nf4", "adamw_8bit", "paged_adamw_8bit"],
 )
 def test_stopped_and_resumed_is_bit_for_bit_the_uninterrupted_run(tiny_config, changes):
@@ -157,7 +185,13 @@ def test_resume_reuses_the_memory_plan_whatever_the_machine_would_choose_now(tin
     """Another plan adds the same numbers in another order: the resumed run would differ in its last bits."""
     from simpo_workbench.engine.forward import memory
 
-    config = tiny_config.with_changes({"training.max_tokens_per_microbatch": "auto", "training.gradient_checkpointing": "auto", "training.pairs_per_step": 6})
+    config = tiny_config.with_changes(
+        {
+            "training.max_tokens_per_microbatch": "auto",
+            "training.gradient_checkpointing": "auto",
+            "training.pairs_per_step": 6,
+        }
+    )
     plans = iter([memory.MemoryPlan(150, 1), memory.MemoryPlan(150, 1), memory.MemoryPlan(1000, 0)])
     monkeypatch.setattr(memory, "choose", lambda *_: next(plans))
     whole = wb.train(config.with_changes({"run.name": "whole"}))
@@ -270,7 +304,15 @@ def test_micro_batches_change_no_gradient(tiny_config, budget):
     """The loss is divided by the pairs of the whole step, so memory settings are no hyperparameters."""
     norms = {}
     for name, tokens in (("whole", 100000), ("split", budget)):
-        setup = prepare(tiny_config.with_changes({"training.max_tokens_per_microbatch": max(8, tokens), "training.max_grad_norm": 0, "training.pairs_per_step": 8}))
+        setup = prepare(
+            tiny_config.with_changes(
+                {
+                    "training.max_tokens_per_microbatch": max(8, tokens),
+                    "training.max_grad_norm": 0,
+                    "training.pairs_per_step": 8,
+                }
+            )
+        )
         result = step_module.optimizer_step(setup, 1)
         norms[name] = (result.record["grad_norm"], sorted(result.pair_ids), result.record["loss"])
         setup.close()
@@ -321,7 +363,9 @@ def test_a_loss_that_is_not_finite_stops_the_run_at_once_and_names_step_and_pair
         return losses * torch.tensor([1.0, float("nan"), 1.0, 1.0]) if len(poisoned) == 3 else losses
 
     monkeypatch.setattr(step_module, "pair_losses", poison)
-    with pytest.raises(wb.WorkbenchError, match="Step 3: the loss is not finite for pairs [0-9a-f]{16}\\. Nothing was updated"):
+    with pytest.raises(
+        wb.WorkbenchError, match="Step 3: the loss is not finite for pairs [0-9a-f]{16}\\. Nothing was updated"
+    ):
         wb.train(tiny_config)
     run = wb.attach("tiny", tiny_config.run.root)
     assert (run.status.state, "Step 3" in run.status.message) == ("failed", True)
@@ -351,7 +395,9 @@ def test_an_interrupt_ends_the_run_in_order(tiny_config):
     assert signal.getsignal(signal.SIGINT) is before  # the notebook's own handler is back
 
 
-@pytest.mark.parametrize(("policy", "state", "step"), [("warn", "finished", 6), ("stop", "stopped", 3), ("pause", "stopped", 3)])
+@pytest.mark.parametrize(
+    ("policy", "state", "step"), [("warn", "finished", 6), ("stop", "stopped", 3), ("pause", "stopped", 3)]
+)
 def test_a_collapse_is_announced_and_acted_on(tiny_config, monkeypatch, policy, state, step):
     from simpo_workbench.analysis import doctor
 
@@ -386,7 +432,10 @@ def test_pause_waits_and_unpause_goes_on(tiny_config):
     run = wb.train(tiny_config, on_record=react)
     assert seen == [2]
     assert run.status.state == "finished"
-    assert [record["event"] for record in run.records if record["kind"] == "event" and record["step"] == 2] == ["paused", "unpaused"]
+    assert [record["event"] for record in run.records if record["kind"] == "event" and record["step"] == 2] == [
+        "paused",
+        "unpaused",
+    ]
 
 
 def test_steps_yield_one_step_at_a_time_and_write_nothing(tiny_config, tmp_path):
@@ -415,7 +464,9 @@ def test_training_goes_on_from_an_existing_adapter_and_base_is_then_that_adapter
     run = wb.train(config)
     start = [record for record in finished.records if record["kind"] == "eval"][-1]["eval/logps/chosen"]
     assert run.records[0]["eval/logps/chosen"] == pytest.approx(start, abs=1e-5)
-    assert run.records[0]["eval/loss"] == pytest.approx(0.693147, abs=1e-5)  # the reference is the starting adapter, not the bare model
+    assert run.records[0]["eval/loss"] == pytest.approx(
+        0.693147, abs=1e-5
+    )  # the reference is the starting adapter, not the bare model
     assert not same(adapter(run), adapter(finished))
     with wb.load_model(config.model, adapter=run.adapter) as model:
         answers = wb.generate(model, ["What is the capital of France?"], config.generation)
@@ -428,7 +479,9 @@ def test_training_goes_on_from_an_existing_adapter_and_base_is_then_that_adapter
 def test_gradient_checkpointing_changes_no_number(tiny_config):
     plain = wb.train(tiny_config.with_changes({"run.name": "plain", "training.gradient_checkpointing": "none"}))
     for layers in ("all", 2):
-        run = wb.train(tiny_config.with_changes({"run.name": f"layers-{layers}", "training.gradient_checkpointing": layers}))
+        run = wb.train(
+            tiny_config.with_changes({"run.name": f"layers-{layers}", "training.gradient_checkpointing": layers})
+        )
         assert run.environment["checkpointed_layers"] == (3 if layers == "all" else 2)
         assert same(adapter(plain), adapter(run))
 
@@ -443,7 +496,9 @@ def test_bad_beginnings_leave_a_sentence_and_no_wreck(tiny_config, tmp_path):
 
 
 def test_all_pairs_too_long_says_so(tiny_config):
-    with pytest.raises(wb.WorkbenchError, match=r"No training pair is left after tokenizing.*longer than data\.max_tokens 8"):
+    with pytest.raises(
+        wb.WorkbenchError, match=r"No training pair is left after tokenizing.*longer than data\.max_tokens 8"
+    ):
         wb.train(tiny_config.with_changes({"data.max_tokens": 8}))
 
 
@@ -483,7 +538,12 @@ def test_a_checkpoint_that_was_just_being_replaced_is_put_back(tiny_config):
     (run.folder.checkpoints / ".step-000006.tmp").mkdir()
     checkpoints.clean(run.folder)
     assert checkpoints.newest_valid(run.folder).step == 6
-    assert sorted(path.name for path in run.folder.checkpoints.iterdir()) == ["step-000002", "step-000003", "step-000004", "step-000006"]
+    assert sorted(path.name for path in run.folder.checkpoints.iterdir()) == [
+        "step-000002",
+        "step-000003",
+        "step-000004",
+        "step-000006",
+    ]
 
 
 def test_a_process_that_died_while_it_pruned_hinders_nobody(tiny_config):
@@ -502,7 +562,11 @@ def test_a_listener_that_fails_leaves_no_run_that_seems_to_train(tiny_config):
     """The kernel lives on, the run does not: wb.resume must be possible at once."""
 
     def listen(record):
-        if record.get("state") == "failed" or record.get("event") == "failed" or (record["kind"] == "train" and record["step"] >= 3):
+        if (
+            record.get("state") == "failed"
+            or record.get("event") == "failed"
+            or (record["kind"] == "train" and record["step"] >= 3)
+        ):
             raise RuntimeError("a progress bar that broke")
 
     with pytest.raises(RuntimeError, match="progress bar"):
@@ -514,7 +578,9 @@ def test_a_listener_that_fails_leaves_no_run_that_seems_to_train(tiny_config):
 
 
 def test_the_best_evaluation_can_be_gone_on_from(tiny_config):
-    run = wb.train(tiny_config.with_changes({"training.save_every": 0, "training.eval_every": 1, "training.keep_checkpoints": 1}))
+    run = wb.train(
+        tiny_config.with_changes({"training.save_every": 0, "training.eval_every": 1, "training.keep_checkpoints": 1})
+    )
     best = run.status.recommended_step
     assert best == 0 or best in resumable_steps(run.folder)
     assert 6 in resumable_steps(run.folder)
@@ -524,10 +590,18 @@ def test_a_run_under_nohup_goes_on_when_its_terminal_is_closed(tiny_config, monk
     """nohup ignores SIGHUP; taking it back would end the run with the terminal."""
     before = signal.signal(signal.SIGHUP, signal.SIG_IGN)
     try:
-        run = wb.train(tiny_config, on_record=lambda record: os.kill(os.getpid(), signal.SIGHUP) if record["kind"] == "train" else None)
+        run = wb.train(
+            tiny_config,
+            on_record=lambda record: os.kill(os.getpid(), signal.SIGHUP) if record["kind"] == "train" else None,
+        )
         assert run.status.state == "finished"
         signal.signal(signal.SIGHUP, signal.SIG_DFL)
-        told = wb.train(tiny_config.with_changes({"run.name": "told"}), on_record=lambda record: os.kill(os.getpid(), signal.SIGHUP) if record.get("step") == 2 and record["kind"] == "train" else None)
+        told = wb.train(
+            tiny_config.with_changes({"run.name": "told"}),
+            on_record=lambda record: (
+                os.kill(os.getpid(), signal.SIGHUP) if record.get("step") == 2 and record["kind"] == "train" else None
+            ),
+        )
         assert (told.status.state, told.status.step) == ("stopped", 2)
     finally:
         signal.signal(signal.SIGHUP, before)

@@ -42,7 +42,9 @@ def train_steps(run):
 
 
 def kill_at(run, moment, rng):
-    """SIGKILL the worker at a moment: "save" while a checkpoint is written, "start" while it loads, else somewhere in its life. False when it had ended."""
+    """SIGKILL the worker at a moment: "save" while a checkpoint is written, "start" while it loads, else somewhere in
+    its life. False when it had ended.
+    """
     begun = max(train_steps(run), default=0)
     if moment == "start":
         time.sleep(rng.uniform(0, 3))
@@ -68,7 +70,9 @@ def resumable_step(run):
 
 
 def survive(config, moments, rng):
-    """(run, {"save": n, "killed": n}): the run of a configuration, killed at every moment and resumed each time, until it is finished."""
+    """(run, {"save": n, "killed": n}): the run of a configuration, killed at every moment and resumed each time, until
+    it is finished.
+    """
     run, counts = wb.start(config), {"save": 0, "killed": 0}
     for moment in moments:
         killed = kill_at(run, moment, rng)
@@ -86,8 +90,12 @@ def survive(config, moments, rng):
 
 
 def outcome(run):
-    """What must not depend on interruptions: the final adapter's bytes, every step's loss and gradient norm, the held-out scores."""
+    """What must not depend on interruptions: the final adapter's bytes, every step's loss and gradient norm, the
+    held-out scores.
+    """
     adapter = hashlib.sha256((run.adapter / "adapter_model.safetensors").read_bytes()).hexdigest()
-    steps = [(record["step"], record["loss"], record["grad_norm"]) for record in run.records if record["kind"] == "train"]
+    steps = [
+        (record["step"], record["loss"], record["grad_norm"]) for record in run.records if record["kind"] == "train"
+    ]
     evaluations = [(record["step"], record["eval/loss"]) for record in run.records if record["kind"] == "eval"]
     return adapter, steps, evaluations

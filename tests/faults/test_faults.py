@@ -1,4 +1,5 @@
-"""What a user would lose: a run that ends without a word, a checkpoint that is half a checkpoint, a state that is not true.
+"""What a user would lose: a run that ends without a word, a checkpoint that is half a checkpoint, a state that is not
+true.
 
 Every fault is real: a full file system, a limit of the kernel, a signal to a process.
 """
@@ -26,7 +27,9 @@ DEADLINE_S = 180
 @pytest.fixture
 def config(tiny_config):
     """A run that saves often and goes on until somebody ends it."""
-    return tiny_config.with_changes({"training.max_steps": 2000, "training.eval_every": 5, "training.save_every": 5, "generation.every": 5})
+    return tiny_config.with_changes(
+        {"training.max_steps": 2000, "training.eval_every": 5, "training.save_every": 5, "generation.every": 5}
+    )
 
 
 def begun(config, steps=7):
@@ -69,7 +72,9 @@ def small_disk(tmp_path):
 
 @pytest.mark.parametrize("left_bytes", [0, 40_000, *soak(6_000, 300_000)])
 def test_a_disk_that_fills_up_ends_the_run_in_words_and_loses_nothing(config, small_disk, left_bytes):
-    """What is left decides which kind of file cannot be written: a record, scores, answers, a checkpoint, the status itself."""
+    """What is left decides which kind of file cannot be written: a record, scores, answers, a checkpoint, the status
+    itself.
+    """
     config = config.with_changes({"run.root": str(small_disk / "runs")})
     run = begun(config)
     ballast = small_disk / "ballast"
@@ -83,7 +88,9 @@ def test_a_disk_that_fills_up_ends_the_run_in_words_and_loses_nothing(config, sm
     ballast.unlink()
     again = go_on(run, config, more=config.training.save_every + 1)
     published = [(record["step"], record["loss"]) for record in before if record["kind"] == "train"]
-    assert [(record["step"], record["loss"]) for record in again.records if record["kind"] == "train"][: len(published)] == published
+    assert [(record["step"], record["loss"]) for record in again.records if record["kind"] == "train"][
+        : len(published)
+    ] == published
 
 
 def test_a_disk_without_room_is_said_before_the_first_step(config, small_disk):
@@ -113,16 +120,14 @@ def test_a_folder_that_becomes_read_only_is_said(config, small_disk):
 def test_a_limit_on_file_size_is_said(tiny_config, tmp_path):
     """RLIMIT_FSIZE, as batch systems set it: the optimizer's state is the first file that is too large."""
     tiny_config.with_changes({"training.save_every": 2, "training.eval_every": 0}).to_yaml(tmp_path / "config.yaml")
-    done = in_child(
-        f"""
+    done = in_child(f"""
         import resource, simpo_workbench as wb
         resource.setrlimit(resource.RLIMIT_FSIZE, (60_000, 60_000))
         try:
             wb.train(wb.RunConfig.from_yaml({str(tmp_path / "config.yaml")!r}))
         except wb.WorkbenchError as error:
             print(error)
-        """
-    )
+        """)
     assert "cannot be written" in done
     assert "File too large" in done
     run = wb.attach("tiny", tiny_config.run.root)
@@ -135,10 +140,16 @@ def test_a_limit_on_file_size_is_said(tiny_config, tmp_path):
 
 def test_memory_that_runs_out_while_loading_is_said(tiny_config, tmp_path):
     """RLIMIT_AS: the kernel refuses the memory. The weights are 200 MB, the limit leaves 60."""
-    large = tiny.save(tmp_path / "large", hidden_size=1024, intermediate_size=4096, num_hidden_layers=3, num_attention_heads=8, num_key_value_heads=8)
+    large = tiny.save(
+        tmp_path / "large",
+        hidden_size=1024,
+        intermediate_size=4096,
+        num_hidden_layers=3,
+        num_attention_heads=8,
+        num_key_value_heads=8,
+    )
     tiny_config.with_changes({"model.name": large}).to_yaml(tmp_path / "config.yaml")
-    done = in_child(
-        f"""
+    done = in_child(f"""
         import resource, simpo_workbench as wb
         from simpo_workbench.engine import models, training
         from pathlib import Path
@@ -155,10 +166,12 @@ def test_memory_that_runs_out_while_loading_is_said(tiny_config, tmp_path):
             wb.train(wb.RunConfig.from_yaml({str(tmp_path / "config.yaml")!r}))
         except wb.WorkbenchError as error:
             print(error)
-        """
-    )
+        """)
     # where exactly it ends depends on what the process had left
-    assert "does not fit into the memory of this machine as fp32: try nf4 or a smaller model" in done or "Memory is full" in done
+    assert (
+        "does not fit into the memory of this machine as fp32: try nf4 or a smaller model" in done
+        or "Memory is full" in done
+    )
     assert wb.attach("tiny", tiny_config.run.root).status.state == "failed"
 
 
@@ -237,7 +250,12 @@ def test_two_starts_of_one_name_and_two_workers_for_one_folder(config):
         wb.start(config)
     with pytest.raises(wb.WorkbenchError, match="needs no resume"):
         wb.resume("tiny", config.run.root)
-    second = subprocess.run([sys.executable, "-m", "simpo_workbench.engine.worker", run.path, "--resume"], capture_output=True, text=True, timeout=DEADLINE_S)
+    second = subprocess.run(
+        [sys.executable, "-m", "simpo_workbench.engine.worker", run.path, "--resume"],
+        capture_output=True,
+        text=True,
+        timeout=DEADLINE_S,
+    )
     assert second.returncode == 1
     assert "The run 'tiny' is being trained already" in second.stderr
     assert run.status.alive
@@ -300,7 +318,9 @@ def test_a_clock_that_goes_backwards_changes_nothing(tiny_config, monkeypatch):
 
 def in_child(code):
     """What a Python process printed, both streams, whatever its exit status."""
-    done = subprocess.run([sys.executable, "-c", textwrap.dedent(code)], capture_output=True, text=True, timeout=DEADLINE_S)
+    done = subprocess.run(
+        [sys.executable, "-c", textwrap.dedent(code)], capture_output=True, text=True, timeout=DEADLINE_S
+    )
     return done.stdout + done.stderr
 
 

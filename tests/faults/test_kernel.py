@@ -1,4 +1,6 @@
-"""What a user would lose: a run of hours, because the notebook's kernel died, and nobody can find or stop it any more."""
+"""What a user would lose: a run of hours, because the notebook's kernel died, and nobody can find or stop it any
+more.
+"""
 
 import os
 import signal
@@ -84,7 +86,9 @@ def test_a_run_outlives_its_kernel_and_a_new_one_sees_and_stops_it(long_config, 
 
 def test_a_run_inside_a_kernel_is_never_signalled(tiny_config, tmp_path):
     """wb.train lives in the kernel: killing it would kill the user's notebook."""
-    tiny_config.with_changes({"training.max_steps": 100_000, "training.eval_every": 0}).to_yaml(tmp_path / "config.yaml")
+    tiny_config.with_changes({"training.max_steps": 100_000, "training.eval_every": 0}).to_yaml(
+        tmp_path / "config.yaml"
+    )
     kernel = Kernel(tmp_path)
     try:
         kernel.client.execute('import simpo_workbench as wb; wb.train(wb.RunConfig.from_yaml("config.yaml"))')

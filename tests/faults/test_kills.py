@@ -16,13 +16,22 @@ LONG = ["save", "any", "save", "start", "any"]
 
 def interruptible(tiny_config, load_in, **changes):
     """A run with dropout, saves that are no evaluations, and steps enough to be killed in."""
-    base = {"model.load_in": load_in, "lora.dropout": 0.2, "training.eval_every": 9, "training.save_every": 4, "training.max_steps": 40, "generation.every": 0}
+    base = {
+        "model.load_in": load_in,
+        "lora.dropout": 0.2,
+        "training.eval_every": 9,
+        "training.save_every": 4,
+        "training.max_steps": 40,
+        "generation.every": 0,
+    }
     return tiny_config.with_changes({**base, **changes})
 
 
 @pytest.mark.parametrize("load_in", ["fp32", "nf4"])
 def test_a_killed_run_ends_as_if_it_had_never_been_killed(tiny_config, load_in):
-    """Bit for bit: adapter, every step's loss and gradient norm, every evaluation; no step twice, none missing, no manual step on the way."""
+    """Bit for bit: adapter, every step's loss and gradient norm, every evaluation; no step twice, none missing, no
+    manual step on the way.
+    """
     config = interruptible(tiny_config, load_in)
     quiet = wb.start(config.with_changes({"run.name": "quiet"}))
     assert quiet.wait(300).state == "finished"
@@ -39,7 +48,9 @@ def test_fifty_kills_of_which_twenty_come_during_a_save(tiny_config):
     while sum(kills.values()) < 50 or kills["save"] < 20:
         rounds += 1
         load_in = ("fp32", "nf4")[rounds % 2]
-        config = interruptible(tiny_config, load_in, **{"run.name": f"soak-{rounds}", "training.seed": rounds, "training.max_steps": 150})
+        config = interruptible(
+            tiny_config, load_in, **{"run.name": f"soak-{rounds}", "training.seed": rounds, "training.max_steps": 150}
+        )
         run, found = survive(config, LONG, rng)
         quiet = wb.start(config.with_changes({"run.name": f"quiet-{rounds}"}))
         assert quiet.wait(300).state == "finished"

@@ -1,4 +1,7 @@
-"""What a user would lose: a lesson in arithmetic with a wrong number in it. Every number that notebook 02 states is worked out again, by the package."""
+"""What a user would lose: a lesson in arithmetic with a wrong number in it.
+
+Every number that notebook 02 states is worked out again, by the package.
+"""
 
 import re
 from pathlib import Path
@@ -17,7 +20,8 @@ TRAINING = ("prepare", "step_one", "check_by_hand", "step_two", "step_rest", "fi
 #: Numbers that are chosen and not computed.
 GIVEN = {r"\beta^{\text{DPO}}": 0.1, r"\gamma/\beta": wb.preset("paper-llama3-instruct-v0.2").loss.gamma_beta_ratio}
 
-#: A formula that ends in a number, such as $L_1 = 0.6931$, and the number. What stands left of it may hold an equals sign of its own.
+#: A formula that ends in a number, such as $L_1 = 0.6931$, and the number. What stands left of it may hold an equals
+#: sign of its own.
 FORMULA = re.compile(r"\$([^$]+?)\s*=\s*(-?\d+\.\d+)\$")
 DECIMAL = re.compile(r"-?\d+\.\d+")
 BETA, RATIO = 2.0, 0.5
@@ -31,7 +35,9 @@ def double(*values):
 def table(text, first_header):
     """{first cell: the other cells} of the Markdown table whose header begins so."""
     lines = text.splitlines()
-    start = next(index for index, line in enumerate(lines) if line.startswith(f"| {first_header} |" if first_header else "| |"))
+    start = next(
+        index for index, line in enumerate(lines) if line.startswith(f"| {first_header} |" if first_header else "| |")
+    )
     rows = {}
     for line in lines[start + 2 :]:
         if not line.startswith("|"):
@@ -52,12 +58,16 @@ def prose(notebook):
 
 
 def pairs(text):
-    """Tokens and sums of the two pairs as the notebook gives them: (2, 4) of chosen tokens, chosen sum, rejected tokens, rejected sum."""
+    """Tokens and sums of the two pairs as the notebook gives them: (2, 4) of chosen tokens, chosen sum, rejected
+    tokens, rejected sum.
+    """
     return torch.tensor([[float(cell) for cell in row] for row in table(text, "").values()], dtype=torch.float64)
 
 
 def slopes(chosen, rejected, beta=BETA, ratio=RATIO, mean=False):
-    """(losses, their derivatives by ℓ_w), by the package's loss and autograd; mean: derivatives of the batch's mean loss."""
+    """(losses, their derivatives by ℓ_w), by the package's loss and autograd; mean: derivatives of the batch's mean
+    loss.
+    """
     chosen = chosen.detach().clone().requires_grad_()
     losses = wb.simpo_loss(chosen, rejected.detach(), beta, ratio)
     (losses.mean() if mean else losses.sum()).backward()
@@ -72,7 +82,11 @@ def mistakes(given):
     return {
         "SimPO": (chosen, rejected, RATIO),
         "sums, not averages": (chosen_sums, rejected_sums, RATIO),
-        "prompt scored as well": ((chosen_sums + prompt_sum) / (chosen_tokens + prompt_tokens), (rejected_sums + prompt_sum) / (rejected_tokens + prompt_tokens), RATIO),
+        "prompt scored as well": (
+            (chosen_sums + prompt_sum) / (chosen_tokens + prompt_tokens),
+            (rejected_sums + prompt_sum) / (rejected_tokens + prompt_tokens),
+            RATIO,
+        ),
         "padded length as divisor": (chosen_sums / 40, rejected_sums / 40, RATIO),
         "batch summed before the loss": (chosen.sum().expand(2), rejected.sum().expand(2), RATIO),
         "no γ": (chosen, rejected, 0.0),
@@ -161,16 +175,25 @@ def stated_formulas(text):
 
 
 def complaints(text):
-    """Sentences on every stated number that is not what the package says, that nobody checks, or that is gone; empty when all is well."""
+    """Sentences on every stated number that is not what the package says, that nobody checks, or that is gone; empty
+    when all is well.
+    """
     given, stated = pairs(text), stated_formulas(text)
     formulas = expected_formulas(given)
     found = [f"{left} is not stated." for left in formulas if left not in dict(stated)]
     found += [f"Nobody knows what {left} = {right} should be." for left, right in stated if left not in formulas]
-    found += [f"{left} = {right}, but it is {formulas[left]:.6f}." for left, right in stated if left in formulas and not same(right, formulas[left])]
+    found += [
+        f"{left} = {right}, but it is {formulas[left]:.6f}."
+        for left, right in stated
+        if left in formulas and not same(right, formulas[left])
+    ]
     found += different("the table of mistakes", table(text, "what is computed"), expected_rows(given))
     found += different("the table of the falling reward", table(text, "model"), expected_models(table(text, "model")))
     unchecked = FORMULA.sub("", "\n".join(line for line in text.splitlines() if not line.startswith("|")))
-    return found + [f"{number} stands in the prose, where nothing checks it: write it as a formula." for number in DECIMAL.findall(unchecked)]
+    return found + [
+        f"{number} stands in the prose, where nothing checks it: write it as a formula."
+        for number in DECIMAL.findall(unchecked)
+    ]
 
 
 def expected_models(stated):
@@ -178,14 +201,22 @@ def expected_models(stated):
     expected = {}
     for name, (chosen, rejected, *_) in stated.items():
         losses, _ = slopes(double(float(chosen)), double(float(rejected)))
-        expected[name] = [float(chosen), float(rejected), BETA * float(chosen), BETA * (float(chosen) - float(rejected)), losses.item()]
+        expected[name] = [
+            float(chosen),
+            float(rejected),
+            BETA * float(chosen),
+            BETA * (float(chosen) - float(rejected)),
+            losses.item(),
+        ]
     return expected
 
 
 def different(where, stated, expected):
     if set(stated) != set(expected):
         return [f"{where} has the rows {sorted(stated)}, expected {sorted(expected)}."]
-    both = ((name, cell, value) for name, row in stated.items() for cell, value in zip(row, expected[name], strict=True))
+    both = (
+        (name, cell, value) for name, row in stated.items() for cell, value in zip(row, expected[name], strict=True)
+    )
     return [f"{where}, {name}: {cell}, but it is {value:.6f}." for name, cell, value in both if not same(cell, value)]
 
 
@@ -244,8 +275,18 @@ def test_a_number_that_nothing_checks_is_noticed(prose, was, becomes, said):
 def test_the_cells_compute_the_numbers_that_stand_above_them(notebook, prose, tmp_path):
     """Read off what the cells print, so that prose and code cannot drift apart."""
     arithmetic = nbformat.v4.new_notebook(metadata=notebook.metadata)
-    arithmetic.cells = [nbformat.v4.new_code_cell(cell.source) for cell in notebook.cells if cell.cell_type == "code" and cell.id not in TRAINING]
-    NotebookClient(arithmetic, timeout=300, kernel_name="python3", resources={"metadata": {"path": str(tmp_path)}}, store_widget_state=False).execute()
+    arithmetic.cells = [
+        nbformat.v4.new_code_cell(cell.source)
+        for cell in notebook.cells
+        if cell.cell_type == "code" and cell.id not in TRAINING
+    ]
+    NotebookClient(
+        arithmetic,
+        timeout=300,
+        kernel_name="python3",
+        resources={"metadata": {"path": str(tmp_path)}},
+        store_widget_state=False,
+    ).execute()
     outputs = [output for cell in arithmetic.cells for output in cell.outputs]
     shown = "".join(output.text if output.output_type == "stream" else output.data["text/plain"] for output in outputs)
     computed = [float(number) for number in re.findall(r"-?\d+\.\d*", shown)]

@@ -23,9 +23,12 @@ QUICKSTART = "01_quickstart"
 MOST_LINES = 15
 
 #: Places on somebody's machine: from the root of a disk or of a home, not "../runs" and not the path of a web address.
-ABSOLUTE = re.compile(r"""(?<![\w./~:<])(/(?:home|root|tmp|work|mnt|Users|usr|var|opt|data|content|workspace)\b|~/)|\b[A-Za-z]:\\\\?\w|file://""")
+ABSOLUTE = re.compile(
+    r"""(?<![\w./~:<])(/(?:home|root|tmp|work|mnt|Users|usr|var|opt|data|content|workspace)\b|~/)|\b[A-Za-z]:\\\\?\w|file://"""
+)
 SECRET = re.compile(r"\bhf_[A-Za-z0-9]{10,}|\bsk-[A-Za-z0-9]{10,}|\bgh[pousr]_[A-Za-z0-9]{10,}")
-#: What a cell must not leave behind for whoever reads on: warnings and tracebacks. A SettingWarning is our own advice on a setting, and may be the lesson.
+#: What a cell must not leave behind for whoever reads on: warnings and tracebacks. A SettingWarning is our own advice
+#: on a setting, and may be the lesson.
 TROUBLE = re.compile(r"Traceback \(most recent call last\)|\b(?!SettingWarning)\w*Warning\b|\bWARNING\b|\bERROR\b")
 
 
@@ -73,12 +76,38 @@ def test_it_names_no_place_on_anybodys_machine_and_no_secret(path):
         assert not SECRET.search(cell.source), cell.id
 
 
-@pytest.mark.parametrize("text", ["open('/tmp/x')", '"/home/me/runs"', "cd ~/work", "path = r'C:\\runs'", 'wb.attach("/work/runs/demo")', "file:///x", "/Users/me/x", "`/root/.cache`", "=/mnt/data"])
+@pytest.mark.parametrize(
+    "text",
+    [
+        "open('/tmp/x')",
+        '"/home/me/runs"',
+        "cd ~/work",
+        "path = r'C:\\runs'",
+        'wb.attach("/work/runs/demo")',
+        "file:///x",
+        "/Users/me/x",
+        "`/root/.cache`",
+        "=/mnt/data",
+    ],
+)
 def test_places_on_a_machine_are_recognized(text):
     assert ABSOLUTE.search(text)
 
 
-@pytest.mark.parametrize("text", ['root="../runs"', "https://example.org/home/x", "pairs/data", "a / b", "γ/β", "data/plain_answers", "and/or", "[x](../data/README.md)", "eval/rewards/margins"])
+@pytest.mark.parametrize(
+    "text",
+    [
+        'root="../runs"',
+        "https://example.org/home/x",
+        "pairs/data",
+        "a / b",
+        "γ/β",
+        "data/plain_answers",
+        "and/or",
+        "[x](../data/README.md)",
+        "eval/rewards/margins",
+    ],
+)
 def test_what_is_no_place_on_a_machine_is_let_through(text):
     assert not ABSOLUTE.search(text)
 
@@ -116,10 +145,14 @@ def test_formulas_are_closed_and_links_lead_somewhere(path):
 
 @by_name(NOTEBOOKS)
 def test_it_uses_only_names_that_exist(path):
-    """Of the package, its settings and its presets; a cell may catch what a run would raise, but the reader reads the name."""
+    """Of the package, its settings and its presets; a cell may catch what a run would raise, but the reader reads the
+    name.
+    """
     text = "\n".join(cell.source for cell in read(path).cells)
     assert set(re.findall(r"\bwb\.([A-Za-z_]\w*)", text)) <= set(wb.__all__)
-    paths = {f"{section}.{name}" for section, values in wb.RunConfig().model_dump().items() for name in values} | {"loss.gamma"}
+    paths = {f"{section}.{name}" for section, values in wb.RunConfig().model_dump().items() for name in values} | {
+        "loss.gamma"
+    }
     assert set(re.findall(r'"((?:model|data|loss|lora|training|generation|run)\.[a-z_]+)":', text)) <= paths
     assert set(re.findall(r'wb\.preset\("([^"]+)"\)', text)) <= set(wb.list_presets().index)
 
@@ -129,7 +162,9 @@ def test_it_uses_only_names_that_exist(path):
 
 @pytest.fixture(scope="session")
 def quickstart(tmp_path_factory, worker_id):
-    """(what the quickstart showed, folder of its run): executed once for all notebooks that read its run, and once for all processes of a parallel test run."""
+    """(what the quickstart showed, folder of its run): executed once for all notebooks that read its run, and once for
+    all processes of a parallel test run.
+    """
     base = tmp_path_factory.getbasetemp()  # of this process; its parent belongs to all of them
     shared = (base if worker_id == "master" else base.parent) / "quickstart"
     with FileLock(f"{shared}.lock"):
@@ -172,12 +207,20 @@ def shown(notebook):
 
 
 READS_THE_RUN = [path for path in NOTEBOOKS if "wb.find_run(" in code(path)]
-NEEDS_MODEL = [path for path in NOTEBOOKS if path not in READS_THE_RUN and path.stem not in (*WITHOUT_DOWNLOAD, QUICKSTART)]
+NEEDS_MODEL = [
+    path for path in NOTEBOOKS if path not in READS_THE_RUN and path.stem not in (*WITHOUT_DOWNLOAD, QUICKSTART)
+]
 
 
 @pytest.mark.parametrize(
     ("text", "troubled"),
-    [("Traceback (most recent call last):", True), ("x.py:3: FutureWarning: old", True), ("UserWarning", True), ("x.py:3: SettingWarning: rate", False), ("One warning: fine", False)],
+    [
+        ("Traceback (most recent call last):", True),
+        ("x.py:3: FutureWarning: old", True),
+        ("UserWarning", True),
+        ("x.py:3: SettingWarning: rate", False),
+        ("One warning: fine", False),
+    ],
 )
 def test_trouble_in_what_a_cell_prints_is_recognized(text, troubled):
     assert bool(TROUBLE.search(text)) is troubled
@@ -185,7 +228,9 @@ def test_trouble_in_what_a_cell_prints_is_recognized(text, troubled):
 
 @by_name([path for path in NOTEBOOKS if path.stem in WITHOUT_DOWNLOAD])
 def test_runs_without_any_download(path, place, monkeypatch, tmp_path):
-    """The cache is empty and the package index out of reach, so a notebook that wanted the demo model would say so in an error."""
+    """The cache is empty and the package index out of reach, so a notebook that wanted the demo model would say so in
+    an error.
+    """
     monkeypatch.setenv("SIMPO_WORKBENCH_CACHE", str(tmp_path / "cache"))
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
     monkeypatch.setenv("PIP_NO_INDEX", "1")

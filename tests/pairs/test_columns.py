@@ -28,10 +28,18 @@ def test_no_guess_is_made_up(columns):
 def test_a_mapping_renames_and_keeps_every_other_column():
     row = {"good": "a", "bad": "b", "chosen": "by vote", "chosen_in_file": 1, "id": 7}
     renamed = renamed_row(row, checked_mapping({"chosen": "good", "rejected": "bad", "system": None}))
-    assert renamed == {"chosen": "a", "rejected": "b", "chosen_in_file_in_file": "by vote", "chosen_in_file": 1, "id": 7}
+    assert renamed == {
+        "chosen": "a",
+        "rejected": "b",
+        "chosen_in_file_in_file": "by vote",
+        "chosen_in_file": 1,
+        "id": 7,
+    }
 
 
-@pytest.mark.parametrize(("mapping", "said"), [({"choosen": "a"}, "'chosen'"), ({"chosen": 1}, "name of a column"), ("chosen", "mapping")])
+@pytest.mark.parametrize(
+    ("mapping", "said"), [({"choosen": "a"}, "'chosen'"), ({"chosen": 1}, "name of a column"), ("chosen", "mapping")]
+)
 def test_a_mapping_that_cannot_be_meant_is_refused(mapping, said):
     with pytest.raises(WorkbenchError, match=said):
         checked_mapping(mapping)

@@ -27,7 +27,10 @@ def test_the_demo_set_is_what_its_readme_says():
     assert not any("among both" in note for note in notes)
     readme = bundled("data/README.md").read_text()
     for side in ("train", "eval"):
-        assert f"{hashlib.sha256(bundled(f'data/plain_answers/{side}.jsonl').read_bytes()).hexdigest()}  {side}.jsonl" in readme
+        assert (
+            f"{hashlib.sha256(bundled(f'data/plain_answers/{side}.jsonl').read_bytes()).hexdigest()}  {side}.jsonl"
+            in readme
+        )
     written = [json.loads(line) for line in bundled("data/plain_answers/written.jsonl").read_text().splitlines()]
     assert len({item["prompt"].lower() for item in written}) == len(written) == 405
 
@@ -42,7 +45,9 @@ def test_without_an_eval_set_a_share_of_the_prompts_is_held_out(tmp_path):
 
 
 def test_a_leak_between_files_of_the_user_is_said(tmp_path):
-    data = DataConfig(train=write(tmp_path / "train.jsonl", tiny.rows(6)), eval=write(tmp_path / "eval.jsonl", tiny.rows(2)))
+    data = DataConfig(
+        train=write(tmp_path / "train.jsonl", tiny.rows(6)), eval=write(tmp_path / "eval.jsonl", tiny.rows(2))
+    )
     _, _, notes = load_data(data, seed=0)
     assert any(note.startswith("2 prompts are among both") for note in notes)
 
@@ -51,7 +56,9 @@ def test_limits_and_columns(tmp_path):
     rows = [{"q": row["prompt"], "good": row["chosen"], "bad": row["rejected"]} for row in tiny.rows(10)]
     source = write(tmp_path / "named.jsonl", rows)
     columns = {"prompt": "q", "chosen": "good", "rejected": "bad"}
-    train, held_out, _ = load_data(DataConfig(train=source, columns=columns, limit=3, eval_limit=1, eval_fraction=0.4), seed=0)
+    train, held_out, _ = load_data(
+        DataConfig(train=source, columns=columns, limit=3, eval_limit=1, eval_fraction=0.4), seed=0
+    )
     assert (len(train), len(held_out)) == (3, 1)
     with pytest.raises(WorkbenchError, match="qq"):
         load_data(DataConfig(train=source, columns={**columns, "prompt": "qq"}), seed=0)

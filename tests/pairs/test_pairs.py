@@ -93,7 +93,8 @@ def test_turns_survive_csv_as_json_and_as_python_prints_them(tmp_path):
         assert load_pairs(tmp_path / name).content_hash == expected.content_hash
     write(
         tmp_path / "numpy.csv",
-        "prompt,chosen,rejected\n\"[{'role': 'user', 'content': 'p'}\n {'role': 'user', 'content': 'q'}]\",a,b\nSky?,c,d\n",
+        "prompt,chosen,rejected\n\"[{'role': 'user', 'content': 'p'}\n {'role': 'user', 'content':"
+        " 'q'}]\",a,b\nSky?,c,d\n",
     )
     report = load_pairs(tmp_path / "numpy.csv").report()
     assert report.refused == {"unreadable": 1}
@@ -116,7 +117,14 @@ def test_every_row_is_kept_or_counted_with_its_place(tmp_path):
     ]
     report = load_pairs(write(tmp_path / "mixed.jsonl", "\n".join(lines))).report()
     assert (report.rows_read, report.kept) == (10, 1)
-    assert report.refused == {"unreadable": 2, "empty": 2, "identical": 1, "missing": 1, "wrong type": 2, "duplicate": 1}
+    assert report.refused == {
+        "unreadable": 2,
+        "empty": 2,
+        "identical": 1,
+        "missing": 1,
+        "wrong type": 2,
+        "duplicate": 1,
+    }
     assert report.rows_read == report.kept + sum(report.refused.values())
     assert {reason: first.where for reason, first in report.first.items()} == {
         "unreadable": "line 3",
@@ -145,14 +153,27 @@ def test_csv_rows_that_do_not_fit_the_header_are_counted(tmp_path):
 
 
 def test_an_answer_longer_than_the_csv_readers_default_is_read_whole(tmp_path):
-    pandas.DataFrame([{"prompt": "p", "chosen": "x" * 200_000, "rejected": "b"}]).to_csv(tmp_path / "long.csv", index=False)
+    pandas.DataFrame([{"prompt": "p", "chosen": "x" * 200_000, "rejected": "b"}]).to_csv(
+        tmp_path / "long.csv", index=False
+    )
     assert len(load_pairs(tmp_path / "long.csv")[0].chosen) == 200_000
 
 
 def test_columns_are_mapped_and_a_clash_steps_aside(tmp_path):
     path = write(
         tmp_path / "a.jsonl",
-        jsonl([{"q": "Sky?", "good": "Blue.", "bad": "Green.", "sys": "Be short.", "prompt": "template 3", "pair_id": "mine"}]),
+        jsonl(
+            [
+                {
+                    "q": "Sky?",
+                    "good": "Blue.",
+                    "bad": "Green.",
+                    "sys": "Be short.",
+                    "prompt": "template 3",
+                    "pair_id": "mine",
+                }
+            ]
+        ),
     )
     pairs = load_pairs(path, columns={"prompt": "q", "chosen": "good", "rejected": "bad", "system": "sys"})
     assert pairs[0].prompt == ({"role": "system", "content": "Be short."}, {"role": "user", "content": "Sky?"})
@@ -184,7 +205,9 @@ def test_unknown_columns_are_refused_with_a_mapping_to_try():
     assert f"Try columns={mapping}" in text
     assert "question, good_answer, bad_answer" in text
     assert load_pairs(rows, columns=mapping)[0].chosen == "Blue."
-    assert "Try columns={'prompt': 'question', 'chosen': 'chosen'" in refusal([{"question": "Sky?", "chosen": "a", "rejected": "b"}])
+    assert "Try columns={'prompt': 'question', 'chosen': 'chosen'" in refusal(
+        [{"question": "Sky?", "chosen": "a", "rejected": "b"}]
+    )
 
 
 def test_data_without_pairs_is_refused_as_a_whole(tmp_path):
@@ -217,7 +240,10 @@ BAD_FILES = {
     "config.json": (b'{"lr": 1, "beta": 2}', "Columns found: lr, beta"),
     "two.json": (b'{"a": [{"x": 1}], "b": [{"x": 1}]}', "several lists of rows (a, b)"),
     "deep.json": (b"[" * 100_000, "nested too deeply"),
-    "deep.jsonl": (b'{"prompt": "p", "chosen": "a", "rejected": "b", "x": ' + b"[" * 300 + b"]" * 300 + b"}", "nested deeper than 100"),
+    "deep.jsonl": (
+        b'{"prompt": "p", "chosen": "a", "rejected": "b", "x": ' + b"[" * 300 + b"]" * 300 + b"}",
+        "nested deeper than 100",
+    ),
     "header.csv": (b"prompt,chosen,rejected\n", "holds no rows"),
     "twice.csv": (b"prompt,prompt,chosen\na,b,c\n", "two columns called 'prompt'"),
     "rows.parquet": (b"PAR1 and then nothing of the kind", "no readable Parquet file"),
@@ -234,7 +260,9 @@ def test_a_bad_file_is_one_clear_sentence(tmp_path, name):
 
 
 def test_a_damaged_parquet_page_is_said(tmp_path):
-    pandas.DataFrame([{"prompt": f"p{n}", "chosen": "a", "rejected": "b"} for n in range(500)]).to_parquet(tmp_path / "a.parquet")
+    pandas.DataFrame([{"prompt": f"p{n}", "chosen": "a", "rejected": "b"} for n in range(500)]).to_parquet(
+        tmp_path / "a.parquet"
+    )
     data = bytearray((tmp_path / "a.parquet").read_bytes())
     data[40:400] = b"\xff" * 360
     assert "damaged.parquet" in refusal(write(tmp_path / "damaged.parquet", bytes(data)))
@@ -249,14 +277,40 @@ def test_a_missing_file_names_the_nearest(tmp_path):
     assert "no data file" in refusal(tmp_path / "empty")
 
 
-@pytest.mark.parametrize("source", [None, 7, {"prompt": "p"}, "", "x" * 5000 + ".jsonl", "a\0b", "https://example.org/a.jsonl", [], pandas.DataFrame()])
+@pytest.mark.parametrize(
+    "source",
+    [
+        None,
+        7,
+        {"prompt": "p"},
+        "",
+        "x" * 5000 + ".jsonl",
+        "a\0b",
+        "https://example.org/a.jsonl",
+        [],
+        pandas.DataFrame(),
+    ],
+)
 def test_a_source_of_the_wrong_kind_is_refused(source):
     assert len(refusal(source)) < 400
 
 
 def test_odd_values_in_extra_columns_do_no_harm(tmp_path):
-    extra = ["NaN", "Infinity", "1" * 5000, "12345678901234567890123", '"half \\ud800"', "[[1], {}]", "{}", "null", "true"]
-    lines = [f'{{"prompt": "p{n}", "chosen": "a", "rejected": "b", "odd": {value}, "\\ud800": 1}}' for n, value in enumerate(extra)]
+    extra = [
+        "NaN",
+        "Infinity",
+        "1" * 5000,
+        "12345678901234567890123",
+        '"half \\ud800"',
+        "[[1], {}]",
+        "{}",
+        "null",
+        "true",
+    ]
+    lines = [
+        f'{{"prompt": "p{n}", "chosen": "a", "rejected": "b", "odd": {value}, "\\ud800": 1}}'
+        for n, value in enumerate(extra)
+    ]
     pairs = load_pairs(write(tmp_path / "odd.jsonl", "\n".join(lines)))
     assert len(pairs) == len(extra)
     assert pairs.df.odd[3] == "12345678901234567890123"
@@ -277,7 +331,14 @@ def test_a_saved_frame_loads_as_the_same_pairs(tmp_path):
 
 
 def test_missing_values_of_a_frame_are_missing():
-    frame = pandas.DataFrame({"prompt": ["p", "q", None], "chosen": ["a", float("nan"), "c"], "rejected": ["b", "b", "b"], "score": [1, None, 2]})
+    frame = pandas.DataFrame(
+        {
+            "prompt": ["p", "q", None],
+            "chosen": ["a", float("nan"), "c"],
+            "rejected": ["b", "b", "b"],
+            "score": [1, None, 2],
+        }
+    )
     report = load_pairs(frame).report()
     assert (report.kept, report.refused) == (1, {"missing": 2})
     assert report.first["missing"].where == "row 2"
@@ -365,7 +426,9 @@ def test_the_content_hash_is_of_the_set_of_pairs():
 
 def test_pairs_read_like_a_sequence_and_print_what_they_are():
     pairs = load_pairs(ROWS, name="colours")
-    assert [pair.prompt_text for pair in pairs.head(2)] == [pair.prompt_text for pair in pairs[:2]] == ["Sky?", "Grass?"]
+    assert (
+        [pair.prompt_text for pair in pairs.head(2)] == [pair.prompt_text for pair in pairs[:2]] == ["Sky?", "Grass?"]
+    )
     assert len(pairs.limit(None)) == 3
     assert pairs[1].extra == {"score": 2, "tag": "x"}
     text = str(pairs)
@@ -379,7 +442,10 @@ def test_pairs_read_like_a_sequence_and_print_what_they_are():
 
 
 def test_importing_pairs_loads_no_heavy_library():
-    code = "import sys, simpo_workbench.pairs.pairs; print(sorted({'torch', 'pandas', 'pyarrow', 'datasets', 'numpy'} & set(sys.modules)))"
+    code = (
+        "import sys, simpo_workbench.pairs.pairs; print(sorted({'torch', 'pandas', 'pyarrow', 'datasets', 'numpy'} &"
+        " set(sys.modules)))"
+    )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=ROOT)
     assert done.stdout.strip() == "[]"
 
@@ -389,10 +455,21 @@ def test_importing_pairs_loads_no_heavy_library():
     name=st.sampled_from(["a.jsonl", "a.json", "a.csv", "a.parquet", "a.bin", "a.json.gz"]),
     content=st.one_of(
         st.binary(max_size=200),
-        st.text(alphabet="{}[]\",:\n\r;'\\ 0aé\ud800promtchsnejd", max_size=120).map(lambda text: text.encode("utf-8", "surrogatepass")),
+        st.text(alphabet="{}[]\",:\n\r;'\\ 0aé\ud800promtchsnejd", max_size=120).map(
+            lambda text: text.encode("utf-8", "surrogatepass")
+        ),
         st.recursive(
             st.none() | st.booleans() | st.floats() | st.text(max_size=5),
-            lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.sampled_from(["prompt", "chosen", "rejected", "role", "content", "from", "value", "type", "text"]), inner, max_size=4),
+            lambda inner: (
+                st.lists(inner, max_size=3)
+                | st.dictionaries(
+                    st.sampled_from(
+                        ["prompt", "chosen", "rejected", "role", "content", "from", "value", "type", "text"]
+                    ),
+                    inner,
+                    max_size=4,
+                )
+            ),
             max_leaves=12,
         ).map(lambda value: json.dumps(value).encode()),
     ),
@@ -408,7 +485,14 @@ def test_no_bytes_bring_out_another_error(tmp_path, name, content):
 
 ROW_VALUES = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=5),
-    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.sampled_from(["role", "content", "from", "value", "type", "text"]), inner | st.sampled_from(["user", "gpt"]), max_size=4),
+    lambda inner: (
+        st.lists(inner, max_size=3)
+        | st.dictionaries(
+            st.sampled_from(["role", "content", "from", "value", "type", "text"]),
+            inner | st.sampled_from(["user", "gpt"]),
+            max_size=4,
+        )
+    ),
     max_leaves=8,
 )
 PAIR_COLUMNS = sorted({column for shape in SHAPES for column in (*shape.columns, *shape.optional)})
@@ -448,12 +532,16 @@ HUB_FILES = {"train.jsonl": jsonl(ROWS).encode(), "test.jsonl": jsonl(ROWS[:1]).
 def load_through_hub(ids, folder, **environment):
     """What load_pairs makes of each id, in a process of its own: the pairs' content hash or the error's sentence."""
     code = (
-        "import sys, json\nfrom simpo_workbench.base.errors import WorkbenchError\nfrom simpo_workbench.pairs.pairs import load_pairs\n"
-        "def outcome(source):\n    try:\n        return load_pairs(source).content_hash\n"
-        "    except WorkbenchError as error:\n        return str(error)\n"
-        "print(json.dumps([outcome(source) for source in sys.argv[1:]]))"
+        "import sys, json\nfrom simpo_workbench.base.errors import WorkbenchError\nfrom simpo_workbench.pairs.pairs"
+        " import load_pairs\ndef outcome(source):\n    try:\n        return load_pairs(source).content_hash\n    except"
+        " WorkbenchError as error:\n        return str(error)\nprint(json.dumps([outcome(source) for source in"
+        " sys.argv[1:]]))"
     )
-    clean = {key: value for key, value in os.environ.items() if not key.lower().endswith("_proxy") and not key.startswith("HF_")}
+    clean = {
+        key: value
+        for key, value in os.environ.items()
+        if not key.lower().endswith("_proxy") and not key.startswith("HF_")
+    }
     environment = clean | {"HF_HOME": str(folder / "hub"), "PYTHONPATH": str(ROOT), "NO_PROXY": "*"} | environment
     command = [sys.executable, "-c", code, *ids]
     done = subprocess.run(command, check=True, capture_output=True, text=True, env=environment, cwd=folder, timeout=120)

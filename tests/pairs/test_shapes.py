@@ -2,7 +2,16 @@
 
 import pytest
 
-from simpo_workbench.pairs.shapes import KNOWN_SHAPES, SHAPES, RowRefused, pair_id, prompt_key, prompt_text, read_row, shape_of
+from simpo_workbench.pairs.shapes import (
+    KNOWN_SHAPES,
+    SHAPES,
+    RowRefused,
+    pair_id,
+    prompt_key,
+    prompt_text,
+    read_row,
+    shape_of,
+)
 
 
 def user(text):
@@ -20,11 +29,23 @@ def system(text):
 ONE_TURN = {
     "texts": {"prompt": "Sky?", "chosen": "Blue.", "rejected": "Green."},
     "prompt as messages": {"prompt": [user("Sky?")], "chosen": [assistant("Blue.")], "rejected": [assistant("Green.")]},
-    "answers as single messages": {"prompt": [user("Sky?")], "chosen": assistant("Blue."), "rejected": assistant("Green.")},
+    "answers as single messages": {
+        "prompt": [user("Sky?")],
+        "chosen": assistant("Blue."),
+        "rejected": assistant("Green."),
+    },
     "implicit prompt": {"chosen": [user("Sky?"), assistant("Blue.")], "rejected": [user("Sky?"), assistant("Green.")]},
-    "UltraFeedback": {"prompt": "Sky?", "chosen": [user("Sky?"), assistant("Blue.")], "rejected": [user("Sky?"), assistant("Green.")]},
+    "UltraFeedback": {
+        "prompt": "Sky?",
+        "chosen": [user("Sky?"), assistant("Blue.")],
+        "rejected": [user("Sky?"), assistant("Green.")],
+    },
     "HH": {"chosen": "\n\nHuman: Sky?\n\nAssistant: Blue.", "rejected": "\n\nHuman: Sky?\n\nAssistant: Green."},
-    "HH with the prompt cut off": {"prompt": "\n\nHuman: Sky?\n\nAssistant:", "chosen": " Blue.", "rejected": " Green."},
+    "HH with the prompt cut off": {
+        "prompt": "\n\nHuman: Sky?\n\nAssistant:",
+        "chosen": " Blue.",
+        "rejected": " Green.",
+    },
     "Alpaca": {"instruction": "Sky?", "input": "", "chosen": "Blue.", "rejected": "Green."},
     "Alpaca with two outputs": {"instruction": "Sky?", "output": ["Blue.", "Green."]},
     "ShareGPT": {
@@ -32,7 +53,11 @@ ONE_TURN = {
         "chosen": {"from": "gpt", "value": "Blue."},
         "rejected": {"from": "gpt", "value": "Green."},
     },
-    "ShareGPT, answers as text": {"conversations": [{"from": "human", "value": "Sky?"}], "chosen": "Blue.", "rejected": "Green."},
+    "ShareGPT, answers as text": {
+        "conversations": [{"from": "human", "value": "Sky?"}],
+        "chosen": "Blue.",
+        "rejected": "Green.",
+    },
     "ShareGPT, answers as lists": {
         "conversations": [{"from": "human", "value": "Sky?"}],
         "chosen": [{"from": "gpt", "value": "Blue."}],
@@ -79,7 +104,11 @@ MANY_TURNS = {
         "chosen": [*HISTORY, assistant("Black.")],
         "rejected": [*HISTORY, assistant("Pink.")],
     },
-    "first user turn as prompt": {"prompt": "Sky?", "chosen": [*HISTORY, assistant("Black.")], "rejected": [*HISTORY, assistant("Pink.")]},
+    "first user turn as prompt": {
+        "prompt": "Sky?",
+        "chosen": [*HISTORY, assistant("Black.")],
+        "rejected": [*HISTORY, assistant("Pink.")],
+    },
     "answers go on after the prompt": {
         "prompt": "Sky?",
         "chosen": [*HISTORY[1:], assistant("Black.")],
@@ -89,7 +118,12 @@ MANY_TURNS = {
         "chosen": "\n\nHuman: Sky?\n\nAssistant: Blue.\n\nHuman: At night?\n\nAssistant: Black.",
         "rejected": "\n\nHuman: Sky?\n\nAssistant: Blue.\n\nHuman: At night?\n\nAssistant: Pink.",
     },
-    "Alpaca history": {"instruction": "At night?", "history": [["Sky?", "Blue."]], "chosen": "Black.", "rejected": "Pink."},
+    "Alpaca history": {
+        "instruction": "At night?",
+        "history": [["Sky?", "Blue."]],
+        "chosen": "Black.",
+        "rejected": "Pink.",
+    },
 }
 
 
@@ -100,7 +134,12 @@ def test_only_the_final_assistant_turn_is_the_answer(row):
 
 
 def test_white_space_inside_contents_stays():
-    pair = read_row({"chosen": "\n\nHuman:  two spaces \n\nAssistant:  so\n\n far\n", "rejected": "\n\nHuman:  two spaces \n\nAssistant:no"})
+    pair = read_row(
+        {
+            "chosen": "\n\nHuman:  two spaces \n\nAssistant:  so\n\n far\n",
+            "rejected": "\n\nHuman:  two spaces \n\nAssistant:no",
+        }
+    )
     assert pair.prompt == [user(" two spaces ")]
     assert (pair.chosen, pair.rejected) == (" so\n\n far\n", "no")
     pair = read_row({"prompt": " p\n", "chosen": " c\n", "rejected": "\tr "})
@@ -108,20 +147,29 @@ def test_white_space_inside_contents_stays():
 
 
 def test_alpaca_input_stands_on_a_line_of_its_own():
-    assert read_row({"instruction": "Shorten:", "input": "a b", "chosen": "a", "rejected": "b"}).prompt == [user("Shorten:\na b")]
+    assert read_row({"instruction": "Shorten:", "input": "a b", "chosen": "a", "rejected": "b"}).prompt == [
+        user("Shorten:\na b")
+    ]
 
 
 def test_a_system_column_becomes_the_first_turn():
     row = {"question": "Sky?", "response_j": "Blue.", "response_k": "Green.", "system": "Be short."}
     assert read_row(row).prompt == [system("Be short."), user("Sky?")]
-    said_twice = {"prompt": [system("Be short."), user("Sky?")], "chosen": "Blue.", "rejected": "Green.", "system": "Be short."}
+    said_twice = {
+        "prompt": [system("Be short."), user("Sky?")],
+        "chosen": "Blue.",
+        "rejected": "Green.",
+        "system": "Be short.",
+    }
     assert read_row(said_twice).prompt == [system("Be short."), user("Sky?")]
     assert read_row({**ONE_TURN["texts"], "system": ""}).prompt == [user("Sky?")]
 
 
 @pytest.mark.parametrize("name", ["user", "human", "Human", "prompter"])
 def test_role_names_of_other_tools_mean_the_user(name):
-    assert read_row({"prompt": [{"role": name, "content": "Sky?"}], "chosen": "a", "rejected": "b"}).prompt == [user("Sky?")]
+    assert read_row({"prompt": [{"role": name, "content": "Sky?"}], "chosen": "a", "rejected": "b"}).prompt == [
+        user("Sky?")
+    ]
 
 
 REFUSED = {
@@ -130,7 +178,11 @@ REFUSED = {
     "missing column": ({"prompt": "p", "chosen": "a"}, "missing", "no 'rejected'"),
     "NaN answer": ({"prompt": "p", "chosen": float("nan"), "rejected": "b"}, "missing", "no chosen"),
     "answers without a prompt": ({"chosen": [assistant("a")], "rejected": [assistant("b")]}, "missing", "no prompt"),
-    "ends with the user": ({"chosen": [user("p")], "rejected": [user("p"), assistant("b")]}, "missing", "ends with a user turn"),
+    "ends with the user": (
+        {"chosen": [user("p")], "rejected": [user("p"), assistant("b")]},
+        "missing",
+        "ends with a user turn",
+    ),
     "no user turn": ({"prompt": [system("s")], "chosen": "a", "rejected": "b"}, "missing", "no user turn"),
     "turn without content": ({"prompt": [{"role": "user"}], "chosen": "a", "rejected": "b"}, "missing", "no content"),
     "empty prompt": ({"prompt": " ", "chosen": "a", "rejected": "b"}, "empty", "prompt"),
@@ -144,7 +196,11 @@ REFUSED = {
     "three outputs": ({"instruction": "p", "output": ["a", "b", "c"]}, "wrong type", "3"),
     "label 0": ({"input": "p", "output_1": "a", "output_2": "b", "label": 0}, "wrong type", "1 or 2"),
     "label true": ({"input": "p", "output_1": "a", "output_2": "b", "label": True}, "wrong type", "1 or 2"),
-    "tool turn": ({"prompt": [user("p"), {"role": "tool", "content": "x"}], "chosen": "a", "rejected": "b"}, "unknown role", "'tool'"),
+    "tool turn": (
+        {"prompt": [user("p"), {"role": "tool", "content": "x"}], "chosen": "a", "rejected": "b"},
+        "unknown role",
+        "'tool'",
+    ),
     "histories": (
         {
             "chosen": [user("p"), assistant("x"), user("q"), assistant("a")],
@@ -168,14 +224,22 @@ REFUSED = {
         "different histories",
         "turn 1",
     ),
-    "two answers": ({"prompt": "p", "chosen": [assistant("a"), assistant("b")], "rejected": "c"}, "more than one answer turn", "chosen"),
+    "two answers": (
+        {"prompt": "p", "chosen": [assistant("a"), assistant("b")], "rejected": "c"},
+        "more than one answer turn",
+        "chosen",
+    ),
     "prompt ends in an answer": (
         {"prompt": [user("p"), assistant("x")], "chosen": "a", "rejected": "b"},
         "more than one answer turn",
         "prompt",
     ),
     "image part": (
-        {"prompt": [{"role": "user", "content": [{"type": "image_url", "value": "x.png"}]}], "chosen": "a", "rejected": "b"},
+        {
+            "prompt": [{"role": "user", "content": [{"type": "image_url", "value": "x.png"}]}],
+            "chosen": "a",
+            "rejected": "b",
+        },
         "image or other non-text part",
         "image_url",
     ),
@@ -211,10 +275,15 @@ def test_plain_texts_without_a_prompt_are_no_shape():
 
 
 def test_pair_id_is_fixed_by_content_alone():
-    # sha256sum of {"chosen":"Blue.","prompt":[{"content":"Sky?","role":"user"}],"rejected":"Green."}; a change cuts saved scores off
+    # sha256sum of {"chosen":"Blue.","prompt":[{"content":"Sky?","role":"user"}],"rejected":"Green."}; a change cuts
+    # saved scores off
     assert pair_id([user("Sky?")], "Blue.", "Green.") == "54e7ffc6b1066256"
     assert pair_id([{"content": "Sky?", "role": "user"}], "Blue.", "Green.") == "54e7ffc6b1066256"
-    others = [([user("Sky")], "Blue.", "Green."), ([user("Sky?")], "Green.", "Blue."), ([system("Sky?")], "Blue.", "Green.")]
+    others = [
+        ([user("Sky")], "Blue.", "Green."),
+        ([user("Sky?")], "Green.", "Blue."),
+        ([system("Sky?")], "Blue.", "Green."),
+    ]
     assert len({pair_id(*other) for other in others} | {"54e7ffc6b1066256"}) == 4
 
 
@@ -225,7 +294,10 @@ def test_prompt_key_tells_prompts_apart_by_role_and_text():
 
 def test_prompt_text_is_bare_for_one_question_and_a_transcript_else():
     assert prompt_text([user("Sky?")]) == "Sky?"
-    assert prompt_text([system("Be short."), *HISTORY]) == "System: Be short.\n\nUser: Sky?\n\nAssistant: Blue.\n\nUser: At night?"
+    assert (
+        prompt_text([system("Be short."), *HISTORY])
+        == "System: Be short.\n\nUser: Sky?\n\nAssistant: Blue.\n\nUser: At night?"
+    )
 
 
 def test_the_list_of_shapes_in_messages_names_every_answer_column():

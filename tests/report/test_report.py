@@ -1,4 +1,7 @@
-"""The report: one file to hand on. It must carry everything, ask for nothing, run nothing of what it quotes, and say what the run says."""
+"""The report: one file to hand on.
+
+It must carry everything, ask for nothing, run nothing of what it quotes, and say what the run says.
+"""
 
 import itertools
 import json
@@ -88,12 +91,21 @@ def test_the_report_goes_where_it_is_wanted_or_says_why_not(tmp_path):
 
 
 def test_nothing_is_fetched(finished, finished_page):
-    loading = [(tag, name, value) for tag, attrs in finished_page.tags for name, value in attrs.items() if name in ("src", "href", "srcset", "data", "action")]
-    assert loading == [("link", "href", "data:,")], "an address in the page is a request, or dead where there is no network"
+    loading = [
+        (tag, name, value)
+        for tag, attrs in finished_page.tags
+        for name, value in attrs.items()
+        if name in ("src", "href", "srcset", "data", "action")
+    ]
+    assert loading == [("link", "href", "data:,")], (
+        "an address in the page is a request, or dead where there is no network"
+    )
     style = re.search(r"<style>(.*?)</style>", report_html(finished), re.S)[1]
     assert "@import" not in style
     assert "url(" not in style
-    policy = next(attrs["content"] for attrs in finished_page.all("meta") if attrs.get("http-equiv") == "Content-Security-Policy")
+    policy = next(
+        attrs["content"] for attrs in finished_page.all("meta") if attrs.get("http-equiv") == "Content-Security-Policy"
+    )
     assert policy.startswith("default-src 'none'; script-src 'sha256-")
     assert "http" not in policy
 
@@ -110,7 +122,10 @@ def test_plotly_is_inside_once(finished_page):
 
 def test_verdict_headline_and_state(finished_page):
     words = finished_page.words
-    assert words.startswith("plain-answers-0412 · SimPO Workbench plain-answers-0412 demo model (SmolLM2-135M-Instruct) · NF4 + LoRA r16 · β 2 · γ/β 0.5 (γ 1) finished Step 120 of 120 · Finished.")
+    assert words.startswith(
+        "plain-answers-0412 · SimPO Workbench plain-answers-0412 demo model (SmolLM2-135M-Instruct) · NF4 + LoRA r16 ·"
+        " β 2 · γ/β 0.5 (γ 1) finished Step 120 of 120 · Finished."
+    )
     assert words.index("Healthy: accuracy on held-out pairs 0.29 → 0.75") < words.index("In numbers")
 
 
@@ -154,7 +169,11 @@ def test_charts_hold_the_metrics_in_both_themes(finished, finished_page):
         assert figure["layout"]["paper_bgcolor"] == color
         drawn = next(trace for trace in figure["data"] if trace.get("name") == "chosen")
         assert numbers(drawn["y"]) == pytest.approx(evaluations["eval/logps/chosen_drift"].tolist())
-    steps = next(trace for trace in finished_page.figures["chart-training"]["light"]["data"] if trace.get("name") == "loss, training, each step")
+    steps = next(
+        trace
+        for trace in finished_page.figures["chart-training"]["light"]["data"]
+        if trace.get("name") == "loss, training, each step"
+    )
     assert numbers(steps["y"]) == pytest.approx(metrics.loc[metrics["kind"] == "train", "loss"].tolist())
 
 
@@ -164,7 +183,9 @@ def numbers(packed):
 
     import numpy as np
 
-    return list(np.frombuffer(base64.b64decode(packed["bdata"]), packed["dtype"])) if isinstance(packed, dict) else packed
+    return (
+        list(np.frombuffer(base64.b64decode(packed["bdata"]), packed["dtype"])) if isinstance(packed, dict) else packed
+    )
 
 
 def test_every_chart_is_described_and_its_numbers_are_a_table(finished, finished_page):
@@ -199,7 +220,10 @@ def test_answers_stand_side_by_side_with_their_facts(finished_page):
 def test_flips_are_counted_and_the_pairs_that_changed_most_come_first(finished, finished_page):
     compared = finished.compare()
     flipped = compared[compared["flip"] != ""]
-    assert "Of 24 pairs 11 turned right, 0 turned wrong, 13 stayed as they were. The 20 that changed most are below." in finished_page.words
+    assert (
+        "Of 24 pairs 11 turned right, 0 turned wrong, 13 stayed as they were. The 20 that changed most are below."
+        in finished_page.words
+    )
     shown = re.findall(r'<th scope="row" dir="auto">(pair-\d+)</th>', report_html(finished))
     assert len(shown) == 20
     assert set(shown[:11]) == set(flipped["pair_id"])
@@ -242,7 +266,9 @@ def test_foreign_text_is_quoted_not_run(tmp_path):
     assert len(parsed.all("script")) == 3
     assert not any(name.startswith("on") for _, attrs in parsed.tags for name in attrs)
     quoted = " ".join(HOSTILE.split())
-    assert parsed.words.count(quoted) >= 9, "model, message, three pair texts, prompt, answer, note, version, configuration …"
+    assert parsed.words.count(quoted) >= 9, (
+        "model, message, three pair texts, prompt, answer, note, version, configuration …"
+    )
     assert "window.hacked" not in "".join(script for key, script in parsed.scripts.items() if key != "figures")
     assert "<" not in parsed.scripts["figures"]
     labels = [note["text"] for note in parsed.figures["chart-training"]["light"]["layout"]["annotations"]]
@@ -274,7 +300,9 @@ def test_a_live_run_says_where_it_stands(tmp_path):
 
 
 def test_a_failed_run_says_why_above_all(tmp_path):
-    words = page(fake_run(tmp_path, last_step=30, state="failed", message="Step 31: the loss is not finite for pairs pair-003.")).words
+    words = page(
+        fake_run(tmp_path, last_step=30, state="failed", message="Step 31: the loss is not finite for pairs pair-003.")
+    ).words
     assert words.index("Step 31: the loss is not finite for pairs pair-003.") < words.index("In numbers")
     assert words.count("the loss is not finite") == 1
 
@@ -292,7 +320,10 @@ def test_a_run_with_only_step_zero_shows_the_untrained_model(tmp_path):
 
 def test_a_run_without_answers_says_which_setting_samples_them(tmp_path):
     words = page(fake_run(tmp_path, prompts=[], changes={"generation.held_out_prompts": 0})).words
-    assert "No answers were sampled: generation.prompts and generation.held_out_prompts say which prompts are answered." in words
+    assert (
+        "No answers were sampled: generation.prompts and generation.held_out_prompts say which prompts are answered."
+        in words
+    )
     assert "repeated 4-grams–not measured yet" in words
 
 
@@ -314,4 +345,6 @@ def test_dpo_shows_no_gamma(tmp_path):
     text = report_html(fake_run(tmp_path, changes={"loss.kind": "dpo"}))
     assert "· DPO · β 2" in Page(text).words
     assert "beyond γ" not in tiles(text)
-    assert "γ/β" not in [note["text"] for note in Page(text).figures["chart-histogram"]["light"]["layout"]["annotations"]]
+    assert "γ/β" not in [
+        note["text"] for note in Page(text).figures["chart-histogram"]["light"]["layout"]["annotations"]
+    ]

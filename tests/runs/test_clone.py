@@ -1,4 +1,7 @@
-"""What a user would lose: the way back. A clone goes on from the last healthy checkpoint with another rate, and says what is different."""
+"""What a user would lose: the way back.
+
+A clone goes on from the last healthy checkpoint with another rate, and says what is different.
+"""
 
 import shutil
 
@@ -7,8 +10,8 @@ import torch
 
 import simpo_workbench as wb
 from simpo_workbench.base.files import read_json
-from simpo_workbench.runs.launch import make_clone, resumable_steps
 from simpo_workbench.runs.folder import RunFolder
+from simpo_workbench.runs.launch import make_clone, resumable_steps
 
 
 @pytest.fixture
@@ -20,7 +23,10 @@ def test_a_clone_from_a_checkpoint_goes_on_with_other_settings(tiny_config, sour
     clone = wb.clone("tiny", tiny_config.run.root, step=4, changes={"training.learning_rate": 1e-3, "loss.beta": 5.0})
     assert clone.wait(120).state == "finished", clone.folder.log.read_text()
     assert clone.name.startswith("tiny-")
-    losses = {run.name: {record["step"]: record["loss"] for record in run.records if record["kind"] == "train"} for run in (source, clone)}
+    losses = {
+        run.name: {record["step"]: record["loss"] for record in run.records if record["kind"] == "train"}
+        for run in (source, clone)
+    }
     assert list(losses[clone.name]) == [1, 2, 3, 4, 5, 6]
     assert [losses[clone.name][step] for step in (1, 2, 3, 4)] == [losses["tiny"][step] for step in (1, 2, 3, 4)]
     assert losses[clone.name][5] != losses["tiny"][5]
@@ -29,13 +35,18 @@ def test_a_clone_from_a_checkpoint_goes_on_with_other_settings(tiny_config, sour
     assert rates[5] == pytest.approx(original[5] * 1e-3 / tiny_config.training.learning_rate)
     origin = read_json(clone.folder.origin)
     assert (origin["run"], origin["step"]) == ("tiny", 4)
-    assert origin["changes"] == {"training.learning_rate": [tiny_config.training.learning_rate, 1e-3], "loss.beta": [2.0, 5.0]}
+    assert origin["changes"] == {
+        "training.learning_rate": [tiny_config.training.learning_rate, 1e-3],
+        "loss.beta": [2.0, 5.0],
+    }
 
 
 def test_a_clone_without_changes_is_the_same_run_again(tiny_config, source):
     clone = wb.clone("tiny", tiny_config.run.root, step=2, new_name="again")
     assert clone.wait(120).state == "finished"
-    assert (clone.adapter / "adapter_model.safetensors").read_bytes() == (source.adapter / "adapter_model.safetensors").read_bytes()
+    assert (clone.adapter / "adapter_model.safetensors").read_bytes() == (
+        source.adapter / "adapter_model.safetensors"
+    ).read_bytes()
 
 
 def test_a_clone_from_the_start_may_change_anything(tiny_config, source):
@@ -62,13 +73,20 @@ def test_what_a_clone_changes_really_changes(tiny_config):
         if record["kind"] == "train" and record["step"] == 1:
             box.ask("set", beta=4.0, learning_rate_scale=0.5)
 
-    wb.train(tiny_config.with_changes({"training.keep_checkpoints": 5, "training.scheduler": "constant", "training.warmup_ratio": 0.0}), on_record=ask)
+    wb.train(
+        tiny_config.with_changes(
+            {"training.keep_checkpoints": 5, "training.scheduler": "constant", "training.warmup_ratio": 0.0}
+        ),
+        on_record=ask,
+    )
     changes = {"training.weight_decay": 0.3, "loss.beta": 6.0, "training.max_tokens_per_microbatch": 64}
     clone = wb.clone("tiny", tiny_config.run.root, step=4, changes=changes, new_name="changed")
     assert clone.wait(120).state == "finished", clone.status
     last = [record for record in clone.records if record["kind"] == "train"][-1]
     assert last["beta"] == 6.0
-    assert last["learning_rate"] == pytest.approx(0.5 * tiny_config.training.learning_rate)  # not changed by the clone: it stays
+    assert last["learning_rate"] == pytest.approx(
+        0.5 * tiny_config.training.learning_rate
+    )  # not changed by the clone: it stays
     assert clone.environment["max_tokens_per_microbatch"] == 64
     state = torch.load(clone.folder.checkpoint(6) / "training_state.pt", weights_only=True)
     assert {group["weight_decay"] for group in state["optimizer"]["param_groups"]} == {0.3}

@@ -10,10 +10,10 @@ import time
 import pytest
 
 import simpo_workbench as wb
-from simpo_workbench.runs import device_queue
-from simpo_workbench.runs.device_queue import DeviceQueue, device_name
 from simpo_workbench.base.errors import WorkbenchError
 from simpo_workbench.base.files import read_json
+from simpo_workbench.runs import device_queue
+from simpo_workbench.runs.device_queue import DeviceQueue, device_name
 
 
 @pytest.fixture(autouse=True)
@@ -23,7 +23,10 @@ def own_queue(tmp_path, monkeypatch):
 
 def another(code):
     """A process that does something with the queue, says "ready", and stays."""
-    whole = f"from simpo_workbench.runs.device_queue import DeviceQueue\nimport sys\nqueue = DeviceQueue()\n{textwrap.dedent(code)}\nprint('ready', flush=True)\nsys.stdin.read()"
+    whole = (
+        "from simpo_workbench.runs.device_queue import DeviceQueue\nimport sys\nqueue ="
+        f" DeviceQueue()\n{textwrap.dedent(code)}\nprint('ready', flush=True)\nsys.stdin.read()"
+    )
     child = subprocess.Popen([sys.executable, "-c", whole], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
     assert child.stdout.readline() == "ready\n"
     return child
@@ -91,7 +94,16 @@ def test_a_run_inside_a_kernel_does_not_wait_and_is_seen():
 
 
 @pytest.mark.parametrize(
-    ("visible", "gpu", "expected"), [(None, False, "cpu"), (None, True, "gpu-0"), ("0,1", True, "gpu-0"), ("1,0", True, "gpu-1"), ("", True, "cpu"), ("-1", True, "cpu"), ("../x", True, "gpu-.._x")]
+    ("visible", "gpu", "expected"),
+    [
+        (None, False, "cpu"),
+        (None, True, "gpu-0"),
+        ("0,1", True, "gpu-0"),
+        ("1,0", True, "gpu-1"),
+        ("", True, "cpu"),
+        ("-1", True, "cpu"),
+        ("../x", True, "gpu-.._x"),
+    ],
 )
 def test_devices_are_told_apart(monkeypatch, tmp_path, visible, gpu, expected):
     (tmp_path / "nvidia").touch()
@@ -105,12 +117,16 @@ def test_devices_are_told_apart(monkeypatch, tmp_path, visible, gpu, expected):
 def test_started_runs_wait_for_each_other_and_a_waiting_one_can_be_cancelled(tiny_config):
     """Three at once: the first trains, the others say what they wait for; the cancelled one never loads a model."""
     long = tiny_config.with_changes({"training.max_steps": 20_000, "training.eval_every": 0, "training.save_every": 0})
-    first, second, third = wb.start_many([long.with_changes({"run.name": name}) for name in ("first", "second", "third")])
+    first, second, third = wb.start_many(
+        [long.with_changes({"run.name": name}) for name in ("first", "second", "third")]
+    )
     deadline = time.monotonic() + 120
 
     def until(condition, what):
         while not condition():
-            assert time.monotonic() < deadline, f"waited in vain for {what}: {first.status}, {second.status}, {third.status}"
+            assert time.monotonic() < deadline, (
+                f"waited in vain for {what}: {first.status}, {second.status}, {third.status}"
+            )
             time.sleep(0.1)
 
     until(lambda: "which the run 'first' has; place 1 of 2" in second.status.message, "the second one in the queue")

@@ -11,9 +11,9 @@ import time
 
 import pytest
 
-from simpo_workbench.runs import folder as run_folder
 from simpo_workbench.base.errors import WorkbenchError
 from simpo_workbench.base.files import read_json, read_jsonl, write_atomically, write_json, write_jsonl
+from simpo_workbench.runs import folder as run_folder
 from simpo_workbench.runs.folder import RunFolder, check_name, find_run_folder, new_run_folder, run_names
 
 
@@ -28,13 +28,27 @@ def folder(tmp_path):
 
 
 def test_a_new_folder_has_the_promised_layout(folder):
-    assert sorted(path.name for path in folder.path.iterdir() if path.is_dir()) == ["answers", "checkpoints", "generations", "requests", "scores"]
+    assert sorted(path.name for path in folder.path.iterdir() if path.is_dir()) == [
+        "answers",
+        "checkpoints",
+        "generations",
+        "requests",
+        "scores",
+    ]
     assert folder.name == "one"
     assert folder.scores(50) == folder.path / "scores" / "step-000050.parquet"
     assert folder.generations(0) == folder.path / "generations" / "step-000000.jsonl"
     assert folder.checkpoint(1234567) == folder.path / "checkpoints" / "step-1234567"
     files = [folder.config, folder.environment, folder.status, folder.pairs, folder.metrics, folder.adapter, folder.log]
-    assert [path.name for path in files] == ["config.yaml", "environment.json", "status.json", "pairs.parquet", "metrics.jsonl", "adapter", "log.txt"]
+    assert [path.name for path in files] == [
+        "config.yaml",
+        "environment.json",
+        "status.json",
+        "pairs.parquet",
+        "metrics.jsonl",
+        "adapter",
+        "log.txt",
+    ]
 
 
 def test_evaluated_and_sampled_steps_come_in_the_order_of_their_numbers(folder):
@@ -50,7 +64,10 @@ def test_evaluated_and_sampled_steps_come_in_the_order_of_their_numbers(folder):
 
 def test_a_name_that_is_taken_is_refused_and_nothing_is_overwritten(folder):
     folder.log.write_text("kept")
-    with pytest.raises(WorkbenchError, match=r"There is a run 'one' in '.*runs' already: choose another run.name, .* `simpo-workbench resume one`"):
+    with pytest.raises(
+        WorkbenchError,
+        match=r"There is a run 'one' in '.*runs' already: choose another run.name, .* `simpo-workbench resume one`",
+    ):
         new_run_folder(folder.path.parent, "one", "stem")
     assert folder.log.read_text() == "kept"
 
@@ -69,7 +86,9 @@ def test_plain_names_are_taken_as_they_are(name):
     assert check_name(name) == name
 
 
-@pytest.mark.parametrize("name", ["\uff41", "\u0430dmin", "a\u200bb", "a\u2215b", "a\u202eb", "a\u0301", "ä"])  # letters and strokes that only look plain
+@pytest.mark.parametrize(
+    "name", ["\uff41", "\u0430dmin", "a\u200bb", "a\u2215b", "a\u202eb", "a\u0301", "ä"]
+)  # letters and strokes that only look plain
 def test_a_name_that_looks_like_another_is_refused(name):
     with pytest.raises(WorkbenchError, match="is not usable: letters, digits"):
         check_name(name)
@@ -77,7 +96,25 @@ def test_a_name_that_looks_like_another_is_refused(name):
 
 @pytest.mark.parametrize(
     "name",
-    ["", ".", "..", ".hidden", "-option", "_x", "a/b", "../up", "a\\b", "/etc", "a b", "a\n", "a\0b", "x" * 101, "~", "$x", "a:b"],
+    [
+        "",
+        ".",
+        "..",
+        ".hidden",
+        "-option",
+        "_x",
+        "a/b",
+        "../up",
+        "a\\b",
+        "/etc",
+        "a b",
+        "a\n",
+        "a\0b",
+        "x" * 101,
+        "~",
+        "$x",
+        "a:b",
+    ],
 )
 def test_a_name_that_leads_elsewhere_is_refused_before_anything_is_made(name, tmp_path):
     with pytest.raises(WorkbenchError, match="is not usable: letters, digits"):
@@ -88,7 +125,9 @@ def test_a_name_that_leads_elsewhere_is_refused_before_anything_is_made(name, tm
 def test_a_root_that_cannot_be_a_folder_is_named(tmp_path):
     (tmp_path / "file").write_text("")
     for root, name in ((tmp_path / "file", "one"), (tmp_path / "file", None), (tmp_path / "file" / "below", "one")):
-        with pytest.raises(WorkbenchError, match=r"The run folder in '.*file.*' cannot be made: .*Check run.root") as error:
+        with pytest.raises(
+            WorkbenchError, match=r"The run folder in '.*file.*' cannot be made: .*Check run.root"
+        ) as error:
             new_run_folder(root, name, "stem")
         assert "None" not in str(error.value)
 
@@ -139,7 +178,10 @@ def test_a_write_that_fails_leaves_the_old_status(folder, monkeypatch):
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
     monkeypatch.setattr(run_folder.os, "replace", full)
-    with pytest.raises(WorkbenchError, match=r"status.json' cannot be written: No space left on device. What was there before is untouched"):
+    with pytest.raises(
+        WorkbenchError,
+        match=r"status.json' cannot be written: No space left on device. What was there before is untouched",
+    ):
         write_json(folder.status, {"state": "training", "step": 8})
     assert read_json(folder.status) == {"state": "training", "step": 7}
     assert [path.name for path in folder.path.glob(".*")] == [], "no half-written file stays behind"
@@ -196,7 +238,9 @@ def test_a_torn_last_line_is_ignored(folder, torn):
     with open(folder.metrics, "ab") as file:
         file.write(torn.encode("latin-1"))
     assert [record["step"] for record in read_jsonl(folder.metrics)] == [1]
-    folder.append_metrics({"kind": "train", "step": 2})  # of the next process: half a line in the middle would make the file unreadable
+    folder.append_metrics(
+        {"kind": "train", "step": 2}
+    )  # of the next process: half a line in the middle would make the file unreadable
     assert [record["step"] for record in read_jsonl(folder.metrics)] == [1, 2]
 
 
@@ -208,7 +252,10 @@ def test_a_file_that_is_one_torn_line_begins_anew(folder):
 
 def test_a_damaged_line_in_the_middle_is_named_with_its_number(folder):
     folder.metrics.write_text('{"step": 1}\n{"step": 2, "lo\n{"step": 3}\n')
-    with pytest.raises(WorkbenchError, match=r"metrics.jsonl, line 2 is damaged: '\{\"step\": 2, \"lo'. Remove that line to read the rest"):
+    with pytest.raises(
+        WorkbenchError,
+        match=r"metrics.jsonl, line 2 is damaged: '\{\"step\": 2, \"lo'. Remove that line to read the rest",
+    ):
         read_jsonl(folder.metrics)
 
 
@@ -234,7 +281,9 @@ def test_answers_are_replaced_as_a_whole(folder):
 
 
 def test_a_record_that_finds_no_room_leaves_nothing_behind(tmp_path):
-    """RLIMIT_FSIZE stands for a full disk: half a line that stayed, or its tail, would make every later reader stop there."""
+    """RLIMIT_FSIZE stands for a full disk: half a line that stayed, or its tail, would make every later reader stop
+    there.
+    """
     code = f"""
         import resource, signal
         from pathlib import Path

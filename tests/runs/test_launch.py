@@ -29,7 +29,10 @@ def test_a_started_run_outlives_the_process_that_started_it(tiny_config):
     """Start it from a child that ends at once; then attach by name, from here."""
     config_path = f"{tiny_config.run.root}.yaml"
     tiny_config.to_yaml(config_path)
-    code = f"import simpo_workbench as wb; run = wb.start(wb.RunConfig.from_yaml({config_path!r})); print(run.status.state)"
+    code = (
+        f"import simpo_workbench as wb; run = wb.start(wb.RunConfig.from_yaml({config_path!r}));"
+        " print(run.status.state)"
+    )
     child = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60)
     assert child.stdout.strip() == "loading", child.stderr
     run = wb.attach("tiny", tiny_config.run.root)

@@ -1,4 +1,6 @@
-"""What a user would lose: a click that does nothing, a pause that arrives after the stop, a run that dies of a strange file."""
+"""What a user would lose: a click that does nothing, a pause that arrives after the stop, a run that dies of a strange
+file.
+"""
 
 import json
 import os
@@ -6,8 +8,8 @@ import os
 import pandas as pd
 import pytest
 
-from simpo_workbench.runs import mailbox
 from simpo_workbench.base.errors import WorkbenchError
+from simpo_workbench.runs import mailbox
 from simpo_workbench.runs.mailbox import Mailbox, Postmaster
 
 

@@ -21,7 +21,9 @@ def line(record):
 def as_kinds(frame):
     """The rows of a frame, the kinds one after the other as a tail has them, without columns that hold nothing."""
     order = frame["kind"].map({"train": 0, "eval": 1, "event": 2})
-    found = frame.assign(_order=order).sort_values("_order", kind="stable").drop(columns="_order").reset_index(drop=True)
+    found = (
+        frame.assign(_order=order).sort_values("_order", kind="stable").drop(columns="_order").reset_index(drop=True)
+    )
     return found.dropna(axis=1, how="all")
 
 
@@ -56,7 +58,9 @@ def test_however_the_file_grows_between_two_looks_the_content_is_the_same(finish
     path.unlink(missing_ok=True)
     tail, read = MetricsTail(path), []
     with open(path, "ab", buffering=0) as file:
-        for start, end in zip([0, *(places := sorted(cut % len(content) for cut in cuts))], [*places, len(content)], strict=True):
+        for start, end in zip(
+            [0, *(places := sorted(cut % len(content) for cut in cuts))], [*places, len(content)], strict=True
+        ):
             file.write(content[start:end])
             read += tail.read()
     assert read == finished.records
@@ -67,8 +71,12 @@ def test_however_the_file_grows_between_two_looks_the_content_is_the_same(finish
 metric = st.floats(allow_nan=False, allow_infinity=False) | st.integers(-(10**9), 10**9)
 records = st.lists(
     st.one_of(
-        st.dictionaries(st.sampled_from(["loss", "grad_norm", "beta", "é/ü"]), metric).map(lambda values: {"kind": "train", **values}),
-        st.dictionaries(st.sampled_from(["eval/loss", "eval/pairs"]), metric).map(lambda values: {"kind": "eval", **values}),
+        st.dictionaries(st.sampled_from(["loss", "grad_norm", "beta", "é/ü"]), metric).map(
+            lambda values: {"kind": "train", **values}
+        ),
+        st.dictionaries(st.sampled_from(["eval/loss", "eval/pairs"]), metric).map(
+            lambda values: {"kind": "eval", **values}
+        ),
         st.text(max_size=20).map(lambda text: {"kind": "event", "event": "note", "text": text}),
     ),
     max_size=25,
@@ -124,7 +132,9 @@ def test_a_resumed_run_drops_what_came_after_its_checkpoint(tmp_path):
 
 
 def test_a_file_that_was_rewritten_in_its_place_is_read_again(tmp_path):
-    """Also one that is no shorter than what was read, as an editor leaves it: the same file to the system, other records."""
+    """Also one that is no shorter than what was read, as an editor leaves it: the same file to the system, other
+    records.
+    """
     path = tmp_path / "metrics.jsonl"
     path.write_bytes(b"".join(line({"kind": "train", "step": step, "loss": 0.5}) for step in range(1, 4)))
     tail = MetricsTail(path)
@@ -141,7 +151,16 @@ def test_damaged_lines_are_counted_and_the_rest_is_read(tmp_path):
     path = tmp_path / "metrics.jsonl"
     good = [line(train_record(step, 10)) for step in (1, 2, 3)]
     deep = b"[" * 100_000 + b"\n"
-    path.write_bytes(good[0] + b'{"kind": "train", "ste\x00\xff\n' + good[1] + deep + b"7\n" + b'{"kind": "train", "step": "two"}\n' + b'{"kind": "eval"}\n' + good[2])
+    path.write_bytes(
+        good[0]
+        + b'{"kind": "train", "ste\x00\xff\n'
+        + good[1]
+        + deep
+        + b"7\n"
+        + b'{"kind": "train", "step": "two"}\n'
+        + b'{"kind": "eval"}\n'
+        + good[2]
+    )
     tail = MetricsTail(path)
     assert [record["step"] for record in tail.read()] == [1, 2, 3]
     assert tail.damaged_lines == 5
@@ -151,7 +170,9 @@ def test_damaged_lines_are_counted_and_the_rest_is_read(tmp_path):
 def test_a_value_that_is_no_number_leaves_a_gap_and_moves_nothing(tmp_path):
     path = tmp_path / "metrics.jsonl"
     values = [0.5, True, "high", None, [1], {"a": 1}, math.inf, 10**400, 0.25]
-    path.write_bytes(b"".join(line({"kind": "train", "step": step, "loss": value}) for step, value in enumerate(values)))
+    path.write_bytes(
+        b"".join(line({"kind": "train", "step": step, "loss": value}) for step, value in enumerate(values))
+    )
     tail = MetricsTail(path)
     assert len(tail.read()) == len(values)
     assert tail.points("loss") == [(0, 0.5), (8, 0.25)]

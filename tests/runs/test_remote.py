@@ -27,9 +27,19 @@ def test_an_opened_model_answers_as_the_functions_do_in_process(tiny_config, tra
     loss, pairs = wb.LossConfig(beta=3.0), wb.load_pairs(tiny_config.data.eval)
     greedy = wb.GenerationConfig(max_new_tokens=5)
     with wb.load_model(tiny_config.model, adapter=trained.adapter) as here:
-        expected = [wb.score(here, pairs, loss), wb.generate(here, ["Hi", "Who are you?"], greedy), wb.explain_pair(here, PAIR), wb.encode_pair(here, PAIR)]
+        expected = [
+            wb.score(here, pairs, loss),
+            wb.generate(here, ["Hi", "Who are you?"], greedy),
+            wb.explain_pair(here, PAIR),
+            wb.encode_pair(here, PAIR),
+        ]
     with wb.open_model(tiny_config.model, adapter=trained.adapter) as there:
-        answers = [wb.score(there, pairs, loss), wb.generate(there, ["Hi", "Who are you?"], greedy), wb.explain_pair(there, PAIR), wb.encode_pair(there, PAIR)]
+        answers = [
+            wb.score(there, pairs, loss),
+            wb.generate(there, ["Hi", "Who are you?"], greedy),
+            wb.explain_pair(there, PAIR),
+            wb.encode_pair(there, PAIR),
+        ]
         identity = read_json(there.run.folder.status)["process"]
     for table, answer in zip(expected, answers, strict=True):
         pd.testing.assert_frame_equal(table, answer, check_dtype=False)
@@ -53,7 +63,9 @@ def test_a_pair_token_by_token_adds_up_to_its_score(tiny_config, trained):
 
 
 def test_a_run_answers_between_steps_and_its_result_stays_the_same(tiny_config):
-    config = tiny_config.with_changes({"training.max_steps": 40, "training.eval_every": 0, "training.save_every": 0, "lora.dropout": 0.1})
+    config = tiny_config.with_changes(
+        {"training.max_steps": 40, "training.eval_every": 0, "training.save_every": 0, "lora.dropout": 0.1}
+    )
     quiet = wb.train(config.with_changes({"run.name": "quiet"}))
     run = wb.start(config)
     model = wb.open_model(run).ready(DEADLINE_S)
@@ -86,7 +98,10 @@ def test_a_question_that_fails_ends_nothing(tiny_config):
 
 
 def test_a_model_that_cannot_be_loaded_says_so(tiny_config, tmp_path):
-    with wb.open_model(tiny_config.model.model_copy(update={"name": str(tmp_path / "nowhere")})) as model, pytest.raises(wb.WorkbenchError, match="There is no model folder"):
+    with (
+        wb.open_model(tiny_config.model.model_copy(update={"name": str(tmp_path / "nowhere")})) as model,
+        pytest.raises(wb.WorkbenchError, match="There is no model folder"),
+    ):
         model.ready(DEADLINE_S)
 
 
@@ -114,7 +129,10 @@ def test_an_opened_model_leaves_when_the_kernel_is_killed(tiny_config, tmp_path)
 
 
 def test_asking_needs_no_torch():
-    code = "import simpo_workbench as wb, sys; wb.open_model, wb.score, wb.generate, wb.explain_pair, wb.clone, wb.queue; assert 'torch' not in sys.modules"
+    code = (
+        "import simpo_workbench as wb, sys; wb.open_model, wb.score, wb.generate, wb.explain_pair, wb.clone, wb.queue;"
+        " assert 'torch' not in sys.modules"
+    )
     with Popen([sys.executable, "-c", code]) as child:
         assert child.wait() == 0
 
@@ -145,7 +163,9 @@ def test_a_cancelled_answer_is_left_off_in_its_middle(tiny_config):
     """Thousands of tokens that nobody wants must not keep a run from its next step."""
     with wb.open_model(tiny_config.model) as model:
         model.ready(DEADLINE_S)
-        long = model.ask("generate", prompts=["Hi"] * 4, generation=wb.GenerationConfig(max_new_tokens=8000, temperature=5.0))
+        long = model.ask(
+            "generate", prompts=["Hi"] * 4, generation=wb.GenerationConfig(max_new_tokens=8000, temperature=5.0)
+        )
         wait_for(lambda: long.state == "acknowledged")
         time.sleep(0.3)
         assert not long.cancel()

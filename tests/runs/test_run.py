@@ -1,4 +1,6 @@
-"""Runs as users hold them: a dead run that is shown as running, or texts beside the wrong numbers, would mislead for hours."""
+"""Runs as users hold them: a dead run that is shown as running, or texts beside the wrong numbers, would mislead for
+hours.
+"""
 
 import asyncio
 import json
@@ -12,27 +14,32 @@ import pandas as pd
 import pytest
 
 from simpo_workbench.base import process
-from simpo_workbench.runs import run as run_module
-from simpo_workbench.config.run_config import RunConfig
 from simpo_workbench.base.errors import WorkbenchError
 from simpo_workbench.base.files import read_json, write_json, write_jsonl
-from simpo_workbench.runs.mailbox import Postmaster
+from simpo_workbench.config.run_config import RunConfig
 from simpo_workbench.pairs.pairs import load_pairs
+from simpo_workbench.runs import run as run_module
 from simpo_workbench.runs.folder import END_STATES, LIVE_STATES, new_run_folder
+from simpo_workbench.runs.mailbox import Postmaster
 from simpo_workbench.runs.run import Run, attach, delete_run, find_run, list_runs, write_pairs
 
 
 def make_run(root, name="one", state="training", identity=None, config=None, **more):
     folder = new_run_folder(root, name, "stem")
     (config or RunConfig()).to_yaml(folder.config)
-    write_json(folder.status, {"state": state, "step": 3, "total_steps": 10, "message": "", "owner": "worker", "process": identity, **more})
+    write_json(
+        folder.status,
+        {"state": state, "step": 3, "total_steps": 10, "message": "", "owner": "worker", "process": identity, **more},
+    )
     return Run(folder)
 
 
 @pytest.fixture
 def worker():
     """A process that stands for a worker: it lives until it is killed or its input is closed."""
-    with subprocess.Popen([sys.executable, "-I", "-S", "-c", "input()"], stdin=subprocess.PIPE, stderr=subprocess.DEVNULL) as child:
+    with subprocess.Popen(
+        [sys.executable, "-I", "-S", "-c", "input()"], stdin=subprocess.PIPE, stderr=subprocess.DEVNULL
+    ) as child:
         yield child
         child.kill()
 
@@ -46,7 +53,14 @@ def set_state(run, state, **more):
 
 @pytest.mark.parametrize("state", LIVE_STATES)
 def test_a_run_whose_process_lives_is_what_it_says(tmp_path, worker, state):
-    run = make_run(tmp_path, state=state, identity=process.identify(worker.pid), seconds_left=64.0, verdict="Healthy: …", recommended_step=2)
+    run = make_run(
+        tmp_path,
+        state=state,
+        identity=process.identify(worker.pid),
+        seconds_left=64.0,
+        verdict="Healthy: …",
+        recommended_step=2,
+    )
     status = run.status
     assert (status.state, status.alive, status.ended) == (state, True, False)
     assert (status.step, status.total_steps, status.owner) == (3, 10, "worker")
@@ -62,7 +76,9 @@ def test_a_dead_process_is_never_shown_as_running(tmp_path, worker, state):
     worker.wait()
     status = run.status
     assert (status.state, status.alive, status.ended) == ("failed", False, True)
-    assert status.message.startswith(f"The process of this run died while it was {state}. It was killed from outside (SIGKILL).")
+    assert status.message.startswith(
+        f"The process of this run died while it was {state}. It was killed from outside (SIGKILL)."
+    )
     assert status.message.endswith("Last lines of its log: Loading the model. / Killed: out of memory")
     assert status.step == 3, "how far it came is still told"
 
@@ -86,11 +102,18 @@ def test_a_stranger_with_the_same_pid_is_not_the_run(tmp_path, worker):
 @pytest.mark.parametrize("state", END_STATES)
 def test_an_ended_run_is_what_it_says_whether_its_process_lives_or_not(tmp_path, state):
     run = make_run(tmp_path, state=state, identity=process.identify(), message="Said at the end.")
-    assert (run.status.state, run.status.alive, run.status.ended, run.status.message) == (state, False, True, "Said at the end.")
+    assert (run.status.state, run.status.alive, run.status.ended, run.status.message) == (
+        state,
+        False,
+        True,
+        "Said at the end.",
+    )
 
 
 def test_a_run_that_ends_between_two_looks_is_finished_and_not_failed(tmp_path, monkeypatch):
-    """The status is read, then the process looked for: a run that writes "finished" and leaves in between has not died."""
+    """The status is read, then the process looked for: a run that writes "finished" and leaves in between has not
+    died.
+    """
     run = make_run(tmp_path, identity=process.identify())
 
     def ends_now(_):
@@ -136,11 +159,21 @@ def test_a_copied_folder_is_not_the_run(tmp_path, worker):
 
 
 @pytest.mark.parametrize(
-    ("usual_s", "silent_s", "doing", "expected"), [(1, 119, "", False), (1, 121, "", True), (60, 599, "", False), (60, 601, "", True), (1, 800, "evaluating", False), (1, 901, "evaluating", True)]
+    ("usual_s", "silent_s", "doing", "expected"),
+    [
+        (1, 119, "", False),
+        (1, 121, "", True),
+        (60, 599, "", False),
+        (60, 601, "", True),
+        (1, 800, "evaluating", False),
+        (1, 901, "evaluating", True),
+    ],
 )
 def test_a_run_that_makes_no_progress_has_stalled(tmp_path, worker, usual_s, silent_s, doing, expected):
     since = process.awake_s() - silent_s
-    run = make_run(tmp_path, identity=process.identify(worker.pid), median_step_s=usual_s, progress_awake_s=since, doing=doing)
+    run = make_run(
+        tmp_path, identity=process.identify(worker.pid), median_step_s=usual_s, progress_awake_s=since, doing=doing
+    )
     assert (run.status.stalled, run.status.alive) == (expected, True)
     assert ("Stalled: no progress for" in run.status.message) is expected
 
@@ -250,12 +283,16 @@ def test_metrics_are_one_table_of_all_records(tmp_path):
 def scored(tmp_path):
     """A run with two evaluated steps of three pairs, whose data has columns of its own."""
     run = make_run(tmp_path, state="finished")
-    own = [{"topic": "air" if i else None, "tags": {"level": i}, "loss": f"label {i}", "mixed": i or "x"} for i in range(3)]
+    own = [
+        {"topic": "air" if i else None, "tags": {"level": i}, "loss": f"label {i}", "mixed": i or "x"} for i in range(3)
+    ]
     rows = [{"prompt": f"Question {i}?", "chosen": f"Good {i}.", "rejected": f"Bad {i}.", **own[i]} for i in range(3)]
     pairs = load_pairs(write_rows(tmp_path / "pairs.jsonl", rows))
     write_pairs(run.folder, pairs)
     for step, leads in ((0, (-0.5, 0.5, -0.1)), (10, (0.5, -0.5, 0.9))):
-        numbers = pd.DataFrame({"step": step, "pair_id": [pair.pair_id for pair in pairs], "chosen_avg_logp": [-1.0] * 3})
+        numbers = pd.DataFrame(
+            {"step": step, "pair_id": [pair.pair_id for pair in pairs], "chosen_avg_logp": [-1.0] * 3}
+        )
         numbers["rejected_avg_logp"] = [-1.0 - lead for lead in leads]
         numbers["margin"] = [2 * lead for lead in leads]
         numbers["correct"], numbers["beyond_gamma"], numbers["loss"] = numbers["margin"] > 0, numbers["margin"] > 1, 0.5
@@ -272,7 +309,9 @@ def test_scores_stand_beside_their_own_texts_and_the_users_columns(scored):
     table = scored.scores
     assert list(table.columns[:5]) == ["step", "pair_id", "prompt", "chosen", "rejected"]
     assert list(table["step"]) == [0, 0, 0, 10, 10, 10]
-    assert list(table["prompt"]) == ["Question 2?", "Question 1?", "Question 0?"] * 2, "the order of the scores, not of the texts"
+    assert list(table["prompt"]) == ["Question 2?", "Question 1?", "Question 0?"] * 2, (
+        "the order of the scores, not of the texts"
+    )
     assert list(table["chosen"]) == ["Good 2.", "Good 1.", "Good 0."] * 2
     assert list(table["margin"]) == pytest.approx([-0.2, 1.0, -1.0, 1.8, -1.0, 1.0])
     assert list(table["topic"][:2]) == ["air", "air"]
@@ -308,7 +347,14 @@ def test_answers_of_all_steps_are_one_table(tmp_path):
     assert list(run.generations.columns) == ["step", "prompt", "answer", "tokens", "ended", "repeated_4grams"]
     assert len(run.generations) == 0
     for step in (20, 0):
-        answer = {"step": step, "prompt": "p", "answer": f"at {step}\u2028", "tokens": 3, "ended": True, "repeated_4grams": 0.0}
+        answer = {
+            "step": step,
+            "prompt": "p",
+            "answer": f"at {step}\u2028",
+            "tokens": 3,
+            "ended": True,
+            "repeated_4grams": 0.0,
+        }
         write_jsonl(run.folder.generations(step), [answer])
     assert list(run.generations["answer"]) == ["at 0\u2028", "at 20\u2028"]
 
@@ -351,9 +397,17 @@ def test_a_run_is_attached_by_name_and_by_path(tmp_path):
 
 def test_the_list_of_runs_tells_them_apart(tmp_path):
     first = make_run(tmp_path, "first", state="finished", verdict="Healthy: …")
-    first.folder.append_metrics({"kind": "eval", "step": 0, "eval/rewards/accuracies": 0.4, "eval/logps/chosen_drift": 0.0})
-    first.folder.append_metrics({"kind": "eval", "step": 10, "eval/rewards/accuracies": 0.7, "eval/logps/chosen_drift": -0.05})
-    second = make_run(tmp_path, "second", config=RunConfig().with_changes({"model.name": "x/y", "loss.beta": 10, "training.learning_rate": 1e-5}))
+    first.folder.append_metrics(
+        {"kind": "eval", "step": 0, "eval/rewards/accuracies": 0.4, "eval/logps/chosen_drift": 0.0}
+    )
+    first.folder.append_metrics(
+        {"kind": "eval", "step": 10, "eval/rewards/accuracies": 0.7, "eval/logps/chosen_drift": -0.05}
+    )
+    second = make_run(
+        tmp_path,
+        "second",
+        config=RunConfig().with_changes({"model.name": "x/y", "loss.beta": 10, "training.learning_rate": 1e-5}),
+    )
     os.utime(first.folder.config, (1, 1))
     os.utime(second.folder.config, (2, 2))
     table = list_runs(tmp_path).set_index("name")
@@ -394,15 +448,39 @@ def test_no_runs_are_an_empty_table_with_its_columns(tmp_path):
     table = list_runs(tmp_path / "nowhere")
     assert len(table) == 0
     facts = ["name", "state", "step", "total_steps", "model", "data", "learning_rate", "beta"]
-    assert list(table.columns) == [*facts, "accuracy", "accuracy_low", "accuracy_high", "pairs", "chosen_drift", "verdict", "started"]
+    assert list(table.columns) == [
+        *facts,
+        "accuracy",
+        "accuracy_low",
+        "accuracy_high",
+        "pairs",
+        "chosen_drift",
+        "verdict",
+        "started",
+    ]
 
 
 def test_the_list_tells_interval_data_and_start_and_follows_what_changes(tmp_path):
     run = make_run(tmp_path, state="finished")
     os.utime(run.folder.config, (1_000_000_000, 1_000_000_000))
-    run.folder.append_metrics({"kind": "eval", "step": 0, "eval/rewards/accuracies": 0.4, "eval/rewards/accuracies_low": 0.2, "eval/rewards/accuracies_high": 0.6, "eval/pairs": 24})
+    run.folder.append_metrics(
+        {
+            "kind": "eval",
+            "step": 0,
+            "eval/rewards/accuracies": 0.4,
+            "eval/rewards/accuracies_low": 0.2,
+            "eval/rewards/accuracies_high": 0.6,
+            "eval/pairs": 24,
+        }
+    )
     row = list_runs(tmp_path).iloc[0]
-    assert row[["accuracy", "accuracy_low", "accuracy_high", "pairs", "data"]].to_list() == [0.4, 0.2, 0.6, 24, RunConfig().data.train]
+    assert row[["accuracy", "accuracy_low", "accuracy_high", "pairs", "data"]].to_list() == [
+        0.4,
+        0.2,
+        0.6,
+        24,
+        RunConfig().data.train,
+    ]
     assert row["started"] == pd.Timestamp.fromtimestamp(1_000_000_000)
     run.folder.append_metrics({"kind": "train", "step": 1, "beta": 7.0})
     run.folder.append_metrics({"kind": "eval", "step": 2, "eval/rewards/accuracies": 0.9})

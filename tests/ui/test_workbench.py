@@ -1,4 +1,7 @@
-"""The whole interface, side by side with Python. What a user would lose: settings that do not arrive, a run that is not found again, a panel that breaks the others."""
+"""The whole interface, side by side with Python.
+
+What a user would lose: settings that do not arrive, a run that is not found again, a panel that breaks the others.
+"""
 
 import json
 import os
@@ -143,7 +146,9 @@ def test_a_configuration_set_before_the_form_is_made_gets_the_root_too(made, roo
 
 def test_a_source_that_is_typed_in_configure_is_read_once_when_data_is_turned_to(made, tmp_path, monkeypatch):
     read, load_data = [], data_view.load_data
-    monkeypatch.setattr(data_view, "load_data", lambda data, seed: read.append((data.train, seed)) or load_data(data, seed))
+    monkeypatch.setattr(
+        data_view, "load_data", lambda data, seed: read.append((data.train, seed)) or load_data(data, seed)
+    )
     source = tmp_path / "mine.jsonl"
     source.write_text("".join(json.dumps(one) + "\n" for one in tiny.rows(40)))
     bench = made()
@@ -233,7 +238,11 @@ def test_the_blind_test_stands_behind_a_switch_in_compare(made, root):
 
 
 def test_a_started_run_is_the_one_of_all_panels(made, root, monkeypatch):
-    monkeypatch.setattr(run_start, "start", lambda config: fake_run(root, "fresh", last_step=20, state="training", changes={"loss.beta": config.loss.beta}))
+    monkeypatch.setattr(
+        run_start,
+        "start",
+        lambda config: fake_run(root, "fresh", last_step=20, state="training", changes={"loss.beta": config.loss.beta}),
+    )
     bench = made(RunConfig(loss={"beta": 3}))
     compare, train = bench.turn_to("4 Compare"), bench.turn_to("3 Train")
     train.starter.skip.click()
@@ -298,7 +307,9 @@ def test_the_head_reads_the_settings_of_a_run_once(made, root, monkeypatch):
     run = fake_run(root, "one", last_step=20, state="training")
     bench, read = made(), []
     original = RunConfig.from_yaml.__func__
-    monkeypatch.setattr(RunConfig, "from_yaml", classmethod(lambda kind, *args, **more: read.append(1) or original(kind, *args, **more)))
+    monkeypatch.setattr(
+        RunConfig, "from_yaml", classmethod(lambda kind, *args, **more: read.append(1) or original(kind, *args, **more))
+    )
     run.folder.config.write_text("loss: {beta: [")
     write_json(run.folder.status, {**read_json(run.folder.status), "step": 60})
     until(lambda: "width:50.0%" in bench.head.value)

@@ -1,7 +1,9 @@
-"""Encoded pairs as one file that is mapped into memory, made once for the same pairs, tokenizer and settings and found again by their content.
+"""Encoded pairs as one file that is mapped into memory, made once for the same pairs, tokenizer and settings and found
+again by their content.
 
-A file holds all token ids in a row, the places where prompts and answers end, which prompts were cut, the pairs' ids, the encoding report
-as JSON, and a SHA-256 over all of it at the end: a file that is torn, damaged or foreign is made anew.
+A file holds all token ids in a row, the places where prompts and answers end, which prompts were cut, the pairs' ids,
+the encoding report as JSON, and a SHA-256 over all of it at the end: a file that is torn, damaged or foreign is made
+anew.
 """
 
 import array
@@ -27,15 +29,20 @@ from .tokens import ChatEncoder, EncodedPair, EncodingReport
 LAYOUT = b"SWpairs1"  # the last 8 bytes of a file; a change of what lies before them takes another number
 KEPT_FILES = 32  # a run uses two: training and held-out pairs
 KEPT_BYTES = 8 * 1024**3
-LEAST_PAIRS, LEAST_CHARACTERS = 1000, 1_000_000  # fewer pairs with less text are tokenized in half a second, which is not worth a file
+LEAST_PAIRS, LEAST_CHARACTERS = (
+    1000,
+    1_000_000,
+)  # fewer pairs with less text are tokenized in half a second, which is not worth a file
 _ABANDONED_S = 24 * 3600  # a half-written file this old belongs to a process that died
 _PROBE = [{"role": "user", "content": "Zebra quartz"}]
 
 
 class EncodedPairs(Sequence):
-    """Encoded pairs in order: `[i]` is an EncodedPair, a slice a list of them. What lies in a file is read when it is asked for.
+    """Encoded pairs in order: `[i]` is an EncodedPair, a slice a list of them. What lies in a file is read when it is
+    asked for.
 
-    ids: (tokens,) int32, prompt, chosen and rejected answer of every pair in turn. ends: (3 * pairs,) int64, where each of them ends in `ids`.
+    ids: (tokens,) int32, prompt, chosen and rejected answer of every pair in turn. ends: (3 * pairs,) int64, where each
+    of them ends in `ids`.
     cut: (pairs,) bool, prompts cut from the left. names: (pairs,) bytes, the pair ids.
     """
 
@@ -62,7 +69,13 @@ class EncodedPairs(Sequence):
         start = int(self._ends[3 * index - 1]) if index else 0
         first, second, end = self._ends[3 * index : 3 * index + 3].tolist()
         ids = self._ids[start:end].tolist()
-        return EncodedPair(self._names[index].decode(), ids[: first - start], ids[first - start : second - start], ids[second - start :], bool(self._cut[index]))
+        return EncodedPair(
+            self._names[index].decode(),
+            ids[: first - start],
+            ids[first - start : second - start],
+            ids[second - start :],
+            bool(self._cut[index]),
+        )
 
     def __repr__(self):
         return f"<EncodedPairs: {len(self)} pairs, {len(self._ids)} tokens>"
@@ -71,9 +84,10 @@ class EncodedPairs(Sequence):
 def encode_once(encoder: ChatEncoder, pairs) -> tuple[EncodedPairs, EncodingReport]:
     """The pairs that fit, and the report of those that do not; read from the cache where the same was encoded before.
 
-    The same means the same texts in the same order, tokenizer, chat template, lengths and versions. The cache is the folder "tokens" beside the
-    demo model; the files used last are kept, at most KEPT_FILES and KEPT_BYTES. Where it cannot be read or written the pairs are encoded in memory
-    and a note in the report says so; nothing fails because of it. Memory: one chunk of pairs and 41 bytes a pair, whatever their number.
+    The same means the same texts in the same order, tokenizer, chat template, lengths and versions. The cache is the
+    folder "tokens" beside the demo model; the files used last are kept, at most KEPT_FILES and KEPT_BYTES. Where it
+    cannot be read or written the pairs are encoded in memory and a note in the report says so; nothing fails because of
+    it. Memory: one chunk of pairs and 41 bytes a pair, whatever their number.
     """
     if len(pairs) < LEAST_PAIRS and sum(tokens.characters(pair) for pair in pairs) < LEAST_CHARACTERS:
         return _in_memory(encoder, pairs)
@@ -91,13 +105,18 @@ def encode_once(encoder: ChatEncoder, pairs) -> tuple[EncodedPairs, EncodingRepo
                 os.utime(path)
     except (OSError, RuntimeError) as error:  # a user without a home folder is a RuntimeError
         encoded, report = _in_memory(encoder, pairs)
-        report.notes.append(f"The token ids could not be kept for the next start ({getattr(error, 'strerror', None) or error}): point SIMPO_WORKBENCH_CACHE to a folder with room.")
+        report.notes.append(
+            f"The token ids could not be kept for the next start ({getattr(error, 'strerror', None) or error}): point"
+            " SIMPO_WORKBENCH_CACHE to a folder with room."
+        )
         return encoded, report
     return found or _in_memory(encoder, pairs)  # written and gone again: another process pruned it
 
 
 def content_key(encoder: ChatEncoder, pairs) -> str:
-    """64 hex digits over everything that decides the ids: the texts in order, the tokenizer, the template and its options, lengths, versions."""
+    """64 hex digits over everything that decides the ids: the texts in order, the tokenizer, the template and its
+    options, lengths, versions.
+    """
     digest = hashlib.sha256(_encoder_key(encoder).encode())
     for pair in pairs:
         turns = [[turn["role"], turn["content"]] for turn in pair.prompt]
@@ -116,8 +135,13 @@ def _encoder_key(encoder):
             "special": {name: str(value) for name, value in tokenizer.special_tokens_map.items()},
             "template": tokenizer.chat_template,
             # a template may write today's date, so it is asked what it writes today
-            "rendered": [encoder.prompt_text(_PROBE), encoder.render([*_PROBE, {"role": "assistant", "content": "x"}], add_generation_prompt=False)],
-            "settings": data.model_dump(include={"chat_template", "template_options", "max_tokens", "overlong", "system_prompt"}),
+            "rendered": [
+                encoder.prompt_text(_PROBE),
+                encoder.render([*_PROBE, {"role": "assistant", "content": "x"}], add_generation_prompt=False),
+            ],
+            "settings": data.model_dump(
+                include={"chat_template", "template_options", "max_tokens", "overlong", "system_prompt"}
+            ),
         },
         sort_keys=True,
     )
@@ -126,7 +150,9 @@ def _encoder_key(encoder):
 @functools.cache
 def _source_hash():
     """Of the code itself: whoever changes how pairs become ids must not have to remember to raise a number."""
-    return hashlib.sha256(b"".join(Path(module.__file__).read_bytes() for module in (tokens, chat_rendering))).hexdigest()
+    return hashlib.sha256(
+        b"".join(Path(module.__file__).read_bytes() for module in (tokens, chat_rendering))
+    ).hexdigest()
 
 
 def _tokenizer_hash(tokenizer):
@@ -167,7 +193,10 @@ class _Index:
 
 @contextlib.contextmanager
 def _without_collecting():
-    """Garbage collection off: it would walk through all pairs again and again and find nothing. Lists of ids go by their reference counts."""
+    """Garbage collection off: it would walk through all pairs again and again and find nothing.
+
+    Lists of ids go by their reference counts.
+    """
     enabled = gc.isenabled()
     gc.disable()
     try:
@@ -185,7 +214,10 @@ def _in_memory(encoder, pairs):
 
 
 def _write(path, encoder, pairs):
-    """Encode into a file beside `path` and publish it by one rename. Two processes may do so at once: both files are whole and the same."""
+    """Encode into a file beside `path` and publish it by one rename.
+
+    Two processes may do so at once: both files are whole and the same.
+    """
     descriptor, beside = tempfile.mkstemp(prefix=".", suffix=".part", dir=path.parent)
     try:
         with os.fdopen(descriptor, "wb") as file:
@@ -200,7 +232,9 @@ def _write(path, encoder, pairs):
                     put(index.take(chunk).data)
             put(bytes(-4 * index.tokens % 8))
             ends, cut, names = index.arrays()
-            header = json.dumps({"tokens": index.tokens, "pairs": len(cut), "name_bytes": names.itemsize, "report": vars(report)}).encode()
+            header = json.dumps(
+                {"tokens": index.tokens, "pairs": len(cut), "name_bytes": names.itemsize, "report": vars(report)}
+            ).encode()
             for block in (ends.tobytes(), cut.tobytes(), names.tobytes(), header, len(header).to_bytes(8, "little")):
                 put(block)
             file.write(digest.digest() + LAYOUT)
@@ -229,12 +263,21 @@ def _read(path):
             header = json.loads(file.read(length))
             pairs, count, width = header["pairs"], header["tokens"], header["name_bytes"]
             blocks, at = [], 0
-            for dtype, number in ((np.dtype(np.int32), count + count % 2), (np.dtype(np.int64), 3 * pairs), (np.dtype(bool), pairs), (np.dtype(f"S{width}"), pairs)):
+            for dtype, number in (
+                (np.dtype(np.int32), count + count % 2),
+                (np.dtype(np.int64), 3 * pairs),
+                (np.dtype(bool), pairs),
+                (np.dtype(f"S{width}"), pairs),
+            ):
                 # an empty block cannot be mapped
-                blocks.append(np.memmap(file, dtype, "r", at, (number,)).view(np.ndarray) if number else np.empty(0, dtype))
+                blocks.append(
+                    np.memmap(file, dtype, "r", at, (number,)).view(np.ndarray) if number else np.empty(0, dtype)
+                )
                 at += number * dtype.itemsize
             report = header["report"]
-            return EncodedPairs(blocks[0][:count], *blocks[1:]), EncodingReport(**{**report, "dropped": Counter(report["dropped"])})
+            return EncodedPairs(blocks[0][:count], *blocks[1:]), EncodingReport(
+                **{**report, "dropped": Counter(report["dropped"])}
+            )
     except FileNotFoundError:
         return None
     except (ValueError, KeyError, TypeError):  # of another time, with a true checksum: made anew as well
@@ -254,7 +297,9 @@ def _whole(file, size):
 
 
 def _prune(folder, newest):
-    """Remove the files used longest ago, beyond what is kept, and what dead processes left; a file that is mapped somewhere stays readable there."""
+    """Remove the files used longest ago, beyond what is kept, and what dead processes left; a file that is mapped
+    somewhere stays readable there.
+    """
     files = []
     for path in folder.iterdir():
         with contextlib.suppress(OSError):  # another process prunes as well

@@ -1,4 +1,7 @@
-"""One pair as the model sees it, token by token, and what every token is: template, prompt, answer or end of turn. Needs a tokenizer, no weights and no torch."""
+"""One pair as the model sees it, token by token, and what every token is: template, prompt, answer or end of turn.
+
+Needs a tokenizer, no weights and no torch.
+"""
 
 from ...base.errors import WorkbenchError
 from ...config.run_config import DataConfig
@@ -12,9 +15,15 @@ def encode_pair(tokenizer, pair, data: DataConfig | None = None):
     """DataFrame as `wb.encode_pair`, from a tokenizer alone."""
     pair, encoder = single_pair(pair), ChatEncoder(tokenizer, data)
     encoded = encoded_pair(encoder, pair)
-    table = token_table(tokenizer, {"prompt": encoded.prompt_ids, "chosen": encoded.chosen_ids, "rejected": encoded.rejected_ids})
+    table = token_table(
+        tokenizer, {"prompt": encoded.prompt_ids, "chosen": encoded.chosen_ids, "rejected": encoded.rejected_ids}
+    )
     table["scored"] = table["side"] != "prompt"
-    answers = [kind for ids in (encoded.chosen_ids, encoded.rejected_ids) for kind in _answer_kinds(len(ids), len(encoder.end_of_turn_ids))]
+    answers = [
+        kind
+        for ids in (encoded.chosen_ids, encoded.rejected_ids)
+        for kind in _answer_kinds(len(ids), len(encoder.end_of_turn_ids))
+    ]
     table["kind"] = prompt_kinds(encoder, pair, encoded.prompt_ids) + answers
     table.attrs["report"] = "The prompt was cut from the left." if encoded.truncated else ""
     return table
@@ -40,15 +49,21 @@ def token_table(tokenizer, sides: dict[str, list[int]]):
     """DataFrame side, position (from 1), token_id, token of some sides' ids."""
     import pandas as pd
 
-    rows = [(side, position, token, tokenizer.decode([token])) for side, ids in sides.items() for position, token in enumerate(ids, 1)]
+    rows = [
+        (side, position, token, tokenizer.decode([token]))
+        for side, ids in sides.items()
+        for position, token in enumerate(ids, 1)
+    ]
     return pd.DataFrame(rows, columns=["side", "position", "token_id", "token"])
 
 
 def prompt_kinds(encoder: ChatEncoder, pair: Pair, ids: list[int]) -> list[str]:
-    """ "template" or "prompt" for every id of a prompt: what lies within the text of a turn is prompt, all else the template wrote.
+    """ "template" or "prompt" for every id of a prompt: what lies within the text of a turn is prompt, all else the
+    template wrote.
 
-    Found by rendering the conversation with other texts in the turns' places, and by the tokenizer's own offsets. Where a template changes the texts themselves or the
-    tokenizer has no offsets, special tokens alone count as the template's.
+    Found by rendering the conversation with other texts in the turns' places, and by the tokenizer's own offsets. Where
+    a template changes the texts themselves or the tokenizer has no offsets, special tokens alone count as the
+    template's.
     """
     turns = encoder.with_system_turn(pair.prompt)
     system = [turn for turn in turns[:1] if turn["role"] == "system"]
@@ -67,7 +82,9 @@ def _answer_kinds(length, end_length):
 
 
 def _turn_spans(encoder, turns):
-    """(rendered text, [(start, end) of every turn's text in it]); no spans where the template does not put the texts in as they are."""
+    """(rendered text, [(start, end) of every turn's text in it]); no spans where the template does not put the texts in
+    as they are.
+    """
     text = encoder.render(turns)
     stand_ins = [_STANDS_FOR.format(index) for index in range(len(turns))]
     rest = encoder.render([{**turn, "content": stand_in} for turn, stand_in in zip(turns, stand_ins, strict=True)])
@@ -100,23 +117,35 @@ def _kinds(tokenizer, text, spans):
     kinds, last = [], 0
     for start, end in encoded["offset_mapping"]:
         start = min(start, last)  # some tokenizers leave the space in front of a word out of its offsets
-        kinds.append("prompt" if any(start < span_end and end > span_start for span_start, span_end in spans) else "template")
+        kinds.append(
+            "prompt" if any(start < span_end and end > span_start for span_start, span_end in spans) else "template"
+        )
         last = max(last, end)
     return encoded["input_ids"], kinds
 
 
 def _kinds_of_cut_turn(encoder, system, ids):
-    """Kinds where the last turn itself was cut: everything between the template in front of it and the template behind it is prompt."""
+    """Kinds where the last turn itself was cut: everything between the template in front of it and the template behind
+    it is prompt.
+    """
     text, spans = _turn_spans(encoder, [*system, {"role": "user", "content": _STANDS_FOR}])
     if not spans:
         return None
     start, end = spans[-1]
     head_ids, head = _kinds(encoder.tokenizer, text[:start], spans[:-1])
     tail_ids, tail = _kinds(encoder.tokenizer, text[end:] + encoder.answer_lead, [])
-    fits = tail_ids and len(head) + len(tail) <= len(ids) and ids[: len(head)] == head_ids and ids[len(ids) - len(tail) :] == tail_ids
+    fits = (
+        tail_ids
+        and len(head) + len(tail) <= len(ids)
+        and ids[: len(head)] == head_ids
+        and ids[len(ids) - len(tail) :] == tail_ids
+    )
     return [*head, *["prompt"] * (len(ids) - len(head) - len(tail)), *tail] if fits else None
 
 
 def _kinds_by_special_ids(tokenizer, ids):
-    special = {*tokenizer.all_special_ids, *(token for token, added in tokenizer.added_tokens_decoder.items() if added.special)}
+    special = {
+        *tokenizer.all_special_ids,
+        *(token for token, added in tokenizer.added_tokens_decoder.items() if added.special),
+    }
     return ["template" if token in special else "prompt" for token in ids]

@@ -1,7 +1,9 @@
-"""Renders one chat template under limits of time and memory: a script that `template_check` runs in a process of its own, isolated from everything.
+"""Renders one chat template under limits of time and memory: a script that `template_check` runs in a process of its
+own, isolated from everything.
 
-The environment is made as transformers makes it, so that what passes here is what will be rendered there. Reads JSON on standard input (template,
-variables); writes "ready" and then JSON: {"refused": why, or null}. It knows the standard library and Jinja2 only, so that it is there in a tenth of a second.
+The environment is made as transformers makes it, so that what passes here is what will be rendered there. Reads JSON on
+standard input (template, variables); writes "ready" and then JSON: {"refused": why, or null}. It knows the standard
+library and Jinja2 only, so that it is there in a tenth of a second.
 """
 
 import contextlib
@@ -15,7 +17,11 @@ MEMORY_BYTES = 512 * 1024**2
 MOST_CHARACTERS = 4_000_000  # of one rendered conversation; the longest one asked for here has about 20 000
 
 _LONG = "What is the capital of France? " * 200
-_TURNS = [{"role": "user", "content": "Hello"}, {"role": "assistant", "content": "Hi, <b>you</b>."}, {"role": "user", "content": _LONG}]
+_TURNS = [
+    {"role": "user", "content": "Hello"},
+    {"role": "assistant", "content": "Hi, <b>you</b>."},
+    {"role": "user", "content": _LONG},
+]
 CONVERSATIONS = (
     [{"role": "user", "content": "x"}],
     [{"role": "system", "content": "Be brief."}, {"role": "user", "content": "x"}],
@@ -37,7 +43,9 @@ def main():
 
 
 def limit_this_process():
-    """No more processor time and memory than a template needs, no file written, no process started; from here on there is no way back up."""
+    """No more processor time and memory than a template needs, no file written, no process started; from here on there
+    is no way back up.
+    """
     try:
         import resource
     except ImportError:  # not a Unix: the caller's clock is the only limit
@@ -53,12 +61,24 @@ def limit_this_process():
 
 
 def _refusal(environment, security_error, text, variables):
-    """Why a template cannot be used, as a part of a sentence; None where it can. What it says itself, such as Gemma's on system turns, is its own affair."""
+    """Why a template cannot be used, as a part of a sentence; None where it can.
+
+    What it says itself, such as Gemma's on system turns, is its own affair.
+    """
     try:
         template = environment.from_string(text)
         for messages in CONVERSATIONS:
             for add_generation_prompt in (True, False):
-                size, values = 0, {"tools": None, "documents": None, **variables, "messages": messages, "add_generation_prompt": add_generation_prompt}
+                size, values = (
+                    0,
+                    {
+                        "tools": None,
+                        "documents": None,
+                        **variables,
+                        "messages": messages,
+                        "add_generation_prompt": add_generation_prompt,
+                    },
+                )
                 try:
                     for part in template.generate(**values):
                         size += len(part)
@@ -107,7 +127,9 @@ def _environment():
     def tojson(value, ensure_ascii=False, indent=None, separators=None, sort_keys=False):
         return json.dumps(value, ensure_ascii=ensure_ascii, indent=indent, separators=separators, sort_keys=sort_keys)
 
-    environment = ImmutableSandboxedEnvironment(trim_blocks=True, lstrip_blocks=True, extensions=[Generation, loopcontrols])
+    environment = ImmutableSandboxedEnvironment(
+        trim_blocks=True, lstrip_blocks=True, extensions=[Generation, loopcontrols]
+    )
     environment.filters["tojson"] = tojson
     environment.globals["raise_exception"] = raise_exception
     environment.globals["strftime_now"] = lambda form: datetime.now().strftime(form)

@@ -1,7 +1,7 @@
 """Chat template -> prompt ids and response ids, the end of turn, and what happens to pairs that are too long.
 
-Prompt ids are the template with its generation prompt. Response ids are the answer tokenized on its own, as the model would have
-produced it after the prompt, then the template's end-of-turn token exactly once. Nothing else is scored.
+Prompt ids are the template with its generation prompt. Response ids are the answer tokenized on its own, as the model
+would have produced it after the prompt, then the template's end-of-turn token exactly once. Nothing else is scored.
 """
 
 from collections import Counter, deque
@@ -18,7 +18,12 @@ from .template_check import require_bounded_template
 
 _PROBE = "Zebra quartz"  # an answer that no template contains by itself
 _MIN_CONTENT_TOKENS = 1  # a cut user turn keeps at least this much of its end
-_ENCODING = ("__call__", "_encode_plus", "_tokenizer", "backend_tokenizer")  # what a tokenizer class would replace to encode in its own way
+_ENCODING = (
+    "__call__",
+    "_encode_plus",
+    "_tokenizer",
+    "backend_tokenizer",
+)  # what a tokenizer class would replace to encode in its own way
 _CHUNK_PAIRS = 1000  # pairs tokenized in one call: enough to keep all cores at work
 _CHUNK_CHARACTERS = 1_000_000  # and at most about so much text: the tokenizer's own records take some 50 bytes a character until they are read
 
@@ -40,7 +45,9 @@ class EncodedPair:
 
 @dataclass
 class EncodingReport:
-    """How many pairs were encoded, cut and dropped (by reason, with the first pair's id), and what the template made necessary."""
+    """How many pairs were encoded, cut and dropped (by reason, with the first pair's id), and what the template made
+    necessary.
+    """
 
     pairs: int = 0
     truncated: int = 0
@@ -55,21 +62,31 @@ class EncodingReport:
         self.first_dropped.setdefault(reason, pair_id)
 
     def __str__(self):
-        lines = [f"{self.pairs} pairs encoded" + (f", {self.truncated} with the prompt cut from the left" if self.truncated else "") + "."]
-        lines += [f"Dropped {count}: {reason} (first: pair {self.first_dropped[reason]})." for reason, count in sorted(self.dropped.items())]
+        lines = [
+            f"{self.pairs} pairs encoded"
+            + (f", {self.truncated} with the prompt cut from the left" if self.truncated else "")
+            + "."
+        ]
+        lines += [
+            f"Dropped {count}: {reason} (first: pair {self.first_dropped[reason]})."
+            for reason, count in sorted(self.dropped.items())
+        ]
         return " ".join(lines + self.notes)
 
 
 class ChatEncoder:
-    """Turns messages into ids with one tokenizer and one set of template options, for training, scoring and sampling alike."""
+    """Turns messages into ids with one tokenizer and one set of template options, for training, scoring and sampling
+    alike.
+    """
 
     def __init__(self, tokenizer, data: DataConfig | None = None):
         self.tokenizer = tokenizer
         self.data = data or DataConfig()
         if not tokenizer.chat_template:
             raise WorkbenchError(
-                f"The model {tokenizer.name_or_path!r} brings no chat template, so the start and end of an answer are unknown. "
-                "Give one with data.chat_template (a Jinja text or a file), or choose the model's instruct version."
+                f"The model {tokenizer.name_or_path!r} brings no chat template, so the start and end of an answer are"
+                " unknown. Give one with data.chat_template (a Jinja text or a file), or choose the model's instruct"
+                " version."
             )
         require_bounded_template(tokenizer, self.data.template_options)
         self.takes_system_turn = self._renders_system_turn()
@@ -79,12 +96,21 @@ class ChatEncoder:
     def render(self, messages, add_generation_prompt=True) -> str:
         """The conversation as the model sees it, as text."""
         try:
-            return self.tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=add_generation_prompt, **self.data.template_options)
-        except Exception as error:  # templates raise whatever they like; Jinja errors have no common base that is worth naming
-            raise WorkbenchError(f"The chat template refused a conversation ({', '.join(m['role'] for m in messages)}): {first_line(error)}.") from None
+            return self.tokenizer.apply_chat_template(
+                messages, tokenize=False, add_generation_prompt=add_generation_prompt, **self.data.template_options
+            )
+        except (
+            Exception
+        ) as error:  # templates raise whatever they like; Jinja errors have no common base that is worth naming
+            raise WorkbenchError(
+                f"The chat template refused a conversation ({', '.join(m['role'] for m in messages)}):"
+                f" {first_line(error)}."
+            ) from None
 
     def prompt_text(self, messages) -> str:
-        """The rendered prompt up to and with the assistant header, and an empty thinking block where the template puts one before answers."""
+        """The rendered prompt up to and with the assistant header, and an empty thinking block where the template puts
+        one before answers.
+        """
         return self.render(self.with_system_turn(messages)) + self.answer_lead
 
     def prompt_ids(self, messages) -> list[int]:
@@ -96,7 +122,9 @@ class ChatEncoder:
         return self._ids(self.answer_space + text) + self.end_of_turn_ids
 
     def with_system_turn(self, messages) -> list[dict]:
-        """The messages with data.system_prompt in front where none is; for a template without system turn its text leads the first user turn."""
+        """The messages with data.system_prompt in front where none is; for a template without system turn its text
+        leads the first user turn.
+        """
         messages = [dict(message) for message in messages]
         if self.data.system_prompt and messages[0]["role"] != "system":
             messages.insert(0, {"role": "system", "content": self.data.system_prompt})
@@ -122,22 +150,41 @@ class ChatEncoder:
             report.truncated += sum(one.truncated for one in encoded)
             yield encoded
         if system_turns and not self.takes_system_turn:
-            report.notes.append("The chat template has no system turn: system text was put in front of the first user turn.")
+            report.notes.append(
+                "The chat template has no system turn: system text was put in front of the first user turn."
+            )
         if report.rewritten:
-            report.notes.append(f"The chat template writes {report.rewritten} answers otherwise than the data (white space, thinking tags, end marks): the template's form is scored.")
+            report.notes.append(
+                f"The chat template writes {report.rewritten} answers otherwise than the data (white space, thinking"
+                " tags, end marks): the template's form is scored."
+            )
         if report.unplaced:
-            report.notes.append(f"The chat template changes {report.unplaced} answers so that they cannot be found in the conversation: the data's form is scored.")
+            report.notes.append(
+                f"The chat template changes {report.unplaced} answers so that they cannot be found in the conversation:"
+                " the data's form is scored."
+            )
 
     def _overlapped(self, chunks, report):
-        """(chunk, its EncodedPairs) of every chunk: while the Rust tokenizer works on one, which needs no Python, the template renders the next."""
+        """(chunk, its EncodedPairs) of every chunk: while the Rust tokenizer works on one, which needs no Python, the
+        template renders the next.
+        """
         with ThreadPoolExecutor(1) as beside:
             started = deque()
             for chunk in chunks:
-                placed = [self._placed(pair, *rendered, report) for pair, rendered in zip(chunk, self._rendered(chunk), strict=True)]
-                texts = [text for prompt, lead, answers in placed for text in (prompt + lead, *(self.answer_space + answer for answer in answers))]
+                placed = [
+                    self._placed(pair, *rendered, report)
+                    for pair, rendered in zip(chunk, self._rendered(chunk), strict=True)
+                ]
+                texts = [
+                    text
+                    for prompt, lead, answers in placed
+                    for text in (prompt + lead, *(self.answer_space + answer for answer in answers))
+                ]
                 tokenizing = beside.submit(self._ids_of_all, texts)
                 if plain_backend(self.tokenizer) is None:
-                    wait([tokenizing])  # tokenizers in Python promise nothing to two threads, and cutting a prompt asks them as well
+                    wait(
+                        [tokenizing]
+                    )  # tokenizers in Python promise nothing to two threads, and cutting a prompt asks them as well
                 started.append((chunk, placed, tokenizing))
                 if len(started) == 2:
                     yield self._encoded(*started.popleft(), report)
@@ -147,13 +194,17 @@ class ChatEncoder:
     def _encoded(self, pairs, placed, tokenizing, report):
         ids, encoded = iter(tokenizing.result()), []
         for pair, (_, lead, _) in zip(pairs, placed, strict=True):
-            one = self._fitting(pair, lead, next(ids), next(ids) + self.end_of_turn_ids, next(ids) + self.end_of_turn_ids, report)
+            one = self._fitting(
+                pair, lead, next(ids), next(ids) + self.end_of_turn_ids, next(ids) + self.end_of_turn_ids, report
+            )
             if one is not None:
                 encoded.append(one)
         return pairs, encoded
 
     def _fitting(self, pair, lead, prompt, chosen, rejected, report):
-        """The EncodedPair of three lists of ids, its prompt cut where that is wanted; None, and counted, where the pair cannot be used."""
+        """The EncodedPair of three lists of ids, its prompt cut where that is wanted; None, and counted, where the pair
+        cannot be used.
+        """
         if len(chosen) <= len(self.end_of_turn_ids) or len(rejected) <= len(self.end_of_turn_ids):
             report.drop("an answer has no tokens", pair.pair_id)
             return None
@@ -171,35 +222,54 @@ class ChatEncoder:
             return None
         cut = self._cut_prompt(pair.prompt, lead, room)
         if cut is None:
-            report.drop(f"answer and fixed parts of the prompt alone are longer than data.max_tokens {self.data.max_tokens}", pair.pair_id)
+            report.drop(
+                f"answer and fixed parts of the prompt alone are longer than data.max_tokens {self.data.max_tokens}",
+                pair.pair_id,
+            )
             return None
         return EncodedPair(pair.pair_id, cut, chosen, rejected, truncated=True)
 
     def _rendered(self, pairs):
-        """(prompt, [conversation with the chosen answer, with the rejected one]) of every pair, as texts; a prompt shared by neighbors is rendered once."""
+        """(prompt, [conversation with the chosen answer, with the rejected one]) of every pair, as texts; a prompt
+        shared by neighbors is rendered once.
+        """
         prompts, place = [], []
         for index, pair in enumerate(pairs):
             if index == 0 or pair.prompt != pairs[index - 1].prompt:
                 prompts.append(self.with_system_turn(pair.prompt))
             place.append(len(prompts) - 1)
-        wholes = [[*prompts[at], {"role": "assistant", "content": answer}] for at, pair in zip(place, pairs, strict=True) for answer in (pair.chosen, pair.rejected)]
+        wholes = [
+            [*prompts[at], {"role": "assistant", "content": answer}]
+            for at, pair in zip(place, pairs, strict=True)
+            for answer in (pair.chosen, pair.rejected)
+        ]
         try:
             options = self.data.template_options
-            prompts, wholes = render_all(self.tokenizer, prompts, True, options), render_all(self.tokenizer, wholes, False, options)
+            prompts, wholes = (
+                render_all(self.tokenizer, prompts, True, options),
+                render_all(self.tokenizer, wholes, False, options),
+            )
         except Exception:  # whatever a template raised: one conversation after the other says which one it was
             prompts = [prompts[at] for at in place]
-            return [(self.render(prompt), [self.render(whole, False) for whole in wholes[2 * at : 2 * at + 2]]) for at, prompt in enumerate(prompts)]
+            return [
+                (self.render(prompt), [self.render(whole, False) for whole in wholes[2 * at : 2 * at + 2]])
+                for at, prompt in enumerate(prompts)
+            ]
         return [(prompts[at], wholes[2 * index : 2 * index + 2]) for index, at in enumerate(place)]
 
     def _placed(self, pair, prompt, wholes, report):
-        """(prompt, lead, answers): the rendered prompt, the lead behind it that belongs to it, and both answers as they stand in the conversation.
+        """(prompt, lead, answers): the rendered prompt, the lead behind it that belongs to it, and both answers as they
+        stand in the conversation.
 
-        Templates may trim white space or move thinking tags. Where an answer brings its own thinking block there is no empty one to belong
-        to the prompt, so both answers of the pair begin right behind the generation prompt.
+        Templates may trim white space or move thinking tags. Where an answer brings its own thinking block there is no
+        empty one to belong to the prompt, so both answers of the pair begin right behind the generation prompt.
         """
         for lead in dict.fromkeys((self.answer_lead, "")):
             if self.end_of_turn and all(whole.startswith(prompt + lead) for whole in wholes):
-                found = [self._answer_in(whole[len(prompt + lead) :], answer) for whole, answer in zip(wholes, (pair.chosen, pair.rejected), strict=True)]
+                found = [
+                    self._answer_in(whole[len(prompt + lead) :], answer)
+                    for whole, answer in zip(wholes, (pair.chosen, pair.rejected), strict=True)
+                ]
                 break
         else:
             lead, found = self.answer_lead, [pair.chosen, pair.rejected]
@@ -208,14 +278,17 @@ class ChatEncoder:
         return prompt, lead, found
 
     def _answer_in(self, rendered, answer):
-        """The answer out of the rendered text behind the prompt: without end marks (the data may have brought its own) and the template's white space."""
+        """The answer out of the rendered text behind the prompt: without end marks (the data may have brought its own)
+        and the template's white space.
+        """
         body = rendered.rpartition(self.end_of_turn)[0]
         while body.rstrip().endswith(self.end_of_turn):
             body = body.rstrip().removesuffix(self.end_of_turn)
         return answer if body == answer or (body.strip() == answer and answer) else body.strip()
 
     def _cut_prompt(self, messages, lead, room):
-        """Prompt ids of at most `room`: the earliest turns go first, whole; then the last user turn is cut from the left. None when that is not enough.
+        """Prompt ids of at most `room`: the earliest turns go first, whole; then the last user turn is cut from the
+        left. None when that is not enough.
 
         System turn, assistant header and `lead` stay, so that what is left is a well-formed conversation.
         """
@@ -249,24 +322,35 @@ class ChatEncoder:
 
     def _renders_system_turn(self):
         try:
-            text = self.tokenizer.apply_chat_template([{"role": "system", "content": _PROBE}, {"role": "user", "content": "x"}], tokenize=False, **self.data.template_options)
-        except Exception:  # Gemma's template raises its own error for a system turn: that is the answer to the question asked here
+            text = self.tokenizer.apply_chat_template(
+                [{"role": "system", "content": _PROBE}, {"role": "user", "content": "x"}],
+                tokenize=False,
+                **self.data.template_options,
+            )
+        except (
+            Exception
+        ):  # Gemma's template raises its own error for a system turn: that is the answer to the question asked here
             return False
         return _PROBE in text
 
     def _find_answer_frame(self):
-        """(lead, space, end): what the template puts between the generation prompt and an answer, and what it puts behind an answer, as texts.
+        """(lead, space, end): what the template puts between the generation prompt and an answer, and what it puts
+        behind an answer, as texts.
 
-        The lead is usually empty; it is an empty thinking block for some models, and the assistant header where a template ignores
-        add_generation_prompt; it belongs to the prompt. White space there (Llama 2: "[/INST] Paris") is no lead: it melts into the answer's first
-        token. Tokenizers that mark the beginning of a word by themselves add it on their own; for others it is the `space` in front of
-        every answer. The end is <|im_end|>, <|eot_id|>, <end_of_turn>, </s> … or empty.
+        The lead is usually empty; it is an empty thinking block for some models, and the assistant header where a
+        template ignores add_generation_prompt; it belongs to the prompt. White space there (Llama 2: "[/INST] Paris")
+        is no lead: it melts into the answer's first token. Tokenizers that mark the beginning of a word by themselves
+        add it on their own; for others it is the `space` in front of every answer. The end is <|im_end|>, <|eot_id|>,
+        <end_of_turn>, </s> … or empty.
         """
         user = [{"role": "user", "content": "x"}]
         prompt = self.render(user)
         whole = self.render([*user, {"role": "assistant", "content": _PROBE}], add_generation_prompt=False)
         if _PROBE not in whole:
-            raise WorkbenchError("The chat template drops the assistant's answer, so nothing could be scored. Choose another with data.chat_template.")
+            raise WorkbenchError(
+                "The chat template drops the assistant's answer, so nothing could be scored. Choose another with"
+                " data.chat_template."
+            )
         before, _, after = whole.rpartition(_PROBE)
         lead = before.removeprefix(prompt) if before.startswith(prompt) else ""
         if lead.strip() or not lead:
@@ -280,7 +364,10 @@ class ChatEncoder:
         if not ids and self.tokenizer.eos_token_id is not None:
             ids = [self.tokenizer.eos_token_id]
         if not ids:
-            raise WorkbenchError("The chat template puts nothing after an answer and the tokenizer has no end-of-sequence token: answers would never end.")
+            raise WorkbenchError(
+                "The chat template puts nothing after an answer and the tokenizer has no end-of-sequence token: answers"
+                " would never end."
+            )
         return ids
 
 
@@ -289,10 +376,13 @@ def plain_backend(tokenizer):
 
     None also where the class around it has an encoding of its own, which calling the inside would pass by.
     """
-    if not isinstance(tokenizer, PreTrainedTokenizerFast) or any(name in vars(kind) for kind in _classes_above(tokenizer) for name in _ENCODING):
+    if not isinstance(tokenizer, PreTrainedTokenizerFast) or any(
+        name in vars(kind) for kind in _classes_above(tokenizer) for name in _ENCODING
+    ):
         return None
     backend = tokenizer.backend_tokenizer
-    # an earlier call may have left its own settings inside; they are touched only then, because that fails while another thread encodes
+    # an earlier call may have left its own settings inside; they are touched only then, because that fails while
+    # another thread encodes
     if backend.truncation is not None:
         backend.no_truncation()
     if backend.padding is not None:

@@ -1,7 +1,8 @@
-"""Attention over packed rows [S | P C R | P C R …]: who may be fed that way, and the function that transformers calls for it.
+"""Attention over packed rows [S | P C R | P C R …]: who may be fed that way, and the function that transformers calls
+for it.
 
-Every token sees what lies before it in its own sequence [S P C] or [S P R] and nothing else. Distances, as for sliding windows, are counted in
-positions of that sequence. The linear layers never notice.
+Every token sees what lies before it in its own sequence [S P C] or [S P R] and nothing else. Distances, as for sliding
+windows, are counted in positions of that sequence. The linear layers never notice.
 """
 
 import torch
@@ -14,8 +15,9 @@ from .packing import Layout, RowPolicy, dense_attention, visible
 #: The name under which transformers knows this attention.
 NAME = "packed_pairs"
 
-#: Decoder-only models whose every layer is attention over tokens, so that both answers may share one prompt; each is in the equivalence tests.
-#: By name: a hybrid model reaches the attention function as well, and would mix the answers without a word.
+#: Decoder-only models whose every layer is attention over tokens, so that both answers may share one prompt; each is in
+#: the equivalence tests. By name: a hybrid model reaches the attention function as well, and would mix the answers
+#: without a word.
 SHARING_MODELS = (
     *("llama", "qwen2", "qwen3", "mistral", "mixtral", "gemma", "gemma2", "gemma3_text", "cohere", "cohere2"),
     *("granite", "phi", "phi3", "olmo2", "smollm3", "starcoder2"),
@@ -46,7 +48,8 @@ def row_policy(model) -> RowPolicy:
 
 
 def install(model):
-    """Let the model use this attention where it may; generation and padded rows then go to transformers' own, as before.
+    """Let the model use this attention where it may; generation and padded rows then go to transformers' own, as
+    before.
 
     The model keeps it during backward as well, because checkpointed layers run again there.
     """
@@ -58,17 +61,37 @@ def install(model):
         model.set_attn_implementation(stock)
 
 
-def packed_attention(module, query, key, value, attention_mask, scaling=None, dropout=0.0, sliding_window=None, softcap=None, layout: Layout | None = None, **kwargs):
+def packed_attention(
+    module,
+    query,
+    key,
+    value,
+    attention_mask,
+    scaling=None,
+    dropout=0.0,
+    sliding_window=None,
+    softcap=None,
+    layout: Layout | None = None,
+    **kwargs,
+):
     """(output (1, tokens, heads, head_dim), None) for a packed row; without a layout, transformers' own attention.
 
-    query: (1, heads, tokens, head_dim); key, value: (1, key-value heads, tokens, head_dim). sliding_window: positions, None for all before.
+    query: (1, heads, tokens, head_dim); key, value: (1, key-value heads, tokens, head_dim). sliding_window: positions,
+    None for all before.
     """
     scaling = query.shape[-1] ** -0.5 if scaling is None else scaling
     if layout is not None:
-        return _BACKENDS[_backend(layout, query, softcap)](query, key, value, layout, scaling, sliding_window or None, softcap or None), None
+        return (
+            _BACKENDS[_backend(layout, query, softcap)](
+                query, key, value, layout, scaling, sliding_window or None, softcap or None
+            ),
+            None,
+        )
     if softcap is not None:  # transformers' SDPA refuses it
         return dense_attention(query, key, value, _allowed(attention_mask, query, key), scaling, softcap), None
-    return ALL_ATTENTION_FUNCTIONS["sdpa"](module, query, key, value, attention_mask, dropout=dropout, scaling=scaling, **kwargs)
+    return ALL_ATTENTION_FUNCTIONS["sdpa"](
+        module, query, key, value, attention_mask, dropout=dropout, scaling=scaling, **kwargs
+    )
 
 
 def _dense(query, key, value, layout, scaling, window, softcap):
@@ -78,7 +101,13 @@ def _dense(query, key, value, layout, scaling, window, softcap):
     return dense_attention(query, key, value, layout.prepared[name], scaling, softcap)
 
 
-_BACKENDS = {"blocked": attention_blocked.attention, "varlen": attention_cuda.varlen, "flex": attention_cuda.flex, "pairwise": attention_cuda.pairwise, "dense": _dense}
+_BACKENDS = {
+    "blocked": attention_blocked.attention,
+    "varlen": attention_cuda.varlen,
+    "flex": attention_cuda.flex,
+    "pairwise": attention_cuda.pairwise,
+    "dense": _dense,
+}
 
 
 def _backend(layout, query, softcap):
@@ -90,19 +119,24 @@ def _backend(layout, query, softcap):
 def _allowed(mask, query, key):
     """The mask that transformers made for a padded batch, as True where a query may look; None means causal."""
     if mask is None:
-        return torch.ones(query.shape[2], key.shape[2], dtype=torch.bool, device=query.device).tril(key.shape[2] - query.shape[2])
+        return torch.ones(query.shape[2], key.shape[2], dtype=torch.bool, device=query.device).tril(
+            key.shape[2] - query.shape[2]
+        )
     return mask if mask.dtype == torch.bool else mask >= 0
 
 
 def _one_set_of_rotary_factors(config):
-    """The longest sequence (tokens) whose rotary factors do not depend on what else is in the batch; None when none does.
+    """The longest sequence (tokens) whose rotary factors do not depend on what else is in the batch; None when none
+    does.
 
     Long-rope and dynamic scaling choose them by the longest position that goes through the model at once.
     """
     ropes = _ropes(config)
     if not any("dynamic" in str(rope.get("rope_type")) or rope.get("rope_type") == "longrope" for rope in ropes):
         return None
-    originals = [rope["original_max_position_embeddings"] for rope in ropes if rope.get("original_max_position_embeddings")]
+    originals = [
+        rope["original_max_position_embeddings"] for rope in ropes if rope.get("original_max_position_embeddings")
+    ]
     return min(originals, default=config.max_position_embeddings)
 
 

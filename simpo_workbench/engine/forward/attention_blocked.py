@@ -1,7 +1,7 @@
 """Packed-row attention for the CPU: batched matrix products over blocks of queries.
 
-Grouped query heads stand under each other against their one key head, so keys and values are never repeated. Backward computes the attention weights
-of long pairs again, those of others are kept.
+Grouped query heads stand under each other against their one key head, so keys and values are never repeated. Backward
+computes the attention weights of long pairs again, those of others are kept.
 """
 
 from dataclasses import dataclass
@@ -10,18 +10,23 @@ import torch
 
 from .packing import Layout, Span, minus_infinity, visible
 
-#: Queries of a long pair that go through one product. 64 measured best at 900 tokens a pair on 2 cores; 128 took 1.5 times as long.
+#: Queries of a long pair that go through one product. 64 measured best at 900 tokens a pair on 2 cores; 128 took 1.5
+#: times as long.
 QUERIES_PER_BLOCK = 64
-#: Pairs up to this length go through together, padded to the longest of them; longer ones block by block, without what causality hides.
+#: Pairs up to this length go through together, padded to the longest of them; longer ones block by block, without what
+#: causality hides.
 SHORT_PAIR_TOKENS = 256
-#: The attention weights of pairs up to this length are kept for backward: 5 % of a step's time for a quarter more memory at 950 tokens a pair.
+#: The attention weights of pairs up to this length are kept for backward: 5 % of a step's time for a quarter more
+#: memory at 950 tokens a pair.
 KEPT_PAIR_TOKENS = 1536
 #: A pair joins others only when it fills at least this share of their width.
 LEAST_FILLED = 0.75
 
 
 def attention(query, key, value, layout: Layout, scaling, window, softcap):
-    """Attention over a packed row, (1, tokens, heads, head_dim); arguments as in `engine.attention.packed_attention`."""
+    """Attention over a packed row, (1, tokens, heads, head_dim); arguments as in
+    `engine.attention.packed_attention`.
+    """
     name = ("blocked", window)
     if name not in layout.prepared:
         layout.prepared[name] = _pieces(layout, window)
@@ -30,7 +35,9 @@ def attention(query, key, value, layout: Layout, scaling, window, softcap):
 
 @dataclass(frozen=True, eq=False)
 class _Block:
-    """Queries start … stop of a piece against its keys first_key … stop. mask: added to the scores of the last columns, −inf where a query may not look."""
+    """Queries start … stop of a piece against its keys first_key … stop. mask: added to the scores of the last columns,
+    −inf where a query may not look.
+    """
 
     start: int
     stop: int
@@ -39,12 +46,21 @@ class _Block:
 
 
 class _Sequence:
-    """The queries of one sequence [S], [S P C] or [S P R], from place `first` of it, block by block. Its keys are slices of the row; its queries end where they end."""
+    """The queries of one sequence [S], [S P C] or [S P R], from place `first` of it, block by block.
+
+    Its keys are slices of the row; its queries end where they end.
+    """
 
     def __init__(self, keys: tuple[slice, ...], first: int, length: int, window: int | None):
         self.tokens = length
-        self.keys, self.offset = keys, keys[-1].stop - length  # position in the sequence + offset = place of a query in the row
-        self.blocks = [_causal_block(start, min(start + QUERIES_PER_BLOCK, length), window) for start in range(first, length, QUERIES_PER_BLOCK)]
+        self.keys, self.offset = (
+            keys,
+            keys[-1].stop - length,
+        )  # position in the sequence + offset = place of a query in the row
+        self.blocks = [
+            _causal_block(start, min(start + QUERIES_PER_BLOCK, length), window)
+            for start in range(first, length, QUERIES_PER_BLOCK)
+        ]
 
     def keys_of(self, rows):
         """(key heads, keys, width) of rows (tokens, key heads, width)."""
@@ -59,11 +75,17 @@ class _Sequence:
 
     def queries_of(self, rows, block, key_heads):
         """(key heads, groups · queries, width) of rows (tokens, heads, width)."""
-        return rows[block.start + self.offset : block.stop + self.offset].transpose(0, 1).reshape(key_heads, -1, rows.shape[-1])
+        return (
+            rows[block.start + self.offset : block.stop + self.offset]
+            .transpose(0, 1)
+            .reshape(key_heads, -1, rows.shape[-1])
+        )
 
     def put(self, rows, block, part):
         """Queries' results into rows (tokens, heads, width)."""
-        rows[block.start + self.offset : block.stop + self.offset] = part.view(rows.shape[1], block.stop - block.start, -1).transpose(0, 1)
+        rows[block.start + self.offset : block.stop + self.offset] = part.view(
+            rows.shape[1], block.stop - block.start, -1
+        ).transpose(0, 1)
 
 
 class _Together:
@@ -73,7 +95,9 @@ class _Together:
         shared, width = layout.shared, spans[0].tokens
         self.pairs, self.tokens = len(spans), shared + width
         offsets = torch.arange(width)
-        starts, lengths = (torch.tensor([getattr(span, name) for span in spans])[:, None] for name in ("start", "tokens"))
+        starts, lengths = (
+            torch.tensor([getattr(span, name) for span in spans])[:, None] for name in ("start", "tokens")
+        )
         real = offsets < lengths
         queries = torch.where(real, starts + offsets, starts)  # padding repeats a pair's first token
         beginning = torch.arange(shared).expand(self.pairs, -1)
@@ -82,7 +106,9 @@ class _Together:
         mask = torch.full((self.pairs, 1, width, shared + width), float("-inf"))
         for index, span in enumerate(spans):
             mask[index, 0, :, shared:].fill_diagonal_(0.0)  # padding looks at itself only
-            mask[index, 0, : span.tokens, : shared + span.tokens] = minus_infinity(~visible(layout.alone(span), window)[shared:])
+            mask[index, 0, : span.tokens, : shared + span.tokens] = minus_infinity(
+                ~visible(layout.alone(span), window)[shared:]
+            )
         self.blocks = [_Block(0, shared + width, 0, mask)]
 
     def keys_of(self, rows):
@@ -104,7 +130,13 @@ class _Together:
 
     def _in_a_row(self, part, places, rows):
         """The real tokens of what lies side by side, (tokens, heads, width)."""
-        return part.view(self.pairs, rows.shape[1], -1, rows.shape[2]).transpose(1, 2).reshape(-1, rows.shape[1] * rows.shape[2]).index_select(0, places.real).view(-1, *rows.shape[1:])
+        return (
+            part.view(self.pairs, rows.shape[1], -1, rows.shape[2])
+            .transpose(1, 2)
+            .reshape(-1, rows.shape[1] * rows.shape[2])
+            .index_select(0, places.real)
+            .view(-1, *rows.shape[1:])
+        )
 
 
 class _Places:
@@ -122,8 +154,12 @@ def _pieces(layout, window):
         if layout.shared + span.tokens > SHORT_PAIR_TOKENS:
             prompt, end = slice(span.start, span.start + span.prompt), span.start + span.tokens
             before = layout.shared + span.prompt
-            pieces.append(_Sequence((beginning, slice(span.start, span.second)), layout.shared, before + span.chosen, window))
-            pieces.append(_Sequence((beginning, prompt, slice(span.second, end)), before, before + span.rejected, window))
+            pieces.append(
+                _Sequence((beginning, slice(span.start, span.second)), layout.shared, before + span.chosen, window)
+            )
+            pieces.append(
+                _Sequence((beginning, prompt, slice(span.second, end)), before, before + span.rejected, window)
+            )
         elif together and span.tokens >= LEAST_FILLED * together[-1][0].tokens:
             together[-1].append(span)
         else:
@@ -150,7 +186,9 @@ class _BlockedAttention(torch.autograd.Function):
             keys, values = piece.keys_of(key), piece.keys_of(value)
             for block in piece.blocks:
                 seen = slice(block.first_key, block.stop)
-                weights, slope = _attend(piece.queries_of(query, block, key_heads) * scaling, keys[:, seen], block.mask, softcap)
+                weights, slope = _attend(
+                    piece.queries_of(query, block, key_heads) * scaling, keys[:, seen], block.mask, softcap
+                )
                 if any(ctx.needs_input_grad) and piece.tokens <= KEPT_PAIR_TOKENS:
                     kept += [weights, slope]
                 piece.put(output, block, torch.bmm(weights, values[:, seen]))
@@ -168,9 +206,14 @@ class _BlockedAttention(torch.autograd.Function):
             d_keys, d_values = torch.zeros_like(keys), torch.zeros_like(values)
             for block in piece.blocks:
                 seen = slice(block.first_key, block.stop)
-                queries, out = piece.queries_of(query, block, key_heads) * ctx.scaling, piece.queries_of(gradient, block, key_heads)
+                queries, out = (
+                    piece.queries_of(query, block, key_heads) * ctx.scaling,
+                    piece.queries_of(gradient, block, key_heads),
+                )
                 again = piece.tokens > KEPT_PAIR_TOKENS
-                weights, slope = _attend(queries, keys[:, seen], block.mask, ctx.softcap) if again else (next(kept), next(kept))
+                weights, slope = (
+                    _attend(queries, keys[:, seen], block.mask, ctx.softcap) if again else (next(kept), next(kept))
+                )
                 d_values[:, seen].baddbmm_(weights.transpose(1, 2), out)
                 d_weights = torch.bmm(out, values[:, seen].transpose(1, 2))
                 d_scores = torch._softmax_backward_data(d_weights, weights, -1, weights.dtype)
@@ -183,13 +226,17 @@ class _BlockedAttention(torch.autograd.Function):
 
 
 def _by_token(rows):
-    """(tokens, heads, width) of one row (1, heads, tokens, width), fp32 or wider; the way it lies in memory already when it comes from a linear layer."""
+    """(tokens, heads, width) of one row (1, heads, tokens, width), fp32 or wider; the way it lies in memory already
+    when it comes from a linear layer.
+    """
     rows = rows[0].transpose(0, 1)
     return rows if rows.dtype in (torch.float32, torch.float64) else rows.float()
 
 
 def _attend(queries, keys, mask, softcap):
-    """(weights, slope): attention weights (batch, groups · queries, keys) in fp32 or wider, and the derivative of soft-capping where there is any."""
+    """(weights, slope): attention weights (batch, groups · queries, keys) in fp32 or wider, and the derivative of
+    soft-capping where there is any.
+    """
     scores = torch.bmm(queries, keys.transpose(1, 2))
     slope = None
     if softcap:

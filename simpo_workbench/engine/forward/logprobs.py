@@ -29,7 +29,8 @@ class ResponseLogps:
 
 
 class PackedScorer(nn.Module):
-    """The module that Accelerate prepares: its forward pass goes through the whole wrapped model, so that hooks of DDP and FSDP fire.
+    """The module that Accelerate prepares: its forward pass goes through the whole wrapped model, so that hooks of DDP
+    and FSDP fire.
 
     Only positions that predict a response token reach the language-model head.
     """
@@ -42,7 +43,9 @@ class PackedScorer(nn.Module):
         sequences = 2 * len(batch.pair_ids)
         token_logps = torch.cat([self.token_logps(block) for block in batch.blocks])
         sequence = torch.cat([block.sequence for block in batch.blocks])
-        sums = torch.zeros(sequences, dtype=token_logps.dtype, device=token_logps.device).index_add(0, sequence, token_logps)
+        sums = torch.zeros(sequences, dtype=token_logps.dtype, device=token_logps.device).index_add(
+            0, sequence, token_logps
+        )
         counts = torch.bincount(sequence, minlength=sequences)
         pairs = len(batch.pair_ids)
         return ResponseLogps(sums[:pairs], sums[pairs:], counts[:pairs], counts[pairs:])
@@ -63,8 +66,9 @@ class PackedScorer(nn.Module):
 class _ResponsesOnly:
     """While active, the model's head is given the positions that predict a response token and nothing else.
 
-    With a known transform behind the head, log-probabilities are computed in its place, in tiles; they then stand in `logps`, and the model's
-    logits are empty. Otherwise the model computes the logits of those positions as it always does.
+    With a known transform behind the head, log-probabilities are computed in its place, in tiles; they then stand in
+    `logps`, and the model's logits are empty. Otherwise the model computes the logits of those positions as it always
+    does.
     """
 
     def __init__(self, head, block, transform):

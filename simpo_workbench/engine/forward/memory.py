@@ -1,4 +1,6 @@
-"""How much goes through the model at once: micro-batch tokens and checkpointed layers, chosen from a measured step where they are "auto"."""
+"""How much goes through the model at once: micro-batch tokens and checkpointed layers, chosen from a measured step
+where they are "auto".
+"""
 
 import contextlib
 import ctypes
@@ -26,13 +28,18 @@ _STATUS = Path("/proc/self/status")
 
 @dataclass
 class MemoryPlan:
-    """Tokens of one micro-batch and how many layers are checkpointed. It changes in the middle of a run only when memory runs out."""
+    """Tokens of one micro-batch and how many layers are checkpointed.
+
+    It changes in the middle of a run only when memory runs out.
+    """
 
     max_tokens_per_microbatch: int
     checkpointed_layers: int
 
     def shrink(self, largest_pair: int, layers: list) -> str | None:
-        """Take less memory from now on, and say how; None where nothing is left to give up. largest_pair: tokens of the step's largest pair."""
+        """Take less memory from now on, and say how; None where nothing is left to give up. largest_pair: tokens of the
+        step's largest pair.
+        """
         if self.max_tokens_per_microbatch > largest_pair:
             self.max_tokens_per_microbatch = max(largest_pair, self.max_tokens_per_microbatch // 2)
             return f"at most {self.max_tokens_per_microbatch} tokens at once"
@@ -102,27 +109,40 @@ def is_out_of_memory(error: BaseException) -> bool:
     if isinstance(error, (torch.cuda.OutOfMemoryError, MemoryError)):
         return True
     # cuBLAS, the driver and the CPU's allocator each say it in their own way
-    words = ("out of memory", "CUBLAS_STATUS_ALLOC_FAILED", "can't allocate memory", "not enough memory", "Cannot allocate memory", "bad_alloc", "can't start new thread")
-    return (isinstance(error, OSError) and error.errno == errno.ENOMEM) or (isinstance(error, (RuntimeError, SafetensorError)) and any(one in str(error) for one in words))
+    words = (
+        "out of memory",
+        "CUBLAS_STATUS_ALLOC_FAILED",
+        "can't allocate memory",
+        "not enough memory",
+        "Cannot allocate memory",
+        "bad_alloc",
+        "can't start new thread",
+    )
+    return (isinstance(error, OSError) and error.errno == errno.ENOMEM) or (
+        isinstance(error, (RuntimeError, SafetensorError)) and any(one in str(error) for one in words)
+    )
 
 
 def shortage(training) -> str:
     """What to do when not even one pair fits."""
     return (
-        f"Memory is full, even with as little at once as can be (training.max_tokens_per_microbatch {training.max_tokens_per_microbatch}, "
-        f"training.gradient_checkpointing {training.gradient_checkpointing}): lower data.max_tokens, load the model as nf4, or choose a smaller one."
+        "Memory is full, even with as little at once as can be (training.max_tokens_per_microbatch"
+        f" {training.max_tokens_per_microbatch}, training.gradient_checkpointing {training.gradient_checkpointing}):"
+        " lower data.max_tokens, load the model as nf4, or choose a smaller one."
     )
 
 
 def choose(training, bytes_per_token, layers: int, largest_pair: int, free: int, device_type: str) -> MemoryPlan:
     """The plan for a training configuration; numbers that the user gave stay as they are.
 
-    bytes_per_token: function of the number of checkpointed layers that measures a micro-batch, None where it does not fit. layers: of the
-    model. largest_pair: its tokens; every pair must fit. free: bytes.
+    bytes_per_token: function of the number of checkpointed layers that measures a micro-batch, None where it does not
+    fit. layers: of the model. largest_pair: its tokens; every pair must fit. free: bytes.
     """
     most = min(ENOUGH_TOKENS[device_type], largest_pair * training.pairs_per_step)
     budget = None if training.max_tokens_per_microbatch == "auto" else training.max_tokens_per_microbatch
-    checkpointed = {"all": layers, "none": 0, "auto": None}.get(training.gradient_checkpointing, training.gradient_checkpointing)
+    checkpointed = {"all": layers, "none": 0, "auto": None}.get(
+        training.gradient_checkpointing, training.gradient_checkpointing
+    )
     if budget is not None and checkpointed is not None:
         return MemoryPlan(budget, min(checkpointed, layers))
     usable = SHARE_OF_FREE_MEMORY * free
@@ -133,7 +153,9 @@ def choose(training, bytes_per_token, layers: int, largest_pair: int, free: int,
         else:
             least = bytes_per_token(layers)
             checkpointed = _layers_needed(whole, least, wanted, usable, layers)
-            per_token = least if whole is None or least is None else whole + (least - whole) * checkpointed / max(layers, 1)
+            per_token = (
+                least if whole is None or least is None else whole + (least - whole) * checkpointed / max(layers, 1)
+            )
     else:
         checkpointed = min(checkpointed, layers)
         per_token = bytes_per_token(checkpointed)
@@ -145,7 +167,9 @@ def choose(training, bytes_per_token, layers: int, largest_pair: int, free: int,
 
 
 def _layers_needed(whole, least, tokens, usable, layers):
-    """The fewest checkpointed layers with which so many tokens fit, taking each layer's saving as equal; all of them where nothing fits."""
+    """The fewest checkpointed layers with which so many tokens fit, taking each layer's saving as equal; all of them
+    where nothing fits.
+    """
     if whole is None or least is None or least >= whole:
         return layers
     return min(layers, max(0, math.ceil(layers * (whole - usable / tokens) / (whole - least))))
@@ -167,9 +191,11 @@ def layers_of(model) -> list:
 
 
 def bytes_per_token_of(scorer, model, pair, policy, device, autocast=contextlib.nullcontext):
-    """A function of the number of checkpointed layers: bytes that a real forward and backward pass of one pair takes per token, None where it does not fit.
+    """A function of the number of checkpointed layers: bytes that a real forward and backward pass of one pair takes
+    per token, None where it does not fit.
 
-    scorer: not the one of several processes, which would wait for each other. Adapters, gradients and random numbers are left as they were.
+    scorer: not the one of several processes, which would wait for each other. Adapters, gradients and random numbers
+    are left as they were.
     """
 
     def measure(count):

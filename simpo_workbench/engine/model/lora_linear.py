@@ -1,7 +1,9 @@
-"""Linear layers with LoRA in as few passes over memory as possible: the same numbers as PEFT's own forward pass, up to rounding.
+"""Linear layers with LoRA in as few passes over memory as possible: the same numbers as PEFT's own forward pass, up to
+rounding.
 
-PEFT adds its product with two more passes over the output, and casts the layer's input to the adapter's fp32. Here the small product is added inside
-the matrix product, and the small weights are cast instead of the activations; backward likewise.
+PEFT adds its product with two more passes over the output, and casts the layer's input to the adapter's fp32. Here the
+small product is added inside the matrix product, and the small weights are cast instead of the activations; backward
+likewise.
 """
 
 import types
@@ -11,7 +13,9 @@ from peft.tuners.lora import LoraLayer
 
 
 def install(model):
-    """Give every LoRA layer over a linear layer the forward pass below; where it does not apply (DoRA, autocast, several adapters), PEFT's runs."""
+    """Give every LoRA layer over a linear layer the forward pass below; where it does not apply (DoRA, autocast,
+    several adapters), PEFT's runs.
+    """
     for layer in model.modules():
         if isinstance(layer, LoraLayer) and isinstance(layer.get_base_layer(), torch.nn.Linear):
             layer.forward = types.MethodType(_forward, layer)
@@ -36,7 +40,11 @@ def _only_adapter(layer):
     if layer.disable_adapters or layer.merged:
         return None
     active = [name for name in layer.active_adapters if name in layer.lora_A]
-    return active[0] if len(active) == 1 and active[0] not in layer.lora_variant and layer.lora_B[active[0]].bias is None else None
+    return (
+        active[0]
+        if len(active) == 1 and active[0] not in layer.lora_variant and layer.lora_B[active[0]].bias is None
+        else None
+    )
 
 
 class _LoraLinear(torch.autograd.Function):
@@ -65,7 +73,9 @@ class _LoraLinear(torch.autograd.Function):
 
 
 class _AddLora(torch.autograd.Function):
-    """result + scaling·(x·Aᵀ)·Bᵀ, for a base layer that computes its result in its own way (quantized) or has another input (dropout)."""
+    """result + scaling·(x·Aᵀ)·Bᵀ, for a base layer that computes its result in its own way (quantized) or has another
+    input (dropout).
+    """
 
     @staticmethod
     def forward(ctx, result, x, a, b, scaling):

@@ -22,7 +22,10 @@ from . import lora_linear
 from .tokenizer import model_folder, tokenizer_in, why_not
 from .weight_files import require_adapter
 
-TUNED, START = "default", "start"  # adapter names: the one that is trained or compared, and a frozen copy of model.adapter
+TUNED, START = (
+    "default",
+    "start",
+)  # adapter names: the one that is trained or compared, and a frozen copy of model.adapter
 _DTYPES = {"bf16": torch.bfloat16, "fp16": torch.float16, "fp32": torch.float32}
 _QUANTIZED = ("nf4", "fp4", "int8")
 
@@ -34,11 +37,20 @@ class LoadedModel:
     """A model in this process: `.model`, `.tokenizer`, `.device`; `close()` or `with` gives the memory back."""
 
     def __init__(self, model, tokenizer, config: ModelConfig, device: torch.device, compute_dtype: torch.dtype):
-        self._model, self.tokenizer, self.config, self.device, self.compute_dtype = model, tokenizer, config, device, compute_dtype
+        self._model, self.tokenizer, self.config, self.device, self.compute_dtype = (
+            model,
+            tokenizer,
+            config,
+            device,
+            compute_dtype,
+        )
 
     @property
     def model(self):
-        """The transformers model, wrapped by PEFT where there is an adapter. Errors: WorkbenchError once it is closed."""
+        """The transformers model, wrapped by PEFT where there is an adapter.
+
+        Errors: WorkbenchError once it is closed.
+        """
         if self._model is None:
             raise WorkbenchError("This model is closed: load it again with wb.load_model.")
         return self._model
@@ -54,7 +66,9 @@ class LoadedModel:
 
     @contextlib.contextmanager
     def base(self):
-        """Within this block the model is the untrained one: the adapter of model.adapter when there is one, else no adapter at all."""
+        """Within this block the model is the untrained one: the adapter of model.adapter when there is one, else no
+        adapter at all.
+        """
         if not self.has_adapter:
             yield
         elif START in self.model.peft_config:
@@ -84,11 +98,15 @@ class LoadedModel:
         self.close()
 
 
-def load_model(config: ModelConfig | None = None, adapter: str | Path | None = None, data: DataConfig | None = None) -> LoadedModel:
-    """The model of a ModelConfig, ready to score and answer; with `adapter`, a PEFT folder, as the tuned model with its base beside it.
+def load_model(
+    config: ModelConfig | None = None, adapter: str | Path | None = None, data: DataConfig | None = None
+) -> LoadedModel:
+    """The model of a ModelConfig, ready to score and answer; with `adapter`, a PEFT folder, as the tuned model with its
+    base beside it.
 
     data: its chat_template serves models that bring none.
-    Errors: WorkbenchError for a model or adapter that cannot be found, is refused by the hub, has only pickled weights, or does not fit the other.
+    Errors: WorkbenchError for a model or adapter that cannot be found, is refused by the hub, has only pickled weights,
+    or does not fit the other.
     """
     loaded = load_base(config or ModelConfig(), data)
     if loaded.config.adapter:
@@ -104,7 +122,9 @@ def load_base(config: ModelConfig, data: DataConfig | None = None) -> LoadedMode
     """The frozen base model without any adapter, on the GPU when there is one."""
     folder = model_folder(config)
     tokenizer = tokenizer_in(folder, config, data)
-    device = torch.device("cuda", int(os.environ.get("LOCAL_RANK", 0))) if torch.cuda.is_available() else torch.device("cpu")
+    device = (
+        torch.device("cuda", int(os.environ.get("LOCAL_RANK", 0))) if torch.cuda.is_available() else torch.device("cpu")
+    )
     compute = _compute_dtype(config, device)
     disable_progress_bar()  # one bar per load says nothing, and in a worker it fills the log
     try:
@@ -123,7 +143,10 @@ def load_base(config: ModelConfig, data: DataConfig | None = None) -> LoadedMode
     except (MemoryError, OSError, ValueError, ImportError, KeyError, RuntimeError, SafetensorError) as error:
         if is_out_of_memory(error):
             where = torch.cuda.get_device_name(device) if device.type == "cuda" else "this machine"
-            raise WorkbenchError(f"The model {config.name!r} does not fit into the memory of {where} as {config.load_in}: try nf4 or a smaller model, or free some memory.") from None
+            raise WorkbenchError(
+                f"The model {config.name!r} does not fit into the memory of {where} as {config.load_in}: try nf4 or a"
+                " smaller model, or free some memory."
+            ) from None
         raise WorkbenchError(f"The model {config.name!r} cannot be loaded: {why_not(folder, error)}") from None
     model.config._name_or_path = model.name_or_path = tokenizer.name_or_path
     model.requires_grad_(False)
@@ -134,7 +157,9 @@ def load_base(config: ModelConfig, data: DataConfig | None = None) -> LoadedMode
 
 
 def add_lora(loaded: LoadedModel, lora: LoraConfig, seed: int):
-    """Wrap the base model with the adapter that will be trained (fp32 parameters): a new one, or a trainable copy of model.adapter."""
+    """Wrap the base model with the adapter that will be trained (fp32 parameters): a new one, or a trainable copy of
+    model.adapter.
+    """
     if loaded.config.adapter:
         _attach(loaded, Path(loaded.config.adapter), TUNED, trainable=True)
         _attach(loaded, Path(loaded.config.adapter), START, trainable=False)
@@ -156,30 +181,42 @@ def add_lora(loaded: LoadedModel, lora: LoraConfig, seed: int):
         loaded.model = get_peft_model(loaded.model, peft_config)
         lora_linear.install(loaded.model)
     except ValueError as error:
-        raise WorkbenchError(f"lora.target_modules = {lora.target_modules!r} does not fit this model: {first_line(error)}") from None
+        raise WorkbenchError(
+            f"lora.target_modules = {lora.target_modules!r} does not fit this model: {first_line(error)}"
+        ) from None
 
 
 def lora_targets(model, lora: LoraConfig) -> list[str]:
     """Names of the layers that get an adapter; all-linear means every linear layer but the head.
 
-    They are given to peft by the last part of their names, because its own all-linear also takes the routers and the stacked experts of mixture models.
+    They are given to peft by the last part of their names, because its own all-linear also takes the routers and the
+    stacked experts of mixture models.
     """
     if lora.target_modules != "all-linear":
         return lora.target_modules
     head = model.get_output_embeddings()
-    return sorted({name.rpartition(".")[2] for name, module in model.named_modules() if isinstance(module, (torch.nn.Linear, Conv1D)) and module is not head})
+    return sorted(
+        {
+            name.rpartition(".")[2]
+            for name, module in model.named_modules()
+            if isinstance(module, (torch.nn.Linear, Conv1D)) and module is not head
+        }
+    )
 
 
 @contextlib.contextmanager
 def weights_unpacked(loaded: LoadedModel):
     """Within this block 4-bit layers on a CPU multiply with weights that were dequantized once, not anew in every pass.
 
-    The numbers are the same; it costs 4 bytes per parameter for the time being, and is skipped where twice that much memory is not free.
+    The numbers are the same; it costs 4 bytes per parameter for the time being, and is skipped where twice that much
+    memory is not free.
     """
     from bitsandbytes.functional import dequantize_4bit
     from bitsandbytes.nn import Linear4bit
 
-    packed = (module for module in loaded.model.modules() if isinstance(module, Linear4bit) and "forward" not in vars(module))
+    packed = (
+        module for module in loaded.model.modules() if isinstance(module, Linear4bit) and "forward" not in vars(module)
+    )
     layers = list(packed) if loaded.device.type == "cpu" else []
     if layers and 2 * sum(layer.in_features * layer.out_features for layer in layers) * 4 > _free_memory_bytes():
         layers = []
@@ -211,7 +248,10 @@ def _stock_attention(model_config):
 def _compute_dtype(config, device):
     if config.load_in not in _QUANTIZED:
         if config.compute_dtype not in ("auto", config.load_in):
-            raise WorkbenchError(f"model.compute_dtype {config.compute_dtype} with model.load_in {config.load_in}: unquantized weights compute in their own precision; set both alike.")
+            raise WorkbenchError(
+                f"model.compute_dtype {config.compute_dtype} with model.load_in {config.load_in}: unquantized weights"
+                " compute in their own precision; set both alike."
+            )
         return _DTYPES[config.load_in]
     if config.compute_dtype != "auto":
         return _DTYPES[config.compute_dtype]
@@ -224,14 +264,24 @@ def _quantization(config, compute, already):
     if config.load_in not in _QUANTIZED:
         return None
     if already:
-        raise WorkbenchError(f"The model {config.name!r} is stored quantized already: it cannot be loaded as {config.load_in}. Choose its unquantized version.")
+        raise WorkbenchError(
+            f"The model {config.name!r} is stored quantized already: it cannot be loaded as {config.load_in}. Choose"
+            " its unquantized version."
+        )
     if config.load_in == "int8":
         return BitsAndBytesConfig(load_in_8bit=True)
-    return BitsAndBytesConfig(load_in_4bit=True, bnb_4bit_quant_type=config.load_in, bnb_4bit_use_double_quant=True, bnb_4bit_compute_dtype=compute)
+    return BitsAndBytesConfig(
+        load_in_4bit=True,
+        bnb_4bit_quant_type=config.load_in,
+        bnb_4bit_use_double_quant=True,
+        bnb_4bit_compute_dtype=compute,
+    )
 
 
 def _keep_4bit_weights_differentiable(model):
-    """On CPUs with AVX512-BF16, bitsandbytes repacks 4-bit weights at the first evaluation into a layout without a backward pass: forbid it."""
+    """On CPUs with AVX512-BF16, bitsandbytes repacks 4-bit weights at the first evaluation into a layout without a
+    backward pass: forbid it.
+    """
     for module in model.modules():
         if hasattr(module, "support_avx512bf16_for_cpu"):
             module.support_avx512bf16_for_cpu = False
@@ -240,22 +290,31 @@ def _keep_4bit_weights_differentiable(model):
 def _attach(loaded, folder, name, trainable):
     """Load a PEFT adapter under a name; an adapter that was made for another model is refused, never half-loaded."""
     if not (folder / "adapter_config.json").is_file():
-        raise WorkbenchError(f"There is no adapter in {str(folder)!r}: a PEFT adapter folder holds adapter_config.json and adapter_model.safetensors.")
+        raise WorkbenchError(
+            f"There is no adapter in {str(folder)!r}: a PEFT adapter folder holds adapter_config.json and"
+            " adapter_model.safetensors."
+        )
     require_adapter(folder)
     try:
         if isinstance(loaded.model, PeftModel):
             loaded.model.load_adapter(str(folder), name, is_trainable=trainable)
         else:
-            loaded.model = PeftModel.from_pretrained(loaded.model, str(folder), adapter_name=name, is_trainable=trainable)
+            loaded.model = PeftModel.from_pretrained(
+                loaded.model, str(folder), adapter_name=name, is_trainable=trainable
+            )
     except (ValueError, RuntimeError, KeyError, OSError, TypeError, SafetensorError) as error:
-        raise WorkbenchError(f"The adapter in {str(folder)!r} was made for another model than {loaded.config.name!r}: {first_line(error)}") from None
+        raise WorkbenchError(
+            f"The adapter in {str(folder)!r} was made for another model than {loaded.config.name!r}:"
+            f" {first_line(error)}"
+        ) from None
     lora_linear.install(loaded.model)
     stored = _stored_keys(folder)
     expected = set(get_peft_model_state_dict(loaded.model, adapter_name=name, save_embedding_layers=False))
     if stored != expected:
         missing, extra = sorted(expected - stored), sorted(stored - expected)
         raise WorkbenchError(
-            f"The adapter in {str(folder)!r} was made for another model than {loaded.config.name!r}: it has {len(extra)} unknown and lacks {len(missing)} weights, such as {(extra + missing)[0]}."
+            f"The adapter in {str(folder)!r} was made for another model than {loaded.config.name!r}: it has"
+            f" {len(extra)} unknown and lacks {len(missing)} weights, such as {(extra + missing)[0]}."
         )
 
 

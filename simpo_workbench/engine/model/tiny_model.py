@@ -1,4 +1,6 @@
-"""A tiny model with random weights, made on the spot: to try a pipeline or to step through a training without any download."""
+"""A tiny model with random weights, made on the spot: to try a pipeline or to step through a training without any
+download.
+"""
 
 import json
 import tempfile
@@ -11,21 +13,35 @@ from transformers.utils.logging import disable_progress_bar
 
 from ...base.errors import WorkbenchError
 
-_MARK = "simpo_workbench_tiny_model"  # in config.json, so that a folder made here is known again; its value is the version
+_MARK = (  # in config.json, so that a folder made here is known again; its value is the version
+    "simpo_workbench_tiny_model"
+)
 _VERSION = 1
 _SEED = 0
 _SPECIAL = ("<|endoftext|>", "<|im_start|>", "<|im_end|>")
-_CHATML = "{% for m in messages %}{{ '<|im_start|>' + m['role'] + '\n' + m['content'] + '<|im_end|>\n' }}{% endfor %}{% if add_generation_prompt %}{{ '<|im_start|>assistant\n' }}{% endif %}"
+_CHATML = (
+    "{% for m in messages %}{{ '<|im_start|>' + m['role'] + '\n' + m['content'] + '<|im_end|>\n' }}{% endfor %}{% if"
+    " add_generation_prompt %}{{ '<|im_start|>assistant\n' }}{% endif %}"
+)
 #: Widths are multiples of 64, the block of 4-bit quantization.
-_SHAPE = {"hidden_size": 64, "intermediate_size": 192, "num_hidden_layers": 4, "num_attention_heads": 4, "num_key_value_heads": 2, "max_position_embeddings": 2048}
+_SHAPE = {
+    "hidden_size": 64,
+    "intermediate_size": 192,
+    "num_hidden_layers": 4,
+    "num_attention_heads": 4,
+    "num_key_value_heads": 2,
+    "max_position_embeddings": 2048,
+}
 _SPREAD = 0.1  # standard deviation of the weights: with transformers' 0.02 every token would be about equally likely
 
 
 def make_tiny_model(folder: str | Path) -> str:
-    """Path of a folder with a Llama of 0.2 million random parameters and a ChatML tokenizer of one token per byte, made there if it is not there yet.
+    """Path of a folder with a Llama of 0.2 million random parameters and a ChatML tokenizer of one token per byte, made
+    there if it is not there yet.
 
-    It knows nothing and answers noise. It loads at once in every precision, needs no download, and its loss falls like that of any other model: for stepping
-    through a training, and for trying a pipeline before a real model takes its place. Always the same weights.
+    It knows nothing and answers noise. It loads at once in every precision, needs no download, and its loss falls like
+    that of any other model: for stepping through a training, and for trying a pipeline before a real model takes its
+    place. Always the same weights.
     Errors: WorkbenchError when the folder holds something else, or cannot be written.
     """
     folder = Path(folder).expanduser()
@@ -33,7 +49,10 @@ def make_tiny_model(folder: str | Path) -> str:
     try:
         if folder.is_dir() and any(folder.iterdir()):
             if not _made_here(folder):
-                raise WorkbenchError(f"The folder {str(folder)!r} holds something else: expected an empty or a new one for the tiny model. Choose another name.")
+                raise WorkbenchError(
+                    f"The folder {str(folder)!r} holds something else: expected an empty or a new one for the tiny"
+                    " model. Choose another name."
+                )
             return str(folder)
         folder.parent.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(prefix=".tiny-model-", dir=folder.parent) as work:
@@ -42,7 +61,9 @@ def make_tiny_model(folder: str | Path) -> str:
             _model().save_pretrained(made)
             made.rename(folder)  # all of it or nothing; an empty folder gives way
     except OSError as error:
-        raise WorkbenchError(f"The tiny model cannot be written to {str(folder)!r}: {error.strerror or error}. Choose another folder.") from None
+        raise WorkbenchError(
+            f"The tiny model cannot be written to {str(folder)!r}: {error.strerror or error}. Choose another folder."
+        ) from None
     return str(folder)
 
 
@@ -60,7 +81,13 @@ def _tokenizer():
     inner.add_special_tokens([AddedToken(symbol, special=True) for symbol in _SPECIAL])
     inner.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
     inner.decoder = decoders.ByteLevel()
-    return PreTrainedTokenizerFast(tokenizer_object=inner, chat_template=_CHATML, eos_token="<|im_end|>", pad_token="<|endoftext|>", model_max_length=_SHAPE["max_position_embeddings"])
+    return PreTrainedTokenizerFast(
+        tokenizer_object=inner,
+        chat_template=_CHATML,
+        eos_token="<|im_end|>",
+        pad_token="<|endoftext|>",
+        model_max_length=_SHAPE["max_position_embeddings"],
+    )
 
 
 def _model():

@@ -1,4 +1,7 @@
-"""The folder of a model, and the tokenizer in it. Without torch of its own, so that a process that needs no weights starts in a few seconds."""
+"""The folder of a model, and the tokenizer in it.
+
+Without torch of its own, so that a process that needs no weights starts in a few seconds.
+"""
 
 import os
 from pathlib import Path
@@ -15,7 +18,8 @@ from .weight_files import own_code, require_safetensors
 def load_tokenizer(config: ModelConfig, data: DataConfig | None = None):
     """The tokenizer of a ModelConfig; weights are neither read nor, for a hub model, downloaded.
 
-    data: its chat_template serves models that bring none. Errors: WorkbenchError for a model that cannot be found or read.
+    data: its chat_template serves models that bring none. Errors: WorkbenchError for a model that cannot be found or
+    read.
     """
     return tokenizer_in(model_folder(config, weights=False), config, data)
 
@@ -23,7 +27,9 @@ def load_tokenizer(config: ModelConfig, data: DataConfig | None = None):
 def tokenizer_in(folder: Path, config: ModelConfig, data: DataConfig | None = None):
     """The tokenizer in a model's folder, called like the model."""
     try:
-        tokenizer = AutoTokenizer.from_pretrained(folder, trust_remote_code=False)  # said, because transformers asks on a terminal when it is not
+        tokenizer = AutoTokenizer.from_pretrained(
+            folder, trust_remote_code=False
+        )  # said, because transformers asks on a terminal when it is not
     except (MemoryError, OSError, ValueError, ImportError, KeyError, RuntimeError) as error:
         raise WorkbenchError(f"The model {config.name!r} cannot be loaded: {why_not(folder, error)}") from None
     tokenizer.name_or_path = model_identity(config)
@@ -40,7 +46,9 @@ def model_identity(config: ModelConfig) -> str:
 
 
 def model_folder(config: ModelConfig, weights: bool = True) -> Path:
-    """The local folder of a model, downloaded first where it has to be; without `weights` whatever else belongs to it is enough."""
+    """The local folder of a model, downloaded first where it has to be; without `weights` whatever else belongs to it
+    is enough.
+    """
     local = Path(config.name).expanduser()
     if config.source in ("auto", "local"):
         if config.name == DEMO:
@@ -49,15 +57,25 @@ def model_folder(config: ModelConfig, weights: bool = True) -> Path:
             return demo_model.gguf_folder(local)
         if local.is_dir():
             if not (local / "config.json").is_file():
-                hint = "it is a PEFT adapter: give it as model.adapter and its base as model.name." if (local / "adapter_config.json").is_file() else "it has no config.json."
+                hint = (
+                    "it is a PEFT adapter: give it as model.adapter and its base as model.name."
+                    if (local / "adapter_config.json").is_file()
+                    else "it has no config.json."
+                )
                 raise WorkbenchError(f"The folder {config.name!r} holds no model: {hint}")
             if weights:
                 require_safetensors(local, config.name)
             return local
         if local.is_file():
-            raise WorkbenchError(f"{config.name!r} is a file: expected a model folder, a .gguf file or a hub id. Weights are read from safetensors in a folder with config.json, pickled ones never.")
+            raise WorkbenchError(
+                f"{config.name!r} is a file: expected a model folder, a .gguf file or a hub id. Weights are read from"
+                " safetensors in a folder with config.json, pickled ones never."
+            )
         if config.source == "local" or config.name.startswith((".", "/", "~")) or config.name.count("/") > 1:
-            raise WorkbenchError(f"There is no model folder {config.name!r}. Check the path (seen from {os.getcwd()!r}), or give a hub id such as Qwen/Qwen3-0.6B.")
+            raise WorkbenchError(
+                f"There is no model folder {config.name!r}. Check the path (seen from {os.getcwd()!r}), or give a hub"
+                " id such as Qwen/Qwen3-0.6B."
+            )
     return hub.download(config, weights)
 
 
@@ -65,7 +83,10 @@ def why_not(folder: Path, error: BaseException) -> str:
     """Why transformers could not load what is in a folder; a model that needs code of its own is told apart."""
     if "trust_remote_code" not in str(error):
         return first_line(error)
-    return f"it needs code of its own ({own_code(folder) or 'named in its configuration'}), and code from a model is never run here. Choose a model that transformers supports itself."
+    return (
+        f"it needs code of its own ({own_code(folder) or 'named in its configuration'}), and code from a model is never"
+        " run here. Choose a model that transformers supports itself."
+    )
 
 
 def _template_text(template):

@@ -1,6 +1,8 @@
-"""Weights are read from safetensors only: whatever else lies in a model folder, or calls itself so, is told apart by its first bytes and never opened.
+"""Weights are read from safetensors only: whatever else lies in a model folder, or calls itself so, is told apart by
+its first bytes and never opened.
 
-A pickle runs whatever its author wrote into it at the moment it is read. Each check here looks at names, JSON and a few bytes, before a library does.
+A pickle runs whatever its author wrote into it at the moment it is read. Each check here looks at names, JSON and a few
+bytes, before a library does.
 """
 
 import json
@@ -11,11 +13,16 @@ from ...base.errors import WorkbenchError
 PICKLED = ("*.bin", "*.bin.index.json", "*.pt", "*.pth", "*.ckpt", "*.pkl", "*.pickle")
 _LONGEST_HEADER = 100_000_000  # the safetensors format's own bound
 _LARGEST_JSON = 100_000_000
-_MAGIC = {b"PK\x03\x04": "a ZIP archive as torch.save writes it, whose pickle can run code", b"\x1f\x8b": "a gzip file", b"GGUF": "a GGUF file"}
+_MAGIC = {
+    b"PK\x03\x04": "a ZIP archive as torch.save writes it, whose pickle can run code",
+    b"\x1f\x8b": "a gzip file",
+    b"GGUF": "a GGUF file",
+}
 
 
 def require_safetensors(folder: Path, name: str):
-    """Nothing, when a model folder's weights are safetensors by name and by content. Errors: WorkbenchError in one sentence when not.
+    """Nothing, when a model folder's weights are safetensors by name and by content. Errors: WorkbenchError in one
+    sentence when not.
 
     Pickled weights beside good ones are left alone: nothing reads them.
     """
@@ -23,9 +30,17 @@ def require_safetensors(folder: Path, name: str):
     if not found:
         pickled = sorted(path.name for pattern in PICKLED for path in folder.glob(pattern))
         what = f"only pickled weights ({pickled[0]}), which can run code" if pickled else "no weights"
-        raise WorkbenchError(f"The model {name!r} has {what}; safetensors are needed. Choose a version that has them, or convert it where you trust it.")
-    if (folder / "adapter_config.json").exists():  # transformers would put that adapter, pickled or not, into what we call the base
-        raise WorkbenchError(f"The folder of the model {name!r} holds a PEFT adapter as well (adapter_config.json): move it to a folder of its own and give that as model.adapter.")
+        raise WorkbenchError(
+            f"The model {name!r} has {what}; safetensors are needed. Choose a version that has them, or convert it"
+            " where you trust it."
+        )
+    if (
+        folder / "adapter_config.json"
+    ).exists():  # transformers would put that adapter, pickled or not, into what we call the base
+        raise WorkbenchError(
+            f"The folder of the model {name!r} holds a PEFT adapter as well (adapter_config.json): move it to a folder"
+            " of its own and give that as model.adapter."
+        )
     for path in found:
         require_safetensors_file(path, f"The model {name!r} cannot be loaded")
     for index in sorted(folder.glob("*.safetensors.index.json")):
@@ -36,7 +51,10 @@ def require_safetensors(folder: Path, name: str):
 
 
 def require_safetensors_file(path: Path, what_fails: str):
-    """Nothing, when a file begins as safetensors do. Errors: WorkbenchError that says what it is instead, beginning with `what_fails`."""
+    """Nothing, when a file begins as safetensors do.
+
+    Errors: WorkbenchError that says what it is instead, beginning with `what_fails`.
+    """
     try:
         with open(path, "rb") as file:
             head = file.read(9)
@@ -46,33 +64,56 @@ def require_safetensors_file(path: Path, what_fails: str):
     kind = next((words for magic, words in _MAGIC.items() if head.startswith(magic)), None)
     if head[:1] == b"\x80" and head[1:2] in (b"\x02", b"\x03", b"\x04", b"\x05"):
         kind = "a pickle, which can run code"
-    if kind is None and (len(head) < 9 or head[8:] != b"{" or int.from_bytes(head[:8], "little") > min(_LONGEST_HEADER, size - 8)):
+    if kind is None and (
+        len(head) < 9 or head[8:] != b"{" or int.from_bytes(head[:8], "little") > min(_LONGEST_HEADER, size - 8)
+    ):
         kind = "something else, or damaged"
     if kind:
-        raise WorkbenchError(f"{what_fails}: {path.name} is no safetensors file but {kind}. Get the weights again as safetensors.")
+        raise WorkbenchError(
+            f"{what_fails}: {path.name} is no safetensors file but {kind}. Get the weights again as safetensors."
+        )
 
 
 def require_adapter(folder: Path):
-    """Nothing, when a PEFT adapter folder holds a LoRA adapter as safetensors. Errors: WorkbenchError in one sentence when not."""
+    """Nothing, when a PEFT adapter folder holds a LoRA adapter as safetensors.
+
+    Errors: WorkbenchError in one sentence when not.
+    """
     name = str(folder)
     if not (folder / "adapter_model.safetensors").is_file():
-        raise WorkbenchError(f"The adapter in {name!r} has no adapter_model.safetensors; pickled weights (adapter_model.bin) are not loaded.")
+        raise WorkbenchError(
+            f"The adapter in {name!r} has no adapter_model.safetensors; pickled weights (adapter_model.bin) are not"
+            " loaded."
+        )
     require_safetensors_file(folder / "adapter_model.safetensors", f"The adapter in {name!r} cannot be loaded")
     config = _json_object(folder / "adapter_config.json", name)
     # other kinds of adapters name files to unpickle and modules to import in their configuration
     if str(config.get("peft_type", "LORA")).upper() != "LORA" or config.get("megatron_config"):
-        raise WorkbenchError(f"The adapter in {name!r} is of the kind {str(config.get('peft_type'))[:40]!r}: only plain LoRA adapters (also with DoRA or rsLoRA) are loaded.")
+        raise WorkbenchError(
+            f"The adapter in {name!r} is of the kind {str(config.get('peft_type'))[:40]!r}: only plain LoRA adapters"
+            " (also with DoRA or rsLoRA) are loaded."
+        )
 
 
 def own_code(folder: Path) -> str | None:
-    """The class in a model folder's own code that its configuration asks for, as "file.Class in config.json"; None when there is none."""
+    """The class in a model folder's own code that its configuration asks for, as "file.Class in config.json"; None when
+    there is none.
+    """
     for name in ("config.json", "tokenizer_config.json"):
         try:
             wanted = _json_object(folder / name, "").get("auto_map")
         except WorkbenchError:
             continue
         values = wanted.values() if isinstance(wanted, dict) else [wanted]
-        first = next((one for value in values for one in (value if isinstance(value, list) else [value]) if isinstance(one, str)), None)
+        first = next(
+            (
+                one
+                for value in values
+                for one in (value if isinstance(value, list) else [value])
+                if isinstance(one, str)
+            ),
+            None,
+        )
         if first:
             return f"{first[:100]} in {name}"
     return None
@@ -81,9 +122,18 @@ def own_code(folder: Path) -> str | None:
 def _require_names(folder, names, where, model):
     """Every name must be that of a safetensors file, or an index of some, in the folder itself."""
     for name in names:
-        plain = isinstance(name, str) and name.endswith((".safetensors", ".safetensors.index.json")) and "/" not in name and "\\" not in name and "\0" not in name
+        plain = (
+            isinstance(name, str)
+            and name.endswith((".safetensors", ".safetensors.index.json"))
+            and "/" not in name
+            and "\\" not in name
+            and "\0" not in name
+        )
         if not plain or not (folder / name).is_file():
-            raise WorkbenchError(f"The model {model!r} cannot be loaded: {where} asks for the weights {str(name)[:80]!r}, which are no safetensors file in its folder.")
+            raise WorkbenchError(
+                f"The model {model!r} cannot be loaded: {where} asks for the weights {str(name)[:80]!r}, which are no"
+                " safetensors file in its folder."
+            )
 
 
 def _json_object(path, model):

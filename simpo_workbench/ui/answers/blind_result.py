@@ -1,4 +1,6 @@
-"""What a blind test found: the win rate with its interval, the counts, every item with its sides revealed, and the votes as preference pairs."""
+"""What a blind test found: the win rate with its interval, the counts, every item with its sides revealed, and the
+votes as preference pairs.
+"""
 
 from __future__ import annotations
 
@@ -28,7 +30,9 @@ class BlindResult(Panel):
         super().__init__(line)
         self.votes, self._rows = None, None
         self._summary, self._item = Html(), Html()
-        self.path = ipywidgets.Text(description="File", layout={"width": "420px"}, style={"description_width": "initial"})
+        self.path = ipywidgets.Text(
+            description="File", layout={"width": "420px"}, style={"description_width": "initial"}
+        )
         self.export_button = button("Export", self.guard(self.export), icon="download")
         columns = [
             Column("prompt", "prompt", wide=True),
@@ -52,15 +56,23 @@ class BlindResult(Panel):
                 "item": found["item"].astype(str),
                 "prompt": found["prompt"],
                 "preferred": [said[winner] for winner in found["winner"]],
-                "left": [titles[side] if winner != "same" else "–" for side, winner in zip(found["left_is"], found["winner"], strict=True)],
+                "left": [
+                    titles[side] if winner != "same" else "–"
+                    for side, winner in zip(found["left_is"], found["winner"], strict=True)
+                ],
                 "first_tokens": found["first_tokens"],
                 "second_tokens": found["second_tokens"],
             }
         )
         self._summary.value = _summary(votes, found)
-        lengths = [Column(f"{side}_tokens", f"tokens, {titles[side]}", help="Length of its answer", **_LENGTH) for side in SIDES]
+        lengths = [
+            Column(f"{side}_tokens", f"tokens, {titles[side]}", help="Length of its answer", **_LENGTH)
+            for side in SIDES
+        ]
         columns = [*self._columns[:3], *(lengths if found["first_tokens"].notna().any() else [])]
-        self.table = DataTable(columns, "item", "Items of the blind test", "No vote is there yet.", noun="item", on_error=self.say_error)
+        self.table = DataTable(
+            columns, "item", "Items of the blind test", "No vote is there yet.", noun="item", on_error=self.say_error
+        )
         self.table.add_class("swb-fixed")
         self.table.show(self._rows)
         self.table.observe(self.guard(lambda _: self._chosen()), "chosen")
@@ -68,20 +80,34 @@ class BlindResult(Panel):
         pairs = len(votes.pairs())
         self.path.value = f"pairs-of-blind-test-{votes.path.stem}.jsonl"
         self.export_button.description = f"Export {counted(pairs, 'pair')}"
-        enable(self.export_button, "" if pairs else "No vote prefers one of the answers, so there are no pairs.", "Decided votes as preference pairs, for wb.load_pairs or 2 Data")
+        enable(
+            self.export_button,
+            "" if pairs else "No vote prefers one of the answers, so there are no pairs.",
+            "Decided votes as preference pairs, for wb.load_pairs or 2 Data",
+        )
         self._chosen()
 
     def export(self, path: str | Path | None = None):
         """Write the decided votes as preference pairs. An existing file is not replaced."""
         wanted, votes = Path(str(path or self.path.value).strip()).expanduser(), self.votes
-        self.later(lambda: votes.export(wanted), lambda count: self.say(f"{counted(count, 'pair')} written to {wanted}.", "good"))
+        self.later(
+            lambda: votes.export(wanted),
+            lambda count: self.say(f"{counted(count, 'pair')} written to {wanted}.", "good"),
+        )
 
     def snapshot(self) -> Markup:
         if self.votes is None:
             return html("<p>{}</p>", "There are no votes yet.")
         rows = self._rows.head(_ROWS_IN_PICTURE)
         return joined(
-            [self._summary.value, table(["prompt", "preferred", "stood left"], rows[["prompt", "preferred", "left"]].itertuples(index=False), f"The first {len(rows)} of {len(self._rows)}.")]
+            [
+                self._summary.value,
+                table(
+                    ["prompt", "preferred", "stood left"],
+                    rows[["prompt", "preferred", "left"]].itertuples(index=False),
+                    f"The first {len(rows)} of {len(self._rows)}.",
+                ),
+            ]
         )
 
     def _chosen(self):
@@ -91,7 +117,12 @@ class BlindResult(Panel):
         item = self.votes.items[int(self.table.chosen[0]) - 1]
         lengths = {"first": item.first_tokens, "second": item.second_tokens}
         sides = [item.left_is, *(side for side in SIDES if side != item.left_is)]
-        cards = answer_cards(*(Answer(f"{number} · {self.votes.titles[side]}", item.answer(side), lengths[side]) for number, side in enumerate(sides, 1)))
+        cards = answer_cards(
+            *(
+                Answer(f"{number} · {self.votes.titles[side]}", item.answer(side), lengths[side])
+                for number, side in enumerate(sides, 1)
+            )
+        )
         self._item.value = html('<h3>{}</h3><div class="swb-text">{}</div>{}', "Prompt", item.prompt, cards)
 
 
@@ -103,27 +134,54 @@ def _summary(votes, found):
     rate = win_rate(found)
     notes = []
     if votes.next_item() is not None:
-        notes.append(f"{votes.asked - votes.voted} of {votes.asked} prompts have no vote yet. Whoever stops as soon as a result pleases, takes chance for a result.")
+        notes.append(
+            f"{votes.asked - votes.voted} of {votes.asked} prompts have no vote yet. Whoever stops as soon as a result"
+            " pleases, takes chance for a result."
+        )
     if (late := int((~found["blind"] & (found["winner"] != "same")).sum()) if len(found) else 0) > 0:
-        notes.append(f"{counted(late, 'vote')} came after the titles had been shown and {'is' if late == 1 else 'are'} not blind.")
+        notes.append(
+            f"{counted(late, 'vote')} came after the titles had been shown and {'is' if late == 1 else 'are'} not"
+            " blind."
+        )
     tone = "swb-healthy" if rate.winner else ""
-    verdict = html('<div class="swb-notice {}">{}{}</div>', tone, rate.verdict, joined(html("<p>{}</p>", one) for one in notes))
+    verdict = html(
+        '<div class="swb-notice {}">{}{}</div>', tone, rate.verdict, joined(html("<p>{}</p>", one) for one in notes)
+    )
     return joined([verdict, _bar(rate, titles), html('<div class="swb-scroll">{}</div>', _counts(rate, titles, found))])
 
 
 def _bar(rate: WinRate, titles) -> Markup:
     """The win rate of the second model as a point with its interval on a line from 0 to 1, one half marked."""
     second = titles["second"]
-    said = f"Win rate of {second}: {rate.value:.2f} with the interval {rate.low:.2f} to {rate.high:.2f}, on a line from 0 to 1 with one half marked."
-    places = {"low": f"{100 * rate.low:.1f}", "width": f"{100 * (rate.high - rate.low):.1f}", "value": f"{100 * rate.value:.1f}"}
+    said = (
+        f"Win rate of {second}: {rate.value:.2f} with the interval {rate.low:.2f} to {rate.high:.2f}, on a line from 0"
+        " to 1 with one half marked."
+    )
+    places = {
+        "low": f"{100 * rate.low:.1f}",
+        "width": f"{100 * (rate.high - rate.low):.1f}",
+        "value": f"{100 * rate.value:.1f}",
+    }
     line = html(
-        '<div class="swb-rate-line" role="img" aria-label="{said}"><span class="swb-rate-half"></span>'
-        '<span class="swb-rate-interval" style="left:{low}%;width:{width}%"></span><span class="swb-rate-value" style="left:{value}%"></span></div>',
+        '<div class="swb-rate-line" role="img" aria-label="{said}"><span class="swb-rate-half"></span><span'
+        ' class="swb-rate-interval" style="left:{low}%;width:{width}%"></span><span class="swb-rate-value"'
+        ' style="left:{value}%"></span></div>',
         said=said,
         **places,
     )
-    ends = html('<div class="swb-rate-ends"><span>0 · always {}</span><span>½</span><span>always {} · 1</span></div>', titles["first"], second)
-    return html('<h3>Win rate of {} <span class="swb-sentence">share of {}, ties one half, with the 95 % interval</span></h3><div class="swb-rate">{}{}</div>', second, rate.basis, line, ends)
+    ends = html(
+        '<div class="swb-rate-ends"><span>0 · always {}</span><span>½</span><span>always {} · 1</span></div>',
+        titles["first"],
+        second,
+    )
+    return html(
+        '<h3>Win rate of {} <span class="swb-sentence">share of {}, ties one half, with the 95 %'
+        ' interval</span></h3><div class="swb-rate">{}{}</div>',
+        second,
+        rate.basis,
+        line,
+        ends,
+    )
 
 
 def _counts(rate, titles, found):
@@ -137,7 +195,19 @@ def _counts(rate, titles, found):
         ("skipped", f"{rate.skipped}", "does not count"),
     ]
     length = rate.length_difference
-    known = f"answers of {titles['second']}: {signed(length.value, 0)} tokens on average, 95 % {signed(length.low, 0)} to {signed(length.high, 0)}, n={length.n}" if length else "lengths are not known"
-    side = f"the left answer was preferred in {int((left['choice'] == 'left').sum())} of {counted(len(left), 'decided vote')}" if len(left) else ""
+    known = (
+        f"answers of {titles['second']}: {signed(length.value, 0)} tokens on average, 95 % {signed(length.low, 0)} to"
+        f" {signed(length.high, 0)}, n={length.n}"
+        if length
+        else "lengths are not known"
+    )
+    side = (
+        f"the left answer was preferred in {int((left['choice'] == 'left').sum())} of"
+        f" {counted(len(left), 'decided vote')}"
+        if len(left)
+        else ""
+    )
     few = f"fewer than {LEAST_JUDGED} judged prompts decide nothing" if rate.judged < LEAST_JUDGED else ""
-    return joined([table(["vote", "prompts" if rate.n == rate.prompts else "votes", ""], rows), facts(known, side, few)])
+    return joined(
+        [table(["vote", "prompts" if rate.n == rate.prompts else "votes", ""], rows), facts(known, side, few)]
+    )

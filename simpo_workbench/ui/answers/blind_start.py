@@ -1,4 +1,6 @@
-"""Where a blind test begins: which two models, which prompts, from the run's own samples or asked now; and the tests that were begun before."""
+"""Where a blind test begins: which two models, which prompts, from the run's own samples or asked now; and the tests
+that were begun before.
+"""
 
 from __future__ import annotations
 
@@ -20,18 +22,29 @@ from ..parts.html import Html, Markup, html
 from ..parts.panel import Panel, button, column, enable, row, show
 from .two_models import Round, choice_menu, fill_menu, sampled_at, sides_of, sides_stamp
 
-_NO_RUN = "Start a run in Train, or open one in Runs, to judge its answers without knowing whose they are. With a table of answers: wb.BlindTest(answers=table)."
+_NO_RUN = (
+    "Start a run in Train, or open one in Runs, to judge its answers without knowing whose they are. With a table of"
+    " answers: wb.BlindTest(answers=table)."
+)
 _SAMPLED, _ASKED = "the run's sampled answers", "ask the models now"
 _OF_THE_RUN, _HELD_OUT, _OWN, _FILE = "the run's sample prompts", "held-out prompts", "my own, one per line", "a file"
 _ABOUT = {
-    _SAMPLED: "Answers that the run sampled while it trained. They are there already: the test begins at once and needs no model.",
-    _ASKED: "Both models answer first, in a process of their own; a run that trains answers between two steps. Then the test begins.",
+    _SAMPLED: (
+        "Answers that the run sampled while it trained. They are there already: the test begins at once and needs no"
+        " model."
+    ),
+    _ASKED: (
+        "Both models answer first, in a process of their own; a run that trains answers between two steps. Then the"
+        " test begins."
+    ),
 }
 _WIDE = {"style": {"description_width": "initial"}}
 
 
 class BlindStart(Panel):
-    """The first page of a blind test. on_votes(votes) is called with the BlindVotes that was begun or opened again; `refresh()` reads the run's steps and tests again."""
+    """The first page of a blind test. on_votes(votes) is called with the BlindVotes that was begun or opened again;
+    `refresh()` reads the run's steps and tests again.
+    """
 
     title = "Begin a blind test"
     run = traitlets.Instance(Run, allow_none=True)
@@ -39,7 +52,10 @@ class BlindStart(Panel):
     def __init__(self, on_votes: Callable[[BlindVotes], None], run: Run | None = None, line: Html | None = None):
         super().__init__(line)
         self._on_votes, self._round, self._stamp, self._reads = on_votes, None, None, 0
-        self._begins, self._begin_number = False, 0  # whether a test is on its way, and which: what belongs to an earlier one is let go
+        self._begins, self._begin_number = (
+            False,
+            0,
+        )  # whether a test is on its way, and which: what belongs to an earlier one is let go
         self._samples, self._sides, self._own_path = None, {}, ""
         self._empty = Html(html('<p class="swb-muted">{}</p>', _NO_RUN))
         self._choices = self._build()
@@ -68,10 +84,19 @@ class BlindStart(Panel):
             return
         if path.exists():  # before minutes are spent on answers
             raise WorkbenchError(f"{str(path)!r} is there already: choose another file for the votes.")
-        which, count, own = self.prompts.value, self.count.value, self.file.value if self.prompts.value == _FILE else self.own.value
+        which, count, own = (
+            self.prompts.value,
+            self.count.value,
+            self.file.value if self.prompts.value == _FILE else self.own.value,
+        )
         sides, seed = (self._sides[self.first.value], self._sides[self.second.value]), self.seed.value
-        wanted = run.config.generation.model_copy(update={"max_new_tokens": self.max_new_tokens.value, "temperature": self.temperature.value})
-        self._on_its_way(lambda: _prompts(run, which, count, own), lambda prompts: self._ask(Round(prompts, *sides, wanted, seed), path))
+        wanted = run.config.generation.model_copy(
+            update={"max_new_tokens": self.max_new_tokens.value, "temperature": self.temperature.value}
+        )
+        self._on_its_way(
+            lambda: _prompts(run, which, count, own),
+            lambda prompts: self._ask(Round(prompts, *sides, wanted, seed), path),
+        )
 
     def cancel(self):
         """Take back what was asked. A test that is in its file already stays among the earlier ones."""
@@ -82,7 +107,14 @@ class BlindStart(Panel):
             self.say("Cancelled: nobody waits for the answers any more.")
 
     def snapshot(self) -> Markup:
-        return html("<p>{}</p>", _NO_RUN if self.run is None else f"A blind test of two models of the run {self.run.name} has not begun yet.")
+        return html(
+            "<p>{}</p>",
+            (
+                _NO_RUN
+                if self.run is None
+                else f"A blind test of two models of the run {self.run.name} has not begun yet."
+            ),
+        )
 
     # --- the controls
 
@@ -91,15 +123,50 @@ class BlindStart(Panel):
         self.source.add_class("swb-chips")
         self._about = Html()
         self.first, self.second = choice_menu("One model"), choice_menu("The other")
-        self.prompts = ipywidgets.Dropdown(description="Prompts", options=[_OF_THE_RUN, _HELD_OUT, _OWN, _FILE], layout={"width": "300px"}, **_WIDE)
-        self.count = ipywidgets.BoundedIntText(description="How many", value=24, min=1, max=5000, layout={"width": "170px"}, **_WIDE)
-        self.own = ipywidgets.Textarea(placeholder="What is the capital of France?\nHow do I keep basil alive indoors?", layout={"width": "100%", "height": "92px"})
-        self.file = ipywidgets.Text(description="File", placeholder='.txt: one prompt per line; .jsonl: {"prompt": …} per line', layout={"flex": "1 1 360px", "width": "auto"}, **_WIDE)
-        self.max_new_tokens = ipywidgets.BoundedIntText(description="Longest answer (tokens)", min=1, max=8192, value=64, layout={"width": "230px"}, **_WIDE)
-        self.temperature = ipywidgets.BoundedFloatText(description="Temperature", min=0, max=5, step=0.1, value=0, tooltip="0: always the likeliest token.", layout={"width": "160px"}, **_WIDE)
-        self.seed = ipywidgets.BoundedIntText(description="Seed", min=0, max=2**31 - 1, value=0, tooltip="It counts when the temperature is above 0.", layout={"width": "120px"}, **_WIDE)
-        self._asking = column(row(self.prompts, self.count, self.file), self.own, row(self.max_new_tokens, self.temperature, self.seed))
-        self.path = ipywidgets.Text(description="Votes are kept in", layout={"flex": "1 1 480px", "width": "auto"}, **_WIDE)
+        self.prompts = ipywidgets.Dropdown(
+            description="Prompts", options=[_OF_THE_RUN, _HELD_OUT, _OWN, _FILE], layout={"width": "300px"}, **_WIDE
+        )
+        self.count = ipywidgets.BoundedIntText(
+            description="How many", value=24, min=1, max=5000, layout={"width": "170px"}, **_WIDE
+        )
+        self.own = ipywidgets.Textarea(
+            placeholder="What is the capital of France?\nHow do I keep basil alive indoors?",
+            layout={"width": "100%", "height": "92px"},
+        )
+        self.file = ipywidgets.Text(
+            description="File",
+            placeholder='.txt: one prompt per line; .jsonl: {"prompt": …} per line',
+            layout={"flex": "1 1 360px", "width": "auto"},
+            **_WIDE,
+        )
+        self.max_new_tokens = ipywidgets.BoundedIntText(
+            description="Longest answer (tokens)", min=1, max=8192, value=64, layout={"width": "230px"}, **_WIDE
+        )
+        self.temperature = ipywidgets.BoundedFloatText(
+            description="Temperature",
+            min=0,
+            max=5,
+            step=0.1,
+            value=0,
+            tooltip="0: always the likeliest token.",
+            layout={"width": "160px"},
+            **_WIDE,
+        )
+        self.seed = ipywidgets.BoundedIntText(
+            description="Seed",
+            min=0,
+            max=2**31 - 1,
+            value=0,
+            tooltip="It counts when the temperature is above 0.",
+            layout={"width": "120px"},
+            **_WIDE,
+        )
+        self._asking = column(
+            row(self.prompts, self.count, self.file), self.own, row(self.max_new_tokens, self.temperature, self.seed)
+        )
+        self.path = ipywidgets.Text(
+            description="Votes are kept in", layout={"flex": "1 1 480px", "width": "auto"}, **_WIDE
+        )
         self._path_note = Html()
         self.begin_button = button("Begin", self.guard(self.begin), icon="play", style="primary")
         self.cancel_button = button("Cancel", self.guard(self.cancel), icon="times")
@@ -110,7 +177,10 @@ class BlindStart(Panel):
         for control in (self.first, self.second, self.prompts, self.own, self.file, self.path, self.earlier):
             control.observe(self.guard(lambda _: self._arrange()), "value")
         self.source.observe(self.guard(lambda _: self._fill_models()), "value")
-        about = "Two models answer the same prompts; you see both answers in random order, named only 1 and 2, and say which you prefer. Whose they were is shown at the end."
+        about = (
+            "Two models answer the same prompts; you see both answers in random order, named only 1 and 2, and say"
+            " which you prefer. Whose they were is shown at the end."
+        )
         return column(
             Html(html('<h3>{}</h3><div class="swb-help">{}</div>', "A blind test", about)),
             self.source,
@@ -134,11 +204,21 @@ class BlindStart(Panel):
         self._enable()
 
     def _enable(self):
-        why_not = "The models are answering." if self._round is not None else "The test is being made." if self._begins else self._why_not()
+        why_not = (
+            "The models are answering."
+            if self._round is not None
+            else "The test is being made."
+            if self._begins
+            else self._why_not()
+        )
         enable(self.begin_button, why_not, "The titles of the two models are hidden from now on")
         enable(self.cancel_button, "" if self._begins else "Nothing was asked.", "Wait no longer")
         enable(self.earlier, "" if self.earlier.options else "No blind test was begun with this run yet.")
-        enable(self.open_button, "" if self.earlier.value is not None else "No test is chosen.", "Go on with it, or see its result")
+        enable(
+            self.open_button,
+            "" if self.earlier.value is not None else "No test is chosen.",
+            "Go on with it, or see its result",
+        )
 
     def _why_not(self):
         if self._samples is None:
@@ -164,7 +244,11 @@ class BlindStart(Panel):
         show(self._choices, self.run is not None)
         if self.run is not None:
             generation = self.run.config.generation
-            self.max_new_tokens.value, self.temperature.value, self._own_path = generation.max_new_tokens, generation.temperature, self.path.value
+            self.max_new_tokens.value, self.temperature.value, self._own_path = (
+                generation.max_new_tokens,
+                generation.temperature,
+                self.path.value,
+            )
             self.refresh()
         self._arrange()
 
@@ -194,7 +278,15 @@ class BlindStart(Panel):
             else:
                 options, first = [(side.title, key) for key, side in self._sides.items()], "base"
                 kept = [key for key in self._sides if key.startswith("step ")]
-                second = f"step {best}" if f"step {best}" in kept else "now" if "now" in self._sides else kept[-1] if kept else "base"
+                second = (
+                    f"step {best}"
+                    if f"step {best}" in kept
+                    else "now"
+                    if "now" in self._sides
+                    else kept[-1]
+                    if kept
+                    else "base"
+                )
             fill_menu(self.first, options, first)
             fill_menu(self.second, options, second)
         self._arrange()
@@ -202,11 +294,18 @@ class BlindStart(Panel):
     # --- begin
 
     def _on_its_way(self, work, done):
-        """Do `work()` in a thread, then `done(result)`, unless it was cancelled or another run was chosen meanwhile. Until `_ended` nothing else can begin."""
+        """Do `work()` in a thread, then `done(result)`, unless it was cancelled or another run was chosen meanwhile.
+
+        Until `_ended` nothing else can begin.
+        """
         self._begins, self._begin_number = True, self._begin_number + 1
         number = self._begin_number
         self._enable()
-        self.later(work, lambda found: done(found) if number == self._begin_number else self.refresh(), lambda _: self._ended() if number == self._begin_number else None)
+        self.later(
+            work,
+            lambda found: done(found) if number == self._begin_number else self.refresh(),
+            lambda _: self._ended() if number == self._begin_number else None,
+        )
 
     def _ask(self, asked, path):
         self._round = asked
@@ -249,8 +348,20 @@ def _tests(run):
         except WorkbenchError:
             found.append((f"{path.stem} · cannot be read", str(path)))
             continue
-        how_far = f"{votes.voted} of {votes.asked} voted" if votes.next_item() else f"finished, {counted(votes.voted, 'vote')}"
-        found.append((f"{time.strftime('%Y-%m-%d %H:%M', time.localtime(votes.made))} · {how_far} · {votes.titles['first']} | {votes.titles['second']}", str(path)))
+        how_far = (
+            f"{votes.voted} of {votes.asked} voted"
+            if votes.next_item()
+            else f"finished, {counted(votes.voted, 'vote')}"
+        )
+        found.append(
+            (
+                (
+                    f"{time.strftime('%Y-%m-%d %H:%M', time.localtime(votes.made))} · {how_far} ·"
+                    f" {votes.titles['first']} | {votes.titles['second']}"
+                ),
+                str(path),
+            )
+        )
     return found
 
 
@@ -274,11 +385,21 @@ def _default_path(run):
     place = folder if folder.exists() else run.path
     if place.is_dir() and os.access(place, os.W_OK):
         return str(_free(folder / f"{name}.jsonl")), ""
-    return str(_free(Path.cwd() / f"blind-{run.name}-{name}.jsonl")), f"The run folder {run.path} cannot be written, so the votes go elsewhere: name another file if this one does not suit."
+    return (
+        str(_free(Path.cwd() / f"blind-{run.name}-{name}.jsonl")),
+        (
+            f"The run folder {run.path} cannot be written, so the votes go elsewhere: name another file if this one"
+            " does not suit."
+        ),
+    )
 
 
 def _free(path):
-    return next(one for one in (path, *(path.with_stem(f"{path.stem}-{number}") for number in range(2, 10_000))) if not one.exists())
+    return next(
+        one
+        for one in (path, *(path.with_stem(f"{path.stem}-{number}") for number in range(2, 10_000)))
+        if not one.exists()
+    )
 
 
 def _begin_with_samples(path, run, samples, steps):
@@ -290,7 +411,9 @@ def _begin_with_samples(path, run, samples, steps):
 
 
 def _conversations(run):
-    """{prompt as text: its messages} of held-out prompts of several turns; nothing where the data are not here any more."""
+    """{prompt as text: its messages} of held-out prompts of several turns; nothing where the data are not here any
+    more.
+    """
     try:
         _, held_out, _ = load_data(run.config.data, run.config.training.seed)
     except WorkbenchError:
@@ -303,7 +426,13 @@ def _begin_with_answers(path, asked):
     import pandas as pd
 
     rows = [
-        {"prompt": prompt, "first": first.text, "second": second.text, "first_tokens": first.tokens, "second_tokens": second.tokens}
+        {
+            "prompt": prompt,
+            "first": first.text,
+            "second": second.text,
+            "first_tokens": first.tokens,
+            "second_tokens": second.tokens,
+        }
         for prompt, (first, second) in zip(asked.prompts, asked.answers, strict=True)
     ]
     return BlindVotes.begin(path, pd.DataFrame(rows), asked.left.title, asked.right.title)
@@ -315,11 +444,16 @@ def _prompts(run, which, count, own):
         found = list(run.config.generation.prompts)
     elif which == _HELD_OUT:
         _, held_out, _ = load_data(run.config.data, run.config.training.seed)
-        by_text = {pair.prompt_text: pair.prompt_text if _is_plain(pair.prompt) else [dict(turn) for turn in pair.prompt] for pair in held_out}
+        by_text = {
+            pair.prompt_text: pair.prompt_text if _is_plain(pair.prompt) else [dict(turn) for turn in pair.prompt]
+            for pair in held_out
+        }
         found = list(by_text.values())[:count]
     else:
         found = own.split("\n") if which == _OWN else _prompts_in(Path(own.strip()).expanduser())
-        found = list({str(prompt): prompt for prompt in found if not isinstance(prompt, str) or prompt.strip()}.values())
+        found = list(
+            {str(prompt): prompt for prompt in found if not isinstance(prompt, str) or prompt.strip()}.values()
+        )
     if not found:
         raise WorkbenchError("There are no prompts to ask: choose held-out ones, or type some in.")
     return found
@@ -334,7 +468,9 @@ def _prompts_in(path):
     try:
         lines = [line for line in path.read_text(encoding="utf-8-sig").split("\n") if line.strip()]
     except (OSError, UnicodeDecodeError) as error:
-        raise WorkbenchError(f"The prompts in {str(path)!r} cannot be read: {getattr(error, 'strerror', None) or 'it is no UTF-8 text'}.") from None
+        raise WorkbenchError(
+            f"The prompts in {str(path)!r} cannot be read: {getattr(error, 'strerror', None) or 'it is no UTF-8 text'}."
+        ) from None
     if path.suffix != ".jsonl":
         return [line.strip() for line in lines]
     found = []
@@ -342,7 +478,14 @@ def _prompts_in(path):
         try:
             value = json.loads(line)
             value = value["prompt"] if isinstance(value, dict) else value
-            found.append(value if isinstance(value, str) else [{"role": turn["role"], "content": turn["content"]} for turn in value])
+            found.append(
+                value
+                if isinstance(value, str)
+                else [{"role": turn["role"], "content": turn["content"]} for turn in value]
+            )
         except (ValueError, KeyError, TypeError):
-            raise WorkbenchError(f'{path.name}, line {number} holds no prompt: {line[:80]!r}. Write {{"prompt": "…"}} on every line, or a .txt file.') from None
+            raise WorkbenchError(
+                f'{path.name}, line {number} holds no prompt: {line[:80]!r}. Write {{"prompt": "…"}} on every line, or'
+                " a .txt file."
+            ) from None
     return found

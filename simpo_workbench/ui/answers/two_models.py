@@ -1,4 +1,6 @@
-"""Prompts to two models: which models there are to choose from, and the question to both, watched until both have answered."""
+"""Prompts to two models: which models there are to choose from, and the question to both, watched until both have
+answered.
+"""
 
 from __future__ import annotations
 
@@ -21,7 +23,9 @@ from ..parts.panel import Panel
 
 @dataclass(frozen=True)
 class Side:
-    """A model that can be asked: that of `run` with the adapter kept at `step` (0: the untrained model, None: the final adapter, or as it is now)."""
+    """A model that can be asked: that of `run` with the adapter kept at `step` (0: the untrained model, None: the final
+    adapter, or as it is now).
+    """
 
     run: Run
     step: int | None
@@ -29,11 +33,15 @@ class Side:
 
 
 def sides_of(run: Run) -> dict[str, Side]:
-    """The models to choose from, by a key that stays: untrained, every kept step, as it is now or in the end, and the final adapters of the other runs in its root."""
+    """The models to choose from, by a key that stays: untrained, every kept step, as it is now or in the end, and the
+    final adapters of the other runs in its root.
+    """
     status, steps = run.status, [step for step in run.adapter_steps() if step]
     sides = {"base": Side(run, 0, "untrained model (base)")}
     for step in steps:
-        sides[f"step {step}"] = Side(run, step, f"step {step}" + (" (recommended)" if step == status.recommended_step else ""))
+        sides[f"step {step}"] = Side(
+            run, step, f"step {step}" + (" (recommended)" if step == status.recommended_step else "")
+        )
     if status.alive:
         sides["now"] = Side(run, None, "as it is now")
     elif _has_final(run) and (not steps or steps[-1] != status.step):
@@ -45,14 +53,27 @@ def sides_of(run: Run) -> dict[str, Side]:
 
 
 def sides_stamp(run: Run) -> tuple:
-    """What there is to choose from, told without reading it: sampled answers, kept adapters, whether the run lives, and the final adapters of all runs beside it."""
+    """What there is to choose from, told without reading it: sampled answers, kept adapters, whether the run lives, and
+    the final adapters of all runs beside it.
+    """
     status, finals = run.status, run.path.parent.glob("*/adapter/adapter_config.json")
-    return folder_stamp(run.path / "generations"), run.adapter_steps(), status.alive, status.recommended_step, sorted(finals)
+    return (
+        folder_stamp(run.path / "generations"),
+        run.adapter_steps(),
+        status.alive,
+        status.recommended_step,
+        sorted(finals),
+    )
 
 
 def choice_menu(title: str, flex: str = "1 1 170px") -> ipywidgets.Dropdown:
     """An empty menu that takes its share of a row."""
-    return ipywidgets.Dropdown(description=title, options=[], style={"description_width": "initial"}, layout={"width": "auto", "flex": flex, "min_width": "230px"})
+    return ipywidgets.Dropdown(
+        description=title,
+        options=[],
+        style={"description_width": "initial"},
+        layout={"width": "auto", "flex": flex, "min_width": "230px"},
+    )
 
 
 def fill_menu(menu: ipywidgets.Dropdown, options: list[tuple], default):
@@ -73,7 +94,9 @@ def _has_final(run):
 
 
 class Round:
-    """Prompts on their way to two models, as texts or messages; `answers` holds (left Answer, right Answer) for each prompt, once all are there."""
+    """Prompts on their way to two models, as texts or messages; `answers` holds (left Answer, right Answer) for each
+    prompt, once all are there.
+    """
 
     def __init__(self, prompts: Sequence[str | list], left: Side, right: Side, generation: GenerationConfig, seed: int):
         self.prompts, self.left, self.right, self.generation, self.seed = list(prompts), left, right, generation, seed
@@ -87,9 +110,11 @@ class Round:
         return ", ".join([*words, f"seed {self.seed}"] if self.generation.temperature else words)
 
     def ask(self, panel: Panel, done: Callable, failed: Callable, waiting: Callable[[str], None]):
-        """Open what must be opened and ask; a model that is needed on both sides is asked once. The callbacks are called as handlers of the panel.
+        """Open what must be opened and ask; a model that is needed on both sides is asked once. The callbacks are
+        called as handlers of the panel.
 
-        done(round), or failed(error), whatever went wrong, unless it was cancelled; waiting(sentence) several times a second, with the seconds since the start.
+        done(round), or failed(error), whatever went wrong, unless it was cancelled; waiting(sentence) several times a
+        second, with the seconds since the start.
         """
         models = self._models()
 
@@ -111,13 +136,18 @@ class Round:
             for model, remote in opened.items():
                 if self.cancelled:
                     return
-                self._askings.append(Asking(panel, remote, "generate", answered(model), said(model), gone_wrong, **self._values(model)))
+                self._askings.append(
+                    Asking(panel, remote, "generate", answered(model), said(model), gone_wrong, **self._values(model))
+                )
 
         def answered(model):
             def keep(table):
                 self._tables[model] = table
                 if len(self._tables) == len(models) and not self.cancelled:
-                    self.answers = [tuple(self._answer(side, models, place) for side in (self.left, self.right)) for place in range(len(self.prompts))]
+                    self.answers = [
+                        tuple(self._answer(side, models, place) for side in (self.left, self.right))
+                        for place in range(len(self.prompts))
+                    ]
                     done(self)
 
             return ends_if_it_fails(keep)
@@ -154,8 +184,16 @@ class Round:
         return [(run, step) for run, step in wanted if step != 0 or not any(run is other for other, _ in trained)]
 
     def _answer(self, side, models, place):
-        asked = next(model for model in models if model == (side.run, side.step) or (side.step == 0 and model[0] is side.run))
+        asked = next(
+            model for model in models if model == (side.run, side.step) or (side.step == 0 and model[0] is side.run)
+        )
         found, status = self._tables[asked].iloc[place], side.run.status
         which = "tuned" if side.step != 0 and "tuned" in found else "base"
         title = f"{side.title} (step {status.step})" if side.step is None and status.alive else side.title
-        return Answer(title, found[which], int(found[f"{which}_tokens"]), bool(found[f"{which}_ended"]), float(found[f"{which}_repeated_4grams"]))
+        return Answer(
+            title,
+            found[which],
+            int(found[f"{which}_tokens"]),
+            bool(found[f"{which}_ended"]),
+            float(found[f"{which}_repeated_4grams"]),
+        )

@@ -27,13 +27,18 @@ TRAINING, HELD_OUT = "Training", "Held-out"
 _SOURCES = ("train", "eval", "eval_fraction", "columns", "limit", "eval_limit")
 _PREVIEW_ROWS = 5
 _STILL_WAITS_S = 1.0
-_NO_PAIRS = "Give “demo”, a file (JSONL, JSON, CSV, Parquet), a folder or a hub id above and press Load. A row of a file can be as plain as this:"
+_NO_PAIRS = (
+    "Give “demo”, a file (JSONL, JSON, CSV, Parquet), a folder or a hub id above and press Load. A row of a file can be"
+    " as plain as this:"
+)
 _EXAMPLE = '{"prompt": "What colour is the sky?", "chosen": "Blue.", "rejected": "Well, that is a long story."}'
 
 
 @dataclass(frozen=True)
 class Loaded:
-    """What a DataConfig names, read: a PairSet for each of TRAINING and HELD_OUT, and sentences on what became of the rows."""
+    """What a DataConfig names, read: a PairSet for each of TRAINING and HELD_OUT, and sentences on what became of the
+    rows.
+    """
 
     sets: dict[str, PairSet]
     notes: list[str]
@@ -60,7 +65,13 @@ class Reading:
 
         try:
             train, held_out, notes = load_data(self.data, self.seed)
-            self.result = Loaded({name: PairSet(pairs, pair_lengths(pairs)) for name, pairs in ((TRAINING, train), (HELD_OUT, held_out))}, notes)
+            self.result = Loaded(
+                {
+                    name: PairSet(pairs, pair_lengths(pairs))
+                    for name, pairs in ((TRAINING, train), (HELD_OUT, held_out))
+                },
+                notes,
+            )
         except Exception as error:  # a panel says it, whatever it is
             self.result = NotLoaded(error, *(_unrecognised(self.data) if isinstance(error, WorkbenchError) else ()))
         self.ready.set()
@@ -68,10 +79,12 @@ class Reading:
 
 
 class DataView(Panel):
-    """The pairs of a DataConfig: setting `data` loads them, and what is chosen here changes it. `pairs` are the training pairs, None until they are read.
+    """The pairs of a DataConfig: setting `data` loads them, and what is chosen here changes it. `pairs` are the
+    training pairs, None until they are read.
 
     While the panel is hidden nothing is read: `refresh` then reads what was set meanwhile.
-    model: whose tokenizer makes the tokens of the token view. seed: the run's `training.seed`, by which pairs are held out where `data` names none.
+    model: whose tokenizer makes the tokens of the token view. seed: the run's `training.seed`, by which pairs are held
+    out where `data` names none.
     """
 
     title = "Data"
@@ -80,7 +93,13 @@ class DataView(Panel):
     seed = traitlets.Int()
     pairs = traitlets.Instance(Pairs, allow_none=True)
 
-    def __init__(self, data: DataConfig | None = None, model: ModelConfig | None = None, line: Html | None = None, seed: int | None = None):
+    def __init__(
+        self,
+        data: DataConfig | None = None,
+        model: ModelConfig | None = None,
+        line: Html | None = None,
+        seed: int | None = None,
+    ):
         super().__init__(line)
         self._reading, self._loaded, self._asked, self._figure = None, None, None, None
         self._build()
@@ -102,7 +121,10 @@ class DataView(Panel):
         self._forget()
         self._asked, self._reading = self._wanted(), (reading := Reading(self.data, self.seed))
         self._arrange(html('<p class="swb-muted" role="status">{}</p>', f"Reading {self.data.train} …"))
-        self.say(f"Reading {self.data.train}{f' and {self.data.eval}' if self.data.eval else ''} … A hub id is downloaded first.")
+        self.say(
+            f"Reading {self.data.train}{f' and {self.data.eval}' if self.data.eval else ''} … A hub id is downloaded"
+            " first."
+        )
         self.later(reading.do, self._take)
 
     def cancel(self):
@@ -122,24 +144,59 @@ class DataView(Panel):
         if self._loaded is None:
             return self.report.value and Markup(self.report.value)
         lengths = self._loaded.sets[self.which.value].lengths
-        rows = lengths[["prompt", "chosen", "rejected"]].head(_PREVIEW_ROWS).map(lambda text: text if len(text) <= 120 else text[:119] + "…")
-        first = table(["prompt", "chosen", "rejected"], rows.itertuples(index=False), f"The first of {counted(len(lengths), 'pair')}")
+        rows = (
+            lengths[["prompt", "chosen", "rejected"]]
+            .head(_PREVIEW_ROWS)
+            .map(lambda text: text if len(text) <= 120 else text[:119] + "…")
+        )
+        first = table(
+            ["prompt", "chosen", "rejected"],
+            rows.itertuples(index=False),
+            f"The first of {counted(len(lengths), 'pair')}",
+        )
         return html("{}{}{}{}", Markup(self.report.value), Markup(self.bias.value), first, self.browser.snapshot())
 
     def _build(self):
         wide = {"description_width": "initial"}
-        self.train = ipywidgets.Text(description="Training pairs", placeholder="demo, a file, a folder or a hub id", continuous_update=False, style=wide, layout={"width": "auto"})
-        self.eval = ipywidgets.Text(description="Held-out pairs", placeholder="optional; else a share of the prompts", continuous_update=False, style=wide, layout={"width": "auto"})
-        for field, tooltip in ((self.train, DataConfig.model_fields["train"].description), (self.eval, DataConfig.model_fields["eval"].description)):
+        self.train = ipywidgets.Text(
+            description="Training pairs",
+            placeholder="demo, a file, a folder or a hub id",
+            continuous_update=False,
+            style=wide,
+            layout={"width": "auto"},
+        )
+        self.eval = ipywidgets.Text(
+            description="Held-out pairs",
+            placeholder="optional; else a share of the prompts",
+            continuous_update=False,
+            style=wide,
+            layout={"width": "auto"},
+        )
+        for field, tooltip in (
+            (self.train, DataConfig.model_fields["train"].description),
+            (self.eval, DataConfig.model_fields["eval"].description),
+        ):
             field.tooltip = tooltip
             field.add_class("swb-source")
             field.observe(self.guard(lambda _: self._take_fields()), "value")
-        self.load_button = button("Load", self.guard(self._load_clicked), icon="folder-open", tooltip="Read the pairs (Enter in a field does it too).", style="primary")
+        self.load_button = button(
+            "Load",
+            self.guard(self._load_clicked),
+            icon="folder-open",
+            tooltip="Read the pairs (Enter in a field does it too).",
+            style="primary",
+        )
         self.cancel_button = button("Cancel", self.guard(self.cancel), icon="times")
-        self.columns_button = button("Columns …", self.guard(self._open_columns), tooltip="Say which column is the prompt, the chosen and the rejected answer.")
+        self.columns_button = button(
+            "Columns …",
+            self.guard(self._open_columns),
+            tooltip="Say which column is the prompt, the chosen and the rejected answer.",
+        )
         self.column_form = ColumnForm(self._use_columns, self.guard)
         self.report, self.bias = Html(), Html()
-        self.which = ipywidgets.ToggleButtons(description="Look at", options=[TRAINING, HELD_OUT], style={**wide, "button_width": "auto"})
+        self.which = ipywidgets.ToggleButtons(
+            description="Look at", options=[TRAINING, HELD_OUT], style={**wide, "button_width": "auto"}
+        )
         self.which.observe(self.guard(lambda _: self._show_set()), "value")
         self.browser = PairBrowser(self)
         self._lengths = column()
@@ -179,7 +236,9 @@ class DataView(Panel):
 
     def _load_clicked(self):
         self._take_fields()
-        if self._reading is None or self._reading.data != self.data:  # leaving the field for the button has begun it already
+        if (
+            self._reading is None or self._reading.data != self.data
+        ):  # leaving the field for the button has begun it already
             self.load()
 
     def _open_columns(self):
@@ -187,7 +246,9 @@ class DataView(Panel):
 
         def found(rows):
             if data == self.data:
-                self._show_columns(f"The columns of {data.train}: what is chosen here goes before what is recognised.", rows)
+                self._show_columns(
+                    f"The columns of {data.train}: what is chosen here goes before what is recognised.", rows
+                )
 
         self.later(lambda: raw_rows(data.train, _PREVIEW_ROWS) if data.train != DEMO else _demo_has_columns(), found)
 
@@ -208,7 +269,10 @@ class DataView(Panel):
         if isinstance(result, NotLoaded):
             self._arrange("" if result.rows else _empty_state())
             if result.rows:
-                self._show_columns(f"The columns of {result.source} are not recognised: {', '.join(list(result.rows[0])[:20])}.", result.rows)
+                self._show_columns(
+                    f"The columns of {result.source} are not recognised: {', '.join(list(result.rows[0])[:20])}.",
+                    result.rows,
+                )
             else:
                 self.say_error(result.error)
             return
@@ -217,7 +281,9 @@ class DataView(Panel):
         self._arrange(report_of(result, self.data))
         self.which.options = [(f"{TRAINING} ({len(train):,})", TRAINING), (f"{HELD_OUT} ({len(held_out):,})", HELD_OUT)]
         self._show_set()
-        self.say(f"{counted(len(train), 'training pair')} and {counted(len(held_out), 'held-out pair')} are ready.", "good")
+        self.say(
+            f"{counted(len(train), 'training pair')} and {counted(len(held_out), 'held-out pair')} are ready.", "good"
+        )
         self.pairs = train
 
     def _arrange(self, report):
@@ -238,7 +304,11 @@ class DataView(Panel):
             self._lengths.children = (self._figure,)
         self._figure.show(length_figure(lengths, self.theme))
         seen, meaning = length_bias(lengths)
-        described = table(["side", "median", "nine in ten up to", "longest"], length_table(lengths), f"Lengths in {lengths.attrs['unit']}")
+        described = table(
+            ["side", "median", "nine in ten up to", "longest"],
+            length_table(lengths),
+            f"Lengths in {lengths.attrs['unit']}",
+        )
         self._figure.describe("Overlaid histograms of the lengths of prompts, chosen and rejected answers.", described)
         self.bias.value = html('<p class="swb-bias"><b>{}</b> {}</p>', seen, meaning)
 
@@ -246,25 +316,45 @@ class DataView(Panel):
 def report_of(loaded: Loaded, data: DataConfig) -> Markup:
     """What became of the rows: numbers, sentences, and every reason for a refusal with its first place."""
     train, held_out = loaded.sets[TRAINING].pairs, loaded.sets[HELD_OUT].pairs
-    reports = [("training", train.report())] + ([("held-out", held_out.report())] if held_out.report() is not train.report() else [])
-    refused = [[name, reason, f"{count:,}", report.first[reason].where, report.first[reason].seen] for name, report in reports for reason, count in report.refused.items()]
+    reports = [("training", train.report())] + (
+        [("held-out", held_out.report())] if held_out.report() is not train.report() else []
+    )
+    refused = [
+        [name, reason, f"{count:,}", report.first[reason].where, report.first[reason].seen]
+        for name, report in reports
+        for reason, count in report.refused.items()
+    ]
     own = data.eval or data.train == DEMO
     longer = chosen_longer(loaded.sets[TRAINING].lengths)
     tiles = [
         (f"{len(train):,}", f"training pairs, of {reports[0][1].rows_read:,} rows"),
-        (f"{len(held_out):,}", "held-out pairs, of their own" if own else f"held-out pairs ({data.eval_fraction:.0%} of the prompts)"),
+        (
+            f"{len(held_out):,}",
+            "held-out pairs, of their own" if own else f"held-out pairs ({data.eval_fraction:.0%} of the prompts)",
+        ),
         (f"{sum(sum(report.refused.values()) for _, report in reports):,}", "rows refused"),
         (f"{longer.value:.2f}", f"chosen is longer (n={longer.n:,}, 95 % {longer.low:.2f} to {longer.high:.2f})"),
     ]
-    plain = [f"{side} pairs: {report}" for side, report in (("Training", train.report()), ("Held-out", held_out.report()))]
+    plain = [
+        f"{side} pairs: {report}" for side, report in (("Training", train.report()), ("Held-out", held_out.report()))
+    ]
     warnings = [note for note in loaded.notes if note not in plain]
-    sentences = [*(note for note in loaded.notes if note in plain), *(() if own else (f"No prompt is on both sides: {data.eval_fraction:.0%} of the prompts are held out.",))]
+    sentences = [
+        *(note for note in loaded.notes if note in plain),
+        *(() if own else (f"No prompt is on both sides: {data.eval_fraction:.0%} of the prompts are held out.",)),
+    ]
     return html(
         '<div class="swb-report"><dl class="swb-tiles">{}</dl>{}<div class="swb-facts">{}</div>{}</div>',
         joined(html('<div class="swb-tile"><dd>{}</dd><dt>{}</dt></div>', number, words) for number, words in tiles),
         joined(html('<p class="swb-notice swb-attention">{}</p>', warning) for warning in warnings),
         joined(html("<div>{}</div>", sentence) for sentence in sentences),
-        table(["pairs", "refused because", "rows", "first at", "what stood there"], refused, "Rows that were refused") if refused else "",
+        (
+            table(
+                ["pairs", "refused because", "rows", "first at", "what stood there"], refused, "Rows that were refused"
+            )
+            if refused
+            else ""
+        ),
     )
 
 
@@ -273,17 +363,24 @@ def _empty_state():
 
 
 def _demo_has_columns():
-    raise WorkbenchError("The demo's columns are called prompt, chosen and rejected already. Give a file of your own first.")
+    raise WorkbenchError(
+        "The demo's columns are called prompt, chosen and rejected already. Give a file of your own first."
+    )
 
 
 def _unrecognised(data):
-    """(source, its first rows): the first one whose columns do not make a pair under data.columns; () when that is not what is wrong."""
+    """(source, its first rows): the first one whose columns do not make a pair under data.columns; () when that is not
+    what is wrong.
+    """
     for source in (data.train, data.eval):
         rows = []
         if source and source != DEMO:
             with contextlib.suppress(WorkbenchError):
                 rows = raw_rows(source, _PREVIEW_ROWS)
         known = {name for one in rows for name in one}
-        if rows and (not set(data.columns.values()) <= known or all(shape_of(renamed_row(one, data.columns)) is None for one in rows)):
+        if rows and (
+            not set(data.columns.values()) <= known
+            or all(shape_of(renamed_row(one, data.columns)) is None for one in rows)
+        ):
             return source, tuple(rows)
     return ()

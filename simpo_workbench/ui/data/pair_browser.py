@@ -1,4 +1,6 @@
-"""Preference pairs to look through: search, a table, and the chosen pair as text or as the tokens that the model will see."""
+"""Preference pairs to look through: search, a table, and the chosen pair as text or as the tokens that the model will
+see.
+"""
 
 from __future__ import annotations
 
@@ -39,13 +41,27 @@ class PairBrowser(ipywidgets.VBox):
     def __init__(self, panel: Panel):
         self._panel, self._set, self._search_number, self._token_number, self._asking = panel, None, 0, 0, None
         self._model, self._data, self.pair = ModelConfig(), DataConfig(), None
-        self.search = ipywidgets.Text(description="Search", placeholder="in prompts, chosen and rejected answers", style={"description_width": "initial"}, layout={"width": "320px"})
+        self.search = ipywidgets.Text(
+            description="Search",
+            placeholder="in prompts, chosen and rejected answers",
+            style={"description_width": "initial"},
+            layout={"width": "320px"},
+        )
         self.hits = Html()
         columns = [Column(side, side.capitalize(), text=_one_line, wide=True) for side in SIDES]
-        columns += [Column(f"{side}_length", f"{side.capitalize()} length", text="{:,}".format, numeric=True, help=_LENGTH_HELP) for side in SIDES]
-        self.table = DataTable(columns, "pair_id", "Preference pairs", "Reading the pairs …", noun="pair", on_error=panel.say_error)
+        columns += [
+            Column(f"{side}_length", f"{side.capitalize()} length", text="{:,}".format, numeric=True, help=_LENGTH_HELP)
+            for side in SIDES
+        ]
+        self.table = DataTable(
+            columns, "pair_id", "Preference pairs", "Reading the pairs …", noun="pair", on_error=panel.say_error
+        )
         self.table.add_class("swb-fixed")
-        self.form = ipywidgets.ToggleButtons(description="Show it as", options=[TEXT, TOKENS], style={"description_width": "initial", "button_width": "80px"})
+        self.form = ipywidgets.ToggleButtons(
+            description="Show it as",
+            options=[TEXT, TOKENS],
+            style={"description_width": "initial", "button_width": "80px"},
+        )
         self.form.tooltips = ["The texts of the data", "Every token, exactly as the model will see it"]
         self.text, self.tokens = Html(), TokenView()
         super().__init__([row(self.search, self.hits), self.table, row(self.form), self.text, self.tokens])
@@ -130,10 +146,16 @@ class PairBrowser(ipywidgets.VBox):
 
         def ask(opened):
             if number == self._token_number:
-                messages = {"prompt": [dict(turn) for turn in pair.prompt], "chosen": pair.chosen, "rejected": pair.rejected}
+                messages = {
+                    "prompt": [dict(turn) for turn in pair.prompt],
+                    "chosen": pair.chosen,
+                    "rejected": pair.rejected,
+                }
                 waiting = lambda sentence: self.tokens.tell(wait if sentence.startswith("Loading") else sentence)  # noqa: E731
                 try:
-                    self._asking = Asking(self._panel, opened, "encode", answered, waiting, failed, pairs=[messages], data=data)
+                    self._asking = Asking(
+                        self._panel, opened, "encode", answered, waiting, failed, pairs=[messages], data=data
+                    )
                 except Exception as error:
                     failed(error)
                     raise
@@ -151,10 +173,15 @@ class PairBrowser(ipywidgets.VBox):
 
 def pair_cards(pair: Pair) -> Markup:
     """A pair as text: the prompt, the two answers side by side, and the source's other columns."""
-    sides = [Answer(f"{side.capitalize()} answer", text, tone=side, more=(_length(text),)) for side, text in (("chosen", pair.chosen), ("rejected", pair.rejected))]
+    sides = [
+        Answer(f"{side.capitalize()} answer", text, tone=side, more=(_length(text),))
+        for side, text in (("chosen", pair.chosen), ("rejected", pair.rejected))
+    ]
     extras = [f"{name}: {excerpt(value)}" for name, value in list(pair.extra.items())[:_MOST_EXTRAS]]
     prompt = Answer("Prompt", pair.prompt_text, more=(_length(pair.prompt_text),))
-    return html('<div class="swb-pair">{}{}{}</div>', answer_card(prompt), answer_cards(*sides, mark=False), facts(*extras))
+    return html(
+        '<div class="swb-pair">{}{}{}</div>', answer_card(prompt), answer_cards(*sides, mark=False), facts(*extras)
+    )
 
 
 def _length(text):

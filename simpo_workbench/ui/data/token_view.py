@@ -1,4 +1,6 @@
-"""One pair token by token, as the model sees it: every token a mark of its own, by what it is; white space visible and kept."""
+"""One pair token by token, as the model sees it: every token a mark of its own, by what it is; white space visible and
+kept.
+"""
 
 from __future__ import annotations
 
@@ -20,7 +22,9 @@ _LEGEND = (
 
 
 class TokenView(Html):
-    """Shows the DataFrame of `wb.encode_pair` (side, position, token_id, token, scored, kind); `tell` shows a sentence in its place."""
+    """Shows the DataFrame of `wb.encode_pair` (side, position, token_id, token, scored, kind); `tell` shows a sentence
+    in its place.
+    """
 
     def __init__(self):
         super().__init__()
@@ -38,14 +42,30 @@ class TokenView(Html):
 def token_cards(tokens) -> Markup:
     """The legend, the prompt, and both answers side by side, with counts under each."""
     cards = {side: _card(side, tokens[tokens["side"] == side].to_dict("records")) for side in _SIDES}
-    report = html('<p class="swb-notice swb-attention">{}</p>', tokens.attrs["report"]) if tokens.attrs.get("report") else ""
-    return html('{}{}<div class="swb-cards">{}</div><div class="swb-cards">{}</div>', _legend(), report, cards["prompt"], cards["chosen"] + cards["rejected"])
+    report = (
+        html('<p class="swb-notice swb-attention">{}</p>', tokens.attrs["report"]) if tokens.attrs.get("report") else ""
+    )
+    return html(
+        '{}{}<div class="swb-cards">{}</div><div class="swb-cards">{}</div>',
+        _legend(),
+        report,
+        cards["prompt"],
+        cards["chosen"] + cards["rejected"],
+    )
 
 
 def _legend():
     """In words, each with its mark."""
-    entries = (html('<li><span class="swb-token swb-token-{} swb-side-{}">{}</span> {}</li>', kind, side, "token", words) for kind, side, words in _LEGEND)
-    return html('<ul class="swb-legend" aria-label="{}">{}<li>{}</li></ul>', "Legend", joined(entries), "· space, ↵ line break; point at a token for its place and id")
+    entries = (
+        html('<li><span class="swb-token swb-token-{} swb-side-{}">{}</span> {}</li>', kind, side, "token", words)
+        for kind, side, words in _LEGEND
+    )
+    return html(
+        '<ul class="swb-legend" aria-label="{}">{}<li>{}</li></ul>',
+        "Legend",
+        joined(entries),
+        "· space, ↵ line break; point at a token for its place and id",
+    )
 
 
 def _card(side, tokens):
@@ -54,10 +74,14 @@ def _card(side, tokens):
     if side == "prompt":
         known = [counted(len(tokens), "token"), f"{kinds.count('template'):,} of them the template's", "none scored"]
     else:
-        known = [counted(scored, "scored token"), "the end of turn among them" if "end of turn" in kinds else "without end of turn"]
+        known = [
+            counted(scored, "scored token"),
+            "the end of turn among them" if "end of turn" in kinds else "without end of turn",
+        ]
     shown = joined(_token(side, token) for token in tokens)
     return html(
-        '<section class="swb-card"><h4 class="swb-{}">{}</h4><div class="swb-text swb-tokens" tabindex="0" role="group" aria-label="{}">{}</div>{}</section>',
+        '<section class="swb-card"><h4 class="swb-{}">{}</h4><div class="swb-text swb-tokens" tabindex="0" role="group"'
+        ' aria-label="{}">{}</div>{}</section>',
         side,
         _SIDES[side],
         f"{_SIDES[side]}, {known[0]}",
@@ -68,19 +92,32 @@ def _card(side, tokens):
 
 def _token(side, token):
     title = f"{token['kind']}, token {token['position']} of the {side}, id {token['token_id']}"
-    return html('<span class="swb-token swb-token-{} swb-side-{}" title="{}">{}</span>', _CLASSES.get(token["kind"], "prompt"), side, title, visible(token["token"]))
+    return html(
+        '<span class="swb-token swb-token-{} swb-side-{}" title="{}">{}</span>',
+        _CLASSES.get(token["kind"], "prompt"),
+        side,
+        title,
+        visible(token["token"]),
+    )
 
 
 def visible(text: str) -> Markup:
-    """A token's text with marks at spaces, tabs and line breaks (the style sheet draws them; the characters stay), and a name in place of what cannot be seen at all."""
+    """A token's text with marks at spaces, tabs and line breaks (the style sheet draws them; the characters stay), and
+    a name in place of what cannot be seen at all.
+    """
     return joined(_piece(piece) for piece in re.split(r"([ \t\n])", text) if piece)
 
 
 def _piece(piece):
     if piece in " \t\n":
         return html('<span class="swb-{}">{}</span>', {" ": "space", "\t": "tab", "\n": "newline"}[piece], piece)
-    return joined(html('<span class="swb-unseen">{}</span>', f"U+{ord(character):04X}") if _unseen(character) else character for character in piece)
+    return joined(
+        html('<span class="swb-unseen">{}</span>', f"U+{ord(character):04X}") if _unseen(character) else character
+        for character in piece
+    )
 
 
 def _unseen(character):
-    return unicodedata.category(character) in ("Cc", "Cf", "Cs", "Co", "Cn", "Zl", "Zp") or (character.isspace() and character != " ")
+    return unicodedata.category(character) in ("Cc", "Cf", "Cs", "Co", "Cn", "Zl", "Zp") or (
+        character.isspace() and character != " "
+    )

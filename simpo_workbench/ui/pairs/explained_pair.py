@@ -1,4 +1,6 @@
-"""What is known of one pair once a model has read it: its tokens, its place on the loss, and whether the run's scores say the same. HTML of it."""
+"""What is known of one pair once a model has read it: its tokens, its place on the loss, and whether the run's scores
+say the same. HTML of it.
+"""
 
 from __future__ import annotations
 
@@ -11,7 +13,8 @@ from ...config.run_config import LossConfig
 from ...runs.run import Run
 from ..parts.html import Markup, facts, html, joined, table
 
-#: Averages that differ from the run's scores by more than this and the measured noise of scoring (nats per token) are of other tokens, or of another model.
+#: Averages that differ from the run's scores by more than this and the measured noise of scoring (nats per token) are
+#: of other tokens, or of another model.
 ROUNDING = 1e-3
 
 
@@ -27,7 +30,9 @@ class Scored:
 
 @dataclass(frozen=True)
 class ExplainedPair:
-    """One answer of a model: `margins` from `token_margins`; title: which model; loss: where the pair is placed, and loss_from: where its β and γ/β come from."""
+    """One answer of a model: `margins` from `token_margins`; title: which model; loss: where the pair is placed, and
+    loss_from: where its β and γ/β come from.
+    """
 
     title: str
     margins: object
@@ -45,10 +50,16 @@ class ExplainedPair:
     def said(self) -> Markup:
         """What is to be known at first sight: remarks, who leads, and where the lead is won."""
         remarks = joined(html('<p class="swb-notice swb-attention">{}</p>', remark) for remark in self.remarks)
-        sentences = joined(html("<li>{}</li>", one) for one in [*pair_facts(self.margins).sentences, *where_won(self.margins)])
+        sentences = joined(
+            html("<li>{}</li>", one) for one in [*pair_facts(self.margins).sentences, *where_won(self.margins)]
+        )
         prompt = ""
         if self.prompt:
-            prompt = html('<details class="swb-rare"><summary>{}</summary><div class="swb-text" tabindex="0">{}</div></details>', "The prompt, which is read but not scored", self.prompt)
+            prompt = html(
+                '<details class="swb-rare"><summary>{}</summary><div class="swb-text" tabindex="0">{}</div></details>',
+                "The prompt, which is read but not scored",
+                self.prompt,
+            )
         return html('<h3>{}</h3>{}{}<ul class="swb-findings">{}</ul>', self.title, remarks, prompt, sentences)
 
     @property
@@ -59,14 +70,25 @@ class ExplainedPair:
     @property
     def place(self) -> Markup:
         """The pair before and after on the loss −log σ(z)."""
-        rows = loss_geometry(self._averages(), self.loss.beta, self.loss.gamma_beta_ratio, self.loss.label_smoothing).pairs.to_dict("records")
+        rows = loss_geometry(
+            self._averages(), self.loss.beta, self.loss.gamma_beta_ratio, self.loss.label_smoothing
+        ).pairs.to_dict("records")
         names = [("lead", "lead (nats per token)", 2), ("margin", "margin β · lead", 2), ("z", "z = margin − γ", 2)]
         lines = [(words, *(signed(row[name], digits) for row in rows)) for name, words, digits in names]
-        lines += [(words, *(f"{row[name]:.3f}" for row in rows)) for name, words in (("loss", "loss −log σ(z)"), ("gradient_weight", "gradient weight β · σ(−z)"))]
-        lines += [("share of the strongest pull", *(f"{max(0.0, row['pull_share']):.0%}" for row in rows)), ("so the pair", *(_state(row["state"]) for row in rows))]
+        lines += [
+            (words, *(f"{row[name]:.3f}" for row in rows))
+            for name, words in (("loss", "loss −log σ(z)"), ("gradient_weight", "gradient weight β · σ(−z)"))
+        ]
+        lines += [
+            ("share of the strongest pull", *(f"{max(0.0, row['pull_share']):.0%}" for row in rows)),
+            ("so the pair", *(_state(row["state"]) for row in rows)),
+        ]
         loss = self.loss
         smoothing = f", ε {loss.label_smoothing:g}" if loss.label_smoothing else ""
-        caption = f"Place on SimPO's loss at β {loss.beta:g}, γ/β {loss.gamma_beta_ratio:g} (γ {loss.gamma:.3g}){smoothing}: {self.loss_from}"
+        caption = (
+            f"Place on SimPO's loss at β {loss.beta:g}, γ/β {loss.gamma_beta_ratio:g} (γ {loss.gamma:.3g}){smoothing}:"
+            f" {self.loss_from}"
+        )
         other = facts(OTHER_LOSS[loss.kind]) if loss.kind in OTHER_LOSS else ""
         return table(["", *(["base", "tuned"] if self.tuned else ["model"])], lines, caption) + other
 
@@ -75,11 +97,23 @@ class ExplainedPair:
 
         columns = ["base_logp", "logp"] if self.tuned else ["logp"]
         means = {column: self.margins.groupby("side")[column].mean() for column in columns}
-        return pd.DataFrame([{"pair_id": column, "chosen_avg_logp": mean["chosen"], "rejected_avg_logp": mean["rejected"]} for column, mean in means.items()])
+        return pd.DataFrame(
+            [
+                {"pair_id": column, "chosen_avg_logp": mean["chosen"], "rejected_avg_logp": mean["rejected"]}
+                for column, mean in means.items()
+            ]
+        )
 
 
-def explained_pair(tokens, title: str, run: Run | None = None, prompt: str = "", scored: tuple[Scored | None, Scored | None] = (None, None)) -> ExplainedPair:
-    """An ExplainedPair of `wb.explain_pair`'s table. scored: the run's own scores of the untrained model and of the one that was asked, where there are any.
+def explained_pair(
+    tokens,
+    title: str,
+    run: Run | None = None,
+    prompt: str = "",
+    scored: tuple[Scored | None, Scored | None] = (None, None),
+) -> ExplainedPair:
+    """An ExplainedPair of `wb.explain_pair`'s table. scored: the run's own scores of the untrained model and of the one
+    that was asked, where there are any.
 
     Errors: as `token_margins`.
     """
@@ -92,12 +126,17 @@ def explained_pair(tokens, title: str, run: Run | None = None, prompt: str = "",
         loss, where = LossConfig(kind="dpo"), "the default settings"
     elif (last := scored[1]) is not None:  # β and γ/β may have been changed on the way
         ratio = loss.gamma_beta_ratio if last.gamma_beta_ratio is None else last.gamma_beta_ratio
-        loss, where = loss.model_copy(update={"beta": last.beta, "gamma_beta_ratio": ratio}), f"as in the run at step {last.step}"
+        loss, where = (
+            loss.model_copy(update={"beta": last.beta, "gamma_beta_ratio": ratio}),
+            f"as in the run at step {last.step}",
+        )
     return ExplainedPair(title, margins, loss, where, prompt, tuple(remarks))
 
 
 def scored_pair(run: Run, step: int | None, wanted: str) -> Scored | None:
-    """What the run's scores of a step say of a pair; None where it was not evaluated then, or does not hold the pair."""
+    """What the run's scores of a step say of a pair; None where it was not evaluated then, or does not hold the
+    pair.
+    """
     import pandas as pd
 
     if step is None or not run.folder.scores(step).is_file():
@@ -105,11 +144,19 @@ def scored_pair(run: Run, step: int | None, wanted: str) -> Scored | None:
     columns = ["pair_id", "chosen_avg_logp", "rejected_avg_logp", "beta", "gamma_beta_ratio"]
     rows = pd.read_parquet(run.folder.scores(step), columns=columns)
     rows = rows[rows["pair_id"] == wanted].to_dict("records")
-    return Scored(step, {side: rows[0][f"{side}_avg_logp"] for side in SIDES}, rows[0]["beta"], rows[0]["gamma_beta_ratio"]) if rows else None
+    return (
+        Scored(
+            step, {side: rows[0][f"{side}_avg_logp"] for side in SIDES}, rows[0]["beta"], rows[0]["gamma_beta_ratio"]
+        )
+        if rows
+        else None
+    )
 
 
 def disagreements(margins, scored: tuple[Scored | None, Scored | None], noise: float | None) -> list[str]:
-    """A sentence where the averages over the tokens are not those of the run's scores, beyond rounding and the measured noise of scoring; else none."""
+    """A sentence where the averages over the tokens are not those of the run's scores, beyond rounding and the measured
+    noise of scoring; else none.
+    """
     found = []
     for column, known in zip(("base_logp", "logp"), scored, strict=True):
         if known is not None and column in margins:
@@ -119,10 +166,15 @@ def disagreements(margins, scored: tuple[Scored | None, Scored | None], noise: f
     if apart <= ROUNDING + (noise or 0.0):
         return []
     which = "base model" if column == "base_logp" else "tuned model" if "base_logp" in margins else "model"
-    measured = "this run's noise of scoring was not measured" if noise is None else f"this run's noise of scoring is {noise:.4f}"
+    measured = (
+        "this run's noise of scoring was not measured"
+        if noise is None
+        else f"this run's noise of scoring is {noise:.4f}"
+    )
     return [
-        f"The averages are not those of the run's scores at step {step}: the {side} answer of the {which} differs by {apart:.4f} nats per token, and {measured}. "
-        "Then other tokens, or another model, are shown than were scored: look whether data, chat template or model were changed since, or whether the precision is low (16 bit)."
+        f"The averages are not those of the run's scores at step {step}: the {side} answer of the {which} differs by"
+        f" {apart:.4f} nats per token, and {measured}. Then other tokens, or another model, are shown than were scored:"
+        " look whether data, chat template or model were changed since, or whether the precision is low (16 bit)."
     ]
 
 
@@ -130,12 +182,32 @@ def facts_table(margins) -> Markup:
     """Tokens, averages and sums of both answers, and what is left between them."""
     found = {row["side"]: row for row in pair_facts(margins).table.to_dict("records")}
     columns = [*SIDES, "lead"]
-    rows = [("tokens, the end of turn among them", *(f"{found[side]['tokens']:,}" for side in SIDES), f"{found['lead']['tokens']:+,}".replace("-", "−") if found["lead"]["tokens"] else "0")]
+    rows = [
+        (
+            "tokens, the end of turn among them",
+            *(f"{found[side]['tokens']:,}" for side in SIDES),
+            f"{found['lead']['tokens']:+,}".replace("-", "−") if found["lead"]["tokens"] else "0",
+        )
+    ]
     for name, unit in (("avg", "average (nats per token)"), ("sum", "sum (nats)")):
-        kinds = {"base": f"base_{name}_logp", "tuned": f"{name}_logp", "change": f"{name}_change"} if "avg_change" in found["lead"] else {"": f"{name}_logp"}
-        rows += [(f"{unit}{f', {kind}' if kind else ''}", *(signed(found[side][key]) for side in columns)) for kind, key in kinds.items()]
-    return table(["log-probability", "chosen", "rejected", "chosen − rejected"], rows, "With and without length normalisation")
+        kinds = (
+            {"base": f"base_{name}_logp", "tuned": f"{name}_logp", "change": f"{name}_change"}
+            if "avg_change" in found["lead"]
+            else {"": f"{name}_logp"}
+        )
+        rows += [
+            (f"{unit}{f', {kind}' if kind else ''}", *(signed(found[side][key]) for side in columns))
+            for kind, key in kinds.items()
+        ]
+    return table(
+        ["log-probability", "chosen", "rejected", "chosen − rejected"], rows, "With and without length normalisation"
+    )
 
 
 def _state(state):
-    return {"full pull": "pulls with all its might", "pulls": "still pulls", "saturated": "is saturated", "pulls back": "pulls back"}.get(state, state)
+    return {
+        "full pull": "pulls with all its might",
+        "pulls": "still pulls",
+        "saturated": "is saturated",
+        "pulls back": "pulls back",
+    }.get(state, state)

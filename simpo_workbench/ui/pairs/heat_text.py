@@ -1,4 +1,6 @@
-"""Both answers of a pair as a heat map over their text: every token on a ground that says how far it moved, or how sure the model was of it."""
+"""Both answers of a pair as a heat map over their text: every token on a ground that says how far it moved, or how sure
+the model was of it.
+"""
 
 from __future__ import annotations
 
@@ -11,24 +13,35 @@ from ..data.token_view import visible
 from ..parts.html import Markup, facts, html, joined
 
 CHANGE, TUNED, BASE = "change", "logp", "base_logp"
-#: Strengths of the ground, weakest first: from so many nats on, and what that means. The same for every pair, so that two pictures can be compared.
-CHANGE_STEPS = ((0.1, "10 % likelier"), (0.3, "a third likelier"), (1.0, "3 times as likely"), (3.0, "20 times as likely"))
+#: Strengths of the ground, weakest first: from so many nats on, and what that means. The same for every pair, so that
+#: two pictures can be compared.
+CHANGE_STEPS = (
+    (0.1, "10 % likelier"),
+    (0.3, "a third likelier"),
+    (1.0, "3 times as likely"),
+    (3.0, "20 times as likely"),
+)
 LOGP_STEPS = ((0.1, "below 90 %"), (0.7, "below 50 %"), (2.3, "below 10 %"), (4.6, "below 1 %"))
 #: Tokens of one answer that are shown; of a longer one its beginning and its end.
 MOST_SHOWN = 1000
 
 
 def heat_text(margins, what: str = CHANGE) -> Markup:
-    """A legend in words and both answers side by side, each token with its numbers as tooltip; tokens that only one answer has are underlined.
+    """A legend in words and both answers side by side, each token with its numbers as tooltip; tokens that only one
+    answer has are underlined.
 
-    margins: DataFrame from `microscope.token_margins`. what: "change" (tuned − base), "logp" or "base_logp"; without base_logp there is "logp" alone.
-    Of an answer of more than MOST_SHOWN tokens the middle is left out, and it says so.
+    margins: DataFrame from `microscope.token_margins`. what: "change" (tuned − base), "logp" or "base_logp"; without
+    base_logp there is "logp" alone. Of an answer of more than MOST_SHOWN tokens the middle is left out, and it says so.
     """
     what = what if what in margins else TUNED
     sides = {side: margins[margins["side"] == side].sort_values("position").to_dict("records") for side in SIDES}
     marks, shared = _only_here(sides)
     cards = (_card(side, sides[side], marks[side], what) for side in SIDES)
-    return html('<div class="swb-heats">{}<div class="swb-cards">{}</div></div>', _legend(what, shared, CHANGE in margins), joined(cards))
+    return html(
+        '<div class="swb-heats">{}<div class="swb-cards">{}</div></div>',
+        _legend(what, shared, CHANGE in margins),
+        joined(cards),
+    )
 
 
 def strength(value: float, what: str) -> int:
@@ -40,25 +53,45 @@ def strength(value: float, what: str) -> int:
 def _legend(what, shared, tuned):
     if what == CHANGE:
         rows = [
-            ("up", "bar above: likelier than in the base model, from", [f"{least:g} nats ({words})" for least, words in CHANGE_STEPS]),
+            (
+                "up",
+                "bar above: likelier than in the base model, from",
+                [f"{least:g} nats ({words})" for least, words in CHANGE_STEPS],
+            ),
             ("down", "bar below: less likely, by the same steps", [f"−{least:g}" for least, _ in CHANGE_STEPS]),
         ]
     else:
         whose = "the base model" if what == BASE else "the tuned model" if tuned else "the model"
-        rows = [("low", f"the darker, the less {whose} expected the token: probability", [words for _, words in LOGP_STEPS])]
+        rows = [
+            ("low", f"the darker, the less {whose} expected the token: probability", [words for _, words in LOGP_STEPS])
+        ]
     entries = []
     for kind, words, steps in rows:
-        grounds = (html('<span class="swb-token swb-heat-{}{}">{}</span>', kind, number, one) for number, one in enumerate(steps, 1))
+        grounds = (
+            html('<span class="swb-token swb-heat-{}{}">{}</span>', kind, number, one)
+            for number, one in enumerate(steps, 1)
+        )
         entries.append(html("<li>{} {}</li>", words, joined(grounds, " ")))
     if shared:
-        entries.append(html('<li><span class="swb-token swb-only">{}</span> {}</li>', "underlined", "only this answer says it"))
+        entries.append(
+            html('<li><span class="swb-token swb-only">{}</span> {}</li>', "underlined", "only this answer says it")
+        )
     else:
         entries.append(html("<li>{}</li>", "what only one answer says is not marked: the two share too few words"))
-    return html('<ul class="swb-legend" aria-label="{}">{}<li>{}</li></ul>', "Legend", joined(entries), "point at a token for its numbers")
+    return html(
+        '<ul class="swb-legend" aria-label="{}">{}<li>{}</li></ul>',
+        "Legend",
+        joined(entries),
+        "point at a token for its numbers",
+    )
 
 
 def _card(side, tokens, marks, what):
-    shown = [_token(side, token, only, what) for token, only in zip(tokens, marks, strict=True) if not _left_out(token["position"], len(tokens))]
+    shown = [
+        _token(side, token, only, what)
+        for token, only in zip(tokens, marks, strict=True)
+        if not _left_out(token["position"], len(tokens))
+    ]
     if (missing := len(tokens) - len(shown)) > 0:
         words = f"… {missing:,} tokens in the middle are not shown here …"
         shown.insert(MOST_SHOWN // 2, html('<span class="swb-muted swb-gap">{}</span>', words))
@@ -66,9 +99,13 @@ def _card(side, tokens, marks, what):
     known = [counted(len(tokens), "token"), f"average {signed(average)} nats per token"]
     if CHANGE in tokens[0]:
         base = sum(token["base_logp"] for token in tokens) / len(tokens)
-        known[1:] = [f"average {signed(base)} → {signed(average)} nats per token ({signed(average - base)})", _moved(tokens)]
+        known[1:] = [
+            f"average {signed(base)} → {signed(average)} nats per token ({signed(average - base)})",
+            _moved(tokens),
+        ]
     return html(
-        '<section class="swb-card"><h4 class="swb-{}">{}</h4><div class="swb-text swb-tokens" tabindex="0" role="group" aria-label="{}">{}</div>{}</section>',
+        '<section class="swb-card"><h4 class="swb-{}">{}</h4><div class="swb-text swb-tokens" tabindex="0" role="group"'
+        ' aria-label="{}">{}</div>{}</section>',
         side,
         f"{side} answer",
         f"{side} answer, {', '.join(known)}",
@@ -79,7 +116,10 @@ def _card(side, tokens, marks, what):
 
 def _moved(tokens):
     steps = [strength(token[CHANGE], CHANGE) * (1 if token[CHANGE] > 0 else -1) for token in tokens]
-    return f"{sum(step > 0 for step in steps):,} likelier, {sum(step < 0 for step in steps):,} less likely by {CHANGE_STEPS[0][0]:g} nats or more"
+    return (
+        f"{sum(step > 0 for step in steps):,} likelier, {sum(step < 0 for step in steps):,} less likely by"
+        f" {CHANGE_STEPS[0][0]:g} nats or more"
+    )
 
 
 def _left_out(position, length):
@@ -90,9 +130,16 @@ def _token(side, token, only, what):
     level = strength(token[what], what)
     kind = "low" if what != CHANGE else "up" if token[what] > 0 else "down"
     classes = f"{f' swb-heat-{kind}{level}' if level else ''}{' swb-only' if only else ''}"
-    numbers = f"{signed(token[BASE], 3)} → {signed(token['logp'], 3)} nats ({signed(token[CHANGE], 3)})" if CHANGE in token else f"{signed(token['logp'], 3)} nats"
+    numbers = (
+        f"{signed(token[BASE], 3)} → {signed(token['logp'], 3)} nats ({signed(token[CHANGE], 3)})"
+        if CHANGE in token
+        else f"{signed(token['logp'], 3)} nats"
+    )
     adds = token["change_share"] if CHANGE in token else token["lead_share"]
-    title = f"{side} token {token['position']}: {numbers}; adds {signed(adds, 4)} to the {'change of the ' if CHANGE in token else ''}lead{'; only in this answer' if only else ''}"
+    title = (
+        f"{side} token {token['position']}: {numbers}; adds {signed(adds, 4)} to the"
+        f" {'change of the ' if CHANGE in token else ''}lead{'; only in this answer' if only else ''}"
+    )
     return html('<span class="swb-token{}" title="{}">{}</span>', classes, title, visible(token["token"]))
 
 
@@ -100,13 +147,20 @@ def _only_here(sides):
     """({side: whether each token holds what only this answer says}, whether the two answers share enough to tell)."""
     # some tokenizers leave the spaces between words out of the tokens' texts: a token is then taken for a word
     space = "" if any(" " in token["token"] for tokens in sides.values() for token in tokens) else " "
-    pieces = {side: [space + token["token"] for token in tokens[:-1]] for side, tokens in sides.items()}  # the last one is the end of turn
+    pieces = {
+        side: [space + token["token"] for token in tokens[:-1]] for side, tokens in sides.items()
+    }  # the last one is the end of turn
     parts = differences("".join(pieces["chosen"]), "".join(pieces["rejected"]))
     if all(kind != "same" for kind, _ in parts):
         return {side: [False] * len(tokens) for side, tokens in sides.items()}, False
     marks = {}
     for side, kind in zip(SIDES, ("left", "right"), strict=True):
-        only = "".join(("x" if part == kind and not character.isspace() else " ") for part, text in parts if part in ("same", kind) for character in text)
+        only = "".join(
+            ("x" if part == kind and not character.isspace() else " ")
+            for part, text in parts
+            if part in ("same", kind)
+            for character in text
+        )
         ends = accumulate(map(len, pieces[side]), initial=0)
         marks[side] = ["x" in only[start:end] for start, end in pairwise(ends)] + [False]
     return marks, True

@@ -1,4 +1,6 @@
-"""Time travel: the leads of all held-out pairs over all evaluated steps, who flipped and when, and the answers of the sample prompts at any step."""
+"""Time travel: the leads of all held-out pairs over all evaluated steps, who flipped and when, and the answers of the
+sample prompts at any step.
+"""
 
 from __future__ import annotations
 
@@ -22,7 +24,10 @@ from .pair_card import pair_card
 from .pair_over_steps import GROUPS, journey_of_scores, read_journeys
 from .pair_over_steps import joined as joined_pairs
 
-_NO_SCORES = "The pairs' way over the steps stands here after the first evaluation: choose a run that was evaluated, or give its scores, such as TimeTravel(scores=run.scores)."
+_NO_SCORES = (
+    "The pairs' way over the steps stands here after the first evaluation: choose a run that was evaluated, or give its"
+    " scores, such as TimeTravel(scores=run.scores)."
+)
 _NO_PAIR = "Choose a line in the chart or a row of the table: the pair's way over the steps and its answers open here."
 _NO_ANSWERS = "Sample answers come with the first evaluation of a run; the prompts are a setting (generation.prompts)."
 _ROWS_IN_PICTURE = 10
@@ -31,22 +36,37 @@ _LEAD = "average log-probability of the chosen answer minus that of the rejected
 _TONES = {"to right": "chosen", "to wrong": "rejected", "back and forth": "attention"}
 _NUMBER = {"numeric": True, "text": signed}
 _COLUMNS = [  # those that the shown table has are shown: flips of one run, or two runs beside each other
-    Column("last_flip", "at step", help="The evaluated step at which the pair flipped, the last time where it did so more than once", numeric=True, text=lambda step: f"{step:.0f}"),
+    Column(
+        "last_flip",
+        "at step",
+        help="The evaluated step at which the pair flipped, the last time where it did so more than once",
+        numeric=True,
+        text=lambda step: f"{step:.0f}",
+    ),
     Column("became", "flip", tone=lambda value: _TONES.get(value, "")),
     Column("lead_first", "before", help=f"At the first step: {_LEAD}", **_NUMBER),
     Column("lead_now", "now", help=f"At the chosen step: {_LEAD}", **_NUMBER),
     Column("lead_here", "this run", help=f"In this run: {_LEAD}", **_NUMBER),
     Column("lead_there", "that run", help=f"In the run beside it: {_LEAD}", **_NUMBER),
-    Column("became_here", "flip here", tone=lambda value: _TONES.get(value, ""), help="What became of the pair in this run"),
-    Column("became_there", "flip there", tone=lambda value: _TONES.get(value, ""), help="What became of the pair in the run beside it"),
+    Column(
+        "became_here", "flip here", tone=lambda value: _TONES.get(value, ""), help="What became of the pair in this run"
+    ),
+    Column(
+        "became_there",
+        "flip there",
+        tone=lambda value: _TONES.get(value, ""),
+        help="What became of the pair in the run beside it",
+    ),
     Column("prompt", "prompt", wide=True),
 ]
 
 
 class TimeTravel(Panel):
-    """All held-out pairs over all evaluated steps. `picked` is the pair that was clicked last, `chosen` lists the pairs that are drawn thick.
+    """All held-out pairs over all evaluated steps. `picked` is the pair that was clicked last, `chosen` lists the pairs
+    that are drawn thick.
 
-    run: a run, live or ended; or scores: a DataFrame of all steps, as `run.scores`. `refresh()` reads the evaluations that are new.
+    run: a run, live or ended; or scores: a DataFrame of all steps, as `run.scores`. `refresh()` reads the evaluations
+    that are new.
     with_texts: whether the chosen pair's prompt and answers stand below its leads.
     """
 
@@ -69,7 +89,10 @@ class TimeTravel(Panel):
             self.guard(lambda: self._fill(journey_of_scores(scores), None, []))()
 
     def refresh(self):
-        """Read the evaluations that came since, of the run and of the one beside it. A slider at the newest step moves on to the new one."""
+        """Read the evaluations that came since, of the run and of the one beside it.
+
+        A slider at the newest step moves on to the new one.
+        """
         if self.run is not None and self._stamps() != self._stamp:
             self._read(self.beside.value)
 
@@ -77,19 +100,39 @@ class TimeTravel(Panel):
         self._draw_figure()
 
     def snapshot(self) -> Markup:
-        if self.run is not None and self._journey is None:  # shown in the cell that made it: a still picture cannot wait
+        if (
+            self.run is not None and self._journey is None
+        ):  # shown in the cell that made it: a still picture cannot wait
             self.guard(lambda: self._fill(*read_journeys(self.run, "")))()
         if self._journey is None:
             return html("<p>{}</p>", _NO_SCORES)
         rows = self.table.rows[:_ROWS_IN_PICTURE]
-        first = table([one["title"] for one in self.table.columns], (one["cells"] for one in rows), f"The first {len(rows)} of {self.table.count_text}.") if rows else ""
-        return joined([html("<p>{}</p>", self._sentence.value), _by_step(self._journey), first, self._pair.value if self._opened else "", self._cards.value])
+        first = (
+            table(
+                [one["title"] for one in self.table.columns],
+                (one["cells"] for one in rows),
+                f"The first {len(rows)} of {self.table.count_text}.",
+            )
+            if rows
+            else ""
+        )
+        return joined(
+            [
+                html("<p>{}</p>", self._sentence.value),
+                _by_step(self._journey),
+                first,
+                self._pair.value if self._opened else "",
+                self._cards.value,
+            ]
+        )
 
     # --- the controls
 
     def _build(self):
         self._empty = Html(html('<p class="swb-muted">{}</p>', _NO_SCORES))
-        self.step = ipywidgets.SelectionSlider(options=[0], description="At step", continuous_update=False, layout={"width": "400px"})
+        self.step = ipywidgets.SelectionSlider(
+            options=[0], description="At step", continuous_update=False, layout={"width": "400px"}
+        )
         self.step.observe(self.guard(self._step_chosen), "value")
         self.previous = button("‹", self.guard(lambda: self._turn(-1)))
         self.next = button("›", self.guard(lambda: self._turn(1)))
@@ -101,7 +144,14 @@ class TimeTravel(Panel):
         self.chips.observe(self.guard(self._group_chosen), "value")
         self._chip_row = row(self.chips)
         self.figure = LiveFigure(HEIGHT, self.guard(self._line_chosen))
-        self.table = DataTable(_COLUMNS, "pair_id", "Pairs that flipped", "No pair flipped up to this step.", noun="pair", on_error=self.say_error)
+        self.table = DataTable(
+            _COLUMNS,
+            "pair_id",
+            "Pairs that flipped",
+            "No pair flipped up to this step.",
+            noun="pair",
+            on_error=self.say_error,
+        )
         self.table.observe(self.guard(self._row_chosen), "chosen")
         self._pair = Html()
         self.prompt = choice_menu("Prompt", "1 1 420px")
@@ -111,17 +161,35 @@ class TimeTravel(Panel):
         both.add_class("swb-halves")
         about = Html(html("<h3>{}</h3>", "Answers to the sample prompts at this step"))
         self._answers_part = column(about, row(self.prompt), self._cards)
-        self._content = column(row(self.step, self.previous, self.next, self.beside), self._sentence, self._chip_row, both, self._pair, self._answers_part)
+        self._content = column(
+            row(self.step, self.previous, self.next, self.beside),
+            self._sentence,
+            self._chip_row,
+            both,
+            self._pair,
+            self._answers_part,
+        )
         self.compose(self._empty, self._content)
 
     def _enable(self):
         steps, at = list(self.step.options), self.step.value
         alone = "There is one evaluation so far." if len(steps) < 2 else ""
         enable(self.step, alone)
-        enable(self.previous, alone or ("This is the first evaluated step." if at == steps[0] else ""), "One evaluated step back")
-        enable(self.next, alone or ("This is the last evaluated step." if at == steps[-1] else ""), "One evaluated step on")
+        enable(
+            self.previous,
+            alone or ("This is the first evaluated step." if at == steps[0] else ""),
+            "One evaluated step back",
+        )
+        enable(
+            self.next, alone or ("This is the last evaluated step." if at == steps[-1] else ""), "One evaluated step on"
+        )
         no_run = "A table of scores has no runs beside it: give a run." if self.run is None else ""
-        enable(self.beside, no_run or ("" if len(self.beside.options) > 1 else "There is no other evaluated run in this folder of runs."), "Another run or seed: its pairs are joined with these")
+        enable(
+            self.beside,
+            no_run
+            or ("" if len(self.beside.options) > 1 else "There is no other evaluated run in this folder of runs."),
+            "Another run or seed: its pairs are joined with these",
+        )
 
     # --- reading
 
@@ -142,7 +210,9 @@ class TimeTravel(Panel):
 
     def _stamps(self):
         beside = self.run.path.parent / self.beside.value if self.beside.value else None
-        return [folder_stamp(path / part) for path in (self.run.path, beside) if path for part in ("scores", "generations")]
+        return [
+            folder_stamp(path / part) for path in (self.run.path, beside) if path for part in ("scores", "generations")
+        ]
 
     def _read(self, beside):
         self._asked += 1
@@ -152,7 +222,11 @@ class TimeTravel(Panel):
             if number == self._asked:
                 self._fill(*found)
 
-        self.later(lambda: read_journeys(run, beside, known, other), arrived, lambda _: self._not_read() if number == self._asked else None)
+        self.later(
+            lambda: read_journeys(run, beside, known, other),
+            arrived,
+            lambda _: self._not_read() if number == self._asked else None,
+        )
 
     def _not_read(self):
         """What was read before is still there: the menu and the sentence say so again."""
@@ -173,8 +247,12 @@ class TimeTravel(Panel):
             self.step.value = at if stays else steps[-1]
             fill_menu(self.beside, [("none", ""), *((name, name) for name in names)], "")
             self.beside.value = other.name if other is not None else ""
-            prompts = list(dict.fromkeys(record["prompt"] for _, (_, found) in sorted(journey.answers.items()) for record in found))
-            fill_menu(self.prompt, [(in_one_line(prompt), prompt) for prompt in prompts], prompts[0] if prompts else None)
+            prompts = list(
+                dict.fromkeys(record["prompt"] for _, (_, found) in sorted(journey.answers.items()) for record in found)
+            )
+            fill_menu(
+                self.prompt, [(in_one_line(prompt), prompt) for prompt in prompts], prompts[0] if prompts else None
+            )
         show(self._empty, False)
         show(self._content, True)
         show(self._answers_part, self.run is not None)
@@ -220,8 +298,14 @@ class TimeTravel(Panel):
         show(self._chip_row, self._other is not None)
         if self._other is None:
             flipped, steps = self._now[self._now["became"].isin(FLIPPED)], steps_of(self._now)
-            rows = flipped.rename(columns={steps[-1]: "lead_now"}).rename(columns={steps[0]: "lead_first"} if len(steps) > 1 else {})
-            self._groups, self.table.label, self.table.empty_text = None, "Pairs that flipped", "No pair flipped up to this step."
+            rows = flipped.rename(columns={steps[-1]: "lead_now"}).rename(
+                columns={steps[0]: "lead_first"} if len(steps) > 1 else {}
+            )
+            self._groups, self.table.label, self.table.empty_text = (
+                None,
+                "Pairs that flipped",
+                "No pair flipped up to this step.",
+            )
             self._show_rows(rows.sort_values("last_flip", kind="stable"), keep)
             return
         self._groups = joined_pairs(self._now, self._other, self._there, self._noise or 0.0)
@@ -249,21 +333,46 @@ class TimeTravel(Panel):
     def _say_what_is_shown(self):
         step, now = self.step.value, self._now
         ahead = share(int((now[step] > 0).sum()), max(1, int(now[step].notna().sum())))
-        words = [html("<b>{}</b>: the chosen answer is ahead in {:,} of {}: share {}.", _step_words(step), round(ahead.value * ahead.n), counted(ahead.n, "pair"), ahead)]
+        words = [
+            html(
+                "<b>{}</b>: the chosen answer is ahead in {:,} of {}: share {}.",
+                _step_words(step),
+                round(ahead.value * ahead.n),
+                counted(ahead.n, "pair"),
+                ahead,
+            )
+        ]
         if self._other is None:
             flips, first = now["became"].value_counts(), steps_of(now)[0]
             back = f", {flips['back and forth']:,} back and forth" if "back and forth" in flips else ""
             if step != first:
-                words.append(f"Since step {first}: {flips.get('to right', 0):,} flipped to right, {flips.get('to wrong', 0):,} to wrong{back}.")
+                words.append(
+                    f"Since step {first}: {flips.get('to right', 0):,} flipped to right, {flips.get('to wrong', 0):,}"
+                    f" to wrong{back}."
+                )
                 changed = ((now[first] > 0) != (now[step] > 0)) & now[[first, step]].notna().all(axis=1)
                 if self.run is not None:
                     words.append(noise_sentence(self._noise, int((changed & ~now["became"].isin(FLIPPED)).sum())))
         else:
             apart = "" if self._there == step else f" (its last evaluation until then; this run's is of step {step})"
-            words.append(f"Beside it {self._other.name} at step {self._there}{apart}: {counted(len(self._groups), 'pair')} in both.")
-            words.append(noise_sentence(self._noise, int((self._groups["group"] == "too close to tell").sum()), "difference", "each of the two runs"))
+            words.append(
+                f"Beside it {self._other.name} at step {self._there}{apart}: {counted(len(self._groups), 'pair')} in"
+                " both."
+            )
+            words.append(
+                noise_sentence(
+                    self._noise,
+                    int((self._groups["group"] == "too close to tell").sum()),
+                    "difference",
+                    "each of the two runs",
+                )
+            )
         missing = int(now["missing"].astype(bool).sum())
-        words.append(f"{counted(missing, 'pair')} {'was' if missing == 1 else 'were'} not scored at every step." if missing else "")
+        words.append(
+            f"{counted(missing, 'pair')} {'was' if missing == 1 else 'were'} not scored at every step."
+            if missing
+            else ""
+        )
         self._sentence.value = joined([word for word in words if word], " ")
 
     def _draw_figure(self):
@@ -276,28 +385,54 @@ class TimeTravel(Panel):
             if self._other is None:
                 history = self._journey.history(self._noise or 0.0)
                 made = history_figure(history, self._journey.gamma_beta_ratio, self.theme, self.chosen)
-                said = "The lead of every held-out pair over the evaluated steps, nats per token: the line is the median, the bands are the middle 50 % and 80 % of all pairs."
+                said = (
+                    "The lead of every held-out pair over the evaluated steps, nats per token: the line is the median,"
+                    " the bands are the middle 50 % and 80 % of all pairs."
+                )
             else:
                 both = {one.name: one.history(self._noise or 0.0) for one in (self._journey, self._other)}
                 ratios = {one.gamma_beta_ratio for one in (self._journey, self._other)}
                 made = histories_figure(both, ratios.pop() if len(ratios) == 1 else None, self.theme, self.chosen)
-                said = f"The leads in {self._journey.name} and in {self._other.name} over the evaluated steps, nats per token: the lines are the medians, the bands the middle 50 % of all pairs."
+                said = (
+                    f"The leads in {self._journey.name} and in {self._other.name} over the evaluated steps, nats per"
+                    " token: the lines are the medians, the bands the middle 50 % of all pairs."
+                )
             self._drawn = {"looks": looks, "figure": made}
-            self.figure.describe(said, joined([_by_step(one) for one in (self._journey, self._other) if one is not None]))
+            self.figure.describe(
+                said, joined([_by_step(one) for one in (self._journey, self._other) if one is not None])
+            )
         self.figure.show(with_step(self._drawn["figure"], self.step.value, self.theme))
 
     def _show_answers(self):
         if self.filling or self._journey is None:
             return
-        found = {step: record for step, (_, records) in sorted(self._journey.answers.items()) for record in reversed(records) if record["prompt"] == self.prompt.value}
+        found = {
+            step: record
+            for step, (_, records) in sorted(self._journey.answers.items())
+            for record in reversed(records)
+            if record["prompt"] == self.prompt.value
+        }
         enable(self.prompt, "" if self.prompt.options else "Nothing was sampled yet.")
         if not found:
             self._cards.value = html('<p class="swb-muted">{}</p>', _NO_ANSWERS)
             return
         first, step = min(found), self.step.value
         at = max((one for one in found if one <= step), default=first)
-        note = "" if at == step else html('<div class="swb-help">{}</div>', f"Nothing was sampled at step {step}: this is the answer of step {at}, the last one before it.")
-        self._cards.value = joined([html('<div class="swb-text">{}</div>', self.prompt.value), note, answer_cards(_as_answer(found[first]), _as_answer(found[at]))])
+        note = (
+            ""
+            if at == step
+            else html(
+                '<div class="swb-help">{}</div>',
+                f"Nothing was sampled at step {step}: this is the answer of step {at}, the last one before it.",
+            )
+        )
+        self._cards.value = joined(
+            [
+                html('<div class="swb-text">{}</div>', self.prompt.value),
+                note,
+                answer_cards(_as_answer(found[first]), _as_answer(found[at])),
+            ]
+        )
 
     # --- choosing
 
@@ -340,15 +475,27 @@ class TimeTravel(Panel):
         now = self._now[self._now["pair_id"] == self._opened].iloc[0]
         known = [step for step in steps_of(self._now) if now[step] == now[step]]
         if not known:
-            self._pair.value = html('<p class="swb-muted">{}</p>', f"This pair was not scored up to step {self.step.value}.")
+            self._pair.value = html(
+                '<p class="swb-muted">{}</p>', f"This pair was not scored up to step {self.step.value}."
+            )
             return
         way = known if len(known) <= _MOST_STEPS_IN_TABLE else [*known[:1], *known[1 - _MOST_STEPS_IN_TABLE :]]
         rows = [["lead (nats per token)", *(signed(now[step]) for step in way)]]
         if self._other is not None and self._opened in self._other.leads.index:
             theirs = self._other.leads.loc[self._opened]
-            rows.append([f"in {self._other.name}", *(signed(theirs[step]) if step in theirs and theirs[step] == theirs[step] else "–" for step in way)])
+            rows.append(
+                [
+                    f"in {self._other.name}",
+                    *(signed(theirs[step]) if step in theirs and theirs[step] == theirs[step] else "–" for step in way),
+                ]
+            )
         over = table(["", *(f"step {step}" for step in way)], rows)
-        self._pair.value = html("<h3>{}</h3>{}{}", _what_became(now), over, pair_card(self._journey.pair(self._opened, self.step.value)) if self._with_texts else "")
+        self._pair.value = html(
+            "<h3>{}</h3>{}{}",
+            _what_became(now),
+            over,
+            pair_card(self._journey.pair(self._opened, self.step.value)) if self._with_texts else "",
+        )
 
 
 def _by_step(journey):
@@ -357,7 +504,14 @@ def _by_step(journey):
     rows = []
     for step in journey.steps:
         leads = journey.leads[step].dropna()
-        rows.append([str(step), f"{len(leads):,}", f"{(leads > 0).sum():,}", *(signed(value) for value in leads.quantile([0.1, 0.25, 0.5, 0.75, 0.9]))])
+        rows.append(
+            [
+                str(step),
+                f"{len(leads):,}",
+                f"{(leads > 0).sum():,}",
+                *(signed(value) for value in leads.quantile([0.1, 0.25, 0.5, 0.75, 0.9])),
+            ]
+        )
     return table(columns, rows, f"Leads of the chosen answers in {journey.name}, nats per token")
 
 
@@ -368,7 +522,13 @@ def _what_became(pair):
 
 
 def _as_answer(record):
-    return Answer(sampled_at(record["step"]), record["answer"], int(record["tokens"]), bool(record["ended"]), float(record["repeated_4grams"]))
+    return Answer(
+        sampled_at(record["step"]),
+        record["answer"],
+        int(record["tokens"]),
+        bool(record["ended"]),
+        float(record["repeated_4grams"]),
+    )
 
 
 def _step_words(step):

@@ -1,4 +1,6 @@
-"""Loss geometry: drag β and γ/β, and watch where every pair stands on SimPO's loss, how hard it pulls, and what that means."""
+"""Loss geometry: drag β and γ/β, and watch where every pair stands on SimPO's loss, how hard it pulls, and what that
+means.
+"""
 
 from __future__ import annotations
 
@@ -21,7 +23,10 @@ from ..parts.html import Html, Markup, html, joined, table
 from ..parts.live_figure import LiveFigure
 from ..parts.panel import Panel, button, column, enable, row, show
 
-_NO_SCORES = "The pairs stand here after the first evaluation: choose a run that was evaluated, or give a table from wb.score, such as LossGeometry(scores)."
+_NO_SCORES = (
+    "The pairs stand here after the first evaluation: choose a run that was evaluated, or give a table from wb.score,"
+    " such as LossGeometry(scores)."
+)
 _CLICK = "Click a point to see which pair it is."
 _CLICK_BUBBLE = "A bubble stands for several pairs. Click it to see the one in the middle of them."
 _NOTHING = Leads((), ())  # settings are checked without any pair
@@ -30,7 +35,9 @@ _SMOOTHINGS = {"min": 0.0, "max": 0.45, "step": 0.05}
 
 @dataclass(frozen=True)
 class Loaded:
-    """What was read: the evaluated steps and the one that is shown, its leads, a suggestion, and the settings that the scores were made with (None: unknown)."""
+    """What was read: the evaluated steps and the one that is shown, its leads, a suggestion, and the settings that the
+    scores were made with (None: unknown).
+    """
 
     steps: list[int]
     step: int | None
@@ -42,10 +49,12 @@ class Loaded:
 
 
 class LossGeometry(Panel):
-    """The pairs of a scores table, or of a run's evaluated step, on SimPO's loss. `geometry` holds the numbers behind what is shown (None before there are any).
+    """The pairs of a scores table, or of a run's evaluated step, on SimPO's loss. `geometry` holds the numbers behind
+    what is shown (None before there are any).
 
-    beta, gamma_beta_ratio, label_smoothing: what the sliders say. chosen: pair ids that are marked; picked: the pair whose point was clicked last.
-    on_use(beta, gamma_beta_ratio): called by a button that is there only when this is given.
+    beta, gamma_beta_ratio, label_smoothing: what the sliders say. chosen: pair ids that are marked; picked: the pair
+    whose point was clicked last. on_use(beta, gamma_beta_ratio): called by a button that is there only when this is
+    given.
     """
 
     title = "Loss geometry"
@@ -56,7 +65,13 @@ class LossGeometry(Panel):
     chosen = traitlets.List(traitlets.Unicode())
     picked = traitlets.Unicode("")
 
-    def __init__(self, scores=None, run: Run | None = None, line: Html | None = None, on_use: Callable[[float, float], None] | None = None):
+    def __init__(
+        self,
+        scores=None,
+        run: Run | None = None,
+        line: Html | None = None,
+        on_use: Callable[[float, float], None] | None = None,
+    ):
         super().__init__(line)
         self._loaded, self._asked, self._stamp, self._on_use, self._curve = None, 0, None, on_use, {"data": []}
         self.geometry: Geometry | None = None
@@ -76,7 +91,10 @@ class LossGeometry(Panel):
         return None if self._loaded is None else self._loaded.suggestion
 
     def refresh(self):
-        """Read the run's evaluated steps again, if any came or went since. Whoever looks at the newest step gets the newest; the sliders stay."""
+        """Read the run's evaluated steps again, if any came or went since.
+
+        Whoever looks at the newest step gets the newest; the sliders stay.
+        """
         if self.run is not None and folder_stamp(self.run.path / "scores") != self._stamp:
             follows = self._loaded is None or self.step.value == max(self._loaded.steps, default=None)
             self._read(None if follows else self.step.value)
@@ -89,27 +107,57 @@ class LossGeometry(Panel):
             self.guard(lambda: self._fill(_read(self.run, None)))()
         if self.geometry is None:
             return html("<p>{}</p>", _NO_SCORES)
-        sentences = joined(html("<p>{}</p>", sentence) for sentence in [self._loaded.note, *str(self.geometry).split("\n")] if sentence)
+        sentences = joined(
+            html("<p>{}</p>", sentence) for sentence in [self._loaded.note, *str(self.geometry).split("\n")] if sentence
+        )
         return joined([sentences, self._advice.value])
 
     # --- the controls
 
     def _build(self):
         self._empty = Html(html('<p class="swb-muted">{}</p>', _NO_SCORES))
-        self.step = ipywidgets.Dropdown(description="Scores of", options=[], style={"description_width": "initial"}, layout={"width": "260px"})
+        self.step = ipywidgets.Dropdown(
+            description="Scores of", options=[], style={"description_width": "initial"}, layout={"width": "260px"}
+        )
         self.step.observe(self.guard(self._step_chosen), "value")
         self._what = Html()
         beta = self._dial("beta", "β", "How strongly a lead counts: a larger β tells pairs apart more sharply")
         ratio = self._dial("gamma_beta_ratio", "γ/β", "The lead that is aimed at, nats per token")
         self._gamma = Html()
         self.as_scored = button("As in the run", self.guard(lambda: self._set(*self._loaded.own)), "undo")
-        self.suggested = button("Suggested", self.guard(lambda: self._set(self.suggestion.beta, self.suggestion.gamma_beta_ratio, self.label_smoothing)), "lightbulb-o")
-        self.use = button("Use in Configure", self.guard(self._hand_on), "arrow-right", "Put this β and γ/β into the configuration of the next run", "primary")
+        self.suggested = button(
+            "Suggested",
+            self.guard(lambda: self._set(self.suggestion.beta, self.suggestion.gamma_beta_ratio, self.label_smoothing)),
+            "lightbulb-o",
+        )
+        self.use = button(
+            "Use in Configure",
+            self.guard(self._hand_on),
+            "arrow-right",
+            "Put this β and γ/β into the configuration of the next run",
+            "primary",
+        )
         show(self.use, self._on_use is not None)
-        self._smoothing = ipywidgets.FloatSlider(0.0, **_SMOOTHINGS, description="ε", readout_format=".2f", style={"description_width": "30px"}, layout={"width": "360px"})
-        self._smoothing.observe(self.guard(lambda change: self.filling or self.set_trait("label_smoothing", change["new"])), "value")
-        words = "Label smoothing: the share of pairs that may be labeled the wrong way round. With it, pairs far beyond γ pull back."
-        self._fold = ipywidgets.Accordion([column(self._smoothing, Html(html('<span class="swb-help">{}</span>', words)))], titles=("Label smoothing",), selected_index=None)
+        self._smoothing = ipywidgets.FloatSlider(
+            0.0,
+            **_SMOOTHINGS,
+            description="ε",
+            readout_format=".2f",
+            style={"description_width": "30px"},
+            layout={"width": "360px"},
+        )
+        self._smoothing.observe(
+            self.guard(lambda change: self.filling or self.set_trait("label_smoothing", change["new"])), "value"
+        )
+        words = (
+            "Label smoothing: the share of pairs that may be labeled the wrong way round. With it, pairs far beyond γ"
+            " pull back."
+        )
+        self._fold = ipywidgets.Accordion(
+            [column(self._smoothing, Html(html('<span class="swb-help">{}</span>', words)))],
+            titles=("Label smoothing",),
+            selected_index=None,
+        )
         self.chart, self.margins = LiveFigure(HEIGHT, self.guard(self._point_chosen)), LiveFigure(HEIGHT)
         both = ipywidgets.HBox([column(self.chart, classes="swb-half"), column(self.margins, classes="swb-half")])
         both.add_class("swb-halves")
@@ -117,14 +165,30 @@ class LossGeometry(Panel):
         for part, lines in ((self._picked, 2), (self._words, 4)):
             part.layout.min_height = f"{lines * 20}px"  # nothing below moves while one drags
         buttons = row(self.as_scored, self.suggested, self.use)
-        self._content = column(self._what, row(beta, ratio, self._gamma), buttons, both, self._picked, self._tiles, self._words, self._advice, self._fold)
+        self._content = column(
+            self._what,
+            row(beta, ratio, self._gamma),
+            buttons,
+            both,
+            self._picked,
+            self._tiles,
+            self._words,
+            self._advice,
+            self._fold,
+        )
         self.compose(row(self.step), self._empty, self._content)
 
     def _dial(self, trait, name, tooltip):
         """A slider over the same stops as in the configuration, and a field for any number."""
         stops = STOPS[f"loss.{trait}"]
         slider = ipywidgets.SelectionSlider(
-            description=name, options=[(f"{stop:g}", stop) for stop in stops], value=stops[0], readout=False, tooltip=tooltip, style={"description_width": "34px"}, layout={"width": "330px"}
+            description=name,
+            options=[(f"{stop:g}", stop) for stop in stops],
+            value=stops[0],
+            readout=False,
+            tooltip=tooltip,
+            style={"description_width": "34px"},
+            layout={"width": "330px"},
         )
         number = ipywidgets.FloatText(stops[0], tooltip=f"{name}, any value", layout={"width": "84px"})
         for control in (slider, number):
@@ -134,7 +198,12 @@ class LossGeometry(Panel):
 
     @traitlets.validate("beta", "gamma_beta_ratio", "label_smoothing")
     def _only_possible(self, proposal):
-        settings = {"beta": self.beta, "gamma_beta_ratio": self.gamma_beta_ratio, "label_smoothing": self.label_smoothing, proposal["trait"].name: proposal["value"]}
+        settings = {
+            "beta": self.beta,
+            "gamma_beta_ratio": self.gamma_beta_ratio,
+            "label_smoothing": self.label_smoothing,
+            proposal["trait"].name: proposal["value"],
+        }
         loss_geometry(_NOTHING, **settings)
         return proposal["value"]
 
@@ -160,7 +229,10 @@ class LossGeometry(Panel):
                 number.value = value
                 slider.value = min((stop for _, stop in slider.options), key=lambda stop: abs(stop - value))
             self._smoothing.value = self.label_smoothing
-        self._gamma.value = html('γ = β · γ/β = <b>{}</b> <span class="swb-muted">(reward units)</span>', f"{self.beta * self.gamma_beta_ratio:.3g}")
+        self._gamma.value = html(
+            'γ = β · γ/β = <b>{}</b> <span class="swb-muted">(reward units)</span>',
+            f"{self.beta * self.gamma_beta_ratio:.3g}",
+        )
 
     def _hand_on(self):
         self._on_use(self.beta, self.gamma_beta_ratio)
@@ -184,7 +256,11 @@ class LossGeometry(Panel):
     def _read(self, step):
         self._asked += 1
         run, number, self._stamp = self.run, self._asked, folder_stamp(self.run.path / "scores")
-        self.later(lambda: _read(run, step), lambda found: self._fill(found) if number == self._asked else None, lambda _: self._not_read() if number == self._asked else None)
+        self.later(
+            lambda: _read(run, step),
+            lambda found: self._fill(found) if number == self._asked else None,
+            lambda _: self._not_read() if number == self._asked else None,
+        )
 
     def _not_read(self):
         """What was read before is still there: the menu says so again."""
@@ -206,23 +282,44 @@ class LossGeometry(Panel):
         untouched = self._loaded is None or settings == self._loaded.own
         self._loaded = found
         with self.quietly():
-            self.step.options = [("the untrained model (step 0)" if step == 0 else f"step {step}", step) for step in found.steps]
+            self.step.options = [
+                ("the untrained model (step 0)" if step == 0 else f"step {step}", step) for step in found.steps
+            ]
             self.step.value = found.step if found.steps else None
         show(self._empty, False)
         show(self.step, bool(found.steps))
         show(self._content, True)
         self.as_scored.description = "As in the run" if found.steps else "As scored"
-        enable(self.as_scored, "" if found.own else "The scores do not say with which β and γ/β they were made, or were made with another loss.", "β, γ/β and ε that these scores were made with")
-        enable(self.suggested, "" if found.suggestion else "There are no pairs to suggest anything from.", "β and γ/β that suit these pairs; the reasons stand below")
+        enable(
+            self.as_scored,
+            (
+                ""
+                if found.own
+                else "The scores do not say with which β and γ/β they were made, or were made with another loss."
+            ),
+            "β, γ/β and ε that these scores were made with",
+        )
+        enable(
+            self.suggested,
+            "" if found.suggestion else "There are no pairs to suggest anything from.",
+            "β and γ/β that suit these pairs; the reasons stand below",
+        )
         self._say_what()
         self._say_advice()
         self._set(*(found.own if untouched and found.own else settings))
 
     def _say_what(self):
         n = len(self._loaded.leads)
-        words = "Every pair stands on the loss by its margin. The further left, the harder it pulls on the model; far to the right nothing is left to learn from it."
-        note = self._loaded.note or ("" if self._loaded.leads.simpo else OTHER_LOSS["dpo"].replace("This run trains", "These scores were made"))
-        self._what.value = html("<b>{}</b>: {} {}", counted(n, "held-out pair" if self._loaded.steps else "pair"), words, note)
+        words = (
+            "Every pair stands on the loss by its margin. The further left, the harder it pulls on the model; far to"
+            " the right nothing is left to learn from it."
+        )
+        note = self._loaded.note or (
+            "" if self._loaded.leads.simpo else OTHER_LOSS["dpo"].replace("This run trains", "These scores were made")
+        )
+        self._what.value = html(
+            "<b>{}</b>: {} {}", counted(n, "held-out pair" if self._loaded.steps else "pair"), words, note
+        )
 
     # --- showing
 
@@ -234,8 +331,14 @@ class LossGeometry(Panel):
         self.margins.show(margins_spec(self.geometry, self.theme))
         counts = self.geometry.counts
         numbers = table(["pairs", "count"], [(name, f"{count:,}") for name, count in counts.items()])
-        self.chart.describe(f"Every pair on the loss at β {self.beta:g} and γ/β {self.gamma_beta_ratio:g}: the loss falls as the margin grows, and pairs further left pull harder.", numbers)
-        self.margins.describe(f"How far the chosen answers lead, nats per token; the goal is γ/β {self.gamma_beta_ratio:g}.", numbers)
+        self.chart.describe(
+            f"Every pair on the loss at β {self.beta:g} and γ/β {self.gamma_beta_ratio:g}: the loss falls as the margin"
+            " grows, and pairs further left pull harder.",
+            numbers,
+        )
+        self.margins.describe(
+            f"How far the chosen answers lead, nats per token; the goal is γ/β {self.gamma_beta_ratio:g}.", numbers
+        )
         self._say_numbers()
         self._say_picked()
 
@@ -259,9 +362,17 @@ class LossGeometry(Panel):
         found, n = self.geometry, len(self.geometry.leads)
         counts = found.counts
         part = share(counts["still pull"], n) if n else None
-        back = f"{counts['pulls back']:,} more pull back" if counts["pulls back"] else f"pull under {SATURATED:.0%} of the most"
+        back = (
+            f"{counts['pulls back']:,} more pull back"
+            if counts["pulls back"]
+            else f"pull under {SATURATED:.0%} of the most"
+        )
         tiles = [
-            (f"{counts['still pull']:,} of {n:,}", "still pull", f"95 %: {part.low:.0%} to {part.high:.0%}" if part else ""),
+            (
+                f"{counts['still pull']:,} of {n:,}",
+                "still pull",
+                f"95 %: {part.low:.0%} to {part.high:.0%}" if part else "",
+            ),
             (f"{counts['full pull']:,}", "of them in full pull", "far short of γ"),
             (f"{counts['saturated']:,}", "saturated", back),
             (f"{counts['behind']:,}", "behind", "the rejected answer leads"),
@@ -269,7 +380,13 @@ class LossGeometry(Panel):
             (f"{found.mean_loss:.3f}" if n else "–", "mean loss", "compare at one β only"),
             (f"≈ {found.effective_pairs:,.0f}", "pairs' worth of gradient", f"{n:,} if all pulled alike"),
         ]
-        self._tiles.value = html('<dl class="swb-tiles">{}</dl>', joined(html('<div class="swb-tile"><dd>{}</dd><dt>{}</dt><dd class="swb-fact">{}</dd></div>', *tile) for tile in tiles))
+        self._tiles.value = html(
+            '<dl class="swb-tiles">{}</dl>',
+            joined(
+                html('<div class="swb-tile"><dd>{}</dd><dt>{}</dt><dd class="swb-fact">{}</dd></div>', *tile)
+                for tile in tiles
+            ),
+        )
         cautions = joined(html('<div class="swb-notice swb-attention">{}</div>', caution) for caution in found.cautions)
         self._words.value = html("<div>{}</div>{}", f"Length: {found.length}" if found.length else "", cautions)
 
@@ -279,8 +396,15 @@ class LossGeometry(Panel):
         if row is None:
             self._picked.value = html('<p class="swb-muted">{}</p>', _CLICK if len(leads) <= MOST else _CLICK_BUBBLE)
             return
-        lead, z, name = float(leads.lead[row]), float(found.z[row]), self.picked if leads.prompt is None else " ".join(str(leads.prompt[row]).split())
-        numbers = f"lead {signed(lead)} nats per token, margin {signed(self.beta * lead)}, z {signed(z)}, loss {found.loss[row]:.2f}, pulls with {found.pull_share[row]:.0%} of the most a pair could"
+        lead, z, name = (
+            float(leads.lead[row]),
+            float(found.z[row]),
+            self.picked if leads.prompt is None else " ".join(str(leads.prompt[row]).split()),
+        )
+        numbers = (
+            f"lead {signed(lead)} nats per token, margin {signed(self.beta * lead)}, z {signed(z)}, loss"
+            f" {found.loss[row]:.2f}, pulls with {found.pull_share[row]:.0%} of the most a pair could"
+        )
         self._picked.value = html("<div><b>{}</b> {}</div>", name[:160] + ("…" if len(name) > 160 else ""), numbers)
 
     def _say_advice(self):
@@ -291,7 +415,10 @@ class LossGeometry(Panel):
         reasons = joined(html("<li>{}</li>", reason) for reason in made.reasons)
         pattern = "<h3>Suggested: β {} and γ/β {} (γ {}), from {}</h3><ul>{}</ul>"
         gamma = f"{made.beta * made.gamma_beta_ratio:.3g}"
-        self._advice.value = html('<div class="swb-notice">{}</div>', html(pattern, f"{made.beta:g}", f"{made.gamma_beta_ratio:g}", gamma, self._loaded.suggested_from, reasons))
+        self._advice.value = html(
+            '<div class="swb-notice">{}</div>',
+            html(pattern, f"{made.beta:g}", f"{made.gamma_beta_ratio:g}", gamma, self._loaded.suggested_from, reasons),
+        )
 
 
 def _read(run, step):
@@ -306,10 +433,33 @@ def _read(run, step):
 
 
 def _arranged(scores, first=None, steps=(), step=None, label_smoothing=0.0, note=""):
-    """Loaded of a table; first: the one before training, where that is another, for the suggestion. What takes long and does not depend on the sliders is done here."""
-    leads = leads_of(scores.assign(pair_id=scores["pair_id"].map(str)) if "pair_id" in scores else scores)  # a page names pairs by text
+    """Loaded of a table; first: the one before training, where that is another, for the suggestion.
+
+    What takes long and does not depend on the sliders is done here.
+    """
+    leads = leads_of(
+        scores.assign(pair_id=scores["pair_id"].map(str)) if "pair_id" in scores else scores
+    )  # a page names pairs by text
     before = leads if first is None else leads_of(first)
     _ = leads.rising, leads.places, leads.length_correlation, len(leads) <= MOST and leads.labels
-    own = (leads.beta, leads.gamma_beta_ratio, label_smoothing) if leads.simpo and leads.beta and leads.gamma_beta_ratio is not None else None
-    where = f"the scores of step {steps[0]}" if steps and steps[0] else "the scores before training" if steps else "these scores"
-    return Loaded(list(steps), step, leads, suggest_loss(before) if len(before) else None, f"{where} ({counted(len(before), 'pair')})", own, note)
+    own = (
+        (leads.beta, leads.gamma_beta_ratio, label_smoothing)
+        if leads.simpo and leads.beta and leads.gamma_beta_ratio is not None
+        else None
+    )
+    where = (
+        f"the scores of step {steps[0]}"
+        if steps and steps[0]
+        else "the scores before training"
+        if steps
+        else "these scores"
+    )
+    return Loaded(
+        list(steps),
+        step,
+        leads,
+        suggest_loss(before) if len(before) else None,
+        f"{where} ({counted(len(before), 'pair')})",
+        own,
+        note,
+    )

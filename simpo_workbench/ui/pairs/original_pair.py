@@ -15,14 +15,19 @@ _OUR_ID = re.compile(r"[0-9a-f]{16}")  # anything else is a name that somebody g
 
 
 def original_pair(run: Run, pair: dict | str) -> dict:
-    """The row (prompt as messages, chosen, rejected) of a pair of the run's tables, or of a pair_id among its held-out ones; messages are taken as they are.
+    """The row (prompt as messages, chosen, rejected) of a pair of the run's tables, or of a pair_id among its held-out
+    ones; messages are taken as they are.
 
-    The readable text of several turns is not what was scored, so the messages are found again in the run's data, by the pair_id, which is made from the content.
+    The readable text of several turns is not what was scored, so the messages are found again in the run's data, by the
+    pair_id, which is made from the content.
     Errors: WorkbenchError when the run has no such pair, or its messages are not in its data any more.
     """
     row = _held_out(run, pair) if isinstance(pair, str) else pair
     if not isinstance(row, Mapping) or not {"prompt", "chosen", "rejected"} <= row.keys():
-        raise WorkbenchError("A pair is a pair_id of the run's held-out pairs, or a row with prompt, chosen and rejected, such as one of pairs.df or run.scores.")
+        raise WorkbenchError(
+            "A pair is a pair_id of the run's held-out pairs, or a row with prompt, chosen and rejected, such as one of"
+            " pairs.df or run.scores."
+        )
     prompt, texts = row["prompt"], {"chosen": row["chosen"], "rejected": row["rejected"]}
     if not isinstance(prompt, str):
         return {"prompt": [dict(turn) for turn in prompt], **texts}
@@ -39,7 +44,10 @@ def _held_out(run, wanted):
         table = pd.read_parquet(run.folder.pairs, columns=["pair_id", "prompt", "chosen", "rejected"])
         if len(rows := table[table["pair_id"] == wanted]):
             return rows.iloc[0].to_dict()
-    raise WorkbenchError(f"The run {run.name!r} has no held-out pair {wanted[:40]!r}: give a pair_id of run.scores, or the pair itself as a row.")
+    raise WorkbenchError(
+        f"The run {run.name!r} has no held-out pair {wanted[:40]!r}: give a pair_id of run.scores, or the pair itself"
+        " as a row."
+    )
 
 
 def _found_again(run, wanted):
@@ -52,6 +60,7 @@ def _found_again(run, wanted):
         found, why = None, f"cannot be read: {str(error).rstrip('.')}"
     if found is None:
         raise WorkbenchError(
-            f"The pair {wanted} has a prompt of several turns, and the run keeps its readable text alone; its data ({source}) {why}. Give the pair with its messages: a row of wb.load_pairs(...).df."
+            f"The pair {wanted} has a prompt of several turns, and the run keeps its readable text alone; its data"
+            f" ({source}) {why}. Give the pair with its messages: a row of wb.load_pairs(...).df."
         )
     return {"prompt": [dict(turn) for turn in found.prompt], "chosen": found.chosen, "rejected": found.rejected}

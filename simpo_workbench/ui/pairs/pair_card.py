@@ -17,13 +17,27 @@ _NUMBERS = [
 
 def pair_card(pair: dict) -> Markup:
     """A pair of a `pair_table` as HTML. pair: its row as a dict."""
-    sides = [Answer(f"{side} answer", str(pair.get(side, "(text not in the table)")), _count(pair.get(f"{side}_tokens")), tone=side, more=_more(pair, side)) for side in ("chosen", "rejected")]
-    prompt = html('<section class="swb-card"><h4>Prompt</h4><div class="swb-text" tabindex="0">{}</div></section>', pair.get("prompt", pair["pair_id"]))
+    sides = [
+        Answer(
+            f"{side} answer",
+            str(pair.get(side, "(text not in the table)")),
+            _count(pair.get(f"{side}_tokens")),
+            tone=side,
+            more=_more(pair, side),
+        )
+        for side in ("chosen", "rejected")
+    ]
+    prompt = html(
+        '<section class="swb-card"><h4>Prompt</h4><div class="swb-text" tabindex="0">{}</div></section>',
+        pair.get("prompt", pair["pair_id"]),
+    )
     return joined([prompt, answer_cards(*sides, mark=False), html("<div>{}</div>", _numbers(pair))])
 
 
 def what_became(pair: dict) -> str:
-    """What became of a pair, in words: "flipped to wrong", "still right"; without a second table "chosen ahead" or "chosen behind": of the lead, as `filters`."""
+    """What became of a pair, in words: "flipped to wrong", "still right"; without a second table "chosen ahead" or
+    "chosen behind": of the lead, as `filters`.
+    """
     if "flip" not in pair:
         return "chosen ahead" if pair["lead"] > 0 else "chosen behind"
     if not pair["flip"] and (pair["lead_before"] > 0) != (pair["lead_after"] > 0):
@@ -45,7 +59,11 @@ def _more(pair, side):
 def _numbers(pair):
     if "flip" not in pair:
         return table(["", "value"], [(title, _text(pair[key], sign)) for key, title, sign in _NUMBERS if key in pair])
-    rows = [(title, *_row(pair[f"{key}_before"], pair[f"{key}_after"], sign)) for key, title, sign in _NUMBERS if f"{key}_before" in pair]
+    rows = [
+        (title, *_row(pair[f"{key}_before"], pair[f"{key}_after"], sign))
+        for key, title, sign in _NUMBERS
+        if f"{key}_before" in pair
+    ]
     return table(["", "before", "after", "change"], rows)
 
 

@@ -1,4 +1,6 @@
-"""Understand one pair: every token of both answers in the untrained and the trained model, as text, as charts and in sentences."""
+"""Understand one pair: every token of both answers in the untrained and the trained model, as text, as charts and in
+sentences.
+"""
 
 from __future__ import annotations
 
@@ -22,22 +24,35 @@ from .heat_text import BASE, CHANGE, TUNED, heat_text
 from .original_pair import original_pair
 
 _NO_RUN = (
-    "Every token of a pair stands here once a model has read it: open a run in Runs, and choose a pair. "
-    "In Python: wb.PairMicroscope(run, pair_id), or wb.PairMicroscope(tokens=wb.explain_pair(model, pair)) for tokens that are there already."
+    "Every token of a pair stands here once a model has read it: open a run in Runs, and choose a pair. In Python:"
+    " wb.PairMicroscope(run, pair_id), or wb.PairMicroscope(tokens=wb.explain_pair(model, pair)) for tokens that are"
+    " there already."
 )
-_NO_PAIR = "Choose a pair: then Show every token says what the model makes of each of its tokens, before and after training, and where in the answers the lead is won."
-_READY = "Show every token lets the model read this pair, in a process of its own; a run that trains reads it between two steps."
+_NO_PAIR = (
+    "Choose a pair: then Show every token says what the model makes of each of its tokens, before and after training,"
+    " and where in the answers the lead is won."
+)
+_READY = (
+    "Show every token lets the model read this pair, in a process of its own; a run that trains reads it between two"
+    " steps."
+)
 _WHAT = {CHANGE: "Change by training", TUNED: "Tuned model", BASE: "Base model"}
-_WHAT_HELP = ("How much likelier or less likely each token became", "How sure the tuned model is of each token", "How sure the base model was of each token")
+_WHAT_HELP = (
+    "How much likelier or less likely each token became",
+    "How sure the tuned model is of each token",
+    "How sure the base model was of each token",
+)
 _LOADED_S = 540.0  # so long after an answer the model is still open: the next pair is read without being asked for
 _MOST_IN_WORDS = 20
 _HEIGHT = 360
 
 
 class PairMicroscope(Panel):
-    """One pair token by token. `run` and `pair` (a row with prompt, chosen, rejected, or a pair_id of the run's held-out pairs) may be set at any time; `ask()` asks.
+    """One pair token by token. `run` and `pair` (a row with prompt, chosen, rejected, or a pair_id of the run's
+    held-out pairs) may be set at any time; `ask()` asks.
 
-    `tokens` is the DataFrame that is shown (see `wb.token_margins`), else None. tokens: a table from `wb.explain_pair`, shown without any model.
+    `tokens` is the DataFrame that is shown (see `wb.token_margins`), else None. tokens: a table from `wb.explain_pair`,
+    shown without any model.
     """
 
     title = "Pair microscope"
@@ -88,7 +103,9 @@ class PairMicroscope(Panel):
             if wanted():
                 about = {"title": _title(side), "run": run, "prompt": prompt_text(found["prompt"]), "scored": scored}
                 done = lambda tokens: self._answered(explained_pair(tokens, **about)) if wanted() else None  # noqa: E731
-                self._asking = Asking(self, model, "explain", ended(done), self._waiting, failed, pairs=[found], data=run.config.data)
+                self._asking = Asking(
+                    self, model, "explain", ended(done), self._waiting, failed, pairs=[found], data=run.config.data
+                )
 
         def failed(_):
             if wanted():
@@ -123,13 +140,21 @@ class PairMicroscope(Panel):
     # --- the controls
 
     def _build(self):
-        self.model = ipywidgets.Dropdown(description="Model", options=[], style={"description_width": "initial"}, layout={"width": "300px"}, tooltip="Its base, the untrained model, is read beside it")
+        self.model = ipywidgets.Dropdown(
+            description="Model",
+            options=[],
+            style={"description_width": "initial"},
+            layout={"width": "300px"},
+            tooltip="Its base, the untrained model, is read beside it",
+        )
         self.model.observe(self.guard(lambda _: self._enable()), "value")
         self.ask_button = button("Show every token", self.guard(self.ask), icon="search", style="primary")
         self.cancel_button = button("Cancel", self.guard(self.cancel), icon="times")
         self.progress, self._empty, self._said, self._heat, self._numbers = Html(), Html(), Html(), Html(), Html()
         self.progress.add_class("swb-muted")
-        self.what = ipywidgets.ToggleButtons(options=[(words, what) for what, words in _WHAT.items()], style={"button_width": "auto"})
+        self.what = ipywidgets.ToggleButtons(
+            options=[(words, what) for what, words in _WHAT.items()], style={"button_width": "auto"}
+        )
         self.what.tooltips = _WHAT_HELP
         self.what.add_class("swb-chips")
         self.what.observe(self.guard(lambda _: self._draw_heat()), "value")
@@ -141,11 +166,25 @@ class PairMicroscope(Panel):
         self.compose(self._asks, self._empty, self._content)
 
     def _enable(self):
-        why_not = "The model is reading the pair." if self._waits else "Choose a pair first." if self.pair is None else "" if self._sides else "The run is being read."
+        why_not = (
+            "The model is reading the pair."
+            if self._waits
+            else "Choose a pair first."
+            if self.pair is None
+            else ""
+            if self._sides
+            else "The run is being read."
+        )
         enable(self.ask_button, why_not, "Log-probability of every token, before and after training")
         enable(self.cancel_button, "" if self._waits else "Nothing was asked.", "Wait no longer")
-        enable(self.model, "" if self._sides else "The run is being read.", "Its base, the untrained model, is read beside it")
-        show(self._asks, self.run is not None and (self.pair is not None or self._shown is None))  # tokens that were given are asked of nobody
+        enable(
+            self.model,
+            "" if self._sides else "The run is being read.",
+            "Its base, the untrained model, is read beside it",
+        )
+        show(
+            self._asks, self.run is not None and (self.pair is not None or self._shown is None)
+        )  # tokens that were given are asked of nobody
 
     # --- run and pair
 
@@ -163,11 +202,19 @@ class PairMicroscope(Panel):
         self._clear()
         loaded = self._answered_at is not None and time.monotonic() - self._answered_at < _LOADED_S
         seen = self.layout.display != "none"
-        if self.pair is not None and seen and (was_waiting or loaded) and self.run is not None and not self.run.status.alive:
+        if (
+            self.pair is not None
+            and seen
+            and (was_waiting or loaded)
+            and self.run is not None
+            and not self.run.status.alive
+        ):
             self.ask()
 
     def _fill(self, sides):
-        default = next((key for key in ("now", *reversed([key for key in sides if key.startswith("step ")])) if key in sides), None)
+        default = next(
+            (key for key in ("now", *reversed([key for key in sides if key.startswith("step ")])) if key in sides), None
+        )
         kept = self.model.value if self.model.value in sides else default or next(iter(sides))
         self._sides = sides
         self.model.options = [(_title_in_menu(side), key) for key, side in sides.items()]
@@ -186,7 +233,9 @@ class PairMicroscope(Panel):
 
     def _waiting(self, sentence):
         if self._waits:
-            self.progress.value = html('<span role="status">{} {}</span>', sentence, duration(time.monotonic() - self._started))
+            self.progress.value = html(
+                '<span role="status">{} {}</span>', sentence, duration(time.monotonic() - self._started)
+            )
             self._enable()
 
     def _answered(self, explained):
@@ -227,16 +276,28 @@ class PairMicroscope(Panel):
         changed = "change of the lead" if self._shown.tuned else "lead"
         self.won.show(won_figure(self.tokens, self.theme))
         by_third = zip(THIRDS, map(nats, thirds(self.tokens)), strict=True)
-        self.won.describe(f"What the tokens up to each place in the answers add to the {changed}, nats per token.", table(["third of the answers", f"adds to the {changed}"], by_third))
+        self.won.describe(
+            f"What the tokens up to each place in the answers add to the {changed}, nats per token.",
+            table(["third of the answers", f"adds to the {changed}"], by_third),
+        )
         self.curves.show(token_figure(self.tokens, self.theme))
         which = "moved most" if self._shown.tuned else "are least likely"
-        self.curves.describe(f"Log-probability of every token of both answers, nats. The {_MOST_IN_WORDS} tokens that {which}:", _in_words(self.tokens))
+        self.curves.describe(
+            f"Log-probability of every token of both answers, nats. The {_MOST_IN_WORDS} tokens that {which}:",
+            _in_words(self.tokens),
+        )
 
 
 def _stamp(run):
     """What the menu is made of, without reading it."""
     status = run.status
-    return run.path, run.adapter_steps(), status.alive, status.recommended_step, (run.folder.adapter / "adapter_config.json").is_file()
+    return (
+        run.path,
+        run.adapter_steps(),
+        status.alive,
+        status.recommended_step,
+        (run.folder.adapter / "adapter_config.json").is_file(),
+    )
 
 
 def _own_sides(run) -> dict[str, Side]:
@@ -250,12 +311,24 @@ def _title_in_menu(side):
 
 
 def _title(side):
-    return "The untrained model alone" if side.step == 0 else f"{side.title[:1].upper()}{side.title[1:]} against the untrained model"
+    return (
+        "The untrained model alone"
+        if side.step == 0
+        else f"{side.title[:1].upper()}{side.title[1:]} against the untrained model"
+    )
 
 
 def _in_words(tokens):
     changed = "change" in tokens
     order = tokens["change"].abs() if changed else -tokens["logp"]
     rows = tokens.loc[order.sort_values(ascending=False, kind="stable").index[:_MOST_IN_WORDS]].to_dict("records")
-    cells = ([f"{one['side']} {one['position']}", token_name(one["token"]), signed(one["logp"]), *([signed(one["change"])] if changed else [])] for one in rows)
+    cells = (
+        [
+            f"{one['side']} {one['position']}",
+            token_name(one["token"]),
+            signed(one["logp"]),
+            *([signed(one["change"])] if changed else []),
+        ]
+        for one in rows
+    )
     return table(["token", "text", "log-probability (nats)", *(["change (nats)"] if changed else [])], cells)

@@ -25,8 +25,14 @@ from ..parts.panel import Panel, button, column, enable, row, show
 from .pair_card import pair_card, what_became
 from .pair_over_steps import runs_beside
 
-_NO_SCORES = "The pairs stand here after the first evaluation: open a run in Runs. In Python a table from wb.score does as well: wb.PairTable(before=scores)."
-_NO_PAIR = "Choose a pair in the chart or in the table: its prompt, both answers and their numbers open here. A box drawn in the chart chooses all pairs in it."
+_NO_SCORES = (
+    "The pairs stand here after the first evaluation: open a run in Runs. In Python a table from wb.score does as well:"
+    " wb.PairTable(before=scores)."
+)
+_NO_PAIR = (
+    "Choose a pair in the chart or in the table: its prompt, both answers and their numbers open here. A box drawn in"
+    " the chart chooses all pairs in it."
+)
 _ROWS_IN_PICTURE = 10
 _CHART_HEIGHT = 420
 _MOST_RINGS = 1000
@@ -38,8 +44,18 @@ _COLUMNS = [  # those that are there are shown: without a second table there are
     Column("lead_before", "before", help=f"Lead before: {_LEAD}", **_NUMBER),
     Column("lead_after", "after", help=f"Lead after: {_LEAD}", **_NUMBER),
     Column("lead_change", "change", help="Lead after minus lead before, nats per token", **_NUMBER),
-    Column("chosen_change", "chosen change", help="Change of the chosen answer's own average log-probability, nats per token", **_NUMBER),
-    Column("flip", "flip", text=lambda value: value or "–", tone=lambda value: {"to right": "chosen", "to wrong": "rejected"}.get(value, "")),
+    Column(
+        "chosen_change",
+        "chosen change",
+        help="Change of the chosen answer's own average log-probability, nats per token",
+        **_NUMBER,
+    ),
+    Column(
+        "flip",
+        "flip",
+        text=lambda value: value or "–",
+        tone=lambda value: {"to right": "chosen", "to wrong": "rejected"}.get(value, ""),
+    ),
     Column("chosen_tokens", "chosen tokens", help="Length of the chosen answer", **_TOKENS),
     Column("rejected_tokens", "rejected tokens", help="Length of the rejected answer", **_TOKENS),
     Column("prompt", "prompt", wide=True),
@@ -50,8 +66,8 @@ _COLUMNS = [  # those that are there are shown: without a second table there are
 class Loaded:
     """What was read: the evaluated steps, the two that are shown, and the table with its filters.
 
-    noise: of scoring, nats per token; None where it was not measured. after_of: name of the run that `after` is a step of, "" for the run itself;
-    after_steps are that run's steps, `others` the runs that could be chosen.
+    noise: of scoring, nats per token; None where it was not measured. after_of: name of the run that `after` is a step
+    of, "" for the run itself; after_steps are that run's steps, `others` the runs that could be chosen.
     """
 
     steps: list[int]
@@ -73,7 +89,9 @@ class Loaded:
 
     @cached_property
     def light(self):
-        """The table without the answers: what is sorted and filtered again and again is not copied with all its texts."""
+        """The table without the answers: what is sorted and filtered again and again is not copied with all its
+        texts.
+        """
         return self.table.drop(columns=["chosen", "rejected"], errors="ignore")
 
     @cached_property
@@ -83,9 +101,11 @@ class Loaded:
 
 
 class PairTable(Panel):
-    """The pairs of a run, of two runs, or of one or two scores tables, through filters. `selection` holds the chosen rows, `shown` those that the filters leave.
+    """The pairs of a run, of two runs, or of one or two scores tables, through filters. `selection` holds the chosen
+    rows, `shown` those that the filters leave.
 
-    `picked_pair` is the row of the pair chosen last, as a dict; {} when none is chosen. noise: of scoring, nats per token, for tables that are given.
+    `picked_pair` is the row of the pair chosen last, as a dict; {} when none is chosen. noise: of scoring, nats per
+    token, for tables that are given.
     """
 
     title = "Understand the pairs"
@@ -105,7 +125,9 @@ class PairTable(Panel):
 
     @property
     def selection(self):
-        """DataFrame of the chosen pairs in the order of choosing; empty when none is chosen, or nothing is there to choose from."""
+        """DataFrame of the chosen pairs in the order of choosing; empty when none is chosen, or nothing is there to
+        choose from.
+        """
         import pandas as pd
 
         if self._loaded is None:
@@ -121,16 +143,25 @@ class PairTable(Panel):
         return pd.DataFrame() if self._shown is None else self._loaded.table.loc[self._shown.index]
 
     def refresh(self):
-        """Read the run's evaluated steps again, if any came or went since. Choices stay; whoever looks at the newest step gets the newest."""
+        """Read the run's evaluated steps again, if any came or went since.
+
+        Choices stay; whoever looks at the newest step gets the newest.
+        """
         if self.run is not None and self._stamps() != self._stamp:
             follows = self._loaded is None or self.after.value == max(self._loaded.after_steps, default=None)
             self._read(self.before.value, None if follows else self.after.value)
 
     def export(self, path: str | Path | None = None):
-        """Write the chosen pairs, or without any those that are shown, as CSV or JSONL by the ending of the path. An existing file is not replaced."""
+        """Write the chosen pairs, or without any those that are shown, as CSV or JSONL by the ending of the path.
+
+        An existing file is not replaced.
+        """
         wanted = Path(str(path or self.path.value).strip()).expanduser()
         rows = self.shown if (chosen := self.selection).empty else chosen
-        self.later(lambda: _write(rows, wanted), lambda _: self.say(f"{counted(len(rows), 'pair')} written to {wanted}.", "good"))
+        self.later(
+            lambda: _write(rows, wanted),
+            lambda _: self.say(f"{counted(len(rows), 'pair')} written to {wanted}.", "good"),
+        )
 
     def redraw(self):
         self._draw_chart()
@@ -141,7 +172,11 @@ class PairTable(Panel):
         if self._loaded is None:
             return html("<p>{}</p>", _NO_SCORES)
         rows, n = self.table.rows[:_ROWS_IN_PICTURE], len(self._shown)
-        first = table([one["title"] for one in self.table.columns], (one["cells"] for one in rows), f"The first {len(rows)} of {counted(n, 'pair')}.")
+        first = table(
+            [one["title"] for one in self.table.columns],
+            (one["cells"] for one in rows),
+            f"The first {len(rows)} of {counted(n, 'pair')}.",
+        )
         counts = html("<p>{}</p>", " · ".join(f"{one.name} {one.count:,}" for one in self._loaded.filters))
         return joined([counts, first, self._pair.value if self.table.chosen else ""])
 
@@ -149,7 +184,12 @@ class PairTable(Panel):
 
     def _build(self):
         self._empty = Html(html('<p class="swb-muted">{}</p>', _NO_SCORES))
-        self.before, self.after = (ipywidgets.Dropdown(description=name, options=[], style={"description_width": "initial"}, layout={"width": "220px"}) for name in ("Before", "After"))
+        self.before, self.after = (
+            ipywidgets.Dropdown(
+                description=name, options=[], style={"description_width": "initial"}, layout={"width": "220px"}
+            )
+            for name in ("Before", "After")
+        )
         self.after_of = choice_menu("of", "0 1 260px")
         for menu in (self.before, self.after):
             menu.observe(self.guard(self._steps_chosen), "value")
@@ -160,22 +200,47 @@ class PairTable(Panel):
         self.chips.add_class("swb-chips")
         self.chips.observe(self.guard(self._filter_chosen), "value")
         self.search = ipywidgets.Text(
-            description="Search", placeholder="words in prompt or answers, then Enter", continuous_update=False, layout={"width": "340px"}, style={"description_width": "initial"}
+            description="Search",
+            placeholder="words in prompt or answers, then Enter",
+            continuous_update=False,
+            layout={"width": "340px"},
+            style={"description_width": "initial"},
         )
         self.search.observe(self.guard(self._filter_chosen), "value")
         self.chart = LiveFigure(_CHART_HEIGHT, self.guard(self._points_chosen), self.guard(self._box_chosen))
-        self.table = DataTable(_COLUMNS, "pair_id", "Held-out pairs", "No pair passes the filter and the search.", several=True, noun="pair", on_error=self.say_error)
+        self.table = DataTable(
+            _COLUMNS,
+            "pair_id",
+            "Held-out pairs",
+            "No pair passes the filter and the search.",
+            several=True,
+            noun="pair",
+            on_error=self.say_error,
+        )
         self.table.observe(self.guard(self._chosen), "chosen")
         self._pair = Html()
         self.path = ipywidgets.Text(
-            description="File", value="pairs.csv", continuous_update=False, layout={"width": "300px"}, style={"description_width": "initial"}, tooltip="The ending says how: .csv or .jsonl"
+            description="File",
+            value="pairs.csv",
+            continuous_update=False,
+            layout={"width": "300px"},
+            style={"description_width": "initial"},
+            tooltip="The ending says how: .csv or .jsonl",
         )  # not continuous: else a click may come before the last letters
         self.export_button = button("Export", self.guard(self.export), icon="download")
         self.clear_button = button("Choose none", self.guard(lambda: self.table.choose([])))
         self.more = column()
         both = ipywidgets.HBox([column(self.chart, classes="swb-half"), column(self.table, classes="swb-half")])
         both.add_class("swb-halves")
-        self._content = column(self._sentence, row(self.chips), row(self.search), both, row(self.path, self.export_button, self.clear_button), self._pair, self.more)
+        self._content = column(
+            self._sentence,
+            row(self.chips),
+            row(self.search),
+            both,
+            row(self.path, self.export_button, self.clear_button),
+            self._pair,
+            self.more,
+        )
         self.compose(self._steps, self._empty, self._content)
 
     # --- reading
@@ -202,7 +267,11 @@ class PairTable(Panel):
     def _read(self, before, after):
         self._asked += 1
         run, number, of, self._stamp = self.run, self._asked, self.after_of.value or "", self._stamps()
-        self.later(lambda: _read(run, before, after, of), lambda found: self._fill(found) if number == self._asked else None, lambda _: self._not_read() if number == self._asked else None)
+        self.later(
+            lambda: _read(run, before, after, of),
+            lambda found: self._fill(found) if number == self._asked else None,
+            lambda _: self._not_read() if number == self._asked else None,
+        )
 
     def _not_read(self):
         """What was read before is still there: the menus and the sentence say so again."""
@@ -226,16 +295,27 @@ class PairTable(Panel):
         if found is None:
             self._clear()
             return
-        kept = "all" if self._loaded is None or self.chips.index is None else self._loaded.filters[self.chips.index].name
+        kept = (
+            "all" if self._loaded is None or self.chips.index is None else self._loaded.filters[self.chips.index].name
+        )
         self._loaded = found
         with self.quietly():
-            for menu, steps, value in ((self.before, found.steps, found.before), (self.after, found.after_steps, found.after)):
+            for menu, steps, value in (
+                (self.before, found.steps, found.before),
+                (self.after, found.after_steps, found.after),
+            ):
                 menu.options = [("untrained (step 0)" if step == 0 else f"step {step}", step) for step in steps]
                 menu.value = value if steps else None
-            enable(self.after, "" if len(found.after_steps) > 1 or found.after_of else "There is one evaluation so far.")
+            enable(
+                self.after, "" if len(found.after_steps) > 1 or found.after_of else "There is one evaluation so far."
+            )
             fill_menu(self.after_of, [("this run", ""), *((name, name) for name in found.others)], "")
             self.after_of.value = found.after_of
-            enable(self.after_of, "" if found.others else "There is no other evaluated run in this folder of runs.", "Another run or seed: its pairs are joined with these")
+            enable(
+                self.after_of,
+                "" if found.others else "There is no other evaluated run in this folder of runs.",
+                "Another run or seed: its pairs are joined with these",
+            )
             self.chips.options = [(f"{one.name} {one.count:,}", number) for number, one in enumerate(found.filters)]
             self.chips.tooltips = [f"{one.meaning} {_share_of(one, len(found.table))}" for one in found.filters]
             self.chips.index = next((number for number, one in enumerate(found.filters) if one.name == kept), 0)
@@ -252,7 +332,9 @@ class PairTable(Panel):
             self._show_filtered()
 
     def _show_filtered(self, keep=False):
-        """keep: page and chosen pairs, for other numbers came and nobody chose another filter: a pair that is looked at may leave the filter, but stays open."""
+        """keep: page and chosen pairs, for other numbers came and nobody chose another filter: a pair that is looked at
+        may leave the filter, but stays open.
+        """
         import numpy as np
 
         mask = self._loaded.filters[self.chips.index or 0].mask.to_numpy()
@@ -267,11 +349,26 @@ class PairTable(Panel):
 
     def _say_what_is_shown(self):
         one, n = self._loaded.filters[self.chips.index or 0], len(self._loaded.table)
-        found = f" {counted(len(self._shown), 'pair')} of these hold the words searched for." if self.search.value.strip() else ""
+        found = (
+            f" {counted(len(self._shown), 'pair')} of these hold the words searched for."
+            if self.search.value.strip()
+            else ""
+        )
         noise = ""
         if "flip" in self._loaded.table and (self.run is not None or self._loaded.noise):
-            noise = noise_sentence(self._loaded.noise, int(within_noise(self._loaded.table).sum()), runs="each of the two runs" if self._loaded.after_of else "this run")
-        self._sentence.value = html('<b>{}</b>: {} {}{} <span class="swb-muted">{}</span>', one.name, one.meaning, _share_of(one, n), found, noise)
+            noise = noise_sentence(
+                self._loaded.noise,
+                int(within_noise(self._loaded.table).sum()),
+                runs="each of the two runs" if self._loaded.after_of else "this run",
+            )
+        self._sentence.value = html(
+            '<b>{}</b>: {} {}{} <span class="swb-muted">{}</span>',
+            one.name,
+            one.meaning,
+            _share_of(one, n),
+            found,
+            noise,
+        )
 
     def _draw_chart(self):
         if self._shown is None:
@@ -279,13 +376,24 @@ class PairTable(Panel):
         from ...charts.training import margins_scatter, score_histogram
 
         if "flip" in self._loaded.table:
-            self._figure = margins_scatter(self._shown, self.theme, self._loaded.table, thinned(self.selection, _MOST_RINGS))
-            self._figure.update_layout(dragmode="select").update_traces(unselected_marker_opacity=1)  # the rings say what is chosen
+            self._figure = margins_scatter(
+                self._shown, self.theme, self._loaded.table, thinned(self.selection, _MOST_RINGS)
+            )
+            self._figure.update_layout(dragmode="select").update_traces(
+                unselected_marker_opacity=1
+            )  # the rings say what is chosen
             counts = [(one.name, f"{one.count:,}") for one in self._loaded.filters]
-            self.chart.describe("Each pair's lead before (across) and after (up) training, nats per token. The pairs themselves are in the table beside it.", table(["pairs", "count"], counts))
+            self.chart.describe(
+                "Each pair's lead before (across) and after (up) training, nats per token. The pairs themselves are in"
+                " the table beside it.",
+                table(["pairs", "count"], counts),
+            )
         else:
             self._figure = score_histogram(self._shown, None, None, self.theme)
-            self.chart.describe(f"How far the chosen answers lead, {counted(len(self._shown), 'pair')}, nats per token. The pairs themselves are in the table beside it.")
+            self.chart.describe(
+                f"How far the chosen answers lead, {counted(len(self._shown), 'pair')}, nats per token. The pairs"
+                " themselves are in the table beside it."
+            )
         self.chart.show(self._figure)
 
     def _mark_chosen(self):
@@ -312,7 +420,11 @@ class PairTable(Panel):
         enable(self.clear_button, "" if chosen else "No pair is chosen.")
         count = chosen or (0 if self._shown is None else len(self._shown))
         self.export_button.description = f"Export {counted(count, 'chosen pair' if chosen else 'shown pair')}"
-        enable(self.export_button, "" if count else "There is no pair to write.", "As CSV or JSONL, by the ending of the file's name")
+        enable(
+            self.export_button,
+            "" if count else "There is no pair to write.",
+            "As CSV or JSONL, by the ending of the file's name",
+        )
         self.picked_pair = rows.iloc[-1].to_dict() if chosen else {}
         if self._loaded is None:
             return
@@ -326,7 +438,9 @@ class PairTable(Panel):
 
 
 def _read(run, before, after, after_of):
-    """Loaded of a run; before, after: evaluated steps (None: the first, the last); after_of: name of the run of `after`, "" for the same. None when nothing was evaluated yet."""
+    """Loaded of a run; before, after: evaluated steps (None: the first, the last); after_of: name of the run of
+    `after`, "" for the same. None when nothing was evaluated yet.
+    """
     steps, others = run.folder.evaluated_steps(), runs_beside(run)
     if not steps:
         return None
@@ -336,7 +450,14 @@ def _read(run, before, after, after_of):
     after = after if after in after_steps else after_steps[-1]
     two = second is not run or len(steps) > 1
     noises = [one.scoring_noise for one in {run.path: run, second.path: second}.values()]
-    found = _arranged(steps, before, after, run.scores_at(before), second.scores_at(after) if two else None, None if None in noises else max(noises))
+    found = _arranged(
+        steps,
+        before,
+        after,
+        run.scores_at(before),
+        second.scores_at(after) if two else None,
+        None if None in noises else max(noises),
+    )
     return replace(found, after_of=second.name if second is not run else "", after_steps=after_steps, others=others)
 
 
@@ -346,7 +467,11 @@ def _arranged(steps, before, after, first, second, noise):
 
 
 def _share_of(one, n):
-    return f"{one.count:,} of {n:,} pairs: share {share(one.count, n)}." if 0 < n != one.count else counted(n, "pair") + "."
+    return (
+        f"{one.count:,} of {n:,} pairs: share {share(one.count, n)}."
+        if 0 < n != one.count
+        else counted(n, "pair") + "."
+    )
 
 
 def _write(rows, path):

@@ -1,4 +1,6 @@
-"""Understand: every pair before and after, and below it whatever explains one of them: its tokens, its place on the loss, its way over the steps."""
+"""Understand: every pair before and after, and below it whatever explains one of them: its tokens, its place on the
+loss, its way over the steps.
+"""
 
 from __future__ import annotations
 
@@ -19,7 +21,8 @@ PARTS = ("Token by token", "Loss geometry", "Over the steps")
 
 
 class Understand(Panel):
-    """The pair table with microscope, geometry and time travel below it, linked: a pair chosen in one is chosen in all. `selection` holds the chosen pairs.
+    """The pair table with microscope, geometry and time travel below it, linked: a pair chosen in one is chosen in all.
+    `selection` holds the chosen pairs.
 
     on_use(beta, gamma_beta_ratio): called when the values of the geometry are to become settings.
     """
@@ -27,10 +30,16 @@ class Understand(Panel):
     title = "Understand the pairs"
     run = traitlets.Instance(Run, allow_none=True)
 
-    def __init__(self, run: Run | None = None, line: Html | None = None, on_use: Callable[[float, float], None] | None = None):
+    def __init__(
+        self, run: Run | None = None, line: Html | None = None, on_use: Callable[[float, float], None] | None = None
+    ):
         super().__init__(line)
         self.pairs = PairTable(run=run, line=self.line)
-        makers = {PARTS[0]: PairMicroscope, PARTS[1]: lambda **more: LossGeometry(on_use=on_use, **more), PARTS[2]: lambda **more: TimeTravel(with_texts=False, **more)}
+        makers = {
+            PARTS[0]: PairMicroscope,
+            PARTS[1]: lambda **more: LossGeometry(on_use=on_use, **more),
+            PARTS[2]: lambda **more: TimeTravel(with_texts=False, **more),
+        }
         self.parts = RunSections(makers, run, self.line, self._link)
         self.run = run
         self.observe(self.guard(self._hand_on_run), "run")

@@ -15,7 +15,8 @@ _MARKS = {"left": "<del>{}</del>", "right": "<ins>{}</ins>"}
 class Answer:
     """An answer and what is known of it; what is None is not said.
 
-    tokens: without the end of turn. ended: whether it ended by itself. repeated_4grams: share, 0 … 1. tone: "", "chosen" or "rejected", the colour of its title.
+    tokens: without the end of turn. ended: whether it ended by itself. repeated_4grams: share, 0 … 1. tone: "",
+    "chosen" or "rejected", the colour of its title.
     more: further facts, such as log-probabilities.
     """
 
@@ -29,10 +30,19 @@ class Answer:
 
 
 def answer_cards(left: Answer, right: Answer, mark: bool = True) -> Markup:
-    """Two answers side by side, facts under each; with `mark`, what only one of them says is marked (`del` left, `ins` right)."""
-    same = html('<p class="swb-muted">{}</p>', "The two answers are the same, word for word.") if mark and left.text == right.text else ""
+    """Two answers side by side, facts under each; with `mark`, what only one of them says is marked (`del` left, `ins`
+    right).
+    """
+    same = (
+        html('<p class="swb-muted">{}</p>', "The two answers are the same, word for word.")
+        if mark and left.text == right.text
+        else ""
+    )
     parts = differences(left.text, right.text) if mark else [("left", left.text), ("right", right.text)]
-    sides = [_card(answer, _marked(parts, side) if mark else escape(answer.text)) for answer, side in ((left, "left"), (right, "right"))]
+    sides = [
+        _card(answer, _marked(parts, side) if mark else escape(answer.text))
+        for answer, side in ((left, "left"), (right, "right"))
+    ]
     return html('<div class="swb-cards">{}</div>{}', joined(sides), same)
 
 
@@ -50,8 +60,15 @@ def _card(answer, text):
         *answer.more,
     ]
     title = html('<h4 class="swb-{}">{}</h4>', answer.tone or "plain", answer.title)
-    return html('<section class="swb-card">{}<div class="swb-text" tabindex="0">{}</div>{}</section>', title, shown, facts(*known))
+    return html(
+        '<section class="swb-card">{}<div class="swb-text" tabindex="0">{}</div>{}</section>',
+        title,
+        shown,
+        facts(*known),
+    )
 
 
 def _marked(parts, side):
-    return joined(html(_MARKS[side], text) if kind == side else escape(text) for kind, text in parts if kind in ("same", side))
+    return joined(
+        html(_MARKS[side], text) if kind == side else escape(text) for kind, text in parts if kind in ("same", side)
+    )

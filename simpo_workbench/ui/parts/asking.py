@@ -1,4 +1,6 @@
-"""Questions of panels to models in other processes: asked at once, watched by the kernel's one thread, never waited for in a click."""
+"""Questions of panels to models in other processes: asked at once, watched by the kernel's one thread, never waited for
+in a click.
+"""
 
 from __future__ import annotations
 
@@ -13,7 +15,8 @@ from ...runs.run import Run
 from .following import LOCK, in_background
 from .panel import Panel
 
-#: More opened models than this are not kept: the one that was asked longest ago, and is not answering, is closed. Tokenizers alone count among themselves.
+#: More opened models than this are not kept: the one that was asked longest ago, and is not answering, is closed.
+#: Tokenizers alone count among themselves.
 MOST_OPEN = 2
 _IDLE_S = 600.0
 
@@ -25,8 +28,12 @@ class OpenModels:
         self._open: OrderedDict[tuple, RemoteModel] = OrderedDict()
         self.answering: list[RemoteModel] = []
 
-    def of(self, model: ModelConfig, data: DataConfig, adapter: Path | None = None, tokens_only: bool = False) -> RemoteModel:
-        """The model with these settings, opened now or before. tokens_only: its tokenizer alone, which is there at once."""
+    def of(
+        self, model: ModelConfig, data: DataConfig, adapter: Path | None = None, tokens_only: bool = False
+    ) -> RemoteModel:
+        """The model with these settings, opened now or before. tokens_only: its tokenizer alone, which is there at
+        once.
+        """
         key = (model.model_dump_json(), data.chat_template, _stamp(adapter), tokens_only)
         found = self._open.pop(key, None)
         if found is None or not found.run.status.alive:
@@ -38,7 +45,9 @@ class OpenModels:
         return found
 
     def of_run(self, run: Run, step: int | None = None) -> RemoteModel:
-        """The model of a run: with the adapter kept at `step`, or as it is now (while it trains, its own worker answers). Its base is the untrained model."""
+        """The model of a run: with the adapter kept at `step`, or as it is now (while it trains, its own worker
+        answers). Its base is the untrained model.
+        """
         if step is None and run.status.alive:
             return open_model(run)
         config = run.config
@@ -62,9 +71,20 @@ OPEN_MODELS = OpenModels()
 
 
 class Asking:
-    """One question on its way: `done(table)` or `failed(error)` is called as a handler of the panel, `waiting(sentence)` while it waits; `cancel()` takes it back."""
+    """One question on its way: `done(table)` or `failed(error)` is called as a handler of the panel,
+    `waiting(sentence)` while it waits; `cancel()` takes it back.
+    """
 
-    def __init__(self, panel: Panel, model: RemoteModel, kind: str, done: Callable, waiting: Callable[[str], None] | None = None, failed: Callable | None = None, **values):
+    def __init__(
+        self,
+        panel: Panel,
+        model: RemoteModel,
+        kind: str,
+        done: Callable,
+        waiting: Callable[[str], None] | None = None,
+        failed: Callable | None = None,
+        **values,
+    ):
         self._panel, self._model, self._waiting = panel, model, waiting or (lambda sentence: None)
         self._done, self._failed, self._cancelled = done, failed or (lambda error: None), False
         self._question = model.ask(kind, **values)
@@ -85,10 +105,20 @@ class Asking:
             self._failed(error)
             raise
         if waits:
-            self._waiting("Loading the model …" if status.state == "loading" else "Waiting for the step to end …" if status.state == "training" else "Answering …")
+            self._waiting(
+                "Loading the model …"
+                if status.state == "loading"
+                else "Waiting for the step to end …"
+                if status.state == "training"
+                else "Answering …"
+            )
             return
         self._end()
-        self._panel.later(self._answer, lambda table: self._cancelled or self._done(table), lambda error: self._cancelled or self._failed(error))
+        self._panel.later(
+            self._answer,
+            lambda table: self._cancelled or self._done(table),
+            lambda error: self._cancelled or self._failed(error),
+        )
 
     def _answer(self):
         try:

@@ -21,7 +21,9 @@ _log = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class Column:
-    """One column: `key` in the DataFrame, title, how a value reads, and its tone ("" or a colour's name) where that depends on the value."""
+    """One column: `key` in the DataFrame, title, how a value reads, and its tone ("" or a colour's name) where that
+    depends on the value.
+    """
 
     key: str
     title: str
@@ -33,10 +35,12 @@ class Column:
 
 
 class DataTable(anywidget.AnyWidget):
-    """Rows of a DataFrame, one page at a time: click or Enter chooses a row (with Ctrl or Shift: one more), a header sorts.
+    """Rows of a DataFrame, one page at a time: click or Enter chooses a row (with Ctrl or Shift: one more), a header
+    sorts.
 
-    `id_column` names the column that identifies a row; `chosen` lists the identities of the chosen rows, in the order of choosing.
-    on_error(error): called with what goes wrong when the page asks for another order, page or row; a Panel gives its `say_error`. Without it, it is logged.
+    `id_column` names the column that identifies a row; `chosen` lists the identities of the chosen rows, in the order
+    of choosing. on_error(error): called with what goes wrong when the page asks for another order, page or row; a Panel
+    gives its `say_error`. Without it, it is logged.
     """
 
     _esm = Path(__file__).parent / "table.js"
@@ -64,12 +68,16 @@ class DataTable(anywidget.AnyWidget):
         on_error: Callable[[Exception], None] | None = None,
     ):
         self._columns, self._id, self._several, self._noun, self._frame = columns, id_column, several, noun, None
-        self._on_error = on_error or (lambda error: _log.error("A table cannot show what was asked for.", exc_info=error))
+        self._on_error = on_error or (
+            lambda error: _log.error("A table cannot show what was asked for.", exc_info=error)
+        )
         super().__init__(label=label, empty_text=empty_text)
         self.on_msg(self._heard)
 
     def show(self, frame, keep_page: bool = False, keep_chosen: bool = False):
-        """Show a DataFrame, in the order chosen before; chosen rows that are not in it are chosen no more, unless `keep_chosen`."""
+        """Show a DataFrame, in the order chosen before; chosen rows that are not in it are chosen no more, unless
+        `keep_chosen`.
+        """
         self._frame = frame
         if self.chosen and not keep_chosen:
             there = set(frame[self._id])
@@ -99,19 +107,28 @@ class DataTable(anywidget.AnyWidget):
         page = min(max(page, 1), pages)
         part = self._ordered.iloc[(page - 1) * PAGE_ROWS : page * PAGE_ROWS]
         with self.hold_sync():
-            self.columns = [{"key": one.key, "title": one.title, "numeric": one.numeric, "wide": one.wide, "help": one.help} for one in self._columns if one.key in self._frame]
+            self.columns = [
+                {"key": one.key, "title": one.title, "numeric": one.numeric, "wide": one.wide, "help": one.help}
+                for one in self._columns
+                if one.key in self._frame
+            ]
             self.rows = [self._row(record) for record in part.to_dict("records")]
             on_page, chosen = set(part[self._id]), set(self.chosen)
             self.selected = [str(one) for one in on_page & chosen]  # thousands may be chosen: the page gets its own
             self.page, self.pages = page, pages
             noun = self._noun if len(self._ordered) == 1 else f"{self._noun}s"
-            self.count_text = f"{len(self._ordered):,} {noun}" + (f", {len(self.chosen)} chosen" if len(self.chosen) > 1 else "")
+            self.count_text = f"{len(self._ordered):,} {noun}" + (
+                f", {len(self.chosen)} chosen" if len(self.chosen) > 1 else ""
+            )
             self.version += 1
 
     def _row(self, record):
         shown = [column for column in self._columns if column.key in record]
         values = [record[column.key] for column in shown]
-        cells = ["–" if value is None or value != value else column.text(value) for column, value in zip(shown, values, strict=True)]
+        cells = [
+            "–" if value is None or value != value else column.text(value)
+            for column, value in zip(shown, values, strict=True)
+        ]
         tones = [column.tone(value) if column.tone else "" for column, value in zip(shown, values, strict=True)]
         cells = [cell if len(cell) <= _LONGEST_CELL else cell[: _LONGEST_CELL - 1] + "…" for cell in cells]
         return {"id": str(record[self._id]), "cells": cells, "tones": tones}
@@ -146,7 +163,9 @@ class DataTable(anywidget.AnyWidget):
         if found is None:
             return
         if self._several and more:
-            self.chosen = [one for one in self.chosen if one != found] if found in self.chosen else [*self.chosen, found]
+            self.chosen = (
+                [one for one in self.chosen if one != found] if found in self.chosen else [*self.chosen, found]
+            )
         else:
             self.chosen = [found]
         self._draw(self.page)

@@ -1,4 +1,6 @@
-"""One control per setting, made from its type, bounds and help: how a value is written in a control, how a control's text is read, and the widget that shows them."""
+"""One control per setting, made from its type, bounds and help: how a value is written in a control, how a control's
+text is read, and the widget that shows them.
+"""
 
 from __future__ import annotations
 
@@ -21,9 +23,12 @@ from ...config.yaml_text import read_yaml
 from .following import LOCK
 
 _MANTISSAS = (1, 1.1, 1.2, 1.3, 1.4, 1.5, 1.6, 1.8, 2, 2.2, 2.5, 2.8, 3, 3.5, 4, 4.5, 5, 5.5, 6, 7, 8, 9)
-#: The two settings with sliders: about evenly spaced on a log scale for β, evenly for γ/β. The number field beside takes what lies beyond.
+#: The two settings with sliders: about evenly spaced on a log scale for β, evenly for γ/β. The number field beside
+#: takes what lies beyond.
 STOPS = {
-    "loss.beta": [round(mantissa * power, 2) for power in (0.1, 1, 10) for mantissa in _MANTISSAS if mantissa * power <= 20],
+    "loss.beta": [
+        round(mantissa * power, 2) for power in (0.1, 1, 10) for mantissa in _MANTISSAS if mantissa * power <= 20
+    ],
     "loss.gamma_beta_ratio": [round(0.05 * i, 2) for i in range(41)],
 }
 _SYMBOLS = {"loss.beta": "β", "loss.gamma_beta_ratio": "γ/β"}
@@ -32,7 +37,9 @@ _UNSAFE_IN_YAML = re.compile("[\x7f-\x9f\u2028\u2029\ufeff\ufffe\uffff]")
 
 @dataclass(frozen=True)
 class Field:
-    """A setting and its control. kind: switch, choice, number, slider, text, lines (one text per line), words (a word or names with commas) or yaml."""
+    """A setting and its control. kind: switch, choice, number, slider, text, lines (one text per line), words (a word
+    or names with commas) or yaml.
+    """
 
     info: SettingInfo
     kind: str
@@ -48,21 +55,35 @@ class Field:
         if self.kind == "words":
             return value if isinstance(value, str) else self._simplest(", ".join(value), flow_yaml(value), value)
         if self.kind == "yaml":
-            plain = "\n".join(f"{key}: {item if isinstance(item, str) else flow_yaml(item)}" for key, item in value.items())
-            return self._simplest(plain, "\n".join(f"{flow_yaml(key)}: {flow_yaml(item)}" for key, item in value.items()), value)
+            plain = "\n".join(
+                f"{key}: {item if isinstance(item, str) else flow_yaml(item)}" for key, item in value.items()
+            )
+            return self._simplest(
+                plain, "\n".join(f"{flow_yaml(key)}: {flow_yaml(item)}" for key, item in value.items()), value
+            )
         return value if isinstance(value, str) else number_text(value)
 
     def read(self, said: str | bool) -> Any:
-        """The value that a control's text stands for, not yet checked against type and bounds; a WorkbenchError where it is no YAML."""
+        """The value that a control's text stands for, not yet checked against type and bounds; a WorkbenchError where
+        it is no YAML.
+        """
         if self.kind in ("switch", "choice"):
             return said
         text = said.strip()
         if self.info.optional and not text:
             return None
         if self.kind == "lines":
-            return read_yaml(text, self.info.path) if text.startswith("- ") else [line.strip() for line in text.split("\n") if line.strip()]
+            return (
+                read_yaml(text, self.info.path)
+                if text.startswith("- ")
+                else [line.strip() for line in text.split("\n") if line.strip()]
+            )
         if self.kind == "words" and text not in self.info.choices:
-            return read_yaml(text, self.info.path) if text.startswith("[") else [name.strip() for name in text.split(",") if name.strip()]
+            return (
+                read_yaml(text, self.info.path)
+                if text.startswith("[")
+                else [name.strip() for name in text.split(",") if name.strip()]
+            )
         if self.kind == "yaml":
             return read_yaml(text, self.info.path) if text else {}
         return text
@@ -89,7 +110,9 @@ class Field:
             "yaml": "one “name: value” per line",
         }
         bounds = self.info.bounds.replace(" ", "\N{NO-BREAK SPACE}").replace(",\N{NO-BREAK SPACE}", ", ")
-        return "; ".join(part for part in (bounds, ways.get(self.kind), "empty: none" if self.info.optional else "") if part)
+        return "; ".join(
+            part for part in (bounds, ways.get(self.kind), "empty: none" if self.info.optional else "") if part
+        )
 
     def described(self) -> dict:
         """What the page needs to draw the control."""
@@ -115,12 +138,18 @@ def all_fields() -> dict[str, Field]:
 
 @cache
 def described_sections(without: str = "") -> list[dict]:
-    """The sections of the configuration as the page needs them: title, sentence and fields, save for the one of the path `without`."""
+    """The sections of the configuration as the page needs them: title, sentence and fields, save for the one of the
+    path `without`.
+    """
     return [
         {
             "title": "LoRA" if name == "lora" else name.capitalize(),
             "sentence": part.annotation.__doc__.split("\n")[0].split(". ")[0].rstrip(".") + ".",
-            "fields": [field.described() for path, field in all_fields().items() if field.info.section == name and path != without],
+            "fields": [
+                field.described()
+                for path, field in all_fields().items()
+                if field.info.section == name and path != without
+            ],
         }
         for name, part in RunConfig.model_fields.items()
     ]
@@ -156,9 +185,11 @@ def _kind(info):
 
 
 class Fields(anywidget.AnyWidget):
-    """Real inputs, each with its label, unit, help and what is wrong, in one widget: sixty widgets would take a second to appear.
+    """Real inputs, each with its label, unit, help and what is wrong, in one widget: sixty widgets would take a second
+    to appear.
 
-    values: path → what the control says; remarks: path → {changed, problem, warning, note}, sentences that stand at the control.
+    values: path → what the control says; remarks: path → {changed, problem, warning, note}, sentences that stand at the
+    control.
     without: a path that gets no control; `paths` are the others.
     """
 
@@ -179,5 +210,8 @@ class Fields(anywidget.AnyWidget):
     def _heard(self, _, message, buffers):
         """Take what was typed in the page and nothing else: it may not know yet what was changed here."""
         with LOCK:
-            self.values = {**self.values, **{path: text for path, text in message["typed"].items() if path in self.paths}}
+            self.values = {
+                **self.values,
+                **{path: text for path, text in message["typed"].items() if path in self.paths},
+            }
         self.send({"heard": message["number"], "view": message["view"]})

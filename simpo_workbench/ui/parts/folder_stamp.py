@@ -7,8 +7,13 @@ from pathlib import Path
 
 
 def folder_stamp(folder: Path) -> tuple | None:
-    """The folder's time of change in nanoseconds and the names in it; None without it. Equal stamps: no file came, went or was replaced."""
+    """The folder's time of change in nanoseconds and the names in it; None without it.
+
+    Equal stamps: no file came, went or was replaced.
+    """
     try:
-        return folder.stat().st_mtime_ns, tuple(sorted(os.listdir(folder)))  # names too: two changes may have the same time
+        return folder.stat().st_mtime_ns, tuple(
+            sorted(os.listdir(folder))
+        )  # names too: two changes may have the same time
     except OSError:
         return None

@@ -1,6 +1,8 @@
-"""What moves by itself in a kernel: one daemon thread that looks at files twice a second, and one lock for everything that changes panels.
+"""What moves by itself in a kernel: one daemon thread that looks at files twice a second, and one lock for everything
+that changes panels.
 
-Widgets are touched from the thread by their traits alone; nothing is printed or displayed from it. A blocking cell stops an asyncio poll, but not a thread.
+Widgets are touched from the thread by their traits alone; nothing is printed or displayed from it. A blocking cell
+stops an asyncio poll, but not a thread.
 """
 
 from __future__ import annotations
@@ -21,7 +23,10 @@ _thread: threading.Thread | None = None
 
 
 class Follower:
-    """Something that is looked at every `every_s` seconds until `stop`. An error in `look` ends it, and stands in `trouble` and in the log of this module."""
+    """Something that is looked at every `every_s` seconds until `stop`.
+
+    An error in `look` ends it, and stands in `trouble` and in the log of this module.
+    """
 
     def __init__(self, look: Callable[[], None], every_s: float):
         self._look, self.every_s, self.trouble, self._due, self.active = look, every_s, None, 0.0, True
@@ -62,7 +67,9 @@ def follow(look: Callable[[], None], every_s: float = POLL_S) -> Follower:
 
 
 def in_background(work: Callable, done: Callable, failed: Callable) -> threading.Thread:
-    """Do `work` in a thread, then `done(result)` or `failed(error)` under the lock, so that a click never keeps the kernel busy."""
+    """Do `work` in a thread, then `done(result)` or `failed(error)` under the lock, so that a click never keeps the
+    kernel busy.
+    """
 
     def run():
         try:

@@ -1,6 +1,8 @@
-"""HTML whose safety is in its type: what is no fragment is text, and text is escaped. Every word that a panel shows as HTML passes here.
+"""HTML whose safety is in its type: what is no fragment is text, and text is escaped. Every word that a panel shows as
+HTML passes here.
 
-`html("<b>{}</b>", name)` escapes `name` and returns a fragment (`Markup`); fragments go into other fragments as they are.
+`html("<b>{}</b>", name)` escapes `name` and returns a fragment (`Markup`); fragments go into other fragments as they
+are.
 """
 
 from __future__ import annotations
@@ -15,7 +17,10 @@ __all__ = ["Html", "Markup", "escape", "facts", "html", "joined", "table"]
 
 
 def html(pattern: str, /, *args, **kwargs) -> Markup:
-    """A fragment from a literal pattern; arguments are escaped unless they are fragments. The pattern itself is never made of foreign text."""
+    """A fragment from a literal pattern; arguments are escaped unless they are fragments.
+
+    The pattern itself is never made of foreign text.
+    """
     return Markup(pattern).format(*args, **kwargs)
 
 
@@ -33,11 +38,18 @@ def table(columns: list[str], rows: Iterable[Iterable], caption: str = "") -> Ma
     """A plain table; cells are texts or fragments."""
     head = joined(html('<th scope="col">{}</th>', name) for name in columns)
     body = joined(html("<tr>{}</tr>", joined(html("<td>{}</td>", cell) for cell in row)) for row in rows)
-    return html('<table class="swb-table">{}<thead><tr>{}</tr></thead><tbody>{}</tbody></table>', html("<caption>{}</caption>", caption) if caption else "", head, body)
+    return html(
+        '<table class="swb-table">{}<thead><tr>{}</tr></thead><tbody>{}</tbody></table>',
+        html("<caption>{}</caption>", caption) if caption else "",
+        head,
+        body,
+    )
 
 
 class Html(ipywidgets.HTML):
-    """An HTML widget that shows fragments; a plain text is shown as the text that it is, whatever markup stands in it."""
+    """An HTML widget that shows fragments; a plain text is shown as the text that it is, whatever markup stands in
+    it.
+    """
 
     def __init__(self, value: str | Markup = "", **kwargs):
         super().__init__(value=value, **kwargs)

@@ -10,9 +10,11 @@ import traitlets
 
 
 class Keys(anywidget.AnyWidget):
-    """Buttons that say their key. on_press(name) is called for what was pressed while its buttons, and what they are about, were in the page.
+    """Buttons that say their key. on_press(name) is called for what was pressed while its buttons, and what they are
+    about, were in the page.
 
-    A press carries the `number` of what the page shows, and one for another number is let go: however fast somebody presses, nothing is chosen that was not seen.
+    A press carries the `number` of what the page shows, and one for another number is let go: however fast somebody
+    presses, nothing is chosen that was not seen.
     """
 
     _esm = Path(__file__).parent / "keys.js"
@@ -28,7 +30,10 @@ class Keys(anywidget.AnyWidget):
         self.on_msg(self._heard)
 
     def offer(self, number: int, actions: list[dict]):
-        """Show these buttons for what is called `number`. Each: name, keys (the first one stands on the button), text, and why_not where it cannot be used now."""
+        """Show these buttons for what is called `number`.
+
+        Each: name, keys (the first one stands on the button), text, and why_not where it cannot be used now.
+        """
         with self.hold_sync():
             self.number, self.actions = number, actions
             self.version += 1

@@ -1,4 +1,6 @@
-"""A plotly figure that lives in a page: it fills the width, keeps its height and its zoom, and changes in one message."""
+"""A plotly figure that lives in a page: it fills the width, keeps its height and its zoom, and changes in one
+message.
+"""
 
 from __future__ import annotations
 
@@ -14,7 +16,9 @@ from .plotly_once import figure_widget
 
 
 class _Chart(anywidget.AnyWidget):
-    """Keeps the figure beside it as wide as its place; `reading_line`: shows the values of all small charts where the pointer is in one of them."""
+    """Keeps the figure beside it as wide as its place; `reading_line`: shows the values of all small charts where the
+    pointer is in one of them.
+    """
 
     _esm = Path(__file__).parent / "chart.js"
     reading_line = traitlets.Bool(False).tag(sync=True)
@@ -23,10 +27,13 @@ class _Chart(anywidget.AnyWidget):
 
 
 class LiveFigure(ipywidgets.VBox):
-    """Shows figures made by `figures`, one after the other, as one FigureWidget. `describe` gives it a sentence and a table for screen readers.
+    """Shows figures made by `figures`, one after the other, as one FigureWidget. `describe` gives it a sentence and a
+    table for screen readers.
 
-    on_choose(trace_name, point_indices): called when points are clicked or selected. on_box((x low, x high), (y low, y high)): called instead when a box is drawn.
-    linked: small charts over one x-axis, read together where the pointer is. on_width(pixels): called when the place gets another width.
+    on_choose(trace_name, point_indices): called when points are clicked or selected. on_box((x low, x high), (y low, y
+    high)): called instead when a box is drawn.
+    linked: small charts over one x-axis, read together where the pointer is. on_width(pixels): called when the place
+    gets another width.
     """
 
     def __init__(
@@ -39,7 +46,13 @@ class LiveFigure(ipywidgets.VBox):
     ):
         self.widget = figure_widget()
         self.widget._config = {**self.widget._config, "responsive": True, "displaylogo": False, "displayModeBar": False}
-        self.words, self._on_choose, self._on_box, self._box, self._shown = Html(), on_choose, on_box, None, {"data": [], "layout": {}}
+        self.words, self._on_choose, self._on_box, self._box, self._shown = (
+            Html(),
+            on_choose,
+            on_box,
+            None,
+            {"data": [], "layout": {}},
+        )
         self.words.add_class("swb-sr")
         self._chart = _Chart(reading_line=linked)
         if on_width is not None:
@@ -69,7 +82,10 @@ class LiveFigure(ipywidgets.VBox):
 
     def forget_box(self):
         """Take the drawn box away."""
-        for boxes in ([{"type": "rect", "x0": 0, "x1": 0, "y0": 0, "y1": 0}], []):  # the widget does not know of it, and sends only what it takes for a change
+        for boxes in (
+            [{"type": "rect", "x0": 0, "x1": 0, "y0": 0, "y1": 0}],
+            [],
+        ):  # the widget does not know of it, and sends only what it takes for a change
             self.widget.layout.selections = boxes
 
     def _listen(self):
@@ -94,7 +110,10 @@ def _kind(trace):
 
 def _changed(old, new):
     """What makes the new out of the old: keys that are gone become None."""
-    return {**{key: None for key in old if key not in new}, **{key: value for key, value in new.items() if key not in old or not _same(value, old[key])}}
+    return {
+        **{key: None for key in old if key not in new},
+        **{key: value for key, value in new.items() if key not in old or not _same(value, old[key])},
+    }
 
 
 def _same(value, other):

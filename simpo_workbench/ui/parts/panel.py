@@ -1,4 +1,6 @@
-"""What all panels share: the frame with style and theme, a line for what happened last, and handlers whose errors are said in words."""
+"""What all panels share: the frame with style and theme, a line for what happened last, and handlers whose errors are
+said in words.
+"""
 
 from __future__ import annotations
 
@@ -29,7 +31,8 @@ class Frame(anywidget.AnyWidget):
 
 
 class Panel(ipywidgets.VBox):
-    """A panel of the workbench, usable alone. `theme` is the page's ("light" or "dark"); `trouble` the traceback of the last unexpected error, else "".
+    """A panel of the workbench, usable alone. `theme` is the page's ("light" or "dark"); `trouble` the traceback of the
+    last unexpected error, else "".
 
     line: where the panel says what happened last; without it, it has a line of its own at the end.
     """
@@ -58,18 +61,32 @@ class Panel(ipywidgets.VBox):
 
     def say(self, text: str | Markup, tone: str = "note"):
         """What happened last, in the one line. tone: note, good, or error."""
-        self.line.value = html('<div role="status" class="swb-said swb-{}">{}{}</div>', tone, html("<b>{}</b> ", "Error:") if tone == "error" else "", text)
+        self.line.value = html(
+            '<div role="status" class="swb-said swb-{}">{}{}</div>',
+            tone,
+            html("<b>{}</b> ", "Error:") if tone == "error" else "",
+            text,
+        )
 
     def say_error(self, error: BaseException):
-        """An error in a sentence. One that is not ours is a fault of this program: its traceback is kept in `trouble`, not shown."""
+        """An error in a sentence.
+
+        One that is not ours is a fault of this program: its traceback is kept in `trouble`, not shown.
+        """
         if isinstance(error, (WorkbenchError, TimeoutError)):
             self.say(str(error), "error")
             return
         self.trouble = "".join(traceback.format_exception(error))
-        self.say(f"{type(error).__name__}: {first_line(error)}. This is a fault of the workbench; the panel's attribute `trouble` has its traceback.", "error")
+        self.say(
+            f"{type(error).__name__}: {first_line(error)}. This is a fault of the workbench; the panel's attribute"
+            " `trouble` has its traceback.",
+            "error",
+        )
 
     def later(self, work, done, failed=None):
-        """Do `work()` in a thread, then `done(result)` as a handler; an error is said, after `failed(error)` where one is given."""
+        """Do `work()` in a thread, then `done(result)` as a handler; an error is said, after `failed(error)` where one
+        is given.
+        """
 
         def after_failure(error):
             if failed is not None:
@@ -79,7 +96,10 @@ class Panel(ipywidgets.VBox):
         return in_background(work, self.guard(done), after_failure)
 
     def follow(self, look, every_s: float = POLL_S) -> Follower:
-        """A Follower that goes on after errors: each is said once, and the next look is tried all the same. It rests while the panel is in no page."""
+        """A Follower that goes on after errors: each is said once, and the next look is tried all the same.
+
+        It rests while the panel is in no page.
+        """
         said = None
 
         def tolerant():
@@ -128,7 +148,9 @@ class Panel(ipywidgets.VBox):
 
     @property
     def forgotten(self) -> bool:
-        """Whether the panel was shown and is in no page any more, such as after its cell was run again: then nothing is followed for it."""
+        """Whether the panel was shown and is in no page any more, such as after its cell was run again: then nothing is
+        followed for it.
+        """
         return self._was_shown and self._views <= 0
 
     def _count_views(self, _, message, buffers):
@@ -144,19 +166,35 @@ class Panel(ipywidgets.VBox):
         bundle = super()._repr_mimebundle_(**kwargs) or {}
         with LOCK:
             still = self.guard(self.snapshot)() or Markup(self.line.value)
-        note = f"SimPO Workbench {__version__}, {self.title}: a still picture of a live panel. Run the notebook to use it."
+        note = (
+            f"SimPO Workbench {__version__}, {self.title}: a still picture of a live panel. Run the notebook to use it."
+        )
         text = f"{self.title}\n{still.striptags()}"
         # without a kernel JupyterLab and others look for formulas between dollar signs in it
         return {
             **bundle,
             "text/plain": text[:2000],
-            "text/html": str(html('<div class="swb-still mathjax_ignore tex2jax_ignore" style="overflow-wrap: anywhere; overflow-x: auto"><p><small>{}</small></p>{}</div>', note, still)),
+            "text/html": str(
+                html(
+                    '<div class="swb-still mathjax_ignore tex2jax_ignore" style="overflow-wrap: anywhere; overflow-x:'
+                    ' auto"><p><small>{}</small></p>{}</div>',
+                    note,
+                    still,
+                )
+            ),
         }
 
 
-def button(text: str, on_click, icon: str = "", tooltip: str = "", style: str = "", disabled: bool = False) -> ipywidgets.Button:
-    """A button that calls `on_click()`; style: "", "primary" or "danger". Its tooltip says why it is disabled while it is."""
-    made = ipywidgets.Button(description=text, icon=icon, tooltip=tooltip, disabled=disabled, layout=ipywidgets.Layout(width="auto"))
+def button(
+    text: str, on_click, icon: str = "", tooltip: str = "", style: str = "", disabled: bool = False
+) -> ipywidgets.Button:
+    """A button that calls `on_click()`; style: "", "primary" or "danger".
+
+    Its tooltip says why it is disabled while it is.
+    """
+    made = ipywidgets.Button(
+        description=text, icon=icon, tooltip=tooltip, disabled=disabled, layout=ipywidgets.Layout(width="auto")
+    )
     made.add_class("swb-button")
     if style:
         made.add_class(f"swb-{style}")

@@ -1,4 +1,6 @@
-"""plotly's FigureWidget without its five megabytes of JavaScript in every single one: they are sent once for each kernel, and evaluated once for each page."""
+"""plotly's FigureWidget without its five megabytes of JavaScript in every single one: they are sent once for each
+kernel, and evaluated once for each page.
+"""
 
 from __future__ import annotations
 

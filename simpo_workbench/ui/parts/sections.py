@@ -14,7 +14,10 @@ from .panel import Panel, show
 
 
 class Sections(Panel):
-    """A menu of panels. Subclasses say how one is made (`_make`), and turn to the first themselves, once they can make it."""
+    """A menu of panels.
+
+    Subclasses say how one is made (`_make`), and turn to the first themselves, once they can make it.
+    """
 
     def __init__(self, names: tuple[str, ...], look: str, line: Html | None = None):
         super().__init__(line)
@@ -33,7 +36,9 @@ class Sections(Panel):
             self.menu.value = name  # comes back here
             return self._panels[name]
         if name not in self._panels:
-            for panel in self._panels.values():  # the old one must not stand under the new name while the new one is made
+            for (
+                panel
+            ) in self._panels.values():  # the old one must not stand under the new name while the new one is made
                 show(panel, False)
             self._opening.value = html('<p class="swb-muted" role="status">{}</p>', f"Opening {name} …")
             try:
@@ -69,11 +74,19 @@ class Sections(Panel):
 
 
 class RunSections(Sections):
-    """Panels of one run. makers: name in the menu -> what makes the panel, called with run= and line=; `on_made(name, panel)` is told of each new one."""
+    """Panels of one run. makers: name in the menu -> what makes the panel, called with run= and line=; `on_made(name,
+    panel)` is told of each new one.
+    """
 
     run = traitlets.Instance(Run, allow_none=True)
 
-    def __init__(self, makers: dict[str, Callable[..., Panel]], run: Run | None = None, line: Html | None = None, on_made: Callable[[str, Panel], None] | None = None):
+    def __init__(
+        self,
+        makers: dict[str, Callable[..., Panel]],
+        run: Run | None = None,
+        line: Html | None = None,
+        on_made: Callable[[str, Panel], None] | None = None,
+    ):
         self._makers, self._on_made = makers, on_made
         super().__init__(tuple(makers), "swb-parts", line)
         self.run = run

@@ -1,4 +1,6 @@
-"""All runs of a folder: find one, open it, go on with it, take its settings over, delete it; lay several over each other; order those that wait."""
+"""All runs of a folder: find one, open it, go on with it, take its settings over, delete it; lay several over each
+other; order those that wait.
+"""
 
 from __future__ import annotations
 
@@ -8,14 +10,14 @@ from pathlib import Path
 import ipywidgets
 import traitlets
 
-from ...config.run_config import RunConfig
-from ...runs.device_queue import queue
 from ...analysis.doctor import CHOSEN_DRIFT_ATTENTION
 from ...base.errors import WorkbenchError
-from ...runs.launch import resume
-from ...report.facts import headline
-from ...runs.run import Run, attach, delete_run, list_runs
 from ...base.format import signed
+from ...config.run_config import RunConfig
+from ...report.facts import headline
+from ...runs.device_queue import queue
+from ...runs.launch import resume
+from ...runs.run import Run, attach, delete_run, list_runs
 from ..parts.data_table import Column, DataTable
 from ..parts.fields import number_text
 from ..parts.html import Html, facts, html, joined, table
@@ -35,7 +37,14 @@ _IN_WORDS = {
     "finished": "finished",
     "failed": "failed",
 }
-_TONES = {"training": "answers", "loading": "answers", "scoring": "answers", "failed": "failure", "paused": "attention", "suspended": "attention"}
+_TONES = {
+    "training": "answers",
+    "loading": "answers",
+    "scoring": "answers",
+    "failed": "failure",
+    "paused": "attention",
+    "suspended": "attention",
+}
 _STILL_ROWS = 30
 
 
@@ -53,15 +62,37 @@ COLUMNS = [
     Column("state", "State", tone=lambda state: _TONES.get(state, "")),
     Column("model", "Model", lambda name: _cut(_last_part(name), 20)),
     Column("data", "Pairs", lambda name: _cut(_last_part(name), 20)),
-    Column("progress", "Step", lambda steps: f"{steps[0]} / {steps[1]}", numeric=True, help="Optimizer steps done, of those planned."),
-    Column("chosen_ahead", "Accuracy", _accuracy, help="Share of held-out pairs with a positive margin (for SimPO: the chosen answer is ahead), at the last evaluation, with its 95 % interval."),
-    Column("chosen_drift", "Drift", signed, numeric=True, help="Log-probability of chosen answers since the start, nats per token, at the last evaluation.", tone=_drift_tone),
+    Column(
+        "progress",
+        "Step",
+        lambda steps: f"{steps[0]} / {steps[1]}",
+        numeric=True,
+        help="Optimizer steps done, of those planned.",
+    ),
+    Column(
+        "chosen_ahead",
+        "Accuracy",
+        _accuracy,
+        help=(
+            "Share of held-out pairs with a positive margin (for SimPO: the chosen answer is ahead), at the last"
+            " evaluation, with its 95 % interval."
+        ),
+    ),
+    Column(
+        "chosen_drift",
+        "Drift",
+        signed,
+        numeric=True,
+        help="Log-probability of chosen answers since the start, nats per token, at the last evaluation.",
+        tone=_drift_tone,
+    ),
     Column("started", "Started", lambda time: f"{time:%m-%d %H:%M}"),
 ]
 
 
 class RunList(Panel):
-    """All runs in a root folder, kept up to date by itself. `root` may be changed; `chosen` are the Runs that are chosen in the table.
+    """All runs in a root folder, kept up to date by itself. `root` may be changed; `chosen` are the Runs that are
+    chosen in the table.
 
     on_open(run): the "Open" button; on_clone(config): "Clone into the form", with a configuration that names no run.
     """
@@ -69,22 +100,46 @@ class RunList(Panel):
     title = "Runs"
     root = traitlets.Unicode("runs")
 
-    def __init__(self, root: str | Path = "runs", on_open: Callable[[Run], None] | None = None, on_clone: Callable[[RunConfig], None] | None = None, line: Html | None = None):
+    def __init__(
+        self,
+        root: str | Path = "runs",
+        on_open: Callable[[Run], None] | None = None,
+        on_clone: Callable[[RunConfig], None] | None = None,
+        line: Html | None = None,
+    ):
         super().__init__(line)
         self._on_open, self._on_clone = on_open, on_clone
         self._runs = self._reading = None
-        self.search = ipywidgets.Text(description="Search", placeholder="name, state, model or pairs", layout=ipywidgets.Layout(width="320px"))
+        self.search = ipywidgets.Text(
+            description="Search", placeholder="name, state, model or pairs", layout=ipywidgets.Layout(width="320px")
+        )
         self.search.observe(self.guard(lambda _: self._show_rows()), "value")
-        self.table = DataTable(COLUMNS, "name", "Runs", "No run matches the search.", several=True, noun="run", on_error=self.say_error)
+        self.table = DataTable(
+            COLUMNS, "name", "Runs", "No run matches the search.", several=True, noun="run", on_error=self.say_error
+        )
         self.table.observe(self.guard(lambda _: self._choice_changed()), "chosen")
         self.empty = Html(html('<p class="swb-muted">{}</p>', "Reading the runs …"))
         self._list = column(row(self.search), self.table)
-        self.hint = Html(html('<p class="swb-muted">{}</p>', "Choose a run to open it or go on with it; several (Ctrl or Shift with the click or with Enter) to compare them."))
+        self.hint = Html(
+            html(
+                '<p class="swb-muted">{}</p>',
+                "Choose a run to open it or go on with it; several (Ctrl or Shift with the click or with Enter) to"
+                " compare them.",
+            )
+        )
         self.several = SeveralRuns(self)
         self.queue = QueueView(self)
         self._build_one()
         show(self._list, False)
-        self.compose(self.empty, self._list, self.hint, self.one, self.several, Html(html("<h3>{}</h3>", "Waiting for the device")), self.queue)
+        self.compose(
+            self.empty,
+            self._list,
+            self.hint,
+            self.one,
+            self.several,
+            Html(html("<h3>{}</h3>", "Waiting for the device")),
+            self.queue,
+        )
         self._choice_changed()
         self.root = str(root)
         self.observe(self.guard(lambda _: self.refresh()), "root")
@@ -117,7 +172,11 @@ class RunList(Panel):
             return self._teaching()
         rows = _shown(frame).head(_STILL_ROWS).to_dict("records")
         more = f"The newest {_STILL_ROWS} of {len(frame)} runs." if len(frame) > _STILL_ROWS else ""
-        return table([one.title for one in COLUMNS], [["–" if _missing(run[one.key]) else one.text(run[one.key]) for one in COLUMNS] for run in rows], more)
+        return table(
+            [one.title for one in COLUMNS],
+            [["–" if _missing(run[one.key]) else one.text(run[one.key]) for one in COLUMNS] for run in rows],
+            more,
+        )
 
     # --- the list
 
@@ -146,7 +205,12 @@ class RunList(Panel):
         if self._runs is None:
             return
         frame, words = _shown(self._runs), self.search.value.lower().split()
-        texts = [" ".join([run["name"], run["state"], _IN_WORDS.get(run["state"], ""), str(run["model"]), str(run["data"])]).lower() for run in frame.to_dict("records")]
+        texts = [
+            " ".join(
+                [run["name"], run["state"], _IN_WORDS.get(run["state"], ""), str(run["model"]), str(run["data"])]
+            ).lower()
+            for run in frame.to_dict("records")
+        ]
         fits = [place for place, text in enumerate(texts) if all(word in text for word in words)]
         self.table.show(frame.iloc[fits], keep_page=True)
 
@@ -156,7 +220,8 @@ class RunList(Panel):
             '<div class="swb-notice"><p>{} <code>{}</code></p><p>{}</p><pre>{}</pre><p>{} <code>{}</code></p></div>',
             "No runs yet in",
             self.root,
-            "A run is one training: its settings, curves, answers and adapter in one folder. This line starts the demo, about five minutes on two CPU cores:",
+            "A run is one training: its settings, curves, answers and adapter in one folder. This line starts the demo,"
+            " about five minutes on two CPU cores:",
             f"import simpo_workbench as wb\nwb.start(wb.RunConfig({root}))",
             "In a terminal:",
             "simpo-workbench demo",
@@ -169,7 +234,12 @@ class RunList(Panel):
         self.open_run = button("Open", self.guard(self._open), "folder-open", style="primary")
         self.go_on = button("Resume", self.guard(self._resume), "play")
         self.clone = button("Clone into the form", self.guard(self._clone), "clone")
-        self.delete = button("Delete …", self.guard(lambda: self._ask_to_delete(True)), "trash", "Asks once more before anything is deleted.")
+        self.delete = button(
+            "Delete …",
+            self.guard(lambda: self._ask_to_delete(True)),
+            "trash",
+            "Asks once more before anything is deleted.",
+        )
         self.delete_now = button("", self.guard(self._delete), "trash", style="danger")
         self.keep = button("Keep it", self.guard(lambda: self._ask_to_delete(False)))
         self.sure = row(self.delete_now, self.keep)
@@ -193,7 +263,15 @@ class RunList(Panel):
             config, broken = run.config, ""
         except WorkbenchError as error:
             config, broken = None, str(error)
-        settings = facts(headline(config), f"pairs {config.data.train}", f"learning rate {number_text(config.training.learning_rate)}") if config else html("<p>{}</p>", broken)
+        settings = (
+            facts(
+                headline(config),
+                f"pairs {config.data.train}",
+                f"learning rate {number_text(config.training.learning_rate)}",
+            )
+            if config
+            else html("<p>{}</p>", broken)
+        )
         said = [text for text in (status.message, status.verdict) if text]
         self.about.value = html(
             "<h3>{}</h3>{}{}{}<div class='swb-text'>{}</div>",
@@ -204,11 +282,39 @@ class RunList(Panel):
             joined(said, "\n"),
         )
         self.open_run.description = "Attach" if status.alive else "Open"
-        opened = "Show the live run; nothing is interrupted." if status.alive else "Show the run with its curves, answers and pairs."
-        enable(self.open_run, "" if self._on_open else f"This list stands alone: wb.attach({run.name!r}, {self.root!r}) gives the run in Python.", opened)
-        enable(self.go_on, _why_no_resume(status), "Go on from the newest checkpoint, in a process of its own." if not status.alive else "Tell the paused run to go on.")
-        no_form = "" if self._on_clone else f"This list stands alone: wb.clone({run.name!r}, {self.root!r}) makes and starts a clone in Python."
-        enable(self.clone, broken or no_form, "Put the settings of this run into the form, to change and to start as a new run.")
+        opened = (
+            "Show the live run; nothing is interrupted."
+            if status.alive
+            else "Show the run with its curves, answers and pairs."
+        )
+        enable(
+            self.open_run,
+            (
+                ""
+                if self._on_open
+                else f"This list stands alone: wb.attach({run.name!r}, {self.root!r}) gives the run in Python."
+            ),
+            opened,
+        )
+        enable(
+            self.go_on,
+            _why_no_resume(status),
+            (
+                "Go on from the newest checkpoint, in a process of its own."
+                if not status.alive
+                else "Tell the paused run to go on."
+            ),
+        )
+        no_form = (
+            ""
+            if self._on_clone
+            else f"This list stands alone: wb.clone({run.name!r}, {self.root!r}) makes and starts a clone in Python."
+        )
+        enable(
+            self.clone,
+            broken or no_form,
+            "Put the settings of this run into the form, to change and to start as a new run.",
+        )
         why_not = f"It is {status.state} and a process has it: stop it first." if status.alive else ""
         enable(self.delete, why_not, "Asks once more before anything is deleted.")
         if why_not:
@@ -231,12 +337,18 @@ class RunList(Panel):
     def _clone(self):
         config = attach(self.table.chosen[0], self.root).config.with_changes({"run.name": None})
         self._on_clone(config)
-        self.say(f"The settings of {self.table.chosen[0]!r} are in the form; a run that starts from it gets a name of its own.")
+        self.say(
+            f"The settings of {self.table.chosen[0]!r} are in the form; a run that starts from it gets a name of its"
+            " own."
+        )
 
     def _ask_to_delete(self, ask):
         show(self.sure, ask)
         if ask:
-            self.say(f"Deleting {self.table.chosen[0]!r} cannot be undone: curves, answers, checkpoints and adapter go with its folder.")
+            self.say(
+                f"Deleting {self.table.chosen[0]!r} cannot be undone: curves, answers, checkpoints and adapter go with"
+                " its folder."
+            )
 
     def _delete(self):
         name, root = self.table.chosen[0], self.root

@@ -6,11 +6,11 @@ from pathlib import Path
 
 import ipywidgets
 
-from ...config.run_config import RunConfig, settings
 from ...base.errors import WorkbenchError
 from ...base.files import read_jsonl
-from ...runs.metrics_tail import MetricsTail
 from ...charts.runs import HEIGHT, MEANING, MOST_RUNS, RUN_COLORS, last_values, line_labels, runs_figure
+from ...config.run_config import RunConfig, settings
+from ...runs.metrics_tail import MetricsTail
 from ...runs.run import Run, attach
 from ..parts.fields import number_text
 from ..parts.html import Html, html, joined, table
@@ -22,7 +22,9 @@ _CHANGED = "changed while it trained"
 
 
 class SeveralRuns(ipywidgets.VBox):
-    """A part of a panel: the charts of some runs in one figure, and a table of the settings that are not the same in all of them."""
+    """A part of a panel: the charts of some runs in one figure, and a table of the settings that are not the same in
+    all of them.
+    """
 
     def __init__(self, panel: Panel):
         self._panel, self._names, self._read = panel, [], None
@@ -35,14 +37,18 @@ class SeveralRuns(ipywidgets.VBox):
         self.layout.display = "none"
 
     def show_runs(self, names: list[str]):
-        """Show these runs of the panel's root, read in the background, from where the last reading ended; none of them: show nothing."""
+        """Show these runs of the panel's root, read in the background, from where the last reading ended; none of them:
+        show nothing.
+        """
         self._names = names
         show(self, bool(names))
         if not names:
             self._tails = {}
             return
         left_out = f" The charts show the first {MOST_RUNS}." if len(names) > MOST_RUNS else ""
-        self.words.value = html('<h3>{}</h3><div class="swb-muted">{}</div>', f"{len(names)} runs compared", f"{MEANING}{left_out}")
+        self.words.value = html(
+            '<h3>{}</h3><div class="swb-muted">{}</div>', f"{len(names)} runs compared", f"{MEANING}{left_out}"
+        )
         self._look()
 
     def _look(self):
@@ -82,32 +88,60 @@ class SeveralRuns(ipywidgets.VBox):
         self._read = read
         self._draw()
         columns, rows = config_differences(self._read["configs"], self._read["changes"])
-        same = "" if rows else html('<p class="swb-muted">{}</p>', "All settings are the same; names, and the machines that trained them, may differ.")
-        self.settings.value = html('<h3>{}</h3><div class="swb-table-frame">{}</div>', "Settings that differ", same or table(columns, rows))
+        same = (
+            ""
+            if rows
+            else html(
+                '<p class="swb-muted">{}</p>',
+                "All settings are the same; names, and the machines that trained them, may differ.",
+            )
+        )
+        self.settings.value = html(
+            '<h3>{}</h3><div class="swb-table-frame">{}</div>', "Settings that differ", same or table(columns, rows)
+        )
 
     def _draw(self):
         metrics = self._read["metrics"]
         if self.figure is None:
             self.figure = LiveFigure(HEIGHT)
-        self.figure.show(runs_figure(metrics, self._read["gamma_beta_ratio"], self._read["total_steps"], self._panel.theme))
-        self.children = [self.words, self.key, self.figure, self.settings]  # a plotly figure that is put into the page empty would stay 700 pixels wide
+        self.figure.show(
+            runs_figure(metrics, self._read["gamma_beta_ratio"], self._read["total_steps"], self._panel.theme)
+        )
+        self.children = [
+            self.words,
+            self.key,
+            self.figure,
+            self.settings,
+        ]  # a plotly figure that is put into the page empty would stay 700 pixels wide
         labels, colors = line_labels(list(metrics)), RUN_COLORS[self._panel.theme]
-        names = [html('<b style="color: {}">{}</b> <bdi>{}</bdi>', color, label, name) for (name, label), color in zip(labels.items(), colors, strict=False)]
+        names = [
+            html('<b style="color: {}">{}</b> <bdi>{}</bdi>', color, label, name)
+            for (name, label), color in zip(labels.items(), colors, strict=False)
+        ]
         self.key.value = html('<div class="swb-text">{}</div>', joined(names, " · ")) if "A" in labels.values() else ""
         columns, rows = last_values(metrics)
         self.figure.describe(
-            f"Charts of {len(metrics)} runs over their optimizer steps: log-probabilities, repetition and endings of answers, margin and accuracy.", table(columns, rows, "At the last evaluation")
+            f"Charts of {len(metrics)} runs over their optimizer steps: log-probabilities, repetition and endings of"
+            " answers, margin and accuracy.",
+            table(columns, rows, "At the last evaluation"),
         )
 
 
-def config_differences(configs: dict[str, RunConfig | None], changes: dict[str, str] | None = None) -> tuple[list[str], list[list[str]]]:
-    """(columns, rows) of the settings that are not the same in all configurations, one column per run; name and place of the run are left out.
+def config_differences(
+    configs: dict[str, RunConfig | None], changes: dict[str, str] | None = None
+) -> tuple[list[str], list[list[str]]]:
+    """(columns, rows) of the settings that are not the same in all configurations, one column per run; name and place
+    of the run are left out.
 
-    configs: by the run's name; None for one that cannot be read. changes: what was changed while a run trained, in words.
+    configs: by the run's name; None for one that cannot be read. changes: what was changed while a run trained, in
+    words.
     """
     rows = []
     for info in settings():
-        values = ["?" if config is None else _text(getattr(getattr(config, info.section), info.name)) for config in configs.values()]
+        values = [
+            "?" if config is None else _text(getattr(getattr(config, info.section), info.name))
+            for config in configs.values()
+        ]
         if info.section != "run" and len({value for value in values if value != "?"}) > 1:
             rows.append([info.path, *values])
     if changes and any(changes.values()):
@@ -121,12 +155,18 @@ def _read(runs: list[Run], tails: dict[Path, MetricsTail]) -> dict:
     configs, changes, metrics = {}, {}, {}
     for run in runs:
         configs[run.name] = _config(run)
-        changes[run.name] = "; ".join(f"step {kept['step']}: {name} {_text(value)}" for kept in read_jsonl(run.folder.changes) for name, value in kept["changes"].items())
+        changes[run.name] = "; ".join(
+            f"step {kept['step']}: {name} {_text(value)}"
+            for kept in read_jsonl(run.folder.changes)
+            for name, value in kept["changes"].items()
+        )
         if len(metrics) < MOST_RUNS:
             tails[run.path].read()
             records = tails[run.path].evaluations
             metrics[run.name] = pd.DataFrame(records, columns=None if records else ["kind", "step"])
-    ratios = {config.loss.gamma_beta_ratio if config and config.loss.kind != "dpo" else None for config in configs.values()}
+    ratios = {
+        config.loss.gamma_beta_ratio if config and config.loss.kind != "dpo" else None for config in configs.values()
+    }
     return {
         "configs": configs,
         "changes": changes,

@@ -1,4 +1,6 @@
-"""A configuration as Python, as a command and as YAML: what differs from a preset, in code that can be copied and run."""
+"""A configuration as Python, as a command and as YAML: what differs from a preset, in code that can be copied and
+run.
+"""
 
 from __future__ import annotations
 
@@ -28,18 +30,28 @@ def as_python(config: RunConfig, base: str) -> str:
     changes = differences(config, preset(base))
     lines = [f'        "{path}": {_python(value)},' for path, value in changes.items()]
     change = "\n".join([".with_changes(", "    {", *lines, "    }", ")"]) if changes else ""
-    return f'import simpo_workbench as wb\n\nconfig = wb.preset("{base}"){change}\n{_unless_exact(config, base, changes)}'
+    return (
+        f'import simpo_workbench as wb\n\nconfig = wb.preset("{base}"){change}\n{_unless_exact(config, base, changes)}'
+    )
 
 
 def as_command(config: RunConfig, base: str) -> str:
     """The shell command that trains this configuration, every value quoted where the shell asks for it."""
     changes = {path: _option(value) for path, value in differences(config, preset(base)).items()}
-    parts = ["simpo-workbench", "train", "--preset", base, *(part for path, text in changes.items() for part in (f"--{path}", text))]
+    parts = [
+        "simpo-workbench",
+        "train",
+        "--preset",
+        base,
+        *(part for path, text in changes.items() for part in (f"--{path}", text)),
+    ]
     return f"{shlex.join(parts)}\n{_unless_exact(config, base, changes)}"
 
 
 def as_marked_yaml(config: RunConfig, base: str) -> Markup:
-    """The YAML with its comments, which are pale; the first lines of settings that differ from the preset are marked."""
+    """The YAML with its comments, which are pale; the first lines of settings that differ from the preset are
+    marked.
+    """
     changed, section, lines = differences(config, preset(base)), "", []
     for line in config.to_yaml().split("\n"):
         name, colon, _ = line.strip().partition(":")
@@ -76,4 +88,8 @@ def _unless_exact(config, base, changes):
         exact = preset(base).with_changes(changes) == config
     except WorkbenchError:
         exact = False
-    return "" if exact else "# Not exact: a text such as 'none' or '' is read as no value here. Save the YAML and use that file.\n"
+    return (
+        ""
+        if exact
+        else "# Not exact: a text such as 'none' or '' is read as no value here. Save the YAML and use that file.\n"
+    )

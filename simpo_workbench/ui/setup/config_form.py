@@ -1,4 +1,6 @@
-"""The Configure panel: a form made from the settings of a RunConfig, and beside it the same as Python, YAML and command."""
+"""The Configure panel: a form made from the settings of a RunConfig, and beside it the same as Python, YAML and
+command.
+"""
 
 from __future__ import annotations
 
@@ -22,10 +24,11 @@ _VIEWS = {"as Python": as_python, "as YAML": as_marked_yaml, "as command": as_co
 
 
 class ConfigForm(Panel):
-    """All settings of a run. `config` is what the form says while all of it is valid, else the last valid one; setting it moves the controls.
+    """All settings of a run. `config` is what the form says while all of it is valid, else the last valid one; setting
+    it moves the controls.
 
-    root: folder of the runs, where it is settled elsewhere: then `run.root` is always this, is not offered, and counts as no change.
-    `base` names the preset from which changes are counted; `problems` lists what is wrong, in sentences.
+    root: folder of the runs, where it is settled elsewhere: then `run.root` is always this, is not offered, and counts
+    as no change. `base` names the preset from which changes are counted; `problems` lists what is wrong, in sentences.
     """
 
     title = "Configure"
@@ -47,16 +50,27 @@ class ConfigForm(Panel):
     def snapshot(self) -> Markup:
         config, base = self.config, self._preset(self.base)
         changes = differences(config, base)
-        rows = [(path, self._said(path, value_at(base, path)), self._said(path, value)) for path, value in changes.items()]
-        every = [(path, self._said(path, value_at(config, path)), field.info.unit) for path, field in all_fields().items()]
+        rows = [
+            (path, self._said(path, value_at(base, path)), self._said(path, value)) for path, value in changes.items()
+        ]
+        every = [
+            (path, self._said(path, value_at(config, path)), field.info.unit) for path, field in all_fields().items()
+        ]
         return joined(
             [
-                html("<p><b>Preset {}</b>, {}. {}</p>", self.base, f"changed: {len(changes)}" if changes else "unchanged", preset_notes()[self.base]),
+                html(
+                    "<p><b>Preset {}</b>, {}. {}</p>",
+                    self.base,
+                    f"changed: {len(changes)}" if changes else "unchanged",
+                    preset_notes()[self.base],
+                ),
                 table(["setting", "preset", "here"], rows, "Changed settings") if rows else "",
                 html("<p>{}</p>", _gamma(config)),
                 _notice("attention", "Worth a second look", config.warnings()),
                 html("<pre>{}</pre>", as_python(config, self.base)),
-                html("<details><summary>All settings</summary>{}</details>", table(["setting", "value", "unit"], every)),
+                html(
+                    "<details><summary>All settings</summary>{}</details>", table(["setting", "value", "unit"], every)
+                ),
             ]
         )
 
@@ -64,13 +78,21 @@ class ConfigForm(Panel):
 
     def _build(self):
         names = list(preset_notes())
-        self.presets = ipywidgets.Dropdown(options=names, description="Preset", tooltip="Start from a named configuration", layout=ipywidgets.Layout(width="auto"))
+        self.presets = ipywidgets.Dropdown(
+            options=names,
+            description="Preset",
+            tooltip="Start from a named configuration",
+            layout=ipywidgets.Layout(width="auto"),
+        )
         self.presets.style.description_width = "initial"
         self.count, self.note = Html(), Html()
         self.back = button("Back to the preset", self.guard(self._back), icon="undo")
         self.undo = button("Undo", self.guard(self._undo), icon="reply")
         self.path = ipywidgets.Text(
-            description="YAML file", placeholder="config.yaml", tooltip="File to load the settings from, or to save them in", continuous_update=False
+            description="YAML file",
+            placeholder="config.yaml",
+            tooltip="File to load the settings from, or to save them in",
+            continuous_update=False,
         )  # else a click may come before the last letters
         self.path.style.description_width = "initial"
         self.load = button("Load", self.guard(self._load), icon="folder-open")
@@ -84,7 +106,11 @@ class ConfigForm(Panel):
         self.fields.observe(self.guard(self._typed), "values")
         self.views.observe(self.guard(lambda _: self._show_code()), "value")
         beside = column(self.views, self.code, self.notices, classes="swb-beside")
-        top = row(row(self.presets, self.count, self.back, self.undo), row(self.path, self.load, self.save), classes="swb-spread")
+        top = row(
+            row(self.presets, self.count, self.back, self.undo),
+            row(self.path, self.load, self.save),
+            classes="swb-spread",
+        )
         self.compose(top, self.note, row(self.fields, beside, classes="swb-top swb-form"))
 
     # from a configuration to the controls
@@ -96,7 +122,9 @@ class ConfigForm(Panel):
     @traitlets.validate("config")
     def _same_again(self, proposal):
         config = self._at_home(proposal["value"])
-        if not self.filling and self._problems and config == self.config:  # no change will be heard, but the controls say something else
+        if (
+            not self.filling and self._problems and config == self.config
+        ):  # no change will be heard, but the controls say something else
             self._move_to(config)
         return config
 
@@ -139,7 +167,11 @@ class ConfigForm(Panel):
         """Check what the controls say, take it as `config` where all is valid, and show what follows."""
         self._problems, sections = dict(self._unread), {}
         for name, part in RunConfig.model_fields.items():
-            values = {path.partition(".")[2]: value for path, value in self._values.items() if path.startswith(f"{name}.") and path not in self._unread}
+            values = {
+                path.partition(".")[2]: value
+                for path, value in self._values.items()
+                if path.startswith(f"{name}.") and path not in self._unread
+            }
             try:
                 sections[name] = part.annotation.model_validate(values)
             except WorkbenchError as error:
@@ -160,23 +192,54 @@ class ConfigForm(Panel):
         for path in all_fields():
             section, _, name = path.partition(".")
             before = value_at(base, path)
-            now = getattr(sections[section], name) if section in sections and path not in self._unread else self._values[path]
+            now = (
+                getattr(sections[section], name)
+                if section in sections and path not in self._unread
+                else self._values[path]
+            )
             changed = f"changed, was {self._said(path, before)}" if path in self._problems or now != before else ""
-            said = {"changed": changed, "problem": self._problems.get(path, ""), "warning": " ".join(one for one in warnings if one.startswith(f"{path} ")), "note": ""}
+            said = {
+                "changed": changed,
+                "problem": self._problems.get(path, ""),
+                "warning": " ".join(one for one in warnings if one.startswith(f"{path} ")),
+                "note": "",
+            }
             remarks[path] = said
-        remarks["loss.gamma_beta_ratio"]["note"] = _gamma(sections["loss"]) if "loss" in sections else "γ follows when β and γ/β are valid."
-        self.fields.remarks = {path: {key: text for key, text in said.items() if text} for path, said in remarks.items() if any(said.values())}
+        remarks["loss.gamma_beta_ratio"]["note"] = (
+            _gamma(sections["loss"]) if "loss" in sections else "γ follows when β and γ/β are valid."
+        )
+        self.fields.remarks = {
+            path: {key: text for key, text in said.items() if text}
+            for path, said in remarks.items()
+            if any(said.values())
+        }
         count = sum(bool(said["changed"]) for said in remarks.values())
         self.count.value = html('<span role="status" class="swb-count">changed from preset: <b>{}</b></span>', count)
         self.note.value = html('<span class="swb-help">{}</span>', preset_notes()[self.base])
-        enable(self.back, "" if count else "Nothing is changed.", f"Set all settings as the preset {self.base} has them")
-        enable(self.undo, "" if self._before else "Nothing to take back.", "Back to the changed settings that a preset or a file replaced")
-        wrong = _notice("failed", f"{counted(len(self._problems), 'setting')} to mend; the code above is the last valid form" if self._problems else "", self.problems)
+        enable(
+            self.back, "" if count else "Nothing is changed.", f"Set all settings as the preset {self.base} has them"
+        )
+        enable(
+            self.undo,
+            "" if self._before else "Nothing to take back.",
+            "Back to the changed settings that a preset or a file replaced",
+        )
+        wrong = _notice(
+            "failed",
+            (
+                f"{counted(len(self._problems), 'setting')} to mend; the code above is the last valid form"
+                if self._problems
+                else ""
+            ),
+            self.problems,
+        )
         self.notices.value = joined([wrong, _notice("attention", "Worth a second look", warnings)])
 
     def _show_code(self):
         view = self.views.value
-        self.code.value = html('<pre tabindex="0" aria-label="{}">{}</pre>', f"The settings {view}", _VIEWS[view](self.config, self.base))
+        self.code.value = html(
+            '<pre tabindex="0" aria-label="{}">{}</pre>', f"The settings {view}", _VIEWS[view](self.config, self.base)
+        )
 
     @staticmethod
     def _said(path, value):
@@ -191,7 +254,11 @@ class ConfigForm(Panel):
         return self._at_home(preset(name))
 
     def _at_home(self, config):
-        return config if self.root is None else config.model_copy(update={"run": config.run.model_copy(update={"root": self.root})})
+        return (
+            config
+            if self.root is None
+            else config.model_copy(update={"run": config.run.model_copy(update={"root": self.root})})
+        )
 
     def _preset_chosen(self, change):
         if not self.filling:
@@ -221,7 +288,9 @@ class ConfigForm(Panel):
 
         def done(config):
             self._replace(config, self.base)
-            here = f" Runs are kept in {self.root!r} here all the same." if config.run.root != self.config.run.root else ""
+            here = (
+                f" Runs are kept in {self.root!r} here all the same." if config.run.root != self.config.run.root else ""
+            )
             self.say(f"Loaded {path}.{here}", "good")
 
         self.later(lambda: RunConfig.from_yaml(path), done)
@@ -261,4 +330,9 @@ def _gamma(settings):
 def _notice(tone, heading, sentences):
     if not sentences:
         return ""
-    return html('<div class="swb-notice swb-{}"><b>{}</b><ul>{}</ul></div>', tone, heading, joined(html("<li>{}</li>", one) for one in sentences))
+    return html(
+        '<div class="swb-notice swb-{}"><b>{}</b><ul>{}</ul></div>',
+        tone,
+        heading,
+        joined(html("<li>{}</li>", one) for one in sentences),
+    )

@@ -15,11 +15,22 @@ from ..parts.html import Html
 from ..parts.panel import Panel, button, column, enable, row, show
 
 _STOPPABLE = ("training", "paused", "scoring", "loading", "queued")
-_DONE = {"pause": "Paused", "resume": "Goes on", "stop": "Stopping", "suspend": "Suspended", "save": "Saved", "evaluate": "Evaluated", "set": "Changed"}
+_DONE = {
+    "pause": "Paused",
+    "resume": "Goes on",
+    "stop": "Stopping",
+    "suspend": "Suspended",
+    "save": "Saved",
+    "evaluate": "Evaluated",
+    "set": "Changed",
+}
 
 
 class RunControls(Panel):
-    """Buttons for a run. `update(status)` says what can be asked now. `holding`: β, γ/β and the factor on the learning rate as they are."""
+    """Buttons for a run. `update(status)` says what can be asked now.
+
+    `holding`: β, γ/β and the factor on the learning rate as they are.
+    """
 
     title = "Controls"
 
@@ -29,23 +40,58 @@ class RunControls(Panel):
         self._requests: list[Request] = []
         self._on_changed, self._state, self._kept, self.holding = on_changed, None, None, {}
         ask = self._asker
-        self.pause = button("Pause", ask("pause", lambda: self.run.pause()), "pause", "Wait after this step; the model stays in memory")
+        self.pause = button(
+            "Pause", ask("pause", lambda: self.run.pause()), "pause", "Wait after this step; the model stays in memory"
+        )
         self.unpause = button("Go on", self.guard(self._go_on), "play", "Go on from here")
-        self.suspend = button("Free the memory", ask("suspend", lambda: self.run.suspend()), "eject", "Save a checkpoint, end the process; Go on starts it again")
-        self.evaluate = button("Evaluate now", ask("evaluate", lambda: self.run.evaluate()), "check", "Score the held-out pairs and answer the sample prompts after this step")
-        self.save = button("Save checkpoint", ask("save", lambda: self.run.save()), "save", "Save a checkpoint after this step")
-        self.change = button("Change while training…", self.guard(self._toggle_change), "sliders", "β, γ/β and the learning rate, from the next step on")
-        self.stop = button("Stop and save", ask("stop", lambda: self.run.stop()), "stop", "End after this step, with adapter and checkpoint", "danger")
-        # no bounds here: a field that bends a number would ask for something that nobody typed; the request itself is checked, in words
-        self.beta = ipywidgets.FloatText(description="β", step=0.1, layout={"width": "150px"}, style={"description_width": "30px"})
-        self.ratio = ipywidgets.FloatText(description="γ/β", step=0.05, layout={"width": "150px"}, style={"description_width": "30px"})
-        self.scale = ipywidgets.FloatText(description="learning rate ×", step=0.1, layout={"width": "210px"}, style={"description_width": "100px"})
+        self.suspend = button(
+            "Free the memory",
+            ask("suspend", lambda: self.run.suspend()),
+            "eject",
+            "Save a checkpoint, end the process; Go on starts it again",
+        )
+        self.evaluate = button(
+            "Evaluate now",
+            ask("evaluate", lambda: self.run.evaluate()),
+            "check",
+            "Score the held-out pairs and answer the sample prompts after this step",
+        )
+        self.save = button(
+            "Save checkpoint", ask("save", lambda: self.run.save()), "save", "Save a checkpoint after this step"
+        )
+        self.change = button(
+            "Change while training…",
+            self.guard(self._toggle_change),
+            "sliders",
+            "β, γ/β and the learning rate, from the next step on",
+        )
+        self.stop = button(
+            "Stop and save",
+            ask("stop", lambda: self.run.stop()),
+            "stop",
+            "End after this step, with adapter and checkpoint",
+            "danger",
+        )
+        # no bounds here: a field that bends a number would ask for something that nobody typed; the request itself is
+        # checked, in words
+        self.beta = ipywidgets.FloatText(
+            description="β", step=0.1, layout={"width": "150px"}, style={"description_width": "30px"}
+        )
+        self.ratio = ipywidgets.FloatText(
+            description="γ/β", step=0.05, layout={"width": "150px"}, style={"description_width": "30px"}
+        )
+        self.scale = ipywidgets.FloatText(
+            description="learning rate ×", step=0.1, layout={"width": "210px"}, style={"description_width": "100px"}
+        )
         self.apply = button("Apply", self.guard(self._apply), "", "Applies after the step that runs now", "primary")
         words = (
-            "A change of β or γ/β changes the objective: loss and rewards before and after it do not compare, margins in nats per token do, and the charts say "
-            "“objective changed”. The learning rate is multiplied by its factor from the next step on; 1 is the configured rate."
+            "A change of β or γ/β changes the objective: loss and rewards before and after it do not compare, margins"
+            " in nats per token do, and the charts say “objective changed”. The learning rate is multiplied by its"
+            " factor from the next step on; 1 is the configured rate."
         )
-        self._changes = column(row(self.beta, self.ratio, self.scale, self.apply), Html(words, layout={"max_width": "900px"}))
+        self._changes = column(
+            row(self.beta, self.ratio, self.scale, self.apply), Html(words, layout={"max_width": "900px"})
+        )
         self._changes.add_class("swb-notice")
         show(self._changes, False)
         left = row(self.pause, self.unpause, self.evaluate, self.save, self.change, self.suspend)
@@ -66,11 +112,15 @@ class RunControls(Panel):
         if (status.state, status.alive) == self._state:
             return
         self._state = (status.state, status.alive)
-        waiting = status.state in ("paused", "suspended") or (not status.alive and status.state in ("stopped", "failed"))
+        waiting = status.state in ("paused", "suspended") or (
+            not status.alive and status.state in ("stopped", "failed")
+        )
         show(self.pause, not waiting)
         show(self.unpause, waiting)
         gone = "" if status.alive else f"The run is {status.state}: nobody is there to ask."
-        early = gone or ("" if status.state in ("training", "paused") else f"It is {status.state}: this waits until it trains.")
+        early = gone or (
+            "" if status.state in ("training", "paused") else f"It is {status.state}: this waits until it trains."
+        )
         paused = "It is paused: go on first." if status.state == "paused" else ""
         enable(self.pause, early, "Wait after this step; the model stays in memory")
         enable(self.evaluate, early or paused, "Score the held-out pairs and answer the sample prompts after this step")
@@ -78,7 +128,11 @@ class RunControls(Panel):
         enable(self.change, early, "β, γ/β and the learning rate, from the next step on")
         enable(self.suspend, early, "Save a checkpoint, end the process; Go on starts it again")
         enable(self.apply, early, "Applies after the step that runs now")
-        enable(self.stop, gone if status.state not in _STOPPABLE else "", "End after this step, with adapter and checkpoint")
+        enable(
+            self.stop,
+            gone if status.state not in _STOPPABLE else "",
+            "End after this step, with adapter and checkpoint",
+        )
 
     def _asker(self, kind, ask):
         def asked():
@@ -121,13 +175,19 @@ class RunControls(Panel):
                 field.value = self.holding[name]
 
     def _apply(self):
-        wanted = {"beta": self.beta.value, "gamma_beta_ratio": self.ratio.value, "learning_rate_scale": self.scale.value}
+        wanted = {
+            "beta": self.beta.value,
+            "gamma_beta_ratio": self.ratio.value,
+            "learning_rate_scale": self.scale.value,
+        }
         changes = {name: value for name, value in wanted.items() if value != self.holding[name]}
         if not changes:
             self.say("Nothing is changed: the fields say what holds already.")
             return
         self._requests.append(self.run.set(**changes))
-        self.say(f"Asked for {', '.join(f'{name} {value:g}' for name, value in changes.items())} from the next step on.")
+        self.say(
+            f"Asked for {', '.join(f'{name} {value:g}' for name, value in changes.items())} from the next step on."
+        )
 
     def _follow_requests(self):
         for request in list(self._requests):
@@ -139,7 +199,9 @@ class RunControls(Panel):
 
 
 def _holding(run, config, step):
-    """β, γ/β and the factor on the learning rate at a step: what the run began with, and its own record of what was changed on the way."""
+    """β, γ/β and the factor on the learning rate at a step: what the run began with, and its own record of what was
+    changed on the way.
+    """
     scale = 1.0
     for record in read_jsonl(run.folder.changes):
         if record["step"] <= step:

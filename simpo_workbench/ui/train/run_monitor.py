@@ -1,4 +1,6 @@
-"""A run as it happens: the verdict first, then the few numbers that matter, then the charts that tell the truth above those that can lie."""
+"""A run as it happens: the verdict first, then the few numbers that matter, then the charts that tell the truth above
+those that can lie.
+"""
 
 from __future__ import annotations
 
@@ -53,7 +55,9 @@ _RATES = {
 
 @dataclass(frozen=True)
 class _Remedy:
-    """A new run that can be made out of the one that is followed: what the button says, from which step, with which changes."""
+    """A new run that can be made out of the one that is followed: what the button says, from which step, with which
+    changes.
+    """
 
     words: str
     tooltip: str
@@ -68,7 +72,8 @@ def badge(state: str) -> Markup:
 
 
 class RunMonitor(Panel):
-    """Follows `run` while it trains, and shows it when it has ended; without one, or after its end, offers to start `config`.
+    """Follows `run` while it trains, and shows it when it has ended; without one, or after its end, offers to start
+    `config`.
 
     Setting `run` follows another one. Everything is read from the run's folder, by a thread that outlives a busy cell.
     """
@@ -89,16 +94,38 @@ class RunMonitor(Panel):
         self.second_remedy = button("", self.guard(lambda: self._heal(1)), "", "", "remedy")
         self.figure = LiveFigure(training_charts.LIVE_HEIGHTS[3], linked=True, on_width=self.guard(self._fit))
         self._columns = 3
-        self.units = ipywidgets.ToggleButtons(options=[("nats per token", False), ("reward units", True)], style={"button_width": "auto"}, tooltips=["comparable between runs", "times β"])
-        self.smoothing = ipywidgets.IntSlider(value=0, min=0, max=50, description="Smoothing", continuous_update=False, readout=False, layout={"width": "240px"})
+        self.units = ipywidgets.ToggleButtons(
+            options=[("nats per token", False), ("reward units", True)],
+            style={"button_width": "auto"},
+            tooltips=["comparable between runs", "times β"],
+        )
+        self.smoothing = ipywidgets.IntSlider(
+            value=0,
+            min=0,
+            max=50,
+            description="Smoothing",
+            continuous_update=False,
+            readout=False,
+            layout={"width": "240px"},
+        )
         self.smoothing_words = Html()
         for control in (self.units, self.smoothing):
             control.observe(self.guard(lambda _: self._draw()), "value")
-        words = "Thin lines: single steps; solid: smoothed; points: held-out evaluations. Rewards are negative; only the difference matters."
-        options = row(self.units, self.smoothing, self.smoothing_words, Html(html('<span class="swb-muted">{}</span>', words)))
+        words = (
+            "Thin lines: single steps; solid: smoothed; points: held-out evaluations. Rewards are negative; only the"
+            " difference matters."
+        )
+        options = row(
+            self.units, self.smoothing, self.smoothing_words, Html(html('<span class="swb-muted">{}</span>', words))
+        )
         self._log_fold = ipywidgets.Accordion([self.log_text], titles=("Log of the run",), selected_index=None)
         self._log_fold.observe(self.guard(lambda _: self._show_log()), "selected_index")
-        self._about = column(row(self.head, classes="swb-spread"), self.bar, row(self.verdict, column(self.remedy, self.second_remedy, classes="swb-remedies"), classes="swb-verdict"), self.tiles)
+        self._about = column(
+            row(self.head, classes="swb-spread"),
+            self.bar,
+            row(self.verdict, column(self.remedy, self.second_remedy, classes="swb-remedies"), classes="swb-verdict"),
+            self.tiles,
+        )
         self._readable = column(self.controls, self.figure, options, self.samples, self._log_fold)
         self._live = column(self._about, self._readable)
         self.compose(self.starter, self._live)
@@ -123,7 +150,15 @@ class RunMonitor(Panel):
 
     def _forget(self):
         """Nothing is known of a run."""
-        self._followed, self._tail, self._seen, self._status, self._verdicts, self._remedies, self._damaged = None, None, None, None, [], [], 0
+        self._followed, self._tail, self._seen, self._status, self._verdicts, self._remedies, self._damaged = (
+            None,
+            None,
+            None,
+            None,
+            [],
+            [],
+            0,
+        )
         self._drawn_at, self._draw_took, self._stale = 0.0, 0.0, True
 
     def _follow_run(self, _):
@@ -142,7 +177,10 @@ class RunMonitor(Panel):
             self._show_unreadable(run, error)
             return
         show(self._readable, True)
-        self._followed, self._tail = run, MetricsTail(run.folder.metrics)  # `run` may be set to another one at any moment
+        self._followed, self._tail = (
+            run,
+            MetricsTail(run.folder.metrics),
+        )  # `run` may be set to another one at any moment
         self.controls.attach(run, self._run_config)
         self._show_log()
         self._follower = self.follow(self._look, POLL_S)
@@ -165,9 +203,16 @@ class RunMonitor(Panel):
             self._take_evaluations(new)
             events = [record for record in new if record.get("kind") == "event"]
             if events and self._seen is not None:
-                self.say(f"{time.strftime('%H:%M:%S', time.localtime(events[-1].get('time', time.time())))} step {events[-1].get('step')}: {events[-1].get('text', events[-1].get('event'))}")
+                self.say(
+                    f"{time.strftime('%H:%M:%S', time.localtime(events[-1].get('time', time.time())))} step"
+                    f" {events[-1].get('step')}: {events[-1].get('text', events[-1].get('event'))}"
+                )
         if self._tail.damaged_lines > self._damaged:
-            self.say(f"{counted(self._tail.damaged_lines, 'line')} of {run.folder.metrics.name} cannot be read: what stood there is missing in the charts.", "error")
+            self.say(
+                f"{counted(self._tail.damaged_lines, 'line')} of {run.folder.metrics.name} cannot be read: what stood"
+                " there is missing in the charts.",
+                "error",
+            )
         self._damaged = self._tail.damaged_lines
         self.controls.update(status)
         if new or status != self._seen:
@@ -196,12 +241,23 @@ class RunMonitor(Panel):
         where = f"step {status.step:,} of {status.total_steps:,}" if status.total_steps else ""
         judged = f"evaluated at step {self._tail.evaluations[-1]['step']:,}" if self._tail.evaluations else ""
         facts = " · ".join(part for part in (where, left, judged) if part)
-        self.head.value = html('{}&ensp;<b>{}</b>&ensp;<span class="swb-muted">{}</span>&ensp;<span class="swb-muted">{}</span>', badge(state), run.name, headline(self._run_config), facts)
-        pattern = '<div class="swb-progress" role="progressbar" aria-valuemin="0" aria-valuemax="{}" aria-valuenow="{}" aria-label="{}"><div style="width:{}%"></div></div>'
+        self.head.value = html(
+            '{}&ensp;<b>{}</b>&ensp;<span class="swb-muted">{}</span>&ensp;<span class="swb-muted">{}</span>',
+            badge(state),
+            run.name,
+            headline(self._run_config),
+            facts,
+        )
+        pattern = (
+            '<div class="swb-progress" role="progressbar" aria-valuemin="0" aria-valuemax="{}" aria-valuenow="{}"'
+            ' aria-label="{}"><div style="width:{}%"></div></div>'
+        )
         self.bar.value = html(pattern, status.total_steps, status.step, "optimizer steps", f"{100 * done:.1f}")
         self._show_verdict(status)
         evaluations, tail = self._tail.evaluations, self._tail
-        parts = tiles(status, self._run_config, evaluations, tail.column("pairs_per_second"), tail.column("peak_memory_bytes"))
+        parts = tiles(
+            status, self._run_config, evaluations, tail.column("pairs_per_second"), tail.column("peak_memory_bytes")
+        )
         self.tiles.value = html('<dl class="swb-tiles">{}</dl>', joined(map(_tile, parts)))
         show(self.starter, self._may_start(status))
 
@@ -212,17 +268,30 @@ class RunMonitor(Panel):
         worst = self._verdicts[0] if self._verdicts else None
         self._remedies = []
         if not self._followed.path.is_dir():
-            words = f"The run's folder {self._followed.path} is gone: it was deleted or moved. What stands here was read before."
+            words = (
+                f"The run's folder {self._followed.path} is gone: it was deleted or moved. What stands here was read"
+                " before."
+            )
             self.verdict.value = html('<div class="swb-notice swb-failed">{}</div>', words)
         elif status.state == "failed" or status.stalled:
-            self.verdict.value = html('<div class="swb-notice swb-{}"><b>{}</b> {}</div>', "failed", "Failed." if status.state == "failed" else "", status.message)
+            self.verdict.value = html(
+                '<div class="swb-notice swb-{}"><b>{}</b> {}</div>',
+                "failed",
+                "Failed." if status.state == "failed" else "",
+                status.message,
+            )
         elif status.state in ("queued", "loading") or worst is None:
-            self.verdict.value = html('<div class="swb-notice">{}</div>', status.message or "The doctor's verdict comes with the second evaluation.")
+            self.verdict.value = html(
+                '<div class="swb-notice">{}</div>',
+                status.message or "The doctor's verdict comes with the second evaluation.",
+            )
         else:
             more = joined(html("<p>{}</p>", str(verdict)) for verdict in self._verdicts[1:])
             said, colon, figures_of_it = worst.seen.partition(": ")
             pattern = '<div class="swb-notice swb-{}"><b>{}</b> {} {} {}{}</div>'
-            self.verdict.value = html(pattern, worst.severity, said + colon.strip(), figures_of_it, worst.cause, worst.remedy, more)
+            self.verdict.value = html(
+                pattern, worst.severity, said + colon.strip(), figures_of_it, worst.cause, worst.remedy, more
+            )
             if worst.kind in _RATES and worst.severity != "note":
                 self._remedies = self._find_remedies(worst, status)
         self._offer(self._remedies)
@@ -234,15 +303,32 @@ class RunMonitor(Panel):
                 control.description, control.tooltip = remedies[place].words, remedies[place].tooltip
 
     def _find_remedies(self, worst, status):
-        """Clone with a lower rate, from the newest healthy checkpoint that can be gone on from; and where there is one, go on from it as it was."""
+        """Clone with a lower rate, from the newest healthy checkpoint that can be gone on from; and where there is one,
+        go on from it as it was.
+        """
         factor, words = _RATES[worst.kind]
         now = self._run_config.training.learning_rate * (self.controls.holding["learning_rate_scale"] or 1.0)
         steps = [step for step in resumable_steps(self._followed.folder) if step <= (status.recommended_step or 0)]
         step, start = (steps[-1], f"from step {steps[-1]}") if steps else (None, "from the start")
-        stop, stays = ("Stop, clone", "; this one is stopped and saved, and stays") if status.alive else ("Clone", "; this one stays as it is")
-        found = [_Remedy(f"{stop} {start} with {words}", f"A new run {start} with learning rate {now * factor:.2g}{stays}", step, {"training.learning_rate": now * factor})]
+        stop, stays = (
+            ("Stop, clone", "; this one is stopped and saved, and stays")
+            if status.alive
+            else ("Clone", "; this one stays as it is")
+        )
+        found = [
+            _Remedy(
+                f"{stop} {start} with {words}",
+                f"A new run {start} with learning rate {now * factor:.2g}{stays}",
+                step,
+                {"training.learning_rate": now * factor},
+            )
+        ]
         if steps:
-            found.append(_Remedy(f"Go on from step {step} as it was", f"A new run {start} with the same settings{stays}", step, {}))
+            found.append(
+                _Remedy(
+                    f"Go on from step {step} as it was", f"A new run {start} with the same settings{stays}", step, {}
+                )
+            )
         return found
 
     def _heal(self, place):
@@ -253,7 +339,11 @@ class RunMonitor(Panel):
             control.disabled = True
         self.say(f"Making a new run from {run.name} …")
         # first the clone: a run is stopped only for one that is there
-        self.later(lambda: clone(run.path, step=remedy.step, changes=remedy.changes), lambda made: self._healed(run, made), lambda error: self._healed(run, None))
+        self.later(
+            lambda: clone(run.path, step=remedy.step, changes=remedy.changes),
+            lambda made: self._healed(run, made),
+            lambda error: self._healed(run, None),
+        )
 
     def _healed(self, run, made):
         for control in (self.remedy, self.second_remedy):
@@ -273,18 +363,28 @@ class RunMonitor(Panel):
         self._offer([])
         show(self.starter, self.config is not None)
         self.head.value, self.bar.value, self.tiles.value = html("<b>{}</b>", run.name), "", ""
-        self.verdict.value = html('<div class="swb-notice swb-failed"><b>{}</b> {}</div>', "It cannot be shown:", str(error))
+        self.verdict.value = html(
+            '<div class="swb-notice swb-failed"><b>{}</b> {}</div>', "It cannot be shown:", str(error)
+        )
         self.say_error(error)
 
     def _draw(self):
         if self._tail is None:
             return
         began, frame = time.monotonic(), self._tail.frame()
-        ratio = None if self._run_config.loss.kind == "dpo" else self._tail.last_train.get("gamma_beta_ratio", self._run_config.loss.gamma_beta_ratio)
+        ratio = (
+            None
+            if self._run_config.loss.kind == "dpo"
+            else self._tail.last_train.get("gamma_beta_ratio", self._run_config.loss.gamma_beta_ratio)
+        )
         total = self._status.total_steps if self._status else 0
         window = 2 * self.smoothing.value + 1 if self.smoothing.value else None
-        self.smoothing_words.value = html('<span class="swb-muted">{}</span>', f"mean of {window} steps" if window else "automatic")
-        spec = training_charts.live_figure(frame, ratio, total, self.theme, doctor.CHOSEN_DRIFT_ATTENTION, window, self.units.value, self._columns)
+        self.smoothing_words.value = html(
+            '<span class="swb-muted">{}</span>', f"mean of {window} steps" if window else "automatic"
+        )
+        spec = training_charts.live_figure(
+            frame, ratio, total, self.theme, doctor.CHOSEN_DRIFT_ATTENTION, window, self.units.value, self._columns
+        )
         self.figure.show(spec)
         self.figure.describe(*_in_words(self._followed.name, self._tail.evaluations))
         self._drawn_at = time.monotonic()
@@ -316,11 +416,24 @@ class RunMonitor(Panel):
         if self._tail is None:
             return html("{}{}", self.head.value, self.verdict.value)
         sentence, rows = _in_words(self._followed.name, self._tail.evaluations)
-        return html("{}{}{}<p>{}</p>{}{}", self.head.value, self.verdict.value, self.tiles.value, sentence, rows, self.samples.snapshot())
+        return html(
+            "{}{}{}<p>{}</p>{}{}",
+            self.head.value,
+            self.verdict.value,
+            self.tiles.value,
+            sentence,
+            rows,
+            self.samples.snapshot(),
+        )
 
 
 def _tile(tile):
-    return html('<div class="swb-tile"><dd>{}</dd><dt>{}</dt><dd class="swb-fact">{}</dd></div>', tile["value"], tile["name"], tile["fact"])
+    return html(
+        '<div class="swb-tile"><dd>{}</dd><dt>{}</dt><dd class="swb-fact">{}</dd></div>',
+        tile["value"],
+        tile["name"],
+        tile["fact"],
+    )
 
 
 def _in_words(name, evaluations):
@@ -336,6 +449,11 @@ def _in_words(name, evaluations):
         "chosen ahead": ("eval/rewards/accuracies", ".2f"),
         "beyond γ": ("eval/rewards/beyond_gamma", ".2f"),
     }
-    rows = [[format(record[key], form) if key in record else "–" for key, form in columns.values()] for record in evaluations]
-    sentence = f"Nine charts of {name} over the optimizer steps; " + ("nothing was evaluated yet." if not rows else f"the {len(rows)} evaluations are in the table below.")
+    rows = [
+        [format(record[key], form) if key in record else "–" for key, form in columns.values()]
+        for record in evaluations
+    ]
+    sentence = f"Nine charts of {name} over the optimizer steps; " + (
+        "nothing was evaluated yet." if not rows else f"the {len(rows)} evaluations are in the table below."
+    )
     return sentence, table(list(columns), rows, "Held-out evaluations") if rows else ""

@@ -10,7 +10,10 @@ from ..parts.panel import Panel, button, column, enable, row
 
 
 class QueueView(ipywidgets.VBox):
-    """A part of a panel that shows a queue as `device_queue.queue()` gives it. Rows keep their place, so that the keyboard's focus stays where it is."""
+    """A part of a panel that shows a queue as `device_queue.queue()` gives it.
+
+    Rows keep their place, so that the keyboard's focus stays where it is.
+    """
 
     def __init__(self, panel: Panel):
         self._panel, self._queue = panel, None
@@ -26,7 +29,11 @@ class QueueView(ipywidgets.VBox):
         self._queue = queue
         holder, line = queue[queue["place"] == 0], queue[queue["place"] > 0].to_dict("records")
         has_it = f"{holder['name'].iloc[0]} has the device" if len(holder) else "The device is free"
-        self.words.value = html('<div class="swb-muted">{}{}</div>', has_it, "; these runs wait, and begin in this order:" if line else ", and nobody waits for it.")
+        self.words.value = html(
+            '<div class="swb-muted">{}{}</div>',
+            has_it,
+            "; these runs wait, and begin in this order:" if line else ", and nobody waits for it.",
+        )
         while len(self.waiting) < len(line):
             self.waiting.append(_Waiting(self._panel))
         for place, (part, run) in enumerate(zip(self.waiting, line, strict=False), 1):

@@ -12,14 +12,19 @@ from ..parts.panel import Panel, button, row
 
 
 class RunSamples(Panel):
-    """A step slider, one of the sample prompts, and its answer then beside that of step 0. `refresh()` reads what is new and stays at the newest step."""
+    """A step slider, one of the sample prompts, and its answer then beside that of step 0.
+
+    `refresh()` reads what is new and stays at the newest step.
+    """
 
     title = "Sample answers"
 
     def __init__(self, run: Run | None = None, line: Html | None = None):
         super().__init__(line)
         self._answers, self._prompts, self._place = None, [], 0
-        self.step = ipywidgets.SelectionSlider(options=[0], description="At step", continuous_update=False, layout={"width": "340px"})
+        self.step = ipywidgets.SelectionSlider(
+            options=[0], description="At step", continuous_update=False, layout={"width": "340px"}
+        )
         self.before = button("‹", self.guard(lambda: self._turn(-1)), "", "Previous sample prompt")
         self.after = button("›", self.guard(lambda: self._turn(1)), "", "Next sample prompt")
         self.about, self.cards = Html(), Html()
@@ -41,7 +46,10 @@ class RunSamples(Panel):
             answers = self._answers
         if answers is None or answers.empty:
             self._answers = None
-            self.cards.value = html('<p class="swb-muted">{}</p>', "Sample answers come with the first evaluation; the prompts are a setting (generation.prompts).")
+            self.cards.value = html(
+                '<p class="swb-muted">{}</p>',
+                "Sample answers come with the first evaluation; the prompts are a setting (generation.prompts).",
+            )
             self.step.disabled = self.before.disabled = self.after.disabled = True
             self.about.value = ""
             return
@@ -66,7 +74,9 @@ class RunSamples(Panel):
         prompt = self._prompts[self._place]
         mine = self._answers[self._answers["prompt"] == prompt]
         base, now = (self._answer(mine, step) for step in (int(self._answers["step"].min()), self.step.value))
-        self.about.value = html('<span class="swb-muted">Sample prompt {} of {}</span>&ensp;{}', self._place + 1, len(self._prompts), prompt)
+        self.about.value = html(
+            '<span class="swb-muted">Sample prompt {} of {}</span>&ensp;{}', self._place + 1, len(self._prompts), prompt
+        )
         self.cards.value = answer_cards(base, now)
 
     def _answer(self, mine, step):
@@ -75,7 +85,9 @@ class RunSamples(Panel):
         if rows.empty:
             return Answer(title, "(not asked at this step)")
         found = rows.iloc[0]
-        return Answer(title, found["answer"], int(found["tokens"]), bool(found["ended"]), float(found["repeated_4grams"]))
+        return Answer(
+            title, found["answer"], int(found["tokens"]), bool(found["ended"]), float(found["repeated_4grams"])
+        )
 
     def snapshot(self) -> Markup:
         return html("{}{}", self.about.value, self.cards.value)

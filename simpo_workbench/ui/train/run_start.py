@@ -31,17 +31,37 @@ class RunStart(Panel):
     title = "Start"
     config = traitlets.Instance(RunConfig, allow_none=True)
 
-    def __init__(self, config: RunConfig | None = None, on_started: Callable[[Run], None] | None = None, line: Html | None = None):
+    def __init__(
+        self, config: RunConfig | None = None, on_started: Callable[[Run], None] | None = None, line: Html | None = None
+    ):
         super().__init__(line)
-        self._on_started, self._measuring, self._measured, self._follower = on_started or (lambda run: None), None, None, None
+        self._on_started, self._measuring, self._measured, self._follower = (
+            on_started or (lambda run: None),
+            None,
+            None,
+            None,
+        )
         self._begun_at = -_DOUBLE_CLICK_S
-        self.start = button("Start …", self.guard(self._measure), "play", "Measures a few real steps first, then asks", "primary")
+        self.start = button(
+            "Start …", self.guard(self._measure), "play", "Measures a few real steps first, then asks", "primary"
+        )
         self.cancel = button("Cancel", self.guard(self._cancel), "times", "Stop measuring")
-        self.confirm = button("Start training", self.guard(self._begin), "play", "Train in a process of its own", "primary")
-        self.skip = button("Start without measuring", self.guard(self._begin), "", "Begin at once; time and memory show while it trains")
+        self.confirm = button(
+            "Start training", self.guard(self._begin), "play", "Train in a process of its own", "primary"
+        )
+        self.skip = button(
+            "Start without measuring",
+            self.guard(self._begin),
+            "",
+            "Begin at once; time and memory show while it trains",
+        )
         self.decline = button("Not now", self.guard(self._reset), "", "Keep the settings and start nothing")
         self.about, self.warned, self.found = Html(), Html(), Html()
-        self.compose(column(row(self.start, self.cancel, self.skip, self.confirm, self.decline), self.about, self.warned, self.found))
+        self.compose(
+            column(
+                row(self.start, self.cancel, self.skip, self.confirm, self.decline), self.about, self.warned, self.found
+            )
+        )
         self.observe(self.guard(lambda _: self._reset()), "config")
         self.config = config
         self._reset()
@@ -72,9 +92,17 @@ class RunStart(Panel):
         missing = "" if self.config is not None else "Choose settings in 1 Configure first."
         enable(self.start, missing, "Measures a few real steps first, then asks")
         enable(self.skip, missing, "Begin at once; time and memory show while it trains")
-        self.about.value = html('<span class="swb-muted">{}</span>', missing) if self.config is None else html("<b>{}</b> {}", "Next run:", next_run(self.config))
+        self.about.value = (
+            html('<span class="swb-muted">{}</span>', missing)
+            if self.config is None
+            else html("<b>{}</b> {}", "Next run:", next_run(self.config))
+        )
         warned = [] if self.config is None else self.config.warnings()
-        self.warned.value = html('<div class="swb-notice swb-attention"><b>{}</b> {}</div>', "Worth a second look:", " ".join(warned)) if warned and not asking else ""
+        self.warned.value = (
+            html('<div class="swb-notice swb-attention"><b>{}</b> {}</div>', "Worth a second look:", " ".join(warned))
+            if warned and not asking
+            else ""
+        )
 
     def _measure(self):
         if self._measuring is not None:  # a double click
@@ -90,7 +118,9 @@ class RunStart(Panel):
             found = self._measuring.result()
         except Exception as error:
             self._stop_looking()
-            self.found.value = html('<div class="swb-notice swb-failed"><b>{}</b> {}</div>', "It does not start:", str(error))
+            self.found.value = html(
+                '<div class="swb-notice swb-failed"><b>{}</b> {}</div>', "It does not start:", str(error)
+            )
             self.say_error(error)
             return
         if found is None:
@@ -140,7 +170,10 @@ def next_run(config: RunConfig) -> str:
     """What a start would train, in a line."""
     training, named = config.training, f", as {config.run.name}" if config.run.name else ""
     long = f"{training.max_steps:,} steps" if training.max_steps else f"{training.epochs:g} passes"
-    return f"{headline(config)} · pairs {config.data.train} · {long}, {training.pairs_per_step} pairs a step · learning rate {training.learning_rate:g}{named}"
+    return (
+        f"{headline(config)} · pairs {config.data.train} · {long}, {training.pairs_per_step} pairs a step · learning"
+        f" rate {training.learning_rate:g}{named}"
+    )
 
 
 def preflight_notice(found: Preflight) -> Markup:
@@ -149,4 +182,11 @@ def preflight_notice(found: Preflight) -> Markup:
     notes = joined(html("<p>{}</p>", text) for text in (found.untrained, *found.warnings))
     said = found.verdict.partition(": ")[2]
     pattern = '<div class="swb-notice swb-{}"><b>{}.</b> {}{}{}</div>'
-    return html(pattern, level, _FIT_WORDS[found.fit], said[0].upper() + said[1:], table(["measured", "what a run takes"], found.rows()), notes)
+    return html(
+        pattern,
+        level,
+        _FIT_WORDS[found.fit],
+        said[0].upper() + said[1:],
+        table(["measured", "what a run takes"], found.rows()),
+        notes,
+    )

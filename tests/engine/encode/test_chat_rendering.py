@@ -1,4 +1,6 @@
-"""What a user would lose: a prompt that carries something of the pair before it, or that the sampler would render otherwise."""
+"""What a user would lose: a prompt that carries something of the pair before it, or that the sampler would render
+otherwise.
+"""
 
 import pytest
 import tiny
@@ -8,16 +10,47 @@ from simpo_workbench.engine.encode.chat_rendering import render_all
 
 USER = {"role": "user", "content": "What is the capital of France?"}
 ANSWER = {"role": "assistant", "content": " Paris. <b>&amp;</b> {{ 7 * 7 }}\n"}
-CONVERSATIONS = [[USER], [USER, ANSWER, USER], [USER], [{"role": "system", "content": "é\u0301 🗼"}, USER], [{"role": "user", "content": ""}], [USER, ANSWER]]
+CONVERSATIONS = [
+    [USER],
+    [USER, ANSWER, USER],
+    [USER],
+    [{"role": "system", "content": "é\u0301 🗼"}, USER],
+    [{"role": "user", "content": ""}],
+    [USER, ANSWER],
+]
 
-#: Templates with a memory, if they were allowed one: variables set at the top level in some conversations only, lists, macros, namespaces.
+#: Templates with a memory, if they were allowed one: variables set at the top level in some conversations only, lists,
+#: macros, namespaces.
 SETS = "{% if messages | length > 1 %}{% set many = 'many' %}{% endif %}{{ many if many is defined else 'one' }}"
-OVERRIDES = "{% if messages[0]['role'] == 'system' %}{% set bos_token = 'SYSTEM' %}{% set messages = messages[1:] %}{% endif %}{{ bos_token }}{{ messages | length }}"
-NAMESPACE = "{% set seen = namespace(turns=0) %}{% for m in messages %}{% set seen.turns = seen.turns + 1 %}{% endfor %}{{ seen.turns }}{{ eos_token }}"
-MACRO = "{% macro turn(m) %}[{{ m.role }}: {{ m['content'] | trim }}]{% endmacro %}{% for m in messages %}{{ turn(m) }}{% endfor %}{{ tools is none }}{{ documents }}"
-ESCAPES = "{% autoescape true %}{{ messages[-1]['content'] }}{% endautoescape %}{{ messages[-1]['content'] }}{{ messages | tojson }}"
-GENERATION = "{% for m in messages %}{% generation %}{{ m.content }}{% endgeneration %}{% if loop.index > 1 %}{% break %}{% endif %}{% endfor %}"
-TEMPLATES = {**tiny.TEMPLATES, "sets": SETS, "overrides": OVERRIDES, "namespace": NAMESPACE, "macro": MACRO, "escapes": ESCAPES, "generation": GENERATION}
+OVERRIDES = (
+    "{% if messages[0]['role'] == 'system' %}{% set bos_token = 'SYSTEM' %}{% set messages = messages[1:] %}{% endif"
+    " %}{{ bos_token }}{{ messages | length }}"
+)
+NAMESPACE = (
+    "{% set seen = namespace(turns=0) %}{% for m in messages %}{% set seen.turns = seen.turns + 1 %}{% endfor %}{{"
+    " seen.turns }}{{ eos_token }}"
+)
+MACRO = (
+    "{% macro turn(m) %}[{{ m.role }}: {{ m['content'] | trim }}]{% endmacro %}{% for m in messages %}{{ turn(m) }}{%"
+    " endfor %}{{ tools is none }}{{ documents }}"
+)
+ESCAPES = (
+    "{% autoescape true %}{{ messages[-1]['content'] }}{% endautoescape %}{{ messages[-1]['content'] }}{{ messages |"
+    " tojson }}"
+)
+GENERATION = (
+    "{% for m in messages %}{% generation %}{{ m.content }}{% endgeneration %}{% if loop.index > 1 %}{% break %}{%"
+    " endif %}{% endfor %}"
+)
+TEMPLATES = {
+    **tiny.TEMPLATES,
+    "sets": SETS,
+    "overrides": OVERRIDES,
+    "namespace": NAMESPACE,
+    "macro": MACRO,
+    "escapes": ESCAPES,
+    "generation": GENERATION,
+}
 
 
 def tokenizer(template):
@@ -27,12 +60,17 @@ def tokenizer(template):
 
 
 def one_by_one(tokenizer, conversations, add_generation_prompt, **options):
-    return [tokenizer.apply_chat_template(turns, tokenize=False, add_generation_prompt=add_generation_prompt, **options) for turns in conversations]
+    return [
+        tokenizer.apply_chat_template(turns, tokenize=False, add_generation_prompt=add_generation_prompt, **options)
+        for turns in conversations
+    ]
 
 
 @pytest.mark.parametrize("name", TEMPLATES)
 @pytest.mark.parametrize("add_generation_prompt", [True, False])
-@pytest.mark.parametrize("options", [{}, {"enable_thinking": False}, {"bos_token": "<other>"}], ids=["plain", "option", "special token"])
+@pytest.mark.parametrize(
+    "options", [{}, {"enable_thinking": False}, {"bos_token": "<other>"}], ids=["plain", "option", "special token"]
+)
 def test_the_texts_are_those_of_one_call_each(name, add_generation_prompt, options):
     made = tokenizer(TEMPLATES[name])
     conversations = [turns for turns in CONVERSATIONS if name != "gemma" or turns[0]["role"] == "user"]
@@ -78,7 +116,9 @@ def test_whatever_is_not_ordinary_takes_the_ordinary_way(case, monkeypatch):
 
 def test_a_difference_to_the_tokenizers_own_text_is_noticed(monkeypatch):
     """Should a later transformers give templates another variable, its texts are taken and not ours."""
-    monkeypatch.setattr(chat_rendering, "_with_one_context", lambda tokenizer, conversations, *rest: ["another"] * len(conversations))
+    monkeypatch.setattr(
+        chat_rendering, "_with_one_context", lambda tokenizer, conversations, *rest: ["another"] * len(conversations)
+    )
     made = tokenizer(tiny.CHATML)
     assert render_all(made, [[USER], [USER, ANSWER]], True, {}) == one_by_one(made, [[USER], [USER, ANSWER]], True)
 

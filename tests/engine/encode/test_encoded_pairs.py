@@ -1,4 +1,6 @@
-"""What a user would lose: a run that trains on yesterday's tokens, or one that does not start because a cache is torn, full or somebody else's."""
+"""What a user would lose: a run that trains on yesterday's tokens, or one that does not start because a cache is torn,
+full or somebody else's.
+"""
 
 import errno
 import gc
@@ -52,7 +54,9 @@ def test_a_file_gives_the_pairs_that_were_encoded():
     assert report == plain_report
     assert (len(kept), kept[-1], kept[2:5], kept[::-4]) == (12, plain[-1], plain[2:5], plain[::-4])
     assert kept.pair_ids == [pair.pair_id for pair in plain]
-    assert kept.lengths.tolist() == [[len(pair.prompt_ids), len(pair.chosen_ids), len(pair.rejected_ids)] for pair in plain]
+    assert kept.lengths.tolist() == [
+        [len(pair.prompt_ids), len(pair.chosen_ids), len(pair.rejected_ids)] for pair in plain
+    ]
     with pytest.raises(IndexError):
         kept[12]
     with pytest.raises(IndexError):
@@ -61,7 +65,11 @@ def test_a_file_gives_the_pairs_that_were_encoded():
 
 def test_a_second_start_reads_and_reports_the_same(monkeypatch):
     """With pairs dropped for two reasons, a prompt cut and a note of the template's."""
-    rows = [{"prompt": "word " * 60, "chosen": "yes", "rejected": "no"}, {"prompt": "a", "chosen": "b " * 90, "rejected": "c"}, {"prompt": "a", "chosen": " yes", "rejected": "no"}]
+    rows = [
+        {"prompt": "word " * 60, "chosen": "yes", "rejected": "no"},
+        {"prompt": "a", "chosen": "b " * 90, "rejected": "c"},
+        {"prompt": "a", "chosen": " yes", "rejected": "no"},
+    ]
     mixed = load_pairs([*tiny.rows(5), *rows, {"prompt": "d", "chosen": "e<|eot|>f", "rejected": "g"}])
     one = encoder("llama3", max_tokens=100, overlong="keep_end")
     first, first_report = encode_once(one, mixed)
@@ -100,7 +108,9 @@ def test_another_setting_is_another_file(change):
 
 
 def test_what_does_not_decide_the_ids_does_not_encode_again():
-    assert content_key(encoder(), pairs()) == content_key(encoder(train="other.jsonl", eval_fraction=0.3, limit=12), pairs())
+    assert content_key(encoder(), pairs()) == content_key(
+        encoder(train="other.jsonl", eval_fraction=0.3, limit=12), pairs()
+    )
 
 
 def test_another_tokenizer_template_or_special_token_is_another_file():
@@ -128,7 +138,13 @@ def test_padding_left_by_an_earlier_call_changes_neither_ids_nor_key():
 def test_the_order_the_texts_and_the_ids_of_the_pairs_count():
     """The pairs' own content hash is the same for every order, and an id may be kept by hand while its text changes."""
     some = list(pairs())
-    variants = [some, some[::-1], some[:-1], [replace(some[0], chosen="other"), *some[1:]], [replace(some[0], pair_id="x"), *some[1:]]]
+    variants = [
+        some,
+        some[::-1],
+        some[:-1],
+        [replace(some[0], chosen="other"), *some[1:]],
+        [replace(some[0], pair_id="x"), *some[1:]],
+    ]
     moved = replace(some[0], chosen=some[0].rejected, rejected=some[0].chosen)
     keys = {content_key(encoder(), Pairs(variant, None)) for variant in [*variants, [moved, *some[1:]]]}
     assert len(keys) == 6
@@ -148,7 +164,9 @@ def test_a_damaged_file_is_made_anew(cache, damage):
     whole = bytearray(file.read_bytes())
     if damage.startswith("flipped"):
         whole[5 if damage == "flipped id" else -80] ^= 1
-    changed = {"empty": b"", "cut": whole[:-30], "foreign": b"x" * 4000, "one byte more": whole + b"\0"}.get(damage, whole)
+    changed = {"empty": b"", "cut": whole[:-30], "foreign": b"x" * 4000, "one byte more": whole + b"\0"}.get(
+        damage, whole
+    )
     file.unlink()  # a file that is mapped must not be written into
     file.write_bytes(changed)
     again, second_report = encode_once(encoder(), pairs())
@@ -181,7 +199,9 @@ def test_a_disk_that_fills_up_half_way_leaves_no_rest(cache, monkeypatch):
 
 def test_errors_of_the_data_are_not_taken_for_errors_of_the_cache(cache):
     one = encoder()
-    one.tokenizer.chat_template = tiny.CHATML + "{% if messages[0]['content'] == 'bad' %}{{ raise_exception('no bad words') }}{% endif %}"
+    one.tokenizer.chat_template = (
+        tiny.CHATML + "{% if messages[0]['content'] == 'bad' %}{{ raise_exception('no bad words') }}{% endif %}"
+    )
     with pytest.raises(WorkbenchError, match="no bad words"):
         encode_once(one, load_pairs([*tiny.rows(3), {"prompt": "bad", "chosen": "a", "rejected": "b"}]))
     assert list(cache.iterdir()) == []
@@ -227,8 +247,12 @@ def test_a_small_set_leaves_no_file(cache, monkeypatch):
 
 def test_a_slow_tokenizer_is_known_by_its_files(monkeypatch):
     first, _ = encode_once(ChatEncoder(tiny.slow_tokenizer()), pairs())
-    assert content_key(ChatEncoder(tiny.slow_tokenizer()), pairs()) == content_key(ChatEncoder(tiny.slow_tokenizer()), pairs())
-    assert content_key(ChatEncoder(tiny.slow_tokenizer(more="é")), pairs()) != content_key(ChatEncoder(tiny.slow_tokenizer()), pairs())
+    assert content_key(ChatEncoder(tiny.slow_tokenizer()), pairs()) == content_key(
+        ChatEncoder(tiny.slow_tokenizer()), pairs()
+    )
+    assert content_key(ChatEncoder(tiny.slow_tokenizer(more="é")), pairs()) != content_key(
+        ChatEncoder(tiny.slow_tokenizer()), pairs()
+    )
     refuse_to_encode(monkeypatch)
     assert list(encode_once(ChatEncoder(tiny.slow_tokenizer()), pairs())[0]) == list(first)
 
@@ -256,7 +280,12 @@ def test_two_processes_at_once_both_get_all_pairs(cache, tmp_path):
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
     arguments = [sys.executable, "-c", code, str(tmp_path / "rows.json"), folder]
     ready = [str(tmp_path / "one"), str(tmp_path / "two")]
-    running = [subprocess.Popen([*arguments, *order], env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) for order in (ready, ready[::-1])]
+    running = [
+        subprocess.Popen(
+            [*arguments, *order], env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+        )
+        for order in (ready, ready[::-1])
+    ]
     outputs = [process.communicate() for process in running]
     assert [process.returncode for process in running] == [0, 0], outputs
     assert outputs[0][0] == outputs[1][0]

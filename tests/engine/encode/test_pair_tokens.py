@@ -23,7 +23,11 @@ def texts(table, kind, side="prompt"):
         ("chatml", {}, "<|im_start|>user\n<|im_end|>\n<|im_start|>assistant\n"),
         ("llama3", {}, "<s><|start|>user<|end|>\n\n<|eot|><|start|>assistant<|end|>\n\n"),
         ("gemma", {}, "<s><|start|>user\n<|eot|>\n<|start|>model\n"),
-        ("qwen3", {"enable_thinking": False}, "<|im_start|>user\n<|im_end|>\n<|im_start|>assistant\n<think>\n\n</think>\n\n"),
+        (
+            "qwen3",
+            {"enable_thinking": False},
+            "<|im_start|>user\n<|im_end|>\n<|im_start|>assistant\n<think>\n\n</think>\n\n",
+        ),
     ],
 )
 def test_what_the_template_wrote_is_told_from_the_same_words_in_the_prompt(template, options, around):
@@ -41,7 +45,11 @@ def test_answers_end_with_the_end_of_turn_and_all_of_it_is_scored():
 
 
 def test_all_turns_are_prompt_and_a_system_turn_of_the_configuration_too():
-    turns = [{"role": "user", "content": "Hi"}, {"role": "assistant", "content": "assistant"}, {"role": "user", "content": "What?"}]
+    turns = [
+        {"role": "user", "content": "Hi"},
+        {"role": "assistant", "content": "assistant"},
+        {"role": "user", "content": "What?"},
+    ]
     table = encode_pair(tiny.tokenizer(), {**PAIR, "prompt": turns}, DataConfig(system_prompt="Be brief"))
     assert texts(table, "prompt") == "Be briefHiassistantWhat?"
 
@@ -65,10 +73,16 @@ def test_a_tokenizer_that_leaves_spaces_out_of_its_offsets():
     assert texts(table, "prompt") == "What is the capital of France?"
 
 
-@pytest.mark.parametrize("earlier", [[], [{"role": "user", "content": "one " * 20}, {"role": "assistant", "content": "yes"}]])
+@pytest.mark.parametrize(
+    "earlier", [[], [{"role": "user", "content": "one " * 20}, {"role": "assistant", "content": "yes"}]]
+)
 def test_a_prompt_cut_from_the_left_keeps_its_kinds(earlier):
     turns = [*earlier, {"role": "user", "content": "word " * 30 + "the end"}]
-    table = encode_pair(tiny.tokenizer(), {**PAIR, "prompt": turns}, DataConfig(max_tokens=60, overlong="keep_end", system_prompt="Be brief"))
+    table = encode_pair(
+        tiny.tokenizer(),
+        {**PAIR, "prompt": turns},
+        DataConfig(max_tokens=60, overlong="keep_end", system_prompt="Be brief"),
+    )
     assert "cut from the left" in table.attrs["report"]
     assert texts(table, "prompt").startswith("Be brief")
     assert texts(table, "prompt").endswith("the end")
@@ -92,7 +106,10 @@ def test_a_process_with_the_tokenizer_alone_encodes_and_refuses_the_rest(tiny_mo
     with wb.open_model(ModelConfig(name=without_weights(tiny_model, tmp_path)), tokens_only=True) as there:
         there.ready(DEADLINE_S)
         answer = wb.encode_pair(there, PAIR)
-        with pytest.raises(WorkbenchError, match="Only the tokenizer of this model is open, without its weights: it can encode, but not generate"):
+        with pytest.raises(
+            WorkbenchError,
+            match="Only the tokenizer of this model is open, without its weights: it can encode, but not generate",
+        ):
             there.generate("Hi")
         with pytest.raises(WorkbenchError, match=r"longer than data.max_tokens 8"):
             there.encode_pair(PAIR, DataConfig(max_tokens=8))

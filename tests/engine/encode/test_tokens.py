@@ -22,20 +22,28 @@ def text(encoder, ids):
 
 
 def pairs(*rows):
-    return list(load_pairs([{"prompt": prompt, "chosen": chosen, "rejected": rejected} for prompt, chosen, rejected in rows]))
+    return list(
+        load_pairs([{"prompt": prompt, "chosen": chosen, "rejected": rejected} for prompt, chosen, rejected in rows])
+    )
 
 
 @pytest.mark.parametrize(
     ("template", "prompt", "end"),
     [
         ("chatml", "<|im_start|>user\nWhat is the capital of France?<|im_end|>\n<|im_start|>assistant\n", "<|im_end|>"),
-        ("llama3", "<s><|start|>user<|end|>\n\nWhat is the capital of France?<|eot|><|start|>assistant<|end|>\n\n", "<|eot|>"),
+        (
+            "llama3",
+            "<s><|start|>user<|end|>\n\nWhat is the capital of France?<|eot|><|start|>assistant<|end|>\n\n",
+            "<|eot|>",
+        ),
         ("gemma", "<s><|start|>user\nWhat is the capital of France?<|eot|>\n<|start|>model\n", "<|eot|>"),
     ],
 )
 @pytest.mark.parametrize("add_bos", [False, True])
 def test_prompt_ends_with_the_header_and_the_answer_with_one_end_of_turn(template, prompt, end, add_bos):
-    """Also where the tokenizer adds a beginning-of-text token by itself: it must come once, from the template, and never before an answer."""
+    """Also where the tokenizer adds a beginning-of-text token by itself: it must come once, from the template, and
+    never before an answer.
+    """
     one = encoder(template, add_bos)
     assert text(one, one.prompt_ids(USER)) == prompt
     assert text(one, one.response_ids("Paris.")) == "Paris." + end
@@ -58,10 +66,15 @@ def test_an_empty_thinking_block_belongs_to_the_prompt():
 
 def test_system_text_leads_the_first_user_turn_where_the_template_has_no_system_turn():
     one = encoder("gemma", system_prompt="Be brief.")
-    assert text(one, one.prompt_ids(USER)) == "<s><|start|>user\nBe brief.\n\nWhat is the capital of France?<|eot|>\n<|start|>model\n"
+    assert (
+        text(one, one.prompt_ids(USER))
+        == "<s><|start|>user\nBe brief.\n\nWhat is the capital of France?<|eot|>\n<|start|>model\n"
+    )
     _, report = one.encode_pairs(pairs(("a", "b", "c")))
     assert any("no system turn" in note for note in report.notes)
-    assert text(encoder(system_prompt="Be brief."), encoder(system_prompt="Be brief.").prompt_ids(USER)).startswith("<|im_start|>system\nBe brief.<|im_end|>")
+    assert text(encoder(system_prompt="Be brief."), encoder(system_prompt="Be brief.").prompt_ids(USER)).startswith(
+        "<|im_start|>system\nBe brief.<|im_end|>"
+    )
 
 
 def test_a_pairs_own_system_turn_wins_over_the_configured_one():
@@ -107,9 +120,13 @@ def test_an_end_mark_in_the_data_is_not_scored_twice():
 
 
 def test_a_thinking_block_that_the_template_puts_before_every_answer_belongs_to_the_prompt():
-    """As Qwen3 does for the last turn: the model never had to produce it, so it must not be scored, nor be missing when answers are sampled."""
+    """As Qwen3 does for the last turn: the model never had to produce it, so it must not be scored, nor be missing when
+    answers are sampled.
+    """
     tokenizer = tiny.tokenizer()
-    tokenizer.chat_template = tiny.CHATML.replace("m['content'] +", "('<think>\n\n</think>\n\n' if m['role'] == 'assistant' else '') + m['content'] +")
+    tokenizer.chat_template = tiny.CHATML.replace(
+        "m['content'] +", "('<think>\n\n</think>\n\n' if m['role'] == 'assistant' else '') + m['content'] +"
+    )
     one = ChatEncoder(tokenizer)
     (pair,), report = one.encode_pairs(pairs(("What?", "Paris.", "Lyon.")))
     assert text(one, pair.prompt_ids).endswith("<|im_start|>assistant\n<think>\n\n</think>\n\n")
@@ -119,7 +136,9 @@ def test_a_thinking_block_that_the_template_puts_before_every_answer_belongs_to_
 
 def test_an_answer_that_brings_its_own_thinking_is_scored_as_rendered_behind_the_bare_prompt():
     tokenizer = tiny.tokenizer()
-    block = "{% if m['role'] == 'assistant' and '<think>' not in m['content'] %}{{ '<think>\n\n</think>\n\n' }}{% endif %}"
+    block = (
+        "{% if m['role'] == 'assistant' and '<think>' not in m['content'] %}{{ '<think>\n\n</think>\n\n' }}{% endif %}"
+    )
     tokenizer.chat_template = tiny.CHATML.replace(
         "{{ '<|im_start|>' + m['role'] + '\n' + m['content'] + '<|im_end|>\n' }}",
         "{{ '<|im_start|>' + m['role'] + '\n' }}" + block + "{{ m['content'] + '<|im_end|>\n' }}",
@@ -133,12 +152,19 @@ def test_an_answer_that_brings_its_own_thinking_is_scored_as_rendered_behind_the
 
 @pytest.mark.parametrize("metaspace", [True, False])
 def test_a_space_before_answers_is_part_of_the_answer_as_the_model_would_write_it(metaspace):
-    """Llama 2 and Mistral render "[/INST] Paris": the space melts into the first token and must not be left dangling at the prompt's end."""
+    """Llama 2 and Mistral render "[/INST] Paris": the space melts into the first token and must not be left dangling at
+    the prompt's end.
+    """
     tokenizer = tiny.tokenizer(metaspace=metaspace)
-    tokenizer.chat_template = "{% for m in messages %}{{ '[INST] ' + m['content'] + ' [/INST]' if m['role'] == 'user' else ' ' + m['content'] + ' </s>' }}{% endfor %}"
+    tokenizer.chat_template = (
+        "{% for m in messages %}{{ '[INST] ' + m['content'] + ' [/INST]' if m['role'] == 'user' else ' ' + m['content']"
+        " + ' </s>' }}{% endfor %}"
+    )
     one = ChatEncoder(tokenizer)
     (pair,), report = one.encode_pairs(pairs(("What?", "Paris.", "Lyon.")))
-    whole = tokenizer.apply_chat_template([{"role": "user", "content": "What?"}, {"role": "assistant", "content": "Paris."}], tokenize=False)
+    whole = tokenizer.apply_chat_template(
+        [{"role": "user", "content": "What?"}, {"role": "assistant", "content": "Paris."}], tokenize=False
+    )
     rendered = tokenizer(whole.removesuffix(" </s>"), add_special_tokens=False)["input_ids"]
     assert pair.prompt_ids + pair.chosen_ids[:-1] == rendered
     assert pair.chosen_ids[-1] == tokenizer.convert_tokens_to_ids("</s>")
@@ -153,10 +179,17 @@ def test_an_end_mark_in_the_middle_of_an_answer_is_refused():
 
 def test_cutting_a_conversation_takes_whole_turns_first():
     one = encoder(max_tokens=90, overlong="keep_end", system_prompt="Be brief.")
-    turns = [{"role": "user", "content": "first " * 20}, {"role": "assistant", "content": "second " * 20}, {"role": "user", "content": "What is last?"}]
+    turns = [
+        {"role": "user", "content": "first " * 20},
+        {"role": "assistant", "content": "second " * 20},
+        {"role": "user", "content": "What is last?"},
+    ]
     rows = [{"prompt": turns, "chosen": "yes", "rejected": "no indeed"}]
     (pair,), _ = one.encode_pairs(list(load_pairs(rows)))
-    assert text(one, pair.prompt_ids) == ("<|im_start|>system\nBe brief.<|im_end|>\n<|im_start|>user\nWhat is last?<|im_end|>\n<|im_start|>assistant\n")
+    assert (
+        text(one, pair.prompt_ids)
+        == "<|im_start|>system\nBe brief.<|im_end|>\n<|im_start|>user\nWhat is last?<|im_end|>\n<|im_start|>assistant\n"
+    )
 
 
 def test_a_header_that_the_template_forgets_in_the_generation_prompt_is_not_scored():
@@ -184,7 +217,9 @@ def test_a_template_that_breaks_is_named():
 
 def test_a_template_that_drops_the_answer_is_refused():
     silent = tiny.tokenizer()
-    silent.chat_template = "{% for m in messages %}{% if m['role'] == 'user' %}{{ m['content'] }}{% endif %}{% endfor %}"
+    silent.chat_template = (
+        "{% for m in messages %}{% if m['role'] == 'user' %}{{ m['content'] }}{% endif %}{% endfor %}"
+    )
     with pytest.raises(WorkbenchError, match="drops the assistant's answer"):
         ChatEncoder(silent)
 
@@ -193,8 +228,14 @@ def test_a_template_that_drops_the_answer_is_refused():
 
 
 def mixed_pairs():
-    """Pairs of all fates: white space, end marks, thinking, system turns, conversations, neighbors with one prompt, too long, alike once encoded."""
-    turns = [{"role": "user", "content": "first"}, {"role": "assistant", "content": "second"}, {"role": "user", "content": "third \n"}]
+    """Pairs of all fates: white space, end marks, thinking, system turns, conversations, neighbors with one prompt, too
+    long, alike once encoded.
+    """
+    turns = [
+        {"role": "user", "content": "first"},
+        {"role": "assistant", "content": "second"},
+        {"role": "user", "content": "third \n"},
+    ]
     rows = [
         *tiny.rows(7),
         {"prompt": "Same?", "chosen": "yes", "rejected": "no"},
@@ -233,8 +274,13 @@ def one_at_a_time(one, pairs):
 @pytest.mark.parametrize("data", [{}, {"overlong": "keep_end", "system_prompt": "Be brief."}], ids=["drop", "keep_end"])
 def test_many_pairs_at_once_are_what_each_is_alone(kind, template, data, monkeypatch):
     def build():
-        tokenizer = tiny.slow_tokenizer() if kind == "slow" else tiny.tokenizer("chatml", "bos" in kind, "metaspace" in kind)
-        llama2 = "{% for m in messages %}{{ '[INST] ' + m['content'] + ' [/INST]' if m['role'] == 'user' else ' ' + m['content'] + ' </s>' }}{% endfor %}"
+        tokenizer = (
+            tiny.slow_tokenizer() if kind == "slow" else tiny.tokenizer("chatml", "bos" in kind, "metaspace" in kind)
+        )
+        llama2 = (
+            "{% for m in messages %}{{ '[INST] ' + m['content'] + ' [/INST]' if m['role'] == 'user' else ' ' +"
+            " m['content'] + ' </s>' }}{% endfor %}"
+        )
         tokenizer.chat_template = tiny.TEMPLATES.get(template, llama2)
         if kind == "own encoding":
             tokenizer.__class__ = Doubling
@@ -280,8 +326,12 @@ def test_chunks_are_cut_by_pairs_and_by_text(monkeypatch):
 
 def test_the_conversation_that_a_template_refuses_is_named_among_many():
     one = encoder()
-    one.tokenizer.chat_template = tiny.CHATML + "{% if messages | length == 4 %}{{ raise_exception('too many turns') }}{% endif %}"
+    one.tokenizer.chat_template = (
+        tiny.CHATML + "{% if messages | length == 4 %}{{ raise_exception('too many turns') }}{% endif %}"
+    )
     turns = [*USER, {"role": "assistant", "content": "Paris."}, *USER]
     rows = [*tiny.rows(3), {"prompt": turns, "chosen": "a", "rejected": "b"}, *tiny.rows(3, start=20)]
-    with pytest.raises(WorkbenchError, match=r"refused a conversation \(user, assistant, user, assistant\): too many turns"):
+    with pytest.raises(
+        WorkbenchError, match=r"refused a conversation \(user, assistant, user, assistant\): too many turns"
+    ):
         one.encode_pairs(list(load_pairs(rows)))

@@ -1,4 +1,6 @@
-"""What a user would lose: answers that look at each other, wrong distances, or a sampled text that differs from plain transformers."""
+"""What a user would lose: answers that look at each other, wrong distances, or a sampled text that differs from plain
+transformers.
+"""
 
 import dataclasses
 import random
@@ -39,7 +41,11 @@ def pairs(lengths=LENGTHS, seed=1):
 def with_lora(family, **shape):
     model = tiny.model(family, **shape)
     attention.install(model)
-    targets = [name for name, module in model.named_modules() if isinstance(module, torch.nn.Linear) and "lm_head" not in name and name.rsplit(".")[-1] != "gate"]
+    targets = [
+        name
+        for name, module in model.named_modules()
+        if isinstance(module, torch.nn.Linear) and "lm_head" not in name and name.rsplit(".")[-1] != "gate"
+    ]
     torch.manual_seed(3)
     wrapped = get_peft_model(model, LoraConfig(r=4, lora_alpha=8, target_modules=targets, init_lora_weights=False))
     return wrapped.train()
@@ -50,22 +56,29 @@ def outcome(model, policy, lengths=LENGTHS):
     model.zero_grad()
     logps = PackedScorer(model)(collate(pairs(lengths), policy))
     (logps.chosen_avg - 2 * logps.rejected_avg).sum().backward()
-    return torch.cat([logps.chosen_avg, logps.rejected_avg]).detach(), {name: parameter.grad.clone() for name, parameter in model.named_parameters() if parameter.grad is not None}
+    return torch.cat([logps.chosen_avg, logps.rejected_avg]).detach(), {
+        name: parameter.grad.clone() for name, parameter in model.named_parameters() if parameter.grad is not None
+    }
 
 
 def plain_average(model, prompt, answer):
     """One sequence alone through the model as transformers runs it."""
     logits = model(input_ids=torch.tensor([prompt + answer])).logits[0]
-    return torch.log_softmax(logits.float(), -1)[range(len(prompt) - 1, len(prompt) + len(answer) - 1), answer].mean().item()
+    return (
+        torch.log_softmax(logits.float(), -1)[range(len(prompt) - 1, len(prompt) + len(answer) - 1), answer]
+        .mean()
+        .item()
+    )
 
 
 @pytest.mark.parametrize("lengths", [LENGTHS, COMMON_BEGINNING], ids=["own prompts", "common beginning"])
 @pytest.mark.parametrize("family", tiny.FAMILIES)
 def test_packed_rows_equal_the_oracle_and_one_plain_pass_per_answer(family, lengths):
-    """Log-probabilities and every LoRA gradient, on the backend in use, the dense-mask oracle and padded rows of whole sequences.
+    """Log-probabilities and every LoRA gradient, on the backend in use, the dense-mask oracle and padded rows of whole
+    sequences.
 
-    fp32 sums over up to 80 keys in another order differ by a few 1e-7 of their size; 2e-5 holds that a hundred times over, and a token that looks
-    at a wrong place changes log-probabilities by 1e-2 and more.
+    fp32 sums over up to 80 keys in another order differ by a few 1e-7 of their size; 2e-5 holds that a hundred times
+    over, and a token that looks at a wrong place changes log-probabilities by 1e-2 and more.
     """
     model = with_lora(family)
     policy = attention.row_policy(model)
@@ -80,7 +93,11 @@ def test_packed_rows_equal_the_oracle_and_one_plain_pass_per_answer(family, leng
         for name, gradient in gradients.items():
             assert (gradient - oracle_gradients[name]).norm() <= 2e-5 * oracle_gradients[name].norm(), name
     with torch.no_grad():
-        plain = [plain_average(model, one.prompt_ids, answer) for side in ("chosen_ids", "rejected_ids") for one, answer in ((one, getattr(one, side)) for one in pairs(lengths))]
+        plain = [
+            plain_average(model, one.prompt_ids, answer)
+            for side in ("chosen_ids", "rejected_ids")
+            for one, answer in ((one, getattr(one, side)) for one in pairs(lengths))
+        ]
     assert logps.tolist() == pytest.approx(plain, abs=2e-5)
 
 
@@ -100,7 +117,9 @@ def test_checkpointing_changes_no_bit(family):
 
 @pytest.mark.parametrize("family", ["starcoder2", "phi"])
 def test_in_fp64_they_agree_to_the_last_digits(family):
-    """These two normalize in the weights' own precision; most others compute their norms in fp32 whatever the weights are."""
+    """These two normalize in the weights' own precision; most others compute their norms in fp32 whatever the weights
+    are.
+    """
     model = with_lora(family).double()
     logps, gradients = outcome(model, attention.row_policy(model))
     oracle_logps, oracle_gradients = outcome(model, RowPolicy(shared=False))
@@ -118,11 +137,19 @@ def test_isolation_to_the_last_bit(family, changed, lengths):
     policy, ours = attention.row_policy(model), pairs(lengths)
     theirs = [dataclasses.replace(one, chosen_ids=[11] * len(one.chosen_ids)) for one in ours]
     if changed == "another pair":
-        theirs = [ours[0], *(dataclasses.replace(one, prompt_ids=[*one.prompt_ids[:9], *([12] * (len(one.prompt_ids) - 9))]) for one in theirs[1:])]
+        theirs = [
+            ours[0],
+            *(
+                dataclasses.replace(one, prompt_ids=[*one.prompt_ids[:9], *([12] * (len(one.prompt_ids) - 9))])
+                for one in theirs[1:]
+            ),
+        ]
     first, second = (PackedScorer(model)(collate(group, policy)) for group in (ours, theirs))
     assert not torch.equal(first.chosen, second.chosen)
     if changed == "another pair":
-        assert torch.equal(torch.stack([first.chosen[0], first.rejected[0]]), torch.stack([second.chosen[0], second.rejected[0]]))
+        assert torch.equal(
+            torch.stack([first.chosen[0], first.rejected[0]]), torch.stack([second.chosen[0], second.rejected[0]])
+        )
     else:
         assert torch.equal(first.rejected, second.rejected)
 
@@ -140,7 +167,9 @@ def test_attention_equals_the_dense_oracle(backend, dtype, window, softcap, shar
         spans.append(Span(start, prompt, chosen, rejected))
         start += prompt + chosen + rejected
     layout = Layout(tuple(spans), shared)
-    query, key, value = (torch.randn(1, layout.tokens, heads, 8, dtype=dtype).transpose(1, 2).requires_grad_() for heads in (6, 2, 2))
+    query, key, value = (
+        torch.randn(1, layout.tokens, heads, 8, dtype=dtype).transpose(1, 2).requires_grad_() for heads in (6, 2, 2)
+    )
     downstream = torch.randn(1, layout.tokens, 6, 8, dtype=dtype)
     results = []
     for name in (backend, "dense"):
@@ -160,7 +189,9 @@ def test_a_window_counts_positions_of_the_sequence_not_places_in_the_row():
 @pytest.mark.parametrize("window", [None, 5])
 @pytest.mark.parametrize("shared", [0, 7])
 def test_flex_and_varlen_describe_the_same_visibility(window, shared):
-    """What the CUDA backends are given, read back token by token; the kernels themselves are compared on a GPU by benchmarks/gpu.sh."""
+    """What the CUDA backends are given, read back token by token; the kernels themselves are compared on a GPU by
+    benchmarks/gpu.sh.
+    """
     layout = Layout((Span(shared, 4, 3, 6), Span(shared + 13, 1, 2, 1), Span(shared + 17, 9, 1, 4)), shared)
     mask = attention_cuda.flex_mask(layout, window, "cpu")
     row = torch.arange(layout.tokens)
@@ -186,7 +217,9 @@ def test_flex_attention_forward_on_the_cpu_equals_the_oracle():
     from torch.nn.attention.flex_attention import flex_attention
 
     mask = attention_cuda.flex_mask(layout, 4, "cpu")
-    ours = flex_attention(query, key, value, score_mod=attention_cuda._softcapping(2.0), block_mask=mask, scale=0.3, enable_gqa=True).transpose(1, 2)
+    ours = flex_attention(
+        query, key, value, score_mod=attention_cuda._softcapping(2.0), block_mask=mask, scale=0.3, enable_gqa=True
+    ).transpose(1, 2)
     oracle = dense_attention(query, key, value, visible(layout, 4), 0.3, 2.0)
     assert torch.allclose(ours, oracle, atol=1e-5)
 
@@ -252,12 +285,21 @@ def test_a_user_who_chose_an_attention_keeps_it():
 
 
 def longrope():
-    rope = {"rope_type": "longrope", "rope_theta": 10000.0, "short_factor": [1.0] * 4, "long_factor": [4.0, 3.0, 2.0, 1.5]}
-    return tiny.model("phi3", rope_parameters=rope, max_position_embeddings=512, original_max_position_embeddings=64).eval()
+    rope = {
+        "rope_type": "longrope",
+        "rope_theta": 10000.0,
+        "short_factor": [1.0] * 4,
+        "long_factor": [4.0, 3.0, 2.0, 1.5],
+    }
+    return tiny.model(
+        "phi3", rope_parameters=rope, max_position_embeddings=512, original_max_position_embeddings=64
+    ).eval()
 
 
 def test_long_rope_pairs_are_not_rotated_by_their_neighbours():
-    """Phi-3 chooses its rotary factors by the longest position in the batch: a pair beyond the original length must not change the others, nor they it."""
+    """Phi-3 chooses its rotary factors by the longest position in the batch: a pair beyond the original length must not
+    change the others, nor they it.
+    """
     model = longrope()
     attention.install(model)
     policy = attention.row_policy(model)
@@ -265,20 +307,31 @@ def test_long_rope_pairs_are_not_rotated_by_their_neighbours():
     logps = PackedScorer(model)(collate(pairs([*LENGTHS, (50, 30, 5), (70, 20, 60)]), policy))
     with torch.no_grad():
         ours = pairs([*LENGTHS, (50, 30, 5), (70, 20, 60)])
-        assert logps.chosen_avg.tolist() == pytest.approx([plain_average(model, one.prompt_ids, one.chosen_ids) for one in ours], abs=2e-5)
-        assert logps.rejected_avg.tolist() == pytest.approx([plain_average(model, one.prompt_ids, one.rejected_ids) for one in ours], abs=2e-5)
+        assert logps.chosen_avg.tolist() == pytest.approx(
+            [plain_average(model, one.prompt_ids, one.chosen_ids) for one in ours], abs=2e-5
+        )
+        assert logps.rejected_avg.tolist() == pytest.approx(
+            [plain_average(model, one.prompt_ids, one.rejected_ids) for one in ours], abs=2e-5
+        )
 
 
 @pytest.mark.parametrize("family", ["llama", "gemma2", "mistral"])
 def test_batched_generation_gives_the_text_of_plain_transformers(family):
-    """Left-padded prompts of different lengths; a custom attention without a mask function would attend to the padding, without a word."""
+    """Left-padded prompts of different lengths; a custom attention without a mask function would attend to the padding,
+    without a word.
+    """
     model = tiny.model(family).eval()
-    plain = AutoModelForCausalLM.from_config(AutoConfig.for_model(**model.config.to_dict()), attn_implementation="eager").eval()
+    plain = AutoModelForCausalLM.from_config(
+        AutoConfig.for_model(**model.config.to_dict()), attn_implementation="eager"
+    ).eval()
     plain.load_state_dict(model.state_dict())
     attention.install(model)
     prompts = [one.prompt_ids for one in pairs()]
     width = max(map(len, prompts))
     ids = torch.tensor([[2] * (width - len(prompt)) + prompt for prompt in prompts])
     mask = torch.tensor([[0] * (width - len(prompt)) + [1] * len(prompt) for prompt in prompts])
-    ours, theirs = (one.generate(input_ids=ids, attention_mask=mask, max_new_tokens=12, do_sample=False, pad_token_id=2) for one in (model, plain))
+    ours, theirs = (
+        one.generate(input_ids=ids, attention_mask=mask, max_new_tokens=12, do_sample=False, pad_token_id=2)
+        for one in (model, plain)
+    )
     assert ours.tolist() == theirs.tolist()

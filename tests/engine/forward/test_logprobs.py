@@ -1,4 +1,6 @@
-"""What a user would lose: scores of the wrong tokens, divided by the wrong length, depending on what else was in the batch."""
+"""What a user would lose: scores of the wrong tokens, divided by the wrong length, depending on what else was in the
+batch.
+"""
 
 import pytest
 import tiny
@@ -38,14 +40,23 @@ def test_equal_to_one_plain_forward_pass_per_answer(family, policy):
     model, pairs = tiny_model(family), encoded()
     logps = PackedScorer(model)(collate(pairs, policy))
     for index, pair in enumerate(pairs):
-        assert logps.chosen[index].item() == pytest.approx(plain_logps(model, pair.prompt_ids, pair.chosen_ids), abs=1e-9)
-        assert logps.rejected[index].item() == pytest.approx(plain_logps(model, pair.prompt_ids, pair.rejected_ids), abs=1e-9)
-        assert (logps.chosen_tokens[index], logps.rejected_tokens[index]) == (len(pair.chosen_ids), len(pair.rejected_ids))
+        assert logps.chosen[index].item() == pytest.approx(
+            plain_logps(model, pair.prompt_ids, pair.chosen_ids), abs=1e-9
+        )
+        assert logps.rejected[index].item() == pytest.approx(
+            plain_logps(model, pair.prompt_ids, pair.rejected_ids), abs=1e-9
+        )
+        assert (logps.chosen_tokens[index], logps.rejected_tokens[index]) == (
+            len(pair.chosen_ids),
+            len(pair.rejected_ids),
+        )
 
 
 @pytest.mark.parametrize("policy", [SHARED, PLAIN])
 def test_a_model_of_unknown_kind_computes_its_logits_itself(policy):
-    """Nothing is known of what follows its head, so its own forward pass makes the logits, still at the answers' positions only."""
+    """Nothing is known of what follows its head, so its own forward pass makes the logits, still at the answers'
+    positions only.
+    """
     model, pairs = tiny_model("gemma2"), encoded()
     known = PackedScorer(model)(collate(pairs, policy))
     model.config.model_type = "something_new"
@@ -61,7 +72,9 @@ def test_a_model_of_unknown_kind_computes_its_logits_itself(policy):
 def test_average_is_over_scored_tokens_only(policy):
     pair = EncodedPair("x", [5, 6, 7], [8, 9], [10, 11, 12])
     model = tiny_model()
-    logps = PackedScorer(model)(collate([pair, EncodedPair("long", [5] * 30, [8] * 20, [9] * 20)], policy))  # padding beside it must not count
+    logps = PackedScorer(model)(
+        collate([pair, EncodedPair("long", [5] * 30, [8] * 20, [9] * 20)], policy)
+    )  # padding beside it must not count
     assert logps.chosen_avg[0].item() == pytest.approx(plain_logps(model, [5, 6, 7], [8, 9]) / 2, abs=1e-9)
     assert logps.rejected_avg[0].item() == pytest.approx(plain_logps(model, [5, 6, 7], [10, 11, 12]) / 3, abs=1e-9)
 
@@ -98,5 +111,7 @@ def test_the_model_is_as_it_was_outside_of_the_scorer(policy):
     assert vars(head) == before
     assert model(input_ids=batch.blocks[0].input_ids).logits.shape[-1] == head.out_features
     with pytest.raises(IndexError):
-        PackedScorer(model)(type(batch)(batch.pair_ids, [type(batch.blocks[0])(torch.tensor([[10_000]]), *(torch.tensor([0]),) * 3)]))
+        PackedScorer(model)(
+            type(batch)(batch.pair_ids, [type(batch.blocks[0])(torch.tensor([[10_000]]), *(torch.tensor([0]),) * 3)])
+        )
     assert vars(head) == before

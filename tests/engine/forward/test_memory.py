@@ -15,7 +15,9 @@ GB = 10**9
 
 
 def measured(whole, least):
-    """A model of ten layers that takes so many bytes per token with none and with all of them checkpointed, 600 kB with four."""
+    """A model of ten layers that takes so many bytes per token with none and with all of them checkpointed, 600 kB with
+    four.
+    """
     return {0: whole, 4: 600_000, 10: least}.get
 
 
@@ -23,17 +25,47 @@ def measured(whole, least):
     ("given", "whole", "least", "free", "expected"),
     [
         # 800 MB usable, 10 layers, largest pair 1000 tokens, 8 pairs a step, enough is 16384, all eight pairs are 8000
-        ({}, 100_000, 10_000, 1 * GB, MemoryPlan(8000, 0)),  # everything fits: as much as makes sense at once, nothing twice
+        (
+            {},
+            100_000,
+            10_000,
+            1 * GB,
+            MemoryPlan(8000, 0),
+        ),  # everything fits: as much as makes sense at once, nothing twice
         ({}, 500_000, 10_000, 1 * GB, MemoryPlan(1600, 0)),  # 800 MB / 0.5 MB
-        ({}, 1_250_000, 250_000, 1 * GB, MemoryPlan(1066, 5)),  # 1000 tokens want 1.25 GB: each layer saves 0.1 MB a token, five leave 0.75
+        (
+            {},
+            1_250_000,
+            250_000,
+            1 * GB,
+            MemoryPlan(1066, 5),
+        ),  # 1000 tokens want 1.25 GB: each layer saves 0.1 MB a token, five leave 0.75
         ({}, 10_000_000, 4_000_000, 1 * GB, MemoryPlan(200, 10)),  # not even that is enough: the most that can be done
-        ({}, None, 100_000, 1 * GB, MemoryPlan(8000, 10)),  # without checkpointing it does not even fit for the measurement
+        (
+            {},
+            None,
+            100_000,
+            1 * GB,
+            MemoryPlan(8000, 10),
+        ),  # without checkpointing it does not even fit for the measurement
         ({"max_tokens_per_microbatch": 512}, 100_000, 10_000, 1 * GB, MemoryPlan(512, 0)),
-        ({"max_tokens_per_microbatch": 4096}, 500_000, 100_000, 1 * GB, MemoryPlan(4096, 8)),  # 4096 tokens within 800 MB: 195 kB a token
+        (
+            {"max_tokens_per_microbatch": 4096},
+            500_000,
+            100_000,
+            1 * GB,
+            MemoryPlan(4096, 8),
+        ),  # 4096 tokens within 800 MB: 195 kB a token
         ({"gradient_checkpointing": "all"}, 100_000, 10_000, 1 * GB, MemoryPlan(8000, 10)),
         ({"gradient_checkpointing": "none"}, 1_250_000, 1, 1 * GB, MemoryPlan(640, 0)),
         ({"gradient_checkpointing": 4}, 1_000_000, 500_000, 1 * GB, MemoryPlan(1333, 4)),  # measured as it is asked for
-        ({"gradient_checkpointing": 4, "max_tokens_per_microbatch": 77}, None, None, 1, MemoryPlan(77, 4)),  # all said: nothing is measured
+        (
+            {"gradient_checkpointing": 4, "max_tokens_per_microbatch": 77},
+            None,
+            None,
+            1,
+            MemoryPlan(77, 4),
+        ),  # all said: nothing is measured
         ({}, None, None, 1 * GB, MemoryPlan(1000, 10)),  # not even checkpointed: one pair at a time is tried
         ({"gradient_checkpointing": "none"}, None, None, 1 * GB, MemoryPlan(1000, 0)),
         ({}, 0.0, 0.0, 1 * GB, MemoryPlan(8000, 0)),  # a system that cannot measure
@@ -92,7 +124,9 @@ def test_a_measurement_that_does_not_fit_is_none_and_other_errors_are_not_swallo
     for error in errors:
         assert memory.bytes_per_token_of(Full(error), model, pair, RowPolicy(True), torch.device("cpu"))(0) is None
     with pytest.raises(RuntimeError, match="something else"):
-        memory.bytes_per_token_of(Full(RuntimeError("something else")), model, pair, RowPolicy(True), torch.device("cpu"))(0)
+        memory.bytes_per_token_of(
+            Full(RuntimeError("something else")), model, pair, RowPolicy(True), torch.device("cpu")
+        )(0)
 
 
 def test_the_peak_is_what_was_in_use_at_once():
@@ -113,7 +147,9 @@ def test_only_the_wanted_layers_are_checkpointed():
     model = tiny.model()
     for count in (2, 0, 3):
         memory.checkpoint_layers(model, count)
-        assert [layer.gradient_checkpointing for layer in memory.layers_of(model)] == [index < count for index in range(3)]
+        assert [layer.gradient_checkpointing for layer in memory.layers_of(model)] == [
+            index < count for index in range(3)
+        ]
 
 
 def test_checkpointing_is_measured_to_take_less():

@@ -1,4 +1,6 @@
-"""What a user would lose: pairs left out or counted twice, tokens that look at another answer, ranks that wait for each other for ever."""
+"""What a user would lose: pairs left out or counted twice, tokens that look at another answer, ranks that wait for each
+other for ever.
+"""
 
 import dataclasses
 import random
@@ -17,7 +19,9 @@ SHARED, PLAIN = RowPolicy(shared=True), RowPolicy(shared=False)
 
 def pair(name, prompt, chosen, rejected):
     """A pair whose tokens say where they belong: 1xx prompt, 2xx chosen, 3xx rejected."""
-    return EncodedPair(name, list(range(100, 100 + prompt)), list(range(200, 200 + chosen)), list(range(300, 300 + rejected)))
+    return EncodedPair(
+        name, list(range(100, 100 + prompt)), list(range(200, 200 + chosen)), list(range(300, 300 + rejected))
+    )
 
 
 def some_pairs(count, seed=0):
@@ -28,7 +32,9 @@ def some_pairs(count, seed=0):
 def test_a_packed_row_by_hand():
     batch = collate([pair("a", 2, 1, 3), pair("b", 3, 2, 2)], SHARED)
     (block,) = batch.blocks
-    assert block.input_ids.tolist() == [[100, 101, 102, 200, 201, 300, 301, 100, 101, 200, 300, 301, 302]]  # the longer pair first
+    assert block.input_ids.tolist() == [
+        [100, 101, 102, 200, 201, 300, 301, 100, 101, 200, 300, 301, 302]
+    ]  # the longer pair first
     assert block.position_ids.tolist() == [[0, 1, 2, 3, 4, 3, 4, 0, 1, 2, 2, 3, 4]]
     assert block.predicting.tolist() == [2, 3, 2, 5, 8, 8, 10, 11]
     assert block.targets.tolist() == [200, 201, 300, 301, 200, 300, 301, 302]
@@ -38,14 +44,25 @@ def test_a_packed_row_by_hand():
 
 
 def test_who_sees_whom_by_hand():
-    """One pair [p p c c r]: r sees the prompt and itself, never c; with a window of two positions the second r still counts from the prompt's end."""
+    """One pair [p p c c r]: r sees the prompt and itself, never c; with a window of two positions the second r still
+    counts from the prompt's end.
+    """
     seen = visible(Layout((Span(0, 2, 2, 1),)))
     assert seen.int().tolist() == [[1, 0, 0, 0, 0], [1, 1, 0, 0, 0], [1, 1, 1, 0, 0], [1, 1, 1, 1, 0], [1, 1, 0, 0, 1]]
-    assert visible(Layout((Span(0, 2, 2, 1),)), window=2).int().tolist() == [[1, 0, 0, 0, 0], [1, 1, 0, 0, 0], [0, 1, 1, 0, 0], [0, 0, 1, 1, 0], [0, 1, 0, 0, 1]]
+    assert visible(Layout((Span(0, 2, 2, 1),)), window=2).int().tolist() == [
+        [1, 0, 0, 0, 0],
+        [1, 1, 0, 0, 0],
+        [0, 1, 1, 0, 0],
+        [0, 0, 1, 1, 0],
+        [0, 1, 0, 0, 1],
+    ]
 
 
 def test_what_all_prompts_of_a_row_begin_with_stands_there_once():
-    """Such as a system turn. A pair keeps the last token of its prompt even where the other prompt goes on with the same ones."""
+    """Such as a system turn.
+
+    A pair keeps the last token of its prompt even where the other prompt goes on with the same ones.
+    """
     batch = collate([pair("a", 5, 1, 2), pair("b", 7, 2, 1)], SHARED)
     (block,) = batch.blocks
     assert block.input_ids.tolist() == [[100, 101, 102, 103, 104, 105, 106, 200, 201, 300, 104, 200, 300, 301]]
@@ -62,7 +79,9 @@ def test_what_all_prompts_of_a_row_begin_with_stands_there_once():
         [1, 1, 1, 1, 0, 0, 0, 0, 0, 0, 1, 0, 1, 1],
     ]
     assert visible(block.layout, window=3)[10].nonzero()[:, 0].tolist() == [2, 3, 10]
-    assert collate([pair("a", 4, 1, 2), pair("b", 7, 2, 1)], SHARED).blocks[0].layout.shared == 0  # three tokens are not worth it
+    assert (
+        collate([pair("a", 4, 1, 2), pair("b", 7, 2, 1)], SHARED).blocks[0].layout.shared == 0
+    )  # three tokens are not worth it
 
 
 def test_no_token_sees_another_pair():
@@ -102,7 +121,9 @@ def test_padded_rows_score_the_same_tokens_as_packed_ones():
     for policy in (SHARED, PLAIN):
         found = {}
         for block in collate(pairs, policy).blocks:
-            for place, target, sequence in zip(block.predicting.tolist(), block.targets.tolist(), block.sequence.tolist(), strict=True):
+            for place, target, sequence in zip(
+                block.predicting.tolist(), block.targets.tolist(), block.sequence.tolist(), strict=True
+            ):
                 found.setdefault(sequence, []).append((int(block.input_ids.flatten()[place]), target))
         targets[policy.shared] = found
     assert targets[True] == targets[False]
@@ -113,13 +134,24 @@ def test_pairs_beyond_the_rotary_factors_go_alone():
     policy = RowPolicy(shared=True, longest=20)
     short, long = pair("short", 10, 5, 10), pair("long", 10, 5, 11)
     blocks = collate([long, short, pair("longer", 10, 12, 12)], policy).blocks
-    assert [(block.layout is not None, tuple(block.input_ids.shape)) for block in blocks] == [(True, (1, 25)), (False, (1, 22)), (False, (1, 22)), (False, (1, 21)), (False, (1, 15))]
+    assert [(block.layout is not None, tuple(block.input_ids.shape)) for block in blocks] == [
+        (True, (1, 25)),
+        (False, (1, 22)),
+        (False, (1, 22)),
+        (False, (1, 21)),
+        (False, (1, 15)),
+    ]
     assert policy.tokens(short) == 25
     assert policy.tokens(long) == 10 + 5 + 10 + 11
     for counted in (policy, SHARED, PLAIN):
-        assert counted.count(np.array([[10, 5, 10], [10, 5, 11]])).tolist() == [counted.tokens(short), counted.tokens(long)]
+        assert counted.count(np.array([[10, 5, 10], [10, 5, 11]])).tolist() == [
+            counted.tokens(short),
+            counted.tokens(long),
+        ]
     padded = dataclasses.replace(policy, shared=False)
-    assert [tuple(block.input_ids.shape) for block in collate([pair("a", 10, 9, 10), pair("b", 10, 10, 9)], padded).blocks] == [(4, 20)]
+    assert [
+        tuple(block.input_ids.shape) for block in collate([pair("a", 10, 9, 10), pair("b", 10, 10, 9)], padded).blocks
+    ] == [(4, 20)]
 
 
 def test_moving_to_a_device_keeps_the_layout():

@@ -1,4 +1,6 @@
-"""What a user would lose: a log-probability or gradient that is a little wrong for every token, or the memory that stored logits take."""
+"""What a user would lose: a log-probability or gradient that is a little wrong for every token, or the memory that
+stored logits take.
+"""
 
 import pytest
 import tiny
@@ -8,12 +10,19 @@ from torch.nn.functional import log_softmax
 from simpo_workbench.engine.forward import response_head
 from simpo_workbench.engine.forward.response_head import HeadTransform, token_logps
 
-TRANSFORMS = [HeadTransform(), HeadTransform(scale=0.25), HeadTransform(softcap=5.0), HeadTransform(scale=4.0, softcap=3.0)]
+TRANSFORMS = [
+    HeadTransform(),
+    HeadTransform(scale=0.25),
+    HeadTransform(softcap=5.0),
+    HeadTransform(scale=4.0, softcap=3.0),
+]
 
 
 @pytest.fixture(autouse=True)
 def small_tiles(monkeypatch):
-    monkeypatch.setattr(response_head, "LOGITS_PER_TILE", {"cpu": 50 * 16, "cuda": 50 * 16})  # 37 tokens take three tiles of 16
+    monkeypatch.setattr(
+        response_head, "LOGITS_PER_TILE", {"cpu": 50 * 16, "cuda": 50 * 16}
+    )  # 37 tokens take three tiles of 16
 
 
 def head_and_tokens(dtype=torch.float64, bias=False, vocabulary=50):
@@ -32,7 +41,9 @@ def test_two_tokens_by_hand():
     """Two words with logits 0 and ln 3: probabilities 1/4 and 3/4; the gradient is W[y] − Σ p·W."""
     head = torch.nn.Linear(1, 2, bias=False, dtype=torch.float64).requires_grad_(False)
     head.weight[:] = torch.tensor([[0.0], [1.0]])
-    hidden = torch.full((2, 1), torch.log(torch.tensor(3.0, dtype=torch.float64)).item(), dtype=torch.float64, requires_grad=True)
+    hidden = torch.full(
+        (2, 1), torch.log(torch.tensor(3.0, dtype=torch.float64)).item(), dtype=torch.float64, requires_grad=True
+    )
     logps = token_logps(head, hidden, torch.tensor([0, 1]), HeadTransform())
     logps.sum().backward()
     assert logps.exp().tolist() == pytest.approx([0.25, 0.75])
@@ -48,14 +59,19 @@ def test_a_frozen_head_equals_log_softmax(transform, bias):
     assert torch.allclose(ours, oracle, atol=1e-13)
     gradients = [torch.autograd.grad(logps, hidden, downstream)[0] for logps in (ours, oracle)]
     assert torch.allclose(*gradients, atol=1e-13)
-    assert torch.autograd.gradcheck(lambda h: token_logps(head, h, targets[:20], transform), (hidden[:20].detach().requires_grad_(),))
+    assert torch.autograd.gradcheck(
+        lambda h: token_logps(head, h, targets[:20], transform), (hidden[:20].detach().requires_grad_(),)
+    )
 
 
 @pytest.mark.parametrize("transform", TRANSFORMS)
 def test_a_trained_head_gets_its_gradient_as_well(transform):
     head, hidden, targets = head_and_tokens(bias=True)
     head.requires_grad_(True)
-    ours, oracle = (torch.autograd.grad(f(head, hidden, targets, transform).sum(), (hidden, head.weight, head.bias)) for f in (token_logps, plainly))
+    ours, oracle = (
+        torch.autograd.grad(f(head, hidden, targets, transform).sum(), (hidden, head.weight, head.bias))
+        for f in (token_logps, plainly)
+    )
     for one, other in zip(ours, oracle, strict=True):
         assert torch.allclose(one, other, atol=1e-12)
 

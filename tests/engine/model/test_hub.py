@@ -26,9 +26,15 @@ print(json.dumps([outcome(name) for name in sys.argv[1:]]))
 
 
 def load_in_a_process(names, folder, **environment):
-    clean = {key: value for key, value in os.environ.items() if not key.lower().endswith("_proxy") and not key.startswith("HF_")}
+    clean = {
+        key: value
+        for key, value in os.environ.items()
+        if not key.lower().endswith("_proxy") and not key.startswith("HF_")
+    }
     environment = clean | {"HF_HOME": str(folder / "hub"), "NO_PROXY": "*"} | environment
-    done = subprocess.run([sys.executable, "-c", CODE, *names], capture_output=True, text=True, env=environment, cwd=folder, timeout=180)
+    done = subprocess.run(
+        [sys.executable, "-c", CODE, *names], capture_output=True, text=True, env=environment, cwd=folder, timeout=180
+    )
     assert done.returncode == 0, done.stderr
     return json.loads(done.stdout.splitlines()[-1])
 
@@ -43,14 +49,18 @@ def files(tmp_path):
 def test_a_hub_model_loads_and_refusals_say_what_to_do(files, tmp_path):
     files |= {"pytorch_model.bin": b"pickle", "README.md": b"words"}
     with stub_hub.serve("models", "me/tiny", files) as (endpoint, requests):
-        whole, gated, nothing, revision = load_in_a_process(["me/tiny", "me/gated", "me/nothing", "me/tiny@v9"], tmp_path, HF_ENDPOINT=endpoint)
+        whole, gated, nothing, revision = load_in_a_process(
+            ["me/tiny", "me/gated", "me/nothing", "me/tiny@v9"], tmp_path, HF_ENDPOINT=endpoint
+        )
     assert whole == ["LlamaForCausalLM", "me/tiny"]
     assert "is gated: accept its terms" in gated
     assert "hf auth login" in gated
     assert "There is no model 'me/nothing'" in nothing
     assert "HF_TOKEN" in nothing
     assert "has no revision 'v9'" in revision
-    assert not [path for path, _ in requests if path.endswith((".bin", ".md"))]  # only what is needed, and never pickled weights
+    assert not [
+        path for path, _ in requests if path.endswith((".bin", ".md"))
+    ]  # only what is needed, and never pickled weights
 
 
 def test_the_standard_token_opens_a_gated_model(files, tmp_path):
@@ -75,11 +85,18 @@ def test_without_a_network_the_sentence_says_so(tmp_path):
 def test_modelscope_is_asked_when_it_is_meant(tiny_model, tmp_path):
     """The optional package is stood in for by a module with its interface."""
     (tmp_path / "modelscope.py").write_text(
-        f"def snapshot_download(model_id, revision=None, allow_patterns=None, ignore_patterns=None):\n    if model_id == 'me/away': raise RuntimeError('no such model')\n    return {tiny_model!r}\n"
+        "def snapshot_download(model_id, revision=None, allow_patterns=None, ignore_patterns=None):\n    if model_id"
+        f" == 'me/away': raise RuntimeError('no such model')\n    return {tiny_model!r}\n"
     )
     code = CODE.replace('load_in="fp32"', 'load_in="fp32", source="modelscope"')
     environment = os.environ | {"PYTHONPATH": str(tmp_path)}
-    done = subprocess.run([sys.executable, "-c", code, "me/there", "me/away"], capture_output=True, text=True, env=environment, timeout=180)
+    done = subprocess.run(
+        [sys.executable, "-c", code, "me/there", "me/away"],
+        capture_output=True,
+        text=True,
+        env=environment,
+        timeout=180,
+    )
     there, away = json.loads(done.stdout.splitlines()[-1])
     assert there == ["LlamaForCausalLM", "me/there"]
     assert "could not be downloaded from ModelScope: no such model" in away

@@ -11,7 +11,11 @@ from simpo_workbench.engine.model import lora_linear
 def wrapped(dtype=torch.float64, fast=True, **options):
     model = tiny.model("llama", attention_bias=True).to(dtype)
     torch.manual_seed(1)
-    model = get_peft_model(model, LoraConfig(r=4, lora_alpha=8, target_modules="all-linear", init_lora_weights=False, **options), autocast_adapter_dtype=False)
+    model = get_peft_model(
+        model,
+        LoraConfig(r=4, lora_alpha=8, target_modules="all-linear", init_lora_weights=False, **options),
+        autocast_adapter_dtype=False,
+    )
     if fast:
         lora_linear.install(model)
     return model
@@ -22,7 +26,9 @@ def outcome(model, ids=((5, 6, 7, 8, 9, 10), (11, 12, 13, 14, 15, 16))):
     torch.manual_seed(2)  # dropout
     logits = model(input_ids=torch.tensor(ids)).logits
     (logits * torch.linspace(-1, 1, logits.numel(), dtype=logits.dtype).view_as(logits)).sum().backward()
-    return logits.detach(), {name: parameter.grad for name, parameter in model.named_parameters() if parameter.grad is not None}
+    return logits.detach(), {
+        name: parameter.grad for name, parameter in model.named_parameters() if parameter.grad is not None
+    }
 
 
 @pytest.mark.parametrize("options", [{}, {"use_rslora": True}, {"lora_dropout": 0.3}, {"use_dora": True}])
@@ -45,7 +51,9 @@ def test_fp32_adapters_on_16_bit_weights_cast_no_activations():
             parameter.data = parameter.data.float()
     kept = []
     with torch.autograd.graph.saved_tensors_hooks(lambda tensor: kept.append(tensor) or tensor, lambda tensor: tensor):
-        model.base_model.model.model.layers[0].mlp.down_proj(torch.randn(1, 50, 64, dtype=torch.bfloat16, requires_grad=True)).sum().backward()
+        model.base_model.model.model.layers[0].mlp.down_proj(
+            torch.randn(1, 50, 64, dtype=torch.bfloat16, requires_grad=True)
+        ).sum().backward()
     assert {tensor.dtype for tensor in kept} == {torch.bfloat16}
     adapter = model.base_model.model.model.layers[0].mlp.down_proj.lora_A["default"].weight
     assert (adapter.dtype, adapter.grad.dtype) == (torch.float32, torch.float32)

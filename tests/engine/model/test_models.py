@@ -39,7 +39,17 @@ def tiny_adapter(tiny_model, tmp_path_factory):
     return str(folder)
 
 
-@pytest.mark.parametrize(("load_in", "kind"), [("nf4", "Linear4bit"), ("fp4", "Linear4bit"), ("int8", "Linear8bitLt"), ("bf16", "Linear"), ("fp16", "Linear"), ("fp32", "Linear")])
+@pytest.mark.parametrize(
+    ("load_in", "kind"),
+    [
+        ("nf4", "Linear4bit"),
+        ("fp4", "Linear4bit"),
+        ("int8", "Linear8bitLt"),
+        ("bf16", "Linear"),
+        ("fp16", "Linear"),
+        ("fp32", "Linear"),
+    ],
+)
 def test_weights_are_kept_as_asked_and_train(tiny_model, load_in, kind):
     with lora(models.load_base(ModelConfig(name=tiny_model, load_in=load_in))) as loaded:
         layer = loaded.model.base_model.model.model.layers[0].self_attn.q_proj.base_layer
@@ -54,7 +64,9 @@ def test_weights_are_kept_as_asked_and_train(tiny_model, load_in, kind):
         gradients = [parameter.grad for parameter in loaded.model.parameters() if parameter.requires_grad]
         assert all(gradient is not None and torch.isfinite(gradient).all() for gradient in gradients)
         assert any(gradient.abs().max() > 0 for gradient in gradients)
-        assert not any(parameter.requires_grad for name, parameter in loaded.model.named_parameters() if "lora" not in name)
+        assert not any(
+            parameter.requires_grad for name, parameter in loaded.model.named_parameters() if "lora" not in name
+        )
 
 
 def test_nf4_stays_near_fp32_and_is_not_fp32(tiny_model):
@@ -78,9 +90,15 @@ def test_unpacked_weights_give_the_same_numbers_and_are_gone_afterwards(tiny_mod
 
 
 def test_evaluating_never_costs_the_gradient(tiny_model):
-    """On some CPUs bitsandbytes repacks 4-bit weights at the first evaluation into a layout without a backward pass; it must stay off."""
+    """On some CPUs bitsandbytes repacks 4-bit weights at the first evaluation into a layout without a backward pass; it
+    must stay off.
+    """
     with lora(models.load_base(ModelConfig(name=tiny_model, load_in="nf4"))) as loaded:
-        flags = {module.support_avx512bf16_for_cpu for module in loaded.model.modules() if hasattr(module, "support_avx512bf16_for_cpu")}
+        flags = {
+            module.support_avx512bf16_for_cpu
+            for module in loaded.model.modules()
+            if hasattr(module, "support_avx512bf16_for_cpu")
+        }
         assert flags == {False}
 
 
@@ -97,7 +115,9 @@ def test_base_is_the_model_without_the_adapter_and_tuned_comes_back(tiny_model, 
         assert (tuned - untouched).abs() > 1e-3
 
 
-@pytest.mark.parametrize("changes", [{"use_dora": True}, {"use_rslora": True}, {"target_modules": ["q_proj", "v_proj"]}, {"dropout": 0.1}])
+@pytest.mark.parametrize(
+    "changes", [{"use_dora": True}, {"use_rslora": True}, {"target_modules": ["q_proj", "v_proj"]}, {"dropout": 0.1}]
+)
 def test_lora_variants(tiny_model, changes, tmp_path):
     with lora(models.load_base(ModelConfig(name=tiny_model, load_in="fp32")), **changes) as loaded:
         config = loaded.model.peft_config["default"]
@@ -105,7 +125,15 @@ def test_lora_variants(tiny_model, changes, tmp_path):
         if "target_modules" in changes:
             assert wrapped == {"q_proj", "v_proj"}
         else:
-            assert wrapped == {"q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"}  # every linear layer, not the head
+            assert wrapped == {
+                "q_proj",
+                "k_proj",
+                "v_proj",
+                "o_proj",
+                "gate_proj",
+                "up_proj",
+                "down_proj",
+            }  # every linear layer, not the head
         with torch.no_grad():
             for name, parameter in loaded.model.named_parameters():
                 if "lora_B" in name:
@@ -113,9 +141,15 @@ def test_lora_variants(tiny_model, changes, tmp_path):
         loaded.model.eval()
         tuned = response_logps(PackedScorer(loaded.model), [PAIR], loaded).chosen
         checkpoints.save_adapter(loaded.model, tmp_path / "saved")
-        with wb.load_model(ModelConfig(name=tiny_model, load_in="fp32"), adapter=tmp_path / "saved") as again:  # what was trained can be used
+        with wb.load_model(
+            ModelConfig(name=tiny_model, load_in="fp32"), adapter=tmp_path / "saved"
+        ) as again:  # what was trained can be used
             assert torch.allclose(response_logps(PackedScorer(again.model), [PAIR], again).chosen, tuned, atol=1e-5)
-        assert (config.use_dora, config.use_rslora, config.lora_dropout) == (changes.get("use_dora", False), changes.get("use_rslora", False), changes.get("dropout", 0.0))
+        assert (config.use_dora, config.use_rslora, config.lora_dropout) == (
+            changes.get("use_dora", False),
+            changes.get("use_rslora", False),
+            changes.get("dropout", 0.0),
+        )
 
 
 def test_a_starting_adapter_alone_is_the_base(tiny_model, tiny_adapter):
@@ -139,7 +173,8 @@ def test_close_gives_the_memory_back(tiny_model):
     assert watched() is None
 
 
-# --- refusals: each names what was given and what to do ------------------------------------------------------------------------------
+# --- refusals: each names what was given and what to do
+# ------------------------------------------------------------------------------
 
 
 def refused(match, **config):
@@ -190,7 +225,10 @@ def test_code_in_a_model_folder_is_never_run(tiny_model, tmp_path, monkeypatch):
     """Also when somebody would answer yes: transformers asks on a terminal unless it was told."""
     folder = shutil.copytree(tiny_model, tmp_path / "coded")
     config = json.loads((folder / "config.json").read_text())
-    config |= {"model_type": "coded", "auto_map": {"AutoConfig": "code.CodedConfig", "AutoModelForCausalLM": "code.CodedModel"}}
+    config |= {
+        "model_type": "coded",
+        "auto_map": {"AutoConfig": "code.CodedConfig", "AutoModelForCausalLM": "code.CodedModel"},
+    }
     (folder / "config.json").write_text(json.dumps(config))
     (folder / "code.py").write_text(f"open({str(tmp_path / 'ran')!r}, 'w')\n")
     monkeypatch.setattr("builtins.input", lambda *prompt: "y")
@@ -210,7 +248,10 @@ def test_compute_precision_that_cannot_be(tiny_model):
 
 
 def test_an_adapter_of_another_model_is_refused_whole(tiny_adapter, tmp_path):
-    wider, shallower = tiny.save(tmp_path / "wider", hidden_size=64), tiny.save(tmp_path / "shallower", num_hidden_layers=2)
+    wider, shallower = (
+        tiny.save(tmp_path / "wider", hidden_size=64),
+        tiny.save(tmp_path / "shallower", num_hidden_layers=2),
+    )
     refused("was made for another model", name=wider, adapter=tiny_adapter)
     refused("was made for another model.*unknown", name=shallower, adapter=tiny_adapter)
 
@@ -223,7 +264,10 @@ def test_adapters_that_are_none(tiny_model, tiny_adapter, tmp_path):
 
 
 def test_target_modules_that_do_not_exist(tiny_model):
-    with models.load_base(ModelConfig(name=tiny_model, load_in="fp32")) as loaded, pytest.raises(wb.WorkbenchError, match="target_modules = .'no_such_layer'."):
+    with (
+        models.load_base(ModelConfig(name=tiny_model, load_in="fp32")) as loaded,
+        pytest.raises(wb.WorkbenchError, match="target_modules = .'no_such_layer'."),
+    ):
         models.add_lora(loaded, LoraConfig(target_modules=["no_such_layer"]), seed=0)
 
 
@@ -233,7 +277,9 @@ def test_a_chat_template_from_text_or_file(tiny_model, tmp_path):
     path = tmp_path / "template.jinja"
     path.write_text(tiny.LLAMA3)
     for given in (tiny.LLAMA3, str(path)):
-        with wb.load_model(ModelConfig(name=tiny_model, load_in="fp32"), data=DataConfig(chat_template=given)) as loaded:
+        with wb.load_model(
+            ModelConfig(name=tiny_model, load_in="fp32"), data=DataConfig(chat_template=given)
+        ) as loaded:
             assert loaded.tokenizer.chat_template == tiny.LLAMA3
 
 
@@ -258,4 +304,8 @@ def test_all_linear_means_linear_layers_without_head_routers_and_experts(family,
 
     loaded = SimpleNamespace(model=tiny.model(family), config=ModelConfig())
     models.add_lora(loaded, LoraConfig(), seed=0)
-    assert {name.partition(".lora_")[0].rpartition(".")[2] for name, _ in loaded.model.named_parameters() if ".lora_" in name} == set(expected)
+    assert {
+        name.partition(".lora_")[0].rpartition(".")[2]
+        for name, _ in loaded.model.named_parameters()
+        if ".lora_" in name
+    } == set(expected)

@@ -48,18 +48,31 @@ def test_every_text_survives_its_tokens_and_no_token_is_unknown(folder):
 def test_turns_are_chatml_and_end_with_the_token_that_ends_an_answer(folder):
     turns = [{"role": "user", "content": "Hi"}, {"role": "assistant", "content": "Yes"}]
     with loaded(folder) as model:
-        assert model.tokenizer.apply_chat_template(turns, tokenize=False) == "<|im_start|>user\nHi<|im_end|>\n<|im_start|>assistant\nYes<|im_end|>\n"
+        assert (
+            model.tokenizer.apply_chat_template(turns, tokenize=False)
+            == "<|im_start|>user\nHi<|im_end|>\n<|im_start|>assistant\nYes<|im_end|>\n"
+        )
         pair = wb.encode_pair(model, {"prompt": "Hi", "chosen": "Yes", "rejected": "No"})
         assert model.tokenizer.eos_token == "<|im_end|>"
     scored = pair[pair["scored"]]
-    assert {side: "".join(rows["token"]) for side, rows in scored.groupby("side")} == {"chosen": "Yes<|im_end|>", "rejected": "No<|im_end|>"}
+    assert {side: "".join(rows["token"]) for side, rows in scored.groupby("side")} == {
+        "chosen": "Yes<|im_end|>",
+        "rejected": "No<|im_end|>",
+    }
 
 
 @pytest.mark.parametrize("load_in", ["fp32", "nf4", "int8"])
 def test_it_loads_in_any_precision_and_knows_nothing(folder, load_in):
     """Log-probabilities near those of a blind guess among its tokens, but different from token to token."""
     with loaded(folder, load_in) as model:
-        tokens = wb.explain_pair(model, {"prompt": "What is the capital of France?", "chosen": "The capital of France is Paris.", "rejected": "I do not know."})
+        tokens = wb.explain_pair(
+            model,
+            {
+                "prompt": "What is the capital of France?",
+                "chosen": "The capital of France is Paris.",
+                "rejected": "I do not know.",
+            },
+        )
         blind = -math.log(len(model.tokenizer))
     assert tokens["logp"].mean() == pytest.approx(blind, abs=0.7)
     assert tokens["logp"].std() > 0.2
@@ -67,8 +80,20 @@ def test_it_loads_in_any_precision_and_knows_nothing(folder, load_in):
 
 def test_its_loss_falls_when_it_is_trained(folder, tmp_path):
     pairs = tmp_path / "pairs.jsonl"
-    pairs.write_text("".join(f'{{"prompt": "Say {word}", "chosen": "{word}", "rejected": "I will not say {word}."}}\n' for word in ("sun", "moon", "star", "sea", "wind", "rain")))
-    changes = {"model.name": folder, "model.load_in": "fp32", "data.train": str(pairs), "data.eval": str(pairs), "training.pairs_per_step": 6, "training.max_steps": 6}
+    pairs.write_text(
+        "".join(
+            f'{{"prompt": "Say {word}", "chosen": "{word}", "rejected": "I will not say {word}."}}\n'
+            for word in ("sun", "moon", "star", "sea", "wind", "rain")
+        )
+    )
+    changes = {
+        "model.name": folder,
+        "model.load_in": "fp32",
+        "data.train": str(pairs),
+        "data.eval": str(pairs),
+        "training.pairs_per_step": 6,
+        "training.max_steps": 6,
+    }
     config = wb.RunConfig().with_changes({**changes, "training.learning_rate": 2e-3, "training.scheduler": "constant"})
     losses = [step.record["loss"] for step in wb.steps(config)]
     assert losses[-1] < 0.7 * losses[0]
@@ -89,7 +114,10 @@ def test_an_empty_folder_is_filled(tmp_path):
 @pytest.mark.parametrize("other", ["notes.txt", "config.json"])
 def test_a_folder_that_holds_something_else_is_left_alone(tmp_path, other):
     (tmp_path / other).write_text("[1, 2]")
-    with pytest.raises(wb.WorkbenchError, match=r"holds something else: expected an empty or a new one for the tiny model\. Choose another name"):
+    with pytest.raises(
+        wb.WorkbenchError,
+        match=r"holds something else: expected an empty or a new one for the tiny model\. Choose another name",
+    ):
         wb.make_tiny_model(tmp_path)
     assert [file.name for file in tmp_path.iterdir()] == [other]
     assert (tmp_path / other).read_text() == "[1, 2]"

@@ -1,4 +1,6 @@
-"""What would be lost: a vote, by a killed kernel or a full disk; the blindness, by a word too many; and an answer never seen, by a key pressed too fast."""
+"""What would be lost: a vote, by a killed kernel or a full disk; the blindness, by a word too many; and an answer never
+seen, by a key pressed too fast.
+"""
 
 import re
 import threading
@@ -40,16 +42,27 @@ def models(monkeypatch):
 
     class Answering(FakeModel):
         def result(self, timeout_s=None):
-            rows = [{"base": f"Base to {n}.", "base_tokens": 5, "tuned": f"Tuned to {n}.", "tuned_tokens": 4} for n, _ in enumerate(self.asked[-1][1]["prompts"])]
-            return pd.DataFrame(rows).assign(base_ended=True, base_repeated_4grams=0.0, tuned_ended=True, tuned_repeated_4grams=0.0)
+            rows = [
+                {"base": f"Base to {n}.", "base_tokens": 5, "tuned": f"Tuned to {n}.", "tuned_tokens": 4}
+                for n, _ in enumerate(self.asked[-1][1]["prompts"])
+            ]
+            return pd.DataFrame(rows).assign(
+                base_ended=True, base_repeated_4grams=0.0, tuned_ended=True, tuned_repeated_4grams=0.0
+            )
 
-    monkeypatch.setattr(two_models.OPEN_MODELS, "of_run", lambda run, step=None: opened.setdefault((run.name, step), Answering(run, step)))
+    monkeypatch.setattr(
+        two_models.OPEN_MODELS,
+        "of_run",
+        lambda run, step=None: opened.setdefault((run.name, step), Answering(run, step)),
+    )
     return opened
 
 
 @pytest.fixture
 def held(monkeypatch):
-    """held(name): what the first page does in the background by this function waits for `.go()`; `.made` holds what came of it."""
+    """held(name): what the first page does in the background by this function waits for `.go()`; `.made` holds what
+    came of it.
+    """
 
     def hold(name):
         work, gate, made = getattr(blind_start, name), threading.Event(), []
@@ -74,7 +87,19 @@ def held(monkeypatch):
 
 
 def answers(n=6, **more):
-    return pd.DataFrame([{"prompt": f"Question {i}?", "first": f"Long answer {i}.", "second": f"Short {i}.", "first_tokens": 40, "second_tokens": 10, **more} for i in range(n)])
+    return pd.DataFrame(
+        [
+            {
+                "prompt": f"Question {i}?",
+                "first": f"Long answer {i}.",
+                "second": f"Short {i}.",
+                "first_tokens": 40,
+                "second_tokens": 10,
+                **more,
+            }
+            for i in range(n)
+        ]
+    )
 
 
 def begin(panel):
@@ -101,8 +126,24 @@ def words(panel):
 def test_a_press_counts_only_for_what_was_shown_when_it_was_made():
     pressed = []
     keys = Keys("Vote", pressed.append)
-    keys.offer(7, [{"name": "left", "keys": ["1"], "text": "Answer 1"}, {"name": "undo", "keys": ["u"], "text": "Undo", "why_not": "There is no vote."}])
-    for message in (None, "left", [], {}, {"press": "left"}, {"press": "left", "number": 6}, {"press": "undo", "number": 7}, {"press": "up", "number": 7}, {"press": ["left"], "number": 7}):
+    keys.offer(
+        7,
+        [
+            {"name": "left", "keys": ["1"], "text": "Answer 1"},
+            {"name": "undo", "keys": ["u"], "text": "Undo", "why_not": "There is no vote."},
+        ],
+    )
+    for message in (
+        None,
+        "left",
+        [],
+        {},
+        {"press": "left"},
+        {"press": "left", "number": 6},
+        {"press": "undo", "number": 7},
+        {"press": "up", "number": 7},
+        {"press": ["left"], "number": 7},
+    ):
         keys._heard(None, message, [])
     assert pressed == []
     keys._heard(None, {"press": "left", "number": 7}, [])
@@ -142,13 +183,20 @@ def test_every_key_is_saved_at_once_and_the_next_prompt_is_shown(tmp_path):
 
 
 def test_answer_1_is_the_left_one_and_answer_2_the_right_one_whosever_they_are(tmp_path):
-    """The vote says left or right: cards that showed the first model always on the same side would turn half of the votes round."""
+    """The vote says left or right: cards that showed the first model always on the same side would turn half of the
+    votes round.
+    """
     panel = BlindTest(answers=answers(), path=tmp_path / "x.jsonl")
     seen = set()
     while item := panel.votes.next_item():
         cards = re.findall(r"<h4[^>]*>(.*?)</h4>(.*?)(?=<h4|$)", panel._cards.value, re.DOTALL)
         assert [title for title, _ in cards] == ["1", "2"]
-        assert [item.left in cards[0][1], item.right in cards[0][1], item.left in cards[1][1], item.right in cards[1][1]] == [True, False, False, True]
+        assert [
+            item.left in cards[0][1],
+            item.right in cards[0][1],
+            item.left in cards[1][1],
+            item.right in cards[1][1],
+        ] == [True, False, False, True]
         seen.add(item.left_is)
         press(panel, "tie")
     assert seen == {"first", "second"}
@@ -174,7 +222,9 @@ def test_nothing_on_the_page_tells_which_model_is_which(tmp_path):
     path = tmp_path / "x.jsonl"
     panel = BlindTest(answers=answers(first_ended=False), path=path)
     for _ in range(6):
-        sent = " ".join(str(widget.value) for widget in (panel._progress, panel._prompt, panel._cards, panel.line)) + str(panel.vote_keys.actions)
+        sent = " ".join(
+            str(widget.value) for widget in (panel._progress, panel._prompt, panel._cards, panel.line)
+        ) + str(panel.vote_keys.actions)
         for word in ("base", "tuned", "tokens", "first", "second", "cut off", "ends properly"):
             assert not re.search(rf"\b{word}\b", sent), word
         assert re.findall(r"<h4[^>]*>(.*?)</h4>", panel._cards.value) == ["1", "2"]
@@ -250,7 +300,9 @@ def test_a_vote_on_a_test_whose_file_is_gone_is_said_and_makes_no_file(tmp_path)
     assert not path.exists()
 
 
-def test_a_finished_test_that_cannot_be_written_shows_its_result_and_says_that_the_look_is_not_recorded(tmp_path, monkeypatch):
+def test_a_finished_test_that_cannot_be_written_shows_its_result_and_says_that_the_look_is_not_recorded(
+    tmp_path, monkeypatch
+):
     path, unfinished = tmp_path / "x.jsonl", tmp_path / "y.jsonl"
     for test in (BlindVotes.begin(path, answers(2)), BlindVotes.begin(unfinished, answers(3))):
         test.vote(1, "left")
@@ -293,7 +345,10 @@ def test_answers_that_are_all_the_same_leave_nothing_to_vote_on(tmp_path):
     assert "6 prompts with the same answer from both count as ties" in words(panel)
 
 
-@pytest.mark.parametrize(("given", "said"), [({"answers": answers().drop(columns="first")}, "lack the column"), ({}, "There is no blind test in")])
+@pytest.mark.parametrize(
+    ("given", "said"),
+    [({"answers": answers().drop(columns="first")}, "lack the column"), ({}, "There is no blind test in")],
+)
 def test_what_cannot_begin_is_said_in_words(tmp_path, given, said):
     panel = BlindTest(path=tmp_path / "x.jsonl", **given)
     assert said in panel.line.value
@@ -523,7 +578,10 @@ def test_both_models_are_asked_all_prompts_at_once_and_then_the_test_begins(pane
     assert panel.start.begin_button.tooltip == "The models are answering."
     model.state = "done"
     votes = until(lambda: panel.votes)
-    assert sorted((item.prompt, item.answer("first"), item.answer("second"), item.first_tokens, item.second_tokens) for item in votes.items) == [
+    assert sorted(
+        (item.prompt, item.answer("first"), item.answer("second"), item.first_tokens, item.second_tokens)
+        for item in votes.items
+    ) == [
         ("One?", "Base to 0.", "Tuned to 0.", 5, 4),
         ("Two?", "Base to 1.", "Tuned to 1.", 5, 4),
     ]
@@ -534,12 +592,24 @@ def test_both_models_are_asked_all_prompts_at_once_and_then_the_test_begins(pane
 def test_the_models_that_were_chosen_at_the_click_are_asked(panel, models, held):
     """Menus and fields may change while held-out prompts load."""
     start, prompts = panel.start, held("_prompts")
-    start.source.value, start.second.value, start.temperature.value, start.max_new_tokens.value, start.seed.value = _ASKED, "step 20", 0.5, 30, 7
+    start.source.value, start.second.value, start.temperature.value, start.max_new_tokens.value, start.seed.value = (
+        _ASKED,
+        "step 20",
+        0.5,
+        30,
+        7,
+    )
     start.begin_button.click()
     assert start.begin_button.disabled
     assert not start.cancel_button.disabled
     path = start.path.value
-    start.second.value, start.temperature.value, start.max_new_tokens.value, start.seed.value, start.path.value = "step 40", 1.0, 99, 8, "other.jsonl"
+    start.second.value, start.temperature.value, start.max_new_tokens.value, start.seed.value, start.path.value = (
+        "step 40",
+        1.0,
+        99,
+        8,
+        "other.jsonl",
+    )
     prompts.go()
     until(lambda: models and all(model.asked for model in models.values()))
     assert list(models) == [(panel.run.name, 20)]
@@ -552,7 +622,9 @@ def test_the_models_that_were_chosen_at_the_click_are_asked(panel, models, held)
 
 
 @pytest.mark.parametrize("leave", ["cancel", "another run"])
-def test_nobody_is_asked_once_it_was_cancelled_or_another_run_chosen_while_prompts_loaded(panel, models, held, tmp_path, leave):
+def test_nobody_is_asked_once_it_was_cancelled_or_another_run_chosen_while_prompts_loaded(
+    panel, models, held, tmp_path, leave
+):
     start, prompts = panel.start, held("_prompts")
     start.source.value = _ASKED
     start.begin_button.click()
@@ -599,20 +671,34 @@ def test_held_out_prompts_and_those_of_the_run_are_asked(panel, models):
 
 
 def test_prompts_come_from_a_file_as_texts_and_conversations(panel, models, tmp_path):
-    turns = '[{"role": "user", "content": "Hi."}, {"role": "assistant", "content": "Hello."}, {"role": "user", "content": "Why?"}]'
+    turns = (
+        '[{"role": "user", "content": "Hi."}, {"role": "assistant", "content": "Hello."}, {"role": "user", "content":'
+        ' "Why?"}]'
+    )
     (tmp_path / "p.jsonl").write_text(f'{{"prompt": "One?"}}\n"Two?"\n{{"prompt": {turns}}}\n')
     model = asks(panel, models, _FILE, file=str(tmp_path / "p.jsonl"))
-    assert [prompt if isinstance(prompt, str) else len(prompt) for prompt in model.asked[0][1]["prompts"]] == ["One?", "Two?", 3]
+    assert [prompt if isinstance(prompt, str) else len(prompt) for prompt in model.asked[0][1]["prompts"]] == [
+        "One?",
+        "Two?",
+        3,
+    ]
     model.state = "done"
     votes = until(lambda: panel.votes)
     assert {len(item.messages) for item in votes.items} == {1, 3}
 
 
-@pytest.mark.parametrize(("content", "said"), [('{"text": "One?"}\n', "line 1 holds no prompt"), ("\n", "no prompts to ask"), (None, "cannot be read")])
+@pytest.mark.parametrize(
+    ("content", "said"),
+    [('{"text": "One?"}\n', "line 1 holds no prompt"), ("\n", "no prompts to ask"), (None, "cannot be read")],
+)
 def test_a_file_without_prompts_is_an_error_in_words(panel, models, tmp_path, content, said):
     if content is not None:
         (tmp_path / "p.jsonl").write_text(content)
-    panel.start.source.value, panel.start.prompts.value, panel.start.file.value = _ASKED, _FILE, str(tmp_path / "p.jsonl")
+    panel.start.source.value, panel.start.prompts.value, panel.start.file.value = (
+        _ASKED,
+        _FILE,
+        str(tmp_path / "p.jsonl"),
+    )
     panel.start.begin_button.click()
     until(lambda: said in panel.line.value)
     assert panel.trouble == ""

@@ -1,4 +1,6 @@
-"""What would be lost: the sampled answers of a run, an answer to one's own prompt, and the way back from a question that takes too long."""
+"""What would be lost: the sampled answers of a run, an answer to one's own prompt, and the way back from a question
+that takes too long.
+"""
 
 import shutil
 import threading
@@ -104,7 +106,9 @@ def test_refresh_reads_nothing_where_nothing_is_new_and_keeps_what_was_chosen_an
     until(lambda: panel._shown)
     panel.sample_prompt.value, panel.sample_left.value = PROMPTS[2], 20
     panel.left.value, panel.right.value, panel.prompt.value, panel.seed.value = "step 20", "step 40", "Half a que", 7
-    choices = lambda: [one.value for one in (panel.sample_prompt, panel.sample_left, panel.left, panel.right, panel.prompt, panel.seed)]  # noqa: E731
+    choices = lambda: [
+        one.value for one in (panel.sample_prompt, panel.sample_left, panel.left, panel.right, panel.prompt, panel.seed)
+    ]
     chosen, read_now = choices(), comparison._read
     monkeypatch.setattr(comparison, "_read", lambda run: read.append(run) or read_now(run))
     for _ in range(5):
@@ -124,7 +128,11 @@ def test_refresh_reads_nothing_where_nothing_is_new_and_keeps_what_was_chosen_an
 
 
 def test_a_reading_that_comes_late_does_not_take_the_place_of_a_newer_one(tmp_path, monkeypatch):
-    live, may_end, read_now = fake_run(tmp_path / "a", total_steps=120, last_step=40), threading.Event(), comparison._read
+    live, may_end, read_now = (
+        fake_run(tmp_path / "a", total_steps=120, last_step=40),
+        threading.Event(),
+        comparison._read,
+    )
     numbers = iter(range(9))
 
     def first_one_is_slow(run):

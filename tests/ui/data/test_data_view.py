@@ -1,4 +1,6 @@
-"""What a user would lose: pairs that were dropped unseen, a mapping to be guessed by hand, the sight of what the model is really shown."""
+"""What a user would lose: pairs that were dropped unseen, a mapping to be guessed by hand, the sight of what the model
+is really shown.
+"""
 
 import json
 import re
@@ -69,7 +71,12 @@ def test_a_view_opens_at_once_and_then_shows_the_demo():
 
 
 def test_what_was_refused_is_shown_with_its_first_place(tmp_path):
-    rows = [*tiny.rows(6), *tiny.rows(2), {"prompt": "p", "chosen": "a"}, {"prompt": "p", "chosen": HOSTILE, "rejected": HOSTILE}]
+    rows = [
+        *tiny.rows(6),
+        *tiny.rows(2),
+        {"prompt": "p", "chosen": "a"},
+        {"prompt": "p", "chosen": HOSTILE, "rejected": HOSTILE},
+    ]
     view = loaded(DataView(DataConfig(train=write(tmp_path / "some.jsonl", rows), eval_fraction=0.34)))
     shown = words(view.report)
     assert "duplicate" in shown
@@ -80,7 +87,9 @@ def test_what_was_refused_is_shown_with_its_first_place(tmp_path):
 
 
 def test_prompts_on_both_sides_are_said_loudly(tmp_path):
-    data = DataConfig(train=write(tmp_path / "train.jsonl", tiny.rows(6)), eval=write(tmp_path / "eval.jsonl", tiny.rows(2)))
+    data = DataConfig(
+        train=write(tmp_path / "train.jsonl", tiny.rows(6)), eval=write(tmp_path / "eval.jsonl", tiny.rows(2))
+    )
     view = loaded(DataView(data))
     assert re.search(r'swb-attention">2 prompts are among both', view.report.value)
 
@@ -176,7 +185,9 @@ def test_the_pairs_are_held_out_by_the_seed_of_the_run(tmp_path):
 
 def test_a_hidden_panel_reads_nothing_until_it_is_turned_to(tmp_path, monkeypatch):
     read, load_data = [], data_view.load_data
-    monkeypatch.setattr(data_view, "load_data", lambda data, seed: read.append((data.train, seed)) or load_data(data, seed))
+    monkeypatch.setattr(
+        data_view, "load_data", lambda data, seed: read.append((data.train, seed)) or load_data(data, seed)
+    )
     view, source = loaded(DataView()), write(tmp_path / "mine.jsonl", tiny.rows(9))
     show(view, False)
     for typed in ("t", "tr", source):
@@ -212,7 +223,10 @@ def test_what_was_being_read_when_the_panel_was_left_comes_only_if_it_is_still_n
 
 
 def test_unknown_columns_are_guessed_previewed_and_used(tmp_path):
-    rows = [{"question": f"{HOSTILE} {index}", "good_answer": f"yes {index}", "bad_answer": f"no {index}", "topic": "t"} for index in range(8)]
+    rows = [
+        {"question": f"{HOSTILE} {index}", "good_answer": f"yes {index}", "bad_answer": f"no {index}", "topic": "t"}
+        for index in range(8)
+    ]
     view = loaded(DataView(DataConfig(train=write(tmp_path / "named.jsonl", rows))))
     form = view.column_form
     assert form.layout.display is None
@@ -242,7 +256,9 @@ def test_columns_without_a_guess_are_chosen_by_hand(tmp_path):
 
 
 def test_another_file_does_not_inherit_the_mapping(tmp_path):
-    named = write(tmp_path / "named.jsonl", [{"q": f"what {i}", "good": f"yes {i}", "bad": f"no {i}"} for i in range(4)])
+    named = write(
+        tmp_path / "named.jsonl", [{"q": f"what {i}", "good": f"yes {i}", "bad": f"no {i}"} for i in range(4)]
+    )
     view = loaded(DataView(DataConfig(train=named, columns={"prompt": "q", "chosen": "good", "rejected": "bad"})))
     assert view.pairs is not None
     view.train.value = "demo"
@@ -287,7 +303,10 @@ def test_search_counts_hits_and_the_chosen_pair_follows():
 
 
 def test_hostile_texts_are_texts(tmp_path):
-    rows = [{"prompt": f"{HOSTILE} p {index}", "chosen": f"{HOSTILE} c", "rejected": f"{HOSTILE} r", HOSTILE: HOSTILE} for index in range(3)]
+    rows = [
+        {"prompt": f"{HOSTILE} p {index}", "chosen": f"{HOSTILE} c", "rejected": f"{HOSTILE} r", HOSTILE: HOSTILE}
+        for index in range(3)
+    ]
     view = loaded(DataView(DataConfig(train=write(tmp_path / "bad.jsonl", rows))))
     for shown in (view.browser.text.value, view.report.value, view.snapshot(), view._repr_mimebundle_()["text/html"]):
         assert "<img" not in shown
@@ -312,7 +331,9 @@ def test_charts_follow_the_theme():
 
 @pytest.fixture
 def token_view(tiny_model, tiny_pairs):
-    view = loaded(DataView(DataConfig(train=tiny_pairs[0], eval=tiny_pairs[1]), ModelConfig(name=tiny_model, load_in="fp32")))
+    view = loaded(
+        DataView(DataConfig(train=tiny_pairs[0], eval=tiny_pairs[1]), ModelConfig(name=tiny_model, load_in="fp32"))
+    )
     yield view
     OPEN_MODELS.close()
 
@@ -324,7 +345,9 @@ def test_a_pair_is_shown_as_the_model_sees_it(token_view):
     assert browser.text.layout.display == "none"
     until(lambda: "swb-tokens" in browser.tokens.value)
     shown = browser.tokens.value
-    assert re.search(r'swb-token-template[^>]*title="template, token 1 of the prompt, id \d+">&lt;\|im_start\|&gt;<', shown)
+    assert re.search(
+        r'swb-token-template[^>]*title="template, token 1 of the prompt, id \d+">&lt;\|im_start\|&gt;<', shown
+    )
     assert re.search(r'swb-token-end swb-side-chosen[^>]*title="end of turn', shown)
     assert "scored tokens" in shown
     assert token_view.trouble == ""
@@ -349,7 +372,9 @@ def test_a_tokenizer_that_cannot_be_loaded_says_so(token_view):
 def test_a_question_for_tokens_that_cannot_be_put_or_shown_is_not_waited_for(token_view, monkeypatch, broken):
     browser = token_view.browser
     if broken == "ask":
-        monkeypatch.setattr(pair_browser.OPEN_MODELS, "of", lambda *_, **__: SimpleNamespace(ask=lambda *_, **__: refuse()))
+        monkeypatch.setattr(
+            pair_browser.OPEN_MODELS, "of", lambda *_, **__: SimpleNamespace(ask=lambda *_, **__: refuse())
+        )
     else:
         monkeypatch.setattr(browser.tokens, "show", lambda _: refuse())
     browser.form.value = TOKENS
@@ -377,7 +402,12 @@ def test_counts_and_reports_stand_with_the_tokens():
         ("chosen", "</s>", True, "end of turn"),
         ("rejected", "</s>", True, "end of turn"),
     ]
-    tokens = pd.DataFrame([{"side": side, "position": place, "token_id": place, "token": token, "scored": scored, "kind": kind} for place, (side, token, scored, kind) in enumerate(rows)])
+    tokens = pd.DataFrame(
+        [
+            {"side": side, "position": place, "token_id": place, "token": token, "scored": scored, "kind": kind}
+            for place, (side, token, scored, kind) in enumerate(rows)
+        ]
+    )
     tokens.attrs["report"] = "The prompt was cut from the left."
     view = TokenView()
     view.show(tokens)

@@ -1,4 +1,6 @@
-"""What would be lost: a pair whose place on the loss is another than the run's, or tokens that are not those that were scored, shown without a word."""
+"""What would be lost: a pair whose place on the loss is another than the run's, or tokens that are not those that were
+scored, shown without a word.
+"""
 
 import math
 
@@ -8,7 +10,14 @@ from fake_run import fake_run
 from token_tables import by_hand
 
 import simpo_workbench as wb
-from simpo_workbench.ui.pairs.explained_pair import ROUNDING, Scored, disagreements, explained_pair, facts_table, scored_pair
+from simpo_workbench.ui.pairs.explained_pair import (
+    ROUNDING,
+    Scored,
+    disagreements,
+    explained_pair,
+    facts_table,
+    scored_pair,
+)
 from simpo_workbench.ui.pairs.loss_geometry import LossGeometry
 
 MARGINS = wb.token_margins(by_hand())
@@ -47,7 +56,9 @@ def test_the_place_on_the_loss_is_that_of_the_formula_at_the_runs_own_settings(t
 
 def test_settings_that_were_changed_on_the_way_are_those_of_the_scores(tmp_path):
     run = fake_run(tmp_path, total_steps=20)
-    shown = explained_pair(by_hand(), "x", run, scored=(None, Scored(20, {"chosen": -0.9, "rejected": -1.3}, 4.0, 0.25)))
+    shown = explained_pair(
+        by_hand(), "x", run, scored=(None, Scored(20, {"chosen": -0.9, "rejected": -1.3}, 4.0, 0.25))
+    )
     assert (shown.loss.beta, shown.loss.gamma_beta_ratio) == (4.0, 0.25)
     assert "as in the run at step 20" in shown.place
 
@@ -57,7 +68,9 @@ def test_a_goal_of_zero_is_that_of_the_scores_too(tmp_path):
     shown = explained_pair(by_hand(), "x", run, scored=(None, Scored(20, {"chosen": -0.9, "rejected": -1.3}, 4.0, 0.0)))
     assert shown.loss.gamma_beta_ratio == 0.0
     assert "β 4, γ/β 0 (γ 0)" in shown.place
-    unknown = explained_pair(by_hand(), "x", run, scored=(None, Scored(20, {"chosen": -0.9, "rejected": -1.3}, 4.0, None)))
+    unknown = explained_pair(
+        by_hand(), "x", run, scored=(None, Scored(20, {"chosen": -0.9, "rejected": -1.3}, 4.0, None))
+    )
     assert (unknown.loss.beta, unknown.loss.gamma_beta_ratio) == (4.0, 0.5)
 
 
@@ -70,14 +83,20 @@ def test_a_dpo_run_is_placed_where_loss_geometry_places_it_and_both_say_so(tmp_p
     geometry = LossGeometry(run=run)
     geometry.snapshot()
     shown = explained_pair(by_hand(), "x", run, scored=(None, scored_pair(run, 20, "pair-003")))
-    assert (shown.loss.beta, shown.loss.gamma_beta_ratio, shown.loss.label_smoothing) == (geometry.beta, geometry.gamma_beta_ratio, geometry.label_smoothing) == (2.0, 0.5, 0.0)
+    assert (
+        (shown.loss.beta, shown.loss.gamma_beta_ratio, shown.loss.label_smoothing)
+        == (geometry.beta, geometry.gamma_beta_ratio, geometry.label_smoothing)
+        == (2.0, 0.5, 0.0)
+    )
     assert "the default settings" in shown.place
     for words in (shown.place, geometry._what.value, geometry.snapshot()):
         assert "This run trains with DPO, whose margin counts from the untrained model" in words
 
 
 def test_a_run_with_the_hinge_form_is_told_which_loss_stands_here(tmp_path):
-    shown = explained_pair(by_hand(), "x", fake_run(tmp_path, total_steps=20, changes={"loss.kind": "simpo_hinge", "loss.beta": 2.5}))
+    shown = explained_pair(
+        by_hand(), "x", fake_run(tmp_path, total_steps=20, changes={"loss.kind": "simpo_hinge", "loss.beta": 2.5})
+    )
     assert "hinge form" in shown.place
     assert "β 2.5, γ/β 0.5 (γ 1.25): as in the run" in shown.place
     assert "This run trains" not in explained_pair(by_hand(), "x").place
@@ -87,7 +106,10 @@ def test_tokens_alone_are_placed_by_the_default_settings_and_say_so():
     assert "β 2, γ/β 0.5 (γ 1): the default settings" in explained_pair(by_hand(), "x").place
 
 
-@pytest.mark.parametrize(("apart", "noise", "said"), [(0.0, None, False), (0.0009, None, False), (0.0011, None, True), (0.004, 0.01, False), (0.02, 0.01, True)])
+@pytest.mark.parametrize(
+    ("apart", "noise", "said"),
+    [(0.0, None, False), (0.0009, None, False), (0.0011, None, True), (0.004, 0.01, False), (0.02, 0.01, True)],
+)
 def test_averages_that_are_not_those_of_the_scores_are_said_beyond_the_noise(apart, noise, said):
     assert ROUNDING == 1e-3
     found = disagreements(MARGINS, (scored(-0.875, -0.9, 0), scored(-0.9, -1.3 + apart)), noise)
@@ -98,7 +120,10 @@ def test_averages_that_are_not_those_of_the_scores_are_said_beyond_the_noise(apa
 
 
 def test_the_untrained_model_is_held_against_step_zero():
-    assert "at step 0: the chosen answer of the base model differs by 0.1250" in disagreements(MARGINS, (scored(-1.0, -0.9, 0), None), None)[0]
+    assert (
+        "at step 0: the chosen answer of the base model differs by 0.1250"
+        in disagreements(MARGINS, (scored(-1.0, -0.9, 0), None), None)[0]
+    )
     assert disagreements(MARGINS, (None, None), None) == []
 
 
@@ -108,7 +133,9 @@ def test_the_runs_scores_of_a_pair_are_found_by_step_and_id(tmp_path):
     row = run.scores.query("step == 20 and pair_id == 'pair-003'").iloc[0]
     assert found.averages == {"chosen": row["chosen_avg_logp"], "rejected": row["rejected_avg_logp"]}
     assert (found.beta, found.gamma_beta_ratio) == (2.0, 0.5)
-    assert scored_pair(run, 7, "pair-003") is scored_pair(run, None, "pair-003") is scored_pair(run, 20, "nobody") is None
+    assert (
+        scored_pair(run, 7, "pair-003") is scored_pair(run, None, "pair-003") is scored_pair(run, 20, "nobody") is None
+    )
 
 
 def test_remarks_prompt_and_title_are_text():

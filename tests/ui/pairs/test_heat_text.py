@@ -1,4 +1,6 @@
-"""What would be lost: a token that looks unmoved and moved, one that is read as markup, or a page that a long answer freezes."""
+"""What would be lost: a token that looks unmoved and moved, one that is read as markup, or a page that a long answer
+freezes.
+"""
 
 import re
 
@@ -12,7 +14,9 @@ from simpo_workbench.ui.pairs.heat_text import BASE, CHANGE, MOST_SHOWN, TUNED, 
 def tokens_of(markup, side):
     """[(classes, title, text)] of one answer's tokens."""
     card = str(markup).split("<section")[1 if side == "chosen" else 2]
-    tokens = re.findall(r'<span class="(swb-token[^"]*)" title="([^"]*)">(.*?)</span>(?=<span class="swb-(?:token|muted)|</div>)', card)
+    tokens = re.findall(
+        r'<span class="(swb-token[^"]*)" title="([^"]*)">(.*?)</span>(?=<span class="swb-(?:token|muted)|</div>)', card
+    )
     return [(classes, title, re.sub(r"<[^>]*>", "", text)) for classes, title, text in tokens]
 
 
@@ -20,7 +24,9 @@ def underlined(markup, side):
     return "".join(text for classes, _, text in tokens_of(markup, side) if "swb-only" in classes)
 
 
-@pytest.mark.parametrize(("change", "level"), [(0.0, 0), (0.09, 0), (0.1, 1), (-0.3, 2), (0.99, 2), (1.0, 3), (-3.0, 4), (40.0, 4)])
+@pytest.mark.parametrize(
+    ("change", "level"), [(0.0, 0), (0.09, 0), (0.1, 1), (-0.3, 2), (0.99, 2), (1.0, 3), (-3.0, 4), (40.0, 4)]
+)
 def test_the_ground_grows_with_the_change_in_steps_that_are_the_same_for_every_pair(change, level):
     assert strength(change, CHANGE) == level
 
@@ -38,7 +44,12 @@ def test_likelier_and_less_likely_tokens_have_other_grounds_and_their_numbers_in
 def test_the_log_probability_alone_darkens_what_the_model_did_not_expect():
     margins = wb.token_margins(by_hand(base=False))
     markup = heat_text(margins, CHANGE)
-    assert [re.findall(r"heat-(\w+)", classes)[0] for classes, _, _ in tokens_of(markup, "chosen")] == ["low2", "low1", "low2", "low1"]
+    assert [re.findall(r"heat-(\w+)", classes)[0] for classes, _, _ in tokens_of(markup, "chosen")] == [
+        "low2",
+        "low1",
+        "low2",
+        "low1",
+    ]
     assert "less the model expected the token" in str(markup)
     assert "change" not in tokens_of(markup, "chosen")[0][1]
     both = wb.token_margins(by_hand())
@@ -47,20 +58,32 @@ def test_the_log_probability_alone_darkens_what_the_model_did_not_expect():
 
 
 def test_what_only_one_answer_says_is_underlined_and_the_rest_is_not():
-    margins = wb.token_margins(with_tokens(["The", " cat", " sat", " on", " the", " mat", "."], ["The", " dog", " s", "at", " on", " the", " mat", "."]))
+    margins = wb.token_margins(
+        with_tokens(
+            ["The", " cat", " sat", " on", " the", " mat", "."], ["The", " dog", " s", "at", " on", " the", " mat", "."]
+        )
+    )
     markup = heat_text(margins)
     assert underlined(markup, "chosen") == " cat"
-    assert [title for classes, title, _ in tokens_of(markup, "chosen") if "only in this answer" in title] == [tokens_of(markup, "chosen")[1][1]]
+    assert [title for classes, title, _ in tokens_of(markup, "chosen") if "only in this answer" in title] == [
+        tokens_of(markup, "chosen")[1][1]
+    ]
     assert underlined(markup, "rejected") == " dog", "other tokens for the same word make no difference of the answers"
 
 
 def test_a_tokenizer_whose_tokens_have_no_spaces_is_compared_token_by_token():
-    margins = wb.token_margins(with_tokens(["The", "cat", "sat", "on", "the", "mat"], ["The", "dog", "sat", "on", "the", "mat"]))
+    margins = wb.token_margins(
+        with_tokens(["The", "cat", "sat", "on", "the", "mat"], ["The", "dog", "sat", "on", "the", "mat"])
+    )
     assert underlined(heat_text(margins), "chosen") == "cat"
 
 
 def test_answers_that_share_hardly_a_word_are_not_underlined_as_a_whole():
-    markup = heat_text(wb.token_margins(with_tokens(["Yes", ",", " certainly"], ["Bananas", " grow", " in", " bunches", " up", " there"])))
+    markup = heat_text(
+        wb.token_margins(
+            with_tokens(["Yes", ",", " certainly"], ["Bananas", " grow", " in", " bunches", " up", " there"])
+        )
+    )
     assert underlined(markup, "chosen") == underlined(markup, "rejected") == ""
     assert "share too few words" in str(markup)
 

@@ -1,4 +1,6 @@
-"""What would be lost: the step at which a pair turned, the answer it gave then, or a comparison that joins the wrong pairs."""
+"""What would be lost: the step at which a pair turned, the answer it gave then, or a comparison that joins the wrong
+pairs.
+"""
 
 import numpy as np
 import pandas as pd
@@ -66,7 +68,9 @@ def test_the_newest_step_is_shown_first_with_its_counts(panel, run):
     assert f"Since step 0: {counts['to right']} flipped to right, 0 to wrong" in text(panel._sentence)
     within = int((((history[0] > 0) != (history[60] > 0)) & (history["flips"] == 0)).sum())
     assert within > 0
-    assert f"{within} flips lie within the noise of scoring (±0.05 nats per token)" in text(panel._sentence).replace("1 flip lies", "1 flips lie")
+    assert f"{within} flips lie within the noise of scoring (±0.05 nats per token)" in text(panel._sentence).replace(
+        "1 flip lies", "1 flips lie"
+    )
     assert len(panel.table.rows) == counts["to right"]
 
 
@@ -184,11 +188,22 @@ def test_a_step_that_cannot_be_read_is_said_and_what_was_there_stays(run, panel)
 
 
 def test_sixty_thousand_pairs_send_the_page_one_page_and_some_lines():
-    frame = pd.concat([scores(step, 20, 3).sample(60_000, replace=True, random_state=0).assign(pair_id=[f"p{n}" for n in range(60_000)]) for step in (0, 20)], ignore_index=True)
+    frame = pd.concat(
+        [
+            scores(step, 20, 3)
+            .sample(60_000, replace=True, random_state=0)
+            .assign(pair_id=[f"p{n}" for n in range(60_000)])
+            for step in (0, 20)
+        ],
+        ignore_index=True,
+    )
     panel = TimeTravel(scores=frame)
     assert panel.trouble == ""
     assert len(panel.table.rows) <= 50
-    assert sum(len(trace.customdata) for trace in panel._drawn["figure"].data if trace.customdata is not None) <= 4 * 100 * 3
+    assert (
+        sum(len(trace.customdata) for trace in panel._drawn["figure"].data if trace.customdata is not None)
+        <= 4 * 100 * 3
+    )
 
 
 # --- answers
@@ -277,16 +292,26 @@ def two(tmp_path, run):
 
 def test_beside_another_run_every_common_pair_is_in_one_group(two, run):
     panel, other = two
-    mine, theirs = (table.set_index("pair_id") for table in (run.scores.query("step == 60"), other.scores.query("step == 30")))
+    mine, theirs = (
+        table.set_index("pair_id") for table in (run.scores.query("step == 60"), other.scores.query("step == 30"))
+    )
     here, there = (table["chosen_avg_logp"] - table["rejected_avg_logp"] for table in (mine.loc[theirs.index], theirs))
     assert sum(groups(panel).values()) == 20
     assert groups(panel)["only this run"] == ((here > NOISE) & (there <= -NOISE)).sum() > 0
     assert groups(panel)["both right"] == ((here > 0) & (there > 0)).sum()
     assert groups(panel)["neither"] == ((here <= 0) & (there <= 0)).sum()
-    assert "other-seed at step 30 (its last evaluation until then; this run's is of step 60): 20 pairs in both" in text(panel._sentence)
+    assert "other-seed at step 30 (its last evaluation until then; this run's is of step 60): 20 pairs in both" in text(
+        panel._sentence
+    )
     panel.chips.value = "neither"
     assert {row["id"] for row in panel.table.rows} == set(theirs.index[(here <= 0) & (there <= 0)])
-    assert [column["title"] for column in panel.table.columns] == ["this run", "that run", "flip here", "flip there", "prompt"]
+    assert [column["title"] for column in panel.table.columns] == [
+        "this run",
+        "that run",
+        "flip here",
+        "flip there",
+        "prompt",
+    ]
     panel.step.value = 20
     assert "other-seed at step 20:" in text(panel._sentence)
     assert panel.chips.value == "neither", "a group that was chosen stays"

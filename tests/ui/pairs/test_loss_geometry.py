@@ -1,4 +1,6 @@
-"""What would be lost: a slider that shows one value and draws another, a pair that cannot be opened, numbers of another step than the one named."""
+"""What would be lost: a slider that shows one value and draws another, a pair that cannot be opened, numbers of another
+step than the one named.
+"""
 
 import numpy as np
 import pandas as pd
@@ -161,7 +163,14 @@ def test_any_number_can_be_typed_and_the_slider_stands_near_it(panel):
     assert panel.beta_dial[1].value == 2.37, "the slider does not bend what was typed"
 
 
-@pytest.mark.parametrize(("trait", "value", "said"), [("beta", 0.0, "β = 0 is not possible"), ("gamma_beta_ratio", -1.0, "γ/β = -1 is not possible"), ("label_smoothing", 0.5, "label_smoothing 0.5")])
+@pytest.mark.parametrize(
+    ("trait", "value", "said"),
+    [
+        ("beta", 0.0, "β = 0 is not possible"),
+        ("gamma_beta_ratio", -1.0, "γ/β = -1 is not possible"),
+        ("label_smoothing", 0.5, "label_smoothing 0.5"),
+    ],
+)
 def test_what_is_not_possible_is_refused_and_does_not_stay(panel, trait, value, said):
     before = getattr(panel, trait)
     with pytest.raises(WorkbenchError, match=said.replace("=", ".")):
@@ -258,7 +267,9 @@ def test_the_numbers_are_those_of_the_geometry(panel):
 def test_the_charts_follow_the_theme(panel):
     panel._frame.theme = "dark"
     assert panel.trouble == ""
-    assert panel.chart.widget.layout.paper_bgcolor == panel.margins.widget.layout.paper_bgcolor == COLORS["dark"]["ground"]
+    assert (
+        panel.chart.widget.layout.paper_bgcolor == panel.margins.widget.layout.paper_bgcolor == COLORS["dark"]["ground"]
+    )
 
 
 def test_the_still_picture_holds_the_sentences_and_the_suggestion(run):
@@ -282,7 +293,9 @@ def test_markup_in_texts_and_ids_is_text(tmp_path):
 
 def test_sixty_thousand_pairs_send_a_few_bubbles():
     chance = np.random.default_rng(0)
-    panel = LossGeometry(of_leads(chance.normal(-0.2, 0.6, 60_000), beta=2.0, gamma_beta_ratio=0.5, chosen_tokens=40, rejected_tokens=45))
+    panel = LossGeometry(
+        of_leads(chance.normal(-0.2, 0.6, 60_000), beta=2.0, gamma_beta_ratio=0.5, chosen_tokens=40, rejected_tokens=45)
+    )
     for beta in (0.5, 3.0, 10.0):
         panel.beta = beta
         assert sum(len(trace["x"]) for trace in panel._curve["data"]) < 400

@@ -9,8 +9,16 @@ import simpo_workbench as wb
 from simpo_workbench.runs.run import write_pairs
 from simpo_workbench.ui.pairs.original_pair import original_pair
 
-TURNS = [{"role": "system", "content": "Be brief."}, {"role": "user", "content": "Capital of France?"}, {"role": "assistant", "content": "Paris."}, {"role": "user", "content": "And of Spain?"}]
-ROWS = [{"prompt": TURNS, "chosen": "Madrid.", "rejected": "I cannot say."}, {"prompt": "Why is the sky blue?", "chosen": "It scatters.", "rejected": "Who knows?"}]
+TURNS = [
+    {"role": "system", "content": "Be brief."},
+    {"role": "user", "content": "Capital of France?"},
+    {"role": "assistant", "content": "Paris."},
+    {"role": "user", "content": "And of Spain?"},
+]
+ROWS = [
+    {"prompt": TURNS, "chosen": "Madrid.", "rejected": "I cannot say."},
+    {"prompt": "Why is the sky blue?", "chosen": "It scatters.", "rejected": "Who knows?"},
+]
 OTHERS = [{"prompt": f"Number {n}?", "chosen": f"{n}", "rejected": "none"} for n in range(12)]
 
 
@@ -36,7 +44,13 @@ def run(tmp_path):
 def test_a_pair_of_the_runs_tables_comes_back_with_its_messages(run, number):
     pair = wb.load_pairs(ROWS)[number]
     expected = {"prompt": list(pair.prompt), "chosen": pair.chosen, "rejected": pair.rejected}
-    row = {"pair_id": pair.pair_id, "prompt": pair.prompt_text, "chosen": pair.chosen, "rejected": pair.rejected, "lead_before": 0.2}
+    row = {
+        "pair_id": pair.pair_id,
+        "prompt": pair.prompt_text,
+        "chosen": pair.chosen,
+        "rejected": pair.rejected,
+        "lead_before": 0.2,
+    }
     assert original_pair(run, row) == expected
     assert original_pair(run, pair.pair_id) == expected
     assert wb.load_pairs([original_pair(run, row)])[0].pair_id == pair.pair_id
@@ -44,7 +58,9 @@ def test_a_pair_of_the_runs_tables_comes_back_with_its_messages(run, number):
 
 def test_a_prompt_of_one_turn_needs_no_data_at_all(run, tmp_path):
     (tmp_path / "eval.jsonl").unlink()
-    assert original_pair(run, wb.load_pairs(ROWS)[1].pair_id)["prompt"] == [{"role": "user", "content": "Why is the sky blue?"}]
+    assert original_pair(run, wb.load_pairs(ROWS)[1].pair_id)["prompt"] == [
+        {"role": "user", "content": "Why is the sky blue?"}
+    ]
 
 
 def test_a_pair_held_out_of_the_training_file_is_found_there(tmp_path):
@@ -57,7 +73,9 @@ def test_messages_and_names_that_are_not_ours_are_taken_as_they_are(run):
     assert original_pair(run, ROWS[0]) == ROWS[0]
     own = {"pair_id": "question-7", "prompt": "Hi", "chosen": "Hello", "rejected": "No"}
     assert original_pair(run, own)["prompt"] == [{"role": "user", "content": "Hi"}]
-    assert original_pair(run, {key: value for key, value in own.items() if key != "pair_id"})["prompt"] == [{"role": "user", "content": "Hi"}]
+    assert original_pair(run, {key: value for key, value in own.items() if key != "pair_id"})["prompt"] == [
+        {"role": "user", "content": "Hi"}
+    ]
 
 
 @pytest.mark.parametrize("gone", [True, False])
@@ -66,11 +84,24 @@ def test_messages_that_are_lost_are_said_to_be_lost(run, tmp_path, gone):
         (tmp_path / "eval.jsonl").unlink()
     else:
         write(tmp_path / "eval.jsonl", OTHERS)
-    with pytest.raises(wb.WorkbenchError, match=r"has a prompt of several turns.*(cannot be read|does not hold it any more).*Give the pair with its messages"):
+    with pytest.raises(
+        wb.WorkbenchError,
+        match=(
+            r"has a prompt of several turns.*(cannot be read|does not hold it any more).*Give the pair with its"
+            r" messages"
+        ),
+    ):
         original_pair(run, wb.load_pairs(ROWS)[0].pair_id)
 
 
-@pytest.mark.parametrize(("pair", "said"), [("0123456789abcdef", "has no held-out pair '0123456789abcdef'"), (7, "A pair is a pair_id"), ({"prompt": "Hi"}, "A pair is a pair_id")])
+@pytest.mark.parametrize(
+    ("pair", "said"),
+    [
+        ("0123456789abcdef", "has no held-out pair '0123456789abcdef'"),
+        (7, "A pair is a pair_id"),
+        ({"prompt": "Hi"}, "A pair is a pair_id"),
+    ],
+)
 def test_what_is_no_pair_is_refused_in_words(run, pair, said):
     with pytest.raises(wb.WorkbenchError, match=said):
         original_pair(run, pair)

@@ -1,4 +1,6 @@
-"""What would be lost: the tokens of the pair one looks at, the way back from a question that takes too long, and what went wrong."""
+"""What would be lost: the tokens of the pair one looks at, the way back from a question that takes too long, and what
+went wrong.
+"""
 
 import json
 import threading
@@ -17,7 +19,13 @@ from simpo_workbench.ui.pairs import pair_microscope
 from simpo_workbench.ui.pairs.pair_microscope import PairMicroscope
 from simpo_workbench.ui.parts.asking import OPEN_MODELS
 
-PAIR = {"pair_id": "pair-003", "prompt": "Question 3?", "chosen": "Blue, mostly", "rejected": "Green, I think", "lead_before": 0.1}
+PAIR = {
+    "pair_id": "pair-003",
+    "prompt": "Question 3?",
+    "chosen": "Blue, mostly",
+    "rejected": "Green, I think",
+    "lead_before": 0.1,
+}
 
 
 def keep_adapters(run, steps):
@@ -157,7 +165,13 @@ def test_the_switch_shows_other_numbers_on_the_same_text():
 def test_markup_in_tokens_is_text_everywhere():
     bad = "<img src=x onerror=alert(1)>"
     panel = PairMicroscope(tokens=with_tokens([bad, "\u202ea", "\x07"], [bad + " b"]))
-    for shown in (panel._said.value, panel._heat.value, panel._numbers.value, panel.curves.words.value, panel.snapshot()):
+    for shown in (
+        panel._said.value,
+        panel._heat.value,
+        panel._numbers.value,
+        panel.curves.words.value,
+        panel.snapshot(),
+    ):
         assert "<img" not in shown
         assert "\u202e" not in shown
         assert "\x07" not in shown
@@ -185,7 +199,9 @@ def test_the_pair_is_asked_by_its_texts_with_the_runs_data_settings(panel, model
     model = ask(panel, models)
     kind, values = model.asked[0]
     assert kind == "explain"
-    assert values["pairs"] == [{"prompt": [{"role": "user", "content": "Question 3?"}], "chosen": PAIR["chosen"], "rejected": PAIR["rejected"]}]
+    assert values["pairs"] == [
+        {"prompt": [{"role": "user", "content": "Question 3?"}], "chosen": PAIR["chosen"], "rejected": PAIR["rejected"]}
+    ]
     assert values["data"] == panel.run.config.data
     answer(panel, model)
     assert panel.tokens["change_share"].sum() == pytest.approx(0.375)
@@ -248,7 +264,10 @@ def test_a_question_cancelled_while_the_model_opens_is_never_asked(run, monkeypa
 
 def test_what_goes_wrong_is_said_and_one_can_ask_again(panel, models):
     model = ask(panel, models)
-    model.error, model.state = wb.WorkbenchError("The pair cannot be scored. Dropped 1: longer than data.max_tokens."), "refused"
+    model.error, model.state = (
+        wb.WorkbenchError("The pair cannot be scored. Dropped 1: longer than data.max_tokens."),
+        "refused",
+    )
     until(lambda: "longer than data.max_tokens" in panel.line.value)
     assert (panel.progress.value, panel.trouble, panel.ask_button.disabled) == ("", "", False)
     model.error = None
@@ -327,10 +346,23 @@ def test_another_run_brings_its_own_models_and_forgets_the_tokens(panel, models,
 
 
 def test_a_conversation_is_read_as_it_was_scored(tiny_config, tmp_path):
-    turns = [{"role": "user", "content": "What is the capital of France?"}, {"role": "assistant", "content": "Paris."}, {"role": "user", "content": "Of Spain?"}]
-    rows = [{"prompt": turns, "chosen": "Madrid, of course.", "rejected": "The lazy dog."}, {"prompt": "What color is the fox?", "chosen": "Brown.", "rejected": "Quick."}]
+    turns = [
+        {"role": "user", "content": "What is the capital of France?"},
+        {"role": "assistant", "content": "Paris."},
+        {"role": "user", "content": "Of Spain?"},
+    ]
+    rows = [
+        {"prompt": turns, "chosen": "Madrid, of course.", "rejected": "The lazy dog."},
+        {"prompt": "What color is the fox?", "chosen": "Brown.", "rejected": "Quick."},
+    ]
     (tmp_path / "talks.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
-    changes = {"data.eval": str(tmp_path / "talks.jsonl"), "data.system_prompt": "Be brief.", "training.max_steps": 2, "training.eval_every": 2, "training.learning_rate": 1e-3}
+    changes = {
+        "data.eval": str(tmp_path / "talks.jsonl"),
+        "data.system_prompt": "Be brief.",
+        "training.max_steps": 2,
+        "training.eval_every": 2,
+        "training.learning_rate": 1e-3,
+    }
     run = wb.train(tiny_config.with_changes(changes | {"generation.prompts": [], "generation.held_out_prompts": 0}))
     table = run.scores[run.scores["step"] == 2].set_index("prompt")
     talk = next(prompt for prompt in table.index if "Madrid" not in prompt and "User:" in prompt)

@@ -63,16 +63,27 @@ def test_a_history_is_made_once_for_each_step_and_not_kept_for_ever(run, monkeyp
     pd.testing.assert_frame_equal(journey.history(0.05, 0), lead_history(run.scores.query("step == 0"), 0.05))
     assert len(journey._histories) == 3
     run.folder.scores(60).unlink()
-    assert list(read_journeys(run, "", journey)[0].history(0.05).columns[2:5]) == [0, 20, 40], "of new files it is made anew"
+    assert list(read_journeys(run, "", journey)[0].history(0.05).columns[2:5]) == [
+        0,
+        20,
+        40,
+    ], "of new files it is made anew"
 
 
 def test_a_pair_has_the_numbers_of_the_first_and_of_the_reached_step(run):
     journey, _, _ = read_journeys(run, "")
     rows = run.scores[run.scores["pair_id"] == "pair-003"].set_index("step")
     pair = journey.pair("pair-003", 45)
-    assert (pair["chosen_avg_logp_before"], pair["chosen_avg_logp_after"]) == (rows.loc[0, "chosen_avg_logp"], rows.loc[40, "chosen_avg_logp"])
+    assert (pair["chosen_avg_logp_before"], pair["chosen_avg_logp_after"]) == (
+        rows.loc[0, "chosen_avg_logp"],
+        rows.loc[40, "chosen_avg_logp"],
+    )
     assert pair["lead_after"] == rows.loc[40, "chosen_avg_logp"] - rows.loc[40, "rejected_avg_logp"]
-    assert (pair["prompt"], pair["rejected"], pair["chosen_tokens"]) == ("Question 3?", "A long and winding answer 3.", 20)
+    assert (pair["prompt"], pair["rejected"], pair["chosen_tokens"]) == (
+        "Question 3?",
+        "A long and winding answer 3.",
+        20,
+    )
     assert journey.pair("pair-003", 0)["lead"] == pair["lead_before"]
     assert [journey.reached(step) for step in (0, 39, 40, 99)] == [0, 20, 40, 60]
 
@@ -88,12 +99,23 @@ def test_only_evaluated_runs_of_the_same_root_can_stand_beside(run, tmp_path):
 
 def test_pairs_of_two_runs_are_grouped_by_who_is_right_beyond_the_noise():
     def scores(leads):
-        return pd.DataFrame([{"step": 0, "pair_id": pair_id, "chosen_avg_logp": lead - 2, "rejected_avg_logp": -2.0} for pair_id, lead in leads.items()])
+        return pd.DataFrame(
+            [
+                {"step": 0, "pair_id": pair_id, "chosen_avg_logp": lead - 2, "rejected_avg_logp": -2.0}
+                for pair_id, lead in leads.items()
+            ]
+        )
 
     here = {"both": 0.5, "here": 0.5, "there": -0.5, "none": -0.5, "close": 0.001, "missing": 1.0}
     there = {"none": -0.1, "close": -0.5, "both": 0.001, "there": 0.5, "here": -0.5}
     rows = joined(lead_history(scores(here), 0.01), journey_of_scores(scores(there)), 0, 0.01).set_index("pair_id")
-    wanted = {"both": "both right", "here": "only this run", "there": "only that run", "none": "neither", "close": "too close to tell"}
+    wanted = {
+        "both": "both right",
+        "here": "only this run",
+        "there": "only that run",
+        "none": "neither",
+        "close": "too close to tell",
+    }
     assert rows["group"].to_dict() == wanted
     assert set(wanted.values()) == set(GROUPS)
     assert rows.loc["there", ["lead_here", "lead_there"]].tolist() == [-0.5, 0.5]

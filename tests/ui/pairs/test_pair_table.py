@@ -1,4 +1,6 @@
-"""What would be lost: a pair that cannot be found, a selection that is another than the one seen, a table that freezes the page."""
+"""What would be lost: a pair that cannot be found, a selection that is another than the one seen, a table that freezes
+the page.
+"""
 
 import base64
 
@@ -26,7 +28,9 @@ def panel(run):
 
 
 def press(panel, name):
-    panel.chips.index = next(number for number, (label, _) in enumerate(panel.chips.options) if label.rsplit(" ", 1)[0] == name)
+    panel.chips.index = next(
+        number for number, (label, _) in enumerate(panel.chips.options) if label.rsplit(" ", 1)[0] == name
+    )
 
 
 def chips(panel):
@@ -43,7 +47,9 @@ def corner(panel, name):
 
 
 def values(sent):
-    return np.frombuffer(base64.b64decode(sent["bdata"]), sent["dtype"]).tolist() if isinstance(sent, dict) else list(sent)
+    return (
+        np.frombuffer(base64.b64decode(sent["bdata"]), sent["dtype"]).tolist() if isinstance(sent, dict) else list(sent)
+    )
 
 
 # --- what is read
@@ -66,7 +72,9 @@ def test_a_run_is_shown_first_against_last_and_counted(panel, run):
     assert (panel.before.value, panel.after.value) == (0, 40)
     assert chips(panel)["all"] == 24
     assert chips(panel)["flipped to right"] == (compared["flip"] == "to right").sum() > 0
-    assert sum(chips(panel)[name] for name in ("flipped to right", "flipped to wrong", "still right", "still wrong")) == 24
+    assert (
+        sum(chips(panel)[name] for name in ("flipped to right", "flipped to wrong", "still right", "still wrong")) == 24
+    )
     assert [column["title"] for column in panel.table.columns][:4] == ["before", "after", "change", "chosen change"]
     assert panel.table.count_text == "24 pairs"
 
@@ -113,7 +121,9 @@ def test_refresh_keeps_filter_search_page_order_and_the_pair_that_is_looked_at(t
     press(panel, "still wrong")
     panel.search.value, panel.path.value = "question", "mine.csv"
     panel.table._heard(None, {"sort": "lead_after"}, [])
-    chosen = next(row["id"] for row in panel.table.rows if int(row["id"][5:]) % 7 == 0)  # near a lead, and it gains: it will flip
+    chosen = next(
+        row["id"] for row in panel.table.rows if int(row["id"][5:]) % 7 == 0
+    )  # near a lead, and it gains: it will flip
     panel.table._heard(None, {"choose": chosen}, [])
     panel.table._heard(None, {"page": 2}, [])
     scores(120, 120, 500).to_parquet(run.folder.scores(120))
@@ -163,7 +173,11 @@ def test_the_words_are_of_the_lead_in_a_run_whose_margin_counts_from_the_untrain
     leads = panel._loaded.table
     assert chips(panel)["still right"] == ((leads["lead_before"] > 0) & (leads["lead_after"] > 0)).sum() > 0
     assert chips(panel)["still wrong"] == ((leads["lead_before"] <= 0) & (leads["lead_after"] <= 0)).sum() > 0
-    for name, label in (("still right", "still right"), ("to right", "flipped to right"), ("still wrong", "still wrong")):
+    for name, label in (
+        ("still right", "still right"),
+        ("to right", "flipped to right"),
+        ("still wrong", "still wrong"),
+    ):
         assert len(values(corner(panel, name).x)) == chips(panel)[label]
     panel.table._heard(None, {"choose": "pair-023"}, [])
     assert "still right" in panel._pair.value
@@ -313,7 +327,10 @@ def test_without_a_choice_what_is_shown_is_written(panel, tmp_path):
     assert len(pd.read_csv(tmp_path / "wrong.csv")) == chips(panel)["still wrong"]
 
 
-@pytest.mark.parametrize(("path", "said"), [("pairs.xls", "end the name with .csv or .jsonl"), ("/nowhere/at/all/pairs.csv", "cannot be written")])
+@pytest.mark.parametrize(
+    ("path", "said"),
+    [("pairs.xls", "end the name with .csv or .jsonl"), ("/nowhere/at/all/pairs.csv", "cannot be written")],
+)
 def test_a_path_that_cannot_be_written_is_said_in_words(panel, path, said):
     panel.export(path)
     until(lambda: said in panel.line.value)
@@ -355,8 +372,22 @@ def test_sixty_thousand_pairs_send_the_page_one_page_and_a_few_points():
 
     def table(shift):
         leads = chance.normal(shift, 0.5, n)
-        numbers = {"chosen_avg_logp": leads - 1, "rejected_avg_logp": np.full(n, -1.0), "margin": 2 * leads, "correct": leads > 0, "beyond_gamma": leads > 0.5}
-        return pd.DataFrame({"pair_id": [f"p{i}" for i in range(n)], "prompt": [f"Prompt {i}" for i in range(n)], "chosen": "Yes.", "rejected": "No.", **numbers})
+        numbers = {
+            "chosen_avg_logp": leads - 1,
+            "rejected_avg_logp": np.full(n, -1.0),
+            "margin": 2 * leads,
+            "correct": leads > 0,
+            "beyond_gamma": leads > 0.5,
+        }
+        return pd.DataFrame(
+            {
+                "pair_id": [f"p{i}" for i in range(n)],
+                "prompt": [f"Prompt {i}" for i in range(n)],
+                "chosen": "Yes.",
+                "rejected": "No.",
+                **numbers,
+            }
+        )
 
     panel = PairTable(before=table(-0.1), after=table(0.3))
     assert panel.trouble == ""
@@ -380,7 +411,10 @@ def test_flips_within_the_noise_of_the_run_are_not_counted_and_it_says_so(tmp_pa
     assert 0 < chips(panel)["flipped to right"] == (compared["flip"] == "to right").sum() < crossed
     within = chips(panel)["within the noise"]
     assert chips(panel)["flipped to right"] + chips(panel)["flipped to wrong"] + within == crossed
-    assert f"{within} flips lie within the noise of scoring (±0.3 nats per token) and are not counted" in panel._sentence.value
+    assert (
+        f"{within} flips lie within the noise of scoring (±0.3 nats per token) and are not counted"
+        in panel._sentence.value
+    )
     press(panel, "within the noise")
     panel.table._heard(None, {"choose": panel.table.rows[0]["id"]}, [])
     assert "changed sides within the noise of scoring" in panel._pair.value
@@ -392,7 +426,10 @@ def test_a_run_without_a_measured_noise_says_so_and_counts_every_flip(panel):
 
 
 def test_after_may_be_a_step_of_another_run_whose_pairs_are_joined(tmp_path):
-    run, other = fake_run(tmp_path, total_steps=40, noise=0.01), fake_run(tmp_path, name="other-seed", total_steps=60, pairs=20, noise=0.02)
+    run, other = (
+        fake_run(tmp_path, total_steps=40, noise=0.01),
+        fake_run(tmp_path, name="other-seed", total_steps=60, pairs=20, noise=0.02),
+    )
     panel = PairTable(run)
     until(lambda: panel._loaded)
     assert [name for name, _ in panel.after_of.options] == ["this run", "other-seed"]
@@ -409,7 +446,10 @@ def test_after_may_be_a_step_of_another_run_whose_pairs_are_joined(tmp_path):
     scores(80, 80, 20).to_parquet(other.folder.scores(80))
     panel.refresh()
     until(lambda: 80 in panel._loaded.after_steps)
-    assert (panel.after.value, panel.after_of.value) == (20, "other-seed"), "whoever looks at an earlier step stays there"
+    assert (panel.after.value, panel.after_of.value) == (
+        20,
+        "other-seed",
+    ), "whoever looks at an earlier step stays there"
     panel.after_of.value = ""
     until(lambda: panel._loaded.after_of == "")
     assert (panel.after.value, len(panel.shown)) == (40, 24)

@@ -1,4 +1,7 @@
-"""Pairs and what explains them, linked. What a user would lose: a pair that is chosen in one place and another one explained below it."""
+"""Pairs and what explains them, linked.
+
+What a user would lose: a pair that is chosen in one place and another one explained below it.
+"""
 
 import pytest
 from fake_run import fake_run

@@ -14,7 +14,9 @@ def test_each_side_marks_only_what_it_alone_says():
 
 
 def test_facts_stand_under_each_answer_and_unknown_ones_are_left_out():
-    cards = answer_cards(Answer("base", "a", tokens=36, ended=True, repeated_4grams=0.031), Answer("tuned", "b", tokens=1, ended=False))
+    cards = answer_cards(
+        Answer("base", "a", tokens=36, ended=True, repeated_4grams=0.031), Answer("tuned", "b", tokens=1, ended=False)
+    )
     left, right = cards.split("</section>")[:2]
     assert "36 tokens · repeated 4-grams 0.03 · ends properly" in left
     assert "1 token · cut off" in right
@@ -23,7 +25,10 @@ def test_facts_stand_under_each_answer_and_unknown_ones_are_left_out():
 
 def test_markup_in_an_answer_its_title_and_its_facts_is_text():
     bad = "<img src=x onerror=alert(1)>"
-    for cards in (answer_cards(Answer(bad, bad, more=(bad,)), Answer(bad, f"{bad} and more")), answer_card(Answer(bad, bad))):
+    for cards in (
+        answer_cards(Answer(bad, bad, more=(bad,)), Answer(bad, f"{bad} and more")),
+        answer_card(Answer(bad, bad)),
+    ):
         assert "<img" not in cards
         assert "&lt;img src=x" in cards
 
@@ -34,7 +39,9 @@ def test_equal_and_empty_answers_are_said_in_words():
 
 
 def test_without_marks_the_texts_stand_as_they_are():
-    cards = answer_cards(Answer("chosen", "Paris.", tone="chosen"), Answer("rejected", "Lyon.", tone="rejected"), mark=False)
+    cards = answer_cards(
+        Answer("chosen", "Paris.", tone="chosen"), Answer("rejected", "Lyon.", tone="rejected"), mark=False
+    )
     assert "<del>" not in cards
     assert "<ins>" not in cards
     assert 'class="swb-chosen"' in cards

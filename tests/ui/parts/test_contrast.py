@@ -1,4 +1,7 @@
-"""What a user would lose: words that cannot be read. Contrast by WCAG 2.2 (success criterion 1.4.3), computed from the style sheet in JupyterLab's own themes."""
+"""What a user would lose: words that cannot be read.
+
+Contrast by WCAG 2.2 (success criterion 1.4.3), computed from the style sheet in JupyterLab's own themes.
+"""
 
 import itertools
 import re
@@ -12,7 +15,9 @@ from simpo_workbench.charts.subplots import COLORS
 from simpo_workbench.ui import parts
 
 LEAST = 4.5
-STYLE = re.sub(r"/\*.*?\*/", "", (Path(parts.__file__).parent / "style.css").read_text(encoding="utf-8"), flags=re.DOTALL)
+STYLE = re.sub(
+    r"/\*.*?\*/", "", (Path(parts.__file__).parent / "style.css").read_text(encoding="utf-8"), flags=re.DOTALL
+)
 THEMES = Path(sysconfig.get_path("data")) / "share/jupyter/lab/themes/@jupyterlab"
 TEXTS = ["ink", "muted", "chosen", "rejected", "margin", "answers", "attention", "failure"]
 DARK = '.swb[data-swb-theme="dark"]'
@@ -43,7 +48,13 @@ def value(text, known):
     if found := re.fullmatch(r"color-mix\(in srgb, (.+?) (\S+), (.+)\)", text):
         first, share, second = (value(part, known) for part in found.groups())
         alpha = share * first[3] + (1 - share) * second[3]
-        return *[(share * first[3] * a + (1 - share) * second[3] * b) / alpha for a, b in zip(first[:3], second[:3], strict=True)], alpha
+        return (
+            *[
+                (share * first[3] * a + (1 - share) * second[3] * b) / alpha
+                for a, b in zip(first[:3], second[:3], strict=True)
+            ],
+            alpha,
+        )
     if text.endswith("%"):
         return float(text[:-1]) / 100
     if found := re.fullmatch(r"rgba\((.+)\)", text):
@@ -65,7 +76,10 @@ def over(color, ground):
 
 def contrast(text, ground):
     text = over(text, ground)
-    low, high = sorted(sum(weight * linear(part) for weight, part in zip((0.2126, 0.7152, 0.0722), color, strict=False)) for color in (text, ground))
+    low, high = sorted(
+        sum(weight * linear(part) for weight, part in zip((0.2126, 0.7152, 0.0722), color, strict=False))
+        for color in (text, ground)
+    )
     return (high + 0.05) / (low + 0.05)
 
 
@@ -79,7 +93,9 @@ def grounds(known):
     found = {"the page": page, "a raised button": over(value("var(--swb-raised)", known), page)}
     for selector, body in rules():
         if ".swb-notice" in selector or "tbody tr" in selector:
-            found |= {selector: over(value(body["background"], known), page)} if is_color(body.get("background", "")) else {}
+            found |= (
+                {selector: over(value(body["background"], known), page)} if is_color(body.get("background", "")) else {}
+            )
     return found
 
 
@@ -94,7 +110,11 @@ def test_every_text_is_readable_on_every_ground_of_the_panels(theme):
     known = variables(theme)
     found = grounds(known)
     assert len(found) >= 6, "notices, hovered and selected rows"
-    poor = {f"{name} on {where}": round(ratio, 2) for (where, ground), name in itertools.product(found.items(), TEXTS) if (ratio := contrast(value(f"var(--swb-{name})", known), ground)) < LEAST}
+    poor = {
+        f"{name} on {where}": round(ratio, 2)
+        for (where, ground), name in itertools.product(found.items(), TEXTS)
+        if (ratio := contrast(value(f"var(--swb-{name})", known), ground)) < LEAST
+    }
     assert poor == {}
 
 
@@ -107,7 +127,9 @@ def test_what_has_a_ground_of_its_own_is_readable_on_it(theme):
     for selector, body in rules():
         ground = body.get("background", body.get("background-color", ""))
         text = body.get("color", "inherit")
-        if not is_color(ground) or ("color" not in body and not ground.startswith("color-mix(")):  # a plain colour without words is a bar
+        if not is_color(ground) or (
+            "color" not in body and not ground.startswith("color-mix(")
+        ):  # a plain colour without words is a bar
             continue
         text = "var(--swb-ink)" if text in ("inherit", "currentcolor") else text
         ratio = contrast(value(text, known), over(value(ground, known), page))
@@ -120,7 +142,9 @@ def test_what_has_a_ground_of_its_own_is_readable_on_it(theme):
 def test_charts_and_panels_speak_the_same_colours_on_the_same_ground(theme):
     known = variables(theme)
     names = [name for name in TEXTS if name != "ink"]  # JupyterLab's ink is translucent
-    assert {name: value(f"var(--swb-{name})", known) for name in names} == {name: value(COLORS[theme][name], {}) for name in names}
+    assert {name: value(f"var(--swb-{name})", known) for name in names} == {
+        name: value(COLORS[theme][name], {}) for name in names
+    }
     assert value("var(--swb-ground)", known) == value(COLORS[theme]["ground"], {})
 
 

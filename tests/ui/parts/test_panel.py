@@ -1,4 +1,8 @@
-"""What all panels stand on. What a user would lose: a page that runs foreign markup, a panel that stops in silence, a table or chart that shows something else."""
+"""What all panels stand on.
+
+What a user would lose: a page that runs foreign markup, a panel that stops in silence, a table or chart that shows
+something else.
+"""
 
 import logging
 import threading
@@ -37,7 +41,12 @@ HOSTILE = '<img src=x onerror="alert(1)">{0.__class__}\'&'
 
 @given(st.text())
 def test_text_comes_through_as_the_text_that_it_is(text):
-    for made in (html("<b>{}</b>", text), html("<b>{name}</b>", name=text), joined([Markup("<b></b>"), text]), Markup("<b>") + escape(text)):
+    for made in (
+        html("<b>{}</b>", text),
+        html("<b>{name}</b>", name=text),
+        joined([Markup("<b></b>"), text]),
+        Markup("<b>") + escape(text),
+    ):
         inside = made.replace("<b>", "").replace("</b>", "")
         assert "<" not in inside
         assert Markup(inside).unescape() == text
@@ -106,7 +115,9 @@ def test_a_follower_that_fails_stops_alone_and_that_is_logged(caplog):
 
 
 def test_who_was_stopped_looks_no_more_even_if_it_was_about_to():
-    """A click that holds the lock takes a panel's run away; the look that waits for the lock must not happen any more."""
+    """A click that holds the lock takes a panel's run away; the look that waits for the lock must not happen any
+    more.
+    """
     seen = []
     with LOCK:
         follower = follow(lambda: seen.append(1), 0.01)
@@ -246,11 +257,18 @@ def test_no_method_is_called_by_traitlets_behind_the_panels_back():
     package = Path(ui.__file__).parent
     files = [path.relative_to(package) for path in package.rglob("*.py") if path.name != "__init__.py"]
     modules = [import_module(".".join(["simpo_workbench.ui", *path.with_suffix("").parts])) for path in files]
-    own = {one for module in modules for one in vars(module).values() if isinstance(one, type) and issubclass(one, traitlets.HasTraits) and one.__module__.startswith("simpo")}
+    own = {
+        one
+        for module in modules
+        for one in vars(module).values()
+        if isinstance(one, type) and issubclass(one, traitlets.HasTraits) and one.__module__.startswith("simpo")
+    }
     assert len(own) > 25
     for one in own | {Panel, Frame, Html}:
         names = {name for kind in one.__mro__ if kind.__module__.startswith("simpo") for name in vars(kind)}
-        assert not {f"_{trait}_{what}" for trait in one.class_trait_names() for what in ("changed", "default")} & names, one
+        assert (
+            not {f"_{trait}_{what}" for trait in one.class_trait_names() for what in ("changed", "default")} & names
+        ), one
 
 
 # --- tables
@@ -262,10 +280,21 @@ def rows_of(made):
 
 @pytest.fixture
 def made():
-    columns = [Column("name", "Name"), Column("value", "Value", lambda value: f"{value:.1f}", numeric=True, tone=lambda value: "good" if value == value and value > 100 else "")]
+    columns = [
+        Column("name", "Name"),
+        Column(
+            "value",
+            "Value",
+            lambda value: f"{value:.1f}",
+            numeric=True,
+            tone=lambda value: "good" if value == value and value > 100 else "",
+        ),
+    ]
     shown = DataTable([*columns, Column("absent", "Absent")], "name", "Things", several=True, noun="thing")
     values = [float(number % 60) for number in range(118)] + [float("nan"), 200.0]
-    shown.show(pd.DataFrame({"name": [f"n{number:03d}" for number in range(120)], "value": values, "secret": [[1]] * 120}))
+    shown.show(
+        pd.DataFrame({"name": [f"n{number:03d}" for number in range(120)], "value": values, "secret": [[1]] * 120})
+    )
     return shown
 
 
@@ -308,7 +337,20 @@ def test_rows_are_chosen_added_taken_away_and_kept_while_they_are_there(made):
 
 @pytest.mark.parametrize(
     "message",
-    [None, "choose", [], {}, {"page": "two"}, {"page": None}, {"page": float("inf")}, {"sort": "secret"}, {"sort": None}, {"sort": ["value"]}, {"choose": "nobody"}, {"open": "n001"}],
+    [
+        None,
+        "choose",
+        [],
+        {},
+        {"page": "two"},
+        {"page": None},
+        {"page": float("inf")},
+        {"sort": "secret"},
+        {"sort": None},
+        {"sort": ["value"]},
+        {"choose": "nobody"},
+        {"open": "n001"},
+    ],
     ids=str,
 )
 def test_what_no_page_of_ours_sends_changes_nothing(made, message):
@@ -341,7 +383,9 @@ def test_what_goes_wrong_in_a_table_is_said_and_the_order_stays(caplog):
 def sent(figure):
     """Collects what goes to the page with every change."""
     found = []
-    figure.widget._send_update_msg = lambda restyle_data, relayout_data, trace_indexes: found.append((restyle_data, relayout_data, trace_indexes))
+    figure.widget._send_update_msg = lambda restyle_data, relayout_data, trace_indexes: found.append(
+        (restyle_data, relayout_data, trace_indexes)
+    )
     figure.widget._send_addTraces_msg = lambda *_: found.append("all traces")
     return found
 
@@ -372,7 +416,9 @@ def test_only_what_is_new_is_sent_and_the_traces_stay():
 def test_what_a_trace_loses_is_taken_from_it():
     """A line that had no points yet is not to be hovered over; as soon as it has some it is."""
     figure, name = LiveFigure(100), {"type": "scatter", "name": "a"}
-    figure.show({"data": [{**name, "x": [None], "y": [None], "hoverinfo": "skip"}], "layout": {"shapes": [{"type": "line"}]}})
+    figure.show(
+        {"data": [{**name, "x": [None], "y": [None], "hoverinfo": "skip"}], "layout": {"shapes": [{"type": "line"}]}}
+    )
     figure.show({"data": [{**name, "x": np.arange(2), "y": np.arange(2)}], "layout": {}})
     assert figure.widget.data[0].hoverinfo is None
     assert figure.widget.layout.shapes == ()
@@ -400,8 +446,15 @@ def test_a_small_chart_has_its_points_names_and_thresholds():
     points = pd.DataFrame({"step": [0.0, 10.0], "value": [0.2, 0.4]})
     empty = points.iloc[:0]
     panels = [
-        Chart("One", [Line("a", points, "#112233", "a at end"), Line("none", empty, "#112233", "none")], "later", [Threshold(0.5, "goal", "#112233")]),
-        Chart("Two", [Line("b", empty, "#112233")], "comes later", [Threshold(0.5, "goal", "#112233")], span=(0.0, 1.0)),
+        Chart(
+            "One",
+            [Line("a", points, "#112233", "a at end"), Line("none", empty, "#112233", "none")],
+            "later",
+            [Threshold(0.5, "goal", "#112233")],
+        ),
+        Chart(
+            "Two", [Line("b", empty, "#112233")], "comes later", [Threshold(0.5, "goal", "#112233")], span=(0.0, 1.0)
+        ),
     ]
     spec = chart_spec(panels, 1, 2, 10.0, [], COLORS["light"], 300)
     texts = [note["text"] for note in spec["layout"]["annotations"]]

@@ -1,4 +1,6 @@
-"""What a user would lose: processor time for panels that nobody sees any more, or a panel that stands still after a reload."""
+"""What a user would lose: processor time for panels that nobody sees any more, or a panel that stands still after a
+reload.
+"""
 
 import time
 

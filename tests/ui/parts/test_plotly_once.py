@@ -1,4 +1,6 @@
-"""What would be lost: five megabytes and a second of a page's time for every chart, until the charts of a slow page give up."""
+"""What would be lost: five megabytes and a second of a page's time for every chart, until the charts of a slow page
+give up.
+"""
 
 import plotly.graph_objects as go
 

@@ -1,4 +1,8 @@
-"""Panels behind one menu. What a user would lose: a panel that is read before anyone asks for it, two panels at once, a run that reaches only the one seen."""
+"""Panels behind one menu.
+
+What a user would lose: a panel that is read before anyone asks for it, two panels at once, a run that reaches only the
+one seen.
+"""
 
 import pytest
 import traitlets

@@ -1,4 +1,6 @@
-"""What a user would lose: a run that cannot be found again, deleted by a slip, or compared by settings that are not its own."""
+"""What a user would lose: a run that cannot be found again, deleted by a slip, or compared by settings that are not its
+own.
+"""
 
 import base64
 import json
@@ -13,9 +15,9 @@ from fake_run import fake_run
 from panels import until, visible
 
 from simpo_workbench.base import process
+from simpo_workbench.base.files import append_jsonl, read_json, write_json
 from simpo_workbench.config.run_config import RunConfig
 from simpo_workbench.runs.device_queue import DeviceQueue
-from simpo_workbench.base.files import append_jsonl, read_json, write_json
 from simpo_workbench.runs.run import Run, attach
 from simpo_workbench.ui.runs import run_list, several_runs
 from simpo_workbench.ui.runs.run_list import RunList
@@ -41,7 +43,9 @@ def made(tmp_path):
 @pytest.fixture
 def waiting(tmp_path):
     """A process that stands for a worker which waits."""
-    with subprocess.Popen([sys.executable, "-I", "-S", "-c", "input()"], stdin=subprocess.PIPE, stderr=subprocess.DEVNULL) as child:
+    with subprocess.Popen(
+        [sys.executable, "-I", "-S", "-c", "input()"], stdin=subprocess.PIPE, stderr=subprocess.DEVNULL
+    ) as child:
         yield process.identify(child.pid)
         child.kill()
 
@@ -76,7 +80,10 @@ def test_the_table_says_what_each_run_is_and_how_well_it_went(tmp_path, made):
     good = cells(panel, "good")
     assert good["State"] == "finished"
     assert good["Step"] == "120 / 120"
-    assert good["Accuracy"] == f"{last['eval/rewards/accuracies']:.2f} ({last['eval/rewards/accuracies_low']:.2f} to {last['eval/rewards/accuracies_high']:.2f}, n 24)"
+    assert (
+        good["Accuracy"] == f"{last['eval/rewards/accuracies']:.2f} ({last['eval/rewards/accuracies_low']:.2f} to"
+        f" {last['eval/rewards/accuracies_high']:.2f}, n 24)"
+    )
     assert good["Drift"] == "−0.10"
     assert good["Started"].startswith(time.strftime("%m-"))
     assert cells(panel, "ruined")["State"] == "stopped"
@@ -102,12 +109,22 @@ def test_search_looks_at_name_state_model_and_pairs_and_clearing_brings_all_back
     fake_run(tmp_path, "alpha", changes={"model.name": "org/Llama-X"})
     fake_run(tmp_path, "beta", state="stopped", changes={"data.train": "my-pairs.jsonl"})
     panel = made()
-    for words, found in (("alp", ["alpha"]), ("LLAMA", ["alpha"]), ("my-pairs", ["beta"]), ("stopped", ["beta"]), ("can go on", ["beta"]), ("nothing", []), ("", ["beta", "alpha"])):
+    for words, found in (
+        ("alp", ["alpha"]),
+        ("LLAMA", ["alpha"]),
+        ("my-pairs", ["beta"]),
+        ("stopped", ["beta"]),
+        ("can go on", ["beta"]),
+        ("nothing", []),
+        ("", ["beta", "alpha"]),
+    ):
         panel.search.value = words
         assert sorted(names(panel)) == sorted(found), words
 
 
-def test_new_runs_and_new_states_appear_by_themselves_and_nothing_is_drawn_without_a_change(tmp_path, made, monkeypatch):
+def test_new_runs_and_new_states_appear_by_themselves_and_nothing_is_drawn_without_a_change(
+    tmp_path, made, monkeypatch
+):
     monkeypatch.setattr(run_list, "REFRESH_S", 0.05)
     run = fake_run(tmp_path, "one", state="stopped")
     panel = made()
@@ -192,7 +209,17 @@ def test_a_list_that_stands_alone_says_why_it_cannot_open(tmp_path, made):
         assert "stands alone" in control.tooltip
 
 
-@pytest.mark.parametrize(("state", "why"), [("finished", "It is finished"), ("training", "it needs no resume"), ("stopped", ""), ("failed", ""), ("suspended", ""), ("paused", "")])
+@pytest.mark.parametrize(
+    ("state", "why"),
+    [
+        ("finished", "It is finished"),
+        ("training", "it needs no resume"),
+        ("stopped", ""),
+        ("failed", ""),
+        ("suspended", ""),
+        ("paused", ""),
+    ],
+)
 def test_resume_is_offered_where_it_makes_sense(tmp_path, made, state, why):
     fake_run(tmp_path, "one", last_step=40, state=state)
     panel = made(on_open=print)
@@ -370,7 +397,9 @@ def test_a_table_of_runs_says_its_errors_in_the_panels_line(made, tmp_path):
 
 def test_only_settings_that_differ_are_listed_and_a_broken_configuration_does_not_hide_the_others():
     base = RunConfig(run={"name": "a"})
-    columns, rows = config_differences({"a": base, "b": base.with_changes({"run.name": "b", "lora.r": 64, "training.max_steps": 9}), "c": None})
+    columns, rows = config_differences(
+        {"a": base, "b": base.with_changes({"run.name": "b", "lora.r": 64, "training.max_steps": 9}), "c": None}
+    )
     assert columns == ["setting", "a", "b", "c"]
     assert rows == [["lora.r", str(base.lora.r), "64", "?"], ["training.max_steps", "none", "9", "?"]]
     assert config_differences({"a": base, "b": base}) == (["setting", "a", "b"], [])
@@ -388,7 +417,16 @@ def line(tmp_path, waiting, monkeypatch):
         write_json(run.folder.status, {**read_json(run.folder.status), "process": waiting, "owner": "worker"})
         path = DeviceQueue().folder / f"{name}.json"
         path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(json.dumps({"run": str(run.path.resolve()), "name": name, "process": waiting, "place": {"first": 1, "second": 2, "third": 3}[name]}))
+        path.write_text(
+            json.dumps(
+                {
+                    "run": str(run.path.resolve()),
+                    "name": name,
+                    "process": waiting,
+                    "place": {"first": 1, "second": 2, "third": 3}[name],
+                }
+            )
+        )
     return tmp_path / "runs"
 
 

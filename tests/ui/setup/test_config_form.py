@@ -1,4 +1,6 @@
-"""A form that loses what was typed, starts a run with half of a change, or shows code that makes another run costs hours of training."""
+"""A form that loses what was typed, starts a run with half of a change, or shows code that makes another run costs
+hours of training.
+"""
 
 import shlex
 
@@ -14,7 +16,14 @@ from simpo_workbench.ui.setup.config_code import as_command, as_python
 from simpo_workbench.ui.setup.config_form import ConfigForm
 
 AWKWARD = {
-    "generation.prompts": ["One line.", "Two\nlines", "- a dash", " spaces ", "next\x85line", "emoji 😀, 'quotes' \"both\" $HOME `x`"],
+    "generation.prompts": [
+        "One line.",
+        "Two\nlines",
+        "- a dash",
+        " spaces ",
+        "next\x85line",
+        "emoji 😀, 'quotes' \"both\" $HOME `x`",
+    ],
     "data.columns": {"prompt": "the question: text", "chosen": "7", "a: b": "#no comment"},
     "data.template_options": {"enable_thinking": False, "depth": 3, "names": ["x", None]},
     "data.system_prompt": "Be kind.\nBe short; it's <b>important</b>.",
@@ -48,7 +57,18 @@ def shown_code(form, view):
 def test_every_setting_has_one_control_with_its_help_and_bounds():
     shown = {field["path"]: field for section in ConfigForm().fields.sections for field in section["fields"]}
     assert list(shown) == list(all_fields())
-    kinds = {path: shown[path]["kind"] for path in ("lora.use_dora", "loss.kind", "training.epochs", "training.max_tokens_per_microbatch", "data.columns", "generation.prompts", "model.name")}
+    kinds = {
+        path: shown[path]["kind"]
+        for path in (
+            "lora.use_dora",
+            "loss.kind",
+            "training.epochs",
+            "training.max_tokens_per_microbatch",
+            "data.columns",
+            "generation.prompts",
+            "model.name",
+        )
+    }
     assert list(kinds.values()) == ["switch", "choice", "number", "number", "yaml", "lines", "text"]
     assert shown["training.epochs"]["hint"].replace("\N{NO-BREAK SPACE}", " ") == "> 0, ≤ 1000"
     assert shown["data.max_tokens"]["unit"] == "tokens"
@@ -58,7 +78,10 @@ def test_every_setting_has_one_control_with_its_help_and_bounds():
 
 @pytest.mark.parametrize("config", [*map(wb.preset, preset_notes()), wb.preset("demo").with_changes(AWKWARD)])
 def test_what_a_control_shows_is_read_back_as_the_same_value(config):
-    values = {path: field.read(field.text_of(getattr(getattr(config, field.info.section), field.info.name))) for path, field in all_fields().items()}
+    values = {
+        path: field.read(field.text_of(getattr(getattr(config, field.info.section), field.info.name)))
+        for path, field in all_fields().items()
+    }
     sections = {}
     for path, value in values.items():
         section, _, name = path.partition(".")
@@ -66,7 +89,9 @@ def test_what_a_control_shows_is_read_back_as_the_same_value(config):
     assert wb.RunConfig.from_dict(sections) == config
 
 
-@pytest.mark.parametrize(("value", "text"), [(2.0, "2"), (1.2e-4, "1.2e-4"), (1e-05, "1e-5"), (0.05, "0.05"), (20, "20"), (0.0, "0")])
+@pytest.mark.parametrize(
+    ("value", "text"), [(2.0, "2"), (1.2e-4, "1.2e-4"), (1e-05, "1e-5"), (0.05, "0.05"), (20, "20"), (0.0, "0")]
+)
 def test_numbers_are_written_as_people_type_them(value, text):
     assert number_text(value) == text
     assert float(text) == value
@@ -114,7 +139,9 @@ def test_a_wrong_value_is_said_and_kept_and_the_last_valid_configuration_stays()
     form.fields.say("data.columns", "prompt: [")
     assert form.config == wb.preset("demo").with_changes({"loss.beta": 3})
     assert form.fields.values["training.epochs"] == "two"
-    assert form.fields.remarks["training.epochs"]["problem"].startswith("training.epochs = 'two' is not possible: expected > 0, ≤ 1000.")
+    assert form.fields.remarks["training.epochs"]["problem"].startswith(
+        "training.epochs = 'two' is not possible: expected > 0, ≤ 1000."
+    )
     assert "this is not YAML" in form.fields.remarks["data.columns"]["problem"]
     assert len(form.problems) == 2
     assert "Error:" in form.line.value
@@ -133,7 +160,11 @@ def test_a_wrong_setting_does_not_hide_another_in_the_same_section():
     form.fields.say("data.template_options", "[")
     form.fields.say("data.max_tokens", "3")
     form.fields.say("training.max_tokens_per_microbatch", "3")
-    assert {path for path, said in form.fields.remarks.items() if "problem" in said} == {"data.template_options", "data.max_tokens", "training.max_tokens_per_microbatch"}
+    assert {path for path, said in form.fields.remarks.items() if "problem" in said} == {
+        "data.template_options",
+        "data.max_tokens",
+        "training.max_tokens_per_microbatch",
+    }
 
 
 def test_setting_the_configuration_moves_all_controls_at_once():
@@ -206,7 +237,9 @@ def test_a_second_click_on_undo_that_came_early_does_nothing():
 
 
 def test_what_a_page_sends_does_not_take_back_what_it_does_not_know_yet():
-    """While the kernel was busy a preset was chosen, and then β was typed over the old settings, which the page still shows."""
+    """While the kernel was busy a preset was chosen, and then β was typed over the old settings, which the page still
+    shows.
+    """
     form, answers = ConfigForm(), []
     form.fields.send = lambda message: answers.append(message)
     form.presets.value = "seed-article"
@@ -273,7 +306,10 @@ def test_the_python_and_the_command_make_the_same_configuration(base):
     for config in (wb.preset(base), wb.preset(base).with_changes(AWKWARD)):
         assert evaluated(as_python(config, base)) == config
         assert commanded(as_command(config, base)) == config
-    assert as_command(wb.preset(base).with_changes({"loss.beta": 4}), base) == f"simpo-workbench train --preset {base} --loss.beta 4\n"
+    assert (
+        as_command(wb.preset(base).with_changes({"loss.beta": 4}), base)
+        == f"simpo-workbench train --preset {base} --loss.beta 4\n"
+    )
 
 
 def test_the_code_follows_the_form():

@@ -1,4 +1,7 @@
-"""Buttons and answers of a run that trains. What a user would lose: a request that never arrives, a change nobody asked for, the answer one was reading."""
+"""Buttons and answers of a run that trains.
+
+What a user would lose: a request that never arrives, a change nobody asked for, the answer one was reading.
+"""
 
 import json
 from types import SimpleNamespace
@@ -56,7 +59,10 @@ def to_state(controls, state):
 # --- what is asked
 
 
-@pytest.mark.parametrize(("name", "kind"), [("pause", "pause"), ("suspend", "suspend"), ("evaluate", "evaluate"), ("save", "save"), ("stop", "stop")])
+@pytest.mark.parametrize(
+    ("name", "kind"),
+    [("pause", "pause"), ("suspend", "suspend"), ("evaluate", "evaluate"), ("save", "save"), ("stop", "stop")],
+)
 def test_a_button_asks_and_what_came_of_it_is_said(controls, run, name, kind):
     getattr(controls, name).click()
     assert letters(run) == [(kind, {})]
@@ -110,7 +116,10 @@ def test_an_ended_run_goes_on_from_its_checkpoint(controls, run, monkeypatch, st
     assert letters(run) == []
 
 
-@pytest.mark.parametrize(("state", "enabled"), [("queued", ["stop"]), ("loading", ["stop"]), ("scoring", ["stop"]), ("training", ALL), ("finished", [])])
+@pytest.mark.parametrize(
+    ("state", "enabled"),
+    [("queued", ["stop"]), ("loading", ["stop"]), ("scoring", ["stop"]), ("training", ALL), ("finished", [])],
+)
 def test_what_cannot_be_asked_now_says_why(controls, state, enabled):
     to_state(controls, state)
     for name in ALL:
@@ -157,7 +166,9 @@ def test_what_somebody_types_stays_until_the_value_itself_changes(controls):
 
 @pytest.mark.parametrize("beta", [0.005, 2.5, 40.0])
 def test_before_the_first_step_a_change_of_the_rate_changes_nothing_else(tmp_path, beta):
-    run = fake_run(tmp_path, "begun", last_step=0, state="training", changes={"loss.beta": beta, "loss.gamma_beta_ratio": 0.3})
+    run = fake_run(
+        tmp_path, "begun", last_step=0, state="training", changes={"loss.beta": beta, "loss.gamma_beta_ratio": 0.3}
+    )
     controls = RunControls()
     controls.attach(run, run.config)
     look(controls)
@@ -182,7 +193,9 @@ def test_the_factor_on_the_rate_is_the_one_that_the_run_has_recorded(controls, r
     look(controls)
     controls.apply.click()
     assert "Nothing is changed" in controls.line.value
-    append_jsonl(run.folder.changes, {"step": 90, "changes": {"learning_rate_scale": 7.0}})  # made before the run went back to a checkpoint
+    append_jsonl(
+        run.folder.changes, {"step": 90, "changes": {"learning_rate_scale": 7.0}}
+    )  # made before the run went back to a checkpoint
     look(controls)
     assert controls.holding["learning_rate_scale"] == 0.5
     other = fake_run(tmp_path, "other", last_step=50, state="training")
@@ -291,7 +304,10 @@ def test_a_damaged_file_is_said_and_what_was_read_stays(run):
 
 
 def test_requests_are_followed_to_their_end_whatever_the_order(controls):
-    states = [SimpleNamespace(state="asked", kind="save", text=""), SimpleNamespace(state="done", kind="pause", text="")]
+    states = [
+        SimpleNamespace(state="asked", kind="save", text=""),
+        SimpleNamespace(state="done", kind="pause", text=""),
+    ]
     controls._requests = list(states)
     look(controls)
     assert "Paused." in controls.line.value

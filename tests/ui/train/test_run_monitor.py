@@ -1,4 +1,6 @@
-"""What a user would lose: a collapse that is not seen, a dead run that looks alive, a change that was never asked for, a panel that stops in silence."""
+"""What a user would lose: a collapse that is not seen, a dead run that looks alive, a change that was never asked for,
+a panel that stops in silence.
+"""
 
 import base64
 import json
@@ -71,7 +73,11 @@ def trace(panel, name):
 
 
 def values(sent):
-    return np.frombuffer(base64.b64decode(sent["bdata"]), sent["dtype"]) if isinstance(sent, dict) else np.asarray(sent, dtype=float)
+    return (
+        np.frombuffer(base64.b64decode(sent["bdata"]), sent["dtype"])
+        if isinstance(sent, dict)
+        else np.asarray(sent, dtype=float)
+    )
 
 
 def last_step(panel, name="loss, training, each step"):
@@ -175,7 +181,9 @@ def test_a_finished_run_can_be_followed_by_the_next(tmp_path, live, watch):
 
 
 def test_a_collapse_is_said_and_the_remedy_is_one_click(tmp_path, watch, monkeypatch):
-    run = fake_run(tmp_path, "ruined", TOTAL, last_step=60, ruined=True, state="training", changes={"training.learning_rate": 9e-4})
+    run = fake_run(
+        tmp_path, "ruined", TOTAL, last_step=60, ruined=True, state="training", changes={"training.learning_rate": 9e-4}
+    )
     for step in (10, 20, 60):
         run.folder.checkpoint(step).mkdir(parents=True)
         write_json(run.folder.checkpoint(step) / "manifest.json", {"step": step, "resumable": step != 20})
@@ -200,7 +208,9 @@ def test_a_collapse_is_said_and_the_remedy_is_one_click(tmp_path, watch, monkeyp
 
 
 def test_the_remedy_takes_the_rate_that_holds_and_a_clone_that_fails_stops_nothing(tmp_path, watch, monkeypatch):
-    run = fake_run(tmp_path, "ruined", TOTAL, last_step=60, ruined=True, state="training", changes={"training.learning_rate": 9e-4})
+    run = fake_run(
+        tmp_path, "ruined", TOTAL, last_step=60, ruined=True, state="training", changes={"training.learning_rate": 9e-4}
+    )
     append_jsonl(run.folder.changes, {"step": 50, "changes": {"learning_rate_scale": 0.1}})
     wanted = []
 
@@ -350,7 +360,9 @@ def test_the_theme_redraws_the_charts(live, watch):
 
 
 def test_dpo_has_no_gamma(tmp_path, watch):
-    run = fake_run(tmp_path, "dpo", TOTAL, last_step=50, state="training", changes={"loss.kind": "dpo", "loss.beta": 0.1})
+    run = fake_run(
+        tmp_path, "dpo", TOTAL, last_step=50, state="training", changes={"loss.kind": "dpo", "loss.beta": 0.1}
+    )
     write_jsonl(run.folder.metrics, [{**record, "gamma_beta_ratio": 0.0} for record in run.records])
     panel = watch(run)
     assert thresholds(panel) == []

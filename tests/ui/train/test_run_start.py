@@ -1,4 +1,6 @@
-"""What a user would lose: a run that begins unasked, twice or without its settings, and a notebook that waits for torch before it shows a button."""
+"""What a user would lose: a run that begins unasked, twice or without its settings, and a notebook that waits for torch
+before it shows a button.
+"""
 
 import dataclasses
 import json
@@ -43,7 +45,9 @@ MEASURED = Preflight(
     warnings=("training.learning_rate 0.001 is high.",),
 )
 TIGHT = dataclasses.replace(MEASURED, peak_memory_bytes=8_500_000_000)
-TOO_LARGE = dataclasses.replace(MEASURED, peak_memory_bytes=9_900_000_000, shortages=("Memory ran out with 4,096 tokens.",))
+TOO_LARGE = dataclasses.replace(
+    MEASURED, peak_memory_bytes=9_900_000_000, shortages=("Memory ran out with 4,096 tokens.",)
+)
 
 
 class Measuring:
@@ -66,8 +70,14 @@ class Measuring:
 def desk(tmp_path, monkeypatch):
     """A start panel whose processes are counted and never started."""
     found = SimpleNamespace(measurings=[], started=[], handed=[])
-    monkeypatch.setattr(run_start, "start_preflight", lambda config: found.measurings.append(Measuring(config)) or found.measurings[-1])
-    monkeypatch.setattr(run_start, "start", lambda config: found.started.append(config) or fake_run(tmp_path, f"run-{len(found.started)}", total_steps=1))
+    monkeypatch.setattr(
+        run_start, "start_preflight", lambda config: found.measurings.append(Measuring(config)) or found.measurings[-1]
+    )
+    monkeypatch.setattr(
+        run_start,
+        "start",
+        lambda config: found.started.append(config) or fake_run(tmp_path, f"run-{len(found.started)}", total_steps=1),
+    )
     found.panel = RunStart(RunConfig(), found.handed.append)
     yield found
     assert found.panel.trouble == ""
@@ -93,7 +103,14 @@ def test_it_measures_first_then_asks_once_and_hands_the_run_over(desk):
     assert not visible(panel.cancel)
     assert desk.started == []
     words = panel.found.value.striptags()
-    for part in ("Fits.", "Training takes 1 GB beside the model", "2 min 10 s for 120 steps", "2 dropped (2 too long)", "0.67 (n=3", "learning_rate 0.001 is high"):
+    for part in (
+        "Fits.",
+        "Training takes 1 GB beside the model",
+        "2 min 10 s for 120 steps",
+        "2 dropped (2 too long)",
+        "0.67 (n=3",
+        "learning_rate 0.001 is high",
+    ):
         assert part in words, part
     assert "It fits" in panel.line.value
     panel.confirm.click()
@@ -105,7 +122,10 @@ def test_it_measures_first_then_asks_once_and_hands_the_run_over(desk):
     assert panel.found.value == ""
 
 
-@pytest.mark.parametrize(("result", "tone", "words"), [(MEASURED, "fits", "Fits."), (TIGHT, "tight", "Tight."), (TOO_LARGE, "failed", "Does not fit.")])
+@pytest.mark.parametrize(
+    ("result", "tone", "words"),
+    [(MEASURED, "fits", "Fits."), (TIGHT, "tight", "Tight."), (TOO_LARGE, "failed", "Does not fit.")],
+)
 def test_whether_it_fits_is_said_first_with_what_would_help(desk, result, tone, words):
     shown = measured(desk, result).found.value
     assert f"swb-{tone}" in shown
@@ -127,7 +147,9 @@ def test_foreign_words_stay_words():
     assert shown.unescape().count(HOSTILE) == 3
 
 
-@pytest.mark.parametrize("error", [WorkbenchError(f"There is no model {HOSTILE}."), WorkbenchError("The preflight was cancelled.")])
+@pytest.mark.parametrize(
+    "error", [WorkbenchError(f"There is no model {HOSTILE}."), WorkbenchError("The preflight was cancelled.")]
+)
 def test_what_would_end_the_run_is_said_before_it_starts(desk, error):
     panel = measured(desk, error)
     assert "It does not start:" in panel.found.value
@@ -247,10 +269,10 @@ def test_a_settings_warning_is_no_warning_of_the_kernel(desk, recwarn, monkeypat
 def test_a_kernel_that_shows_the_workbench_loads_no_torch(tmp_path):
     fake_run(tmp_path, "one")
     program = (
-        "import sys, json; from simpo_workbench.ui.workbench import Workbench, PANELS; early = set(sys.modules); "
-        f"made = Workbench(root={str(tmp_path)!r}); made._repr_mimebundle_(); [made.turn_to(name) for name in PANELS]; "
-        "heavy = ('torch', 'transformers', 'peft', 'accelerate', 'bitsandbytes'); "
-        "print(json.dumps([[name for name in heavy if name in sys.modules], [name for name in ('pandas', 'plotly') if name in early]]))"
+        "import sys, json; from simpo_workbench.ui.workbench import Workbench, PANELS; early = set(sys.modules); made"
+        f" = Workbench(root={str(tmp_path)!r}); made._repr_mimebundle_(); [made.turn_to(name) for name in PANELS];"
+        " heavy = ('torch', 'transformers', 'peft', 'accelerate', 'bitsandbytes'); print(json.dumps([[name for name in"
+        " heavy if name in sys.modules], [name for name in ('pandas', 'plotly') if name in early]]))"
     )
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=300, check=True)
     assert json.loads(done.stdout.splitlines()[-1]) == [[], []]

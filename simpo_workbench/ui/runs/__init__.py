@@ -1,0 +1,1 @@
+"""The Runs panel: all runs, their charts over one another, the queue."""
