@@ -64,10 +64,10 @@ _HOMES = {
     "steps": "engine.training",
     "preflight": "engine.preflight",
     "load_model": "engine.model.models",
-    "score": "runs.remote",
-    "generate": "runs.remote",
-    "explain_pair": "runs.remote",
-    "encode_pair": "runs.remote",
+    "score": "inference",
+    "generate": "inference",
+    "explain_pair": "inference",
+    "encode_pair": "inference",
     "simpo_loss": "engine.losses",
     "make_tiny_model": "engine.model.tiny_model",
 }
@@ -99,11 +99,12 @@ if TYPE_CHECKING:  # so that editors and type checkers see the names that are lo
     from .engine.model.tiny_model import make_tiny_model
     from .engine.preflight import preflight
     from .engine.training import steps, train
+    from .inference import encode_pair, explain_pair, generate, score
     from .pairs.pairs import Pairs, load_pairs
     from .report.report import write_report
     from .runs.device_queue import queue
     from .runs.launch import clone, resume, start, start_many
-    from .runs.remote import encode_pair, explain_pair, generate, open_model, score, start_preflight
+    from .runs.remote import open_model, start_preflight
     from .runs.run import Run, attach, find_run, list_runs
     from .ui.answers.blind_test import BlindTest
     from .ui.answers.comparison import Comparison

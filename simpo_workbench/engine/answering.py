@@ -1,4 +1,4 @@
-"""Questions to a loaded model, as letters: generate, score, explain, encode.
+"""Questions to a loaded model, as requests: generate, score, explain, encode.
 
 The same answers as the functions of those names give in process.
 """
@@ -8,18 +8,18 @@ import contextlib
 from ..base.errors import WorkbenchError, first_line
 from ..config.run_config import DataConfig, GenerationConfig, LossConfig, RunConfig
 from ..pairs.pairs import load_pairs
-from ..runs.mailbox import Letter, Postmaster
+from ..runs.mailbox import Inbox, Request
 from . import explaining, generation, scoring
 from .forward.memory import is_out_of_memory, release_memory
 from .model.models import LoadedModel
 
 
-def answer(post: Postmaster, letter: Letter, loaded: LoadedModel, config: RunConfig):
-    """Answer one letter. Whatever goes wrong is said to the one who asked; it never ends the process."""
+def answer(inbox: Inbox, request: Request, loaded: LoadedModel, config: RunConfig):
+    """Answer one request. Whatever goes wrong is said to the one who asked; it never ends the process."""
     training, why = loaded.model.training, None
     try:
-        table = _table(post, letter, loaded, config)
-        post.done(letter, table.attrs.get("report", ""), table=table)
+        table = _table(inbox, request, loaded, config)
+        inbox.done(request, table.attrs.get("report", ""), table=table)
     except WorkbenchError as error:
         why = str(error)
     except Exception as error:  # a question must not end a run of hours
@@ -33,14 +33,14 @@ def answer(post: Postmaster, letter: Letter, loaded: LoadedModel, config: RunCon
     if why is not None:  # outside of the except clause, where the failed question's tensors are free
         release_memory(loaded.device)
         with contextlib.suppress(WorkbenchError):  # a full disk shows where it matters, in the run's own files
-            post.refuse(letter, why)
+            inbox.refuse(request, why)
 
 
-def _table(post, letter, loaded, config):
-    values = letter.values
+def _table(inbox, request, loaded, config):
+    values = request.values
     data = DataConfig.model_validate(values["data"]) if values.get("data") else config.data
     loaded.model.eval()
-    if letter.kind == "generate":
+    if request.kind == "generate":
         wanted = (
             GenerationConfig.model_validate(values["generation"]) if values.get("generation") else config.generation
         )
@@ -50,12 +50,12 @@ def _table(post, letter, loaded, config):
             wanted,
             data,
             int(values.get("seed", 0)),
-            lambda: post.is_withdrawn(letter),
+            lambda: inbox.is_withdrawn(request),
         )
     pairs = load_pairs(values.get("pairs", []))
-    if letter.kind == "score":
+    if request.kind == "score":
         loss = LossConfig.model_validate(values["loss"]) if values.get("loss") else config.loss
         return scoring.score(loaded, pairs, loss, data)
-    if letter.kind == "explain":
+    if request.kind == "explain":
         return explaining.explain_pair(loaded, pairs, data)
     return explaining.encode_pair(loaded, pairs, data)

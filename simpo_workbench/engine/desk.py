@@ -9,27 +9,27 @@ from ..base.errors import WorkbenchError
 from ..base.files import append_jsonl, read_jsonl
 from ..config.live_changes import checked_changes
 from ..runs.folder import RunFolder
-from ..runs.mailbox import CONTROL, QUESTIONS, Letter
+from ..runs.mailbox import CONTROL, MODEL_REQUESTS, Request
 from ..runs.presence import Presence
 from . import answering
 from .recorder import Recorder
 from .setup import Setup, sample_prompts
 
-_OPPOSITE = {"pause": "resume", "resume": "pause"}
+_OPPOSITE = {"pause": "unpause", "unpause": "pause"}
 
 
 @dataclass(frozen=True)
 class Orders:
-    """What is to be done after a step. letters: those that still want an answer."""
+    """What is to be done after a step. requests: those that still want an answer."""
 
-    letters: tuple[Letter, ...] = ()
+    requests: tuple[Request, ...] = ()
 
     def __contains__(self, kind):
-        return any(letter.kind == kind for letter in self.letters)
+        return any(request.kind == kind for request in self.requests)
 
 
 class Desk:
-    """Takes letters for a run: `orders(step)` at every step boundary."""
+    """Takes requests for a run: `orders(step)` at every step boundary."""
 
     def __init__(self, folder: RunFolder, presence: Presence, setup: Setup, recorder: Recorder):
         self.folder, self.presence, self.setup, self.recorder = folder, presence, setup, recorder
@@ -55,25 +55,27 @@ class Desk:
         Settings are changed here and now; questions are answered; the rest is the loop's.
         """
         waiting = []
-        for letter in self.presence.post.take(CONTROL):
-            if letter.kind == "set":
-                self._set(letter, step)
+        for request in self.presence.inbox.take(CONTROL):
+            if request.kind == "set":
+                self._set(request, step)
                 continue
-            if letter.kind in _OPPOSITE:  # whoever changes his mind within a step means what he said last
-                for earlier in [one for one in waiting if one.kind == _OPPOSITE[letter.kind]]:
-                    self.presence.post.done(earlier, f"Taken back by the {letter.kind} that came after it.", step=step)
+            if request.kind in _OPPOSITE:  # whoever changes his mind within a step means what he said last
+                for earlier in [one for one in waiting if one.kind == _OPPOSITE[request.kind]]:
+                    self.presence.inbox.done(
+                        earlier, f"Taken back by the {request.kind} that came after it.", step=step
+                    )
                     waiting.remove(earlier)
-            waiting.append(letter)
+            waiting.append(request)
         self.answer_questions()
         return Orders(tuple(waiting))
 
     def answer_questions(self):
         """Answer what was asked of the model as it is now."""
-        for letter in self.presence.post.take(QUESTIONS):
-            if letter.kind == "close":
-                self.presence.post.refuse(letter, "A run that trains is not closed: stop it.")
+        for request in self.presence.inbox.take(MODEL_REQUESTS):
+            if request.kind == "close":
+                self.presence.inbox.refuse(request, "A run that trains is not closed: stop it.")
             else:
-                answering.answer(self.presence.post, letter, self.setup.loaded, self.setup.config)
+                answering.answer(self.presence.inbox, request, self.setup.loaded, self.setup.config)
                 self.presence.write()  # a long answer is no stall
 
     def done(self, orders: Orders, kind: str, text: str):
@@ -83,22 +85,22 @@ class Desk:
         step = self.presence.status["step"]
         if kind in ("save", "evaluate") and kind in orders:
             self.recorder.event(step, f"{kind}d", f"{text.removesuffix('.')}, as somebody asked.")
-        for letter in orders.letters:
-            if letter.kind == kind:
-                self.presence.post.done(letter, text, step=step)
+        for request in orders.requests:
+            if request.kind == kind:
+                self.presence.inbox.done(request, text, step=step)
 
-    def _set(self, letter, step):
+    def _set(self, request, step):
         try:
-            checked_changes(self.setup.config, letter.values)
+            checked_changes(self.setup.config, request.values)
         except WorkbenchError as error:
-            self.presence.post.refuse(letter, str(error))
+            self.presence.inbox.refuse(request, str(error))
             return
         # kept before it is done: whatever happens next, the run and its resumed self do the same
-        kept = {"step": step, "changes": letter.values}
+        kept = {"step": step, "changes": request.values}
         append_jsonl(self.folder.changes, kept)
         self._kept.append(kept)
-        sentence = self._apply(letter.values, step, "")
-        self.presence.post.done(letter, sentence, step=step)
+        sentence = self._apply(request.values, step, "")
+        self.presence.inbox.done(request, sentence, step=step)
 
     def _apply(self, changes, step, why):
         apply_changes(self.setup, changes)

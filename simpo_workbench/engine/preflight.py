@@ -26,7 +26,7 @@ from .step import optimizer_step
 #: The first step also warms up, so it is left out of the time.
 _STEPS = 3
 #: Held-out pairs that are scored, prompts that are answered and tokens of an answer for the time of an evaluation.
-_SCORED_PAIRS, _ANSWERED_PROMPTS, _ANSWER_TOKENS = 32, 8, 16
+_SCORED_PAIRS, _REPLIED_PROMPTS, _ANSWER_TOKENS = 32, 8, 16
 
 
 def preflight(config: RunConfig, progress: Callable[[str], None] | None = None) -> Preflight:
@@ -160,7 +160,7 @@ def _answering_seconds(setup):
         return 0.0
     wanted = setup.config.generation
     short = wanted.model_copy(update={"max_new_tokens": min(_ANSWER_TOKENS, wanted.max_new_tokens)})
-    prompts = setup.prompts[:_ANSWERED_PROMPTS]
+    prompts = setup.prompts[:_REPLIED_PROMPTS]
     started = time.perf_counter()
     generation.answer(setup.loaded, setup.encoder, prompts, short, seed=setup.config.training.seed)
     batches = math.ceil(len(setup.prompts) / len(prompts))

@@ -13,7 +13,7 @@ from ..base.files import read_json
 from ..config.run_config import DataConfig, RunConfig
 from ..pairs.pairs import load_pairs
 from ..runs.folder import RunFolder
-from ..runs.mailbox import CONTROL, Letter, Postmaster
+from ..runs.mailbox import CONTROL, Inbox, Request
 from ..runs.presence import Presence
 
 _POLL_S = 0.05
@@ -34,15 +34,17 @@ def serve(folder: RunFolder, presence: Presence):
         presence.write(state="paused", message="Ready.")  # alive, and nothing moves by itself
         last = looked = time.monotonic()
         while time.monotonic() - last < opened.get("idle_s", 600.0):
-            for letter in presence.post.take():
-                if letter.kind in ("close", "stop"):
+            for request in presence.inbox.take():
+                if request.kind in ("close", "stop"):
                     presence.write(state="finished", message="Closed.")
-                    presence.post.done(letter, "Closed.")
+                    presence.inbox.done(request, "Closed.")
                     return
-                if letter.kind in CONTROL:
-                    presence.post.refuse(letter, f"This is an opened model and no training: it cannot {letter.kind}.")
+                if request.kind in CONTROL:
+                    presence.inbox.refuse(
+                        request, f"This is an opened model and no training: it cannot {request.kind}."
+                    )
                     continue
-                answer(letter)
+                answer(request)
                 last = time.monotonic()
             if time.monotonic() - looked > _OPENER_POLL_S:
                 looked = time.monotonic()
@@ -54,8 +56,8 @@ def serve(folder: RunFolder, presence: Presence):
         shutil.rmtree(folder.path, ignore_errors=True)  # nobody else will
 
 
-def _whole_model(presence, config, adapter, stack) -> Callable[[Letter], None]:
-    """Loads the model, which `stack` closes; returns what answers a letter."""
+def _whole_model(presence, config, adapter, stack) -> Callable[[Request], None]:
+    """Loads the model, which `stack` closes; returns what answers a request."""
     from . import answering
     from .forward import memory
     from .model import models  # torch and PEFT, which a tokenizer does without
@@ -73,11 +75,11 @@ def _whole_model(presence, config, adapter, stack) -> Callable[[Letter], None]:
         )
         presence.write(state="failed", message=str(error) if isinstance(error, WorkbenchError) else message)
         raise
-    return lambda letter: answering.answer(presence.post, letter, loaded, config)
+    return lambda request: answering.answer(presence.inbox, request, loaded, config)
 
 
-def _tokens_alone(presence, config) -> Callable[[Letter], None]:
-    """Loads the tokenizer; returns what answers a letter."""
+def _tokens_alone(presence, config) -> Callable[[Request], None]:
+    """Loads the tokenizer; returns what answers a request."""
     presence.write(state="loading", message="Loading the tokenizer.")
     try:
         from .model.tokenizer import load_tokenizer
@@ -86,24 +88,24 @@ def _tokens_alone(presence, config) -> Callable[[Letter], None]:
     except Exception as error:
         presence.write(state="failed", message=str(error) if isinstance(error, WorkbenchError) else first_line(error))
         raise
-    return lambda letter: _encode(presence.post, letter, tokenizer, config)
+    return lambda request: _encode(presence.inbox, request, tokenizer, config)
 
 
-def _encode(post: Postmaster, letter: Letter, tokenizer, config: RunConfig):
+def _encode(inbox: Inbox, request: Request, tokenizer, config: RunConfig):
     from .encode.pair_tokens import encode_pair
 
-    if letter.kind != "encode":
-        post.refuse(
-            letter,
-            f"Only the tokenizer of this model is open, without its weights: it can encode, but not {letter.kind}. Open"
+    if request.kind != "encode":
+        inbox.refuse(
+            request,
+            f"Only the tokenizer of this model is open, without its weights: it can encode, but not {request.kind}. Open"
             " the whole model with wb.open_model.",
         )
         return
     try:
-        data = DataConfig.model_validate(letter.values["data"]) if letter.values.get("data") else config.data
-        table = encode_pair(tokenizer, load_pairs(letter.values.get("pairs", [])), data)
-        post.done(letter, table.attrs["report"], table=table)
+        data = DataConfig.model_validate(request.values["data"]) if request.values.get("data") else config.data
+        table = encode_pair(tokenizer, load_pairs(request.values.get("pairs", [])), data)
+        inbox.done(request, table.attrs["report"], table=table)
     except WorkbenchError as error:
-        post.refuse(letter, str(error))
+        inbox.refuse(request, str(error))
     except Exception as error:  # whatever a tokenizer raises: the next question may be a better one
-        post.refuse(letter, f"The question failed: {type(error).__name__}: {first_line(error)}.")
+        inbox.refuse(request, f"The question failed: {type(error).__name__}: {first_line(error)}.")

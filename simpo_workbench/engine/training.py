@@ -203,7 +203,7 @@ def _train(
         if evaluated or resumable:
             _save(setup, folder, recorder, step, resumable)
         desk.done(orders, "save", f"Saved the checkpoint of step {step}.")
-        desk.done(orders, "resume", "It is not paused.")
+        desk.done(orders, "unpause", "It is not paused.")
         if pausing:
             ending, orders = _pause(setup, folder, recorder, desk, step, stop_asked, orders)
     _end(setup, folder, recorder, step, ending, collapsed and every.on_collapse == "stop")
@@ -314,9 +314,9 @@ def _pause(setup, folder, recorder, desk, step, stop_asked, orders):
             return "stop", orders
         if "suspend" in orders:
             return "suspend", orders
-        if "resume" in orders:
+        if "unpause" in orders:
             recorder.event(step, "unpaused", f"Went on after step {step}.")
-            desk.done(orders, "resume", f"Went on after step {step}.")
+            desk.done(orders, "unpause", f"Went on after step {step}.")
             return None, orders
         time.sleep(_PAUSE_POLL_S)
 

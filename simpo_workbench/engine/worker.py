@@ -16,7 +16,7 @@ from ..base.redaction import redact_output
 from ..config.run_config import RunConfig
 from ..runs.device_queue import DeviceQueue
 from ..runs.folder import LIVE_STATES, RunFolder
-from ..runs.mailbox import QUESTIONS
+from ..runs.mailbox import MODEL_REQUESTS
 from ..runs.presence import Presence
 from .interruption import StopAsked
 
@@ -120,9 +120,9 @@ def wait_for_device(
         while not queue.take(ticket):
             if not wanted():
                 return False
-            for letter in presence.post.take(QUESTIONS):
-                presence.post.refuse(letter, f"The run has no model yet. {said or 'It waits for its device.'}")
-            stops = presence.post.take(("stop",))  # other orders wait for the first step
+            for request in presence.inbox.take(MODEL_REQUESTS):
+                presence.inbox.refuse(request, f"The run has no model yet. {said or 'It waits for its device.'}")
+            stops = presence.inbox.take(("stop",))  # other orders wait for the first step
             if stops:
                 presence.write(
                     state="stopped",
@@ -131,8 +131,8 @@ def wait_for_device(
                         " queue."
                     ),
                 )
-                for letter in stops:
-                    presence.post.done(letter, "Cancelled.")
+                for request in stops:
+                    presence.inbox.done(request, "Cancelled.")
                 return False
             message = _waits_for(queue, ticket)
             if message != said:

@@ -38,7 +38,7 @@ class RunFolder:
         self.checkpoints = self.path / "checkpoints"
         self.adapter = self.path / "adapter"
         self.requests = self.path / "requests"
-        self.answers = self.path / "answers"
+        self.replies = self.path / "replies"
         self.mailbox = Mailbox(self.path)
         self.changes = self.path / "changes.jsonl"
         self.heartbeat = self.path / "heartbeat.json"
@@ -127,7 +127,7 @@ def new_run_folder(root: str | Path, name: str | None, stem: str) -> RunFolder:
             " space."
         ) from None
     folder = RunFolder(path)
-    for part in ("scores", "generations", "checkpoints", "requests", "answers"):
+    for part in ("scores", "generations", "checkpoints", "requests", "replies"):
         (path / part).mkdir()
     return folder
 

@@ -1,10 +1,12 @@
-"""Letters between those who look at a run and the process that it lives in, as files in its folder.
+"""Requests to the process of a run, and its replies, as files in the run folder.
 
-    requests/<when>-<id>.json    {"id", "kind", "values"}: left by anybody, taken by the run's process
-    answers/<id>.json            {"state": "acknowledged" | "done" | "refused", "text", …}
-    answers/<id>.parquet         the table that belongs to an answer, where there is one
+    requests/<when>-<id>.json    {"id", "kind", "values"}: written by anybody, taken by the run's process
+    requests/withdrawn-<id>      empty: whoever asked no longer wants the reply
+    replies/<id>.json            {"state": "acknowledged" | "done" | "refused", "text", …}
+    replies/<id>.parquet         the table that belongs to a reply, where there is one
 
-Nobody waits for a lock, a letter that is half written is never seen, and both sides may die at any moment.
+Nobody waits for a lock, a half-written request is never read, and either side may die at any moment.
+Runs made before version 0.1 keep their replies in `answers/`; those are still read.
 """
 
 from __future__ import annotations
@@ -24,22 +26,23 @@ from ..base.errors import WorkbenchError
 from ..base.files import read_json, write_atomically
 from ..base.redaction import redact
 
-#: What can be asked of a run that trains; done at the next step boundary.
-CONTROL = ("stop", "pause", "resume", "suspend", "save", "evaluate", "set")
-#: What a loaded model can be asked; answered between steps.
-QUESTIONS = ("generate", "score", "explain", "encode", "close")
-ANSWERED = ("done", "refused")
+#: Requests that steer a run; done between two steps.
+CONTROL = ("stop", "pause", "unpause", "suspend", "save", "evaluate", "set")
+#: Requests to the loaded model; answered between two steps.
+MODEL_REQUESTS = ("generate", "score", "explain", "encode", "close")
+#: States of a reply that do not change any more.
+REPLIED = ("done", "refused")
 
-_LETTER = re.compile(r"\d{20}-[0-9a-f]{32}\.json")
-#: A letter larger than this is no question of ours.
-MOST_BYTES = 64 * 1024**2
-#: Answers nobody collected are swept away after this time.
-KEPT_ANSWER_S = 3600.0
+_REQUEST_NAME = re.compile(r"\d{20}-[0-9a-f]{32}\.json")
+#: Larger files are ignored.
+MAX_REQUEST_BYTES = 64 * 1024**2
+#: Replies that nobody collected are deleted after this time.
+REPLY_LIFETIME_S = 3600.0
 
 
 @dataclass(frozen=True)
-class Letter:
-    """One request or question: its id, what is wanted, and with what."""
+class Request:
+    """What was asked: its id, its kind (one of CONTROL or MODEL_REQUESTS), and the values that go with it."""
 
     id: str
     kind: str
@@ -47,153 +50,144 @@ class Letter:
 
 
 class Mailbox:
-    """The side of those who ask."""
+    """The asking side."""
 
     def __init__(self, folder: Path):
-        self.requests, self.answers = folder / "requests", folder / "answers"
+        self.requests, self.replies, self._old_replies = folder / "requests", folder / "replies", folder / "answers"
 
     def ask(self, kind: str, **values) -> str:
-        """Leave a letter; returns its id. Errors: WorkbenchError when the folder cannot be written."""
-        if kind not in CONTROL + QUESTIONS:
-            raise WorkbenchError(f"{kind!r} cannot be asked of a run: it knows {', '.join(CONTROL + QUESTIONS)}.")
-        letter = uuid.uuid4().hex
+        """The id of a request that was just written. Errors: WorkbenchError when the folder cannot be written."""
+        if kind not in CONTROL + MODEL_REQUESTS:
+            raise WorkbenchError(f"{kind!r} cannot be asked of a run: it knows {', '.join(CONTROL + MODEL_REQUESTS)}.")
+        request_id = uuid.uuid4().hex
         try:
             self.requests.mkdir(exist_ok=True)
         except OSError as error:
             raise WorkbenchError(
-                f"{str(self.requests)!r} cannot be written: {error.strerror}. Nobody was asked to {kind}."
+                f"{str(self.requests)!r} cannot be written: {error.strerror}. The run was not asked to {kind}."
             ) from None
-        # by the time since boot: the wall clock may go backwards, and the order of pause and resume matters
+        # ordered by the time since boot: the wall clock may go backwards, and the order of pause and unpause matters
         when = int(process.uptime_s() * 1e9)
-        write_atomically(
-            self.requests / f"{when:020d}-{letter}.json",
-            json.dumps({"id": letter, "kind": kind, "values": values}).encode(),
-        )
-        return letter
+        content = json.dumps({"id": request_id, "kind": kind, "values": values}).encode()
+        write_atomically(self.requests / f"{when:020d}-{request_id}.json", content)
+        return request_id
 
-    def answer(self, letter: str) -> dict | None:
-        """What was answered so far: {"state", "text", …}; None when nobody has taken the letter yet."""
-        return read_json(self.answers / f"{letter}.json")
+    def reply(self, request_id: str) -> dict | None:
+        """The reply so far: {"state", "text", …}; None while nobody has taken the request."""
+        name = f"{request_id}.json"
+        return read_json(self.replies / name) or read_json(self._old_replies / name)
 
-    def table(self, letter: str):
-        """The DataFrame that came with an answer."""
+    def table(self, request_id: str):
+        """The DataFrame that came with a reply."""
         import pandas as pd
 
-        return pd.read_parquet(self.answers / f"{letter}.parquet")
+        return pd.read_parquet(self.replies / f"{request_id}.parquet")
 
-    def withdraw(self, letter: str) -> bool:
-        """Take a letter back; False when it was taken already.
-
-        Whoever took it sees that it is not wanted any more, and need not begin.
+    def withdraw(self, request_id: str) -> bool:
+        """Whether the request was taken back before anybody read it. Otherwise it is marked as no longer wanted, and
+        the process that took it does not begin, or leaves off.
         """
-        waiting = list(self.requests.glob(f"*-{letter}.json"))
-        for path in waiting:
+        unread = list(self.requests.glob(f"*-{request_id}.json"))
+        for path in unread:
             path.unlink(missing_ok=True)
-        if not waiting:
+        if not unread:
             with contextlib.suppress(OSError):
-                _marker(self.requests, letter).touch()
-        return bool(waiting)
+                _withdrawn_marker(self.requests, request_id).touch()
+        return bool(unread)
 
     def clear(self):
-        """Forget everything that was asked of an earlier process: it is not meant for this one."""
-        for folder in (self.requests, self.answers):
+        """Delete all requests and replies: they were meant for an earlier process."""
+        for folder in (self.requests, self.replies, self._old_replies):
             if folder.is_dir():
                 for path in folder.iterdir():
                     path.unlink(missing_ok=True)
 
-    def forget(self, letter: str):
-        """Remove an answer that was read."""
+    def forget(self, request_id: str):
+        """Delete a reply that was read."""
         for suffix in ("json", "parquet"):
-            (self.answers / f"{letter}.{suffix}").unlink(missing_ok=True)
+            (self.replies / f"{request_id}.{suffix}").unlink(missing_ok=True)
 
 
-class Postmaster:
-    """The side of the process that is asked.
-
-    `collect` may run in a thread of its own, beside the one that takes and answers.
-    """
+class Inbox:
+    """The asked side. `collect` may run in another thread than `take`, `done` and `refuse`."""
 
     def __init__(self, folder: Path):
-        self.requests, self.answers = folder / "requests", folder / "answers"
-        self._waiting: deque[Letter] = deque()
+        self.requests, self.replies = folder / "requests", folder / "replies"
+        self._waiting: deque[Request] = deque()
         self._lock = Lock()
 
     def collect(self):
-        """Take what lies there and say so to those who asked: each letter is acknowledged once, in the order of
-        asking.
-        """
+        """Read the requests that have come, in the order in which they were asked, and acknowledge each once."""
         with self._lock:
             try:
-                paths = sorted(path for path in self.requests.iterdir() if _LETTER.fullmatch(path.name))
+                paths = sorted(path for path in self.requests.iterdir() if _REQUEST_NAME.fullmatch(path.name))
             except FileNotFoundError:
                 return
             for path in paths:
-                letter = _read(path)
+                request = _read(path)
                 path.unlink(missing_ok=True)
-                if letter is not None:
-                    self._waiting.append(letter)
-                    with contextlib.suppress(WorkbenchError):  # a full disk: the letter counts all the same
-                        self._reply(letter, "acknowledged", "")
+                if request is not None:
+                    self._waiting.append(request)
+                    with contextlib.suppress(WorkbenchError):  # the disk is full: the request counts all the same
+                        self._reply(request, "acknowledged", "")
 
-    def take(self, kinds: tuple[str, ...] = CONTROL + QUESTIONS) -> list[Letter]:
-        """Letters of these kinds that wait, oldest first; each is given out once. Withdrawn ones are left out."""
+    def take(self, kinds: tuple[str, ...] = CONTROL + MODEL_REQUESTS) -> list[Request]:
+        """Waiting requests of these kinds, oldest first, each only once; without those that were withdrawn."""
         self.collect()
         with self._lock:
-            taken = [letter for letter in self._waiting if letter.kind in kinds]
-            self._waiting = deque(letter for letter in self._waiting if letter.kind not in kinds)
-        wanted = [letter for letter in taken if not self.is_withdrawn(letter)]
-        for letter in taken:
-            _marker(self.requests, letter.id).unlink(missing_ok=True)
+            taken = [request for request in self._waiting if request.kind in kinds]
+            self._waiting = deque(request for request in self._waiting if request.kind not in kinds)
+        wanted = [request for request in taken if not self.is_withdrawn(request)]
+        for request in taken:
+            _withdrawn_marker(self.requests, request.id).unlink(missing_ok=True)
         return wanted
 
-    def done(self, letter: Letter, text: str = "", table=None, **values):
-        """Say that it is done: what came of it in words, values, and a DataFrame where there is one (its numbers stay
-        numbers).
+    def done(self, request: Request, text: str = "", table=None, **values):
+        """Reply that the request was done: the outcome as a sentence, as values, and as a DataFrame where there is
+        one (Parquet, so that numbers keep their types).
         """
         if table is not None:
-            self.answers.mkdir(exist_ok=True)
-            beside = self.answers / f".{letter.id}.tmp"
-            table.to_parquet(beside, index=False)
-            beside.replace(self.answers / f"{letter.id}.parquet")
-        self._reply(letter, "done", text, **values)
+            self.replies.mkdir(exist_ok=True)
+            unfinished = self.replies / f".{request.id}.tmp"
+            table.to_parquet(unfinished, index=False)
+            unfinished.replace(self.replies / f"{request.id}.parquet")
+        self._reply(request, "done", text, **values)
 
-    def refuse(self, letter: Letter, text: str):
-        """Say that it is not done, and why."""
-        self._reply(letter, "refused", text)
+    def refuse(self, request: Request, text: str):
+        """Reply that the request will not be done, and why."""
+        self._reply(request, "refused", text)
 
     def sweep(self):
-        """Remove answers that nobody collected for an hour."""
-        for path in [*self.answers.glob("*"), *self.requests.glob("withdrawn-*")]:
+        """Delete replies that nobody collected within REPLY_LIFETIME_S."""
+        for path in [*self.replies.glob("*"), *self.requests.glob("withdrawn-*")]:
             with contextlib.suppress(OSError):
-                if time.time() - path.stat().st_mtime > KEPT_ANSWER_S:
+                if time.time() - path.stat().st_mtime > REPLY_LIFETIME_S:
                     path.unlink()
 
-    def is_withdrawn(self, letter: Letter) -> bool:
-        """Whether the one who asked does not want it any more."""
-        return _marker(self.requests, letter.id).exists()
+    def is_withdrawn(self, request: Request) -> bool:
+        """Whether the reply is no longer wanted."""
+        return _withdrawn_marker(self.requests, request.id).exists()
 
-    def _reply(self, letter, state, text, **values):
-        self.answers.mkdir(exist_ok=True)
-        write_atomically(
-            self.answers / f"{letter.id}.json",
-            json.dumps({"state": state, "text": redact(text), **values}, ensure_ascii=False).encode(),
-            durable=False,
-        )
+    def _reply(self, request, state, text, **values):
+        self.replies.mkdir(exist_ok=True)
+        content = json.dumps({"state": state, "text": redact(text), **values}, ensure_ascii=False).encode()
+        write_atomically(self.replies / f"{request.id}.json", content, durable=False)
 
 
-def _marker(requests, letter):
-    """The empty file that says that a letter which was taken already is not wanted any more."""
-    return requests / f"withdrawn-{letter}"
+def _withdrawn_marker(requests, request_id):
+    return requests / f"withdrawn-{request_id}"
 
 
-def _read(path) -> Letter | None:
-    """The letter in a file; None for what is no letter of ours: damaged, foreign, or far too large."""
+def _read(path) -> Request | None:
+    """The request in a file; None for a file that is damaged, foreign or larger than MAX_REQUEST_BYTES."""
     try:
-        if path.stat().st_size > MOST_BYTES:
+        if path.stat().st_size > MAX_REQUEST_BYTES:
             return None
     except OSError:
         return None
-    value = read_json(path) or {}
-    letter, kind, values = value.get("id"), value.get("kind"), value.get("values")
-    named = isinstance(letter, str) and path.name.endswith(f"-{letter}.json")
-    return Letter(letter, kind, values) if named and kind in CONTROL + QUESTIONS and isinstance(values, dict) else None
+    content = read_json(path) or {}
+    request_id, kind, values = content.get("id"), content.get("kind"), content.get("values")
+    well_named = isinstance(request_id, str) and path.name.endswith(f"-{request_id}.json")
+    if not (well_named and kind in CONTROL + MODEL_REQUESTS and isinstance(values, dict)):
+        return None
+    return Request(request_id, kind, values)

@@ -18,7 +18,7 @@ from ..base.files import read_json, write_json
 from ..base.redaction import redact_values
 from . import post_mortem
 from .folder import LIVE_STATES, RunFolder
-from .mailbox import Postmaster
+from .mailbox import Inbox
 
 POLL_S = 0.2
 BEAT_S = 1.0
@@ -32,12 +32,12 @@ RESERVE_BYTES = 256 * 1024
 class Presence:
     """The process that a run lives in, as a context: `with Presence(folder, "worker") as presence`.
 
-    status: what stands in status.json; `write` replaces it. post: the letters of this run. Errors: WorkbenchError when
+    status: what stands in status.json; `write` replaces it. inbox: the requests of this run. Errors: WorkbenchError when
     another process has the folder.
     """
 
     def __init__(self, folder: RunFolder, owner: str):
-        self.folder, self.post = folder, Postmaster(folder.path)
+        self.folder, self.inbox = folder, Inbox(folder.path)
         self._lock_file = hold(folder)
         previous = read_json(folder.status) or {}
         self.status = {"step": 0, "total_steps": 0, "started": time.time(), "log_from": log_size(folder), **previous}
@@ -75,8 +75,8 @@ class Presence:
         self._end.set()
         self._thread.join()
         with contextlib.suppress(OSError, WorkbenchError):  # the last word is written already
-            for letter in self.post.take():
-                self.post.refuse(letter, f"The run is {self.status.get('state')}: nobody is there any more.")
+            for request in self.inbox.take():
+                self.inbox.refuse(request, f"The run is {self.status.get('state')}: nobody is there any more.")
         self._reserve.unlink(missing_ok=True)
         # faulthandler and its log stay until the process ends: the signal's own effect would be to kill
         self._lock_file.close()
@@ -111,14 +111,14 @@ class Presence:
             # whatever goes wrong here - a full disk, a folder that somebody moves - must not end the run; it shows
             # where it matters, in the main thread
             with contextlib.suppress(OSError, WorkbenchError):
-                self.post.collect()
+                self.inbox.collect()
                 if (now := time.monotonic()) >= next_beat:
                     next_beat = now + BEAT_S
                     self._beat()
                     self._restore_status()
                 if now >= next_sweep:
                     next_sweep = now + _SWEEP_S
-                    self.post.sweep()
+                    self.inbox.sweep()
 
     def _beat(self):
         write_json(self.folder.heartbeat, {"awake_s": process.awake_s(), **post_mortem.memory_facts()}, durable=False)

@@ -18,9 +18,9 @@ from ..config.schema import Section
 from ..pairs.pairs import Pairs, load_pairs, prompt_list
 from .folder import RunFolder
 from .launch import launch
-from .mailbox import ANSWERED
+from .mailbox import REPLIED
 from .preflight_result import Preflight
-from .run import Request, Run
+from .run import Reply, Run
 
 _POLL_S = 0.05
 _CLOSING_S = 20.0
@@ -32,7 +32,7 @@ class RemoteModel:
 
     Its methods wait for the answer and return the same DataFrames as `wb.generate`, `wb.score`, `wb.explain_pair` and
     `wb.encode_pair`. Errors: WorkbenchError when the question is refused or the process is gone. `ask` returns a
-    Question at once instead, which can be cancelled.
+    TableReply at once instead, which can be cancelled.
     """
 
     def __init__(self, run: Run, own: bool):
@@ -67,8 +67,8 @@ class RemoteModel:
         """One row per token, as `wb.encode_pair`."""
         return self.ask("encode", pairs=_rows(pair), data=_dump(data)).result()
 
-    def ask(self, kind: str, **values) -> Question:
-        """A Question, asked and not waited for: `question.result()` waits, `question.cancel()` takes it back.
+    def ask(self, kind: str, **values) -> TableReply:
+        """A TableReply, asked and not waited for: `question.result()` waits, `question.cancel()` takes it back.
 
         kind: generate (prompts, generation, data, seed), score (pairs as rows, loss, data), explain or encode (pairs:
         one row in a list, data); sections such as GenerationConfig are given as they are. Example:
@@ -80,7 +80,7 @@ class RemoteModel:
         status = self.run.status
         if not status.alive:
             raise WorkbenchError(f"Nobody is there to {kind}: {status.message}")
-        return Question(self.run, kind, self.run.folder.mailbox.ask(kind, **values))
+        return TableReply(self.run, kind, self.run.folder.mailbox.ask(kind, **values))
 
     def ready(self, timeout_s: float | None = None) -> RemoteModel:
         """Itself, once the model is loaded. Errors: WorkbenchError when it could not be; TimeoutError."""
@@ -107,7 +107,7 @@ class RemoteModel:
         shutil.rmtree(self.run.path, ignore_errors=True)
 
 
-class Question(Request):
+class TableReply(Reply):
     """A question to a model in another process."""
 
     _table = None
@@ -123,9 +123,9 @@ class Question(Request):
             except KeyboardInterrupt:
                 self.cancel()  # nobody waits for it any more
                 raise
-            table = self.run.folder.mailbox.table(self._letter)
+            table = self.run.folder.mailbox.table(self._request)
             table.attrs["report"] = self.text
-            self.run.folder.mailbox.forget(self._letter)
+            self.run.folder.mailbox.forget(self._request)
             self._table = table
         return self._table
 
@@ -134,10 +134,10 @@ class Question(Request):
 
         An answer that is being written is left off at its next token.
         """
-        if self.state in ANSWERED:
+        if self.state in REPLIED:
             return False
         self._last = {"state": "refused", "text": "The question was cancelled."}
-        return self.run.folder.mailbox.withdraw(self._letter)
+        return self.run.folder.mailbox.withdraw(self._request)
 
 
 def open_model(
@@ -232,75 +232,6 @@ def start_preflight(config: RunConfig) -> RemotePreflight:
     config.with_changes({"run.root": str(root)}).to_yaml(folder.config)
     write_json(folder.origin, {"opener": process.identify()})
     return RemotePreflight(launch(folder, "--preflight"))
-
-
-def generate(model, prompts, generation: GenerationConfig | None = None, data: DataConfig | None = None, seed: int = 0):
-    """DataFrame with one row per prompt: prompt, base, tuned, then tokens, ended and repeated_4grams of both.
-
-    model: from `wb.load_model` or `wb.open_model`. prompts: texts, or lists of messages for conversations. Without an
-    adapter base and tuned are the same model and only `base` is there. Errors: WorkbenchError for prompts that are
-    neither text nor messages.
-    """
-    if isinstance(model, RemoteModel):
-        return model.generate(prompts, generation, data, seed)
-    from ..engine import generation as in_process
-
-    return in_process.generate(model, prompts, generation, data, seed)
-
-
-def score(
-    model,
-    pairs,
-    loss: LossConfig | None = None,
-    data: DataConfig | None = None,
-    max_tokens_per_microbatch: int | None = None,
-):
-    """DataFrame with one row per pair, in the order of `pairs`: texts, scored tokens, average log-probabilities,
-    rewards, margin, loss, gradient weight.
-
-    model: from `wb.load_model` or `wb.open_model`; its adapter is on. pairs: from `wb.load_pairs`. loss: β and γ/β for
-    rewards and margins (default: LossConfig();
-    a run that trains: its own). data: max_tokens, overlong, template_options and system_prompt.
-    max_tokens_per_microbatch: tokens that go through a model of this process at once; it changes no number. The columns
-    are those of `engine.scoring.score`.
-    Errors: WorkbenchError when no pair fits data.max_tokens; pairs that do not fit are absent and counted in
-    `.attrs["report"]`.
-    """
-    if isinstance(model, RemoteModel):
-        return model.score(pairs, loss, data)
-    from ..engine import scoring
-
-    return scoring.score(model, pairs, loss, data, max_tokens_per_microbatch or scoring.SCORING_TOKENS)
-
-
-def explain_pair(model, pair, data: DataConfig | None = None):
-    """DataFrame with one row per scored token of both answers: side, position (from 1), token_id, token, logp (nats),
-    and base_logp with an adapter.
-
-    model: from `wb.load_model` or `wb.open_model`. pair: a row as `wb.load_pairs` reads it, or Pairs of one. The mean
-    of `logp` over a side is its average log-probability in `wb.score`. Errors: WorkbenchError when it is not exactly
-    one pair, or does not fit data.max_tokens.
-    """
-    if isinstance(model, RemoteModel):
-        return model.explain_pair(pair, data)
-    from ..engine import explaining
-
-    return explaining.explain_pair(model, pair, data)
-
-
-def encode_pair(model, pair, data: DataConfig | None = None):
-    """DataFrame with one row per token as the model sees the pair: side (prompt, chosen, rejected), position (from 1),
-    token_id, token, scored, kind.
-
-    kind: "template" (what the chat template put around the prompt's texts), "prompt", "answer" or "end of turn".
-    `.attrs["report"]` says what became of the pair.
-    Errors: WorkbenchError when it is not exactly one pair, or does not fit data.max_tokens.
-    """
-    if isinstance(model, RemoteModel):
-        return model.encode_pair(pair, data)
-    from ..engine import explaining
-
-    return explaining.encode_pair(model, pair, data)
 
 
 def _rows(pairs) -> list[dict]:

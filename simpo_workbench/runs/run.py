@@ -24,7 +24,7 @@ from ..config.live_changes import checked_changes
 from ..config.run_config import DEMO, RunConfig
 from . import status as run_status
 from .folder import LIVE_STATES, RunFolder, find_run_folder, new_run_folder, run_names
-from .mailbox import ANSWERED
+from .mailbox import REPLIED
 from .post_mortem import STACK_SIGNAL
 from .status import RunStatus
 
@@ -37,29 +37,29 @@ _LISTED = ["name", "state", "step", "total_steps", "model", "data", "learning_ra
 _LISTED += ["accuracy", "accuracy_low", "accuracy_high", "pairs", "chosen_drift", "verdict", "started"]
 
 
-class Request:
+class Reply:
     """Something that was asked of a run: `state` is asked, acknowledged (within a second), then done or refused; `text`
     says what came of it.
     """
 
-    def __init__(self, run: Run, kind: str, letter: str):
-        self.run, self.kind, self._letter, self._last = run, kind, letter, {}
+    def __init__(self, run: Run, kind: str, request: str):
+        self.run, self.kind, self._request, self._last = run, kind, request, {}
 
     def __repr__(self):
-        return f"Request({self.kind!r} to {self.run.name!r}: {self.state}{f', {self.text}' if self.text else ''})"
+        return f"Reply({self.kind!r} of {self.run.name!r}: {self.state}{f', {self.text}' if self.text else ''})"
 
     @property
     def state(self) -> str:
-        return self._answer.get("state", "asked")
+        return self._reply.get("state", "asked")
 
     @property
     def text(self) -> str:
-        return self._answer.get("text", "")
+        return self._reply.get("text", "")
 
-    def wait(self, timeout_s: float | None = None) -> Request:
+    def wait(self, timeout_s: float | None = None) -> Reply:
         """Itself, once it is done. Errors: WorkbenchError when it was refused or the run ended before; TimeoutError."""
         end, gone = None if timeout_s is None else time.monotonic() + timeout_s, None
-        while (state := self.state) not in ANSWERED:
+        while (state := self.state) not in REPLIED:
             status = self.run.status
             gone = None if status.alive else gone or time.monotonic()
             if gone and time.monotonic() - gone > _LAST_WORDS_S:
@@ -76,9 +76,9 @@ class Request:
         return self
 
     @property
-    def _answer(self):
-        if self._last.get("state") not in ANSWERED:  # a final answer stays true when its file is swept away
-            self._last = self.run.folder.mailbox.answer(self._letter) or self._last
+    def _reply(self):
+        if self._last.get("state") not in REPLIED:  # a final answer stays true when its file is swept away
+            self._last = self.run.folder.mailbox.reply(self._request) or self._last
         return self._last
 
 
@@ -210,7 +210,7 @@ class Run:
 
         return training_figure(self.metrics, self.config.loss.gamma_beta_ratio, self.status.total_steps)
 
-    def stop(self, patience_s: float | None = None) -> Request:
+    def stop(self, patience_s: float | None = None) -> Reply:
         """Ask the run to stop at the next step; adapter and checkpoint are saved.
 
         patience_s: wait so long for it, then send SIGTERM, and 30 s later kill its whole process group (SIGKILL); it
@@ -222,27 +222,27 @@ class Run:
             self._insist(patience_s)
         return request
 
-    def pause(self) -> Request:
+    def pause(self) -> Reply:
         """Ask the run to wait after the next step."""
         return self._ask("pause")
 
-    def unpause(self) -> Request:
+    def unpause(self) -> Reply:
         """Ask a paused run to go on."""
-        return self._ask("resume")
+        return self._ask("unpause")
 
-    def suspend(self) -> Request:
+    def suspend(self) -> Reply:
         """Ask the run to save a checkpoint, end its process and so free its memory; `wb.resume` goes on."""
         return self._ask("suspend")
 
-    def save(self) -> Request:
+    def save(self) -> Reply:
         """Ask for a checkpoint after the next step."""
         return self._ask("save")
 
-    def evaluate(self) -> Request:
+    def evaluate(self) -> Reply:
         """Ask for an evaluation after the next step."""
         return self._ask("evaluate")
 
-    def set(self, **changes) -> Request:
+    def set(self, **changes) -> Reply:
         """Change settings after the next step: learning_rate_scale (times the configured rate), beta, gamma_beta_ratio
         or gamma, prompts.
 
@@ -306,10 +306,12 @@ class Run:
         status = self.status
         if not status.alive:
             remedy = (
-                f" wb.resume({self.name!r}) goes on with it." if kind == "resume" and status.state != "finished" else ""
+                f" wb.resume({self.name!r}) goes on with it."
+                if kind == "unpause" and status.state != "finished"
+                else ""
             )
             raise WorkbenchError(f"The run {self.name!r} is {status.state}: nobody is there to {kind} it.{remedy}")
-        return Request(self, kind, self.folder.mailbox.ask(kind, **values))
+        return Reply(self, kind, self.folder.mailbox.ask(kind, **values))
 
     def _insist(self, patience_s):
         """Wait for the end; then SIGTERM, then SIGKILL to the worker's group."""

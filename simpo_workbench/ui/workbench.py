@@ -16,8 +16,8 @@ from .answers.blind_test import BlindTest
 from .answers.comparison import Comparison
 from .data.data_view import DataView
 from .pairs.pairs_panel import Understand
-from .parts.asking import OPEN_MODELS
 from .parts.html import Html, Markup, html, joined
+from .parts.model_requests import OPEN_MODELS
 from .parts.panel import Panel
 from .parts.sections import RunSections, Sections
 from .runs.run_list import RunList

@@ -12,11 +12,11 @@ from simpo_workbench.runs.folder import RunFolder
 from simpo_workbench.runs.mailbox import Mailbox
 
 
-class Asking:
-    """Called with every record of a run: asks what is planned after a step's record, and keeps the letters."""
+class Asker:
+    """Called with every record of a run: asks what is planned after a step's record, and keeps the requests."""
 
     def __init__(self, config, plan, crash_after=None):
-        self.box, self.plan, self.crash_after, self.letters = (
+        self.box, self.plan, self.crash_after, self.requests = (
             RunFolder(f"{config.run.root}/{config.run.name}").mailbox,
             plan,
             crash_after,
@@ -26,12 +26,12 @@ class Asking:
     def __call__(self, record):
         if record["kind"] == "train":
             for kind, values in self.plan.get(record["step"], []):
-                self.letters[record["step"], kind] = self.box.ask(kind, **values)
+                self.requests[record["step"], kind] = self.box.ask(kind, **values)
         if record["kind"] == "train" and record["step"] == self.crash_after:
             raise RuntimeError("the machine is on fire")
 
-    def answer(self, step, kind):
-        return self.box.answer(self.letters[step, kind])
+    def reply(self, step, kind):
+        return self.box.reply(self.requests[step, kind])
 
 
 def numbers(run):
@@ -50,8 +50,8 @@ PLAN = {
 
 def test_settings_change_at_the_next_step_and_are_recorded(tiny_config):
     config = tiny_config.with_changes({"training.scheduler": "constant", "training.warmup_ratio": 0.0})
-    asking = Asking(config, PLAN)
-    run = wb.train(config, on_record=asking)
+    asker = Asker(config, PLAN)
+    run = wb.train(config, on_record=asker)
     plain = wb.train(config.with_changes({"run.name": "plain"}))
     rate = config.training.learning_rate
     assert [row[2] for row in numbers(run)] == [rate, rate, *[0.5 * rate] * 4]
@@ -66,7 +66,7 @@ def test_settings_change_at_the_next_step_and_are_recorded(tiny_config):
         (3, "After step 3: beta = 4, gamma_beta_ratio = 0.25."),
         (3, "After step 3: prompts = 1 prompts."),
     ]
-    assert asking.answer(2, "set") == {"state": "done", "text": "After step 2: learning_rate_scale = 0.5.", "step": 2}
+    assert asker.reply(2, "set") == {"state": "done", "text": "After step 2: learning_rate_scale = 0.5.", "step": 2}
 
 
 @pytest.mark.parametrize(
@@ -79,15 +79,15 @@ def test_a_resumed_run_makes_the_same_changes_again(tiny_config, save_every, cra
         {"training.save_every": save_every, "lora.dropout": 0.1, "training.eval_every": 3}
     )
     quiet = wb.train(
-        config.with_changes({"run.name": "quiet"}), on_record=Asking(config.with_changes({"run.name": "quiet"}), PLAN)
+        config.with_changes({"run.name": "quiet"}), on_record=Asker(config.with_changes({"run.name": "quiet"}), PLAN)
     )
-    plan = {step: letters for step, letters in PLAN.items() if step < crash_after}
+    plan = {step: requests for step, requests in PLAN.items() if step < crash_after}
     with pytest.raises(RuntimeError, match="on fire"):
-        wb.train(config, on_record=Asking(config, plan, crash_after))
+        wb.train(config, on_record=Asker(config, plan, crash_after))
     run = wb.attach("tiny", config.run.root)
     assert run.status.state == "failed"
-    rest = {step: letters for step, letters in PLAN.items() if step >= crash_after}
-    train_in_process(run.folder, resume=True, on_record=Asking(config, rest))
+    rest = {step: requests for step, requests in PLAN.items() if step >= crash_after}
+    train_in_process(run.folder, resume=True, on_record=Asker(config, rest))
     assert run.status.state == "finished"
     assert numbers(run) == numbers(quiet)
     assert (run.adapter / "adapter_model.safetensors").read_bytes() == (
@@ -125,22 +125,22 @@ def test_gamma_is_converted_with_the_beta_that_holds():
 
 
 def test_a_refused_change_ends_nothing_and_is_not_kept(tiny_config):
-    asking = Asking(tiny_config, {2: [("set", {"beta": -1})], 3: [("close", {})]})
-    run = wb.train(tiny_config, on_record=asking)
+    asker = Asker(tiny_config, {2: [("set", {"beta": -1})], 3: [("close", {})]})
+    run = wb.train(tiny_config, on_record=asker)
     assert run.status.state == "finished"
-    assert asking.answer(2, "set")["state"] == "refused"
-    assert "loss.beta" in asking.answer(2, "set")["text"]
-    assert asking.answer(3, "close")["state"] == "refused"
+    assert asker.reply(2, "set")["state"] == "refused"
+    assert "loss.beta" in asker.reply(2, "set")["text"]
+    assert asker.reply(3, "close")["state"] == "refused"
     assert read_jsonl(run.folder.changes) == []
 
 
 def test_every_request_is_answered_in_words(tiny_config):
-    asking = Asking(tiny_config, {1: [("save", {})], 2: [("evaluate", {}), ("resume", {})], 4: [("stop", {})]})
-    run = wb.train(tiny_config, on_record=asking)
-    assert asking.answer(1, "save") == {"state": "done", "text": "Saved the checkpoint of step 1.", "step": 1}
-    assert asking.answer(2, "evaluate")["text"] == "Evaluated after step 2."
-    assert asking.answer(2, "resume")["text"] == "It is not paused."
-    assert asking.answer(4, "stop")["text"].startswith("Stopped after step 4 of 6; adapter and checkpoint are saved.")
+    asker = Asker(tiny_config, {1: [("save", {})], 2: [("evaluate", {}), ("unpause", {})], 4: [("stop", {})]})
+    run = wb.train(tiny_config, on_record=asker)
+    assert asker.reply(1, "save") == {"state": "done", "text": "Saved the checkpoint of step 1.", "step": 1}
+    assert asker.reply(2, "evaluate")["text"] == "Evaluated after step 2."
+    assert asker.reply(2, "unpause")["text"] == "It is not paused."
+    assert asker.reply(4, "stop")["text"].startswith("Stopped after step 4 of 6; adapter and checkpoint are saved.")
     assert (run.folder.checkpoint(1) / "manifest.json").exists()
     assert 2 in set(run.scores["step"])
     events = {(record["step"], record["event"]): record["text"] for record in run.records if record["kind"] == "event"}
@@ -152,11 +152,11 @@ def test_every_request_is_answered_in_words(tiny_config):
 def test_a_suspended_run_frees_its_process_and_goes_on_as_if_nothing_had_been(tiny_config):
     config = tiny_config.with_changes({"lora.dropout": 0.1})
     quiet = wb.train(config.with_changes({"run.name": "quiet"}))
-    asking = Asking(config, {3: [("suspend", {})]})
-    run = wb.train(config, on_record=asking)
+    asker = Asker(config, {3: [("suspend", {})]})
+    run = wb.train(config, on_record=asker)
     assert (run.status.state, run.status.alive, run.status.ended) == ("suspended", False, False)
     assert run.wait(5).state == "suspended"
-    assert "Suspended after step 3: its memory is free" in asking.answer(3, "suspend")["text"]
+    assert "Suspended after step 3: its memory is free" in asker.reply(3, "suspend")["text"]
     with pytest.raises(wb.WorkbenchError, match="no final adapter yet"):
         run.adapter  # noqa: B018
     again = wb.resume("tiny", config.run.root)
@@ -191,28 +191,28 @@ def test_a_paused_run_answers_saves_changes_and_suspends(tiny_config):
 
 def test_late_letters_are_told_that_nobody_is_there(tiny_config):
     box = Mailbox(RunFolder(f"{tiny_config.run.root}/tiny").path)
-    letters = []
+    requests = []
     run = wb.train(
         tiny_config,
         on_record=lambda record: (
-            letters.append(box.ask("generate", prompts=["Hi"])) if record.get("event") == "finished" else None
+            requests.append(box.ask("generate", prompts=["Hi"])) if record.get("event") == "finished" else None
         ),
     )
-    assert box.answer(letters[0]) == {"state": "refused", "text": "The run is finished: nobody is there any more."}
+    assert box.reply(requests[0]) == {"state": "refused", "text": "The run is finished: nobody is there any more."}
     assert run.status.state == "finished"
 
 
 def test_whoever_changes_his_mind_within_a_step_gets_what_he_said_last(tiny_config):
     """Otherwise the run would wait for ever, although the last word was to go on."""
-    asking = Asking(tiny_config, {2: [("pause", {}), ("resume", {})]})
-    run = wb.train(tiny_config, on_record=asking)
+    asker = Asker(tiny_config, {2: [("pause", {}), ("unpause", {})]})
+    run = wb.train(tiny_config, on_record=asker)
     assert run.status.state == "finished"
-    assert asking.answer(2, "pause") == {
+    assert asker.reply(2, "pause") == {
         "state": "done",
-        "text": "Taken back by the resume that came after it.",
+        "text": "Taken back by the unpause that came after it.",
         "step": 2,
     }
-    assert asking.answer(2, "resume")["text"] == "It is not paused."
+    assert asker.reply(2, "unpause")["text"] == "It is not paused."
 
 
 @pytest.mark.parametrize(
@@ -229,8 +229,8 @@ def test_whoever_changes_his_mind_within_a_step_gets_what_he_said_last(tiny_conf
     ],
 )
 def test_nothing_that_a_letter_says_ends_a_run(tiny_config, values):
-    asking = Asking(tiny_config, {1: [("set", values)]})
-    run = wb.train(tiny_config.with_changes({"training.max_steps": 2, "training.eval_every": 0}), on_record=asking)
+    asker = Asker(tiny_config, {1: [("set", values)]})
+    run = wb.train(tiny_config.with_changes({"training.max_steps": 2, "training.eval_every": 0}), on_record=asker)
     assert run.status.state == "finished"
-    assert asking.answer(1, "set")["state"] == "refused"
+    assert asker.reply(1, "set")["state"] == "refused"
     assert read_jsonl(run.folder.changes) == []

@@ -427,7 +427,7 @@ def test_pause_waits_and_unpause_goes_on(tiny_config):
             folder.mailbox.ask("pause")
         if record["kind"] == "state" and record["state"] == "paused":
             seen.append(record["step"])
-            folder.mailbox.ask("resume")
+            folder.mailbox.ask("unpause")
 
     run = wb.train(tiny_config, on_record=react)
     assert seen == [2]

@@ -29,9 +29,9 @@ def folder(tmp_path):
 
 def test_a_new_folder_has_the_promised_layout(folder):
     assert sorted(path.name for path in folder.path.iterdir() if path.is_dir()) == [
-        "answers",
         "checkpoints",
         "generations",
+        "replies",
         "requests",
         "scores",
     ]

@@ -20,7 +20,7 @@ from simpo_workbench.config.run_config import RunConfig
 from simpo_workbench.pairs.pairs import load_pairs
 from simpo_workbench.runs import run as run_module
 from simpo_workbench.runs.folder import END_STATES, LIVE_STATES, new_run_folder
-from simpo_workbench.runs.mailbox import Postmaster
+from simpo_workbench.runs.mailbox import Inbox
 from simpo_workbench.runs.run import Run, attach, delete_run, find_run, list_runs, write_pairs
 
 
@@ -195,19 +195,19 @@ def test_requests_reach_whoever_trains(tmp_path, worker):
     run.stop()
     run.suspend()
     run.set(beta=4.0)
-    letters = Postmaster(run.path).take()
-    assert [letter.kind for letter in letters] == ["pause", "resume", "save", "evaluate", "stop", "suspend", "set"]
-    assert letters[-1].values == {"beta": 4.0}
+    requests = Inbox(run.path).take()
+    assert [request.kind for request in requests] == ["pause", "unpause", "save", "evaluate", "stop", "suspend", "set"]
+    assert requests[-1].values == {"beta": 4.0}
 
 
 def test_a_request_says_how_far_it_is(tmp_path, worker):
-    run, post = make_run(tmp_path, identity=process.identify(worker.pid)), Postmaster(tmp_path / "one")
+    run, inbox = make_run(tmp_path, identity=process.identify(worker.pid)), Inbox(tmp_path / "one")
     first, second, third = run.save(), run.set(beta=3), run.pause()
-    assert repr(first) == "Request('save' to 'one': asked)"
-    letters = post.take()
+    assert repr(first) == "Reply('save' of 'one': asked)"
+    requests = inbox.take()
     assert first.state == "acknowledged"
-    post.done(letters[0], "Saved the checkpoint of step 4.")
-    post.refuse(letters[1], "loss.beta = 3 is not possible.")
+    inbox.done(requests[0], "Saved the checkpoint of step 4.")
+    inbox.refuse(requests[1], "loss.beta = 3 is not possible.")
     assert first.wait(1).text == "Saved the checkpoint of step 4."
     with pytest.raises(WorkbenchError, match=r"^loss.beta = 3 is not possible.$"):
         second.wait(1)

@@ -15,9 +15,9 @@ from ...config.run_config import GenerationConfig
 from ...runs.folder import run_names
 from ...runs.run import Run, attach
 from ..parts.answers import Answer
-from ..parts.asking import OPEN_MODELS, Asking
 from ..parts.folder_stamp import folder_stamp
 from ..parts.following import LOCK
+from ..parts.model_requests import OPEN_MODELS, ModelRequest
 from ..parts.panel import Panel
 
 
@@ -101,7 +101,7 @@ class Round:
     def __init__(self, prompts: Sequence[str | list], left: Side, right: Side, generation: GenerationConfig, seed: int):
         self.prompts, self.left, self.right, self.generation, self.seed = list(prompts), left, right, generation, seed
         self.started, self.answers, self.cancelled = time.monotonic(), [], False
-        self._askings, self._tables, self._says = [], {}, {}
+        self._requests, self._tables, self._says = [], {}, {}
 
     @property
     def settings(self) -> str:
@@ -136,8 +136,10 @@ class Round:
             for model, remote in opened.items():
                 if self.cancelled:
                     return
-                self._askings.append(
-                    Asking(panel, remote, "generate", answered(model), said(model), gone_wrong, **self._values(model))
+                self._requests.append(
+                    ModelRequest(
+                        panel, remote, "generate", answered(model), said(model), gone_wrong, **self._values(model)
+                    )
                 )
 
         def answered(model):
@@ -171,7 +173,7 @@ class Round:
     def cancel(self):
         """Nobody waits for the answers any more."""
         self.cancelled = True
-        for asking in self._askings:
+        for asking in self._requests:
             asking.cancel()
 
     def _values(self, model):

@@ -14,10 +14,10 @@ from ...config.run_config import DataConfig, ModelConfig
 from ...pairs.pairs import Pair, Pairs
 from ...pairs.shapes import excerpt
 from ..parts.answers import Answer, answer_card, answer_cards
-from ..parts.asking import OPEN_MODELS, Asking
 from ..parts.data_table import Column, DataTable
 from ..parts.following import LOCK
 from ..parts.html import Html, Markup, facts, html
+from ..parts.model_requests import OPEN_MODELS, ModelRequest
 from ..parts.panel import Panel, row, show
 from .token_view import TokenView
 
@@ -39,7 +39,7 @@ class PairBrowser(ipywidgets.VBox):
     """Shows one PairSet. `pair` is the chosen Pair, or None."""
 
     def __init__(self, panel: Panel):
-        self._panel, self._set, self._search_number, self._token_number, self._asking = panel, None, 0, 0, None
+        self._panel, self._set, self._search_number, self._token_number, self._request = panel, None, 0, 0, None
         self._model, self._data, self.pair = ModelConfig(), DataConfig(), None
         self.search = ipywidgets.Text(
             description="Search",
@@ -119,9 +119,9 @@ class PairBrowser(ipywidgets.VBox):
         show(self.text, self.form.value == TEXT)
         show(self.tokens, self.form.value == TOKENS)
         self._token_number += 1  # whatever was asked before is not shown any more
-        if self._asking is not None:
-            self._asking.cancel()
-            self._asking = None
+        if self._request is not None:
+            self._request.cancel()
+            self._request = None
         if self.pair is None:
             hint = "Choose a pair in the table: it then stands here."
             self.text.value = html('<p class="swb-muted">{}</p>', hint)
@@ -153,7 +153,7 @@ class PairBrowser(ipywidgets.VBox):
                 }
                 waiting = lambda sentence: self.tokens.tell(wait if sentence.startswith("Loading") else sentence)  # noqa: E731
                 try:
-                    self._asking = Asking(
+                    self._request = ModelRequest(
                         self._panel, opened, "encode", answered, waiting, failed, pairs=[messages], data=data
                     )
                 except Exception as error:
@@ -161,7 +161,7 @@ class PairBrowser(ipywidgets.VBox):
                     raise
 
         def answered(tokens):
-            self._asking = None
+            self._request = None
             try:
                 self.tokens.show(tokens)
             except Exception as error:

@@ -14,10 +14,10 @@ from ...base.format import duration, signed
 from ...pairs.pairs import prompt_text
 from ...runs.run import Run
 from ..answers.two_models import Side, sides_of
-from ..parts.asking import OPEN_MODELS, Asking
 from ..parts.following import LOCK
 from ..parts.html import Html, Markup, html, joined, table
 from ..parts.live_figure import LiveFigure
+from ..parts.model_requests import OPEN_MODELS, ModelRequest
 from ..parts.panel import Panel, button, column, enable, row, show
 from .explained_pair import ExplainedPair, explained_pair, scored_pair
 from .heat_text import BASE, CHANGE, TUNED, heat_text
@@ -62,7 +62,7 @@ class PairMicroscope(Panel):
     def __init__(self, run: Run | None = None, pair=None, tokens=None, line: Html | None = None):
         super().__init__(line)
         self.tokens, self._shown, self._sides, self._stamp = None, None, {}, None
-        self._number, self._asking, self._waits, self._started, self._answered_at = 0, None, False, 0.0, None
+        self._number, self._request, self._waits, self._started, self._answered_at = 0, None, False, 0.0, None
         self._build()
         self.pair, self.run = pair, run
         self.observe(self.guard(self._another_run), "run")
@@ -103,7 +103,7 @@ class PairMicroscope(Panel):
             if wanted():
                 about = {"title": _title(side), "run": run, "prompt": prompt_text(found["prompt"]), "scored": scored}
                 done = lambda tokens: self._answered(explained_pair(tokens, **about)) if wanted() else None  # noqa: E731
-                self._asking = Asking(
+                self._request = ModelRequest(
                     self, model, "explain", ended(done), self._waiting, failed, pairs=[found], data=run.config.data
                 )
 
@@ -246,12 +246,12 @@ class PairMicroscope(Panel):
 
     def _take_back(self):
         self._number += 1
-        if self._asking is not None:
-            self._asking.cancel()
+        if self._request is not None:
+            self._request.cancel()
         self._end()
 
     def _end(self):
-        self._asking, self._waits, self.progress.value = None, False, ""
+        self._request, self._waits, self.progress.value = None, False, ""
         self._enable()
 
     def _display(self, explained: ExplainedPair):

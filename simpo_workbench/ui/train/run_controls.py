@@ -10,14 +10,14 @@ from ...base.files import read_jsonl
 from ...config.live_changes import checked_changes
 from ...config.run_config import RunConfig
 from ...runs.launch import resume
-from ...runs.run import Request, Run
+from ...runs.run import Reply, Run
 from ..parts.html import Html
 from ..parts.panel import Panel, button, column, enable, row, show
 
 _STOPPABLE = ("training", "paused", "scoring", "loading", "queued")
 _DONE = {
     "pause": "Paused",
-    "resume": "Goes on",
+    "unpause": "Goes on",
     "stop": "Stopping",
     "suspend": "Suspended",
     "save": "Saved",
@@ -37,7 +37,7 @@ class RunControls(Panel):
     def __init__(self, on_changed: Callable[[], None] = lambda: None, line: Html | None = None):
         super().__init__(line)
         self.run: Run | None = None
-        self._requests: list[Request] = []
+        self._requests: list[Reply] = []
         self._on_changed, self._state, self._kept, self.holding = on_changed, None, None, {}
         ask = self._asker
         self.pause = button(
@@ -137,7 +137,7 @@ class RunControls(Panel):
     def _asker(self, kind, ask):
         def asked():
             self._requests.append(ask())
-            self.say(f"Asked the run to {'go on' if kind == 'resume' else kind}.")
+            self.say(f"Asked the run to {'go on' if kind == 'unpause' else kind}.")
 
         return self.guard(asked)
 

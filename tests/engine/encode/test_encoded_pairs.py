@@ -264,7 +264,7 @@ def test_two_processes_at_once_both_get_all_pairs(cache, tmp_path):
     code = (
         "import sys, time, hashlib, pathlib\n"
         "from transformers import AutoTokenizer\n"
-        "from simpo_workbench.engine import encoded_pairs\n"
+        "from simpo_workbench.engine.encode import encoded_pairs\n"
         "from simpo_workbench.engine.encode.tokens import ChatEncoder\n"
         "from simpo_workbench.pairs.pairs import load_pairs\n"
         "encoded_pairs.LEAST_PAIRS = 0\n"

@@ -15,8 +15,8 @@ from simpo_workbench.base.errors import WorkbenchError
 from simpo_workbench.base.files import write_json
 from simpo_workbench.ui.answers import comparison, two_models
 from simpo_workbench.ui.answers.comparison import Comparison
-from simpo_workbench.ui.parts.asking import OPEN_MODELS
 from simpo_workbench.ui.parts.following import LOCK
+from simpo_workbench.ui.parts.model_requests import OPEN_MODELS
 
 
 @pytest.fixture

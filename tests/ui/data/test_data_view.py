@@ -18,8 +18,8 @@ from simpo_workbench.ui.data import data_view, pair_browser
 from simpo_workbench.ui.data.data_view import HELD_OUT, TRAINING, DataView
 from simpo_workbench.ui.data.pair_browser import TEXT, TOKENS
 from simpo_workbench.ui.data.token_view import TokenView, visible
-from simpo_workbench.ui.parts.asking import OPEN_MODELS
 from simpo_workbench.ui.parts.following import LOCK
+from simpo_workbench.ui.parts.model_requests import OPEN_MODELS
 from simpo_workbench.ui.parts.panel import show
 
 DEADLINE_S = 120

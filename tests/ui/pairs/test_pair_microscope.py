@@ -17,7 +17,7 @@ from simpo_workbench.base.files import write_json
 from simpo_workbench.charts.subplots import COLORS
 from simpo_workbench.ui.pairs import pair_microscope
 from simpo_workbench.ui.pairs.pair_microscope import PairMicroscope
-from simpo_workbench.ui.parts.asking import OPEN_MODELS
+from simpo_workbench.ui.parts.model_requests import OPEN_MODELS
 
 PAIR = {
     "pair_id": "pair-003",

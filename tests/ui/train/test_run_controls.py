@@ -12,7 +12,7 @@ from panels import until, visible
 
 from simpo_workbench.base.errors import WorkbenchError
 from simpo_workbench.base.files import append_jsonl, read_json, write_json, write_jsonl
-from simpo_workbench.runs.mailbox import Postmaster
+from simpo_workbench.runs.mailbox import Inbox
 from simpo_workbench.ui.train import run_controls
 from simpo_workbench.ui.train.run_controls import RunControls
 from simpo_workbench.ui.train.run_samples import RunSamples
@@ -36,7 +36,7 @@ def controls(run):
     assert made.trouble == ""
 
 
-def letters(run):
+def requests(run):
     found = [json.loads(path.read_text()) for path in sorted((run.path / "requests").glob("*.json"))]
     return [(one["kind"], one["values"]) for one in found]
 
@@ -65,13 +65,13 @@ def to_state(controls, state):
 )
 def test_a_button_asks_and_what_came_of_it_is_said(controls, run, name, kind):
     getattr(controls, name).click()
-    assert letters(run) == [(kind, {})]
+    assert requests(run) == [(kind, {})]
     assert f"Asked the run to {kind}." in controls.line.value
-    post = Postmaster(run.path)
-    (letter,) = post.take()
+    inbox = Inbox(run.path)
+    (request,) = inbox.take()
     look(controls)
     assert "Asked the run" in controls.line.value, "acknowledged is not done"
-    post.done(letter, f"It is done {HOSTILE}.")
+    inbox.done(request, f"It is done {HOSTILE}.")
     look(controls)
     assert "swb-good" in controls.line.value
     assert "<img" not in controls.line.value
@@ -82,8 +82,8 @@ def test_a_button_asks_and_what_came_of_it_is_said(controls, run, name, kind):
 
 def test_a_refusal_is_an_error(controls, run):
     controls.save.click()
-    post = Postmaster(run.path)
-    post.refuse(post.take()[0], "The disk is full.")
+    inbox = Inbox(run.path)
+    inbox.refuse(inbox.take()[0], "The disk is full.")
     look(controls)
     assert "<b>Error:</b> The disk is full." in controls.line.value
 
@@ -95,7 +95,7 @@ def test_a_paused_run_goes_on_where_it_is(controls, run):
     assert "go on first" in controls.evaluate.tooltip
     assert not controls.save.disabled
     controls.unpause.click()
-    assert letters(run) == [("resume", {})]
+    assert requests(run) == [("unpause", {})]
     to_state(controls, "training")
     assert visible(controls.pause)
     assert not visible(controls.unpause)
@@ -113,7 +113,7 @@ def test_an_ended_run_goes_on_from_its_checkpoint(controls, run, monkeypatch, st
     controls.unpause.click()
     until(lambda: changed == [1])  # whoever follows the run looks at once
     assert resumed == [run.path]
-    assert letters(run) == []
+    assert requests(run) == []
 
 
 @pytest.mark.parametrize(
@@ -142,15 +142,15 @@ def test_apply_asks_only_for_what_is_changed(controls, run):
     assert visible(controls._changes)
     controls.apply.click()
     assert "Nothing is changed" in controls.line.value
-    assert letters(run) == []
+    assert requests(run) == []
     controls.beta.value = 3.0
     controls.apply.click()
-    assert letters(run) == [("set", {"beta": 3.0})]
+    assert requests(run) == [("set", {"beta": 3.0})]
     assert "beta 3 from the next step on" in controls.line.value
     hold(controls, beta=3.0)
     controls.ratio.value, controls.scale.value = 0.4, 0.25
     controls.apply.click()
-    assert letters(run)[1] == ("set", {"gamma_beta_ratio": 0.4, "learning_rate_scale": 0.25})
+    assert requests(run)[1] == ("set", {"gamma_beta_ratio": 0.4, "learning_rate_scale": 0.25})
     controls.change.click()
     assert not visible(controls._changes)
 
@@ -175,7 +175,7 @@ def test_before_the_first_step_a_change_of_the_rate_changes_nothing_else(tmp_pat
     assert (controls.beta.value, controls.ratio.value) == (beta, 0.3)
     controls.scale.value = 0.5
     controls.apply.click()
-    assert letters(run) == [("set", {"learning_rate_scale": 0.5})]
+    assert requests(run) == [("set", {"learning_rate_scale": 0.5})]
 
 
 def test_gamma_set_by_itself_is_shown_as_the_ratio(controls):
@@ -216,7 +216,7 @@ def test_a_change_out_of_bounds_is_refused_in_words(controls, run, monkeypatch):
     controls.beta.value = 10
     controls.apply.click()
     assert "is not possible" in controls.line.value
-    assert letters(run) == []
+    assert requests(run) == []
 
 
 def test_without_gamma_there_is_no_gamma_to_change(controls, run):

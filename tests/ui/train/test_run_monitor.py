@@ -84,7 +84,7 @@ def last_step(panel, name="loss, training, each step"):
     return values(trace(panel, name).x)[-1]
 
 
-def letters(run):
+def requests(run):
     found = [json.loads(path.read_text()) for path in sorted((run.path / "requests").glob("*.json"))]
     return [(one["kind"], one["values"]) for one in found]
 
@@ -198,11 +198,11 @@ def test_a_collapse_is_said_and_the_remedy_is_one_click(tmp_path, watch, monkeyp
     assert panel.second_remedy.description == "Go on from step 10 as it was"
     panel.remedy.click()
     panel.remedy.click()
-    until(lambda: letters(run))
+    until(lambda: requests(run))
     ((path, wanted),) = cloned
     assert (path, wanted["step"]) == (run.path, 10)
     assert wanted["changes"] == {"training.learning_rate": pytest.approx(3e-4)}
-    assert letters(run) == [("stop", {})]
+    assert requests(run) == [("stop", {})]
     assert panel.run is made
     assert "healed was made from ruined" in panel.line.value
 
@@ -225,7 +225,7 @@ def test_the_remedy_takes_the_rate_that_holds_and_a_clone_that_fails_stops_nothi
     until(lambda: "No space is left." in panel.line.value)
     assert wanted == [{"step": None, "changes": {"training.learning_rate": pytest.approx(3e-5)}}]
     assert "No space is left." in panel.line.value
-    assert letters(run) == []
+    assert requests(run) == []
     assert panel.run is run
 
 
@@ -396,7 +396,7 @@ def test_going_on_from_a_healthy_step_changes_nothing(tmp_path, watch, monkeypat
     panel.second_remedy.click()
     until(lambda: panel.run is made)
     assert cloned == [{"step": 10, "changes": {}}]
-    assert letters(run) == []
+    assert requests(run) == []
 
 
 def test_a_rate_that_is_too_low_is_not_lowered(tmp_path, watch):

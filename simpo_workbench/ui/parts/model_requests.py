@@ -70,7 +70,7 @@ class OpenModels:
 OPEN_MODELS = OpenModels()
 
 
-class Asking:
+class ModelRequest:
     """One question on its way: `done(table)` or `failed(error)` is called as a handler of the panel,
     `waiting(sentence)` while it waits; `cancel()` takes it back.
     """
