@@ -14,7 +14,7 @@ from playwright.sync_api import sync_playwright
 import simpo_workbench as wb
 
 ROOT = Path(__file__).parents[1]
-sys.path.insert(0, str(ROOT / "tests" / "browser"))
+sys.path.insert(0, str(ROOT / "tests" / "helpers"))
 
 from lab_page import LabPage, LabServer  # noqa: E402
 

@@ -17,7 +17,7 @@ import simpo_workbench as wb
 from simpo_workbench.engine import step as step_module
 from simpo_workbench.engine.setup import prepare
 
-SCRIPT = Path(__file__).with_name("gradient_of_a_step.py")
+SCRIPT = Path(__file__).parents[1] / "helpers" / "gradient_of_a_step.py"
 BUDGETS = ["8", "150", "100000"]  # one pair at a time, some, all of them in one row
 
 

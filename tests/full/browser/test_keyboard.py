@@ -12,7 +12,7 @@ pytestmark = pytest.mark.browser
 OPEN = """import simpo_workbench as wb
 workbench = wb.Workbench(root={root!r}, run=wb.attach("healthy", {root!r}))
 workbench"""
-PANELS = ("1 Configure", "2 Data", "3 Train", "4 Compare", "5 Understand", "Runs")
+PANELS = ("1 Setup", "2 Data", "3 Train", "4 Answers", "5 Pairs", "Runs")
 #: Marks every visible control and remembers how it looks without the focus. Rows of a table are one stop; arrow keys go
 #: from row to row.
 COLLECT = """() => {
@@ -90,11 +90,11 @@ def turn(page, name):
 def ready(page, name):
     page.shows(
         {
-            "1 Configure": "[data-path='loss.beta'] input",
+            "1 Setup": "[data-path='loss.beta'] input",
             "2 Data": "tr[data-id]",
             "3 Train": ".swb-card",
-            "4 Compare": ".swb-card",
-            "5 Understand": "tr[data-id]",
+            "4 Answers": ".swb-card",
+            "5 Pairs": "tr[data-id]",
             "Runs": "tr[data-id]",
         }[name]
     )
@@ -104,7 +104,7 @@ def ready(page, name):
 def test_tab_reaches_every_control(page, name):
     turn(page, name)
     ready(page, name)
-    if name == "1 Configure":
+    if name == "1 Setup":
         page.page.evaluate("() => document.querySelectorAll('details.swb-rare').forEach(one => { one.open = true; })")
     if name == "Runs":
         focus(page, "tr[data-id='doomed']")
@@ -135,7 +135,7 @@ def test_tab_reaches_every_control(page, name):
 
 
 def test_the_form(page):
-    turn(page, "1 Configure")
+    turn(page, "1 Setup")
     slider = focus(page, "[data-path='loss.beta'] input[type='range']")
     press(page, "ArrowRight", "ArrowRight", "ArrowRight")
     beta = page.page.input_value("[data-path='loss.beta'] input:not([type='range'])")
@@ -227,7 +227,7 @@ def test_a_run(page):
 
 
 def test_answers(page):
-    turn(page, "4 Compare")
+    turn(page, "4 Answers")
     menu = focus(page, ".widget-dropdown:has-text('Prompt') select")
     press(page, "ArrowDown")
     page.shows(".swb-text:text-is('Make up a new word by combining two words, and say what it means.')")
@@ -241,7 +241,7 @@ def test_answers(page):
 
 
 def test_the_pairs(page, place):
-    turn(page, "5 Understand")
+    turn(page, "5 Pairs")
     focus(page, ".widget-toggle-button:has-text('flipped to right')")
     press(page, "Enter")
     page.until("() => [...document.querySelectorAll('tr[data-id]')].filter(one => one.offsetParent).length === 11")
@@ -310,14 +310,14 @@ def test_keys_of_jupyterlab_stay_out(page):
         ("Runs", "tr[data-id]"),
         ("Runs", "button.swb-sort"),
         ("Runs", ".swb-menu button.mod-active"),
-        ("5 Understand", ".swb-chips button"),
-        ("5 Understand", "input[placeholder^='words in prompt']"),
+        ("5 Pairs", ".swb-chips button"),
+        ("5 Pairs", "input[placeholder^='words in prompt']"),
         ("3 Train", ".noUi-handle"),
         ("3 Train", ".jupyter-widget-Collapse-header"),
-        ("1 Configure", "summary"),
-        ("1 Configure", "input[type='checkbox']"),
-        ("1 Configure", "input[type='range']"),
-        ("1 Configure", ".swb-code pre"),
+        ("1 Setup", "summary"),
+        ("1 Setup", "input[type='checkbox']"),
+        ("1 Setup", "input[type='range']"),
+        ("1 Setup", ".swb-code pre"),
     ):
         turn(page, name)
         focus(page, selector)

@@ -26,7 +26,7 @@ workbench.config = workbench.config.with_changes({{"data.train": {train!r}}})
 for _ in range(200):
     if workbench.pairs is None:
         time.sleep(0.05)
-for name in ("1 Configure", "2 Data", "3 Train", "4 Compare", "5 Understand", "Runs"):
+for name in ("1 Setup", "2 Data", "3 Train", "4 Answers", "5 Pairs", "Runs"):
     workbench.turn_to(name)
     display({{"text/html": workbench._repr_mimebundle_()["text/html"]}}, raw=True)"""
 READABLE = r"""const readable = text => text.replace(/[\u0000-\u0008\u000e-\u001f\u007f-\u0084\u0086-\u009f\ufffd]/g, "").replace(/[\s\u001c-\u001f\u0085]+/g, " ").trim();
@@ -283,7 +283,7 @@ def test_train(page):
 
 
 def test_compare(page):
-    page.turn_to("4 Compare")
+    page.turn_to("4 Answers")
     page.until(
         "() => [...document.querySelectorAll('select')].some(menu => menu.offsetParent && menu.options.length ==="
         f" {len(TEXTS)})"
@@ -296,7 +296,7 @@ def test_compare(page):
 
 
 def test_understand(page):
-    page.turn_to("5 Understand")
+    page.turn_to("5 Pairs")
     page.shows("tr[data-id]")
     assert page.page.evaluate(EACH_ROW, [".swb-cards", [readable(f"{text} A") for text in TEXTS[:50]]]) == []
     points = page.page.locator(".js-plotly-plot:visible .scatterlayer .point")
@@ -312,7 +312,7 @@ def test_understand(page):
 
 
 def test_what_explains_the_pairs(page):
-    page.turn_to("5 Understand")
+    page.turn_to("5 Pairs")
     page.shows("tr[data-id]").click()
     page.page.click(".swb-parts button:has-text('Loss geometry')")
     page.shows("text=Suggested: β")
@@ -333,7 +333,7 @@ def test_what_explains_the_pairs(page):
 
 
 def test_the_blind_test(page):
-    page.turn_to("4 Compare")
+    page.turn_to("4 Answers")
     page.page.click(".swb-parts button:has-text('Blind test')")
     page.shows("button:has-text('Begin'):enabled").click()
     texts = {readable(text) for text in TEXTS}

@@ -173,7 +173,7 @@ def test_in_the_workbench_the_keys_work_as_soon_as_the_test_begins(chromium, pag
     page.server.write("workbench.ipynb", WORKBENCH.format(root=str(root)))
     with LabPage(chromium, page.server, "workbench.ipynb") as bench:
         bench.run_cell(0)
-        bench.shows(".swb-menu button:has-text('4 Compare')").click()
+        bench.shows(".swb-menu button:has-text('4 Answers')").click()
         bench.shows(".swb-parts button:has-text('Blind test')").click()
         bench.shows("button:has-text('Begin'):enabled").focus()
         bench.page.keyboard.press("Enter")

@@ -155,7 +155,7 @@ def come_back(page, run):
 
 def compare(page):
     """Two prompts, typed in, answered by the untrained model and by a kept step."""
-    page.turn_to("4 Compare")
+    page.turn_to("4 Answers")
     page.page.locator("select:visible").nth(4).select_option(index=1)
     for prompt in ("Name a fruit.", "What is two plus two?"):
         page.page.get_by_label("Your prompt").fill(prompt)
@@ -193,15 +193,15 @@ def test_every_panel_of_a_finished_run(chromium, lab, tmp_path, theme, width):
         page.until("() => Object.values((" + POINTS + ")()).every(count => count > 0)")
         assert_inside(page)
         page.picture(f"train-{theme}-{width}")
-        page.turn_to("4 Compare")
+        page.turn_to("4 Answers")
         page.shows(".swb-card ins, .swb-card del")
         page.picture(f"compare-{theme}-{width}")
         assert_inside(page)
-        page.turn_to("5 Understand")
+        page.turn_to("5 Pairs")
         understand(page)
         page.picture(f"understand-{theme}-{width}")
         assert_inside(page)
-        for name in ("1 Configure", "2 Data"):
+        for name in ("1 Setup", "2 Data"):
             page.turn_to(name)
             page.shows("tr[data-id]" if name == "2 Data" else "[data-path='loss.beta']")
             assert_inside(page)

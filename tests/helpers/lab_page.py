@@ -13,7 +13,7 @@ from pathlib import Path
 
 import nbformat
 
-SCREENSHOTS = Path(__file__).with_name("screenshots")
+SCREENSHOTS = Path(__file__).parents[1] / "full" / "browser" / "screenshots"
 WAIT_MS = 60_000
 
 
