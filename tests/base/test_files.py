@@ -8,14 +8,17 @@ import subprocess
 import sys
 
 import pytest
+from hostile_inputs import JSON_VALUES
+from hypothesis import HealthCheck, example, given, settings
+from hypothesis import strategies as st
 
 from simpo_workbench import WorkbenchError
-from simpo_workbench.base.files import append_jsonl, create_jsonl, read_jsonl, read_jsonl_from, records_from_the_end
+from simpo_workbench.base.files import append_jsonl, create_jsonl, read_jsonl, read_jsonl_backwards, read_jsonl_from
 
 
 @pytest.mark.parametrize("count", [1, 5, 3000])
 @pytest.mark.parametrize("end", ["", "\n", '\n{"torn": '])
-def test_records_from_the_end_are_those_of_the_file_the_other_way_round(tmp_path, count, end):
+def test_records_read_backwards_are_those_of_the_file_the_other_way_round(tmp_path, count, end):
     path = tmp_path / "metrics.jsonl"
     path.write_text(
         "\n".join(
@@ -23,14 +26,14 @@ def test_records_from_the_end_are_those_of_the_file_the_other_way_round(tmp_path
         )
         + end
     )
-    assert list(records_from_the_end(path)) == read_jsonl(path)[::-1]
+    assert list(read_jsonl_backwards(path)) == read_jsonl(path)[::-1]
 
 
 def test_a_damaged_line_does_not_hide_the_others(tmp_path):
     path = tmp_path / "metrics.jsonl"
     path.write_text('{"a": 1}\n{"b": \n[1]\n{"c": 3}\n')
-    assert list(records_from_the_end(path)) == [{"c": 3}, {"a": 1}]
-    assert list(records_from_the_end(tmp_path / "nothing")) == []
+    assert list(read_jsonl_backwards(path)) == [{"c": 3}, {"a": 1}]
+    assert list(read_jsonl_backwards(tmp_path / "nothing")) == []
 
 
 def test_the_last_record_of_a_long_file_is_had_without_reading_it_all(tmp_path, monkeypatch):
@@ -40,7 +43,7 @@ def test_the_last_record_of_a_long_file_is_had_without_reading_it_all(tmp_path, 
     seen = []
     loads = json.loads
     monkeypatch.setattr("simpo_workbench.base.files.json.loads", lambda line: seen.append(line) or loads(line))
-    next(records_from_the_end(path))
+    next(read_jsonl_backwards(path))
     assert len([line for line in seen if line]) == 1
 
 
@@ -105,7 +108,7 @@ def test_a_file_is_read_on_from_where_the_last_whole_line_ended(tmp_path):
         with pytest.raises(WorkbenchError, match="not as it was left"):
             read_jsonl_from(path, start)
     path.write_text("{}\nnothing\n")
-    with pytest.raises(WorkbenchError, match="damaged line: 'nothing'"):
+    with pytest.raises(WorkbenchError, match="line 2 is damaged: 'nothing'"):
         read_jsonl_from(path)
 
 
@@ -117,3 +120,24 @@ def test_a_file_that_is_there_is_never_made_again(tmp_path):
     assert read_jsonl(path) == [{"a": 1}, {"b": 2}]
     with pytest.raises(WorkbenchError, match="cannot be written"):
         create_jsonl(tmp_path / "nowhere" / "pairs.jsonl", [])
+
+
+@settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(
+    content=st.binary(max_size=80)
+    | st.lists(JSON_VALUES.map(json.dumps), max_size=4).map(lambda lines: "\n".join(lines).encode())
+)
+@example(content=b'{"a": ' * 100_000)
+@example(content=b'{"a": ' * 100_000 + b"\n{}\n")
+@example(content=b"9" * 5000 + b"\n{}\n")
+@example(content=b"\xff\xfe\n\0\n{}")
+def test_any_metrics_file_is_records_or_a_sentence(content, tmp_path):
+    """A damaged line in the metrics of a finished run must not hide all of its charts behind a traceback."""
+    (tmp_path / "metrics.jsonl").write_bytes(content)
+    try:
+        records = read_jsonl(tmp_path / "metrics.jsonl")
+    except WorkbenchError as error:
+        assert "metrics.jsonl, line" in str(error)
+        assert len(str(error)) < 400
+    else:
+        assert all(isinstance(record, dict) for record in records)
