@@ -1,4 +1,4 @@
-"""The one error type that users see, and how another library's error becomes part of its sentence."""
+"""The error type that users see, and how another library's error becomes part of its sentence."""
 
 
 class WorkbenchError(Exception):
@@ -13,8 +13,6 @@ class SettingWarning(UserWarning):
 
 
 def first_line(error: BaseException | str) -> str:
-    """The first line of an error's text without its full stop, at most 300 characters; its type's name when it says
-    nothing.
-    """
+    """The first line of an error's text without its full stop, at most 300 characters; its type when it has no text."""
     lines = str(error).strip().splitlines()
     return (lines[0][:300] if lines else type(error).__name__).rstrip(".")

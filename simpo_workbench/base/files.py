@@ -1,5 +1,7 @@
-"""Small files that other processes read while they are written: replaced in one step, appended line by line, read
-without trusting them.
+"""Small files that other processes read while they are written: replaced in one step, or appended line by line.
+
+All JSON lines of the workbench's own files are read and written here. A last line without its end is torn: its writer
+was killed, or is still writing. Users' files, in which a bad row is refused and counted, are read in pairs/files.py.
 """
 
 from __future__ import annotations
@@ -15,12 +17,15 @@ from pathlib import Path
 
 from .errors import WorkbenchError
 
-_NO_LOCKS = (errno.ENOLCK, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS)  # what file systems say that have none
+#: Errors of file systems that have no locks.
+_NO_LOCKS = (errno.ENOLCK, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS)
+_BLOCK_BYTES = 65536
 
 
 def write_atomically(path: Path, content: bytes, durable: bool = True):
-    """Replace a file's content in one step: written beside it, flushed to disk (unless it is worth nothing after a
-    power cut), renamed.
+    """Replace a file's content in one step: written beside it, flushed to disk where `durable`, renamed.
+
+    Errors: WorkbenchError when it cannot be written; the file is then as it was.
     """
     beside = path.with_name(f".{path.name}.{os.getpid()}-{threading.get_ident()}.tmp")
     try:
@@ -52,17 +57,84 @@ def read_json(path: Path) -> dict | None:
     return value if isinstance(value, dict) else None
 
 
+def parse_json_line(line: str | bytes) -> dict | None:
+    """The object on one line of a JSON-lines file; None for a blank line and for a value that is no object.
+
+    Errors: ValueError when the line is not JSON.
+    """
+    try:
+        value = json.loads(line) if line.strip() else None
+    except RecursionError as error:
+        raise ValueError("nested too deeply") from error
+    return value if isinstance(value, dict) else None
+
+
+def read_jsonl(path: Path) -> list[dict]:
+    """The objects in a JSON-lines file that may be growing: a torn last line is ignored, a missing file is empty.
+
+    Errors: WorkbenchError for any other damaged line.
+    """
+    try:
+        # Not splitlines(): a text may hold U+2028 or U+0085, which JSON leaves as they are and which end no line here.
+        *lines, last = path.read_text(encoding="utf-8-sig", errors="replace").rstrip("\n").split("\n")
+    except FileNotFoundError:
+        return []
+    records = _objects(lines, path.name)
+    with contextlib.suppress(ValueError):
+        if (record := parse_json_line(last)) is not None:
+            records.append(record)
+    return records
+
+
+def read_jsonl_from(path: Path, start: int = 0) -> tuple[list[dict], int]:
+    """(objects on the complete lines from the byte `start` on, the byte where the last complete line ends): start the
+    next call there.
+
+    Errors: OSError; WorkbenchError for a damaged line, or when no line begins at `start`, because the file was changed
+    otherwise than by adding to it.
+    """
+    with open(path, "rb") as file:
+        if start and (file.seek(start - 1), file.read(1))[1] != b"\n":
+            raise WorkbenchError(
+                f"{str(path)!r} is not as it was left: something else than new lines has changed it. Open it again."
+            )
+        content = file.read()
+    content = content[: content.rfind(b"\n") + 1]
+    lines = content.decode("utf-8" if start else "utf-8-sig", errors="replace").split("\n")
+    source = f"{path.name}, read from byte {start}" if start else path.name
+    return _objects(lines, source), start + len(content)
+
+
+def read_jsonl_backwards(path: Path) -> Iterator[dict]:
+    """The objects in a JSON-lines file, the last one first, read block by block; torn and damaged lines are skipped."""
+    try:
+        file = open(path, "rb")  # noqa: SIM115 - closed below
+    except FileNotFoundError:
+        return
+    with file:
+        end, rest = file.seek(0, os.SEEK_END), b""
+        while end or rest:
+            start = max(0, end - _BLOCK_BYTES)
+            file.seek(start)
+            lines = (file.read(end - start) + rest).split(b"\n")
+            rest, end = lines.pop(0) if start else b"", start  # the first line may have begun in the block before
+            for line in reversed(lines):
+                with contextlib.suppress(ValueError):
+                    if (record := parse_json_line(line)) is not None:
+                        yield record
+
+
 def append_jsonl(path: Path, record: dict, create: bool = True):
     """Add one record to a JSON-lines file in one write, flushed to disk; a torn last line that an earlier process left
     is cut off first.
 
-    Writers wait for each other: what one has not finished is no torn line to the next. create: whether a missing file
+    Writers lock the file, so that none takes another's unfinished line for a torn one. create: whether a missing file
     is made. Errors: OSError.
     """
-    line = (json.dumps(record, ensure_ascii=False) + "\n").encode()
+    line = _lines([record])
     opener = None if create else lambda name, flags: os.open(name, flags & ~os.O_CREAT)
     # unbuffered: a buffer would write its rest after the failure, when the file is closed
-    with open(path, "ab+", buffering=0, opener=opener) as file, _alone(file):
+    with open(path, "ab+", buffering=0, opener=opener) as file, _locked(file):
         end = file.seek(0, os.SEEK_END)
         if end:
             file.seek(end - 1)
@@ -79,94 +151,20 @@ def append_jsonl(path: Path, record: dict, create: bool = True):
             raise
 
 
-def read_jsonl(path: Path) -> list[dict]:
-    """The objects in a JSON-lines file that may be growing: a torn last line is ignored, a missing file is empty."""
-    try:
-        # Not splitlines(): a text may hold U+2028 or U+0085, which JSON leaves as they are and which end no line here.
-        lines = path.read_text(encoding="utf-8-sig", errors="replace").rstrip("\n").split("\n")
-    except FileNotFoundError:
-        return []
-    records = []
-    for number, line in enumerate(lines, 1):
-        try:
-            record = json.loads(line)
-        except (ValueError, RecursionError):
-            if number == len(lines):
-                break
-            raise WorkbenchError(
-                f"{path.name}, line {number} is damaged: {line[:80]!r}. Remove that line to read the rest."
-            ) from None
-        if isinstance(record, dict):
-            records.append(record)
-    return records
-
-
-def read_jsonl_from(path: Path, start: int = 0) -> tuple[list[dict], int]:
-    """The objects on the whole lines of a JSON-lines file from the byte `start` on, and the byte where the last whole
-    line ends: the start of the next look.
-
-    Errors: OSError; WorkbenchError for a damaged line, or where no line begins at `start`, because the file was changed
-    otherwise than by adding to it.
-    """
-    with open(path, "rb") as file:
-        if start and (file.seek(start - 1), file.read(1))[1] != b"\n":
-            raise WorkbenchError(
-                f"{str(path)!r} is not as it was left: something else than new lines has changed it. Open it again."
-            )
-        content = file.read()
-    content, records = content[: content.rfind(b"\n") + 1], []
-    for line in content.decode("utf-8" if start else "utf-8-sig", errors="replace").split("\n"):
-        try:
-            record = json.loads(line) if line.strip() else None
-        except (ValueError, RecursionError):
-            raise WorkbenchError(
-                f"{path.name} has a damaged line: {line[:80]!r}. Remove that line to read the rest."
-            ) from None
-        if isinstance(record, dict):
-            records.append(record)
-    return records, start + len(content)
-
-
-def records_from_the_end(path: Path) -> Iterator[dict]:
-    """The objects in a JSON-lines file, the last one first, read in blocks as they are asked for; lines that are torn
-    or damaged are passed over.
-    """
-    try:
-        file = open(path, "rb")  # noqa: SIM115 - closed below
-    except FileNotFoundError:
-        return
-    with file:
-        end, rest = file.seek(0, os.SEEK_END), b""
-        while end or rest:
-            start = max(0, end - 65536)
-            file.seek(start)
-            lines = (file.read(end - start) + rest).split(b"\n")
-            rest, end = lines.pop(0) if start else b"", start  # the first line may have begun in the block before
-            for line in reversed(lines):
-                try:
-                    record = json.loads(line)
-                except (ValueError, RecursionError):
-                    continue
-                if isinstance(record, dict):
-                    yield record
-
-
 def write_jsonl(path: Path, records: list[dict]):
     """Replace a JSON-lines file in one step."""
     write_atomically(path, _lines(records))
 
 
 def create_jsonl(path: Path, records: list[dict]):
-    """Make a JSON-lines file, flushed to disk, where there is none: of several that try at once, one does.
+    """Make a JSON-lines file, flushed to disk, where there is none; of several processes that try, one succeeds.
 
-    Errors: FileExistsError where there is one, which stays as it is; WorkbenchError where it cannot be written, and
-    then none is left.
+    Errors: FileExistsError when the file exists; WorkbenchError when it cannot be written, and then none is left.
     """
-    content = _lines(records)
     try:
         with open(path, "xb") as file:
             try:
-                file.write(content)
+                file.write(_lines(records))
                 file.flush()
                 os.fsync(file.fileno())
             except BaseException:
@@ -178,13 +176,28 @@ def create_jsonl(path: Path, records: list[dict]):
         raise WorkbenchError(f"{str(path)!r} cannot be written: {error.strerror}.") from error
 
 
-def _lines(records):
+def _objects(lines, source) -> list[dict]:
+    """The objects on some lines. Errors: WorkbenchError that names a damaged line of this source."""
+    records = []
+    for number, line in enumerate(lines, 1):
+        try:
+            record = parse_json_line(line)
+        except ValueError:
+            raise WorkbenchError(
+                f"{source}, line {number} is damaged: {line[:80]!r}. Remove that line to read the rest."
+            ) from None
+        if record is not None:
+            records.append(record)
+    return records
+
+
+def _lines(records) -> bytes:
     return "".join(json.dumps(record, ensure_ascii=False) + "\n" for record in records).encode()
 
 
 @contextlib.contextmanager
-def _alone(file):
-    """No other writer meanwhile, where the file system has locks; where it has none, nothing is held."""
+def _locked(file):
+    """Hold the file's lock, where the file system has locks."""
     held = True
     try:
         fcntl.flock(file, fcntl.LOCK_EX)
@@ -200,12 +213,12 @@ def _alone(file):
 
 
 def _end_of_last_line(file, end):
-    """Where the last whole line of a file ends, in bytes."""
+    """The byte where the last complete line of a file ends."""
     while end:
-        start = max(0, end - 65536)
+        start = max(0, end - _BLOCK_BYTES)
         file.seek(start)
-        found = file.read(end - start).rfind(b"\n")
-        if found >= 0:
-            return start + found + 1
+        line_end = file.read(end - start).rfind(b"\n")
+        if line_end >= 0:
+            return start + line_end + 1
         end = start
     return 0

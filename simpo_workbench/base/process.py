@@ -1,7 +1,7 @@
 """A process's identity, whether it still lives, and how to signal it safely.
 
-A pid alone says nothing: it is reused. Boot id, pid and kernel start ticks together name one process for ever, without
-any clock time.
+A pid alone is not enough, because it is reused. Boot id, pid and kernel start ticks together name one process for ever,
+without any clock time.
 """
 
 import os
@@ -11,14 +11,12 @@ from pathlib import Path
 
 
 def uptime_s() -> float:
-    """Seconds since boot, time asleep included: the same for all processes, and it never goes backwards as the wall
-    clock may.
-    """
+    """Seconds since boot, time asleep included; the same for all processes, and unlike the wall clock it never goes back."""
     return time.clock_gettime(getattr(time, "CLOCK_BOOTTIME", time.CLOCK_MONOTONIC))
 
 
 def awake_s() -> float:
-    """Seconds since boot without those asleep: a laptop that wakes up has not stalled."""
+    """Seconds since boot without time asleep, so that a run on a laptop that wakes up has not stalled."""
     return time.clock_gettime(time.CLOCK_MONOTONIC)
 
 
@@ -32,7 +30,7 @@ def identify(pid: int | None = None) -> dict:
 
 
 def is_alive(identity: dict | None) -> bool:
-    """Whether exactly this process runs on this machine since the same boot; a zombie is dead."""
+    """Whether exactly this process still runs on this machine; a zombie counts as dead."""
     if not isinstance(identity, dict) or identity.get("boot_id") != _boot_id():
         return False
     try:
@@ -42,7 +40,7 @@ def is_alive(identity: dict | None) -> bool:
 
 
 def send_signal(identity: dict, number: signal.Signals) -> bool:
-    """Signal exactly this process; False when it is gone or is not ours to signal (pid 1, or the process that asks)."""
+    """Whether exactly this process was signalled: not when it is gone, pid 1, this process, or another user's."""
     if not _may_be_signalled(identity):
         return False
     try:
@@ -53,8 +51,8 @@ def send_signal(identity: dict, number: signal.Signals) -> bool:
 
 
 def signal_group(identity: dict, number: signal.Signals) -> bool:
-    """Signal the whole group that this process leads, data loaders and all; False when it leads none, is gone or is not
-    ours to signal.
+    """Whether the whole process group that this process leads was signalled: not when it leads none, or as in
+    `send_signal`.
     """
     if not _may_be_signalled(identity):
         return False
@@ -67,12 +65,20 @@ def signal_group(identity: dict, number: signal.Signals) -> bool:
     return True
 
 
+def kill_after(identity: dict | None, patience_s: float):
+    """Wait for a process to end; after `patience_s` seconds kill it and its process group."""
+    end = time.monotonic() + patience_s
+    while is_alive(identity) and time.monotonic() < end:
+        time.sleep(0.05)
+    signal_group(identity, signal.SIGKILL)
+
+
 def _may_be_signalled(identity):
     return is_alive(identity) and identity["pid"] not in (0, 1, os.getpid())
 
 
 def same_boot(identity: dict | None) -> bool:
-    """Whether an identity was taken on this machine since its last start."""
+    """Whether an identity was taken on this machine since its last boot."""
     return isinstance(identity, dict) and identity.get("boot_id") == _boot_id()
 
 

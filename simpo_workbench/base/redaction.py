@@ -1,21 +1,20 @@
-"""Secrets out of text: tokens, keys and passwords that must not stand in a run folder or a report, for both are made to
-be shared.
+"""Redaction of secrets: tokens, keys and passwords stay out of a run folder or a report, which are made to be shared.
 
-What is known by its form (a hub's token, a cloud's key) goes wherever it stands; what is known only by its name
-(`api_key = …`) goes when the value looks like one. Every pattern begins with a fixed text and looks a bounded way
+A secret with a form of its own (a hub's token, a cloud's key) is redacted wherever it stands; one that only its name
+gives away (`api_key = …`) when the value looks random. Every pattern begins with a fixed text and looks a bounded way
 ahead, so that the time grows with the length of the text alone.
 """
 
 from __future__ import annotations
 
-import contextlib
 import re
 import sys
 import threading
 from typing import Any
 
 MARK = "[redacted]"
-LONGEST_HELD = 65_536  # characters of an unfinished line that wait for their end
+#: Characters of an unfinished line that wait for their end.
+LONGEST_HELD = 65_536
 
 _FORMS = (
     (
@@ -34,7 +33,7 @@ _FORMS = (
     r"(?<![A-Za-z0-9_-])eyJ[A-Za-z0-9_-]{10,}\.eyJ[A-Za-z0-9_-]{10,}\.[A-Za-z0-9_-]*",
 )
 _KNOWN = re.compile("|".join(_FORMS))
-#: OpenAI, Anthropic and those who took over their form; package names such as sk-learn begin alike.
+#: OpenAI, Anthropic and others with the same form; package names such as sk-learn begin alike.
 _SK = re.compile(r"(?<![A-Za-z0-9])sk-[A-Za-z0-9_-]{16,}")
 _SK_PREFIX = re.compile(r"sk-(?:ant|proj|or-v\d|svcacct|admin)-")
 _IN_ADDRESS = re.compile(r"(?<=://)[^\s/?#\"'<>(),]{1,500}@")
@@ -60,22 +59,19 @@ _VOCABULARY = re.compile(
 
 
 def redact(text: str) -> str:
-    """The text with every secret in it replaced by "[redacted]"; a text without any as it is.
-
-    Redacting twice changes nothing more.
-    """
+    """The text with every secret replaced by "[redacted]". Redacting it again changes nothing."""
     text = _KNOWN.sub(MARK, text)
-    text = _SK.sub(lambda found: MARK if _is_sk(found[0]) else found[0], text)
+    text = _SK.sub(lambda match: MARK if _is_sk(match[0]) else match[0], text)
     if "://" in text:
         text = _IN_ADDRESS.sub(_user_redacted, text)
     text = _AUTHORIZATION.sub(rf"\1{MARK}", text)
-    text = _BEARER.sub(lambda found: found[1] + MARK if _is_random(found[2]) or len(found[2]) >= 30 else found[0], text)
+    text = _BEARER.sub(lambda match: match[1] + MARK if _is_random(match[2]) or len(match[2]) >= 30 else match[0], text)
     text = _KEY_NAMED.sub(_named_redacted, text)
-    return _PASSWORD_NAMED.sub(lambda found: found[1] + MARK if _has_letter_and_digit(found[2]) else found[0], text)
+    return _PASSWORD_NAMED.sub(lambda match: match[1] + MARK if _has_letter_and_digit(match[2]) else match[0], text)
 
 
 def holds_secret(value: Any) -> bool:
-    """Whether a text, or any text in a list or mapping, would be changed by `redact`."""
+    """Whether `redact` would change a text, or any text in a list or dict."""
     if isinstance(value, str):
         return redact(value) != value
     if isinstance(value, dict):
@@ -86,7 +82,7 @@ def holds_secret(value: Any) -> bool:
 
 
 def redact_values(value: Any) -> Any:
-    """The same nested dicts and lists with every text redacted; keys, numbers and everything else as they are."""
+    """The same nested dicts and lists with every text redacted; keys, numbers and other values stay."""
     if isinstance(value, str):
         return redact(value)
     if isinstance(value, dict):
@@ -97,9 +93,9 @@ def redact_values(value: Any) -> Any:
 
 
 class RedactedStream:
-    """A text stream that passes on what is written to another one, redacted line by line.
+    """A text stream that redacts what is written to it line by line and passes it on to another stream.
 
-    An unfinished line waits for its end, or for `flush`. Everything but writing is the other stream's.
+    An unfinished line waits for its end, or for `flush`.
     """
 
     def __init__(self, stream):
@@ -132,24 +128,8 @@ class RedactedStream:
 
 
 def redact_output():
-    """From here on whatever this process prints, the traceback of its end included, is redacted; what libraries write
-    past Python is not.
-    """
+    """Redact whatever this process prints from now on, tracebacks included; what libraries write past Python is not."""
     sys.stdout, sys.stderr = RedactedStream(sys.stdout), RedactedStream(sys.stderr)
-
-
-@contextlib.contextmanager
-def redacted_output():
-    """Within this block whatever Python prints is redacted."""
-    before = sys.stdout, sys.stderr
-    redact_output()
-    try:
-        yield
-    finally:
-        for stream in (sys.stdout, sys.stderr):
-            with contextlib.suppress(OSError, ValueError):  # a stream that was closed meanwhile has nothing to lose
-                stream.flush()
-        sys.stdout, sys.stderr = before
 
 
 def _is_sk(text):
@@ -163,21 +143,21 @@ def _is_sk(text):
     )
 
 
-def _user_redacted(found):
-    user, colon, _ = found[0][:-1].partition(":")
-    return f"{MARK}@" if colon or (len(user) >= 16 and _has_letter_and_digit(user)) else found[0]
+def _user_redacted(match):
+    user, colon, _ = match[0][:-1].partition(":")
+    return f"{MARK}@" if colon or (len(user) >= 16 and _has_letter_and_digit(user)) else match[0]
 
 
-def _named_redacted(found):
-    before = found.string[max(0, found.start() - 10) : found.start()]
-    if found[1].lower().startswith("token") and _VOCABULARY.search(before):
-        return found[0]
-    path_like = "/" in found[2] and not re.match(r"secret[_-]?access", found[1], re.IGNORECASE)
-    return found[1] + MARK if _is_random(found[2]) and not path_like else found[0]
+def _named_redacted(match):
+    before = match.string[max(0, match.start() - 10) : match.start()]
+    if match[1].lower().startswith("token") and _VOCABULARY.search(before):
+        return match[0]
+    path_like = "/" in match[2] and not re.match(r"secret[_-]?access", match[1], re.IGNORECASE)
+    return match[1] + MARK if _is_random(match[2]) and not path_like else match[0]
 
 
 def _is_random(text):
-    """Whether a text of at least 16 characters is made of letters and digits in a way that words are not."""
+    """Whether a text of at least 16 characters mixes letters and digits as words do not."""
     return _has_letter_and_digit(text) and re.search(r"[A-Za-z0-9+/=]{12,}", text) is not None
 
 

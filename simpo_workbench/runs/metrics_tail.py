@@ -1,21 +1,26 @@
-"""A growing metrics.jsonl, read on from where the last look ended: a run of ten thousand steps is not read anew for
-every point.
+"""A growing metrics.jsonl, read on from where the last read ended: no run of ten thousand steps is read again for every
+point.
+
+It differs from `base.files.read_jsonl_from`: a chart goes on without a damaged line, and starts over when the file was
+replaced.
 """
 
 from __future__ import annotations
 
-import json
+import contextlib
 import os
 import sys
 from pathlib import Path
 
+from ..base.files import parse_json_line
+
 
 class MetricsTail:
-    """The records of a run as they come. `evaluations`, `events`: lists of records; training records are kept as
-    columns of numbers alone.
+    """The records of a run as they come. `evaluations` and `events` are lists of records; of training records only the
+    columns of numbers are kept.
 
-    `read()` takes what is new; a file that was written anew (a resumed run drops what came after its checkpoint) is
-    read again from its beginning.
+    `read()` takes what is new. A file that was replaced (a resumed run drops what came after its checkpoint) is read
+    again from its beginning.
     """
 
     def __init__(self, path: Path):
@@ -30,9 +35,9 @@ class MetricsTail:
         self._columns: dict[str, list] = {"step": []}
 
     def read(self) -> list[dict]:
-        """The records that are new since the last look.
+        """The records that are new since the last call.
 
-        A torn last line waits until it is whole; a damaged one is counted in `damaged_lines`.
+        A torn last line waits until it is complete; a damaged line is counted in `damaged_lines`.
         """
         try:
             with open(self.path, "rb") as file:
@@ -51,11 +56,10 @@ class MetricsTail:
         if whole:
             self._last_line = whole[whole.rfind(b"\n", 0, -1) + 1 :]
         for line in whole.split(b"\n")[:-1]:
-            try:
-                record = json.loads(line)
-            except (ValueError, RecursionError):
-                record = None
-            if isinstance(record, dict) and isinstance(record.get("step"), int):
+            record = None
+            with contextlib.suppress(ValueError):
+                record = parse_json_line(line)
+            if record and isinstance(record.get("step"), int):
                 new.append(record)
                 self._take(record)
             else:
@@ -64,11 +68,11 @@ class MetricsTail:
 
     @property
     def steps(self) -> int:
-        """How many training steps were read."""
+        """The number of training steps read so far."""
         return len(self._columns["step"])
 
     def points(self, name: str) -> list[tuple[int, float]]:
-        """(step, value) of one metric of all training steps that have it."""
+        """(step, value) of one metric, for every training step that has it."""
         return [
             (int(step), value)
             for step, value in zip(self._columns["step"], self._columns.get(name, []), strict=False)
@@ -76,11 +80,11 @@ class MetricsTail:
         ]
 
     def column(self, name: str) -> list[float]:
-        """One metric of all training steps, without those that lack it."""
+        """The values of one metric, for every training step that has it."""
         return [value for value in self._columns.get(name, []) if value == value]
 
     def frame(self):
-        """DataFrame of all records as `run.metrics` has it, in the order of kinds: training, evaluations, events."""
+        """DataFrame of all records with the columns of `run.metrics`: first training, then evaluations, then events."""
         import numpy as np
         import pandas as pd
 
@@ -89,11 +93,8 @@ class MetricsTail:
         rest = pd.DataFrame(
             [*self.evaluations, *self.events], columns=None if self.evaluations or self.events else ["kind", "step"]
         )
-        return (
-            pd.concat([part for part in (train, rest) if len(part)], ignore_index=True)
-            if len(train) or len(rest)
-            else rest
-        )
+        parts = [part for part in (train, rest) if len(part)]
+        return pd.concat(parts, ignore_index=True) if parts else rest
 
     def _take(self, record):
         kind = record.get("kind")
@@ -115,5 +116,5 @@ class MetricsTail:
 
 
 def _identity(file):
-    found = os.fstat(file)
-    return (found.st_dev, found.st_ino), found.st_size
+    facts = os.fstat(file)
+    return (facts.st_dev, facts.st_ino), facts.st_size

@@ -19,7 +19,7 @@ from pathlib import Path
 from ..analysis.scores import compare_scores, join_texts
 from ..base import process
 from ..base.errors import SettingWarning, WorkbenchError
-from ..base.files import read_json, read_jsonl, records_from_the_end, write_json
+from ..base.files import read_json, read_jsonl, read_jsonl_backwards, write_json
 from ..config.live_changes import checked_changes
 from ..config.run_config import DEMO, RunConfig
 from . import status as run_status
@@ -488,7 +488,7 @@ def _last_facts(path, stamp):
     what no record tells.
     """
     beta, evaluation = {}, None
-    for record in records_from_the_end(path):
+    for record in read_jsonl_backwards(path):
         if not beta and "beta" in record:
             beta = {"beta": record["beta"]}
         if evaluation is None and record.get("kind") == "eval":

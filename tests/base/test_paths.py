@@ -14,8 +14,7 @@ def test_the_demo_finds_its_files(relative):
 
 def test_a_wheels_own_copy_comes_before_what_lies_beside_the_package(tmp_path, monkeypatch):
     inside, beside = tmp_path / "package" / "bundled", tmp_path
-    monkeypatch.setattr(module, "_INSIDE", inside)
-    monkeypatch.setattr(module, "_BESIDE", beside)
+    monkeypatch.setattr(module, "_BUNDLED_IN", (inside, beside))
     (beside / "data").mkdir()
     assert bundled("data") == beside / "data"
     (inside / "data").mkdir(parents=True)
