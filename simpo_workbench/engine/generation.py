@@ -139,8 +139,10 @@ class _Cancelling(StoppingCriteria):
 
 
 def _end_ids(encoder, model):
-    own = model.generation_config.eos_token_id
-    return {*encoder.end_of_turn_ids, *(own if isinstance(own, list) else [own] if own is not None else [])}
+    own_ids = model.generation_config.eos_token_id
+    if not isinstance(own_ids, list):
+        own_ids = [] if own_ids is None else [own_ids]
+    return {encoder.end_of_turn_id, *own_ids}
 
 
 def _as_answer(row, ends, tokenizer):

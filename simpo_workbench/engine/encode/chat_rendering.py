@@ -1,8 +1,6 @@
-"""Many conversations through one chat template: the same texts as `tokenizer.apply_chat_template` gives one by one, at
-a fifth of its time.
+"""Many conversations through one chat template: the texts of `tokenizer.apply_chat_template` in a fifth of its time.
 
-Most of that time goes into building variables and a Jinja context anew for every conversation, and only the messages
-differ.
+Most of that time goes into building variables and a Jinja context for every conversation, and only the messages differ.
 """
 
 import inspect
@@ -11,37 +9,37 @@ from transformers import PreTrainedTokenizerBase
 
 try:
     from transformers.utils.chat_template_utils import _compile_jinja_template
-except ImportError:  # a private name: without it everything takes the ordinary way
+except ImportError:  # a private name: without it the tokenizer renders everything
     _compile_jinja_template = None
 
 
-def render_all(tokenizer, conversations, add_generation_prompt, options) -> list[str]:
-    """The text of every conversation, a list of {"role", "content"}. options: what else the template is given, such as
-    enable_thinking.
+def render_all(tokenizer, conversations, add_generation_prompt: bool, options: dict) -> list[str]:
+    """The text of every conversation, each a list of {"role", "content"}.
 
-    The first one is rendered both ways; where they differ, and where a tokenizer, an option or a message is anything
-    but ordinary, all are rendered by the tokenizer. Errors: whatever the template raises.
+    options: what else the template is given, such as enable_thinking. The first conversation is rendered both ways;
+    where the texts differ, and where a tokenizer, an option or a message is out of the ordinary, the tokenizer renders
+    all of them. Errors: whatever the template raises.
     """
-    ordinary = [
-        tokenizer.apply_chat_template(
-            conversations[:1], tokenize=False, add_generation_prompt=add_generation_prompt, **options
-        )[0]
-    ]
-    if len(conversations) > 1 and _is_ordinary(tokenizer, conversations, options):
+
+    def by_tokenizer(some):
+        return tokenizer.apply_chat_template(
+            some, tokenize=False, add_generation_prompt=add_generation_prompt, **options
+        )
+
+    first = by_tokenizer(conversations[:1])
+    if len(conversations) == 1:
+        return first
+    if _is_ordinary(tokenizer, conversations, options):
         texts = _with_one_context(tokenizer, conversations, add_generation_prompt, options)
-        if texts[:1] == ordinary:
+        if texts[:1] == first:
             return texts
-    rest = conversations[1:]
-    return ordinary + (
-        tokenizer.apply_chat_template(rest, tokenize=False, add_generation_prompt=add_generation_prompt, **options)
-        if rest
-        else []
-    )
+    return first + by_tokenizer(conversations[1:])
 
 
 def _is_ordinary(tokenizer, conversations, options):
-    """Whether nothing has to be done to the template's input: transformers renames some keys and takes objects apart
-    that a template must not touch.
+    """Whether the template can be given its input as it is.
+
+    transformers renames some keys, and replaces some objects that a template must not touch.
     """
     method = type(tokenizer).apply_chat_template
     return (
@@ -70,6 +68,6 @@ def _with_one_context(tokenizer, conversations, add_generation_prompt, options):
     for messages in conversations:
         context.parent["messages"] = messages
         texts.append("".join(template.root_render_func(context)))
-        context.vars.clear()  # what a template sets at its top level must not be there for the next conversation
+        context.vars.clear()  # what a template sets at its top level must not reach the next conversation
         context.exported_vars.clear()
     return texts

@@ -1,9 +1,7 @@
-"""Encoded pairs as one file that is mapped into memory, made once for the same pairs, tokenizer and settings and found
-again by their content.
+"""The token cache: encoded pairs as a memory-mapped file, made once for the same pairs, tokenizer and settings.
 
-A file holds all token ids in a row, the places where prompts and answers end, which prompts were cut, the pairs' ids,
-the encoding report as JSON, and a SHA-256 over all of it at the end: a file that is torn, damaged or foreign is made
-anew.
+A file holds all token ids in one array, the indices where prompts and answers end, which prompts were cut, the pair
+ids, the encoding report as JSON, and a SHA-256 over all of it; an incomplete, damaged or foreign file is made anew.
 """
 
 import array
@@ -23,26 +21,23 @@ from pathlib import Path
 import numpy as np
 
 from ...base.paths import cache_folder
-from . import chat_rendering, tokens
+from . import chat_rendering, chat_template, tokens
 from .tokens import ChatEncoder, EncodedPair, EncodingReport
 
-LAYOUT = b"SWpairs1"  # the last 8 bytes of a file; a change of what lies before them takes another number
+LAYOUT = b"SWpairs1"  # the last 8 bytes of a file; a change of the layout takes another number
 KEPT_FILES = 32  # a run uses two: training and held-out pairs
 KEPT_BYTES = 8 * 1024**3
-LEAST_PAIRS, LEAST_CHARACTERS = (
-    1000,
-    1_000_000,
-)  # fewer pairs with less text are tokenized in half a second, which is not worth a file
-_ABANDONED_S = 24 * 3600  # a half-written file this old belongs to a process that died
+#: Fewer pairs with less text are tokenized in half a second, which is not worth a file.
+LEAST_PAIRS, LEAST_CHARACTERS = 1000, 1_000_000
+_ABANDONED_S = 24 * 3600  # a half-written file this old was left by a process that died
 _PROBE = [{"role": "user", "content": "Zebra quartz"}]
 
 
 class EncodedPairs(Sequence):
-    """Encoded pairs in order: `[i]` is an EncodedPair, a slice a list of them. What lies in a file is read when it is
-    asked for.
+    """Encoded pairs in order: `[i]` is an EncodedPair, a slice a list of them. A file is read on access.
 
-    ids: (tokens,) int32, prompt, chosen and rejected answer of every pair in turn. ends: (3 * pairs,) int64, where each
-    of them ends in `ids`.
+    ids: (tokens,) int32, prompt, chosen and rejected answer of every pair in turn.
+    ends: (3 * pairs,) int64, where each of them ends in `ids`.
     cut: (pairs,) bool, prompts cut from the left. names: (pairs,) bytes, the pair ids.
     """
 
@@ -50,8 +45,8 @@ class EncodedPairs(Sequence):
         self._ids, self._ends, self._cut, self._names = ids, ends, cut, names
 
     @property
-    def lengths(self):
-        """Tokens of prompt, chosen and rejected answer, (pairs, 3) int64: enough to plan with, no ids are read."""
+    def lengths(self) -> np.ndarray:
+        """Tokens of prompt, chosen and rejected answer, (pairs, 3) int64: enough for a plan, without reading ids."""
         return np.diff(self._ends, prepend=0).reshape(-1, 3)
 
     @property
@@ -64,8 +59,8 @@ class EncodedPairs(Sequence):
 
     def __getitem__(self, index):
         if isinstance(index, slice):
-            return [self[one] for one in range(*index.indices(len(self)))]
-        index = range(len(self))[index]  # negative ones count from the end, others outside are an IndexError
+            return [self[position] for position in range(*index.indices(len(self)))]
+        index = range(len(self))[index]  # a negative index counts from the end, one out of range is an IndexError
         start = int(self._ends[3 * index - 1]) if index else 0
         first, second, end = self._ends[3 * index : 3 * index + 3].tolist()
         ids = self._ids[start:end].tolist()
@@ -82,26 +77,26 @@ class EncodedPairs(Sequence):
 
 
 def encode_once(encoder: ChatEncoder, pairs) -> tuple[EncodedPairs, EncodingReport]:
-    """The pairs that fit, and the report of those that do not; read from the cache where the same was encoded before.
+    """The pairs that fit, and the report of those that do not; from the cache where they were encoded before.
 
-    The same means the same texts in the same order, tokenizer, chat template, lengths and versions. The cache is the
-    folder "tokens" beside the demo model; the files used last are kept, at most KEPT_FILES and KEPT_BYTES. Where it
-    cannot be read or written the pairs are encoded in memory and a note in the report says so; nothing fails because of
-    it. Memory: one chunk of pairs and 41 bytes a pair, whatever their number.
+    A file is used again for the same texts in the same order, tokenizer, chat template, lengths and versions. The cache
+    is the folder "tokens" beside the demo model; the most recently used files are kept, at most KEPT_FILES and
+    KEPT_BYTES. Where it cannot be read or written, the pairs are encoded in memory and a note in the report says so.
+    Memory: one chunk of pairs and 41 bytes a pair.
     """
     if len(pairs) < LEAST_PAIRS and sum(tokens.characters(pair) for pair in pairs) < LEAST_CHARACTERS:
         return _in_memory(encoder, pairs)
     try:
         folder = cache_folder() / "tokens"
         path = folder / f"{content_key(encoder, pairs)}.pairs"
-        found = _read(path)
-        if found is None:
+        cached = _read(path)
+        if cached is None:
             folder.mkdir(parents=True, exist_ok=True)
             _write(path, encoder, pairs)
             _prune(folder, path)
-            found = _read(path)
+            cached = _read(path)
         else:
-            with contextlib.suppress(OSError):  # a folder of somebody else's, which can be read
+            with contextlib.suppress(OSError):  # a folder that this user may only read
                 os.utime(path)
     except (OSError, RuntimeError) as error:  # a user without a home folder is a RuntimeError
         encoded, report = _in_memory(encoder, pairs)
@@ -110,13 +105,11 @@ def encode_once(encoder: ChatEncoder, pairs) -> tuple[EncodedPairs, EncodingRepo
             " SIMPO_WORKBENCH_CACHE to a folder with room."
         )
         return encoded, report
-    return found or _in_memory(encoder, pairs)  # written and gone again: another process pruned it
+    return cached or _in_memory(encoder, pairs)  # another process may have pruned the file at once
 
 
 def content_key(encoder: ChatEncoder, pairs) -> str:
-    """64 hex digits over everything that decides the ids: the texts in order, the tokenizer, the template and its
-    options, lengths, versions.
-    """
+    """64 hex digits over all that decides the ids: texts in order, tokenizer, template, options, lengths, versions."""
     digest = hashlib.sha256(_encoder_key(encoder).encode())
     for pair in pairs:
         turns = [[turn["role"], turn["content"]] for turn in pair.prompt]
@@ -134,10 +127,10 @@ def _encoder_key(encoder):
             "tokenizer": _tokenizer_hash(tokenizer),
             "special": {name: str(value) for name, value in tokenizer.special_tokens_map.items()},
             "template": tokenizer.chat_template,
-            # a template may write today's date, so it is asked what it writes today
+            # a template may write today's date
             "rendered": [
-                encoder.prompt_text(_PROBE),
-                encoder.render([*_PROBE, {"role": "assistant", "content": "x"}], add_generation_prompt=False),
+                encoder.template.prompt_text(_PROBE),
+                encoder.template.render([*_PROBE, {"role": "assistant", "content": "x"}], add_generation_prompt=False),
             ],
             "settings": data.model_dump(
                 include={"chat_template", "template_options", "max_tokens", "overlong", "system_prompt"}
@@ -149,14 +142,14 @@ def _encoder_key(encoder):
 
 @functools.cache
 def _source_hash():
-    """Of the code itself: whoever changes how pairs become ids must not have to remember to raise a number."""
-    return hashlib.sha256(
-        b"".join(Path(module.__file__).read_bytes() for module in (tokens, chat_rendering))
-    ).hexdigest()
+    """SHA-256 of the code that turns pairs into ids, so that a change of it needs no version number to be raised."""
+    modules = (tokens, chat_template, chat_rendering)
+    return hashlib.sha256(b"".join(Path(module.__file__).read_bytes() for module in modules)).hexdigest()
 
 
 def _tokenizer_hash(tokenizer):
-    kind = f"{type(tokenizer).__module__}.{type(tokenizer).__qualname__}:{getattr(tokenizer, 'split_special_tokens', False)}:"
+    splits = getattr(tokenizer, "split_special_tokens", False)
+    kind = f"{type(tokenizer).__module__}.{type(tokenizer).__qualname__}:{splits}:"
     backend = tokens.plain_backend(tokenizer)
     if backend is not None:
         return hashlib.sha256((kind + backend.to_str()).encode()).hexdigest()
@@ -169,13 +162,13 @@ def _tokenizer_hash(tokenizer):
 
 
 class _Index:
-    """Where pairs end, which were cut and what they are called, gathered chunk by chunk."""
+    """Where pairs end, which were cut, and their ids, gathered chunk by chunk."""
 
     def __init__(self):
         self.tokens, self.ends, self.cut, self.names = 0, array.array("q"), bytearray(), []
 
     def take(self, chunk):
-        """The chunk's ids in a row, int32; the index grows by it."""
+        """The chunk's token ids as one int32 array; its pairs are added to the index."""
         ids = []
         for pair in chunk:
             for part in (pair.prompt_ids, pair.chosen_ids, pair.rejected_ids):
@@ -193,10 +186,7 @@ class _Index:
 
 @contextlib.contextmanager
 def _without_collecting():
-    """Garbage collection off: it would walk through all pairs again and again and find nothing.
-
-    Lists of ids go by their reference counts.
-    """
+    """Garbage collection off within the block: it would walk through all pairs again and again and free nothing."""
     enabled = gc.isenabled()
     gc.disable()
     try:
@@ -214,10 +204,7 @@ def _in_memory(encoder, pairs):
 
 
 def _write(path, encoder, pairs):
-    """Encode into a file beside `path` and publish it by one rename.
-
-    Two processes may do so at once: both files are whole and the same.
-    """
+    """Encode into a temporary file and rename it to `path`; two processes may do so at once, with the same result."""
     descriptor, beside = tempfile.mkstemp(prefix=".", suffix=".part", dir=path.parent)
     try:
         with os.fdopen(descriptor, "wb") as file:
@@ -248,11 +235,11 @@ def _write(path, encoder, pairs):
 
 
 def _read(path):
-    """(EncodedPairs, EncodingReport) of a whole file; None where there is none or it is not what was once written."""
+    """(EncodedPairs, EncodingReport) of a complete file; None where there is none, or it is damaged or not ours."""
     try:
         with open(path, "rb") as file:
             size = os.fstat(file.fileno()).st_size
-            # what another user put into a shared cache is not ours to train on
+            # never train on what another user put into a shared cache
             if size < 48 or os.fstat(file.fileno()).st_uid != os.getuid() or not _whole(file, size - 40):
                 return None
             file.seek(size - 48)
@@ -262,25 +249,24 @@ def _read(path):
             file.seek(size - 48 - length)
             header = json.loads(file.read(length))
             pairs, count, width = header["pairs"], header["tokens"], header["name_bytes"]
-            blocks, at = [], 0
-            for dtype, number in (
-                (np.dtype(np.int32), count + count % 2),
-                (np.dtype(np.int64), 3 * pairs),
-                (np.dtype(bool), pairs),
-                (np.dtype(f"S{width}"), pairs),
+            blocks, offset = [], 0
+            for kind, number in (
+                ("int32", count + count % 2),
+                ("int64", 3 * pairs),
+                ("bool", pairs),
+                (f"S{width}", pairs),
             ):
-                # an empty block cannot be mapped
-                blocks.append(
-                    np.memmap(file, dtype, "r", at, (number,)).view(np.ndarray) if number else np.empty(0, dtype)
-                )
-                at += number * dtype.itemsize
-            report = header["report"]
-            return EncodedPairs(blocks[0][:count], *blocks[1:]), EncodingReport(
-                **{**report, "dropped": Counter(report["dropped"])}
-            )
+                block = np.empty(0, kind)  # an empty block cannot be mapped
+                if number:
+                    block = np.memmap(file, kind, "r", offset, (number,)).view(np.ndarray)
+                blocks.append(block)
+                offset += block.nbytes
+            report = EncodingReport(**header["report"])
+            report.dropped = Counter(report.dropped)
+            return EncodedPairs(blocks[0][:count], *blocks[1:]), report
     except FileNotFoundError:
         return None
-    except (ValueError, KeyError, TypeError):  # of another time, with a true checksum: made anew as well
+    except (ValueError, KeyError, TypeError):  # a valid checksum over another version's header
         return None
 
 
@@ -297,12 +283,13 @@ def _whole(file, size):
 
 
 def _prune(folder, newest):
-    """Remove the files used longest ago, beyond what is kept, and what dead processes left; a file that is mapped
-    somewhere stays readable there.
+    """Remove the least recently used files beyond KEPT_FILES and KEPT_BYTES, and what dead processes left.
+
+    A process that has mapped a removed file can still read it.
     """
     files = []
     for path in folder.iterdir():
-        with contextlib.suppress(OSError):  # another process prunes as well
+        with contextlib.suppress(OSError):  # another process may prune at the same time
             status = path.stat()
             if path.suffix == ".pairs" and path != newest:
                 files.append((status.st_mtime, status.st_size, path))
@@ -312,8 +299,8 @@ def _prune(folder, newest):
         room = KEPT_BYTES - newest.stat().st_size
     except FileNotFoundError:  # pruned by another process in the meantime
         return
-    for place, (_, size, path) in enumerate(sorted(files, reverse=True), start=2):
+    for rank, (_, size, path) in enumerate(sorted(files, reverse=True), start=2):
         room -= size
-        if place > KEPT_FILES or room < 0:
+        if rank > KEPT_FILES or room < 0:
             with contextlib.suppress(OSError):
                 path.unlink()

@@ -1,6 +1,6 @@
 """One pair as the model sees it, token by token, and what every token is: template, prompt, answer or end of turn.
 
-Needs a tokenizer, no weights and no torch.
+Needs a tokenizer, but neither weights nor torch.
 """
 
 from ...base.errors import WorkbenchError
@@ -12,19 +12,23 @@ _STANDS_FOR = "Zebra quartz {} at noon"  # in place of a turn's text; no templat
 
 
 def encode_pair(tokenizer, pair, data: DataConfig | None = None):
-    """DataFrame as `wb.encode_pair`, from a tokenizer alone."""
+    """DataFrame with one row per token of a pair: side, position (from 1), token_id, token, scored, kind.
+
+    side: "prompt" (once), "chosen" or "rejected"; answers are scored from their first token to the end of turn. kind:
+    "template" (what the chat template put around the prompt's texts), "prompt", "answer" or "end of turn".
+    `.attrs["report"]` says whether the prompt was cut.
+    Errors: WorkbenchError when it is not exactly one pair, or does not fit data.max_tokens.
+    """
     pair, encoder = single_pair(pair), ChatEncoder(tokenizer, data)
     encoded = encoded_pair(encoder, pair)
     table = token_table(
         tokenizer, {"prompt": encoded.prompt_ids, "chosen": encoded.chosen_ids, "rejected": encoded.rejected_ids}
     )
     table["scored"] = table["side"] != "prompt"
-    answers = [
-        kind
-        for ids in (encoded.chosen_ids, encoded.rejected_ids)
-        for kind in _answer_kinds(len(ids), len(encoder.end_of_turn_ids))
-    ]
-    table["kind"] = prompt_kinds(encoder, pair, encoded.prompt_ids) + answers
+    kinds = prompt_kinds(encoder, pair, encoded.prompt_ids)
+    for ids in (encoded.chosen_ids, encoded.rejected_ids):
+        kinds += [*["answer"] * (len(ids) - 1), "end of turn"]
+    table["kind"] = kinds
     table.attrs["report"] = "The prompt was cut from the left." if encoded.truncated else ""
     return table
 
@@ -38,7 +42,7 @@ def single_pair(pair) -> Pair:
 
 
 def encoded_pair(encoder: ChatEncoder, pair: Pair) -> EncodedPair:
-    """The pair as ids. Errors: WorkbenchError with the reason when it cannot be used, such as data.max_tokens."""
+    """The pair as ids. Errors: WorkbenchError with the reason why it cannot be used, such as data.max_tokens."""
     encoded, report = encoder.encode_pairs([pair])
     if not encoded:
         raise WorkbenchError(f"The pair cannot be scored. {report}")
@@ -46,7 +50,7 @@ def encoded_pair(encoder: ChatEncoder, pair: Pair) -> EncodedPair:
 
 
 def token_table(tokenizer, sides: dict[str, list[int]]):
-    """DataFrame side, position (from 1), token_id, token of some sides' ids."""
+    """DataFrame with one row per id: side, position (from 1), token_id, token."""
     import pandas as pd
 
     rows = [
@@ -58,40 +62,33 @@ def token_table(tokenizer, sides: dict[str, list[int]]):
 
 
 def prompt_kinds(encoder: ChatEncoder, pair: Pair, ids: list[int]) -> list[str]:
-    """ "template" or "prompt" for every id of a prompt: what lies within the text of a turn is prompt, all else the
-    template wrote.
+    """Kind of every id of a prompt: "prompt" inside the text of a turn, "template" elsewhere.
 
-    Found by rendering the conversation with other texts in the turns' places, and by the tokenizer's own offsets. Where
-    a template changes the texts themselves or the tokenizer has no offsets, special tokens alone count as the
-    template's.
+    Determined by rendering the conversation with other texts in place of the turns', and by the tokenizer's offsets.
+    Where a template changes the texts themselves, or the tokenizer has no offsets, only special tokens count as
+    template.
     """
-    turns = encoder.with_system_turn(pair.prompt)
+    turns = encoder.template.with_system_turn(pair.prompt)
     system = [turn for turn in turns[:1] if turn["role"] == "system"]
     rest = turns[len(system) :]
-    for first in range(len(rest)):  # a prompt cut from the left lost its earliest turns first
-        text, spans = _turn_spans(encoder, [*system, *rest[first:]])
-        for lead in dict.fromkeys((encoder.answer_lead, "")):
-            found, kinds = _kinds(encoder.tokenizer, text + lead, spans)
-            if spans and found == ids:
+    for first in range(len(rest)):  # cutting a prompt removes its earliest turns first
+        text, spans = _turn_spans(encoder.template, [*system, *rest[first:]])
+        for lead in dict.fromkeys((encoder.template.answer_lead, "")):
+            rendered_ids, kinds = _kinds(encoder.tokenizer, text + lead, spans)
+            if spans and rendered_ids == ids:
                 return kinds
     return _kinds_of_cut_turn(encoder, system, ids) or _kinds_by_special_ids(encoder.tokenizer, ids)
 
 
-def _answer_kinds(length, end_length):
-    return ["answer"] * (length - end_length) + ["end of turn"] * end_length
-
-
-def _turn_spans(encoder, turns):
-    """(rendered text, [(start, end) of every turn's text in it]); no spans where the template does not put the texts in
-    as they are.
-    """
-    text = encoder.render(turns)
+def _turn_spans(template, turns):
+    """(rendered text, [(start, end) of every turn's text in it]); no spans where the template changes the texts."""
+    text = template.render(turns)
     stand_ins = [_STANDS_FOR.format(index) for index in range(len(turns))]
-    rest = encoder.render([{**turn, "content": stand_in} for turn, stand_in in zip(turns, stand_ins, strict=True)])
+    rest = template.render([{**turn, "content": stand_in} for turn, stand_in in zip(turns, stand_ins, strict=True)])
     around = []
     for stand_in in stand_ins:
-        before, found, rest = rest.partition(stand_in)
-        if not found:
+        before, separator, rest = rest.partition(stand_in)
+        if not separator:
             return text, []
         around.append(before)
     around.append(rest)
@@ -110,42 +107,37 @@ def _turn_spans(encoder, turns):
 
 
 def _kinds(tokenizer, text, spans):
-    """(ids, kinds) of a text; no ids from a tokenizer without offsets."""
+    """(ids, kinds) of a text; both empty for a tokenizer without offsets."""
     if not tokenizer.is_fast:
         return [], []
     encoded = tokenizer(text, add_special_tokens=False, return_offsets_mapping=True)
     kinds, last = [], 0
     for start, end in encoded["offset_mapping"]:
         start = min(start, last)  # some tokenizers leave the space in front of a word out of its offsets
-        kinds.append(
-            "prompt" if any(start < span_end and end > span_start for span_start, span_end in spans) else "template"
-        )
+        in_a_turn = any(start < span_end and end > span_start for span_start, span_end in spans)
+        kinds.append("prompt" if in_a_turn else "template")
         last = max(last, end)
     return encoded["input_ids"], kinds
 
 
 def _kinds_of_cut_turn(encoder, system, ids):
-    """Kinds where the last turn itself was cut: everything between the template in front of it and the template behind
-    it is prompt.
+    """Kinds where the last turn itself was cut: everything between the template's texts around it is prompt.
+
+    None where the prompt is not of that form.
     """
-    text, spans = _turn_spans(encoder, [*system, {"role": "user", "content": _STANDS_FOR}])
+    text, spans = _turn_spans(encoder.template, [*system, {"role": "user", "content": _STANDS_FOR}])
     if not spans:
         return None
     start, end = spans[-1]
     head_ids, head = _kinds(encoder.tokenizer, text[:start], spans[:-1])
-    tail_ids, tail = _kinds(encoder.tokenizer, text[end:] + encoder.answer_lead, [])
-    fits = (
-        tail_ids
-        and len(head) + len(tail) <= len(ids)
-        and ids[: len(head)] == head_ids
-        and ids[len(ids) - len(tail) :] == tail_ids
-    )
-    return [*head, *["prompt"] * (len(ids) - len(head) - len(tail)), *tail] if fits else None
+    tail_ids, tail = _kinds(encoder.tokenizer, text[end:] + encoder.template.answer_lead, [])
+    cut_length = len(ids) - len(head) - len(tail)
+    if not tail_ids or cut_length < 0 or ids[: len(head)] != head_ids or ids[len(ids) - len(tail) :] != tail_ids:
+        return None
+    return [*head, *["prompt"] * cut_length, *tail]
 
 
 def _kinds_by_special_ids(tokenizer, ids):
-    special = {
-        *tokenizer.all_special_ids,
-        *(token for token, added in tokenizer.added_tokens_decoder.items() if added.special),
-    }
+    added = {token for token, details in tokenizer.added_tokens_decoder.items() if details.special}
+    special = added.union(tokenizer.all_special_ids)
     return ["template" if token in special else "prompt" for token in ids]

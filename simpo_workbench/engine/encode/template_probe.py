@@ -1,20 +1,20 @@
-"""Renders one chat template under limits of time and memory: a script that `template_check` runs in a process of its
-own, isolated from everything.
+"""A script that renders one chat template under limits of time and memory, in an isolated process of its own.
 
-The environment is made as transformers makes it, so that what passes here is what will be rendered there. Reads JSON on
-standard input (template, variables); writes "ready" and then JSON: {"refused": why, or null}. It knows the standard
-library and Jinja2 only, so that it is there in a tenth of a second.
+`template_check` runs it. The Jinja environment is made as transformers makes it, so that the same template text means
+the same here. Reads JSON from standard input (template, variables); writes "ready" and then JSON: {"refused": reason or
+null}. It imports the standard library and Jinja2 only, so that it starts in a tenth of a second.
 """
 
 import contextlib
+import itertools
 import json
 import sys
 from datetime import datetime
 
-READY = "ready"  # said once everything is loaded: whoever ends before has not even seen the template
+READY = "ready"  # written once everything is loaded: a process that ends before has not seen the template
 CPU_S = 3
 MEMORY_BYTES = 512 * 1024**2
-MOST_CHARACTERS = 4_000_000  # of one rendered conversation; the longest one asked for here has about 20 000
+MOST_CHARACTERS = 4_000_000  # of one rendered conversation; the longest one below has about 20 000
 
 _LONG = "What is the capital of France? " * 200
 _TURNS = [
@@ -32,26 +32,23 @@ CONVERSATIONS = (
 )
 
 
-def main():
+def main() -> None:
     sys.path += sys.argv[1:]  # where Jinja2 is
-    asked = json.load(sys.stdin)
+    task = json.load(sys.stdin)
     environment, security_error = _environment()
     limit_this_process()
     print(READY, flush=True)
-    refused = _refusal(environment, security_error, asked["template"], asked["variables"])
-    print(json.dumps({"refused": refused}))
+    print(json.dumps({"refused": _refusal(environment, security_error, task["template"], task["variables"])}))
 
 
-def limit_this_process():
-    """No more processor time and memory than a template needs, no file written, no process started; from here on there
-    is no way back up.
-    """
+def limit_this_process() -> None:
+    """Limit processor time and memory, and forbid writing files and starting processes; this cannot be undone."""
     try:
         import resource
-    except ImportError:  # not a Unix: the caller's clock is the only limit
+    except ImportError:  # not a Unix system: the caller's clock is the only limit
         return
-    wanted = {"RLIMIT_CORE": 0, "RLIMIT_FSIZE": 0, "RLIMIT_NPROC": 0, "RLIMIT_CPU": CPU_S, "RLIMIT_AS": MEMORY_BYTES}
-    for name, value in wanted.items():
+    limits = {"RLIMIT_CORE": 0, "RLIMIT_FSIZE": 0, "RLIMIT_NPROC": 0, "RLIMIT_CPU": CPU_S, "RLIMIT_AS": MEMORY_BYTES}
+    for name, value in limits.items():
         # a system may know a limit and refuse to set it; an outer limit may be lower already
         with contextlib.suppress(AttributeError, OSError, ValueError):
             kind = getattr(resource, name)
@@ -61,57 +58,49 @@ def limit_this_process():
 
 
 def _refusal(environment, security_error, text, variables):
-    """Why a template cannot be used, as a part of a sentence; None where it can.
+    """Why a template cannot be used, as the rest of a sentence; None where it can.
 
-    What it says itself, such as Gemma's on system turns, is its own affair.
+    Errors that a template raises itself, such as Gemma's on system turns, are no reason: rendering reports them.
     """
+    variables = {"tools": None, "documents": None, **variables}
     try:
         template = environment.from_string(text)
-        for messages in CONVERSATIONS:
-            for add_generation_prompt in (True, False):
-                size, values = (
-                    0,
-                    {
-                        "tools": None,
-                        "documents": None,
-                        **variables,
-                        "messages": messages,
-                        "add_generation_prompt": add_generation_prompt,
-                    },
-                )
-                try:
-                    for part in template.generate(**values):
-                        size += len(part)
-                        if size > MOST_CHARACTERS:
-                            return f"writes more than {MOST_CHARACTERS:,} characters for a short conversation"
-                except (MemoryError, OverflowError, RecursionError, security_error):
-                    raise
-                except Exception:  # raise_exception, an undefined name: whoever renders it says so in words
-                    continue
+        for messages, add_generation_prompt in itertools.product(CONVERSATIONS, (True, False)):
+            values = {**variables, "messages": messages, "add_generation_prompt": add_generation_prompt}
+            size = 0
+            try:
+                for part in template.generate(**values):
+                    size += len(part)
+                    if size > MOST_CHARACTERS:
+                        return f"writes more than {MOST_CHARACTERS:,} characters for a short conversation"
+            except (MemoryError, OverflowError, RecursionError, security_error):
+                raise
+            except Exception:  # raise_exception or an undefined name
+                continue
     except security_error as error:
-        return f"reaches for what no template may touch ({str(error)[:120]})"
+        return f"accesses what no template may access ({str(error)[:120]})"
     except MemoryError:
         return f"needs more than {MEMORY_BYTES // 1024**2} MB"
     except OverflowError:
         return "loops or counts without bounds"
     except RecursionError:
         return "is nested without bounds"
-    except Exception:  # a template that cannot be read is refused by whoever renders it, with line and reason
+    except Exception:  # a syntax error: rendering reports it with line and reason
         return None
     return None
 
 
 def _environment():
-    """(the sandbox, its error): extensions, filters and globals as in transformers.utils.chat_template_utils."""
+    """(sandbox, its SecurityError): extensions, filters and globals as in transformers.utils.chat_template_utils."""
     from jinja2 import nodes
     from jinja2.exceptions import SecurityError, TemplateError
     from jinja2.ext import Extension, loopcontrols
     from jinja2.sandbox import ImmutableSandboxedEnvironment
 
     class Generation(Extension):
-        """{% generation %} … {% endgeneration %} marks the assistant's text; here it is just its content."""
+        """{% generation %} … {% endgeneration %} marks the assistant's text; here it is only its content."""
 
-        tags = {"generation"}  # noqa: RUF012 (Jinja's own way)
+        tags = {"generation"}  # noqa: RUF012 (as Jinja's extensions declare it)
 
         def parse(self, parser):
             line = next(parser.stream).lineno

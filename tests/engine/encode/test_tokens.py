@@ -10,7 +10,8 @@ from simpo_workbench.engine.encode import tokens
 from simpo_workbench.engine.encode.tokens import ChatEncoder, EncodingReport
 from simpo_workbench.pairs.pairs import load_pairs
 
-USER = [{"role": "user", "content": "What is the capital of France?"}]
+QUESTION = "What is the capital of France?"
+USER = [{"role": "user", "content": QUESTION}]
 
 
 def encoder(template="chatml", add_bos=False, **data):
@@ -45,22 +46,28 @@ def test_prompt_ends_with_the_header_and_the_answer_with_one_end_of_turn(templat
     never before an answer.
     """
     one = encoder(template, add_bos)
-    assert text(one, one.prompt_ids(USER)) == prompt
-    assert text(one, one.response_ids("Paris.")) == "Paris." + end
-    assert one.response_ids("Paris.").count(one.end_of_turn_ids[0]) == 1
-    assert one.prompt_ids(USER).count(one.tokenizer.bos_token_id) == prompt.count("<s>")
+    (pair,), _ = one.encode_pairs(pairs((QUESTION, "Paris.", "Lyon.")))
+    assert pair.prompt_ids == one.prompt_ids(USER)
+    assert text(one, pair.prompt_ids) == prompt
+    assert text(one, pair.chosen_ids) == "Paris." + end
+    assert text(one, pair.rejected_ids) == "Lyon." + end
+    assert pair.chosen_ids.count(one.end_of_turn_id) == 1
+    assert pair.prompt_ids.count(one.tokenizer.bos_token_id) == prompt.count("<s>")
 
 
 def test_prompt_and_answer_together_are_what_the_template_renders():
     one = encoder()
     whole = one.tokenizer.apply_chat_template([*USER, {"role": "assistant", "content": "Paris."}], tokenize=False)
-    assert text(one, one.prompt_ids(USER) + one.response_ids("Paris.")) == whole.rstrip("\n")
+    (pair,), _ = one.encode_pairs(pairs((QUESTION, "Paris.", "Lyon.")))
+    assert text(one, pair.prompt_ids + pair.chosen_ids) == whole.rstrip("\n")
 
 
 def test_an_empty_thinking_block_belongs_to_the_prompt():
     one = encoder("qwen3", template_options={"enable_thinking": False})
-    assert text(one, one.prompt_ids(USER)).endswith("<|im_start|>assistant\n<think>\n\n</think>\n\n")
-    assert text(one, one.response_ids("Paris.")) == "Paris.<|im_end|>"
+    (pair,), _ = one.encode_pairs(pairs((QUESTION, "Paris.", "Lyon.")))
+    assert pair.prompt_ids == one.prompt_ids(USER)
+    assert text(one, pair.prompt_ids).endswith("<|im_start|>assistant\n<think>\n\n</think>\n\n")
+    assert text(one, pair.chosen_ids) == "Paris.<|im_end|>"
     assert "<think>" not in text(encoder("qwen3"), encoder("qwen3").prompt_ids(USER))
 
 
