@@ -1,8 +1,7 @@
-"""The step on a CUDA card: first every CUDA path against its oracle, then the workbench beside TRL and Liger on
-Llama-shaped models of random weights.
+"""Check every CUDA path against its oracle, then measure the step beside TRL and Liger on a CUDA card.
 
-Nothing is downloaded: models, tokenizer and pairs are made here. The table says what was left out for want of time,
-memory or a package. Started by gpu.sh.
+Models have Llama's shapes and random weights; models, tokenizer and pairs are made here, nothing is downloaded. The
+report lists what was skipped for lack of time, memory or a package. Started by gpu.sh.
 """
 
 import argparse
@@ -17,8 +16,8 @@ from pathlib import Path
 
 import measure
 import vs_trl
+from contender import Contender, version
 from gpu_oracle import check_paths
-from one_side import Side, version
 
 SHAPES = {
     "1B": {
@@ -39,15 +38,15 @@ SHAPES = {
     },
 }
 VOCABULARY = 128_256
-OURS = Side("workbench")
-TRL = Side("TRL, one pair at a time", trl=True, micro_batch=1)
-TRL_CHECKPOINTING = Side("TRL, checkpointing", trl=True, checkpointing=True)
-LIGER = Side("Liger, checkpointing", liger=True, checkpointing=True)
+OURS = Contender("workbench")
+TRL = Contender("TRL, one pair at a time", trl=True, micro_batch=1)
+TRL_CHECKPOINTING = Contender("TRL, checkpointing", trl=True, checkpointing=True)
+LIGER = Contender("Liger, checkpointing", liger=True, checkpointing=True)
 
 
 @dataclass(frozen=True)
 class Case:
-    """A model, how its weights are kept, and pairs of so many tokens: prompt, chosen, rejected."""
+    """One measurement: a model's shape, how its weights are stored, and the token counts of a pair."""
 
     shape: str
     quant: str
@@ -56,7 +55,7 @@ class Case:
     rejected: int
     pairs_per_step: int = 4
     steps: int = 3
-    seconds: int = 60  # what it is expected to take; with less time left it is skipped
+    seconds: int = 60  # expected duration; skipped when less time is left
 
     def __str__(self):
         return (
@@ -65,7 +64,7 @@ class Case:
         )
 
 
-#: The most telling first: what time does not allow comes last.
+#: The most informative first: the last ones are skipped when time runs out.
 CASES = [
     Case("1B", "bf16", 512, 256, 256),
     Case("8B", "nf4", 512, 256, 256, seconds=100),
@@ -80,7 +79,7 @@ CASES = [
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--out", type=Path, default=Path("."), help="folder for gpu.json")
-    parser.add_argument("--seconds", type=float, default=560, help="end before so many seconds (default: 560)")
+    parser.add_argument("--seconds", type=float, default=560, help="time limit in seconds (default: 560)")
     arguments = parser.parse_args()
     started = time.monotonic()
     import torch
@@ -90,12 +89,12 @@ def main():
     card = torch.cuda.get_device_properties(0)
     print(f"{card.name}, {card.total_memory / 2**30:.0f} GiB, torch {torch.__version__}", flush=True)
     checks = check_paths()
-    for name, words in checks.items():
-        print(f"oracle  {name:36} {words}", flush=True)
-    wrong = [name for name, words in checks.items() if words.startswith("WRONG")]
+    for name, verdict in checks.items():
+        print(f"oracle  {name:36} {verdict}", flush=True)
+    wrong = [name for name, verdict in checks.items() if verdict.startswith("WRONG")]
     if wrong:
         sys.exit(f"These CUDA paths differ from their oracle, so nothing was measured: {', '.join(wrong)}.")
-    sides, skipped = _sides()
+    contenders, skipped = _contenders()
     report = {
         "card": card.name,
         "versions": {
@@ -105,46 +104,41 @@ def main():
         "cases": {},
     }
     with tempfile.TemporaryDirectory() as name:
-        made = {}
+        models = {}
         for case in CASES:
             left = arguments.seconds - (time.monotonic() - started)
             if left < case.seconds:
-                skipped.append(f"{case}: {left:.0f} s were left, {case.seconds} are needed")
+                skipped.append(f"{case}: {left:.0f} s left, {case.seconds} s needed")
                 continue
             if case.quant == "nf4" and not version("bitsandbytes"):
                 skipped.append(f"{case}: bitsandbytes is not installed")
                 continue
-            if case.shape not in made:
-                made[case.shape] = _make_model(Path(name, case.shape), case.shape)
-            report["cases"][str(case)] = _measure(
-                case, made[case.shape], sides, Path(name), arguments.seconds - (time.monotonic() - started), skipped
-            )
-            measure.write_json(
-                arguments.out / "gpu.json", report | {"skipped": skipped}
-            )  # after every case: the machine may be taken away
+            if case.shape not in models:
+                models[case.shape] = _make_model(Path(name, case.shape), case.shape)
+            left = arguments.seconds - (time.monotonic() - started)
+            report["cases"][str(case)] = _measure(case, models[case.shape], contenders, Path(name), left, skipped)
+            # After every case: the machine may be taken away.
+            measure.write_json(arguments.out / "gpu.json", report | {"skipped": skipped})
     print("\nSkipped:" if skipped else "\nNothing was skipped.")
     for sentence in skipped:
         print(f"- {sentence}")
     measure.write_json(arguments.out / "gpu.json", report | {"skipped": skipped})
-    sys.exit(
-        "In some case the losses differ."
-        if any(case.get("same_work") is False and case.get("ratios") for case in report["cases"].values())
-        else 0
-    )
+    if any(case.get("same_work") is False and case.get("ratios") for case in report["cases"].values()):
+        sys.exit("In some case the losses differ.")
 
 
-def _sides():
-    sides, skipped = [OURS], []
+def _contenders():
+    contenders, skipped = [OURS], []
     for package, more in (("trl", [TRL, TRL_CHECKPOINTING]), ("liger-kernel", [LIGER])):
         if version(package):
-            sides += more
+            contenders += more
         else:
             skipped.append(f"{package} is not installed: no rows for it")
-    return sides, skipped
+    return contenders, skipped
 
 
-def _measure(case, base, sides, folder, left, skipped):
-    """One case on every side, once; printed as a table."""
+def _measure(case, base, contenders, folder, left, skipped):
+    """Report of one case, measured once on every contender and printed as a table."""
     place = folder / "case"
     shutil.rmtree(place, ignore_errors=True)
     place.mkdir()
@@ -152,40 +146,43 @@ def _measure(case, base, sides, folder, left, skipped):
     peak = measure.measured_matmul(1, job["dtype"])
     runs, since = [], time.monotonic()
     print(f"\n{case}", flush=True)
-    for side in sides:
+    for contender in contenders:
         rest = left - (time.monotonic() - since)
         if rest < 20:
-            skipped.append(f"{case}, {side.name}: the time was up")
+            skipped.append(f"{case}, {contender.name}: out of time")
             continue
         try:
-            runs.append(vs_trl._run(1, side, job, place, seconds=rest))
+            runs.append(vs_trl._run(1, contender, job, place, seconds=rest))
         except RuntimeError as error:
-            skipped.append(f"{case}, {side.name}: {str(error).strip().splitlines()[-1]}")
-            if side is OURS:
+            skipped.append(f"{case}, {contender.name}: {str(error).strip().splitlines()[-1]}")
+            if contender is OURS:
                 break
-    done = [side for side in sides if any(run["side"] == side.name for run in runs)]
+    done = [contender for contender in contenders if any(run["contender"] == contender.name for run in runs)]
     if OURS not in done:
         return {"failed": skipped[-1]}
-    summaries = {side.name: vs_trl._summary(side, runs, peak) for side in done}
-    ratios = {side.name: vs_trl._ratios(side, runs) for side in done[1:]}
+    summaries = {contender.name: vs_trl._summary(contender, runs, peak) for contender in done}
+    ratios = {contender.name: vs_trl._ratios(contender, runs) for contender in done[1:]}
     work = json.loads((place / "work.json").read_text())
-    dpo_free = {
+    report = {
+        "job": job,
+        "runs": runs,
+        "contenders": summaries,
+        "ratios": ratios,
         "shape": work["shape"],
         "lengths": vs_trl._lengths(work),
         "matmul_flops_per_second": {"median": peak, "each": [peak]},
         "left_out": vs_trl.LEFT_OUT,
     }
-    report = {"job": job, "runs": runs, "sides": summaries, "ratios": ratios, **dpo_free}
     vs_trl._print(report, dpo=False)
     apart = [ratio["largest_loss_difference"] for ratio in ratios.values() if "failed" not in ratio]
     report["same_work"] = vs_trl.same_work(apart, job)
     if apart and not report["same_work"]:
-        print("THE LOSSES DIFFER: these sides did not do the same work, the ratios mean nothing.", flush=True)
+        print("THE LOSSES DIFFER: the contenders did not do the same work, so the ratios mean nothing.", flush=True)
     return report
 
 
 def _make_model(folder, shape):
-    """A model folder of random bf16 weights, with a tokenizer in which every word is one token."""
+    """Folder of a model with random bf16 weights and a tokenizer in which every word is one token."""
     import torch
     from tokenizers import Tokenizer, models, pre_tokenizers
     from transformers import AutoModelForCausalLM, LlamaConfig, PreTrainedTokenizerFast
@@ -234,11 +231,10 @@ def _job(case, base, folder):
     def text(count):
         return " ".join(f"w{rng.randrange(20_000)}" for _ in range(count))
 
-    frame = 5  # what the template puts around a user turn, and before the answer
+    frame = 5  # tokens that the template adds around a user turn and before the answer
     count = case.pairs_per_step * case.steps
     with open(folder / "pairs.jsonl", "w") as file:
         for _ in range(count):
-            # lengths differ, as they do in life
             prompt, chosen, rejected = (
                 max(8, round(tokens * rng.uniform(0.7, 1.3)))
                 for tokens in (case.prompt - frame, case.chosen, case.rejected)

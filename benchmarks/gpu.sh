@@ -1,6 +1,8 @@
 #!/usr/bin/env bash
-# Everything that wants a CUDA card, in one call of under ten minutes: every CUDA path against its oracle, then the step beside TRL and Liger.
-#   benchmarks/gpu.sh [RESULT_FOLDER]     default: the current folder. Wheels in .whl/ are installed beside, not into, the environment.
+# Everything that needs a CUDA card, in one call of under ten minutes: check every CUDA path against its oracle, then
+# measure the step beside TRL and Liger.
+#   benchmarks/gpu.sh [RESULT_FOLDER]     (default: the current folder)
+# Wheels in .whl/ are installed next to the environment, not into it.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 out="${1:-.}"

@@ -1,5 +1,6 @@
-"""Every CUDA path against its oracle on the same numbers: attention backends, the head, LoRA layers, a whole model, a
-real out-of-memory error.
+"""Check every CUDA path against an oracle on the same numbers.
+
+The paths: attention backends, the head, LoRA layers, a whole model, and a real out-of-memory error.
 """
 
 import dataclasses
@@ -13,25 +14,23 @@ from simpo_workbench.engine.forward.logprobs import PackedScorer
 from simpo_workbench.engine.forward.packing import Layout, RowPolicy, Span, collate
 from simpo_workbench.engine.model import lora_linear
 
-#: Relative norms of differences; 16-bit weights and sums leave about 1e-2.
+#: Largest relative norm of a difference; 16-bit weights and sums leave about 1e-2.
 TOLERANCE = {torch.bfloat16: 2e-2, torch.float32: 1e-4}
 
 
 def check_paths(device="cuda") -> dict[str, str]:
-    """Name of a path -> "agrees, …", "skipped: …" or "WRONG, …".
+    """Verdict by name of path: "agrees, …", "skipped: …" or "WRONG, …".
 
-    On a CPU the paths that it has are checked, to know that this file works.
+    On a CPU only its own paths are checked, so that tests can run this file.
     """
     torch.backends.cuda.matmul.allow_tf32 = False
-    found = {}
+    verdicts = {}
     for name, check in _checks(device):
         try:
-            found[name] = check()
-        except (
-            Exception
-        ) as error:  # a path that raises is as wrong as one with other numbers, and the others should still be seen
-            found[name] = f"WRONG, {type(error).__name__}: {str(error).splitlines()[0] if str(error) else ''}"
-    return found
+            verdicts[name] = check()
+        except Exception as error:  # a path that raises is wrong too, and the other paths should still be checked
+            verdicts[name] = f"WRONG, {type(error).__name__}: {str(error).partition(chr(10))[0]}"
+    return verdicts
 
 
 def _checks(device):
@@ -65,16 +64,14 @@ def _checks(device):
 
 
 def _verdict(pairs, dtype):
-    """pairs: (ours, oracle) tensors."""
+    """ "agrees" or "WRONG" with the relative differences of (ours, oracle) tensors."""
     differences = [
         ((ours.float() - oracle.float()).norm() / oracle.float().norm().clamp_min(1e-12)).item()
         for ours, oracle in pairs
     ]
     agrees = all(difference <= TOLERANCE[dtype] for difference in differences)  # max() would let a NaN pass
-    return (
-        f"{'agrees' if agrees else 'WRONG'}, relative differences"
-        f" {', '.join(f'{difference:.1e}' for difference in differences)}"
-    )
+    listed = ", ".join(f"{difference:.1e}" for difference in differences)
+    return f"{'agrees' if agrees else 'WRONG'}, relative differences {listed}"
 
 
 def _attention(device, backend, dtype, window, softcap, pairs=7):
@@ -82,10 +79,10 @@ def _attention(device, backend, dtype, window, softcap, pairs=7):
         return "skipped: no CUDA device"
     best = "pairwise" if device == "cpu" else _best(dtype, softcap)
     if backend == "flex" and device != "cpu" and _best(dtype, True) != "flex":
-        return "skipped: FlexAttention's tiles do not fit this card, it attends pair by pair instead"
+        return "skipped: FlexAttention's tiles do not fit this card, which uses the pairwise backend"
     if backend == "varlen" and best != "varlen":
         return f"skipped: this card uses {best}"
-    shared = 40  # a system turn that all prompts begin with
+    shared = 40  # tokens of a system turn that all prompts begin with
     rng, spans, start = random.Random(0), [], shared
     for _ in range(pairs):
         span = Span(start, rng.randint(1, 300), rng.randint(1, 200), rng.randint(1, 200))
@@ -167,7 +164,7 @@ def _lora(device, quantized):
 
 
 def _tiny(device, dtype=torch.bfloat16, family="llama"):
-    """A small model with a frozen base and LoRA, as a run has it, and some pairs."""
+    """(model, pairs): a small model with a frozen base and LoRA, as in a run, and six encoded pairs."""
     from peft import LoraConfig, get_peft_model
     from transformers import AutoConfig, AutoModelForCausalLM
 
@@ -205,16 +202,9 @@ def _gradients(device, model, pairs, policy):
 
 def _model(device):
     model, pairs = _tiny(device)
-    return _verdict(
-        list(
-            zip(
-                _gradients(device, model, pairs, attention.row_policy(model)),
-                _gradients(device, model, pairs, RowPolicy(shared=False)),
-                strict=True,
-            )
-        ),
-        torch.bfloat16,
-    )
+    packed = _gradients(device, model, pairs, attention.row_policy(model))
+    padded = _gradients(device, model, pairs, RowPolicy(shared=False))
+    return _verdict(list(zip(packed, padded, strict=True)), torch.bfloat16)
 
 
 def _checkpointed(device):
@@ -222,13 +212,12 @@ def _checkpointed(device):
     model.train()
     plain = _gradients(device, model, pairs, attention.row_policy(model))
     memory.checkpoint_layers(model, 3)
-    return _verdict(
-        list(zip(_gradients(device, model, pairs, attention.row_policy(model)), plain, strict=True)), torch.bfloat16
-    )
+    checkpointed = _gradients(device, model, pairs, attention.row_policy(model))
+    return _verdict(list(zip(checkpointed, plain, strict=True)), torch.bfloat16)
 
 
 def _half(device):
-    """As on cards without bf16: fp16 weights, autocast, and a head whose input a LayerNorm has made fp32."""
+    """Verdict on what runs on cards without bf16: fp16 weights, autocast, and an fp32 input of the head."""
     if device == "cpu":
         return "skipped: no CUDA device"
     model, pairs = _tiny(device, torch.float16, "starcoder2")
@@ -236,9 +225,8 @@ def _half(device):
     wide.load_state_dict(model.state_dict())
     with torch.autocast("cuda", torch.float16):
         ours = _gradients(device, model, pairs, attention.row_policy(model))
-    return _verdict(
-        list(zip(ours, _gradients(device, wide, pairs, RowPolicy(shared=False)), strict=True)), torch.bfloat16
-    )
+    oracle = _gradients(device, wide, pairs, RowPolicy(shared=False))
+    return _verdict(list(zip(ours, oracle, strict=True)), torch.bfloat16)
 
 
 def _out_of_memory(device):
@@ -246,4 +234,4 @@ def _out_of_memory(device):
         torch.empty(1 << 50, dtype=torch.uint8, device=device)
     except Exception as error:
         return "agrees" if memory.is_out_of_memory(error) else f"WRONG, not recognized: {error}"
-    return "WRONG, a pebibyte were allocated"
+    return "WRONG, a pebibyte was allocated"

@@ -1,8 +1,8 @@
-"""What the interface costs, in a real browser: python benchmarks/interface.py [--json FILE]
+"""Measure the interface in a real browser: python benchmarks/interface.py [--json FILE]
 
-First display, click to visible reaction of the controls, record on disk to point on screen, the kernel's processor time
+Measured: first display, click to visible reaction, record on disk to point on screen, the kernel's processor time
 while it follows a run, the page's memory after 10,000 steps, the pair table with 60,000 rows and the loss geometry of
-60,000 pairs. Runs are made up, as in the tests; the browser, JupyterLab and the kernel are real.
+60,000 pairs. Runs are synthetic, as in the tests; the browser, JupyterLab and the kernel are real.
 """
 
 import argparse
@@ -19,7 +19,7 @@ import psutil
 from playwright.sync_api import sync_playwright
 
 TESTS = Path(__file__).parents[1] / "tests"
-sys.path[:0] = [str(TESTS), str(TESTS / "browser")]
+sys.path.insert(0, str(TESTS / "helpers"))
 
 from fake_run import evaluation_record, fake_run, sampled, scores, train_record  # noqa: E402
 from lab_page import LabPage, LabServer  # noqa: E402
@@ -27,35 +27,17 @@ from lab_page import LabPage, LabServer  # noqa: E402
 from simpo_workbench.base.files import append_jsonl  # noqa: E402
 
 LONG, ROWS, FOLLOWED_S, POINTS = 10_000, 60_000, 60, 15
-STEPS_SHOWN = """() => Math.max(0, ...[...document.querySelectorAll('.js-plotly-plot')].filter(gd => gd.offsetParent).flatMap(gd => gd._fullData)
-    .filter(trace => trace.name === 'learning rate').map(trace => trace.x[trace.x.length - 1] ?? 0))"""
-WORDS = [
-    "a",
-    "quick",
-    "brown",
-    "fox",
-    "jumps",
-    "over",
-    "the",
-    "lazy",
-    "dog",
-    "and",
-    "runs",
-    "away",
-    "from",
-    "it",
-    "through",
-    "fields",
-    "of",
-    "corn",
-]
+STEPS_SHOWN = """() => Math.max(0, ...[...document.querySelectorAll('.js-plotly-plot')].filter(gd => gd.offsetParent)
+    .flatMap(gd => gd._fullData).filter(trace => trace.name === 'learning rate')
+    .map(trace => trace.x[trace.x.length - 1] ?? 0))"""
+TEXT = "a quick brown fox jumps over the lazy dog and runs away from it through fields of corn"
 
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--json", type=Path, help="write the figures here as well")
+    parser.add_argument("--json", type=Path, help="also write the figures to this file")
     options = parser.parse_args()
-    found = {}
+    figures = {}
     with tempfile.TemporaryDirectory() as folder, sync_playwright() as playwright:
         folder = Path(folder)
         browser = playwright.chromium.launch(
@@ -71,14 +53,14 @@ def main():
         server = LabServer(folder)
         try:
             for measure in (workbench, followed_run, long_run, pair_table, loss_geometry):
-                figures = measure(browser, server, folder)
-                found |= figures
-                for name, value in figures.items():
+                measured = measure(browser, server, folder)
+                figures |= measured
+                for name, value in measured.items():
                     print(f"{name:<70} {value:10.3f}", flush=True)
         finally:
             server.close()
     if options.json:
-        options.json.write_text(json.dumps(found, indent=1))
+        options.json.write_text(json.dumps(figures, indent=1))
 
 
 def opened(browser, server, name, *cells):
@@ -89,7 +71,7 @@ def opened(browser, server, name, *cells):
 
 
 def seconds(page, act, expression, argument=None):
-    """From the beginning of an action until the page shows what it should."""
+    """Seconds from the start of an action until an expression in the page is true."""
     began = time.perf_counter()
     act()
     page.page.wait_for_function(expression, arg=argument, polling=10)
@@ -144,13 +126,13 @@ def workbench(browser, server, folder):
             page, lambda: page.page.click("button[title='Next sample prompt']"), text_shown("Sample prompt 2 of 3")
         )
         for name, shown in (
-            ("4 Compare", "() => [...document.querySelectorAll('.swb-card')].some(one => one.offsetParent)"),
-            ("5 Understand", drawn.replace("> 8", "> 0")),
+            ("4 Answers", "() => [...document.querySelectorAll('.swb-card')].some(one => one.offsetParent)"),
+            ("5 Pairs", drawn.replace("> 8", "> 0")),
         ):
             found[f"open {name} the first time (s)"] = seconds(
                 page, lambda name=name: page.page.click(f".swb-menu button:has-text('{name}')"), shown
             )
-        page.turn_to("1 Configure")
+        page.turn_to("1 Setup")
         beta = page.page.locator("[data-path='loss.beta'] input:not([type='range'])")
         found["β typed, code beside it changed (s)"] = seconds(
             page, lambda: (beta.fill("3"), beta.press("Tab")), text_shown("loss.beta")
@@ -213,12 +195,12 @@ def long_run(browser, server, folder):
 
 
 def pair_table(browser, server, folder):
-    """Two scores tables of made-up pairs, as Parquet files that the notebook reads before the clock runs."""
+    """Figures of the pair table on two synthetic scores tables, which the notebook reads before the clock starts."""
     import numpy as np
     import pandas as pd
 
     random = np.random.default_rng(0)
-    words = np.array(WORDS)
+    words = np.array(TEXT.split())
     texts = {
         name: [" ".join(words[random.integers(0, len(words), 40)]) for _ in range(ROWS)]
         for name in ("prompt", "chosen", "rejected")
@@ -282,13 +264,13 @@ def pair_table(browser, server, folder):
 
 
 def loss_geometry(browser, server, folder):
-    """β one stop further, again and again: the kernel's part of it, and from the key to the redrawn chart that names
-    it.
-    """
+    """Time of a move of the β slider: the kernel's part, and from the key press to the redrawn chart."""
     made = f"""import time, numpy as np, pandas as pd, simpo_workbench as wb
 random = np.random.default_rng(0)
 lead, chosen = random.normal(-0.2, 0.6, {ROWS}), random.normal(-1.8, 0.2, {ROWS})
-scores = pd.DataFrame({{"pair_id": [f"pair-{{n}}" for n in range({ROWS})], "chosen_avg_logp": chosen, "rejected_avg_logp": chosen - lead, "beta": 2.0, "gamma_beta_ratio": 0.5}})
+ids = [f"pair-{{n}}" for n in range({ROWS})]
+scores = pd.DataFrame({{"pair_id": ids, "chosen_avg_logp": chosen, "rejected_avg_logp": chosen - lead}})
+scores = scores.assign(beta=2.0, gamma_beta_ratio=0.5)
 scores = scores.assign(chosen_tokens=random.integers(5, 90, {ROWS}), rejected_tokens=random.integers(5, 90, {ROWS}))
 panel = wb.LossGeometry(scores)
 panel"""

@@ -1,5 +1,4 @@
-"""What every benchmark measures with: peak memory, the machine's matrix product, the arithmetic a step cannot avoid,
-alternating child processes.
+"""Measuring tools of all benchmarks: peak memory, matrix-product rate, least arithmetic, alternating child processes.
 
 `python benchmarks/measure.py --threads 2 --dtype fp32` prints the rate of a large matrix product, in floating-point
 operations per second.
@@ -25,14 +24,14 @@ import psutil
 
 DTYPES = {"fp32": "float32", "bf16": "bfloat16", "fp16": "float16"}
 _SAMPLE_INTERVAL_S = 0.01
-_BUSY_CORES = 0.25  # this much of a core spent by others is worth a word
+_BUSY_CORES = 0.25  # warn when other processes use more than this
 
 
 @dataclass(frozen=True)
 class ModelShape:
     """The sizes that decide how much arithmetic a step needs.
 
-    `linear_parameters` leaves out the head, adapters and embeddings.
+    linear_parameters: without head, adapters and embeddings.
     """
 
     linear_parameters: int
@@ -43,9 +42,9 @@ class ModelShape:
 
     @classmethod
     def of(cls, model):
-        """The shape of a dense transformers model, with adapters or without.
+        """Shape of a dense transformers model, with or without adapters.
 
-        Mixtures of experts keep their experts outside of linear layers: not counted.
+        The experts of a mixture are no linear layers and are not counted.
         """
         import torch
 
@@ -67,11 +66,11 @@ class ModelShape:
 
 
 def step_flops(lengths: list[tuple[int, int, int]], shape: ModelShape, checkpointed_share: float = 0.0) -> float:
-    """F*: floating-point operations that pairs need at least, forward and backward, with a frozen base and each prompt
+    """F*: the fewest floating-point operations for a forward and backward pass, with a frozen base and each prompt
     read once.
 
     lengths: (prompt, chosen, rejected) tokens of every pair. checkpointed_share: share of the layers whose forward pass
-    is run twice, 0 to 1.
+    runs twice, 0 to 1.
     """
     through_layers = sum(prompt + chosen + rejected for prompt, chosen, rejected in lengths)
     scored = sum(chosen + rejected for _, chosen, rejected in lengths)
@@ -84,10 +83,9 @@ def step_flops(lengths: list[tuple[int, int, int]], shape: ModelShape, checkpoin
 
 
 class PeakMemory:
-    """Most memory in use since `start()`, and what was in use then, in bytes: tensors on a GPU, the resident process on
-    a CPU.
+    """Memory in use at `start()` and its peak since then, in bytes: tensors on a GPU, the resident process on a CPU.
 
-    On Linux the kernel keeps the peak and lets a process reset its own; where it does not, a thread looks every 10 ms.
+    On Linux the kernel records the peak and a process can reset its own; elsewhere a thread samples every 10 ms.
     """
 
     def __init__(self, device_type: str):
@@ -104,10 +102,9 @@ class PeakMemory:
             self.method, self.loaded_bytes = "allocated by torch on the GPU", torch.cuda.memory_allocated()
             return
         if sys.platform == "linux":
-            with contextlib.suppress(AttributeError):  # a C library without it
-                ctypes.CDLL(None).malloc_trim(
-                    0
-                )  # freed memory that the allocator still holds would hide part of the peak
+            # Freed memory that the allocator still holds would hide part of the peak.
+            with contextlib.suppress(AttributeError):  # not every C library has malloc_trim
+                ctypes.CDLL(None).malloc_trim(0)
         self.loaded_bytes = psutil.Process().memory_info().rss
         try:
             Path("/proc/self/clear_refs").write_text("5")
@@ -123,7 +120,7 @@ class PeakMemory:
             self._sampled = max(self._sampled, process.memory_info().rss)
 
     def peak_bytes(self) -> int:
-        """The peak so far; sampling ends."""
+        """The peak so far. Ends the sampling."""
         if self.on_gpu:
             import torch
 
@@ -136,9 +133,9 @@ class PeakMemory:
 
 
 class Stopwatch:
-    """Wall time of laps, this process's processor time, and what other processes took from the machine meanwhile.
+    """Wall time of laps, and the processor time of this process and of all others meanwhile.
 
-    On a GPU a lap waits for its end.
+    On a GPU a lap ends when the queued work is done.
     """
 
     def __init__(self, device_type: str):
@@ -155,14 +152,14 @@ class Stopwatch:
         self._last = now
 
     def totals(self) -> dict:
-        """seconds; own_cores and others_cores: mean number of cores that this process and all others kept busy."""
+        """Totals: seconds, lap_seconds, and the mean number of cores that this process and all others kept busy."""
         seconds = self._last - self._began
-        own, everybody = time.process_time() - self._own_before, _processor_seconds() - self._all_before
+        own, total = time.process_time() - self._own_before, _processor_seconds() - self._all_before
         return {
             "seconds": seconds,
             "lap_seconds": self.lap_seconds,
             "own_cores": own / seconds,
-            "others_cores": max(0.0, everybody - own) / seconds,
+            "others_cores": max(0.0, total - own) / seconds,
         }
 
     def _now(self):
@@ -175,17 +172,12 @@ class Stopwatch:
 
 def _processor_seconds():
     times = psutil.cpu_times()
-    return (
-        sum(times)
-        - times.idle
-        - getattr(times, "iowait", 0.0)
-        - getattr(times, "guest", 0.0)
-        - getattr(times, "guest_nice", 0.0)
-    )  # guest is part of user
+    # `user` already includes `guest`.
+    return sum(times) - times.idle - sum(getattr(times, name, 0.0) for name in ("iowait", "guest", "guest_nice"))
 
 
 def matmul_flops_per_second(dtype: str = "fp32") -> float:
-    """Rate of a large square matrix product in this process: median of several, on the GPU when there is one."""
+    """Rate of a large square matrix product in this process, the median of several; on the GPU when there is one."""
     import torch
 
     device = "cuda" if torch.cuda.is_available() else "cpu"
@@ -193,7 +185,7 @@ def matmul_flops_per_second(dtype: str = "fp32") -> float:
     left, right = (torch.randn(size, size, device=device).to(getattr(torch, DTYPES[dtype])) for _ in range(2))
     watch = Stopwatch(device)
     for number in range(repeats + 1):
-        if number == 1:  # the first warms up
+        if number == 1:  # the first is the warm-up
             watch.start()
         left @ right
         if number >= 1:
@@ -202,18 +194,18 @@ def matmul_flops_per_second(dtype: str = "fp32") -> float:
 
 
 def measured_matmul(threads: int, dtype: str) -> float:
-    """`matmul_flops_per_second` in a child process, so that the caller stays small and holds no GPU."""
+    """`matmul_flops_per_second` of a child process, so that this one stays small and holds no GPU."""
     return float(run_child([__file__, "--threads", str(threads), "--dtype", dtype], threads))
 
 
 class OutOfMemory(RuntimeError):
-    """A child process needed more memory than there is."""
+    """A child process ran out of memory."""
 
 
 def run_child(arguments: list[str], threads: int, seconds: float | None = None) -> str:
-    """Standard output of a Python script run with so many threads.
+    """Standard output of a Python script that runs with `threads` threads.
 
-    Errors: OutOfMemory, or RuntimeError: the end of what it printed, or out of time.
+    Errors: OutOfMemory; RuntimeError with the end of its output, or when it takes longer than `seconds`.
     """
     environment = os.environ | dict.fromkeys(("OMP_NUM_THREADS", "MKL_NUM_THREADS"), str(threads))
     environment |= {"TOKENIZERS_PARALLELISM": "false", "HF_HUB_DISABLE_TELEMETRY": "1"}
@@ -222,37 +214,33 @@ def run_child(arguments: list[str], threads: int, seconds: float | None = None) 
             [sys.executable, *arguments], env=environment, capture_output=True, text=True, check=False, timeout=seconds
         )
     except subprocess.TimeoutExpired:
-        raise RuntimeError(f"not done within {seconds:.0f} s") from None
+        raise RuntimeError(f"not finished within {seconds:.0f} s") from None
     printed = (done.stdout + done.stderr)[-3000:]
-    if done.returncode == -9 or (
-        done.returncode
-        and any(
-            one in printed
-            for one in ("OutOfMemoryError", "not enough memory", "can't allocate memory", "out of memory")
-        )
-    ):
+    messages = ("OutOfMemoryError", "not enough memory", "can't allocate memory", "out of memory")
+    if done.returncode == -9 or (done.returncode and any(message in printed for message in messages)):
         raise OutOfMemory(f"{' '.join(arguments)} ran out of memory:\n{printed}")
     if done.returncode:
         raise RuntimeError(f"{' '.join(arguments)} ended with {done.returncode}:\n{printed}")
     return done.stdout
 
 
-def alternating(sides: list, rounds: int) -> Iterator[tuple[int, object]]:
-    """(round, side) for every side in every round, counted from 1; every second round runs backwards, so that a drift
-    of the machine favors nobody.
+def alternating(contenders: list, rounds: int) -> Iterator[tuple[int, object]]:
+    """(round, contender) for every contender in every round, counted from 1.
+
+    Every second round runs backwards, so that a drift of the machine favours no contender.
     """
     for number in range(1, rounds + 1):
-        for side in sides if number % 2 else sides[::-1]:
-            yield number, side
+        for contender in contenders if number % 2 else contenders[::-1]:
+            yield number, contender
 
 
 def default_threads() -> int:
-    """The processors that this process may use."""
+    """Number of processors that this process may use."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
 
 
 def machine() -> dict:
-    """What it ran on, and how busy that was during one second before."""
+    """The machine: platform, Python, processors, load, and cores kept busy during the last second."""
     busy_cores = psutil.cpu_percent(interval=1.0) / 100 * psutil.cpu_count()
     return {
         "platform": platform.platform(),
@@ -264,16 +252,14 @@ def machine() -> dict:
 
 
 def busy_warning(cores: float, when: str) -> str | None:
-    """A sentence when other processes kept so many cores busy that times cannot be trusted, else None."""
-    return (
-        f"WARNING: other processes kept {cores:.1f} cores busy {when}; measure again on a quiet machine."
-        if cores > _BUSY_CORES
-        else None
-    )
+    """Warning when other processes kept so many cores busy that times cannot be trusted, else None."""
+    if cores <= _BUSY_CORES:
+        return None
+    return f"WARNING: other processes kept {cores:.1f} cores busy {when}; measure again on a quiet machine."
 
 
 def table(rows: list[list[str]]) -> str:
-    """Rows of text as aligned columns: the first to the left, all others to the right; the first row is the heading."""
+    """Rows as aligned text, the first row as heading; the first column is aligned left, all others right."""
     widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
     lines = [
         "  ".join(

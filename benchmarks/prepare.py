@@ -1,16 +1,16 @@
-"""Tokenizing and planning a data set: this package beside TRL's CPOTrainer, on the same rows, in alternating processes.
+"""Measure tokenizing and planning a data set, here and in TRL's CPOTrainer, on the same rows in alternating processes.
 
     python benchmarks/prepare.py                              # 60,000 pairs made from the demo's data
     python benchmarks/prepare.py --pairs 6000 --data mine.jsonl --model /models/llama --json
 
-Every row is a row of the data with a number behind its prompt and behind both answers, so no text comes twice and
-nobody gains by remembering one. Timed is what happens between loaded rows and a data set that a loop can step through.
-Here: tokenizing, writing the token file, and the plan of micro-batches for every optimizer step of one epoch; "again"
-is the second start, which finds the file. There: what CPOTrainer's constructor does to its training data, with one
-process and with one per core (`dataset_num_proc`). Imports, loading the tokenizer and rows, and one small preparation
-to warm up come before the clock. Every process has caches of its own that begin empty; only "again" uses what the run
-before it left. Memory is the peak of anonymous memory of the process and its children above what they had when the
-clock started; mapped files can be given back and do not count.
+Every row is a row of the data with a number appended to its prompt and both answers, so that no text repeats and a
+cache of texts gains nothing. The clock covers the way from loaded rows to a data set that a loop can step through.
+Here: tokenizing, writing the token file, and planning the micro-batches of every optimizer step of one epoch; "again"
+is the second start, which finds the file. TRL: what CPOTrainer's constructor does to its training data, with one
+process and with one per core (`dataset_num_proc`). Imports, loading tokenizer and rows, and one small preparation as
+warm-up come before the clock starts. Every process has its own caches, empty at first; only "again" uses those of the
+run before it. Memory is the peak of anonymous memory of the process and its children, less what they had when the
+clock started; mapped files can be released and do not count.
 """
 
 import argparse
@@ -67,7 +67,7 @@ def parsed():
         "--model", default="demo", help="a local folder with a tokenizer and a chat template (default: the demo model)"
     )
     parser.add_argument("--max-tokens", type=int, default=1024)
-    parser.add_argument("--rounds", type=int, default=1, help="the fastest of so many is taken")
+    parser.add_argument("--rounds", type=int, default=1, help="report the fastest of this many rounds")
     parser.add_argument("--json", action="store_true")
     parser.add_argument("--worker", choices=list(LABELS), help=argparse.SUPPRESS)
     parser.add_argument("--folder", help=argparse.SUPPRESS)
@@ -164,7 +164,7 @@ def prepare_ours(arguments, tokenizer, folder):
 
 
 def planned(encoded, start):
-    """Micro-batches of the optimizer step whose first pair is `start`."""
+    """Number of micro-batches of the optimizer step whose first pair is `start`."""
     from simpo_workbench.engine.forward.packing import RowPolicy, plan
 
     return len(plan(encoded[start : start + PAIRS_PER_STEP], 4096, RowPolicy(shared=True))[0])
@@ -187,9 +187,8 @@ def prepare_trl(arguments, tokenizer, folder):
         "num_attention_heads": 2,
         "num_key_value_heads": 2,
     }
-    model = LlamaForCausalLM(
-        LlamaConfig(vocab_size=len(tokenizer), **shape)
-    )  # what is prepared does not depend on the model
+    # The preparation does not depend on the model.
+    model = LlamaForCausalLM(LlamaConfig(vocab_size=len(tokenizer), **shape))
 
     def trainer(part):
         settings = CPOConfig(
@@ -224,7 +223,7 @@ def prepare_trl(arguments, tokenizer, folder):
 
 
 class Measured:
-    """Seconds by stage, and the peak of memory between entering and leaving."""
+    """Seconds by stage, and peak memory between entering and leaving the context."""
 
     def __enter__(self):
         self.stages, self.stopped = {}, threading.Event()
@@ -262,7 +261,7 @@ class Measured:
 
 
 def cpu_seconds():
-    """Processor time of this process and of children that ended: what a busy machine disturbs less than the clock."""
+    """Processor time of this process and its ended children, which a busy machine disturbs less than wall time."""
     return sum(
         usage.ru_utime + usage.ru_stime
         for usage in map(resource.getrusage, (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN))
@@ -270,9 +269,7 @@ def cpu_seconds():
 
 
 def anonymous_bytes():
-    """Anonymous memory of this process and its children, shared pages counted once; resident memory where the system
-    does not tell.
-    """
+    """Anonymous memory of this process and its children, shared pages counted once; outside Linux resident memory."""
     import psutil
 
     here = psutil.Process()
@@ -291,74 +288,64 @@ def anonymous_bytes():
 
 
 def save(folder, name, parts, ids, order):
-    """Write the token ids of prompt, chosen and rejected answer of every pair, in rows of the data's order; a dropped
-    pair is an empty line.
-    """
-    place = {one: number for number, one in enumerate(order)}
+    """Write the token ids of every pair, one line per row of the data; the line of a dropped pair is empty."""
+    line_of = {pair_id: number for number, pair_id in enumerate(order)}
     lines = [""] * len(order)
-    for one, triple in zip(ids, parts, strict=True):
-        lines[place[one]] = json.dumps([list(map(int, part)) for part in triple])
+    for pair_id, triple in zip(ids, parts, strict=True):
+        lines[line_of[pair_id]] = json.dumps([list(map(int, part)) for part in triple])
     (folder / f"{name}.tokens").write_text("\n".join(lines))
 
 
 def compare(folder):
-    """Pairs with the same prompt ids, with answers that begin with ours, and what TRL's answers have behind them."""
-    found = {"compared": 0, "same_prompt": 0, "answers_begin_alike": 0, "tokens_ours": 0, "tokens_trl": 0, "behind": {}}
+    """Counts of pairs with the same prompt ids and with answers that begin with ours, and what TRL appends to them."""
+    counts = dict.fromkeys(("compared", "same_prompt", "answers_begin_alike", "tokens_ours", "tokens_trl"), 0)
+    appended = {}
     with open(folder / "ours.tokens") as ours, open(folder / "trl.tokens") as trl:
         for left, right in zip(ours, trl, strict=True):
             if not left.strip() or not right.strip():
                 continue
             mine, theirs = json.loads(left), json.loads(right)
-            found["compared"] += 1
-            found["same_prompt"] += mine[0] == theirs[0]
-            found["answers_begin_alike"] += all(
-                other[: len(one)] == one for one, other in zip(mine[1:], theirs[1:], strict=True)
-            )
-            found["tokens_ours"] += sum(map(len, mine))
-            found["tokens_trl"] += sum(map(len, theirs))
-            for one, other in zip(mine[1:], theirs[1:], strict=True):
-                behind = str(other[len(one) :])
-                if behind in found["behind"] or len(found["behind"]) < 5:
-                    found["behind"][behind] = found["behind"].get(behind, 0) + 1
-    return found
+            answers = list(zip(mine[1:], theirs[1:], strict=True))
+            counts["compared"] += 1
+            counts["same_prompt"] += mine[0] == theirs[0]
+            counts["answers_begin_alike"] += all(other[: len(ours_ids)] == ours_ids for ours_ids, other in answers)
+            counts["tokens_ours"] += sum(map(len, mine))
+            counts["tokens_trl"] += sum(map(len, theirs))
+            for ours_ids, other in answers:
+                rest = str(other[len(ours_ids) :])
+                if rest in appended or len(appended) < 5:
+                    appended[rest] = appended.get(rest, 0) + 1
+    return counts | {"appended": appended}
 
 
 def as_text(summary):
     results, pairs = summary["results"], summary["pairs"]
     best = min(results["trl"]["seconds"], results["trl_all"]["seconds"])
     lines = [f"{pairs} pairs, at most {summary['max_tokens']} tokens, {summary['cores']} cores", ""]
-    lines += [
-        (
-            "| | seconds | processor seconds | tokenizing | planning | pairs/s | TRL's best / this | peak MB above"
-            " start | pairs kept |"
-        ),
-        "|---|---|---|---|---|---|---|---|---|",
-    ]
-    for kind, one in results.items():
-        plan = f"{one['plan_s']:.2f}" if "plan_s" in one else ""
+    columns = "seconds|processor seconds|tokenizing|planning|pairs/s|TRL's best / this|peak MB above start|pairs kept"
+    lines += [f"| | {columns.replace('|', ' | ')} |", "|---|---|---|---|---|---|---|---|---|"]
+    for kind, result in results.items():
+        plan = f"{result['plan_s']:.2f}" if "plan_s" in result else ""
         cells = [
-            f"{one['seconds']:.2f}",
-            f"{one['cpu_seconds']:.2f}",
-            f"{one['tokenize_s']:.2f}",
+            f"{result['seconds']:.2f}",
+            f"{result['cpu_seconds']:.2f}",
+            f"{result['tokenize_s']:.2f}",
             plan,
-            f"{pairs / one['seconds']:.0f}",
-            f"{best / one['seconds']:.1f}×",
-            f"{one['peak_bytes'] / 1e6:.0f}",
-            str(one["kept"]),
+            f"{pairs / result['seconds']:.0f}",
+            f"{best / result['seconds']:.1f}×",
+            f"{result['peak_bytes'] / 1e6:.0f}",
+            str(result["kept"]),
         ]
         lines.append(f"| {LABELS[kind]} | {' | '.join(cells)} |")
     same = summary["agreement"]
+    appended = ", ".join(f"{ids} ({count}×)" for ids, count in same["appended"].items())
+    prompts, answers = same["same_prompt"], same["answers_begin_alike"]
+    lines += ["", results["ours"]["report"]]
     lines += [
-        "",
-        results["ours"]["report"],
-        (
-            f"{same['compared']} pairs compared: {same['same_prompt']} with the same prompt ids,"
-            f" {same['answers_begin_alike']} whose answers at TRL begin with ours."
-        ),
+        f"{same['compared']} pairs compared: {prompts} with the same prompt, {answers} whose answers begin alike."
     ]
     lines += [
-        f"Tokens: {same['tokens_ours']} here, {same['tokens_trl']} at TRL. Behind our answers TRL has:"
-        f" {', '.join(f'{ids} ({count}×)' for ids, count in same['behind'].items())}."
+        f"Tokens: {same['tokens_ours']} here, {same['tokens_trl']} in TRL, which appends to our answers: {appended}."
     ]
     return "\n".join(lines)
 

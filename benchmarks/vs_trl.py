@@ -1,10 +1,11 @@
-"""One SimPO step, here and in TRL's CPOTrainer: the same tokens, adapter, optimizer and threads, in processes that take
-turns.
+"""Measure one SimPO step in the workbench and in TRL's CPOTrainer, in processes that take turns.
+
+Tokens, adapter, optimizer and threads are the same for both.
 
     python benchmarks/vs_trl.py --work long --data pairs.jsonl --rounds 3 --json result.json
     python benchmarks/vs_trl.py --work short --dpo          # SimPO against DPO, both in this engine
 
-README.md beside this file says what is measured and how to read it.
+README.md in this folder explains what is measured and how to read it.
 """
 
 import argparse
@@ -17,23 +18,23 @@ from dataclasses import asdict
 from pathlib import Path
 
 import measure
-from one_side import Side, version
+from contender import Contender, version
 from works import WORKS, write_work
 
 from simpo_workbench import RunConfig
 from simpo_workbench.base.errors import WorkbenchError
 
 LEARNING_RATE = 5e-5
-#: Losses further apart than this are not the same work; bf16 rounds, and the two sides round in different places.
+#: Losses further apart than this mean different work. bf16 rounds, and the contenders round in different places.
 LOSS_TOLERANCE = {"fp32": 1e-3, "bf16": 5e-2}
-OURS = Side("workbench")
-TRL_AT_ONCE = Side("TRL, all pairs at once", trl=True)
-TRL_ONE_BY_ONE = Side("TRL, one pair at a time", trl=True, micro_batch=1)
-TRL_CHECKPOINTING = Side("TRL, checkpointing", trl=True, checkpointing=True)
-DPO = Side("workbench, DPO", loss="dpo")
+OURS = Contender("workbench")
+TRL_AT_ONCE = Contender("TRL, all pairs at once", trl=True)
+TRL_ONE_BY_ONE = Contender("TRL, one pair at a time", trl=True, micro_batch=1)
+TRL_CHECKPOINTING = Contender("TRL, checkpointing", trl=True, checkpointing=True)
+DPO = Contender("workbench, DPO", loss="dpo")
 LEFT_OUT = [
     "loading and tokenizing",
-    "one optimizer step of warm-up on each side, of the work's own pairs (the peak of memory does count it)",
+    "one warm-up step of each contender, on pairs of the work (peak memory includes it)",
     "evaluation, sampling, saving, logging",
 ]
 
@@ -53,19 +54,16 @@ def main():
         sys.exit(str(error))
     if arguments.json:
         measure.write_json(arguments.json, report)
-    sys.exit(
-        0
-        if report["same_work"]
-        else "The losses differ, so the sides did not do the same work: the ratios mean nothing."
-    )
+    if not report["same_work"]:
+        sys.exit("The losses differ, so the contenders did not do the same work: the ratios mean nothing.")
 
 
-def compare(arguments, sides: list[Side]) -> dict:
-    """Everything that was measured, as plain values; progress and a table are printed."""
+def compare(arguments, contenders: list[Contender]) -> dict:
+    """Report of everything that was measured, as plain values; prints progress and a table."""
     machine = measure.machine()
     print(
         f"{machine['processors']} processors, load average {machine['load_average'][0]:.2f}; {arguments.threads}"
-        " threads for each side."
+        " threads for each contender."
     )
     _warn(measure.busy_warning(machine["busy_cores"], "before the start"))
     with tempfile.TemporaryDirectory() as name:
@@ -73,9 +71,9 @@ def compare(arguments, sides: list[Side]) -> dict:
         job = _make_job(arguments, folder)
         print(f"{job['pairs']} pairs, {job['pairs_per_step']} a step: {job['made']}.", flush=True)
         runs, peaks = [], []
-        for number, side in measure.alternating(sides, arguments.rounds):
+        for number, contender in measure.alternating(contenders, arguments.rounds):
             peaks.append(measure.measured_matmul(job["threads"], job["dtype"]))
-            runs.append(_run(number, side, job, folder))
+            runs.append(_run(number, contender, job, folder))
         peaks.append(measure.measured_matmul(job["threads"], job["dtype"]))
         work = json.loads((folder / "work.json").read_text())
     report = {
@@ -88,8 +86,9 @@ def compare(arguments, sides: list[Side]) -> dict:
         "runs": runs,
     }
     report["matmul_flops_per_second"] = {"median": statistics.median(peaks), "each": peaks}
-    report["sides"] = {side.name: _summary(side, runs, statistics.median(peaks)) for side in sides}
-    report["ratios"] = {side.name: _ratios(side, runs) for side in sides[1:]}
+    peak = statistics.median(peaks)
+    report["contenders"] = {contender.name: _summary(contender, runs, peak) for contender in contenders}
+    report["ratios"] = {contender.name: _ratios(contender, runs) for contender in contenders[1:]}
     apart = [ratio["largest_loss_difference"] for ratio in report["ratios"].values() if "failed" not in ratio]
     report["same_work"] = arguments.dpo or same_work(apart, job)
     _print(report, arguments.dpo)
@@ -97,13 +96,13 @@ def compare(arguments, sides: list[Side]) -> dict:
 
 
 def same_work(differences: list[float], job: dict) -> bool:
-    """Whether the losses of all peers that ran agree; where none ran, nothing was compared and nothing is the same."""
+    """Whether the losses of all peers that ran agree; False when none ran."""
     return bool(differences) and all(difference <= LOSS_TOLERANCE[job["dtype"]] for difference in differences)
 
 
 def _make_job(arguments, folder):
-    """What every side is told: the workbench's configuration, in which pairs.jsonl holds exactly the pairs of the work,
-    and the numbers around it.
+    """What every contender receives: the workbench's configuration, whose pairs.jsonl holds exactly the pairs of the
+    work, and the numbers of pairs, steps and threads.
     """
     import torch
     from transformers import AutoTokenizer
@@ -136,13 +135,13 @@ def _make_job(arguments, folder):
 
 
 def job_config(arguments, pairs: Path, per_step: int, max_tokens: int, steps: int) -> RunConfig:
-    """The workbench's configuration for a work whose pairs lie in a file."""
+    """The workbench's configuration for a work whose pairs are in a file."""
     return RunConfig().with_changes(
         {
             "model.name": arguments.model,
             "model.load_in": arguments.quant,
             "data.train": str(pairs),
-            "data.eval": str(pairs),  # nothing is evaluated, but a run must have held-out pairs
+            "data.eval": str(pairs),  # nothing is evaluated, but a run needs held-out pairs
             "data.eval_limit": 1,
             "data.max_tokens": max_tokens,
             "lora.r": arguments.lora_r,
@@ -157,53 +156,52 @@ def job_config(arguments, pairs: Path, per_step: int, max_tokens: int, steps: in
     )
 
 
-def _run(number, side, job, folder, seconds=None):
-    """One child's measurements, with what follows from them.
+def _run(number, contender, job, folder, seconds=None):
+    """Measurements of one contender's process, and the rates computed from them.
 
-    A peer that needs more memory than there is has failed; any other failure is an error.
+    A peer that runs out of memory gets {"failed": "out of memory"}; any other failure raises RuntimeError.
     """
-    measure.write_json(folder / "task.json", {"side": asdict(side), "job": job})
+    measure.write_json(folder / "task.json", {"contender": asdict(contender), "job": job})
+    script = Path(__file__).with_name("liger_contender.py" if contender.liger else "contender.py")
     try:
-        measure.run_child([str(Path(__file__).with_name("one_side.py")), str(folder)], job["threads"], seconds)
+        measure.run_child([str(script), str(folder)], job["threads"], seconds)
     except measure.OutOfMemory:
-        if not (side.trl or side.liger):
+        if not (contender.trl or contender.liger):
             raise
-        print(f"round {number}  {side.name:24} out of memory", flush=True)
-        return {"round": number, "side": side.name, "failed": "out of memory"}
+        print(f"round {number}  {contender.name:24} out of memory", flush=True)
+        return {"round": number, "contender": contender.name, "failed": "out of memory"}
     run = json.loads((folder / "result.json").read_text())
     work = json.loads((folder / "work.json").read_text())
     lengths = _lengths(work)
     run |= {
         "round": number,
-        "side": side.name,
+        "contender": contender.name,
         "pairs_per_second": len(lengths) / run["seconds"],
         "tokens_per_second": sum(map(sum, lengths)) / run["seconds"],
         "seconds_per_step": run["seconds"] / job["steps"],
         "above_loaded_bytes": run["peak_bytes"] - run["loaded_bytes"],
         "least_flops": measure.step_flops(lengths, measure.ModelShape(**work["shape"]), run["checkpointed_share"]),
     }
-    print(
-        f"round {number}  {side.name:24}{run['pairs_per_second']:9.3f} pairs/s  {_gb(run['above_loaded_bytes'])} above"
-        " the model",
-        flush=True,
-    )
-    _warn(measure.busy_warning(run["others_cores"], f"while {side.name} ran"))
+    rate, memory = f"{run['pairs_per_second']:9.3f} pairs/s", _gb(run["above_loaded_bytes"])
+    print(f"round {number}  {contender.name:24}{rate}  {memory} above the model", flush=True)
+    _warn(measure.busy_warning(run["others_cores"], f"while {contender.name} ran"))
     return run
 
 
 def _lengths(work):
-    """(prompt, chosen, rejected) tokens of every timed pair, in the order of the steps."""
+    """(prompt, chosen, rejected) token counts of every timed pair, in the order of the steps."""
     return [
         tuple(len(pair[f"{part}_ids"]) for part in ("prompt", "chosen", "rejected"))
         for pair in itertools.chain(*work["steps"][1:])
     ]
 
 
-def _summary(side, runs, peak):
-    """Medians over one side's rounds. times_the_limit: T/T*, the time against that of the least arithmetic at the
-    machine's matrix-product rate.
+def _summary(contender, runs, peak):
+    """Medians over one contender's rounds.
+
+    times_the_limit: T/T*, the measured time over the time of the least arithmetic at the machine's matrix-product rate.
     """
-    mine = [run for run in runs if run["side"] == side.name]
+    mine = [run for run in runs if run["contender"] == contender.name]
     failed = next((run for run in mine if "failed" in run), None)
     if failed:
         return {"failed": failed["failed"]}
@@ -224,10 +222,8 @@ def _summary(side, runs, peak):
 
 
 def _ratios(peer, runs):
-    """The workbench against a peer, compared within each round: speed, memory, and how far the losses of any step are
-    apart.
-    """
-    ours, theirs = ({run["round"]: run for run in runs if run["side"] == name} for name in (OURS.name, peer.name))
+    """Speed and memory of the workbench over those of a peer, by round, and the largest difference of any loss."""
+    ours, theirs = ({run["round"]: run for run in runs if run["contender"] == name} for name in (OURS.name, peer.name))
     if any("failed" in run for run in theirs.values()):
         return {"failed": "out of memory"}
     speed, memory = (
@@ -250,49 +246,44 @@ def _ratios(peer, runs):
 
 def _print(report, dpo):
     rows = [["", "pairs/s", "tokens/s", "s/step", "loaded", "above it", "T/T*", "our speed", "our memory", "|Δ loss|"]]
-    for name, side in report["sides"].items():
-        if "failed" in side:
-            rows.append([name, side["failed"], *[""] * 8])
+    for name, contender in report["contenders"].items():
+        if "failed" in contender:
+            rows.append([name, contender["failed"], *[""] * 8])
             continue
         speeds = [
-            f"{side['pairs_per_second']:.3f}",
-            f"{side['tokens_per_second']:.0f}",
-            f"{side['seconds_per_step']:.2f}",
+            f"{contender['pairs_per_second']:.3f}",
+            f"{contender['tokens_per_second']:.0f}",
+            f"{contender['seconds_per_step']:.2f}",
         ]
-        sizes = [_gb(side["loaded_bytes"]), _gb(side["above_loaded_bytes"]), f"{side['times_the_limit']:.2f}"]
-        ratio = report["ratios"].get(name)
-        compared = (
-            [
-                f"{ratio['pairs_per_second']:.2f}×",
-                f"{ratio['above_loaded_bytes']:.2f}×",
-                "–" if dpo else f"{ratio['largest_loss_difference']:.1e}",
-            ]
-            if ratio
-            else [""] * 3
-        )
+        sizes = [_gb(contender[f"{kind}_bytes"]) for kind in ("loaded", "above_loaded")]
+        sizes.append(f"{contender['times_the_limit']:.2f}")
+        compared = [""] * 3
+        if ratio := report["ratios"].get(name):
+            difference = "–" if dpo else f"{ratio['largest_loss_difference']:.1e}"
+            compared = [f"{ratio['pairs_per_second']:.2f}×", f"{ratio['above_loaded_bytes']:.2f}×", difference]
         rows.append([name, *speeds, *sizes, *compared])
-    job, lengths, ours = report["job"], report["lengths"], report["sides"][OURS.name]
+    job, lengths, ours = report["job"], report["lengths"], report["contenders"][OURS.name]
     prompt, chosen, rejected = (statistics.mean(column) for column in zip(*lengths, strict=True))
     print(f"\n{measure.table(rows)}\n")
     print(
-        f"Medians of {len(report['runs']) // len(report['sides'])} round(s) of {job['steps']} steps over"
-        f" {sum(map(sum, lengths))} tokens, each prompt counted once and padding never, for every side"
+        f"Medians of {len(report['runs']) // len(report['contenders'])} round(s) of {job['steps']} steps over"
+        f" {sum(map(sum, lengths))} tokens (each prompt once, no padding, for every contender)."
     )
     print(
-        f"alike: prompts of {prompt:.0f} tokens, chosen answers of {chosen:.0f}, rejected of {rejected:.0f}, on"
-        f" average. Memory: {ours['memory_method']}."
+        f"Mean tokens: prompt {prompt:.0f}, chosen {chosen:.0f}, rejected {rejected:.0f}."
+        f" Memory: {ours['memory_method']}."
     )
     print(
         f"T* is the time of the least arithmetic at {report['matmul_flops_per_second']['median'] / 1e9:.0f} GFLOP/s,"
         f" the rate of a large {job['dtype']} matrix product between the runs."
     )
-    print(f"Left out: {'; '.join(report['left_out'])}.")
+    print(f"Not measured: {'; '.join(report['left_out'])}.")
     if dpo:
         ratio = report["ratios"][DPO.name]
         time_saved, memory_saved = 1 - 1 / ratio["pairs_per_second"], 1 - ratio["above_loaded_bytes"]
         print(
             f"Without a reference a step takes {time_saved:.0%} less time and {memory_saved:.0%} less memory above the"
-            " model. DPO asks the untrained model in every step."
+            " model. DPO runs the base model in every step."
         )
 
 
@@ -311,7 +302,7 @@ def _arguments():
         "--work",
         choices=WORKS,
         default="long",
-        help="; ".join(f"{name}: {work.words}" for name, work in WORKS.items()) + " (default: long)",
+        help="; ".join(f"{name}: {work.description}" for name, work in WORKS.items()) + " (default: long)",
     )
     parser.add_argument(
         "--data",
@@ -323,23 +314,23 @@ def _arguments():
         "--quant",
         choices=("fp32", "bf16", "nf4"),
         default="fp32",
-        help="how the frozen weights are kept (default: fp32)",
+        help="how the frozen weights are stored (default: fp32)",
     )
-    parser.add_argument("--pairs", type=int, help="pairs of the timed steps")
-    parser.add_argument("--pairs-per-step", type=int, help="pairs behind one optimizer step")
+    parser.add_argument("--pairs", type=int, help="number of pairs in the timed steps")
+    parser.add_argument("--pairs-per-step", type=int, help="pairs per optimizer step")
     parser.add_argument("--max-tokens", type=int, help="longest prompt and answer together")
-    parser.add_argument("--rounds", type=int, default=3, help="how often every side runs (default: 3)")
+    parser.add_argument("--rounds", type=int, default=3, help="how often every contender runs (default: 3)")
     parser.add_argument(
-        "--threads", type=int, default=measure.default_threads(), help="threads of each side (default: all)"
+        "--threads", type=int, default=measure.default_threads(), help="threads of each contender (default: all)"
     )
     parser.add_argument("--lora-r", type=int, default=16, help="rank of the adapter; alpha is twice that (default: 16)")
     parser.add_argument(
         "--checkpointing", default="auto", help="training.gradient_checkpointing of the workbench (default: auto)"
     )
     parser.add_argument("--peer-checkpointing", action="store_true", help="also run TRL with gradient checkpointing")
-    parser.add_argument("--single-peer", action="store_true", help="leave TRL with one pair at a time out")
+    parser.add_argument("--single-peer", action="store_true", help="leave out TRL with one pair at a time")
     parser.add_argument("--dpo", action="store_true", help="compare SimPO with DPO in this engine instead of with TRL")
-    parser.add_argument("--json", help="write everything that was measured to this file")
+    parser.add_argument("--json", help="file for the full report")
     return parser.parse_args()
 
 

@@ -1,6 +1,6 @@
-"""The pairs that benchmarks run on: real pairs of a file, chosen, joined or cut to the lengths of a kind of work.
+"""The pairs that benchmarks run on: pairs of a file, selected, joined or cut to the lengths of a kind of work.
 
-The same file gives the same pairs.
+The same file always gives the same pairs.
 """
 
 import itertools
@@ -14,19 +14,17 @@ from simpo_workbench.config.run_config import DataConfig
 from simpo_workbench.engine.encode.tokens import ChatEncoder
 from simpo_workbench.pairs.data_sets import load_source
 
-_SLACK = 0.15  # joined answers may be shorter than wanted by so much, because texts end where they end
+_SLACK = 0.15  # a joined answer may be shorter than wanted by this share
 
 
 @dataclass(frozen=True)
 class Work:
-    """A kind of work: how many pairs, how many per optimizer step, the longest prompt and answer together, and in words
-    what it stands for.
-    """
+    """A kind of work: number of pairs, pairs per optimizer step, longest prompt plus answer, and a description."""
 
     pairs: int
     pairs_per_step: int
     max_tokens: int
-    words: str
+    description: str
 
 
 WORKS = {
@@ -37,7 +35,7 @@ WORKS = {
 
 
 def write_work(path: Path, name: str, source: str, tokenizer, count: int, max_tokens: int) -> str:
-    """Write `count` pairs of a work as JSON lines that the workbench reads; returns a sentence on how they were made.
+    """Write `count` pairs of a work as JSON lines; returns a phrase that says how they were made.
 
     Errors: WorkbenchError when the source does not give that many different pairs of at most max_tokens.
     """
@@ -74,13 +72,11 @@ def write_work(path: Path, name: str, source: str, tokenizer, count: int, max_to
 
 
 def _shaped(pairs, encoder, count, prompt_tokens, answer_tokens):
-    """Rows whose prompts have about `prompt_tokens` (None: the pair's own prompt) and whose answers about
-    `answer_tokens`.
+    """Rows with prompts of about `prompt_tokens` (None: the pair's own prompt) and answers of about `answer_tokens`.
 
-    Each row takes the source's next pairs, as many as it needs: earlier ones become the context before the last one's
-    question.
+    Each row joins as many of the source's next pairs as it needs; all but the last become context before its prompt.
     """
-    frame = len(encoder.prompt_ids([{"role": "user", "content": ""}]))  # what the chat template itself takes
+    frame = len(encoder.prompt_ids([{"role": "user", "content": ""}]))  # tokens of the chat template itself
     room = max(1, prompt_tokens - frame) if prompt_tokens else 0
     least = round((1 - _SLACK) * answer_tokens)
     source, rows = itertools.cycle(pairs), []
@@ -104,7 +100,7 @@ def _shaped(pairs, encoder, count, prompt_tokens, answer_tokens):
 
 
 def _joined(encoder, texts, least):
-    """Ids of the first texts, one after the other, until they are at least so many."""
+    """Token ids of the first texts, joined until there are at least `least`."""
     taken, ids = [], []
     for text in texts:
         if len(ids) >= least:

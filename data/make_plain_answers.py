@@ -1,9 +1,9 @@
-"""Make the demo preference set from its written half: `python data/make_plain_answers.py`.
+"""Make the demo's preference pairs: `python data/make_plain_answers.py`.
 
-`plain_answers/written.jsonl` holds prompts and chosen answers, written for this project. The rejected answers are
-sampled here from the demo model itself, as the SimPO paper's on-policy recipe does: what the model says today is what
-it should say less often. An answer that has not come to an end after MAX_NEW_TOKENS is cut behind its last whole
-sentence and marked "cut": true.
+`plain_answers/written.jsonl` has prompts and chosen answers, written for this project. The rejected answers are sampled
+here from the demo model itself, as in the SimPO paper's on-policy recipe: the model should give its current answers
+less often. An answer that has not ended after MAX_NEW_TOKENS is cut after its last complete sentence and marked
+"cut": true.
 """
 
 import hashlib
@@ -15,14 +15,15 @@ from pathlib import Path
 SEED = 7
 PROMPTS_PER_BATCH = 45
 MAX_NEW_TOKENS = 64
-TEMPERATURE, TOP_K = 1.0, 0  # the model as it is: its own distribution, nothing sharpened or cut off
+TEMPERATURE, TOP_K = 1.0, 0  # the model's own distribution
 PAIRS = {"train": 300, "eval": 60}
 FOLDER = Path(__file__).parent / "plain_answers"
 
 
 def sample_answers(model, tokenizer, prompts, seed):
-    """(text, cut) per prompt: one sampled answer, and whether it had to be cut behind its last sentence; ("", True)
-    where there was none.
+    """(text, cut) per prompt: a sampled answer, and whether it was cut after its last sentence.
+
+    ("", True) when the answer has no complete sentence.
     """
     import torch
 
@@ -43,14 +44,14 @@ def sample_answers(model, tokenizer, prompts, seed):
             answers.append((tokenizer.decode(row[: row.index(end)]).strip(), False))
         else:
             sentences = re.match(r"(.*[.!?])(\s|$)", tokenizer.decode(row), re.DOTALL)
-            answers.append(
-                (re.sub(r"\s*\b\d+\.$", "", sentences[1]).strip() if sentences else "", True)
-            )  # no lonely number of a list at the end
+            # A list item's number at the end is no sentence.
+            text = re.sub(r"\s*\b\d+\.$", "", sentences[1]).strip() if sentences else ""
+            answers.append((text, True))
     return answers
 
 
 def build(model, tokenizer):
-    """Write train.jsonl and eval.jsonl; returns their SHA-256 by name."""
+    """Write train.jsonl and eval.jsonl; returns the SHA-256 of each by name."""
     written = [json.loads(line) for line in (FOLDER / "written.jsonl").read_text(encoding="utf-8").splitlines()]
     pairs = []
     for start in range(0, len(written), PROMPTS_PER_BATCH):
@@ -67,7 +68,7 @@ def build(model, tokenizer):
                         "cut": cut,
                     }
                 )
-        print(f"{start + len(batch)} of {len(written)} prompts asked, {len(pairs)} pairs", flush=True)
+        print(f"{start + len(batch)} of {len(written)} prompts answered, {len(pairs)} pairs", flush=True)
     if len(pairs) < sum(PAIRS.values()):
         raise SystemExit(f"only {len(pairs)} of {sum(PAIRS.values())} pairs: write more prompts")
     random.Random(SEED).shuffle(pairs)

@@ -1,6 +1,4 @@
-"""Make the README's pictures from a real run: `make pictures` (needs chromium and a finished run; by default the newest
-one).
-"""
+"""Make the README's pictures from a finished run, by default the newest: `make pictures`. Needs chromium."""
 
 import shutil
 import sys
@@ -45,7 +43,7 @@ def main(name):
                 page.shows("button:has-text('Show every token'):enabled").click()
                 page.shows(".swb-figure .js-plotly-plot", 300_000)
                 picture(page, "microscope", 900)
-            with shown(browser, server, "TimeTravel(run)", run) as page:
+            with shown(browser, server, "LeadHistory(run)", run) as page:
                 page.shows(".swb-figure .js-plotly-plot")
                 picture(page, "steps", 800)
             with shown(browser, server, f"BlindTest(run, path={str(Path(folder) / 'votes.jsonl')!r})", run) as page:
@@ -59,7 +57,7 @@ def main(name):
 
 @contextmanager
 def shown(browser, server, panel, run):
-    """A page with one panel of the workbench."""
+    """Context of a page with one panel of the workbench."""
     server.write(
         "panel.ipynb", f"import simpo_workbench as wb\nrun = wb.attach({str(run.path.resolve())!r})\nwb.{panel}"
     )
@@ -71,7 +69,7 @@ def shown(browser, server, panel, run):
 
 
 def picture(page, name, height):
-    """The upper part of the panel as a small PNG: 128 colours are enough for text and lines."""
+    """Save the upper part of the panel as a small PNG; 128 colours are enough for text and lines."""
     page.until(DRAWN)
     page.page.mouse.move(5, 5)
     page.page.wait_for_timeout(1000)

@@ -21,7 +21,7 @@ def measure(monkeypatch):
     return importlib.import_module("measure")
 
 
-def test_both_sides_do_the_same_work(tiny_model, tiny_pairs, tmp_path):
+def test_all_contenders_do_the_same_work(tiny_model, tiny_pairs, tmp_path):
     """The workbench and TRL from the same tokens and the same adapter: equal losses in every step, though each makes
     its own forward pass and update.
     """
@@ -55,13 +55,13 @@ def test_both_sides_do_the_same_work(tiny_model, tiny_pairs, tmp_path):
     assert done.returncode == 0, done.stdout + done.stderr
     report = json.loads(result.read_text())
     peers = ["TRL, all pairs at once", "TRL, one pair at a time"]
-    assert list(report["sides"]) == ["workbench", *peers]
+    assert list(report["contenders"]) == ["workbench", *peers]
     assert list(report["ratios"]) == peers
-    ours = report["sides"]["workbench"]["losses"]
+    ours = report["contenders"]["workbench"]["losses"]
     assert len(ours) == 3  # one step of warm-up, two that are timed
     assert len(set(ours)) == 3
     for name in peers:
-        assert report["sides"][name]["losses"] == pytest.approx(ours, abs=1e-5)
+        assert report["contenders"][name]["losses"] == pytest.approx(ours, abs=1e-5)
         assert report["ratios"][name]["largest_loss_difference"] < 1e-5
         assert report["ratios"][name].keys() >= {
             "pairs_per_second",
@@ -70,8 +70,8 @@ def test_both_sides_do_the_same_work(tiny_model, tiny_pairs, tmp_path):
         }
     assert report["same_work"]
     assert len(report["lengths"]) == 4
-    for side in report["sides"].values():
-        assert side.keys() >= {
+    for contender in report["contenders"].values():
+        assert contender.keys() >= {
             "pairs_per_second",
             "tokens_per_second",
             "seconds_per_step",
@@ -81,12 +81,12 @@ def test_both_sides_do_the_same_work(tiny_model, tiny_pairs, tmp_path):
             "memory_method",
             "others_cores",
         }
-        assert side["peak_bytes"] == side["loaded_bytes"] + side["above_loaded_bytes"]
+        assert contender["peak_bytes"] == contender["loaded_bytes"] + contender["above_loaded_bytes"]
     assert {run["initial_adapter"] for run in report["runs"]} <= {"first", "equal by seed", "replaced"}
     assert len(report["matmul_flops_per_second"]["each"]) == 4  # before every run and after the last
     assert report["left_out"]
     assert report["machine"]["load_average"]
-    assert all(name in done.stdout for name in ("T/T*", "Left out", *peers))
+    assert all(name in done.stdout for name in ("T/T*", "Not measured", *peers))
 
 
 def test_least_arithmetic_of_a_step(measure):
@@ -216,12 +216,12 @@ def test_where_every_peer_failed_nothing_is_called_the_same(measure):
 
 
 def test_liger_is_wired_to_do_the_same_work(measure, tiny_model, tiny_pairs, tmp_path):
-    """The third side of the GPU benchmark, on the CPU: the same losses as the workbench's own."""
+    """The third contender of the GPU benchmark, on the CPU: the same losses as the workbench's own."""
     pytest.importorskip("liger_kernel.chunked_loss")
     import argparse
 
-    import one_side
     import vs_trl
+    from contender import Contender
 
     arguments = argparse.Namespace(model=tiny_model, quant="fp32", lora_r=4, checkpointing="none")
     rows = Path(tiny_pairs[0]).read_text().splitlines()[:6]
@@ -236,8 +236,8 @@ def test_liger_is_wired_to_do_the_same_work(measure, tiny_model, tiny_pairs, tmp
         "steps": 3,
     }
     runs = [
-        vs_trl._run(1, side, job, tmp_path)
-        for side in (one_side.Side("workbench"), one_side.Side("Liger", liger=True, checkpointing=True))
+        vs_trl._run(1, contender, job, tmp_path)
+        for contender in (Contender("workbench"), Contender("Liger", liger=True, checkpointing=True))
     ]
     assert len(runs[0]["losses"]) == 4
     assert runs[1]["losses"] == pytest.approx(runs[0]["losses"], abs=1e-4)

@@ -1,10 +1,9 @@
-"""One side of the comparison in a process of its own: the optimizer steps of the workbench, or of TRL's CPOTrainer,
-timed and with their peak of memory.
+"""Measure the optimizer steps of one contender, the workbench or TRL's CPOTrainer, in a process of its own.
 
-Started by vs_trl.py as `python benchmarks/one_side.py FOLDER`. It reads task.json there and leaves result.json; the
-first workbench also leaves
-what all later processes must agree on: work.json (token ids in the order of the steps, optimizer settings, the model's
-shape) and initial_adapter.safetensors.
+vs_trl.py starts it as `python benchmarks/contender.py FOLDER`. It reads task.json in that folder and writes
+result.json: times, peak memory, losses. The first process of the workbench also writes what all later processes must
+share: work.json (token ids in the order of the steps, optimizer settings, the model's shape) and
+initial_adapter.safetensors. liger_contender.py is the same for Liger's loss and uses the functions here.
 """
 
 import argparse
@@ -22,9 +21,11 @@ PACKAGES = ("torch", "transformers", "peft", "accelerate", "trl", "liger-kernel"
 
 
 @dataclass(frozen=True)
-class Side:
-    """One way of doing the work. loss: of the workbench. micro_batch: pairs that a peer sends through the model at
-    once, None for all of a step.
+class Contender:
+    """One way of doing the work.
+
+    loss: loss.kind of the workbench. micro_batch: pairs that a peer sends through the model at once; None means all
+    pairs of a step.
     """
 
     name: str
@@ -35,41 +36,43 @@ class Side:
     checkpointing: bool = False
 
 
-def main():
-    """Do one side's steps in this process: one step of warm-up, then every step of the work."""
+def run_task(train):
+    """Write result.json for the task in the folder that the command line names.
+
+    train(contender, job, folder) returns the measurements: one warm-up step, then every step of the work.
+    """
     import torch
 
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser = argparse.ArgumentParser()
     parser.add_argument("folder", type=Path)
     folder = parser.parse_args().folder
     task = json.loads((folder / "task.json").read_text())
-    side, job = Side(**task["side"]), task["job"]
+    contender, job = Contender(**task["contender"]), task["job"]
     torch.set_num_threads(job["threads"])
-    if side.liger:
-        from liger_side import train_with_liger as train
-    else:
-        train = train_with_trl if side.trl else train_here
-    result = train(side, job, folder)
+    result = train(contender, job, folder)
     measure.write_json(folder / "result.json", result | {"versions": {name: version(name) for name in PACKAGES}})
 
 
-def train_here(side: Side, job: dict, folder: Path) -> dict:
-    """The measurements of the workbench's own optimizer steps."""
+def train(contender: Contender, job: dict, folder: Path) -> dict:
+    """Measurements of the contender's steps."""
+    return (train_with_trl if contender.trl else train_here)(contender, job, folder)
+
+
+def train_here(contender: Contender, job: dict, folder: Path) -> dict:
+    """Measurements of the workbench's own optimizer steps."""
     from simpo_workbench.engine.setup import prepare
     from simpo_workbench.engine.training import optimizer_step
 
-    setup = prepare(RunConfig.from_dict(job["config"]).with_changes({"loss.kind": side.loss}))
+    setup = prepare(RunConfig.from_dict(job["config"]).with_changes({"loss.kind": contender.loss}))
     model, device = setup.loaded.model, setup.loaded.device.type
-    numbers = [
-        job["steps"] + 1,
-        *range(1, job["steps"] + 1),
-    ]  # the last number begins a second pass over the pairs: it warms up
+    # The warm-up step is the one after the last: it begins a second pass over the pairs.
+    numbers = [job["steps"] + 1, *range(1, job["steps"] + 1)]
     order = [setup.step_pairs(number) for number in numbers]
     if sorted(pair.pair_id for step in order[1:] for pair in step) != sorted(pair.pair_id for pair in setup.train):
         raise SystemExit("The timed steps are not one pass over the pairs.")
     start = same_start(model, folder, replace=False)
     if not (folder / "work.json").exists():
-        _leave_work(folder, order, setup.optimizer.param_groups[0], model)
+        _write_work(folder, order, setup.optimizer.param_groups[0], model)
     memory, watch = ready(model, device)
     losses = []
     for place, number in enumerate(numbers):
@@ -81,10 +84,10 @@ def train_here(side: Side, job: dict, folder: Path) -> dict:
     return result
 
 
-def train_with_trl(side: Side, job: dict, folder: Path) -> dict:
-    """The measurements of TRL's trainer.
+def train_with_trl(contender: Contender, job: dict, folder: Path) -> dict:
+    """Measurements of TRL's trainer.
 
-    It is given rows that are tokenized already; collating, forward, loss, backward and optimizer are its own.
+    Its rows are tokenized beforehand; collating, forward, loss, backward and optimizer are TRL's own.
     """
     import torch
     from datasets import Dataset
@@ -97,7 +100,7 @@ def train_with_trl(side: Side, job: dict, folder: Path) -> dict:
     class Trainer(CPOTrainer):
         @staticmethod
         def tokenize_row(row):
-            return {}  # the columns hold token ids already
+            return {}  # the columns already hold token ids
 
         def compute_loss(self, *arguments, **options):
             loss = super().compute_loss(*arguments, **options)
@@ -111,11 +114,11 @@ def train_with_trl(side: Side, job: dict, folder: Path) -> dict:
     config, work = RunConfig.from_dict(job["config"]), json.loads((folder / "work.json").read_text())
     device, lora = "cuda" if torch.cuda.is_available() else "cpu", config.lora
     tokenizer = AutoTokenizer.from_pretrained(job["base"])
-    if tokenizer.pad_token is None:  # the trainer sets one itself, but only after its collator has read it
+    if tokenizer.pad_token is None:  # the trainer sets one, but only after its collator has read it
         tokenizer.pad_token = tokenizer.eos_token
     trainer = Trainer(
         model=plain_model(job, config.model.load_in, device),
-        args=_trl_settings(side, job, config, work, device, folder),
+        args=_trl_settings(contender, job, config, work, device, folder),
         processing_class=tokenizer,
         train_dataset=Dataset.from_list([_trl_row(pair) for step in work["steps"] for pair in step]),
         callbacks=[Laps()],
@@ -130,17 +133,18 @@ def train_with_trl(side: Side, job: dict, folder: Path) -> dict:
     start = same_start(trainer.model, folder, replace=True)
     memory, watch = ready(trainer.model, device)
     trainer.train()
-    by_step = (
-        torch.stack(losses).float().reshape(len(work["steps"]), -1)
-    )  # micro-batches of equal size: their mean is the step's
-    return result_of(memory, watch, by_step.mean(1).tolist(), float(side.checkpointing)) | {"initial_adapter": start}
+    # Micro-batches have equal size, so their mean is the step's loss.
+    by_step = torch.stack(losses).float().reshape(len(work["steps"]), -1)
+    return result_of(memory, watch, by_step.mean(1).tolist(), float(contender.checkpointing)) | {
+        "initial_adapter": start
+    }
 
 
-def _trl_settings(side, job, config, work, device, folder):
-    """CPOConfig for the same steps. SimPO needs cpo_alpha 0, or a likelihood term joins in; γ is given as such."""
+def _trl_settings(contender, job, config, work, device, folder):
+    """CPOConfig for the same steps; cpo_alpha=0 leaves out CPO's likelihood term, and simpo_gamma is γ itself."""
     from trl.experimental.cpo import CPOConfig
 
-    micro_batch = side.micro_batch or job["pairs_per_step"]
+    micro_batch = contender.micro_batch or job["pairs_per_step"]
     adam = work["adam"]
     return CPOConfig(
         output_dir=str(folder / "trl"),
@@ -151,7 +155,7 @@ def _trl_settings(side, job, config, work, device, folder):
         max_length=config.data.max_tokens,
         per_device_train_batch_size=micro_batch,
         gradient_accumulation_steps=job["pairs_per_step"] // micro_batch,
-        gradient_checkpointing=side.checkpointing,
+        gradient_checkpointing=contender.checkpointing,
         max_steps=len(work["steps"]),
         learning_rate=adam["lr"],
         adam_beta1=adam["betas"][0],
@@ -162,8 +166,8 @@ def _trl_settings(side, job, config, work, device, folder):
         lr_scheduler_type="constant",
         warmup_steps=0,
         seed=config.training.seed,
-        train_sampling_strategy="sequential",  # the rows lie in the order of the workbench's steps
-        bf16=job["dtype"] == "bf16",  # the default is autocast to bf16, for an fp32 model on a CPU too
+        train_sampling_strategy="sequential",  # the rows are in the order of the workbench's steps
+        bf16=job["dtype"] == "bf16",  # TRL's default is autocast to bf16, even for an fp32 model on a CPU
         use_cpu=device == "cpu",
         dataloader_pin_memory=device == "cuda",
         logging_strategy="no",
@@ -175,7 +179,7 @@ def _trl_settings(side, job, config, work, device, folder):
 
 
 def plain_model(job, load_in, device):
-    """The base as a user of TRL loads it, in the workbench's precision."""
+    """The base model as a user of TRL loads it, in the workbench's precision."""
     import torch
     from transformers import AutoModelForCausalLM, BitsAndBytesConfig
 
@@ -190,10 +194,7 @@ def plain_model(job, load_in, device):
 
 
 def _trl_row(pair):
-    """One row as CPOTrainer's collator takes it: whole sequences, labels with -100 on the prompt.
-
-    The texts only have to exist.
-    """
+    """One row for CPOTrainer's collator: whole sequences, labels with -100 on the prompt, empty texts."""
     prompt = pair["prompt_ids"]
     row = {
         "prompt": "",
@@ -210,7 +211,7 @@ def _trl_row(pair):
     return row
 
 
-def _leave_work(folder, order, parameter_group, model):
+def _write_work(folder, order, parameter_group, model):
     ids = ("pair_id", "prompt_ids", "chosen_ids", "rejected_ids")
     work = {
         "steps": [[{name: getattr(pair, name) for name in ids} for pair in step] for step in order],
@@ -221,8 +222,9 @@ def _leave_work(folder, order, parameter_group, model):
 
 
 def same_start(model, folder, replace):
-    """How the initial adapter came to be the first process's: "first", "equal by seed", or "replaced" where that is
-    allowed.
+    """Give the model the first process's initial adapter; returns "first", "equal by seed" or "replaced".
+
+    Errors: SystemExit when the adapters have different layers, or differ while `replace` is false.
     """
     import torch
     from peft import get_peft_model_state_dict, set_peft_model_state_dict
@@ -238,19 +240,19 @@ def same_start(model, folder, replace):
         return "first"
     first = load_file(path)
     if mine.keys() != first.keys():
-        raise SystemExit("The adapters of both sides lie on different layers.")
+        raise SystemExit("The two contenders' adapters are on different layers.")
     if all(torch.equal(mine[name], first[name]) for name in first):
         return "equal by seed"
     if not replace:
-        raise SystemExit("The workbench began from another adapter than in its first run.")
+        raise SystemExit("The workbench started from a different adapter than in its first run.")
     set_peft_model_state_dict(model, first)
     return "replaced"
 
 
 def ready(model, device):
-    """(memory, watch) with memory counting from now on.
+    """(PeakMemory, Stopwatch), with memory measured from now on.
 
-    Every weight is read before: a file that is only mapped would count as memory of the first step.
+    Every weight is read first: a weight file that is only mapped would count as memory of the first step.
     """
     for parameter in model.parameters():
         parameter.data.sum()
@@ -260,7 +262,7 @@ def ready(model, device):
 
 
 def warm_up_or_lap(watch, place):
-    """The clock starts when the step at place 0 is done."""
+    """Start the clock after the warm-up step (place 0), otherwise record a lap."""
     if place == 0:
         watch.start()
     else:
@@ -268,10 +270,11 @@ def warm_up_or_lap(watch, place):
 
 
 def result_of(memory, watch, losses, checkpointed_share):
+    """Measurements as plain values; losses[0] is the warm-up step's. Errors: SystemExit when a loss is not finite."""
     if not all(map(math.isfinite, losses)):
         raise SystemExit(f"The losses are not finite: {losses}")
     return watch.totals() | {
-        "losses": losses,  # of the warm-up step first
+        "losses": losses,
         "loaded_bytes": memory.loaded_bytes,
         "peak_bytes": memory.peak_bytes(),
         "memory_method": memory.method,
@@ -280,7 +283,7 @@ def result_of(memory, watch, losses, checkpointed_share):
 
 
 def version(package: str) -> str | None:
-    """The installed version of a package, None without one."""
+    """Version of an installed package, else None."""
     try:
         return importlib.metadata.version(package)
     except importlib.metadata.PackageNotFoundError:
@@ -288,4 +291,4 @@ def version(package: str) -> str | None:
 
 
 if __name__ == "__main__":
-    main()
+    run_task(train)

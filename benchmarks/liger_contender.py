@@ -1,15 +1,15 @@
-"""The third side: a plain loop around Liger's fused SimPO loss, the way its documentation wires it, on padded rows.
+"""Measure a plain loop around Liger's fused SimPO loss on padded rows, wired as Liger's documentation shows.
 
-For CUDA machines; see gpu.py.
+For CUDA machines; see gpu.py. Started and read like contender.py.
 """
 
 import json
 
-import one_side
+from contender import plain_model, ready, result_of, run_task, same_start, warm_up_or_lap
 
 
-def train_with_liger(side, job: dict, folder) -> dict:
-    """The measurements of a loop of PEFT model, Liger's LigerFusedLinearSimPOLoss and AdamW over the same steps."""
+def train_with_liger(contender, job: dict, folder) -> dict:
+    """Measurements of a loop of a PEFT model, LigerFusedLinearSimPOLoss and AdamW over the same steps."""
     import torch
     from liger_kernel.chunked_loss import LigerFusedLinearSimPOLoss
     from peft import LoraConfig, get_peft_model
@@ -18,7 +18,7 @@ def train_with_liger(side, job: dict, folder) -> dict:
 
     config, work = RunConfig.from_dict(job["config"]), json.loads((folder / "work.json").read_text())
     device, lora = "cuda" if torch.cuda.is_available() else "cpu", config.lora
-    base = one_side.plain_model(job, config.model.load_in, device)
+    base = plain_model(job, config.model.load_in, device)
     torch.manual_seed(config.training.seed)
     model = get_peft_model(
         base,
@@ -30,10 +30,10 @@ def train_with_liger(side, job: dict, folder) -> dict:
             task_type="CAUSAL_LM",
         ),
     )
-    if side.checkpointing:
+    if contender.checkpointing:
         base.gradient_checkpointing_enable({"use_reentrant": False})
-    start = one_side.same_start(model, folder, replace=True)
-    # compute_nll_loss: or a likelihood term joins in
+    start = same_start(model, folder, replace=True)
+    # compute_nll_loss=False leaves out the likelihood term.
     loss_function = LigerFusedLinearSimPOLoss(
         beta=config.loss.beta, gamma=config.loss.gamma, compute_nll_loss=False, compiled=device == "cuda"
     )
@@ -43,10 +43,10 @@ def train_with_liger(side, job: dict, folder) -> dict:
         trained, lr=adam["lr"], betas=adam["betas"], eps=adam["eps"], weight_decay=adam["weight_decay"]
     )
     model.train()
-    memory, watch = one_side.ready(model, device)
+    memory, watch = ready(model, device)
     losses = []
     for place, step in enumerate(work["steps"]):
-        size = side.micro_batch or len(step)
+        size = contender.micro_batch or len(step)
         parts = [step[first : first + size] for first in range(0, len(step), size)]
         total = 0.0
         for part in parts:
@@ -60,12 +60,12 @@ def train_with_liger(side, job: dict, folder) -> dict:
         optimizer.step()
         optimizer.zero_grad()
         losses.append(total)
-        one_side.warm_up_or_lap(watch, place)
-    return one_side.result_of(memory, watch, losses, float(side.checkpointing)) | {"initial_adapter": start}
+        warm_up_or_lap(watch, place)
+    return result_of(memory, watch, losses, float(contender.checkpointing)) | {"initial_adapter": start}
 
 
 def _padded(pairs):
-    """(ids, mask, labels), each (2 · pairs, longest): chosen rows first; labels are −100 on prompt and padding."""
+    """(ids, mask, labels), each (2 · pairs, longest), chosen rows first; labels are −100 on prompt and padding."""
     import torch
 
     rows = [(pair["prompt_ids"], pair[f"{side}_ids"]) for side in ("chosen", "rejected") for pair in pairs]
@@ -77,3 +77,7 @@ def _padded(pairs):
         mask[place, :length] = 1
         labels[place, len(prompt) : length] = torch.tensor(answer)
     return ids, mask, labels
+
+
+if __name__ == "__main__":
+    run_task(train_with_liger)
