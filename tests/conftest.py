@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import signal
 import sys
 import tempfile
@@ -20,6 +21,41 @@ def light_page():
     yield
     if panel := sys.modules.get("simpo_workbench.ui.parts.panel"):
         panel.Panel._page_theme = "light"
+
+
+def pytest_collection_modifyitems(items):
+    """Begin with the notebooks that share one long run, and go on with tests/full: the short tests fill the end up, so
+    that no process waits for another.
+    """
+    items.sort(key=lambda item: ("quickstart" not in item.fixturenames, "full" not in item.path.parts))
+
+
+@pytest.fixture(scope="session")
+def chromium():
+    """A headless Chromium that requests nothing on its own. Without one the browser tests skip; in CI that fails."""
+    program = shutil.which("chromium") or shutil.which("google-chrome")
+    if program is None:
+        message = "No chromium on this machine: nothing was tested in a browser. Debian: apt-get install chromium."
+        if os.environ.get("CI") == "true":
+            pytest.fail(message)
+        pytest.skip(message)
+    from playwright.sync_api import sync_playwright
+
+    options = ["--no-sandbox", "--disable-gpu", "--disable-quic", "--disable-background-networking"]
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=program, args=options)
+        yield browser
+        browser.close()
+
+
+@pytest.fixture(scope="session")
+def lab(tmp_path_factory):
+    """A JupyterLab for all browser tests of this process."""
+    from lab_page import LabServer
+
+    server = LabServer(tmp_path_factory.mktemp("lab"))
+    yield server
+    server.close()
 
 
 @pytest.fixture(scope="session")

@@ -4,7 +4,7 @@ formula.
 
 import math
 
-from simpo_workbench.analysis.scores import mean_share, share
+from simpo_workbench.analysis.metrics import answer_metrics, score_metrics
 from simpo_workbench.base.files import write_json
 from simpo_workbench.config.run_config import RunConfig
 from simpo_workbench.engine.recorder import Recorder
@@ -167,38 +167,8 @@ def sampled(step, total_steps, prompts, ruined=False):
 
 
 def evaluation_record(step, table, answers, first):
-    """The metrics record of one evaluation, by the same definitions as the engine's."""
-    n = len(table)
-    chosen, rejected = float(table["chosen_avg_logp"].mean()), float(table["rejected_avg_logp"].mean())
-    record = {
-        "kind": "eval",
-        "step": step,
-        "eval/loss": float(table["loss"].mean()),
-        "eval/rewards/chosen": float(table["chosen_reward"].mean()),
-        "eval/rewards/rejected": float(table["rejected_reward"].mean()),
-        "eval/rewards/margins": float(table["margin"].mean()),
-        "eval/logps/chosen": chosen,
-        "eval/logps/rejected": rejected,
-        "eval/logps/chosen_drift": chosen - first["eval/logps/chosen"] if first else 0.0,
-        "eval/logps/rejected_drift": rejected - first["eval/logps/rejected"] if first else 0.0,
-        "eval/chosen_tokens": float(table["chosen_tokens"].mean()),
-        "eval/rejected_tokens": float(table["rejected_tokens"].mean()),
-        "eval/pairs": n,
-        "beta": BETA,
-        "gamma_beta_ratio": RATIO,
-    }
-    record |= _with_interval("eval/rewards/accuracies", share(int(table["correct"].sum()), n))
-    record |= _with_interval("eval/rewards/beyond_gamma", share(int(table["beyond_gamma"].sum()), n))
-    if answers:
-        record |= {
-            "eval/answers/n": len(answers),
-            "eval/answers/mean_tokens": sum(one["tokens"] for one in answers) / len(answers),
-        }
-        record |= _with_interval("eval/answers/ended", share(sum(one["ended"] for one in answers), len(answers)))
-        record |= _with_interval(
-            "eval/answers/repeated_4grams", mean_share([one["repeated_4grams"] for one in answers])
-        )
-    return record
+    """The metrics record of one evaluation, as the engine makes it."""
+    return {"kind": "eval", "step": step, **score_metrics(table, first), **answer_metrics(answers)}
 
 
 def environment():
@@ -212,7 +182,3 @@ def environment():
         "train_pairs_sha256": "ab" * 32,
         "data_notes": ["Training pairs: 200 pairs kept, none refused.", "Held-out pairs: 24 pairs, none dropped."],
     }
-
-
-def _with_interval(name, found):
-    return {name: found.value, f"{name}_low": found.low, f"{name}_high": found.high}

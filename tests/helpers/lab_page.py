@@ -3,6 +3,7 @@ wrong in it.
 """
 
 import contextlib
+import json
 import os
 import socket
 import subprocess
@@ -72,6 +73,16 @@ class LabServer:
         notebook.metadata.kernelspec = {"name": "python3", "display_name": "Python 3", "language": "python"}
         nbformat.write(notebook, self.notebooks / name)
 
+    def end_kernels(self, notebook):
+        """Shut down the kernels of a notebook, so that they take no memory from the tests that follow."""
+        api = f"http://127.0.0.1:{self.port}/api/sessions"
+        with urllib.request.urlopen(api, timeout=30) as reply:
+            sessions = json.load(reply)
+        for session in sessions:
+            if session["path"] == notebook:
+                request = urllib.request.Request(f"{api}/{session['id']}", method="DELETE")
+                urllib.request.urlopen(request, timeout=30).close()
+
     def close(self):
         self.process.terminate()
         try:
@@ -87,13 +98,14 @@ class LabPage:
     the server.
     """
 
-    def __init__(self, chromium, server, notebook, width=1500, height=1400):
+    def __init__(self, chromium, server, notebook, width=1500, height=1400, theme="Light"):
         self.server, self.notebook, self.errors, self.faults, self.foreign = server, notebook, [], [], []
         self.page = chromium.new_page(viewport={"width": width, "height": height})
         self.page.on("console", lambda message: self.errors.append(message.text) if message.type == "error" else None)
         self.page.on("pageerror", self._failed)
         self.page.on("request", self._asked)
         self.load()
+        self.theme(theme)
 
     def _asked(self, request):
         if not request.url.startswith((f"http://127.0.0.1:{self.server.port}/", "data:", "blob:")):
@@ -189,3 +201,4 @@ class LabPage:
 
     def __exit__(self, *_):
         self.page.close()
+        self.server.end_kernels(self.notebook)

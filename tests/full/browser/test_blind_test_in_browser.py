@@ -6,7 +6,7 @@ import os
 
 import pytest
 from fake_run import fake_run
-from lab_page import LabPage, LabServer
+from lab_page import LabPage
 
 from simpo_workbench import BlindVotes, load_pairs
 
@@ -34,14 +34,10 @@ def root(tmp_path_factory):
 
 
 @pytest.fixture(scope="module")
-def page(chromium, root, tmp_path_factory):
-    server = LabServer(tmp_path_factory.mktemp("lab"))
-    server.write("blind.ipynb", OPEN.format(root=str(root)), KILL, "'a cell below'")
-    try:
-        with LabPage(chromium, server, "blind.ipynb") as opened:
-            yield opened
-    finally:
-        server.close()
+def page(chromium, lab, root):
+    lab.write("blind.ipynb", OPEN.format(root=str(root)), KILL, "'a cell below'")
+    with LabPage(chromium, lab, "blind.ipynb") as opened:
+        yield opened
 
 
 def saved(page, count):

@@ -10,7 +10,7 @@ import pytest
 import tiny
 from fake_run import fake_run
 from hostile_texts import LAYOUT, NAME, SHORT, TEXTS, TOGETHER, readable
-from lab_page import SCREENSHOTS, LabPage, LabServer
+from lab_page import SCREENSHOTS, LabPage
 
 from simpo_workbench.base.escape import one_way
 from simpo_workbench.base.files import read_json, read_jsonl, write_json, write_jsonl
@@ -169,23 +169,19 @@ def hostile_run(root, name, changes=None):
 
 
 @pytest.fixture(scope="module")
-def page(chromium, place, tmp_path_factory):
-    server = LabServer(tmp_path_factory.mktemp("lab"))
-    server.write(
+def page(chromium, lab, place):
+    lab.write(
         "hostile.ipynb",
         OPEN.format(config=str(place / "config.yaml"), root=str(place / "runs")),
         PICTURES.format(train=str(place / f"{NAME}.jsonl")),
     )
-    try:
-        with LabPage(chromium, server, "hostile.ipynb", width=1200) as opened:
-            opened.opened_by_itself = []
-            opened.page.on("dialog", lambda dialog: (opened.opened_by_itself.append(dialog.message), dialog.dismiss()))
-            opened.page.context.on("page", lambda other: opened.opened_by_itself.append(other.url))
-            opened.run_cell(0)
-            opened.shows(".swb-menu")
-            yield opened
-    finally:
-        server.close()
+    with LabPage(chromium, lab, "hostile.ipynb", width=1200) as opened:
+        opened.opened_by_itself = []
+        opened.page.on("dialog", lambda dialog: (opened.opened_by_itself.append(dialog.message), dialog.dismiss()))
+        opened.page.context.on("page", lambda other: opened.opened_by_itself.append(other.url))
+        opened.run_cell(0)
+        opened.shows(".swb-menu")
+        yield opened
 
 
 def assert_harmless(page, name, selector=".swb"):

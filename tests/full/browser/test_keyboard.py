@@ -6,7 +6,7 @@ import json
 
 import pytest
 from fake_run import fake_run
-from lab_page import LabPage, LabServer
+from lab_page import LabPage
 
 pytestmark = pytest.mark.browser
 OPEN = """import simpo_workbench as wb
@@ -56,16 +56,12 @@ def place(tmp_path_factory):
 
 
 @pytest.fixture(scope="module")
-def page(chromium, place, tmp_path_factory):
-    server = LabServer(tmp_path_factory.mktemp("lab"))
-    server.write("keyboard.ipynb", OPEN.format(root=str(place / "runs")), "'a cell below'")
-    try:
-        with LabPage(chromium, server, "keyboard.ipynb", width=1300) as opened:
-            opened.run_cell(0)
-            opened.shows(".swb-menu")
-            yield opened
-    finally:
-        server.close()
+def page(chromium, lab, place):
+    lab.write("keyboard.ipynb", OPEN.format(root=str(place / "runs")), "'a cell below'")
+    with LabPage(chromium, lab, "keyboard.ipynb", width=1300) as opened:
+        opened.run_cell(0)
+        opened.shows(".swb-menu")
+        yield opened
 
 
 def focus(page, selector):

@@ -8,7 +8,7 @@ import json
 
 import pytest
 from fake_run import fake_run
-from lab_page import LabPage, LabServer
+from lab_page import LabPage
 
 import simpo_workbench as wb
 from simpo_workbench.base.files import read_jsonl
@@ -37,17 +37,9 @@ POINTS = """() => Object.fromEntries([...document.querySelectorAll(".swb-figure 
 ROWS = "[...document.querySelectorAll('tr[data-id]')].filter(row => row.offsetParent)"
 
 
-@pytest.fixture(scope="module")
-def lab(tmp_path_factory):
-    server = LabServer(tmp_path_factory.mktemp("lab"))
-    yield server
-    server.close()
-
-
 def opened(chromium, lab, name, root, changes=None, width=1500, theme="Light"):
     lab.write(name, OPEN.format(changes=json.dumps(changes or {}), root=str(root)))
-    page = LabPage(chromium, lab, name, width)
-    page.theme(theme)
+    page = LabPage(chromium, lab, name, width, theme=theme)
     page.run_all()
     page.shows(".swb-menu")
     return page
