@@ -1,11 +1,11 @@
-"""The house: a notebook that waits for torch before it shows a button, or a panel that owns a model, begins with one
-import on the wrong floor.
+"""What a contributor would lose: rooms that can be read one at a time, and a notebook that starts without torch.
+
+A file imports only from its own room and from the rooms above it in ROOMS; rooms on one line do not import each other.
+docs/architecture.md says what lives in each.
 """
 
 import ast
-import os
-import subprocess
-import sys
+import graphlib
 from pathlib import Path
 
 import pytest
@@ -13,122 +13,88 @@ import pytest
 import simpo_workbench
 
 PACKAGE = Path(simpo_workbench.__file__).parent
-ROOT = PACKAGE.parent
+BENCHMARKS = PACKAGE.parent / "benchmarks"
 LONGEST_FILE = 420
 
-#: Floor of every file and wing of the package. A file imports only from its own floor and lower ones.
-FLOORS = {
-    4: ["cli.py", "run_commands.py", "settings_options.py", "terminal.py", "lab.py", "ui/"],
-    3: ["engine/", "launch.py", "remote.py", "report.py"],
-    2: [
-        "presets.py",
-        "pairs.py",
-        "pair_files.py",
-        "pair_hub.py",
-        "data_sets.py",
-        "runs.py",
-        "device_queue.py",
-        "doctor.py",
-        "run_facts.py",
-        "blind_votes.py",
-    ],
-    1: [
-        *("redaction.py", "safe_names.py", "differences.py", "pair_filters.py"),
-        *(
-            "geometry.py",
-            "geometry_figures.py",
-            "loss_suggestion.py",
-            "microscope.py",
-            "microscope_figures.py",
-            "history.py",
-            "history_figures.py",
-            "vote_statistics.py",
-        ),
-        *(
-            "config.py",
-            "settings.py",
-            "yaml_text.py",
-            "advice.py",
-            "figures.py",
-            "run_figures.py",
-            "data_figures.py",
-            "small_charts.py",
-            "process.py",
-            "errors.py",
-            "bundled.py",
-            "changes.py",
-        ),
-        *(
-            "run_folder.py",
-            "run_status.py",
-            "files.py",
-            "mailbox.py",
-            "post_mortem.py",
-            "scores.py",
-            "pair_shapes.py",
-            "pair_columns.py",
-            "markup.py",
-            "wording.py",
-            "cost.py",
-            "metrics_tail.py",
-        ),
-    ],
-}
-FLOOR_OF = {room: floor for floor, rooms in FLOORS.items() for room in rooms}
+ROOMS = """
+    _version
+    base
+    config
+    pairs
+    analysis
+    charts
+    runs
+    report
+    engine/encode
+    engine/forward
+    engine/model
+    engine
+    inference
+    ui/parts
+    ui/setup ui/data ui/train ui/answers
+    ui/pairs ui/runs
+    ui
+    cli
+"""
+LEVELS = {room: level for level, line in enumerate(ROOMS.split("\n")) for room in line.split()}
 TORCH_FAMILY = {"torch", "transformers", "peft", "accelerate", "bitsandbytes"}
 
 
-def package_files():
-    return {str(path.relative_to(PACKAGE)): path.read_text(encoding="utf-8") for path in PACKAGE.rglob("*.py")}
+def source_files():
+    """{path: source} of the package's files, below the package, and of the benchmarks'."""
+    files = {str(path.relative_to(PACKAGE)): path for path in PACKAGE.rglob("*.py")}
+    files |= {f"benchmarks/{path.name}": path for path in BENCHMARKS.glob("*.py")}
+    return {name: path.read_text(encoding="utf-8") for name, path in files.items()}
 
 
 def complaints(files):
-    """Sentences on every import that breaks the order of the house; files: {path below the package: source}."""
-    found = []
+    """Sentences on files that are too long, in no room, or import what they must not; files: {path: source}."""
+    sentences, graph = [], {}
     for path, source in files.items():
-        if path == "__init__.py":  # its table of names is loaded lazily; the tests below hold it
+        lines = source.count("\n")
+        if lines > LONGEST_FILE:
+            sentences.append(f"{path} has {lines} lines: divide a file of more than about 400.")
+        if path == "__init__.py":  # loads its names lazily, from every room
             continue
-        room = room_of(path)
-        if room not in FLOOR_OF:
-            found.append(
-                f"{path} is on no floor: add it to FLOORS in tests/test_floors.py, and to docs where the house is"
-                " drawn."
-            )
+        modules = list(imported_modules(path, source))
+        graph[path] = {file for module in modules if (file := file_of(module, files)) not in (None, path)}
+        if path.startswith("benchmarks/"):
             continue
-        for module in imports(path, source, files):
-            found += complaint(path, room, module)
-    return found
+        if room_of(path) not in LEVELS:
+            sentences.append(f"{path} is in no room: put it into one, or add one to ROOMS and docs/architecture.md.")
+            continue
+        sentences += [text for module in modules if (text := import_complaint(path, module, files))]
+    try:
+        graphlib.TopologicalSorter(graph).prepare()
+    except graphlib.CycleError as error:
+        sentences.append(f"Import circle: {' -> '.join(error.args[1])}.")
+    return sentences
 
 
-def complaint(path, room, module):
-    if module == "simpo_workbench":
-        return [] if FLOOR_OF[room] == 4 else [f"{path} imports the whole package, which reaches every floor."]
-    if not module.startswith("simpo_workbench."):
-        without_torch = FLOOR_OF[room] <= 2 or room == "ui/"
-        wrong = without_torch and module.split(".")[0] in TORCH_FAMILY
-        return (
-            [f"{path} imports {module}: neither ui/ nor the ground floors load torch or what loads it."]
-            if wrong
-            else []
-        )
-    target = room_of(module.removeprefix("simpo_workbench.").replace(".", "/") + ".py")
-    if {room, target} == {"engine/", "ui/"}:
-        return [f"{path} imports {module}: engine/ and ui/ never import each other."]
-    if FLOOR_OF.get(target, 0) > FLOOR_OF[room]:
-        return [f"{path} (floor {FLOOR_OF[room]}) imports {module} from floor {FLOOR_OF[target]} above it."]
-    return []
+def import_complaint(path, module, files):
+    room = room_of(path)
+    if module.split(".")[0] in TORCH_FAMILY and room.split("/")[0] != "engine":
+        return f"{path} imports {module}: only engine/ loads torch and what loads it."
+    if module.split(".")[0] != "simpo_workbench":
+        return None
+    file = file_of(module, files)
+    if file in (None, "__init__.py"):
+        return f"{path} imports {module}: import from the module that defines a name, not from the whole package."
+    other = room_of(file)
+    if room.startswith("ui") and other.startswith("engine"):
+        return f"{path} imports {file}: ui/ reads run folders and asks other processes; it never imports engine/."
+    if other != room and LEVELS.get(other, 0) >= LEVELS[room]:
+        return f"{path} imports {file}: {room} may not import from {other}."
+    return None
 
 
 def room_of(path):
-    """What FLOORS calls a file: "config.py" itself, "engine/" for everything in that wing, its __init__.py included."""
-    wing = path.split("/")[0].removesuffix(".py") + "/"
-    return wing if wing in FLOOR_OF or "/" in path else path
+    """The folder of a file of the package, or the name of a file at its root."""
+    return path.rpartition("/")[0] or path.removesuffix(".py")
 
 
-def imports(path, source, files):
-    """Absolute names of all modules that a file imports, inside functions too; a name that __init__ loads lazily counts
-    as its home.
-    """
+def imported_modules(path, source):
+    """Absolute names of all modules and names that a file imports, inside functions too."""
     package = ["simpo_workbench", *path.split("/")[:-1]]
     for node in ast.walk(ast.parse(source)):
         if isinstance(node, ast.Import):
@@ -136,177 +102,67 @@ def imports(path, source, files):
         elif isinstance(node, ast.ImportFrom):
             above = package[: len(package) - node.level + 1] if node.level else []
             base = ".".join([*above, *([node.module] if node.module else [])])
-            for alias in node.names:
-                yield named(base, alias.name, files)
-        elif isinstance(node, ast.Call) and getattr(node.func, "attr", getattr(node.func, "id", "")) in (
-            "import_module",
-            "__import__",
-        ):
-            yield from (
-                argument.value
-                for argument in node.args
-                if isinstance(argument, ast.Constant) and not str(argument.value).startswith(".")
-            )
+            yield from (f"{base}.{alias.name}" for alias in node.names)
+        elif isinstance(node, ast.Call) and ast.unparse(node.func) in ("import_module", "importlib.import_module"):
+            yield from (str(one.value) for one in node.args if isinstance(one, ast.Constant))
 
 
-def named(base, name, files):
-    inside = f"{base}.{name}".removeprefix("simpo_workbench.").replace(".", "/")
-    if base.startswith("simpo_workbench") and (
-        f"{inside}.py" in files or f"{inside}/__init__.py" in files or f"{inside}/" in FLOOR_OF
-    ):
-        return f"{base}.{name}"
-    if base == "simpo_workbench" and name in simpo_workbench._HOMES:
-        return f"simpo_workbench.{simpo_workbench._HOMES[name]}"
-    return base if base != "simpo_workbench" or name == "*" else f"simpo_workbench.{name}"
+def file_of(module, files):
+    """The file that defines an imported module or name; None when it is not one of ours."""
+    if module.split(".")[0] != "simpo_workbench":
+        name = f"benchmarks/{module.split('.')[0]}.py"
+        return name if name in files else None
+    inside = "/".join(module.split(".")[1:])
+    above = inside.rpartition("/")[0]
+    candidates = [f"{inside}.py", f"{inside}/__init__.py", f"{above}.py", f"{above}/__init__.py", "__init__.py"]
+    return next((name.lstrip("/") for name in candidates if name.lstrip("/") in files), None)
 
 
-# --- the order of the house
+def test_every_file_keeps_to_its_room():
+    if sentences := complaints(source_files()):
+        pytest.fail("\n".join(sentences), pytrace=False)
 
 
-def test_no_file_imports_from_a_floor_above_it():
-    assert complaints(package_files()) == []
-
-
-@pytest.mark.parametrize(
-    ("path", "source", "said"),
-    [
-        ("config.py", "from .runs import Run", "config.py (floor 1) imports simpo_workbench.runs.run from floor 2"),
+def test_files_that_do_not_are_noticed():
+    planted = [
+        ("config/presets.py", "from ..runs.run import Run", "config may not import from runs"),
+        ("config/presets.py", "def f():\n    from ..runs import run", "config may not import from runs"),
+        ("config/presets.py", "import simpo_workbench.runs.run", "config may not import from runs"),
+        ("base/files.py", "from ..config import run_config", "base may not import from config"),
+        ("engine/forward/memory.py", "from ..step import optimizer_step", "engine/forward may not import from engine"),
+        ("ui/setup/config_form.py", "from ..data import data_view", "ui/setup may not import from ui/data"),
         (
-            "config.py",
-            "def f():\n    from . import runs",
-            "config.py (floor 1) imports simpo_workbench.runs.run from floor 2",
+            "runs/run.py",
+            "import importlib\nimportlib.import_module('simpo_workbench.engine.step')",
+            "import from engine",
         ),
-        ("config.py", "from simpo_workbench import runs", "floor 2"),
-        ("config.py", "import simpo_workbench.engine.losses", "floor 3"),
-        ("config.py", "from . import preset", "imports simpo_workbench.config.presets from floor 2"),
-        ("runs.py", "from .engine import losses", "floor 3"),
-        ("runs.py", "from . import engine", "floor 3"),
+        ("ui/parts/html.py", "from ...engine.losses import simpo_loss", "never imports engine/"),
+        ("engine/step.py", "from ..ui.parts.html import escape", "engine may not import from ui/parts"),
+        ("runs/run.py", "import simpo_workbench as wb", "not from the whole package"),
+        ("runs/run.py", "from .. import attach", "not from the whole package"),
+        ("analysis/scores.py", "import torch.nn.functional as F", "only engine/ loads torch"),
+        ("ui/parts/panel.py", "def f():\n    from transformers import AutoTokenizer", "only engine/ loads torch"),
+        ("utils.py", "", "utils.py is in no room"),
+        ("drawer/x.py", "", "drawer/x.py is in no room"),
+        ("base/long.py", "x = 1\n" * 421, "base/long.py has 421 lines"),
+        ("base/a.py", "from . import a_too\n", "Import circle: base/a"),
         (
-            "doctor.py",
-            "if True:\n    import importlib\n    importlib.import_module('simpo_workbench.runs.launch')",
-            "floor 3",
+            "benchmarks/a.py",
+            "import a_too\n",
+            "Import circle: benchmarks/a.py -> benchmarks/a_too.py -> benchmarks/a.py",
         ),
-        ("engine/models.py", "from ..ui.html import escape", "never import each other"),
-        ("ui/html.py", "from ..engine.losses import simpo_loss", "never import each other"),
-        ("engine/models.py", "from .. import cli", "floor 4"),
-        ("runs.py", "import simpo_workbench as wb", "imports the whole package"),
-        ("scores.py", "import torch.nn.functional as F", "imports torch.nn.functional"),
-        ("pairs.py", "def f():\n    from transformers import AutoTokenizer", "imports transformers"),
-        ("ui/panel.py", "import peft", "imports peft"),
-        ("utils.py", "", "utils.py is on no floor: add it to FLOORS"),
-        ("drawer/x.py", "", "is on no floor"),
-    ],
-)
-def test_a_step_on_the_wrong_floor_is_seen(path, source, said):
-    files = {**package_files(), path: source}
-    assert [text for text in complaints(files) if said in text and text.startswith(path)]
-
-
-@pytest.mark.parametrize(
-    ("path", "source"),
-    [
-        ("config.py", "from .errors import WorkbenchError\nfrom .settings import Section"),
-        ("runs.py", "from . import process\nfrom .figures import training_figure\nimport pandas"),
-        (
-            "engine/models.py",
-            (
-                "import torch\nfrom .. import __version__\nfrom ..config import RunConfig\nfrom . import losses\nfrom"
-                " .losses import simpo_loss"
-            ),
-        ),
-        ("report.py", "from .runs import Run\nfrom . import launch"),
-        ("ui/panel.py", "from ..launch import start\nfrom .html import escape\nimport ipywidgets"),
-        ("cli.py", "def f():\n    from .engine.training import train"),
-    ],
-)
-def test_a_step_on_the_right_floor_is_not_complained_of(path, source):
-    assert [text for text in complaints({**package_files(), path: source}) if text.startswith(path)] == []
-
-
-@pytest.mark.parametrize("path", sorted(package_files()))
-def test_no_file_is_too_long_to_read(path):
-    lines = len((PACKAGE / path).read_text(encoding="utf-8").splitlines())
-    assert lines <= LONGEST_FILE, f"{path} has {lines} lines: a file of more than about 400 is asking to be two."
-
-
-# --- what an import loads
-
-
-def in_fresh_interpreter(code):
-    environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(ROOT), os.environ.get("PYTHONPATH", "")])}
-    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env=environment, check=False)
-    assert result.returncode == 0, result.stderr
-    return result.stdout.split()
-
-
-def test_importing_the_package_loads_nothing_heavy_and_takes_no_time():
-    seconds, *loaded = in_fresh_interpreter(
-        "import sys, time\n"
-        "before, start = set(sys.modules), time.process_time()\n"
-        "import simpo_workbench\n"
-        "print(time.process_time() - start, *{name.split('.')[0] for name in set(sys.modules) - before})\n"
-    )
-    assert "simpo_workbench" in loaded
-    assert (
-        set(loaded) & {*TORCH_FAMILY, "ipywidgets", "pandas", "plotly", "datasets", "pydantic", "numpy", "pyarrow"}
-        == set()
-    )
-    assert float(seconds) < 0.5  # processor time beyond a bare interpreter's, whatever else the machine does
-
-
-def test_importing_every_ground_floor_module_loads_no_torch():
-    modules = [room.removesuffix(".py") for floor in (1, 2) for room in FLOORS[floor] if (PACKAGE / room).exists()]
-    assert len(modules) > 15
-    statements = [f"import simpo_workbench.{module}" for module in modules]
-    loaded = in_fresh_interpreter(
-        "\n".join([*statements, "import sys", "print(*{name.split('.')[0] for name in sys.modules})"])
-    )
-    assert "pydantic" in loaded
-    assert set(loaded) & {*TORCH_FAMILY, "ipywidgets", "pandas", "datasets"} == set()
-
-
-# --- the public names
-
-
-def home_file(home):
-    path = PACKAGE / home.replace(".", "/")
-    return path / "__init__.py" if path.is_dir() else path.with_suffix(".py")
-
-
-@pytest.mark.parametrize(("name", "home"), simpo_workbench._HOMES.items())
-def test_every_public_name_has_a_home(name, home):
-    assert home_file(home).is_file(), f"simpo_workbench.{name} is promised by {home}, which does not exist."
-    defined = set()
-    for node in ast.parse(home_file(home).read_text(encoding="utf-8")).body:
-        if isinstance(node, ast.FunctionDef | ast.ClassDef | ast.AsyncFunctionDef):
-            defined.add(node.name)
-        elif isinstance(node, ast.Assign):
-            defined |= {target.id for target in node.targets if isinstance(target, ast.Name)}
-        elif isinstance(node, ast.ImportFrom):  # a wing's __init__ may pass a name on
-            defined |= {alias.asname or alias.name for alias in node.names}
-    assert name in defined
-
-
-@pytest.mark.parametrize(
-    "name", [name for name, home in simpo_workbench._HOMES.items() if FLOOR_OF.get(f"{home}.py", 9) <= 2]
-)
-def test_a_public_name_of_the_ground_floors_is_what_its_home_defines(name):
-    value = getattr(simpo_workbench, name)
-    assert value.__name__ == name
-    assert value.__module__ == f"simpo_workbench.{simpo_workbench._HOMES[name]}"
-
-
-def test_editors_are_told_the_same_names_as_users():
-    """The imports under TYPE_CHECKING are never run, so nothing else would notice that one is missing or wrong."""
-    tree = ast.parse((PACKAGE / "__init__.py").read_text(encoding="utf-8"))
-    block = next(
-        node for node in tree.body if isinstance(node, ast.If) and getattr(node.test, "id", "") == "TYPE_CHECKING"
-    )
-    assert {alias.name: node.module for node in block.body for alias in node.names} == simpo_workbench._HOMES
-    assert set(simpo_workbench._HOMES) <= set(dir(simpo_workbench))
-    assert sorted(simpo_workbench._HOMES) == simpo_workbench.__all__
-
-
-def test_a_name_that_does_not_exist_is_an_attribute_error():
-    with pytest.raises(AttributeError, match="has no attribute 'trian'"):
-        _ = simpo_workbench.trian
+    ]
+    fine = [
+        ("runs/run.py", "from ..base import process\nfrom .folder import RunFolder\nimport pandas"),
+        ("engine/step.py", "import torch\nfrom .._version import __version__\nfrom .forward.memory import choose"),
+        ("ui/workbench.py", "from ..inference import score\nfrom .parts.html import escape\nimport ipywidgets"),
+    ]
+    files = dict.fromkeys(source_files(), "")
+    files |= {"base/a_too.py": "from .a import x", "benchmarks/a_too.py": "import a"}
+    unseen = [
+        (path, expected)
+        for path, source, expected in planted
+        if not any(expected in text for text in complaints({**files, path: source}))
+    ]
+    assert unseen == []
+    assert [complaints({**files, path: source}) for path, source in fine] == [[], [], []]
