@@ -131,11 +131,7 @@ def test_files_that_do_not_are_noticed():
         ("base/files.py", "from ..config import run_config", "base may not import from config"),
         ("engine/forward/memory.py", "from ..step import optimizer_step", "engine/forward may not import from engine"),
         ("ui/setup/config_form.py", "from ..data import data_view", "ui/setup may not import from ui/data"),
-        (
-            "runs/run.py",
-            "import importlib\nimportlib.import_module('simpo_workbench.engine.step')",
-            "import from engine",
-        ),
+        ("runs/run.py", "import_module('simpo_workbench.engine.step')", "runs may not import from engine"),
         ("ui/parts/html.py", "from ...engine.losses import simpo_loss", "never imports engine/"),
         ("engine/step.py", "from ..ui.parts.html import escape", "engine may not import from ui/parts"),
         ("runs/run.py", "import simpo_workbench as wb", "not from the whole package"),
@@ -146,11 +142,7 @@ def test_files_that_do_not_are_noticed():
         ("drawer/x.py", "", "drawer/x.py is in no room"),
         ("base/long.py", "x = 1\n" * 421, "base/long.py has 421 lines"),
         ("base/a.py", "from . import a_too\n", "Import circle: base/a"),
-        (
-            "benchmarks/a.py",
-            "import a_too\n",
-            "Import circle: benchmarks/a.py -> benchmarks/a_too.py -> benchmarks/a.py",
-        ),
+        ("benchmarks/a.py", "import a_too\n", "Import circle: benchmarks/a"),
     ]
     fine = [
         ("runs/run.py", "from ..base import process\nfrom .folder import RunFolder\nimport pandas"),
