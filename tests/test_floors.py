@@ -150,7 +150,12 @@ def test_files_that_do_not_are_noticed():
         ("ui/workbench.py", "from ..inference import score\nfrom .parts.html import escape\nimport ipywidgets"),
     ]
     files = dict.fromkeys(source_files(), "")
-    files |= {"base/a_too.py": "from .a import x", "benchmarks/a_too.py": "import a"}
+    files |= {
+        "base/a.py": "",
+        "base/a_too.py": "from .a import x",
+        "benchmarks/a.py": "",
+        "benchmarks/a_too.py": "import a",
+    }
     unseen = [
         (path, expected)
         for path, source, expected in planted

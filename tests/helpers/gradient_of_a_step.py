@@ -38,14 +38,13 @@ def main(out, folder, pairs_file, dtype, pairs_per_step, *budgets):
     found = {"world_size": accelerator.num_processes}
     for budget in budgets:
         made = SimpleNamespace(
-            config=config,
             accelerator=accelerator,
             loaded=loaded,
             scorer=scorer,
             policy=row_policy(loaded.model),
             memory=MemoryPlan(int(budget), 0),
         )
-        pair_ids, _ = step.accumulate_gradients(made, pairs, 1)
+        pair_ids, _ = step.accumulate_gradients(made, pairs, 1, config.loss)
         found[budget] = torch.cat([parameter.grad.flatten() for parameter in parameters])
         found[f"{budget} pairs"] = len(pair_ids)
         for parameter in parameters:

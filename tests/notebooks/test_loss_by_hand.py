@@ -4,17 +4,16 @@ Every number that notebook 02 states is worked out again, by the package.
 """
 
 import re
-from pathlib import Path
 
 import nbformat
 import pytest
 import torch
-from nbclient import NotebookClient
+from notebook_files import FOLDER, clone_in, run_without_download
 
 import simpo_workbench as wb
 from simpo_workbench.engine.losses import dpo_loss
 
-NOTEBOOK = Path(__file__).parents[2] / "notebooks" / "02_the_loss_by_hand.ipynb"
+NOTEBOOK = FOLDER / "02_the_loss_by_hand.ipynb"
 #: Cells that train; the others do the arithmetic whose numbers are stated.
 TRAINING = ("prepare", "step_one", "check_by_hand", "step_two", "step_rest", "figure", "dpo_measured")
 #: Numbers that are chosen and not computed.
@@ -272,22 +271,11 @@ def test_a_number_that_nothing_checks_is_noticed(prose, was, becomes, said):
 # --- the cells
 
 
-def test_the_cells_compute_the_numbers_that_stand_above_them(notebook, prose, tmp_path):
+def test_the_cells_compute_the_numbers_that_stand_above_them(prose, tmp_path, monkeypatch):
     """Read off what the cells print, so that prose and code cannot drift apart."""
-    arithmetic = nbformat.v4.new_notebook(metadata=notebook.metadata)
-    arithmetic.cells = [
-        nbformat.v4.new_code_cell(cell.source)
-        for cell in notebook.cells
-        if cell.cell_type == "code" and cell.id not in TRAINING
-    ]
-    NotebookClient(
-        arithmetic,
-        timeout=300,
-        kernel_name="python3",
-        resources={"metadata": {"path": str(tmp_path)}},
-        store_widget_state=False,
-    ).execute()
-    outputs = [output for cell in arithmetic.cells for output in cell.outputs]
+    executed = run_without_download(clone_in(tmp_path), NOTEBOOK, tmp_path / "cache", monkeypatch)
+    arithmetic = [cell for cell in executed.cells if cell.cell_type == "code" and cell.id not in TRAINING]
+    outputs = [output for cell in arithmetic for output in cell.outputs]
     shown = "".join(output.text if output.output_type == "stream" else output.data["text/plain"] for output in outputs)
     computed = [float(number) for number in re.findall(r"-?\d+\.\d*", shown)]
     tables = [number for name in ("what is computed", "model") for row in table(prose, name).values() for number in row]

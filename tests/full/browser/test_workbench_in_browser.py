@@ -107,7 +107,7 @@ def start(page):
 def follow_and_steer(page, run):
     page.until(
         "expected => expected.every(name => (" + POINTS + ")()[name] >= 2)",
-        ["chosen", "sampled answers", "end properly", "margin, held-out", "loss, held-out", "chosen ahead"],
+        ["chosen", "sampled answers", "answers end properly", "lead, held-out", "loss, held-out", "chosen ahead"],
     )
     points = page.page.evaluate(POINTS)
     assert all(points.values()), points

@@ -223,7 +223,7 @@ def test_a_worker_that_does_not_answer_is_killed_in_the_end_and_can_go_on(config
 
 def test_where_a_run_stands_can_be_asked(config):
     run = begun(config)
-    stack = run.stack()
+    stack = run.dump_stack()
     assert "Current thread" in stack or "Thread 0x" in stack
     assert "training.py" in stack
     assert stack in run.folder.log.read_text()
@@ -341,7 +341,7 @@ def test_a_run_that_has_just_begun_is_not_killed_by_a_question(config):
     raw = read_json(run.folder.status)
     write_json(run.folder.status, {**raw, "answers_signals": False})
     with pytest.raises(wb.WorkbenchError, match="no worker process that could be asked"):
-        run.stack()
+        run.dump_stack()
     assert process.is_alive(raw["process"])
     run.stop(patience_s=60)
 

@@ -99,7 +99,7 @@ def test_a_run_inside_a_kernel_is_never_signalled(tiny_config, tmp_path):
         with pytest.raises(wb.WorkbenchError, match="lives inside another program .* and is never signalled"):
             run.stop(patience_s=0.5)
         with pytest.raises(wb.WorkbenchError, match="has no worker process that could be asked"):
-            run.stack()
+            run.dump_stack()
         assert kernel.manager.provisioner.process.poll() is None
         os.kill(kernel.manager.provisioner.process.pid, signal.SIGCONT)
         wait_for(lambda: run.status.ended, "the end in order", run)
