@@ -4,7 +4,7 @@ BIN := $(VENV)/bin
 PYTHON ?= $(shell for p in python3 python3.14 python3.13 python3.12 python3.11; do \
 	$$p -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && { echo $$p; break; }; done)
 
-.PHONY: demo test soak lab lint pictures clean setup chromium
+.PHONY: demo test soak lab lint pictures docs clean setup chromium
 
 demo: setup
 	$(BIN)/simpo-workbench demo
@@ -28,6 +28,12 @@ lint: setup
 pictures: setup chromium
 	$(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev]'
 	$(BIN)/python docs/pictures.py
+
+# docs/metrics.md and docs/settings.md, which are made from code, and the reference of all public names:
+# build/docs/index.html.
+docs: setup
+	$(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[docs]'
+	$(BIN)/python docs/generate.py
 
 setup: $(VENV)/ready
 
