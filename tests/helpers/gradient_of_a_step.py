@@ -1,10 +1,11 @@
-"""Run by test_step.py, alone or under torchrun: the gradient of one optimizer step for several budgets, written by the
-first process.
+"""Run by tests/full/engine/test_step.py, alone or under torchrun: gradients of one optimizer step, written by the first
+process.
 
-python gradient_of_a_step.py OUT MODEL_FOLDER PAIRS_FILE DTYPE PAIRS_PER_STEP BUDGET…
+python gradient_of_a_step.py OUT '[{"folder": …, "pairs_file": …, "dtype": …, "pairs_per_step": …, "budgets": […]}, …]'
 """
 
 import faulthandler
+import json
 import os
 import sys
 from types import SimpleNamespace
@@ -19,8 +20,12 @@ from simpo_workbench.engine.forward.logprobs import PackedScorer
 from simpo_workbench.engine.forward.memory import MemoryPlan
 from simpo_workbench.engine.model import models
 
+#: Kept until the end: freeing DDP after its process group waits forever, now and then.
+KEPT = []
 
-def main(out, folder, pairs_file, dtype, pairs_per_step, *budgets):
+
+def gradients(folder, pairs_file, dtype, pairs_per_step, budgets):
+    """{budget: gradient, "<budget> pairs": pairs of this process, "world_size": processes} of one case."""
     config = wb.RunConfig.from_dict({"model": {"name": folder, "load_in": "fp32"}, "lora": {"dropout": 0.0}})
     loaded = models.load_base(config.model)
     models.add_lora(loaded, config.lora, seed=0)
@@ -32,33 +37,38 @@ def main(out, folder, pairs_file, dtype, pairs_per_step, *budgets):
     accelerator = setup._accelerator(loaded)
     parameters = [parameter for parameter in loaded.model.parameters() if parameter.requires_grad]
     scorer = accelerator.prepare(PackedScorer(loaded.model))
-    pairs = ChatEncoder(loaded.tokenizer, config.data).encode_pairs(list(wb.load_pairs(pairs_file)))[0][
-        : int(pairs_per_step)
-    ]
-    found = {"world_size": accelerator.num_processes}
+    encoder = ChatEncoder(loaded.tokenizer, config.data)
+    pairs = encoder.encode_pairs(list(wb.load_pairs(pairs_file)))[0][:pairs_per_step]
+    results = {"world_size": accelerator.num_processes}
     for budget in budgets:
-        made = SimpleNamespace(
+        prepared = SimpleNamespace(
             accelerator=accelerator,
             loaded=loaded,
             scorer=scorer,
             policy=row_policy(loaded.model),
             memory=MemoryPlan(int(budget), 0),
         )
-        pair_ids, _ = step.accumulate_gradients(made, pairs, 1, config.loss)
-        found[budget] = torch.cat([parameter.grad.flatten() for parameter in parameters])
-        found[f"{budget} pairs"] = len(pair_ids)
+        pair_ids, _ = step.accumulate_gradients(prepared, pairs, 1, config.loss)
+        results[budget] = torch.cat([parameter.grad.flatten() for parameter in parameters])
+        results[f"{budget} pairs"] = len(pair_ids)
         for parameter in parameters:
             parameter.grad = None
+    KEPT.append((accelerator, scorer))
+    return results
+
+
+def main(out, cases):
+    results = [gradients(**case) for case in json.loads(cases)]
+    accelerator, _ = KEPT[0]
     if accelerator.is_main_process:
-        torch.save(found, out)
+        torch.save(results, out)
     if accelerator.num_processes > 1:
         accelerator.wait_for_everyone()
         sys.stdout.flush()
-        os._exit(0)  # freeing DDP after its process group has waited for ever, now and then
+        os._exit(0)
 
 
 if __name__ == "__main__":
-    faulthandler.dump_traceback_later(
-        200, exit=True
-    )  # processes that wait for each other say where, instead of waiting for ever
+    # Processes that wait for each other say where, instead of waiting forever.
+    faulthandler.dump_traceback_later(200, exit=True)
     main(*sys.argv[1:])

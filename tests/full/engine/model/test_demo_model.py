@@ -1,4 +1,4 @@
-"""What a user would lose: the first five minutes, and the proof, on a real model, that the numbers are TRL's numbers."""
+"""What a user would lose: the first five minutes, and the proof that the numbers are those of TRL on a real model."""
 
 import socket
 
