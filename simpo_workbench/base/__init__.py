@@ -1,4 +1,1 @@
-"""What every room may use: errors, files, processes, redaction, paths, numbers as people read them, escaping.
-
-Imports nothing else of the package.
-"""
+"""What every room may use: errors, files, processes, paths, redaction, number formats, HTML escaping."""

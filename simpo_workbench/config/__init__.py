@@ -1,3 +1,1 @@
-"""What a run is asked to be: the settings with their bounds and help, YAML, presets, warnings, changes while it
-trains.
-"""
+"""The settings of a run: defaults, bounds and help; YAML, presets, warnings, changes during training."""

@@ -1,1 +1,1 @@
-"""All that needs torch: training, scoring, sampling, and the worker process."""
+"""Everything that needs torch: training, scoring, sampling, and the worker process."""

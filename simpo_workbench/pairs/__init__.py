@@ -1,3 +1,1 @@
-"""Preference data: files, folders, DataFrames and hub data sets become preference pairs; rows that cannot are refused
-and counted.
-"""
+"""Preference pairs from files, folders, DataFrames and hub data sets; unusable rows are refused and counted."""

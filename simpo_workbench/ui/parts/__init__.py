@@ -1,1 +1,1 @@
-"""What several panels are made of: the panel itself, escaping, tables, figures, following a run."""
+"""What panels are made of: the base class, HTML, tables, figures, following a run, requests to models."""

@@ -1,1 +1,1 @@
-"""The Runs panel: all runs, their charts over one another, the queue."""
+"""The Runs panel: all runs, several runs in the same charts, the queue."""

@@ -1,1 +1,1 @@
-"""The Train panel: start, follow and steer a run."""
+"""The Train panel: start, follow and control a run."""
