@@ -70,6 +70,6 @@ def encode_pair(model, pair, data: DataConfig | None = None):
     """
     if isinstance(model, RemoteModel):
         return model.encode_pair(pair, data)
-    from .engine import explaining
+    from .engine.encode import pair_tokens
 
-    return explaining.encode_pair(model, pair, data)
+    return pair_tokens.encode_pair(model.tokenizer, pair, data)

@@ -1,4 +1,4 @@
-"""One pair, token by token: what the model is shown, and what it thinks of every scored token."""
+"""One pair, token by token: the log-probability of every scored token."""
 
 import re
 
@@ -14,12 +14,11 @@ from .model.models import LoadedModel, weights_unpacked
 
 
 def explain_pair(model: LoadedModel, pair, data: DataConfig | None = None):
-    """DataFrame with one row per scored token of both answers: side, position (from 1), token_id, token, logp (nats),
-    and base_logp with an adapter.
+    """DataFrame with one row per scored token of both answers: side, position (from 1), token_id, token, logp (nats).
 
-    pair: a row as `wb.load_pairs` reads it, or Pairs of one. The mean of `logp` over a side is its average
-    log-probability in `wb.score`. `.attrs["report"]` says where the tokens may be others than those of the scores: the
-    prompt was cut, or the row's pair_id belongs to another content.
+    With an adapter also base_logp. pair: a row as `wb.load_pairs` reads it, or Pairs of one. The mean of `logp` over a
+    side is its average log-probability in `wb.score`. `.attrs["report"]` says why the tokens may differ from those of
+    the scores: the prompt was cut, or the row's pair_id belongs to another content.
     Errors: WorkbenchError when it is not exactly one pair, or does not fit data.max_tokens.
     """
     pair = pair_tokens.single_pair(pair)
@@ -33,25 +32,14 @@ def explain_pair(model: LoadedModel, pair, data: DataConfig | None = None):
     return table
 
 
-def encode_pair(model: LoadedModel, pair, data: DataConfig | None = None):
-    """DataFrame with one row per token as the model sees the pair: side (prompt, chosen, rejected), position (from 1),
-    token_id, token, scored, kind.
-
-    The prompt stands once; answers are scored from their first token to the end of turn. kind: "template" (what the
-    chat template put around the prompt's texts), "prompt", "answer" or "end of turn". `.attrs["report"]` says what
-    became of the pair.
-    """
-    return pair_tokens.encode_pair(model.tokenizer, pair, data)
-
-
 def _remarks(pair, encoded):
     if encoded.truncated:
         yield "The prompt was cut from the left."
-    named = pair.extra.get("pair_id_in_file")  # the reader puts a pair_id aside that is not the content's own
-    if isinstance(named, str) and re.fullmatch(r"[0-9a-f]{16}", named):
+    pair_id = pair.extra.get("pair_id_in_file")  # the reader stores a pair_id here that is not the content's own
+    if isinstance(pair_id, str) and re.fullmatch(r"[0-9a-f]{16}", pair_id):
         # a scores table holds a conversation as readable text, which the model would take for one turn
         yield (
-            f"These texts are not those of the pair {named}: a table of scores holds prompts of several turns as one"
+            f"These texts are not those of the pair {pair_id}: a table of scores holds prompts of several turns as one"
             " text. Give the row of wb.load_pairs, with its messages."
         )
 
@@ -63,10 +51,10 @@ def token_logps(model: LoadedModel, encoded: EncodedPair) -> list[float]:
     model.model.eval()
     try:
         with weights_unpacked(model):
-            scorer, found = PackedScorer(model.model), {0: [], 1: []}
+            scorer, logps = PackedScorer(model.model), {0: [], 1: []}
             for block in collate([encoded], row_policy(model.model)).to(model.device).blocks:
                 for sequence, logp in zip(block.sequence.tolist(), scorer.token_logps(block).tolist(), strict=True):
-                    found[sequence].append(logp)
+                    logps[sequence].append(logp)
     finally:
         model.model.train(training)
-    return found[0] + found[1]
+    return logps[0] + logps[1]

@@ -19,9 +19,7 @@ _PROMPTS_PER_BATCH = 16
 
 @dataclass(frozen=True)
 class Answer:
-    """One sampled answer: text, its tokens (without the end of turn), whether it ended by itself, share of repeated
-    4-grams.
-    """
+    """One sampled answer. tokens: without the end of turn. ended: False when it was cut at max_new_tokens."""
 
     text: str
     tokens: int
@@ -39,39 +37,35 @@ def generate(
 ):
     """DataFrame with one row per prompt: prompt, base, tuned, then tokens, ended and repeated_4grams of both.
 
-    prompts: texts, or lists of messages for conversations. Without an adapter base and tuned are the same model and
-    only `base` is there.
-    cancelled: asked before every token; when it says yes, nothing comes back but an error. Errors: WorkbenchError for
-    prompts that are neither text nor messages.
+    prompts: texts, or lists of messages for conversations. Without an adapter there are only the columns of base.
+    cancelled: called before every token; once it returns True, WorkbenchError is raised.
+    Errors: WorkbenchError for prompts that are neither text nor messages.
     """
     import pandas as pd
 
     generation = generation or GenerationConfig()
     encoder = ChatEncoder(model.tokenizer, data)
-    conversations = [as_messages(prompt) for prompt in prompt_list(prompts)]
+    conversations = [_as_messages(prompt) for prompt in prompt_list(prompts)]
     with model.base():
         sides = {"base": answer(model, encoder, conversations, generation, seed, cancelled)}
     if model.has_adapter:
         sides["tuned"] = answer(model, encoder, conversations, generation, seed, cancelled)
     table = pd.DataFrame({"prompt": [prompt_text(messages) for messages in conversations]})
     for side, answers in sides.items():
-        table[side] = [one.text for one in answers]
+        table[side] = [sampled.text for sampled in answers]
     for side, answers in sides.items():
-        for fact in ("tokens", "ended", "repeated_4grams"):
-            table[f"{side}_{fact}"] = [getattr(one, fact) for one in answers]
+        for name in ("tokens", "ended", "repeated_4grams"):
+            table[f"{side}_{name}"] = [getattr(sampled, name) for sampled in answers]
     return table
 
 
-def as_messages(prompt) -> list[dict]:
+def _as_messages(prompt):
     """A prompt as messages: a text becomes one user turn."""
     if isinstance(prompt, str) and prompt.strip():
         return [{"role": "user", "content": prompt}]
-    if (
-        isinstance(prompt, (list, tuple))
-        and prompt
-        and all(isinstance(turn, dict) and {"role", "content"} <= turn.keys() for turn in prompt)
-    ):
-        return [dict(turn) for turn in prompt]
+    turns = prompt if isinstance(prompt, (list, tuple)) else []
+    if turns and all(isinstance(turn, dict) and {"role", "content"} <= turn.keys() for turn in turns):
+        return [dict(turn) for turn in turns]
     raise WorkbenchError(f"A prompt is a text or a list of {{'role', 'content'}} messages; got {str(prompt)[:80]!r}.")
 
 
@@ -84,22 +78,18 @@ def answer(
     seed: int,
     cancelled: Callable[[], bool] | None = None,
 ) -> list[Answer]:
-    """One answer per conversation from the model as it is; the global random state is left untouched."""
+    """One answer per conversation, with the adapter that is on; the global random state is left untouched."""
     tokenizer, model = loaded.tokenizer, loaded.model
     ends = _end_ids(encoder, model)
-    sampling = (
-        {"temperature": generation.temperature, "top_p": generation.top_p, "top_k": 0}
-        if generation.temperature > 0
-        else {}
-    )
     decoding = DecodingConfig(
         max_new_tokens=generation.max_new_tokens,
-        do_sample=generation.temperature > 0,
-        repetition_penalty=1.0,  # said, because what is left unsaid is taken from the model's own generation config
+        do_sample=False,
+        repetition_penalty=1.0,  # given, because what is not is taken from the model's own generation config
         eos_token_id=sorted(ends),
         pad_token_id=tokenizer.pad_token_id,
-        **sampling,
     )
+    if generation.temperature > 0:
+        decoding.update(do_sample=True, temperature=generation.temperature, top_p=generation.top_p, top_k=0)
     answers: list[Answer] = []
     training = model.training
     model.eval()
@@ -127,14 +117,14 @@ def answer(
 
 
 class _Cancelling(StoppingCriteria):
-    """Ends sampling by an error as soon as nobody wants the answers any more."""
+    """Ends sampling by an error once `cancelled` returns True."""
 
     def __init__(self, cancelled):
         self.cancelled = cancelled
 
     def __call__(self, input_ids, scores, **_):
         if self.cancelled():
-            raise WorkbenchError("The question was cancelled.")
+            raise WorkbenchError("The request was cancelled.")
         return torch.zeros(len(input_ids), dtype=torch.bool, device=input_ids.device)
 
 

@@ -1,7 +1,7 @@
-"""SimPO and its relatives: pure functions of average log-probabilities.
+"""SimPO and related losses: pure functions of log-probabilities.
 
-Length normalization happens before these functions: they receive the *mean* log-probability of a response's scored
-tokens (`engine/logprobs.py` divides the sum by the number of scored tokens, the end-of-turn token among them).
+The SimPO functions receive the *mean* log-probability of a response's scored tokens, the end-of-turn token among them;
+`pair_losses` divides by the number of tokens. Lead: chosen minus rejected mean. Margin: β times the lead.
 """
 
 import torch
@@ -10,20 +10,28 @@ from torch.nn.functional import logsigmoid
 from ..config.run_config import LossConfig
 
 
-def simpo_loss(chosen_avg_logps, rejected_avg_logps, beta, gamma_beta_ratio, label_smoothing=0.0):
+def simpo_loss(
+    chosen_avg_logps: torch.Tensor,
+    rejected_avg_logps: torch.Tensor,
+    beta: float,
+    gamma_beta_ratio: float,
+    label_smoothing: float = 0.0,
+) -> torch.Tensor:
     """Per-pair SimPO loss, shape (pairs,), in the inputs' dtype (fp32 or wider).
 
     chosen_avg_logps, rejected_avg_logps: mean log-probability of each response, (pairs,), nats per token.
     beta: scale of the reward, dimensionless, > 0.
-    gamma_beta_ratio: target margin γ/β, nats per token; TRL's and LLaMA-Factory's simpo_gamma is γ itself.
+    gamma_beta_ratio: γ/β, the lead to reach, nats per token; TRL's and LLaMA-Factory's simpo_gamma is γ itself.
     label_smoothing: ε, assumed share of pairs labeled the wrong way round.
     Source: SimPO, arXiv 2405.14734, eq. 6; ε as in the paper's code and in cDPO.
     """
     z = beta * (chosen_avg_logps - rejected_avg_logps - gamma_beta_ratio)  # margin minus γ
-    return -(1 - label_smoothing) * logsigmoid(z) - label_smoothing * logsigmoid(-z)
+    return _smoothed_logistic(z, label_smoothing)
 
 
-def simpo_hinge_loss(chosen_avg_logps, rejected_avg_logps, beta, gamma_beta_ratio):
+def simpo_hinge_loss(
+    chosen_avg_logps: torch.Tensor, rejected_avg_logps: torch.Tensor, beta: float, gamma_beta_ratio: float
+) -> torch.Tensor:
     """Per-pair hinge form max(0, 1 − z) with z = margin − γ, shape (pairs,).
 
     Source: the hinge option of the paper's code.
@@ -32,21 +40,34 @@ def simpo_hinge_loss(chosen_avg_logps, rejected_avg_logps, beta, gamma_beta_rati
     return torch.relu(1 - z)
 
 
-def dpo_loss(chosen_logps, rejected_logps, reference_chosen_logps, reference_rejected_logps, beta, label_smoothing=0.0):
+def dpo_loss(
+    chosen_logps: torch.Tensor,
+    rejected_logps: torch.Tensor,
+    reference_chosen_logps: torch.Tensor,
+    reference_rejected_logps: torch.Tensor,
+    beta: float,
+    label_smoothing: float = 0.0,
+) -> torch.Tensor:
     """Per-pair DPO loss, shape (pairs,), from *summed* log-probabilities (nats) of the policy and the frozen reference.
 
     Source: DPO, arXiv 2305.18290, eq. 7; with ε, cDPO.
     """
     z = beta * ((chosen_logps - rejected_logps) - (reference_chosen_logps - reference_rejected_logps))
+    return _smoothed_logistic(z, label_smoothing)
+
+
+def _smoothed_logistic(z, label_smoothing):
     return -(1 - label_smoothing) * logsigmoid(z) - label_smoothing * logsigmoid(-z)
 
 
-def pair_losses(loss: LossConfig, chosen_logps, rejected_logps, chosen_tokens, rejected_tokens, reference=None):
+def pair_losses(
+    loss: LossConfig, chosen_logps, rejected_logps, chosen_tokens, rejected_tokens, reference=None
+) -> torch.Tensor:
     """Per-pair training loss, shape (pairs,), of the configured kind.
 
-    chosen_logps, rejected_logps: summed log-probabilities, (pairs,), nats; chosen_tokens, rejected_tokens: scored
-    tokens, (pairs,).
-    reference: (chosen, rejected) summed log-probabilities of the untrained model, needed by kind "dpo" only.
+    chosen_logps, rejected_logps: summed log-probabilities, (pairs,), nats.
+    chosen_tokens, rejected_tokens: numbers of scored tokens, (pairs,).
+    reference: (chosen, rejected) summed log-probabilities of the base model, needed by kind "dpo" only.
     """
     chosen_avg_logps, rejected_avg_logps = chosen_logps / chosen_tokens, rejected_logps / rejected_tokens
     if loss.kind == "simpo":
@@ -60,19 +81,23 @@ def pair_losses(loss: LossConfig, chosen_logps, rejected_logps, chosen_tokens, r
     return losses - loss.sft_weight * chosen_avg_logps if loss.sft_weight else losses
 
 
-def rewards(loss: LossConfig, chosen_logps, rejected_logps, chosen_tokens, rejected_tokens, reference=None):
-    """(chosen, rejected) rewards, each (pairs,): β times the average log-probability; for DPO β times the summed
-    log-ratio to the reference.
+def rewards(
+    loss: LossConfig, chosen_logps, rejected_logps, chosen_tokens, rejected_tokens, reference=None
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """(chosen, rejected) rewards, each (pairs,), from the arguments of `pair_losses`.
+
+    SimPO: β times the average log-probability. DPO: β times the summed log-ratio to the reference.
     """
     if loss.kind == "dpo":
         return loss.beta * (chosen_logps - reference[0]), loss.beta * (rejected_logps - reference[1])
     return loss.beta * chosen_logps / chosen_tokens, loss.beta * rejected_logps / rejected_tokens
 
 
-def gradient_weights(loss: LossConfig, margins):
-    """How hard each pair pulls, (pairs,): −∂L/∂ℓ_w without the likelihood term, for SimPO β·σ(γ − margin) at ε = 0.
+def gradient_weights(loss: LossConfig, margins: torch.Tensor) -> torch.Tensor:
+    """How strongly each pair pulls, (pairs,): −∂L/∂ℓ_w without the likelihood term.
 
-    For the hinge form it is β inside the hinge and 0 beyond; for DPO the derivative is by the summed log-probability.
+    SimPO at ε = 0: β·σ(γ − margin). Hinge form: β inside the hinge, 0 beyond. DPO: the derivative with respect to the
+    summed log-probability.
     """
     z = margins - loss.target_margin
     if loss.kind == "simpo_hinge":

@@ -1,4 +1,4 @@
-"""Model and pairs -> one DataFrame row per pair."""
+"""Model and pairs -> scores, one DataFrame row per pair."""
 
 import torch
 
@@ -14,8 +14,7 @@ from .forward.memory import is_out_of_memory
 from .forward.packing import collate, plan
 from .model.models import LoadedModel, weights_unpacked
 
-#: Tokens that go through the model at once without gradients: enough to fill a processor or a GPU, little enough to fit
-#: beside any model.
+#: Tokens that go through the model at once without gradients: enough to keep a GPU busy, few enough to fit anywhere.
 SCORING_TOKENS = 4096
 
 
@@ -26,18 +25,17 @@ def score(
     data: DataConfig | None = None,
     max_tokens_per_microbatch=SCORING_TOKENS,
 ):
-    """DataFrame with one row per pair, in the order of `pairs`: texts, scored tokens, average log-probabilities,
-    rewards, margin, loss, gradient weight.
+    """DataFrame with one row per pair, in the order of `pairs`.
 
-    model: from `wb.load_model`; its adapter is on. pairs: from `wb.load_pairs`. loss: β and γ/β for rewards and margins
-    (default: LossConfig()).
-    data: max_tokens, overlong, template_options and system_prompt (default: DataConfig()). Columns: pair_id, prompt,
-    chosen, rejected; chosen_tokens, rejected_tokens (scored ones, the end of turn among them); chosen_avg_logp,
-    rejected_avg_logp (nats per token); chosen_reward, rejected_reward, margin (reward units); correct (margin > 0),
-    beyond_gamma (margin > γ); loss; gradient_weight (β·σ(γ − margin) for ε = 0); truncated; beta, gamma_beta_ratio;
-    then the user's own columns.
-    Errors: WorkbenchError when no pair fits data.max_tokens; pairs that do not fit are absent and counted in
-    `.attrs["report"]`.
+    model: from `wb.load_model`; its adapter is on. pairs: from `wb.load_pairs`.
+    loss: β and γ/β for rewards and margins (default: LossConfig()).
+    data: max_tokens, overlong, template_options and system_prompt (default: DataConfig()).
+    Columns: pair_id, prompt, chosen, rejected; chosen_tokens, rejected_tokens (scored ones, the end of turn among
+    them); chosen_avg_logp, rejected_avg_logp (nats per token); chosen_reward, rejected_reward, margin (reward units);
+    correct (margin > 0), beyond_gamma (margin > γ); loss; gradient_weight (β·σ(γ − margin) for ε = 0); truncated; beta,
+    gamma_beta_ratio; then the user's own columns.
+    Pairs that do not fit data.max_tokens are absent and counted in `.attrs["report"]`.
+    Errors: WorkbenchError when no pair fits.
     """
     pairs = pairs if isinstance(pairs, Pairs) else load_pairs(pairs)
     encoded, report = ChatEncoder(model.tokenizer, data).encode_pairs(list(pairs))
@@ -51,9 +49,7 @@ def score(
 
 
 def score_encoded(scorer, encoded, loss: LossConfig, loaded: LoadedModel, max_tokens_per_microbatch=SCORING_TOKENS):
-    """DataFrame of ids and numbers (no texts), one row per encoded pair in their order; gradients off, the model as it
-    is.
-    """
+    """DataFrame with the ids and numbers of `score`, without texts, one row per encoded pair in their order."""
     logps = response_logps(scorer, encoded, loaded, max_tokens_per_microbatch)
     reference = None
     if loss.kind == "dpo":
@@ -65,8 +61,11 @@ def score_encoded(scorer, encoded, loss: LossConfig, loaded: LoadedModel, max_to
 
 @torch.no_grad()
 def response_logps(scorer, encoded, loaded: LoadedModel, max_tokens_per_microbatch=SCORING_TOKENS) -> ResponseLogps:
-    """Summed log-probabilities and token counts of all pairs, fp64 on the CPU, in the order of `encoded`."""
-    found = {}
+    """Summed log-probabilities and token counts of all pairs, fp64 on the CPU, in the order of `encoded`.
+
+    A micro-batch that does not fit into memory is halved.
+    """
+    row_of = {}
     with weights_unpacked(loaded):
         policy = row_policy(loaded.model)
         (groups,) = plan(encoded, max_tokens_per_microbatch, policy)
@@ -79,21 +78,22 @@ def response_logps(scorer, encoded, loaded: LoadedModel, max_tokens_per_microbat
                     raise
                 groups[:0] = [group[: len(group) // 2], group[len(group) // 2 :]]
                 continue
-            found |= dict(zip([pair.pair_id for pair in group], rows, strict=True))
-    return ResponseLogps(*torch.stack([found[pair.pair_id] for pair in encoded]).unbind(dim=1))
+            row_of |= dict(zip([pair.pair_id for pair in group], rows, strict=True))
+    return ResponseLogps(*torch.stack([row_of[pair.pair_id] for pair in encoded]).unbind(dim=1))
 
 
 def _logps_rows(scorer, batch):
     """(pairs, 4), fp64 on the CPU: summed log-probabilities and scored tokens of chosen and rejected."""
     logps = scorer(batch)
-    return torch.stack(
-        [logps.chosen.double(), logps.rejected.double(), logps.chosen_tokens.double(), logps.rejected_tokens.double()],
-        dim=1,
-    ).cpu()
+    columns = (logps.chosen, logps.rejected, logps.chosen_tokens, logps.rejected_tokens)
+    return torch.stack([column.double() for column in columns], dim=1).cpu()
 
 
 def score_table(encoded, logps: ResponseLogps, loss: LossConfig, reference=None):
-    """The numbers columns of a scores table from log-probabilities; pure. `reference` as in `losses.pair_losses`."""
+    """DataFrame with the ids and numbers of `score`, from log-probabilities; pure.
+
+    reference: as in `losses.pair_losses`.
+    """
     import pandas as pd
 
     sums = (logps.chosen, logps.rejected, logps.chosen_tokens, logps.rejected_tokens)

@@ -1,8 +1,7 @@
-"""Attention over packed rows [S | P C R | P C R …]: who may be fed that way, and the function that transformers calls
-for it.
+"""Attention over packed rows [S | P C R | P C R …]: which models may use it, and the function that transformers calls.
 
-Every token sees what lies before it in its own sequence [S P C] or [S P R] and nothing else. Distances, as for sliding
-windows, are counted in positions of that sequence. The linear layers never notice.
+Every token attends to what is before it in its own sequence [S P C] or [S P R] and to nothing else. Distances, as for
+sliding windows, are counted in positions of that sequence. The other layers need no change.
 """
 
 import torch
@@ -16,8 +15,8 @@ from .packing import Layout, RowPolicy, dense_attention, visible
 NAME = "packed_pairs"
 
 #: Decoder-only models whose every layer is attention over tokens, so that both answers may share one prompt; each is in
-#: the equivalence tests. By name: a hybrid model reaches the attention function as well, and would mix the answers
-#: without a word.
+#: the equivalence tests. Listed by name: a hybrid model calls the attention function too, and would mix the answers
+#: without an error.
 SHARING_MODELS = (
     *("llama", "qwen2", "qwen3", "mistral", "mixtral", "gemma", "gemma2", "gemma3_text", "cohere", "cohere2"),
     *("granite", "phi", "phi3", "olmo2", "smollm3", "starcoder2"),
@@ -26,7 +25,7 @@ _SHARING_LAYERS = {"full_attention", "sliding_attention"}
 
 
 def row_policy(model) -> RowPolicy:
-    """How this model may be fed, judged by its configuration alone."""
+    """In which rows this model may be given pairs, decided by its configuration alone."""
     config = model.config.get_text_config()
     layers = set(getattr(config, "layer_types", None) or ["full_attention"])
     longest = _one_set_of_rotary_factors(config)
@@ -47,14 +46,14 @@ def row_policy(model) -> RowPolicy:
     return RowPolicy(shared=False, longest=longest, reason=reason)
 
 
-def install(model):
-    """Let the model use this attention where it may; generation and padded rows then go to transformers' own, as
-    before.
+def install(model) -> None:
+    """Let the model use this attention where `row_policy` allows shared prompts.
 
-    The model keeps it during backward as well, because checkpointed layers run again there.
+    Generation and padded rows go to transformers' own attention, as before. The model keeps this attention during
+    backward as well, because checkpointed layers run again there.
     """
     AttentionInterface.register(NAME, packed_attention)
-    AttentionMaskInterface.register(NAME, sdpa_mask)  # without it, padded batches would be given no mask at all
+    AttentionMaskInterface.register(NAME, sdpa_mask)  # without it, padded batches would get no mask at all
     stock = model.config._attn_implementation
     model.set_attn_implementation(NAME)
     if not row_policy(model).shared:
@@ -77,16 +76,12 @@ def packed_attention(
     """(output (1, tokens, heads, head_dim), None) for a packed row; without a layout, transformers' own attention.
 
     query: (1, heads, tokens, head_dim); key, value: (1, key-value heads, tokens, head_dim). sliding_window: positions,
-    None for all before.
+    None for no limit.
     """
     scaling = query.shape[-1] ** -0.5 if scaling is None else scaling
     if layout is not None:
-        return (
-            _BACKENDS[_backend(layout, query, softcap)](
-                query, key, value, layout, scaling, sliding_window or None, softcap or None
-            ),
-            None,
-        )
+        backend = _BACKENDS[_backend(layout, query, softcap)]
+        return backend(query, key, value, layout, scaling, sliding_window or None, softcap or None), None
     if softcap is not None:  # transformers' SDPA refuses it
         return dense_attention(query, key, value, _allowed(attention_mask, query, key), scaling, softcap), None
     return ALL_ATTENTION_FUNCTIONS["sdpa"](
@@ -95,10 +90,10 @@ def packed_attention(
 
 
 def _dense(query, key, value, layout, scaling, window, softcap):
-    name = ("dense", window, query.device)
-    if name not in layout.prepared:
-        layout.prepared[name] = visible(layout, window).to(query.device)
-    return dense_attention(query, key, value, layout.prepared[name], scaling, softcap)
+    prepared_as = ("dense", window, query.device)
+    if prepared_as not in layout.prepared:
+        layout.prepared[prepared_as] = visible(layout, window).to(query.device)
+    return dense_attention(query, key, value, layout.prepared[prepared_as], scaling, softcap)
 
 
 _BACKENDS = {
@@ -117,19 +112,17 @@ def _backend(layout, query, softcap):
 
 
 def _allowed(mask, query, key):
-    """The mask that transformers made for a padded batch, as True where a query may look; None means causal."""
+    """transformers' mask of a padded batch, True where a query attends to a key; None stands for causal attention."""
     if mask is None:
-        return torch.ones(query.shape[2], key.shape[2], dtype=torch.bool, device=query.device).tril(
-            key.shape[2] - query.shape[2]
-        )
+        queries, keys = query.shape[2], key.shape[2]
+        return torch.ones(queries, keys, dtype=torch.bool, device=query.device).tril(keys - queries)
     return mask if mask.dtype == torch.bool else mask >= 0
 
 
 def _one_set_of_rotary_factors(config):
-    """The longest sequence (tokens) whose rotary factors do not depend on what else is in the batch; None when none
-    does.
+    """The longest sequence (tokens) whose rotary factors do not depend on the rest of the batch; None without limit.
 
-    Long-rope and dynamic scaling choose them by the longest position that goes through the model at once.
+    Long-rope and dynamic scaling choose the factors by the longest position that goes through the model at once.
     """
     ropes = _ropes(config)
     if not any("dynamic" in str(rope.get("rope_type")) or rope.get("rope_type") == "longrope" for rope in ropes):

@@ -1,7 +1,7 @@
 """Packed-row attention for the CPU: batched matrix products over blocks of queries.
 
-Grouped query heads stand under each other against their one key head, so keys and values are never repeated. Backward
-computes the attention weights of long pairs again, those of others are kept.
+Grouped query heads are stacked against their one key head, so keys and values are never repeated. Backward computes the
+attention weights of long pairs again; those of other pairs are kept.
 """
 
 from dataclasses import dataclass
@@ -10,33 +10,31 @@ import torch
 
 from .packing import Layout, Span, minus_infinity, visible
 
-#: Queries of a long pair that go through one product. 64 measured best at 900 tokens a pair on 2 cores; 128 took 1.5
-#: times as long.
+#: Queries of a long pair in one product. At 900 tokens a pair on 2 cores, 64 was fastest; 128 took 1.5 times as long.
 QUERIES_PER_BLOCK = 64
-#: Pairs up to this length go through together, padded to the longest of them; longer ones block by block, without what
-#: causality hides.
+#: Pairs up to this length go through together, padded to the longest of them; longer ones block by block, so that what
+#: causality hides is not computed.
 SHORT_PAIR_TOKENS = 256
-#: The attention weights of pairs up to this length are kept for backward: 5 % of a step's time for a quarter more
-#: memory at 950 tokens a pair.
+#: Attention weights of pairs up to this length are kept for backward. At 950 tokens a pair it saves 5 % of a step's
+#: time and takes a quarter more memory.
 KEPT_PAIR_TOKENS = 1536
 #: A pair joins others only when it fills at least this share of their width.
 LEAST_FILLED = 0.75
 
 
 def attention(query, key, value, layout: Layout, scaling, window, softcap):
-    """Attention over a packed row, (1, tokens, heads, head_dim); arguments as in
-    `engine.attention.packed_attention`.
-    """
-    name = ("blocked", window)
-    if name not in layout.prepared:
-        layout.prepared[name] = _pieces(layout, window)
-    return _BlockedAttention.apply(query, key, value, layout.prepared[name], scaling, softcap)
+    """Attention over a packed row, (1, tokens, heads, head_dim); arguments as in `attention.packed_attention`."""
+    prepared_as = ("blocked", window)
+    if prepared_as not in layout.prepared:
+        layout.prepared[prepared_as] = _pieces(layout, window)
+    return _BlockedAttention.apply(query, key, value, layout.prepared[prepared_as], scaling, softcap)
 
 
 @dataclass(frozen=True, eq=False)
 class _Block:
-    """Queries start … stop of a piece against its keys first_key … stop. mask: added to the scores of the last columns,
-    −inf where a query may not look.
+    """Queries start … stop of a piece against its keys first_key … stop.
+
+    mask: added to the scores of the last columns, −inf where a query may not attend to a key.
     """
 
     start: int
@@ -46,24 +44,22 @@ class _Block:
 
 
 class _Sequence:
-    """The queries of one sequence [S], [S P C] or [S P R], from place `first` of it, block by block.
+    """The queries of one sequence [S], [S P C] or [S P R], from its position `first` on, block by block.
 
-    Its keys are slices of the row; its queries end where they end.
+    keys: slices of the row; the queries end where they end.
     """
 
     def __init__(self, keys: tuple[slice, ...], first: int, length: int, window: int | None):
-        self.tokens = length
-        self.keys, self.offset = (
-            keys,
-            keys[-1].stop - length,
-        )  # position in the sequence + offset = place of a query in the row
+        self.tokens, self.keys = length, keys
+        # index of a query in the row = its position in the sequence + offset
+        self.offset = keys[-1].stop - length
         self.blocks = [
             _causal_block(start, min(start + QUERIES_PER_BLOCK, length), window)
             for start in range(first, length, QUERIES_PER_BLOCK)
         ]
 
     def keys_of(self, rows):
-        """(key heads, keys, width) of rows (tokens, key heads, width)."""
+        """(key heads, keys, width) out of rows (tokens, key heads, width)."""
         return torch.cat([rows[part] for part in self.keys]).transpose(0, 1).contiguous()
 
     def add_keys(self, rows, part):
@@ -74,62 +70,57 @@ class _Sequence:
             start += count
 
     def queries_of(self, rows, block, key_heads):
-        """(key heads, groups · queries, width) of rows (tokens, heads, width)."""
-        return (
-            rows[block.start + self.offset : block.stop + self.offset]
-            .transpose(0, 1)
-            .reshape(key_heads, -1, rows.shape[-1])
-        )
+        """(key heads, groups · queries, width) out of rows (tokens, heads, width)."""
+        return self._rows_of(rows, block).transpose(0, 1).reshape(key_heads, -1, rows.shape[-1])
 
     def put(self, rows, block, part):
-        """Queries' results into rows (tokens, heads, width)."""
-        rows[block.start + self.offset : block.stop + self.offset] = part.view(
-            rows.shape[1], block.stop - block.start, -1
-        ).transpose(0, 1)
+        """Write the results of the block's queries into rows (tokens, heads, width)."""
+        queries = self._rows_of(rows, block)
+        queries.copy_(part.view(rows.shape[1], len(queries), -1).transpose(0, 1))
+
+    def _rows_of(self, rows, block):
+        return rows[block.start + self.offset : block.stop + self.offset]
 
 
 class _Together:
-    """Short pairs side by side, padded to the longest of them, in one block."""
+    """Short pairs as a batch, padded to the longest of them, in one block."""
 
     def __init__(self, spans: list[Span], layout: Layout, window: int | None):
         shared, width = layout.shared, spans[0].tokens
         self.pairs, self.tokens = len(spans), shared + width
         offsets = torch.arange(width)
-        starts, lengths = (
-            torch.tensor([getattr(span, name) for span in spans])[:, None] for name in ("start", "tokens")
-        )
-        real = offsets < lengths
+        starts = torch.tensor([span.start for span in spans])[:, None]
+        real = offsets < torch.tensor([span.tokens for span in spans])[:, None]
         queries = torch.where(real, starts + offsets, starts)  # padding repeats a pair's first token
         beginning = torch.arange(shared).expand(self.pairs, -1)
         self.queries = _Places(queries, real)
         self.keys = _Places(torch.cat([beginning, queries], dim=1), torch.cat([beginning >= 0, real], dim=1))
         mask = torch.full((self.pairs, 1, width, shared + width), float("-inf"))
         for index, span in enumerate(spans):
-            mask[index, 0, :, shared:].fill_diagonal_(0.0)  # padding looks at itself only
-            mask[index, 0, : span.tokens, : shared + span.tokens] = minus_infinity(
-                ~visible(layout.alone(span), window)[shared:]
-            )
+            mask[index, 0, :, shared:].fill_diagonal_(0.0)  # padding attends to itself only
+            hidden = ~visible(layout.alone(span), window)[shared:]
+            mask[index, 0, : span.tokens, : shared + span.tokens] = minus_infinity(hidden)
         self.blocks = [_Block(0, shared + width, 0, mask)]
 
     def keys_of(self, rows):
-        return self._side_by_side(rows, self.keys, rows.shape[1])
+        return self._as_batch(rows, self.keys, rows.shape[1])
 
     def add_keys(self, rows, part):
-        rows.index_add_(0, self.keys.real_rows, self._in_a_row(part, self.keys, rows))
+        rows.index_add_(0, self.keys.real_rows, self._as_row(part, self.keys, rows))
 
     def queries_of(self, rows, block, key_heads):
-        return self._side_by_side(rows, self.queries, key_heads)
+        return self._as_batch(rows, self.queries, key_heads)
 
     def put(self, rows, block, part):
-        rows.index_copy_(0, self.queries.real_rows, self._in_a_row(part, self.queries, rows))
+        rows.index_copy_(0, self.queries.real_rows, self._as_row(part, self.queries, rows))
 
-    def _side_by_side(self, rows, places, key_heads):
-        """(pairs · key heads, groups · longest, width) of rows (tokens, heads, width)."""
+    def _as_batch(self, rows, places, key_heads):
+        """(pairs · key heads, groups · longest, width) out of rows (tokens, heads, width)."""
         picked = rows.flatten(1).index_select(0, places.rows).view(self.pairs, -1, *rows.shape[1:])
         return picked.transpose(1, 2).reshape(self.pairs * key_heads, -1, rows.shape[-1])
 
-    def _in_a_row(self, part, places, rows):
-        """The real tokens of what lies side by side, (tokens, heads, width)."""
+    def _as_row(self, part, places, rows):
+        """The tokens of a batch that are not padding, (tokens, heads, width)."""
         return (
             part.view(self.pairs, rows.shape[1], -1, rows.shape[2])
             .transpose(1, 2)
@@ -140,7 +131,7 @@ class _Together:
 
 
 class _Places:
-    """Where tokens that lie side by side, (pairs, longest), stand in the row, and which of them are no padding."""
+    """Indices in the row of a batch of tokens, (pairs, longest), and which of them are not padding."""
 
     def __init__(self, rows, real):
         self.rows, self.real = rows.flatten(), real.flatten().nonzero()[:, 0]
@@ -148,18 +139,20 @@ class _Places:
 
 
 def _pieces(layout, window):
+    """The row as _Sequences of long pairs (and S) and _Togethers of short ones."""
     beginning = slice(0, layout.shared)
-    pieces, together = [_Sequence((beginning,), 0, layout.shared, window)] if layout.shared else [], []
+    pieces, together = [], []
+    if layout.shared:
+        pieces.append(_Sequence((beginning,), 0, layout.shared, window))
     for span in sorted(layout.spans, key=lambda span: span.tokens, reverse=True):
         if layout.shared + span.tokens > SHORT_PAIR_TOKENS:
-            prompt, end = slice(span.start, span.start + span.prompt), span.start + span.tokens
-            before = layout.shared + span.prompt
-            pieces.append(
-                _Sequence((beginning, slice(span.start, span.second)), layout.shared, before + span.chosen, window)
-            )
-            pieces.append(
-                _Sequence((beginning, prompt, slice(span.second, end)), before, before + span.rejected, window)
-            )
+            prompt, prompt_end = slice(span.start, span.start + span.prompt), layout.shared + span.prompt
+            first_answer = slice(span.start, span.second)  # with its prompt
+            second_answer = slice(span.second, span.start + span.tokens)
+            pieces += [
+                _Sequence((beginning, first_answer), layout.shared, prompt_end + span.chosen, window),
+                _Sequence((beginning, prompt, second_answer), prompt_end, prompt_end + span.rejected, window),
+            ]
         elif together and span.tokens >= LEAST_FILLED * together[-1][0].tokens:
             together[-1].append(span)
         else:
@@ -171,8 +164,9 @@ def _causal_block(start, stop, window):
     first_key = max(0, start + 1 - window) if window else 0
     distance = torch.arange(start, stop)[:, None] - torch.arange(first_key, stop)
     hidden = (distance < 0) | (distance >= (window or stop))
-    plain = stop - start if not window or stop <= window else stop - first_key  # only the last columns hide anything
-    return _Block(start, stop, first_key, minus_infinity(hidden[:, hidden.shape[1] - plain :]))
+    # where no window cuts anything off, only the last columns hide anything
+    masked = stop - start if not window or stop <= window else stop - first_key
+    return _Block(start, stop, first_key, minus_infinity(hidden[:, hidden.shape[1] - masked :]))
 
 
 class _BlockedAttention(torch.autograd.Function):
@@ -186,18 +180,17 @@ class _BlockedAttention(torch.autograd.Function):
             keys, values = piece.keys_of(key), piece.keys_of(value)
             for block in piece.blocks:
                 seen = slice(block.first_key, block.stop)
-                weights, slope = _attend(
-                    piece.queries_of(query, block, key_heads) * scaling, keys[:, seen], block.mask, softcap
-                )
+                queries = piece.queries_of(query, block, key_heads) * scaling
+                weights, slope = _attend(queries, keys[:, seen], block.mask, softcap)
                 if any(ctx.needs_input_grad) and piece.tokens <= KEPT_PAIR_TOKENS:
                     kept += [weights, slope]
                 piece.put(output, block, torch.bmm(weights, values[:, seen]))
-        ctx.save_for_backward(*whole, *kept)  # as saved tensors, so that checkpointing drops them
+        ctx.save_for_backward(*whole, *kept)  # saved tensors, because checkpointing drops only these
         return output[None].to(dtype)
 
     @staticmethod
     def backward(ctx, gradient):
-        saved = ctx.saved_tensors  # read once: a checkpointed layer hands them out a single time
+        saved = ctx.saved_tensors  # read once: a checkpointed layer returns them a single time
         query, key, value = map(_by_token, saved[:3])
         kept, key_heads, dtype, gradient = iter(saved[3:]), key.shape[1], saved[0].dtype, gradient[0].to(query.dtype)
         d_query, d_key, d_value = query.new_empty(query.shape), key.new_zeros(key.shape), value.new_zeros(value.shape)
@@ -206,16 +199,14 @@ class _BlockedAttention(torch.autograd.Function):
             d_keys, d_values = torch.zeros_like(keys), torch.zeros_like(values)
             for block in piece.blocks:
                 seen = slice(block.first_key, block.stop)
-                queries, out = (
-                    piece.queries_of(query, block, key_heads) * ctx.scaling,
-                    piece.queries_of(gradient, block, key_heads),
-                )
-                again = piece.tokens > KEPT_PAIR_TOKENS
-                weights, slope = (
-                    _attend(queries, keys[:, seen], block.mask, ctx.softcap) if again else (next(kept), next(kept))
-                )
-                d_values[:, seen].baddbmm_(weights.transpose(1, 2), out)
-                d_weights = torch.bmm(out, values[:, seen].transpose(1, 2))
+                queries = piece.queries_of(query, block, key_heads) * ctx.scaling
+                d_output = piece.queries_of(gradient, block, key_heads)
+                if piece.tokens > KEPT_PAIR_TOKENS:
+                    weights, slope = _attend(queries, keys[:, seen], block.mask, ctx.softcap)
+                else:
+                    weights, slope = next(kept), next(kept)
+                d_values[:, seen].baddbmm_(weights.transpose(1, 2), d_output)
+                d_weights = torch.bmm(d_output, values[:, seen].transpose(1, 2))
                 d_scores = torch._softmax_backward_data(d_weights, weights, -1, weights.dtype)
                 d_scores = d_scores if slope is None else d_scores * slope
                 d_keys[:, seen].baddbmm_(d_scores.transpose(1, 2), queries)
@@ -226,17 +217,16 @@ class _BlockedAttention(torch.autograd.Function):
 
 
 def _by_token(rows):
-    """(tokens, heads, width) of one row (1, heads, tokens, width), fp32 or wider; the way it lies in memory already
-    when it comes from a linear layer.
+    """(tokens, heads, width) of one row (1, heads, tokens, width), fp32 or wider.
+
+    The output of a linear layer is laid out in this order already.
     """
     rows = rows[0].transpose(0, 1)
     return rows if rows.dtype in (torch.float32, torch.float64) else rows.float()
 
 
 def _attend(queries, keys, mask, softcap):
-    """(weights, slope): attention weights (batch, groups · queries, keys) in fp32 or wider, and the derivative of
-    soft-capping where there is any.
-    """
+    """(weights, slope): attention weights (batch, groups · queries, keys); the derivative of soft-capping, or None."""
     scores = torch.bmm(queries, keys.transpose(1, 2))
     slope = None
     if softcap:

@@ -1,24 +1,27 @@
-"""Packed-row attention for CUDA: variable-length flash attention; FlexAttention where scores are soft-capped; pair by
-pair on cards or types that have neither.
+"""Packed-row attention for CUDA, in three backends.
+
+varlen: variable-length flash attention. flex: FlexAttention, where scores are soft-capped. pairwise: pair by pair, on
+cards and for types that have neither.
 """
 
 import functools
 import inspect
 
 import torch
+from torch.nn.functional import scaled_dot_product_attention
 
 from .packing import Layout, dense_attention, visible
 
-#: FlexAttention's default tiles want more shared memory per block than cards of the RTX 30 and 40 series have (about
+#: FlexAttention's default tiles need more shared memory per block than cards of the RTX 30 and 40 series have (about
 #: 100 KB; pytorch#133254).
 LEAST_SHARED_MEMORY_FOR_FLEX = 160 * 1024
-#: Above it a wrong specialization of the compiled kernel could be reused: every new length of a row is a shape of its
-#: own at first.
+#: Every new length of a row is a new shape at first. Beyond the limit a wrong specialization of the compiled kernel
+#: could be reused.
 _RECOMPILE_LIMIT = 64
 
 
 def choose(query, softcap) -> str:
-    """The backend for a row on this card, by the card's properties and the model's, never by trial."""
+    """The backend for a row on this card, by the properties of card and model."""
     card = torch.cuda.get_device_properties(query.device)
     return backend_for(
         query.dtype,
@@ -31,26 +34,28 @@ def choose(query, softcap) -> str:
 
 def backend_for(dtype, head_dim: int, softcapped: bool, capability: tuple[int, int], shared_memory: int) -> str:
     """varlen, flex or pairwise. shared_memory: bytes per block that the card offers on request."""
-    if not softcapped:
-        flash = (
-            dtype in (torch.float16, torch.bfloat16) and head_dim <= 256 and head_dim % 8 == 0 and capability >= (8, 0)
-        )
-        return "varlen" if flash else "pairwise"
-    return "flex" if capability >= (8, 0) and shared_memory >= LEAST_SHARED_MEMORY_FOR_FLEX else "pairwise"
+    if capability < (8, 0):
+        return "pairwise"
+    if softcapped:
+        return "flex" if shared_memory >= LEAST_SHARED_MEMORY_FOR_FLEX else "pairwise"
+    flash = dtype in (torch.float16, torch.bfloat16) and head_dim <= 256 and head_dim % 8 == 0
+    return "varlen" if flash else "pairwise"
 
 
 def varlen(query, key, value, layout: Layout, scaling, window, softcap):
-    """Each pair is two sequences for flash attention: queries [P C] against keys [S P C], queries R against keys [S P
-    R]; causal from the end.
+    """Attention over a packed row by flash attention, (1, tokens, heads, head_dim).
+
+    Each pair is two sequences: queries [P C] against keys [S P C], and queries R against keys [S P R], causal and
+    aligned at their ends.
     """
     from torch.nn.attention.varlen import varlen_attn
 
-    name = ("varlen", query.device)
-    if name not in layout.prepared:
-        layout.prepared[name] = varlen_sequences(layout, query.device)
-    keys, query_ends, key_ends, most_queries, most_keys = layout.prepared[name]
-    # (tokens, heads, width); the queries of a packed row lie in the order that flash attention wants, the keys of S and
-    # P are wanted again
+    prepared_as = ("varlen", query.device)
+    if prepared_as not in layout.prepared:
+        layout.prepared[prepared_as] = varlen_sequences(layout, query.device)
+    keys, query_ends, key_ends, most_queries, most_keys = layout.prepared[prepared_as]
+    # (tokens, heads, width); the queries of a packed row are in the order that flash attention needs, the keys of S and
+    # P are repeated
     rows = query[0].transpose(0, 1), key[0].transpose(0, 1)[keys], value[0].transpose(0, 1)[keys]
     if _takes_window():
         causal = {"window_size": (window - 1 if window else -1, 0), "enable_gqa": True}
@@ -64,51 +69,46 @@ def varlen(query, key, value, layout: Layout, scaling, window, softcap):
 
 @functools.cache
 def _takes_window():
-    """Whether this torch's varlen_attn knows sliding windows and grouped heads (torch 2.10's did not)."""
+    """Whether this torch's varlen_attn has sliding windows and grouped heads (torch 2.10's has not)."""
     from torch.nn.attention.varlen import varlen_attn
 
     return {"window_size", "enable_gqa"} <= inspect.signature(varlen_attn).parameters.keys()
 
 
 def varlen_sequences(layout: Layout, device="cpu"):
-    """(key rows, query ends, key ends, most queries, most keys) of the row's sequences; ends are cumulated from 0,
-    int32.
-    """
+    """(key rows, query ends, key ends, most queries, most keys) of the row's sequences; ends are cumulative, int32."""
     beginning = torch.arange(layout.shared)
-    keys, query_lengths, key_lengths = (
-        ([beginning], [layout.shared], [layout.shared]) if layout.shared else ([], [], [])
-    )
+    keys, query_lengths, key_lengths = [], [], []
+    if layout.shared:
+        keys, query_lengths, key_lengths = [beginning], [layout.shared], [layout.shared]
     for span in layout.spans:
-        end, before = span.start + span.tokens, layout.shared + span.prompt
+        prompt_end = span.start + span.prompt
+        keys += [beginning, torch.arange(span.start, span.second)]
         keys += [
             beginning,
-            torch.arange(span.start, span.second),
-            beginning,
-            torch.arange(span.start, span.start + span.prompt),
-            torch.arange(span.second, end),
+            torch.arange(span.start, prompt_end),
+            torch.arange(span.second, span.start + span.tokens),
         ]
         query_lengths += [span.prompt + span.chosen, span.rejected]
-        key_lengths += [before + span.chosen, before + span.rejected]
-    ends = (
+        key_lengths += [layout.shared + span.prompt + answer for answer in (span.chosen, span.rejected)]
+    query_ends, key_ends = (
         torch.tensor([0, *lengths]).cumsum(0).to(torch.int32).to(device) for lengths in (query_lengths, key_lengths)
     )
-    return (torch.cat(keys).to(device), *ends, max(query_lengths), max(key_lengths))
+    return torch.cat(keys).to(device), query_ends, key_ends, max(query_lengths), max(key_lengths)
 
 
 def flex(query, key, value, layout: Layout, scaling, window, softcap):
-    """FlexAttention with causal & within the window & (key in the common beginning | same pair & (key in the prompt |
-    same branch)).
-    """
-    name = ("flex", window, query.device)
-    if name not in layout.prepared:
-        layout.prepared[name] = flex_mask(layout, window, query.device)
+    """Attention over a packed row by FlexAttention, (1, tokens, heads, head_dim); `flex_mask` says who sees what."""
+    prepared_as = ("flex", window, query.device)
+    if prepared_as not in layout.prepared:
+        layout.prepared[prepared_as] = flex_mask(layout, window, query.device)
     score_mod = None if softcap is None else _softcapping(softcap)
     output = _compiled_flex()(
         query,
         key,
         value,
         score_mod=score_mod,
-        block_mask=layout.prepared[name],
+        block_mask=layout.prepared[prepared_as],
         scale=scaling,
         enable_gqa=query.shape[1] != key.shape[1],
     )
@@ -116,7 +116,7 @@ def flex(query, key, value, layout: Layout, scaling, window, softcap):
 
 
 def flex_mask(layout: Layout, window, device):
-    """The block mask of a packed row."""
+    """The block mask of a row: causal & within the window & (key in S | same pair & (key in P | same branch))."""
     from torch.nn.attention.flex_attention import create_block_mask
 
     pair, branch, position = (places.to(device) for places in layout.places())
@@ -130,33 +130,30 @@ def flex_mask(layout: Layout, window, device):
 
 
 def pairwise(query, key, value, layout: Layout, scaling, window, softcap):
-    """One pair after the other through transformers' usual kernels with a mask: memory grows with each pair's square,
-    not with the row's.
+    """Attention over a packed row pair by pair, (1, tokens, heads, head_dim), by torch's kernels with a mask.
+
+    Memory grows with the square of a pair's length, not of the row's.
     """
     outputs = []
     for index, span in enumerate(layout.spans):
-        # the row's first pair brings the queries of the common beginning
-        first, hidden = (0, 0) if index == 0 else (span.start, layout.shared)
-        name = ("pairwise", span.prompt, span.chosen, span.rejected, hidden, window, query.device)
-        if name not in layout.prepared:
-            layout.prepared[name] = visible(layout.alone(span), window)[hidden:].to(query.device)
-        queries, rows, seen = (
-            slice(first, span.start + span.tokens),
-            slice(span.start, span.start + span.tokens),
-            layout.prepared[name],
+        # the queries of S go with the first pair
+        first, skipped = (0, 0) if index == 0 else (span.start, layout.shared)
+        prepared_as = ("pairwise", span.prompt, span.chosen, span.rejected, skipped, window, query.device)
+        if prepared_as not in layout.prepared:
+            layout.prepared[prepared_as] = visible(layout.alone(span), window)[skipped:].to(query.device)
+        seen = layout.prepared[prepared_as]
+        end = span.start + span.tokens
+        queries = query[:, :, first:end]
+        keys, values = (
+            torch.cat([side[:, :, : layout.shared], side[:, :, span.start : end]], dim=2) for side in (key, value)
         )
-        keys, values = (torch.cat([side[:, :, : layout.shared], side[:, :, rows]], dim=2) for side in (key, value))
-        part = (query[:, :, queries], keys, values)
         if softcap is not None:
-            outputs.append(dense_attention(*part, seen, scaling, softcap))
-        else:
-            groups = query.shape[1] // key.shape[1]
-            wide = (side.repeat_interleave(groups, dim=1) for side in part[1:])
-            outputs.append(
-                torch.nn.functional.scaled_dot_product_attention(
-                    part[0], *wide, attn_mask=seen, scale=scaling
-                ).transpose(1, 2)
-            )
+            outputs.append(dense_attention(queries, keys, values, seen, scaling, softcap))
+            continue
+        groups = query.shape[1] // key.shape[1]
+        keys, values = (side.repeat_interleave(groups, dim=1) for side in (keys, values))
+        output = scaled_dot_product_attention(queries, keys, values, attn_mask=seen, scale=scaling)
+        outputs.append(output.transpose(1, 2))
     return torch.cat(outputs, dim=1)
 
 

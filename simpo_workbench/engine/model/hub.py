@@ -1,6 +1,4 @@
-"""Models from the Hugging Face hub or ModelScope: only configuration, tokenizer and safetensors are downloaded, and a
-refusal says what to do.
-"""
+"""Models from the Hugging Face hub or ModelScope; only configuration, tokenizer and safetensors are downloaded."""
 
 from pathlib import Path
 
@@ -14,13 +12,13 @@ _IGNORED = ["original/*", "*/*.safetensors", "onnx/*"]
 
 
 def download(config: ModelConfig, weights: bool = True) -> Path:
-    """The local folder of a hub model, downloaded where it is not in the cache yet; without `weights` only its small
-    files.
+    """The local folder of a hub model, downloaded if it is not in the cache yet.
+
+    weights: False downloads only the other files. Errors: WorkbenchError with what to do.
     """
     patterns = _PATTERNS if weights else [pattern for pattern in _PATTERNS if pattern != _WEIGHTS]
-    folder = (
-        _from_modelscope(config, patterns) if config.source == "modelscope" else _from_hugging_face(config, patterns)
-    )
+    source = _from_modelscope if config.source == "modelscope" else _from_hugging_face
+    folder = source(config, patterns)
     if weights:
         require_safetensors(folder, config.name)
     return folder

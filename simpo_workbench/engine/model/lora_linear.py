@@ -1,9 +1,8 @@
-"""Linear layers with LoRA in as few passes over memory as possible: the same numbers as PEFT's own forward pass, up to
-rounding.
+"""Linear layers with LoRA in few passes over memory: the numbers of PEFT's own forward pass, up to rounding.
 
-PEFT adds its product with two more passes over the output, and casts the layer's input to the adapter's fp32. Here the
-small product is added inside the matrix product, and the small weights are cast instead of the activations; backward
-likewise.
+PEFT adds its product in two more passes over the output, and casts the layer's input to the adapter's fp32. Here the
+small product is added inside the matrix product, and the small weights are cast instead of the activations; the same in
+backward.
 """
 
 import types
@@ -12,9 +11,10 @@ import torch
 from peft.tuners.lora import LoraLayer
 
 
-def install(model):
-    """Give every LoRA layer over a linear layer the forward pass below; where it does not apply (DoRA, autocast,
-    several adapters), PEFT's runs.
+def install(model) -> None:
+    """Give every LoRA layer over a linear layer the forward pass below.
+
+    Where that does not apply (DoRA, autocast, several adapters), it calls PEFT's.
     """
     for layer in model.modules():
         if isinstance(layer, LoraLayer) and isinstance(layer.get_base_layer(), torch.nn.Linear):
@@ -36,15 +36,13 @@ def _forward(layer, x, *args, **kwargs):
 
 
 def _only_adapter(layer):
-    """The one adapter that is on, when it is a plain one."""
+    """Name of the only active adapter if it is plain LoRA, else None."""
     if layer.disable_adapters or layer.merged:
         return None
     active = [name for name in layer.active_adapters if name in layer.lora_A]
-    return (
-        active[0]
-        if len(active) == 1 and active[0] not in layer.lora_variant and layer.lora_B[active[0]].bias is None
-        else None
-    )
+    if len(active) != 1 or active[0] in layer.lora_variant or layer.lora_B[active[0]].bias is not None:
+        return None
+    return active[0]
 
 
 class _LoraLinear(torch.autograd.Function):
@@ -73,9 +71,7 @@ class _LoraLinear(torch.autograd.Function):
 
 
 class _AddLora(torch.autograd.Function):
-    """result + scaling·(x·Aᵀ)·Bᵀ, for a base layer that computes its result in its own way (quantized) or has another
-    input (dropout).
-    """
+    """result + scaling·(x·Aᵀ)·Bᵀ, for a base layer with its own forward pass (quantized) or another input (dropout)."""
 
     @staticmethod
     def forward(ctx, result, x, a, b, scaling):
@@ -96,7 +92,7 @@ class _AddLora(torch.autograd.Function):
 
 
 def _small_gradients(ctx, gradient, rows, inner, b, of_a):
-    """(gradient of x·Aᵀ, of A, of B); of_a: the place of A among the function's inputs, B's is behind it."""
+    """(gradient of x·Aᵀ, of A, of B); of_a: index of A among the function's inputs, B's is the next."""
     d_inner = (gradient @ b).mul_(ctx.scaling)
     d_a = d_inner.T @ rows if ctx.needs_input_grad[of_a] else None
     d_b = (gradient.T @ inner).mul_(ctx.scaling) if ctx.needs_input_grad[of_a + 1] else None

@@ -6,6 +6,7 @@ import os
 import warnings
 from pathlib import Path
 
+import psutil
 import torch
 from peft import LoraConfig as PeftLoraConfig
 from peft import PeftModel, get_peft_model, get_peft_model_state_dict
@@ -22,12 +23,11 @@ from . import lora_linear
 from .tokenizer import model_folder, tokenizer_in, why_not
 from .weight_files import require_adapter
 
-TUNED, START = (
-    "default",
-    "start",
-)  # adapter names: the one that is trained or compared, and a frozen copy of model.adapter
+#: Adapter names: the one that is trained or compared, and a frozen copy of model.adapter.
+TUNED, START = "default", "start"
 _DTYPES = {"bf16": torch.bfloat16, "fp16": torch.float16, "fp32": torch.float32}
 _QUANTIZED = ("nf4", "fp4", "int8")
+_LINEAR = (torch.nn.Linear, Conv1D)
 
 # peft 0.21 asks transformers for gradient checkpointing by its old name; users can do nothing about it
 warnings.filterwarnings("ignore", message=".*is_gradient_checkpointing.*", category=FutureWarning)
@@ -37,20 +37,12 @@ class LoadedModel:
     """A model in this process: `.model`, `.tokenizer`, `.device`; `close()` or `with` gives the memory back."""
 
     def __init__(self, model, tokenizer, config: ModelConfig, device: torch.device, compute_dtype: torch.dtype):
-        self._model, self.tokenizer, self.config, self.device, self.compute_dtype = (
-            model,
-            tokenizer,
-            config,
-            device,
-            compute_dtype,
-        )
+        self._model, self.tokenizer, self.config = model, tokenizer, config
+        self.device, self.compute_dtype = device, compute_dtype
 
     @property
     def model(self):
-        """The transformers model, wrapped by PEFT where there is an adapter.
-
-        Errors: WorkbenchError once it is closed.
-        """
+        """The transformers model, wrapped by PEFT if there is an adapter. Errors: WorkbenchError once it is closed."""
         if self._model is None:
             raise WorkbenchError("This model is closed: load it again with wb.load_model.")
         return self._model
@@ -60,15 +52,13 @@ class LoadedModel:
         self._model = model
 
     @property
-    def has_adapter(self):
-        """Whether answers and scores come from a tuned adapter, so that there is a base to compare with."""
+    def has_adapter(self) -> bool:
+        """Whether there is a tuned adapter, so that base and tuned model differ."""
         return isinstance(self.model, PeftModel) and TUNED in self.model.peft_config
 
     @contextlib.contextmanager
     def base(self):
-        """Within this block the model is the untrained one: the adapter of model.adapter when there is one, else no
-        adapter at all.
-        """
+        """Within this block the model is the base model: with model.adapter if that is set, else without adapter."""
         if not self.has_adapter:
             yield
         elif START in self.model.peft_config:
@@ -84,8 +74,8 @@ class LoadedModel:
             with self.model.disable_adapter():
                 yield
 
-    def close(self):
-        """Forget the model and return its memory to the device."""
+    def close(self) -> None:
+        """Drop the model and return its memory to the device."""
         self._model = None
         gc.collect()
         if self.device.type == "cuda":
@@ -101,12 +91,12 @@ class LoadedModel:
 def load_model(
     config: ModelConfig | None = None, adapter: str | Path | None = None, data: DataConfig | None = None
 ) -> LoadedModel:
-    """The model of a ModelConfig, ready to score and answer; with `adapter`, a PEFT folder, as the tuned model with its
-    base beside it.
+    """The model of a ModelConfig, ready to score and answer.
 
-    data: its chat_template serves models that bring none.
+    adapter: a PEFT folder; the model is then the tuned one, and `base()` switches to its base.
+    data: its chat_template is used instead of the model's own.
     Errors: WorkbenchError for a model or adapter that cannot be found, is refused by the hub, has only pickled weights,
-    or does not fit the other.
+    or for an adapter of another model.
     """
     loaded = load_base(config or ModelConfig(), data)
     if loaded.config.adapter:
@@ -122,11 +112,11 @@ def load_base(config: ModelConfig, data: DataConfig | None = None) -> LoadedMode
     """The frozen base model without any adapter, on the GPU when there is one."""
     folder = model_folder(config)
     tokenizer = tokenizer_in(folder, config, data)
-    device = (
-        torch.device("cuda", int(os.environ.get("LOCAL_RANK", 0))) if torch.cuda.is_available() else torch.device("cpu")
-    )
+    device = torch.device("cpu")
+    if torch.cuda.is_available():
+        device = torch.device("cuda", int(os.environ.get("LOCAL_RANK", 0)))
     compute = _compute_dtype(config, device)
-    disable_progress_bar()  # one bar per load says nothing, and in a worker it fills the log
+    disable_progress_bar()  # in a worker it would fill the log
     try:
         model_config = AutoConfig.from_pretrained(folder, trust_remote_code=False)
         quantized = _quantization(config, compute, already=getattr(model_config, "quantization_config", None))
@@ -138,7 +128,7 @@ def load_base(config: ModelConfig, data: DataConfig | None = None) -> LoadedMode
             attn_implementation=_stock_attention(model_config) if config.attention == "auto" else config.attention,
             device_map={"": device},
             use_safetensors=True,
-            trust_remote_code=False,  # said, because transformers asks on a terminal when it is not
+            trust_remote_code=False,  # without it, transformers asks on a terminal
         )
     except (MemoryError, OSError, ValueError, ImportError, KeyError, RuntimeError, SafetensorError) as error:
         if is_out_of_memory(error):
@@ -156,10 +146,8 @@ def load_base(config: ModelConfig, data: DataConfig | None = None) -> LoadedMode
     return LoadedModel(model, tokenizer, config, device, compute)
 
 
-def add_lora(loaded: LoadedModel, lora: LoraConfig, seed: int):
-    """Wrap the base model with the adapter that will be trained (fp32 parameters): a new one, or a trainable copy of
-    model.adapter.
-    """
+def add_lora(loaded: LoadedModel, lora: LoraConfig, seed: int) -> None:
+    """Add the adapter that will be trained (fp32 parameters): a new one, or a trainable copy of model.adapter."""
     if loaded.config.adapter:
         _attach(loaded, Path(loaded.config.adapter), TUNED, trainable=True)
         _attach(loaded, Path(loaded.config.adapter), START, trainable=False)
@@ -189,36 +177,30 @@ def add_lora(loaded: LoadedModel, lora: LoraConfig, seed: int):
 def lora_targets(model, lora: LoraConfig) -> list[str]:
     """Names of the layers that get an adapter; all-linear means every linear layer but the head.
 
-    They are given to peft by the last part of their names, because its own all-linear also takes the routers and the
+    They are listed for peft by the last part of their names, because its own all-linear includes the routers and the
     stacked experts of mixture models.
     """
     if lora.target_modules != "all-linear":
         return lora.target_modules
     head = model.get_output_embeddings()
-    return sorted(
-        {
-            name.rpartition(".")[2]
-            for name, module in model.named_modules()
-            if isinstance(module, (torch.nn.Linear, Conv1D)) and module is not head
-        }
-    )
+    linear = (name for name, module in model.named_modules() if isinstance(module, _LINEAR) and module is not head)
+    return sorted({name.rpartition(".")[2] for name in linear})
 
 
 @contextlib.contextmanager
 def weights_unpacked(loaded: LoadedModel):
-    """Within this block 4-bit layers on a CPU multiply with weights that were dequantized once, not anew in every pass.
+    """Within this block, 4-bit layers on a CPU use weights that were dequantized once instead of in every pass.
 
-    The numbers are the same; it costs 4 bytes per parameter for the time being, and is skipped where twice that much
-    memory is not free.
+    The numbers are the same. It takes 4 bytes per parameter, and is skipped where less than twice that memory is free.
     """
     from bitsandbytes.functional import dequantize_4bit
     from bitsandbytes.nn import Linear4bit
 
-    packed = (
-        module for module in loaded.model.modules() if isinstance(module, Linear4bit) and "forward" not in vars(module)
-    )
-    layers = list(packed) if loaded.device.type == "cpu" else []
-    if layers and 2 * sum(layer.in_features * layer.out_features for layer in layers) * 4 > _free_memory_bytes():
+    layers = []
+    if loaded.device.type == "cpu":
+        layers = [m for m in loaded.model.modules() if isinstance(m, Linear4bit) and "forward" not in vars(m)]
+    bytes_needed = 4 * sum(layer.in_features * layer.out_features for layer in layers)
+    if layers and 2 * bytes_needed > psutil.virtual_memory().available:
         layers = []
     for layer in layers:
         weight = dequantize_4bit(layer.weight.data, layer.weight.quant_state).to(loaded.compute_dtype)
@@ -227,17 +209,11 @@ def weights_unpacked(loaded: LoadedModel):
         yield
     finally:
         for layer in layers:
-            del layer.unpacked_weight, layer.forward  # the class's own forward shows again
+            del layer.unpacked_weight, layer.forward  # the forward method of the class is used again
 
 
 def _plain_forward(weight, bias):
     return lambda x: torch.nn.functional.linear(x.to(weight.dtype), weight, bias).to(x.dtype)
-
-
-def _free_memory_bytes():
-    import psutil
-
-    return psutil.virtual_memory().available
 
 
 def _stock_attention(model_config):
@@ -279,16 +255,14 @@ def _quantization(config, compute, already):
 
 
 def _keep_4bit_weights_differentiable(model):
-    """On CPUs with AVX512-BF16, bitsandbytes repacks 4-bit weights at the first evaluation into a layout without a
-    backward pass: forbid it.
-    """
+    """Stop bitsandbytes from repacking 4-bit weights into a layout without backward pass (CPUs with AVX512-BF16)."""
     for module in model.modules():
         if hasattr(module, "support_avx512bf16_for_cpu"):
             module.support_avx512bf16_for_cpu = False
 
 
 def _attach(loaded, folder, name, trainable):
-    """Load a PEFT adapter under a name; an adapter that was made for another model is refused, never half-loaded."""
+    """Load a PEFT adapter under a name. Errors: WorkbenchError for an adapter that was made for another model."""
     if not (folder / "adapter_config.json").is_file():
         raise WorkbenchError(
             f"There is no adapter in {str(folder)!r}: a PEFT adapter folder holds adapter_config.json and"
@@ -308,7 +282,8 @@ def _attach(loaded, folder, name, trainable):
             f" {first_line(error)}"
         ) from None
     lora_linear.install(loaded.model)
-    stored = _stored_keys(folder)
+    with safe_open(folder / "adapter_model.safetensors", "pt") as file:
+        stored = set(file.keys())
     expected = set(get_peft_model_state_dict(loaded.model, adapter_name=name, save_embedding_layers=False))
     if stored != expected:
         missing, extra = sorted(expected - stored), sorted(stored - expected)
@@ -316,8 +291,3 @@ def _attach(loaded, folder, name, trainable):
             f"The adapter in {str(folder)!r} was made for another model than {loaded.config.name!r}: it has"
             f" {len(extra)} unknown and lacks {len(missing)} weights, such as {(extra + missing)[0]}."
         )
-
-
-def _stored_keys(folder):
-    with safe_open(folder / "adapter_model.safetensors", "pt") as file:
-        return set(file.keys())

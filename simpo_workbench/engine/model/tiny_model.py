@@ -1,6 +1,4 @@
-"""A tiny model with random weights, made on the spot: to try a pipeline or to step through a training without any
-download.
-"""
+"""A tiny model with random weights, to try a pipeline or to step through a training without a download."""
 
 import json
 import tempfile
@@ -13,9 +11,8 @@ from transformers.utils.logging import disable_progress_bar
 
 from ...base.errors import WorkbenchError
 
-_MARK = (  # in config.json, so that a folder made here is known again; its value is the version
-    "simpo_workbench_tiny_model"
-)
+#: A key of config.json by which a folder made here is recognized; its value is the version.
+_MARK = "simpo_workbench_tiny_model"
 _VERSION = 1
 _SEED = 0
 _SPECIAL = ("<|endoftext|>", "<|im_start|>", "<|im_end|>")
@@ -32,20 +29,19 @@ _SHAPE = {
     "num_key_value_heads": 2,
     "max_position_embeddings": 2048,
 }
-_SPREAD = 0.1  # standard deviation of the weights: with transformers' 0.02 every token would be about equally likely
+_SPREAD = 0.1  # standard deviation of the weights; with transformers' 0.02 all tokens would be about equally likely
 
 
 def make_tiny_model(folder: str | Path) -> str:
-    """Path of a folder with a Llama of 0.2 million random parameters and a ChatML tokenizer of one token per byte, made
-    there if it is not there yet.
+    """Path of a folder with a tiny model: a Llama with random weights and a ChatML tokenizer, made if it is not there.
 
-    It knows nothing and answers noise. It loads at once in every precision, needs no download, and its loss falls like
-    that of any other model: for stepping through a training, and for trying a pipeline before a real model takes its
-    place. Always the same weights.
+    It has 0.2 million parameters, always the same, and one token per byte. Its answers are noise, but it loads at once
+    in every precision, needs no download, and its loss falls like that of any other model: for stepping through a
+    training, and for trying a pipeline before a real model takes its place.
     Errors: WorkbenchError when the folder holds something else, or cannot be written.
     """
     folder = Path(folder).expanduser()
-    disable_progress_bar()  # it is done before a bar could be read
+    disable_progress_bar()
     try:
         if folder.is_dir() and any(folder.iterdir()):
             if not _made_here(folder):
@@ -56,10 +52,10 @@ def make_tiny_model(folder: str | Path) -> str:
             return str(folder)
         folder.parent.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(prefix=".tiny-model-", dir=folder.parent) as work:
-            made = Path(work, "model")
-            _tokenizer().save_pretrained(made)
-            _model().save_pretrained(made)
-            made.rename(folder)  # all of it or nothing; an empty folder gives way
+            complete = Path(work, "model")
+            _tokenizer().save_pretrained(complete)
+            _model().save_pretrained(complete)
+            complete.rename(folder)  # all of it or nothing; it replaces an empty folder
     except OSError as error:
         raise WorkbenchError(
             f"The tiny model cannot be written to {str(folder)!r}: {error.strerror or error}. Choose another folder."
@@ -75,7 +71,7 @@ def _made_here(folder):
 
 
 def _tokenizer():
-    """One token per byte of UTF-8 and three special ones; nothing is unknown to it, and nothing has to be trained."""
+    """A tokenizer of one token per byte of UTF-8 and three special ones, so that no text is unknown to it."""
     symbols = [*_SPECIAL, *sorted(pre_tokenizers.ByteLevel.alphabet())]
     inner = Tokenizer(models.BPE(vocab={symbol: index for index, symbol in enumerate(symbols)}, merges=[]))
     inner.add_special_tokens([AddedToken(symbol, special=True) for symbol in _SPECIAL])
@@ -91,17 +87,17 @@ def _tokenizer():
 
 
 def _model():
-    tokens = _tokenizer()
+    tokenizer = _tokenizer()
     config = LlamaConfig(
         **_SHAPE,
-        vocab_size=len(tokens),
+        vocab_size=len(tokenizer),
         initializer_range=_SPREAD,
         tie_word_embeddings=True,
         bos_token_id=None,
-        eos_token_id=tokens.eos_token_id,
-        pad_token_id=tokens.pad_token_id,
+        eos_token_id=tokenizer.eos_token_id,
+        pad_token_id=tokenizer.pad_token_id,
         **{_MARK: _VERSION},
     )
-    with torch.random.fork_rng(devices=[]):  # the caller's random numbers go on as if nothing had happened
+    with torch.random.fork_rng(devices=[]):  # the caller's random state stays as it was
         torch.manual_seed(_SEED)
         return LlamaForCausalLM(config).float()

@@ -1,6 +1,6 @@
 """The folder of a model, and the tokenizer in it.
 
-Without torch of its own, so that a process that needs no weights starts in a few seconds.
+It needs no torch, so that a process without weights starts in a few seconds.
 """
 
 import os
@@ -18,36 +18,35 @@ from .weight_files import own_code, require_safetensors
 def load_tokenizer(config: ModelConfig, data: DataConfig | None = None):
     """The tokenizer of a ModelConfig; weights are neither read nor, for a hub model, downloaded.
 
-    data: its chat_template serves models that bring none. Errors: WorkbenchError for a model that cannot be found or
-    read.
+    data: its chat_template replaces the model's own. Errors: WorkbenchError for a model that cannot be found or read.
     """
     return tokenizer_in(model_folder(config, weights=False), config, data)
 
 
 def tokenizer_in(folder: Path, config: ModelConfig, data: DataConfig | None = None):
-    """The tokenizer in a model's folder, called like the model."""
+    """The tokenizer in a model's folder, with the model's name as its own."""
     try:
-        tokenizer = AutoTokenizer.from_pretrained(
-            folder, trust_remote_code=False
-        )  # said, because transformers asks on a terminal when it is not
+        # without trust_remote_code, transformers asks on a terminal
+        tokenizer = AutoTokenizer.from_pretrained(folder, trust_remote_code=False)
     except (MemoryError, OSError, ValueError, ImportError, KeyError, RuntimeError) as error:
         raise WorkbenchError(f"The model {config.name!r} cannot be loaded: {why_not(folder, error)}") from None
     tokenizer.name_or_path = model_identity(config)
     if data and data.chat_template:
         tokenizer.chat_template = _template_text(data.chat_template)
     if tokenizer.pad_token is None:
-        tokenizer.pad_token = tokenizer.eos_token  # padding is always masked or to the right of what counts
+        tokenizer.pad_token = tokenizer.eos_token  # padding is always masked, or to the right of all that counts
     return tokenizer
 
 
 def model_identity(config: ModelConfig) -> str:
-    """What adapters name as their base."""
+    """The name of the model that adapters store as their base."""
     return demo_model.IDENTITY if config.name == DEMO else config.name
 
 
 def model_folder(config: ModelConfig, weights: bool = True) -> Path:
-    """The local folder of a model, downloaded first where it has to be; without `weights` whatever else belongs to it
-    is enough.
+    """The local folder of a model, downloaded first if needed.
+
+    weights: False for a folder that may lack the weights. Errors: WorkbenchError when there is no such model.
     """
     local = Path(config.name).expanduser()
     if config.source in ("auto", "local"):
@@ -57,11 +56,9 @@ def model_folder(config: ModelConfig, weights: bool = True) -> Path:
             return demo_model.gguf_folder(local)
         if local.is_dir():
             if not (local / "config.json").is_file():
-                hint = (
-                    "it is a PEFT adapter: give it as model.adapter and its base as model.name."
-                    if (local / "adapter_config.json").is_file()
-                    else "it has no config.json."
-                )
+                hint = "it has no config.json."
+                if (local / "adapter_config.json").is_file():
+                    hint = "it is a PEFT adapter: give it as model.adapter and its base as model.name."
                 raise WorkbenchError(f"The folder {config.name!r} holds no model: {hint}")
             if weights:
                 require_safetensors(local, config.name)
@@ -80,7 +77,7 @@ def model_folder(config: ModelConfig, weights: bool = True) -> Path:
 
 
 def why_not(folder: Path, error: BaseException) -> str:
-    """Why transformers could not load what is in a folder; a model that needs code of its own is told apart."""
+    """Why transformers could not load what is in a folder, as one sentence."""
     if "trust_remote_code" not in str(error):
         return first_line(error)
     return (

@@ -1,8 +1,6 @@
-"""Weights are read from safetensors only: whatever else lies in a model folder, or calls itself so, is told apart by
-its first bytes and never opened.
+"""Checks that weights are safetensors, by their names and first bytes, before a library reads them.
 
-A pickle runs whatever its author wrote into it at the moment it is read. Each check here looks at names, JSON and a few
-bytes, before a library does.
+Reading a pickle runs the code in it. The checks here read names, JSON and a few bytes of a file only.
 """
 
 import json
@@ -20,28 +18,26 @@ _MAGIC = {
 }
 
 
-def require_safetensors(folder: Path, name: str):
-    """Nothing, when a model folder's weights are safetensors by name and by content. Errors: WorkbenchError in one
-    sentence when not.
+def require_safetensors(folder: Path, name: str) -> None:
+    """Raise WorkbenchError unless a model folder's weights are safetensors by name and by content.
 
-    Pickled weights beside good ones are left alone: nothing reads them.
+    Pickled weights beside them are allowed, because nothing reads them.
     """
-    found = sorted(folder.glob("*.safetensors"))
-    if not found:
+    weights = sorted(folder.glob("*.safetensors"))
+    if not weights:
         pickled = sorted(path.name for pattern in PICKLED for path in folder.glob(pattern))
         what = f"only pickled weights ({pickled[0]}), which can run code" if pickled else "no weights"
         raise WorkbenchError(
             f"The model {name!r} has {what}; safetensors are needed. Choose a version that has them, or convert it"
             " where you trust it."
         )
-    if (
-        folder / "adapter_config.json"
-    ).exists():  # transformers would put that adapter, pickled or not, into what we call the base
+    # transformers would load that adapter, pickled or not, into the base model
+    if (folder / "adapter_config.json").exists():
         raise WorkbenchError(
             f"The folder of the model {name!r} holds a PEFT adapter as well (adapter_config.json): move it to a folder"
             " of its own and give that as model.adapter."
         )
-    for path in found:
+    for path in weights:
         require_safetensors_file(path, f"The model {name!r} cannot be loaded")
     for index in sorted(folder.glob("*.safetensors.index.json")):
         shards = _json_object(index, name).get("weight_map")
@@ -50,18 +46,15 @@ def require_safetensors(folder: Path, name: str):
         _require_names(folder, {config["transformers_weights"]}, "config.json", name)
 
 
-def require_safetensors_file(path: Path, what_fails: str):
-    """Nothing, when a file begins as safetensors do.
-
-    Errors: WorkbenchError that says what it is instead, beginning with `what_fails`.
-    """
+def require_safetensors_file(path: Path, what_fails: str) -> None:
+    """Raise WorkbenchError unless the file has a safetensors header; the message begins with `what_fails`."""
     try:
         with open(path, "rb") as file:
             head = file.read(9)
         size = path.stat().st_size
     except OSError as error:
         raise WorkbenchError(f"{what_fails}: {path.name} cannot be read ({error.strerror}).") from None
-    kind = next((words for magic, words in _MAGIC.items() if head.startswith(magic)), None)
+    kind = next((name for magic, name in _MAGIC.items() if head.startswith(magic)), None)
     if head[:1] == b"\x80" and head[1:2] in (b"\x02", b"\x03", b"\x04", b"\x05"):
         kind = "a pickle, which can run code"
     if kind is None and (
@@ -74,11 +67,8 @@ def require_safetensors_file(path: Path, what_fails: str):
         )
 
 
-def require_adapter(folder: Path):
-    """Nothing, when a PEFT adapter folder holds a LoRA adapter as safetensors.
-
-    Errors: WorkbenchError in one sentence when not.
-    """
+def require_adapter(folder: Path) -> None:
+    """Raise WorkbenchError unless a PEFT adapter folder holds a LoRA adapter as safetensors."""
     name = str(folder)
     if not (folder / "adapter_model.safetensors").is_file():
         raise WorkbenchError(
@@ -96,40 +86,24 @@ def require_adapter(folder: Path):
 
 
 def own_code(folder: Path) -> str | None:
-    """The class in a model folder's own code that its configuration asks for, as "file.Class in config.json"; None when
-    there is none.
-    """
+    """The class in a model folder's own code that its configuration needs, as "file.Class in config.json", or None."""
     for name in ("config.json", "tokenizer_config.json"):
         try:
-            wanted = _json_object(folder / name, "").get("auto_map")
+            auto_map = _json_object(folder / name, "").get("auto_map")
         except WorkbenchError:
             continue
-        values = wanted.values() if isinstance(wanted, dict) else [wanted]
-        first = next(
-            (
-                one
-                for value in values
-                for one in (value if isinstance(value, list) else [value])
-                if isinstance(one, str)
-            ),
-            None,
-        )
-        if first:
-            return f"{first[:100]} in {name}"
+        for entry in auto_map.values() if isinstance(auto_map, dict) else [auto_map]:
+            for class_name in entry if isinstance(entry, list) else [entry]:
+                if class_name and isinstance(class_name, str):
+                    return f"{class_name[:100]} in {name}"
     return None
 
 
 def _require_names(folder, names, where, model):
-    """Every name must be that of a safetensors file, or an index of some, in the folder itself."""
+    """Raise WorkbenchError unless every name is that of a safetensors file or index in the folder itself."""
     for name in names:
-        plain = (
-            isinstance(name, str)
-            and name.endswith((".safetensors", ".safetensors.index.json"))
-            and "/" not in name
-            and "\\" not in name
-            and "\0" not in name
-        )
-        if not plain or not (folder / name).is_file():
+        valid = isinstance(name, str) and name.endswith((".safetensors", ".safetensors.index.json"))
+        if not valid or set(name) & set("/\\\0") or not (folder / name).is_file():
             raise WorkbenchError(
                 f"The model {model!r} cannot be loaded: {where} asks for the weights {str(name)[:80]!r}, which are no"
                 " safetensors file in its folder."
