@@ -9,6 +9,7 @@ import tempfile
 
 import pytest
 
+pytest.register_assert_rewrite("packed_families")
 # tiny models gain nothing from threads, and processes with several threads on few cores wait for each other
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 # runs that are started by tests wait for each other, not for what the user trains meanwhile

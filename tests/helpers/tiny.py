@@ -85,6 +85,8 @@ FAMILIES = {
     "smollm3": {},
     "starcoder2": {"sliding_window": 16, "use_bias": True},
 }
+#: One family for each mechanism: full attention, a sliding window, soft-capping, a mixture of experts.
+MECHANISMS = ("llama", "mistral", "gemma2", "mixtral")
 #: Models that must not share prompts: convolutional, linear-attention and recurrent mixers beside attention.
 HYBRIDS = {
     "lfm2": {"layer_types": ["conv", "full_attention", "conv"], "block_auto_adjust_ff_dim": False},
