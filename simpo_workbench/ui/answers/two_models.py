@@ -1,12 +1,11 @@
-"""Prompts to two models: which models there are to choose from, and the question to both, watched until both have
-answered.
-"""
+"""Prompts to two models: which models there are to choose from, and the requests to both of them."""
 
 from __future__ import annotations
 
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 
 import ipywidgets
 
@@ -23,8 +22,8 @@ from ..parts.panel import Panel
 
 @dataclass(frozen=True)
 class Side:
-    """A model that can be asked: that of `run` with the adapter kept at `step` (0: the untrained model, None: the final
-    adapter, or as it is now).
+    """A model to choose: that of `run` with the adapter kept at `step` (0: the base model; None: the final adapter, or
+    the model as it is now).
     """
 
     run: Run
@@ -33,15 +32,14 @@ class Side:
 
 
 def sides_of(run: Run) -> dict[str, Side]:
-    """The models to choose from, by a key that stays: untrained, every kept step, as it is now or in the end, and the
-    final adapters of the other runs in its root.
+    """The models to choose from, by a key that stays the same: the base model, every kept step, the model as it is now
+    or at the end, and the final adapters of the other runs in the same root.
     """
     status, steps = run.status, [step for step in run.adapter_steps() if step]
-    sides = {"base": Side(run, 0, "untrained model (base)")}
+    sides = {"base": Side(run, 0, "base model")}
     for step in steps:
-        sides[f"step {step}"] = Side(
-            run, step, f"step {step}" + (" (recommended)" if step == status.recommended_step else "")
-        )
+        recommended = " (recommended)" if step == status.recommended_step else ""
+        sides[f"step {step}"] = Side(run, step, f"step {step}{recommended}")
     if status.alive:
         sides["now"] = Side(run, None, "as it is now")
     elif _has_final(run) and (not steps or steps[-1] != status.step):
@@ -53,16 +51,16 @@ def sides_of(run: Run) -> dict[str, Side]:
 
 
 def sides_stamp(run: Run) -> tuple:
-    """What there is to choose from, told without reading it: sampled answers, kept adapters, whether the run lives, and
-    the final adapters of all runs beside it.
+    """What changes when there is more or less to choose from: sampled answers, kept adapters, whether the run is alive,
+    and the final adapters in its root. None of them is read.
     """
-    status, finals = run.status, run.path.parent.glob("*/adapter/adapter_config.json")
+    status = run.status
     return (
         folder_stamp(run.path / "generations"),
         run.adapter_steps(),
         status.alive,
         status.recommended_step,
-        sorted(finals),
+        sorted(run.path.parent.glob("*/adapter/adapter_config.json")),
     )
 
 
@@ -77,7 +75,7 @@ def choice_menu(title: str, flex: str = "1 1 170px") -> ipywidgets.Dropdown:
 
 
 def fill_menu(menu: ipywidgets.Dropdown, options: list[tuple], default):
-    """New options, as (title, value); the choice stays where it is still there."""
+    """Give a menu new options, as (title, value); the choice stays if it is among them."""
     values = [value for _, value in options]
     wanted = menu.value if menu.value in values else default
     menu.options = options
@@ -85,8 +83,8 @@ def fill_menu(menu: ipywidgets.Dropdown, options: list[tuple], default):
 
 
 def sampled_at(step: int) -> str:
-    """What the model of a run is called that gave the answers sampled at a step."""
-    return "untrained model · step 0" if step == 0 else f"tuned · step {step}"
+    """The name of the model that gave a run's answers sampled at a step."""
+    return "base model · step 0" if step == 0 else f"tuned · step {step}"
 
 
 def _has_final(run):
@@ -94,108 +92,84 @@ def _has_final(run):
 
 
 class Round:
-    """Prompts on their way to two models, as texts or messages; `answers` holds (left Answer, right Answer) for each
-    prompt, once all are there.
+    """Prompts, texts or messages, to two models. `answers` holds (left Answer, right Answer) for each prompt, once both
+    models have replied.
     """
 
     def __init__(self, prompts: Sequence[str | list], left: Side, right: Side, generation: GenerationConfig, seed: int):
         self.prompts, self.left, self.right, self.generation, self.seed = list(prompts), left, right, generation, seed
-        self.started, self.answers, self.cancelled = time.monotonic(), [], False
-        self._requests, self._tables, self._says = [], {}, {}
+        self.started, self.answers = time.monotonic(), []
+        self._requests, self._tables, self._sentences = {}, {}, {}
 
     @property
     def settings(self) -> str:
-        """How it was asked, in words."""
+        """How answers are generated, in words."""
         words = [f"at most {self.generation.max_new_tokens} tokens", f"temperature {self.generation.temperature:g}"]
         return ", ".join([*words, f"seed {self.seed}"] if self.generation.temperature else words)
 
     def ask(self, panel: Panel, done: Callable, failed: Callable, waiting: Callable[[str], None]):
-        """Open what must be opened and ask; a model that is needed on both sides is asked once. The callbacks are
-        called as handlers of the panel.
+        """Ask both models; one that is needed on both sides is asked once.
 
-        done(round), or failed(error), whatever went wrong, unless it was cancelled; waiting(sentence) several times a
-        second, with the seconds since the start.
+        Handlers of the panel, none of which is called after `cancel()`: `done(round)`, or `failed(error)`, and until
+        then `waiting(sentence)` several times a second, with the time since the start.
         """
-        models = self._models()
 
-        def open_all():
-            with LOCK:  # panels share the opened models
-                return {model: OPEN_MODELS.of_run(*model) for model in models if not self.cancelled}
+        def received(model, table):
+            self._tables[model] = table
+            if len(self._tables) == len(self._requests):
+                places = range(len(self.prompts))
+                self.answers = [(self._answer(self.left, place), self._answer(self.right, place)) for place in places]
+                done(self)
 
-        def ends_if_it_fails(handler):
-            def tried(found):
-                try:
-                    handler(found)
-                except Exception as error:
-                    gone_wrong(error)
-                    raise  # to be said
-
-            return tried
-
-        def ask_all(opened):
-            for model, remote in opened.items():
-                if self.cancelled:
-                    return
-                self._requests.append(
-                    ModelRequest(
-                        panel, remote, "generate", answered(model), said(model), gone_wrong, **self._values(model)
-                    )
-                )
-
-        def answered(model):
-            def keep(table):
-                self._tables[model] = table
-                if len(self._tables) == len(models) and not self.cancelled:
-                    self.answers = [
-                        tuple(self._answer(side, models, place) for side in (self.left, self.right))
-                        for place in range(len(self.prompts))
-                    ]
-                    done(self)
-
-            return ends_if_it_fails(keep)
-
-        def said(model):
-            def say(sentence):
-                self._says[model] = sentence
-                missing = [self._says[one] for one in models if one not in self._tables and one in self._says]
-                waiting(f"{missing[0] if missing else sentence} {duration(time.monotonic() - self.started)}")
-
-            return say
+        def still_waiting(model, sentence):
+            self._sentences[model] = sentence
+            missing = [
+                self._sentences[one] for one in self._requests if one not in self._tables and one in self._sentences
+            ]
+            waiting(f"{missing[0] if missing else sentence} {duration(time.monotonic() - self.started)}")
 
         def gone_wrong(error):
-            if not self.cancelled:
-                self.cancel()
-                failed(error)
+            self.cancel()
+            failed(error)
 
         waiting("Loading the model … 0 s")
-        panel.later(open_all, ends_if_it_fails(ask_all), gone_wrong)
+        with LOCK:  # no reply comes before both requests are made
+            for run, step in self._models():
+                self._requests[run, step] = ModelRequest(
+                    panel,
+                    partial(OPEN_MODELS.of_run, run, step),
+                    "generate",
+                    done=partial(received, (run, step)),
+                    failed=gone_wrong,
+                    waiting=partial(still_waiting, (run, step)),
+                    prompts=self.prompts,
+                    generation=self.generation,
+                    data=run.config.data,
+                    seed=self.seed,
+                )
 
     def cancel(self):
-        """Nobody waits for the answers any more."""
-        self.cancelled = True
-        for asking in self._requests:
-            asking.cancel()
-
-    def _values(self, model):
-        return {"prompts": self.prompts, "generation": self.generation, "data": model[0].config.data, "seed": self.seed}
+        """Withdraw what was asked."""
+        for request in self._requests.values():
+            request.cancel()
 
     def _models(self):
-        """The models to ask as (run, step): an untrained one answers beside the trained one of the same run."""
+        """The models to ask as (run, step): for a base model, a tuned one of the same run does as well."""
         wanted = list(dict.fromkeys((side.run, side.step) for side in (self.left, self.right)))
-        trained = [(run, step) for run, step in wanted if step != 0]
-        return [(run, step) for run, step in wanted if step != 0 or not any(run is other for other, _ in trained)]
+        tuned_runs = [run for run, step in wanted if step != 0]
+        return [(run, step) for run, step in wanted if step != 0 or run not in tuned_runs]
 
-    def _answer(self, side, models, place):
-        asked = next(
-            model for model in models if model == (side.run, side.step) or (side.step == 0 and model[0] is side.run)
-        )
-        found, status = self._tables[asked].iloc[place], side.run.status
-        which = "tuned" if side.step != 0 and "tuned" in found else "base"
+    def _answer(self, side, place):
+        model = (side.run, side.step)
+        if model not in self._tables:  # the base model: the tuned one of its run was asked
+            model = next((run, step) for run, step in self._tables if run is side.run)
+        row, status = self._tables[model].iloc[place], side.run.status
+        which = "tuned" if side.step != 0 and "tuned" in row else "base"
         title = f"{side.title} (step {status.step})" if side.step is None and status.alive else side.title
         return Answer(
             title,
-            found[which],
-            int(found[f"{which}_tokens"]),
-            bool(found[f"{which}_ended"]),
-            float(found[f"{which}_repeated_4grams"]),
+            row[which],
+            int(row[f"{which}_tokens"]),
+            bool(row[f"{which}_ended"]),
+            float(row[f"{which}_repeated_4grams"]),
         )

@@ -1,6 +1,4 @@
-"""Preference pairs to look through: search, a table, and the chosen pair as text or as the tokens that the model will
-see.
-"""
+"""A browser of preference pairs: search, a table, and the chosen pair as text or as the model's tokens."""
 
 from __future__ import annotations
 
@@ -15,7 +13,6 @@ from ...pairs.pairs import Pair, Pairs
 from ...pairs.shapes import excerpt
 from ..parts.answers import Answer, answer_card, answer_cards
 from ..parts.data_table import Column, DataTable
-from ..parts.following import LOCK
 from ..parts.html import Html, Markup, facts, html
 from ..parts.model_requests import OPEN_MODELS, ModelRequest
 from ..parts.panel import Panel, row, show
@@ -29,7 +26,7 @@ _LENGTH_HELP = "In words between white space; in characters where the texts have
 
 @dataclass(frozen=True)
 class PairSet:
-    """Pairs and their DataFrame from `data_figures.pair_lengths`, row by row the same."""
+    """Pairs, and their DataFrame from `charts.pairs.pair_lengths` with the same rows."""
 
     pairs: Pairs
     lengths: object
@@ -39,7 +36,7 @@ class PairBrowser(ipywidgets.VBox):
     """Shows one PairSet. `pair` is the chosen Pair, or None."""
 
     def __init__(self, panel: Panel):
-        self._panel, self._set, self._search_number, self._token_number, self._request = panel, None, 0, 0, None
+        self._panel, self._set, self._request = panel, None, None
         self._model, self._data, self.pair = ModelConfig(), DataConfig(), None
         self.search = ipywidgets.Text(
             description="Search",
@@ -71,12 +68,12 @@ class PairBrowser(ipywidgets.VBox):
         self.form.observe(panel.guard(lambda _: self._show_pair()), "value")
 
     def show(self, pair_set: PairSet):
-        """Look through these pairs, with the same search."""
+        """Show these pairs; the search stays."""
         self._set, self.table.chosen = pair_set, []
         self._search()
 
     def use(self, model: ModelConfig, data: DataConfig):
-        """Show tokens as this model and these settings make them."""
+        """Show tokens as this model's tokenizer and these settings make them."""
         if (model, data) != (self._model, self._data):
             self._model, self._data = model, data
             self._show_pair()
@@ -86,21 +83,16 @@ class PairBrowser(ipywidgets.VBox):
         return pair_cards(self.pair) if self.pair else html("")
 
     def _search(self):
-        self._search_number += 1
+        self._panel.drop("search")
         if self._set is None:
             return
-        number, lengths, query = self._search_number, self._set.lengths, self.search.value
-        if not query.strip():
-            self._found(lengths)
-            return
+        lengths, query = self._set.lengths, self.search.value
+        if query.strip():
+            self._panel.later(lambda: lengths[matches(lengths, query)], self._show_hits, latest="search")
+        else:
+            self._show_hits(lengths)
 
-        def found(hits):
-            if number == self._search_number:  # else more was typed meanwhile
-                self._found(lengths[hits])
-
-        self._panel.later(lambda: matches(lengths, query), found)
-
-    def _found(self, hits):
+    def _show_hits(self, hits):
         query, total = " ".join(self.search.value.split()), len(self._set.lengths)
         words = f"{len(hits):,} of {counted(total, 'pair')} hold “{excerpt(query)[1:-1]}”" if query else ""
         self.hits.value = html('<span class="swb-muted" role="status">{}</span>', words)
@@ -118,57 +110,37 @@ class PairBrowser(ipywidgets.VBox):
     def _show_pair(self):
         show(self.text, self.form.value == TEXT)
         show(self.tokens, self.form.value == TOKENS)
-        self._token_number += 1  # whatever was asked before is not shown any more
         if self._request is not None:
             self._request.cancel()
             self._request = None
         if self.pair is None:
-            hint = "Choose a pair in the table: it then stands here."
+            hint = "Choose a pair in the table to see it here."
             self.text.value = html('<p class="swb-muted">{}</p>', hint)
             self.tokens.tell(hint)
         elif self.form.value == TEXT:
             self.text.value = pair_cards(self.pair)
         else:
-            self._ask()
+            self._ask_for_tokens()
 
-    def _ask(self):
-        number, pair, model, data = self._token_number, self.pair, self._model, self._data
-        wait = f"Loading the tokenizer of {model.name} (its weights are not needed; some seconds the first time) …"
-        self.tokens.tell(wait)
-
-        def opened_in_background():
-            with LOCK:  # panels share the opened models
-                return OPEN_MODELS.of(model, data, tokens_only=True) if number == self._token_number else None
-
-        def failed(error):
-            if number == self._token_number:
-                self.tokens.tell(str(error), "error")
-
-        def ask(opened):
-            if number == self._token_number:
-                messages = {
-                    "prompt": [dict(turn) for turn in pair.prompt],
-                    "chosen": pair.chosen,
-                    "rejected": pair.rejected,
-                }
-                waiting = lambda sentence: self.tokens.tell(wait if sentence.startswith("Loading") else sentence)  # noqa: E731
-                try:
-                    self._request = ModelRequest(
-                        self._panel, opened, "encode", answered, waiting, failed, pairs=[messages], data=data
-                    )
-                except Exception as error:
-                    failed(error)
-                    raise
-
-        def answered(tokens):
-            self._request = None
-            try:
-                self.tokens.show(tokens)
-            except Exception as error:
-                failed(error)
-                raise
-
-        self._panel.later(opened_in_background, ask, failed)
+    def _ask_for_tokens(self):
+        pair, model, data = self.pair, self._model, self._data
+        loading = f"Loading the tokenizer of {model.name} (its weights are not needed; some seconds the first time) …"
+        self.tokens.tell(loading)
+        messages = {
+            "prompt": [dict(turn) for turn in pair.prompt],
+            "chosen": pair.chosen,
+            "rejected": pair.rejected,
+        }
+        self._request = ModelRequest(
+            self._panel,
+            lambda: OPEN_MODELS.of(model, data, tokens_only=True),
+            "encode",
+            done=self.tokens.show,
+            failed=lambda error: self.tokens.tell(str(error), "error"),
+            waiting=lambda sentence: self.tokens.tell(loading if sentence.startswith("Loading") else sentence),
+            pairs=[messages],
+            data=data,
+        )
 
 
 def pair_cards(pair: Pair) -> Markup:

@@ -14,7 +14,7 @@ from ...analysis.geometry import OTHER_LOSS, SATURATED, Geometry, Leads, leads_o
 from ...analysis.loss_suggestion import LossSuggestion, suggest_loss
 from ...analysis.scores import share
 from ...base.format import counted, signed
-from ...charts.geometry import HEIGHT, MOST, curve_spec, margins_spec
+from ...charts.geometry import HEIGHT, MOST, curve_spec, leads_spec
 from ...config.run_config import LossConfig
 from ...runs.run import Run
 from ..parts.fields import STOPS
@@ -73,7 +73,7 @@ class LossGeometry(Panel):
         on_use: Callable[[float, float], None] | None = None,
     ):
         super().__init__(line)
-        self._loaded, self._asked, self._stamp, self._on_use, self._curve = None, 0, None, on_use, {"data": []}
+        self._loaded, self._stamp, self._on_use, self._curve = None, None, on_use, {"data": []}
         self.geometry: Geometry | None = None
         self._build()
         self.observe(self.guard(self._another_run), "run")
@@ -158,8 +158,8 @@ class LossGeometry(Panel):
             titles=("Label smoothing",),
             selected_index=None,
         )
-        self.chart, self.margins = LiveFigure(HEIGHT, self.guard(self._point_chosen)), LiveFigure(HEIGHT)
-        both = ipywidgets.HBox([column(self.chart, classes="swb-half"), column(self.margins, classes="swb-half")])
+        self.chart, self.lead_chart = LiveFigure(HEIGHT, self.guard(self._point_chosen)), LiveFigure(HEIGHT)
+        both = ipywidgets.HBox([column(self.chart, classes="swb-half"), column(self.lead_chart, classes="swb-half")])
         both.add_class("swb-halves")
         self._picked, self._tiles, self._words, self._advice = Html(), Html(), Html(), Html()
         for part, lines in ((self._picked, 2), (self._words, 4)):
@@ -245,6 +245,7 @@ class LossGeometry(Panel):
             self._read(None)
 
     def _clear(self):
+        self.drop("scores")
         self._loaded = self.geometry = None
         self.picked = ""
         with self.quietly():
@@ -254,13 +255,8 @@ class LossGeometry(Panel):
         show(self._empty, True)
 
     def _read(self, step):
-        self._asked += 1
-        run, number, self._stamp = self.run, self._asked, folder_stamp(self.run.path / "scores")
-        self.later(
-            lambda: _read(run, step),
-            lambda found: self._fill(found) if number == self._asked else None,
-            lambda _: self._not_read() if number == self._asked else None,
-        )
+        run, self._stamp = self.run, folder_stamp(self.run.path / "scores")
+        self.later(lambda: _read(run, step), self._fill, lambda _: self._not_read(), latest="scores")
 
     def _not_read(self):
         """What was read before is still there: the menu says so again."""
@@ -283,7 +279,7 @@ class LossGeometry(Panel):
         self._loaded = found
         with self.quietly():
             self.step.options = [
-                ("the untrained model (step 0)" if step == 0 else f"step {step}", step) for step in found.steps
+                ("the base model (step 0)" if step == 0 else f"step {step}", step) for step in found.steps
             ]
             self.step.value = found.step if found.steps else None
         show(self._empty, False)
@@ -328,7 +324,7 @@ class LossGeometry(Panel):
             return
         self.geometry = loss_geometry(self._loaded.leads, self.beta, self.gamma_beta_ratio, self.label_smoothing)
         self._draw_curve()
-        self.margins.show(margins_spec(self.geometry, self.theme))
+        self.lead_chart.show(leads_spec(self.geometry, self.theme))
         counts = self.geometry.counts
         numbers = table(["pairs", "count"], [(name, f"{count:,}") for name, count in counts.items()])
         self.chart.describe(
@@ -336,7 +332,7 @@ class LossGeometry(Panel):
             " grows, and pairs further left pull harder.",
             numbers,
         )
-        self.margins.describe(
+        self.lead_chart.describe(
             f"How far the chosen answers lead, nats per token; the goal is γ/β {self.gamma_beta_ratio:g}.", numbers
         )
         self._say_numbers()

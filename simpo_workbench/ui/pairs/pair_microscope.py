@@ -14,7 +14,6 @@ from ...base.format import duration, signed
 from ...pairs.pairs import prompt_text
 from ...runs.run import Run
 from ..answers.two_models import Side, sides_of
-from ..parts.following import LOCK
 from ..parts.html import Html, Markup, html, joined, table
 from ..parts.live_figure import LiveFigure
 from ..parts.model_requests import OPEN_MODELS, ModelRequest
@@ -51,7 +50,7 @@ class PairMicroscope(Panel):
     """One pair token by token. `run` and `pair` (a row with prompt, chosen, rejected, or a pair_id of the run's
     held-out pairs) may be set at any time; `ask()` asks.
 
-    `tokens` is the DataFrame that is shown (see `wb.token_margins`), else None. tokens: a table from `wb.explain_pair`,
+    `tokens` is the DataFrame that is shown (see `wb.token_leads`), else None. tokens: a table from `wb.explain_pair`,
     shown without any model.
     """
 
@@ -62,7 +61,7 @@ class PairMicroscope(Panel):
     def __init__(self, run: Run | None = None, pair=None, tokens=None, line: Html | None = None):
         super().__init__(line)
         self.tokens, self._shown, self._sides, self._stamp = None, None, {}, None
-        self._number, self._request, self._waits, self._started, self._answered_at = 0, None, False, 0.0, None
+        self._request, self._waits, self._started, self._answered_at = None, False, 0.0, None
         self._build()
         self.pair, self.run = pair, run
         self.observe(self.guard(self._another_run), "run")
@@ -78,50 +77,38 @@ class PairMicroscope(Panel):
         if run is None or (stamp := _stamp(run)) == self._stamp:
             return
         self._stamp = stamp
-        self.later(lambda: _own_sides(run), lambda sides: self._fill(sides) if run is self.run else None)
+        self.later(lambda: _own_sides(run), self._fill, latest="models")
 
     def ask(self):
         """Let the chosen model read the pair."""
         if self.ask_button.disabled:
             return
-        self._number += 1
-        number, run, pair, side = self._number, self.run, self.pair, self._sides[self.model.value]
+        run, pair, side = self.run, self.pair, self._sides[self.model.value]
         self._started, self._waits = time.monotonic(), True
         self._waiting("Opening the model …")
-        wanted = lambda: number == self._number  # noqa: E731
 
         def prepare():
-            found = original_pair(run, pair)
+            row = original_pair(run, pair)
             name = pair if isinstance(pair, str) else str(pair.get("pair_id", ""))
             step = side.step if side.step is not None else None if run.status.alive else run.status.step
             scored = scored_pair(run, 0, name), scored_pair(run, step, name)
-            with LOCK:  # panels share the opened models
-                return found, scored, OPEN_MODELS.of_run(side.run, side.step) if wanted() else None
+            about = {"title": _title(side), "run": run, "prompt": prompt_text(row["prompt"]), "scored": scored}
+            return row, about, run.config.data
 
         def ask(prepared):
-            found, scored, model = prepared
-            if wanted():
-                about = {"title": _title(side), "run": run, "prompt": prompt_text(found["prompt"]), "scored": scored}
-                done = lambda tokens: self._answered(explained_pair(tokens, **about)) if wanted() else None  # noqa: E731
-                self._request = ModelRequest(
-                    self, model, "explain", ended(done), self._waiting, failed, pairs=[found], data=run.config.data
-                )
+            row, about, data = prepared
+            self._request = ModelRequest(
+                self,
+                lambda: OPEN_MODELS.of_run(side.run, side.step),
+                "explain",
+                done=lambda tokens: self._answered(explained_pair(tokens, **about)),
+                failed=lambda _: self._end(),
+                waiting=self._waiting,
+                pairs=[row],
+                data=data,
+            )
 
-        def failed(_):
-            if wanted():
-                self._end()
-
-        def ended(handler):
-            def tried(given):
-                try:
-                    handler(given)
-                except Exception as error:
-                    failed(error)
-                    raise  # to be said
-
-            return tried
-
-        self.later(prepare, ended(ask), failed)
+        self.later(prepare, ask, lambda _: self._end(), latest="pair")
 
     def cancel(self):
         """Take back what was asked."""
@@ -145,7 +132,7 @@ class PairMicroscope(Panel):
             options=[],
             style={"description_width": "initial"},
             layout={"width": "300px"},
-            tooltip="Its base, the untrained model, is read beside it",
+            tooltip="Its base, the base model, is read beside it",
         )
         self.model.observe(self.guard(lambda _: self._enable()), "value")
         self.ask_button = button("Show every token", self.guard(self.ask), icon="search", style="primary")
@@ -180,7 +167,7 @@ class PairMicroscope(Panel):
         enable(
             self.model,
             "" if self._sides else "The run is being read.",
-            "Its base, the untrained model, is read beside it",
+            "Its base, the base model, is read beside it",
         )
         show(
             self._asks, self.run is not None and (self.pair is not None or self._shown is None)
@@ -190,6 +177,7 @@ class PairMicroscope(Panel):
 
     def _another_run(self, _):
         self._take_back()
+        self.drop("models")
         self._sides, self._stamp, self._answered_at = {}, None, None
         with self.quietly():
             self.model.options = []
@@ -245,7 +233,7 @@ class PairMicroscope(Panel):
         self.say(f"Read in {duration(time.monotonic() - self._started)}.", "good")
 
     def _take_back(self):
-        self._number += 1
+        self.drop("pair")
         if self._request is not None:
             self._request.cancel()
         self._end()
@@ -256,7 +244,7 @@ class PairMicroscope(Panel):
 
     def _display(self, explained: ExplainedPair):
         self._said.value, self._numbers.value = explained.said, explained.numbers
-        self._shown, self.tokens = explained, explained.margins
+        self._shown, self.tokens = explained, explained.tokens
         show(self.what, explained.tuned)
         self._draw_heat()
         self._draw_charts()
@@ -307,14 +295,14 @@ def _own_sides(run) -> dict[str, Side]:
 
 
 def _title_in_menu(side):
-    return "untrained model alone" if side.step == 0 else side.title
+    return "base model alone" if side.step == 0 else side.title
 
 
 def _title(side):
     return (
-        "The untrained model alone"
+        "The base model alone"
         if side.step == 0
-        else f"{side.title[:1].upper()}{side.title[1:]} against the untrained model"
+        else f"{side.title[:1].upper()}{side.title[1:]} against the base model"
     )
 
 

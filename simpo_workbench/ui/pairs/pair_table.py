@@ -10,7 +10,7 @@ import ipywidgets
 import traitlets
 
 from ...analysis.pair_filters import Filter, filters, noise_sentence, pair_table, searchable
-from ...analysis.scores import share, within_noise
+from ...analysis.scores import WITHIN_NOISE, share
 from ...base.errors import WorkbenchError
 from ...base.format import counted, signed
 from ...charts.subplots import thinned
@@ -23,7 +23,7 @@ from ..parts.html import Html, Markup, html, joined, table
 from ..parts.live_figure import LiveFigure
 from ..parts.panel import Panel, button, column, enable, row, show
 from .pair_card import pair_card, what_became
-from .pair_over_steps import runs_beside
+from .run_leads import runs_beside
 
 _NO_SCORES = (
     "The pairs stand here after the first evaluation: open a run in Runs. In Python a table from wb.score does as well:"
@@ -114,7 +114,7 @@ class PairTable(Panel):
 
     def __init__(self, run: Run | None = None, before=None, after=None, line: Html | None = None, noise: float = 0.0):
         super().__init__(line)
-        self._loaded, self._asked, self._stamp, self._shown, self._figure = None, 0, None, None, None
+        self._loaded, self._stamp, self._shown, self._figure = None, None, None, None
         self._build()
         self.observe(self.guard(self._another_run), "run")
         self.run = run
@@ -251,6 +251,7 @@ class PairTable(Panel):
             self._read(None, None)
 
     def _clear(self):
+        self.drop("scores")
         self._loaded = self._shown = self._figure = None
         self.table.chosen = []
         with self.quietly():
@@ -265,13 +266,8 @@ class PairTable(Panel):
         return [folder_stamp(path / "scores") for path in (self.run.path, beside) if path]
 
     def _read(self, before, after):
-        self._asked += 1
-        run, number, of, self._stamp = self.run, self._asked, self.after_of.value or "", self._stamps()
-        self.later(
-            lambda: _read(run, before, after, of),
-            lambda found: self._fill(found) if number == self._asked else None,
-            lambda _: self._not_read() if number == self._asked else None,
-        )
+        run, of, self._stamp = self.run, self.after_of.value or "", self._stamps()
+        self.later(lambda: _read(run, before, after, of), self._fill, lambda _: self._not_read(), latest="scores")
 
     def _not_read(self):
         """What was read before is still there: the menus and the sentence say so again."""
@@ -304,7 +300,7 @@ class PairTable(Panel):
                 (self.before, found.steps, found.before),
                 (self.after, found.after_steps, found.after),
             ):
-                menu.options = [("untrained (step 0)" if step == 0 else f"step {step}", step) for step in steps]
+                menu.options = [("base model (step 0)" if step == 0 else f"step {step}", step) for step in steps]
                 menu.value = value if steps else None
             enable(
                 self.after, "" if len(found.after_steps) > 1 or found.after_of else "There is one evaluation so far."
@@ -358,7 +354,7 @@ class PairTable(Panel):
         if "flip" in self._loaded.table and (self.run is not None or self._loaded.noise):
             noise = noise_sentence(
                 self._loaded.noise,
-                int(within_noise(self._loaded.table).sum()),
+                int((self._loaded.table["became"] == WITHIN_NOISE).sum()),
                 runs="each of the two runs" if self._loaded.after_of else "this run",
             )
         self._sentence.value = html(
@@ -373,10 +369,10 @@ class PairTable(Panel):
     def _draw_chart(self):
         if self._shown is None:
             return
-        from ...charts.training import margins_scatter, score_histogram
+        from ...charts.scores import lead_scatter, score_histogram
 
         if "flip" in self._loaded.table:
-            self._figure = margins_scatter(
+            self._figure = lead_scatter(
                 self._shown, self.theme, self._loaded.table, thinned(self.selection, _MOST_RINGS)
             )
             self._figure.update_layout(dragmode="select").update_traces(

@@ -1,12 +1,11 @@
-"""Questions of panels to models in other processes: asked at once, watched by the kernel's one thread, never waited for
-in a click.
-"""
+"""Requests of panels to models in other processes, watched by the kernel's one thread: no click waits for them."""
 
 from __future__ import annotations
 
 from collections import OrderedDict
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 from ...base.errors import WorkbenchError
 from ...config.run_config import DataConfig, ModelConfig
@@ -15,133 +14,156 @@ from ...runs.run import Run
 from .following import LOCK, in_background
 from .panel import Panel
 
-#: More opened models than this are not kept: the one that was asked longest ago, and is not answering, is closed.
-#: Tokenizers alone count among themselves.
+#: No more opened models than this are kept: the least recently used one that is not busy is closed. Tokenizers without
+#: weights are counted separately.
 MOST_OPEN = 2
 _IDLE_S = 600.0
 
 
 class OpenModels:
-    """Models that panels of this kernel have opened, each in a process of its own and shared between the panels."""
+    """Models that panels of this kernel have opened, each in a process of its own and shared between the panels.
+
+    `busy` lists those with a request under way.
+    """
 
     def __init__(self):
         self._open: OrderedDict[tuple, RemoteModel] = OrderedDict()
-        self.answering: list[RemoteModel] = []
+        self.busy: list[RemoteModel] = []
 
     def of(
         self, model: ModelConfig, data: DataConfig, adapter: Path | None = None, tokens_only: bool = False
     ) -> RemoteModel:
-        """The model with these settings, opened now or before. tokens_only: its tokenizer alone, which is there at
-        once.
-        """
+        """The model with these settings, opened now or before. tokens_only: only its tokenizer, without weights."""
         key = (model.model_dump_json(), data.chat_template, _stamp(adapter), tokens_only)
-        found = self._open.pop(key, None)
-        if found is None or not found.run.status.alive:
-            if found is not None:
-                in_background(found.close, lambda _: None, lambda error: None)  # it has left; so will its folder
+        remote = self._open.pop(key, None)
+        if remote is not None and not remote.run.status.alive:
+            _close(remote)  # its process has ended; this removes its folder
+            remote = None
+        if remote is None:
             self._make_room(tokens_only)
-            found = open_model(model, adapter, data, idle_s=_IDLE_S, tokens_only=tokens_only)
-        self._open[key] = found
-        return found
+            remote = open_model(model, adapter, data, idle_s=_IDLE_S, tokens_only=tokens_only)
+        self._open[key] = remote
+        return remote
 
     def of_run(self, run: Run, step: int | None = None) -> RemoteModel:
-        """The model of a run: with the adapter kept at `step`, or as it is now (while it trains, its own worker
-        answers). Its base is the untrained model.
-        """
-        if step is None and run.status.alive:
-            return open_model(run)
-        config = run.config
-        adapter = run.adapter if step is None else run.adapter_at(step) if step else None
-        return self.of(config.model, config.data, adapter)
+        """The model of a run with the adapter kept at `step` (0: the base model), or as it is now.
 
-    def _make_room(self, tokens_only):
-        alike = [key for key, model in self._open.items() if key[-1] == tokens_only and model not in self.answering]
-        for key in alike[: max(0, len(alike) + 1 - MOST_OPEN)]:
-            in_background(self._open.pop(key).close, lambda _: None, lambda error: None)
+        While a run trains, its own worker replies for the model as it is now.
+        """
+        if step is None:
+            if run.status.alive:
+                return open_model(run)
+            adapter = run.adapter
+        else:
+            adapter = run.adapter_at(step) if step else None
+        config = run.config
+        return self.of(config.model, config.data, adapter)
 
     def close(self):
         """Close all of them, in the background, and free their memory."""
         with LOCK:
             models, self._open = list(self._open.values()), OrderedDict()
-        for model in models:
-            in_background(model.close, lambda _: None, lambda error: None)
+        for remote in models:
+            _close(remote)
+
+    def _make_room(self, tokens_only):
+        idle = [key for key, remote in self._open.items() if key[-1] == tokens_only and remote not in self.busy]
+        for key in idle[: max(0, len(idle) + 1 - MOST_OPEN)]:
+            _close(self._open.pop(key))
 
 
 OPEN_MODELS = OpenModels()
 
 
 class ModelRequest:
-    """One question on its way: `done(table)` or `failed(error)` is called as a handler of the panel,
-    `waiting(sentence)` while it waits; `cancel()` takes it back.
+    """A panel's request to a model, which is opened first if need be.
+
+    Handlers of the panel, none of which is called after `cancel()`: `done(table)`, `failed(error)`, also when `done`
+    raises, and until then `waiting(sentence)` several times a second. The error is shown in the panel's line too.
+    opens: returns the model, opened now or before. kind and values: as in `RemoteModel.ask`.
     """
 
     def __init__(
         self,
         panel: Panel,
-        model: RemoteModel,
+        opens: Callable[[], RemoteModel],
         kind: str,
-        done: Callable,
-        waiting: Callable[[str], None] | None = None,
-        failed: Callable | None = None,
+        done: Callable[[Any], Any],
+        failed: Callable[[Exception], Any],
+        waiting: Callable[[str], Any],
         **values,
     ):
-        self._panel, self._model, self._waiting = panel, model, waiting or (lambda sentence: None)
-        self._done, self._failed, self._cancelled = done, failed or (lambda error: None), False
-        self._question = model.ask(kind, **values)
-        OPEN_MODELS.answering.append(model)
-        self._follower = panel.follow(self._look, 0.2)
+        self._panel, self._opens, self._kind, self._values = panel, opens, kind, values
+        self._done, self._failed, self._waiting = done, failed, waiting
+        self._cancelled, self._model, self._reply, self._follower = False, None, None, None
+        panel.later(self._open, self._failing(self._ask), failed, latest=self)
 
     def cancel(self):
-        """Nobody waits for the answer any more."""
+        """Withdraw the request; nothing that it still brings is shown."""
         self._cancelled = True
-        self._end()
-        in_background(self._question.cancel, lambda _: None, self._panel.say_error)
+        self._panel.drop(self)
+        if self._reply is not None:
+            self._end()
+            in_background(self._reply.cancel, lambda _: None, self._panel.say_error)
+
+    def _open(self):
+        with LOCK:  # panels share the opened models
+            return None if self._cancelled else self._opens()
+
+    def _ask(self, model):
+        self._model, self._reply = model, model.ask(self._kind, **self._values)
+        OPEN_MODELS.busy.append(model)
+        self._follower = self._panel.follow(self._failing(self._look), 0.2)
 
     def _look(self):
-        try:
-            waits = self._question.state in ("asked", "acknowledged") and (status := self._model.run.status).alive
-        except Exception as error:
-            self._end()
-            self._failed(error)
-            raise
-        if waits:
-            self._waiting(
-                "Loading the model …"
-                if status.state == "loading"
-                else "Waiting for the step to end …"
-                if status.state == "training"
-                else "Answering …"
-            )
+        status = self._model.run.status
+        if status.alive and self._reply.state in ("asked", "acknowledged"):
+            sentences = {"loading": "Loading the model …", "training": "Waiting for the step to end …"}
+            self._waiting(sentences.get(status.state, "Answering …"))
             return
         self._end()
-        self._panel.later(
-            self._answer,
-            lambda table: self._cancelled or self._done(table),
-            lambda error: self._cancelled or self._failed(error),
-        )
+        self._panel.later(self._table, self._failing(self._done), self._failed, latest=self)
 
-    def _answer(self):
+    def _table(self):
         try:
-            return self._question.result(timeout_s=5)
+            return self._reply.result(timeout_s=5)
         except (WorkbenchError, TimeoutError, OSError):
             status = self._model.run.status
-            if status.state == "failed":  # why the process ended says more than that nobody answers
+            if status.state == "failed":  # why the process ended says more than that no reply came
                 raise WorkbenchError(status.message) from None
             raise
 
+    def _failing(self, step):
+        """`step`, which ends the request and calls `failed` before its error goes on to be shown."""
+
+        def tried(*args):
+            try:
+                step(*args)
+            except Exception as error:
+                self._end()
+                self._failed(error)
+                raise
+
+        return tried
+
     def _end(self):
-        self._follower.stop()
-        if self._model in OPEN_MODELS.answering:
-            OPEN_MODELS.answering.remove(self._model)
+        if self._follower is not None:
+            self._follower.stop()
+        if self._model in OPEN_MODELS.busy:
+            OPEN_MODELS.busy.remove(self._model)
+
+
+def _close(remote):
+    in_background(remote.close, lambda _: None, lambda error: None)
 
 
 def _stamp(adapter):
-    """Which adapter this is: another one may come to stand at the same path."""
+    """What tells an adapter from another that later stands at the same path."""
     if adapter is None:
         return None
     path = Path(adapter).expanduser().resolve()
     try:
-        found = (path / "adapter_model.safetensors").stat()
+        weights = (path / "adapter_model.safetensors").stat()
     except OSError:
         return str(path), None
-    return str(path), found.st_mtime_ns, found.st_size, found.st_ino
+    return str(path), weights.st_mtime_ns, weights.st_size, weights.st_ino

@@ -1,13 +1,14 @@
-"""What all panels share: the frame with style and theme, a line for what happened last, and handlers whose errors are
-said in words.
-"""
+"""What all panels share: style and theme, the message line, and handlers that show their errors as sentences."""
 
 from __future__ import annotations
 
 import functools
+import threading
 import traceback
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import anywidget
 import ipywidgets
@@ -22,7 +23,7 @@ _HERE = Path(__file__).parent
 
 
 class Frame(anywidget.AnyWidget):
-    """Takes no room: brings the style sheet, knows the page's theme, and leaves keys to the panel's controls."""
+    """An invisible widget that loads the style sheet, reports the page's theme, and keeps keys from JupyterLab."""
 
     _esm = _HERE / "frame.js"
     _css = _HERE / "style.css"
@@ -31,17 +32,17 @@ class Frame(anywidget.AnyWidget):
 
 
 class Panel(ipywidgets.VBox):
-    """A panel of the workbench, usable alone. `theme` is the page's ("light" or "dark"); `trouble` the traceback of the
-    last unexpected error, else "".
+    """A panel of the workbench, which can also be shown alone.
 
-    line: where the panel says what happened last; without it, it has a line of its own at the end.
+    `theme` is the page's, "light" or "dark"; `trouble` is the traceback of the last unexpected error, else "".
+    line: the message line to use; without it the panel has its own, at its end.
     """
 
     title = "SimPO Workbench"
     theme = traitlets.Unicode("light")
     trouble = ""
     filling = False
-    _page_theme = "light"  # what the page said last: a panel that comes later begins with it
+    _page_theme = "light"  # the theme reported last, with which later panels begin
 
     def __init__(self, line: Html | None = None):
         self._frame = Frame(label=self.title, theme=Panel._page_theme)
@@ -53,14 +54,15 @@ class Panel(ipywidgets.VBox):
         self.add_class("swb")
         self._frame.observe(self._page_changed_theme, "theme")
         self._views, self._was_shown = 0, False
+        self._latest: dict[object, object] = {}
         self._frame.on_msg(self._count_views)
 
     def compose(self, *children: ipywidgets.Widget):
-        """Show these from top to bottom, and the line below them where the panel has its own."""
+        """Show these from top to bottom, and below them the message line if it is the panel's own."""
         self.children = (self._frame, *children, *([self.line] if self._own_line else []))
 
     def say(self, text: str | Markup, tone: str = "note"):
-        """What happened last, in the one line. tone: note, good, or error."""
+        """Show a message in the line. tone: note, good or error."""
         self.line.value = html(
             '<div role="status" class="swb-said swb-{}">{}{}</div>',
             tone,
@@ -69,10 +71,7 @@ class Panel(ipywidgets.VBox):
         )
 
     def say_error(self, error: BaseException):
-        """An error in a sentence.
-
-        One that is not ours is a fault of this program: its traceback is kept in `trouble`, not shown.
-        """
+        """Show an error as a sentence; the traceback of one that the workbench did not expect is kept in `trouble`."""
         if isinstance(error, (WorkbenchError, TimeoutError)):
             self.say(str(error), "error")
             return
@@ -83,42 +82,63 @@ class Panel(ipywidgets.VBox):
             "error",
         )
 
-    def later(self, work, done, failed=None):
-        """Do `work()` in a thread, then `done(result)` as a handler; an error is said, after `failed(error)` where one
-        is given.
-        """
+    def later(
+        self,
+        work: Callable[[], Any],
+        done: Callable[[Any], Any],
+        failed: Callable[[Exception], Any] | None = None,
+        latest: object = None,
+    ) -> threading.Thread:
+        """Run `work()` in a thread and then `done(result)`, or `failed(error)` before the error is shown, as handlers.
 
-        def after_failure(error):
+        latest: a key; what an earlier call with this key still brings, result or error, is dropped.
+        """
+        call = object()
+        if latest is not None:
+            self._latest[latest] = call
+
+        def unless_dropped(handler):
+            def handle(value):
+                if latest is not None:
+                    if self._latest.get(latest) is not call:
+                        return
+                    del self._latest[latest]
+                handler(value)
+
+            return handle
+
+        def fail(error):
             if failed is not None:
                 self.guard(failed)(error)
             self.say_error(error)
 
-        return in_background(work, self.guard(done), after_failure)
+        return in_background(work, unless_dropped(self.guard(done)), unless_dropped(fail))
 
-    def follow(self, look, every_s: float = POLL_S) -> Follower:
-        """A Follower that goes on after errors: each is said once, and the next look is tried all the same.
+    def drop(self, key: object):
+        """Drop what a call of `later` with this key still brings."""
+        self._latest.pop(key, None)
 
-        It rests while the panel is in no page.
-        """
-        said = None
+    def follow(self, look: Callable[[], Any], every_s: float = POLL_S) -> Follower:
+        """A Follower that goes on after errors, showing each once, and pauses while the panel is in no page."""
+        shown = None
 
         def tolerant():
-            nonlocal said
+            nonlocal shown
             if self.forgotten:
                 return
             try:
                 look()
             except Exception as error:
-                if repr(error) != said:
-                    said = repr(error)
+                if repr(error) != shown:
+                    shown = repr(error)
                     self.say_error(error)
             else:
-                said = None
+                shown = None
 
         return follow(tolerant, every_s)
 
-    def guard(self, handler):
-        """The handler under the lock, with every error said in the line instead of shown as a traceback."""
+    def guard(self, handler: Callable) -> Callable:
+        """The handler, called under the lock and with its errors shown in the line instead of as a traceback."""
 
         @functools.wraps(handler)
         def guarded(*args, **kwargs):
@@ -131,8 +151,8 @@ class Panel(ipywidgets.VBox):
         return guarded
 
     @contextmanager
-    def quietly(self):
-        """Controls are filled by the panel itself: `filling` is true meanwhile, for nobody chose anything."""
+    def quietly(self) -> Iterator[None]:
+        """While the panel fills its own controls `filling` is true, so that handlers do not take it for a choice."""
         before, self.filling = self.filling, True
         try:
             yield
@@ -140,17 +160,15 @@ class Panel(ipywidgets.VBox):
             self.filling = before
 
     def redraw(self):
-        """Draw anew what depends on the theme. Panels with charts override it."""
+        """Draw again what depends on the theme; panels with charts override it."""
 
     def snapshot(self) -> Markup:
-        """What the panel shows now, as HTML that needs no kernel. Panels override it."""
+        """What the panel shows now, as HTML that needs no kernel; panels override it."""
         return html("<p>{}</p>", "This panel needs a running kernel.")
 
     @property
     def forgotten(self) -> bool:
-        """Whether the panel was shown and is in no page any more, such as after its cell was run again: then nothing is
-        followed for it.
-        """
+        """Whether the panel was shown but is in no page any more, for example because its cell was run again."""
         return self._was_shown and self._views <= 0
 
     def _count_views(self, _, message, buffers):
@@ -170,7 +188,7 @@ class Panel(ipywidgets.VBox):
             f"SimPO Workbench {__version__}, {self.title}: a still picture of a live panel. Run the notebook to use it."
         )
         text = f"{self.title}\n{still.striptags()}"
-        # without a kernel JupyterLab and others look for formulas between dollar signs in it
+        # the classes keep JupyterLab and others from taking text between dollar signs for formulas
         return {
             **bundle,
             "text/plain": text[:2000],
@@ -186,42 +204,39 @@ class Panel(ipywidgets.VBox):
 
 
 def button(
-    text: str, on_click, icon: str = "", tooltip: str = "", style: str = "", disabled: bool = False
+    text: str, on_click: Callable[[], Any], icon: str = "", tooltip: str = "", style: str = "", disabled: bool = False
 ) -> ipywidgets.Button:
-    """A button that calls `on_click()`; style: "", "primary" or "danger".
-
-    Its tooltip says why it is disabled while it is.
-    """
-    made = ipywidgets.Button(
+    """A button that calls `on_click()`; style: "", "primary" or "danger"."""
+    widget = ipywidgets.Button(
         description=text, icon=icon, tooltip=tooltip, disabled=disabled, layout=ipywidgets.Layout(width="auto")
     )
-    made.add_class("swb-button")
+    widget.add_class("swb-button")
     if style:
-        made.add_class(f"swb-{style}")
-    made.on_click(lambda _: on_click())
-    return made
+        widget.add_class(f"swb-{style}")
+    widget.on_click(lambda _: on_click())
+    return widget
 
 
-def enable(made: ipywidgets.Widget, why_not: str = "", tooltip: str = ""):
-    """Enable a control, or disable it with its reason as tooltip."""
-    made.disabled = bool(why_not)
-    made.tooltip = why_not or tooltip
+def enable(control: ipywidgets.Widget, why_not: str = "", tooltip: str = ""):
+    """Enable a control, or disable it with the reason `why_not` as its tooltip."""
+    control.disabled = bool(why_not)
+    control.tooltip = why_not or tooltip
 
 
 def row(*children: ipywidgets.Widget, classes: str = "") -> ipywidgets.HBox:
-    """Widgets side by side, going on below where the room ends."""
-    made = ipywidgets.HBox(list(children))
-    for name in ("swb-row", *classes.split()):
-        made.add_class(name)
-    return made
+    """Widgets side by side, wrapping where the width ends."""
+    return _with_classes(ipywidgets.HBox(list(children)), f"swb-row {classes}")
 
 
 def column(*children: ipywidgets.Widget, classes: str = "") -> ipywidgets.VBox:
     """Widgets below each other."""
-    made = ipywidgets.VBox(list(children))
-    for name in ("swb-column", *classes.split()):
-        made.add_class(name)
-    return made
+    return _with_classes(ipywidgets.VBox(list(children)), f"swb-column {classes}")
+
+
+def _with_classes(box, classes):
+    for name in classes.split():
+        box.add_class(name)
+    return box
 
 
 def show(widget: ipywidgets.Widget, visible: bool):

@@ -11,7 +11,7 @@ from fake_run import fake_run, scores
 from panels import until
 
 from simpo_workbench.charts.subplots import COLORS
-from simpo_workbench.charts.training import MOST_IN_CORNER
+from simpo_workbench.charts.scores import MOST_IN_CORNER
 from simpo_workbench.ui.pairs.pair_table import PairTable
 
 
@@ -102,7 +102,7 @@ def test_refresh_follows_the_newest_evaluation(tmp_path):
 
 def test_refresh_reads_nothing_where_nothing_is_new(panel, run, monkeypatch):
     read = []
-    monkeypatch.setattr(panel, "later", lambda *work: read.append(work))
+    monkeypatch.setattr(panel, "later", lambda *work, latest: read.append(work))
     for _ in range(3):
         panel.refresh()
     run.folder.append_metrics({"kind": "event", "step": 40, "event": "note", "text": "Nothing for this panel."})

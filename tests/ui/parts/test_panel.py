@@ -24,8 +24,7 @@ from simpo_workbench.analysis import doctor
 from simpo_workbench.base.errors import WorkbenchError
 from simpo_workbench.base.format import counted, duration, in_one_line, memory, signed, significant
 from simpo_workbench.charts import training as training_charts
-from simpo_workbench.charts.subplots import COLORS, Line, Threshold, chart_spec
-from simpo_workbench.charts.subplots import Panel as Chart
+from simpo_workbench.charts.subplots import COLORS, Line, Subplot, Threshold, chart_spec
 from simpo_workbench.ui.parts import following
 from simpo_workbench.ui.parts.data_table import Column, DataTable
 from simpo_workbench.ui.parts.following import LOCK, follow, in_background
@@ -200,6 +199,32 @@ def test_work_in_the_background_says_its_error_after_the_panel_has_put_itself_in
     assert order == [1, ZeroDivisionError, "said"]
     panel.later(lambda: 1, lambda found: 1 / 0)
     until(lambda: "ZeroDivisionError" in panel.line.value)
+
+
+def test_what_an_earlier_call_with_the_same_key_brings_late_is_dropped():
+    panel, results, failures, may_end = Panel(), [], [], threading.Event()
+
+    def slow(result):
+        assert may_end.wait(20)
+        return 1 / 0 if result is None else result
+
+    def slowly(result, latest):
+        return panel.later(lambda: slow(result), results.append, failures.append, latest)
+
+    earlier = [slowly("first", "pair"), slowly(None, "pair"), slowly("dropped", "run"), slowly(None, "run")]
+    panel.drop("run")
+    panel.drop("never used")
+    kept = [slowly("other", "model"), slowly("no key", None), slowly("no key either", None)]
+    panel.later(lambda: "last", results.append, latest="pair").join(20)
+    assert results == ["last"], "the last call does not wait for the earlier ones"
+    may_end.set()
+    for thread in [*earlier, *kept]:
+        thread.join(20)
+    assert sorted(results) == ["last", "no key", "no key either", "other"]
+    assert (failures, panel.line.value) == ([], ""), "errors are dropped too"
+    slowly(None, "pair").join(20)
+    assert [type(error) for error in failures] == [ZeroDivisionError]
+    assert "ZeroDivisionError" in panel.line.value
 
 
 def test_a_picture_without_a_kernel_has_words_and_no_foreign_markup():
@@ -446,13 +471,13 @@ def test_a_small_chart_has_its_points_names_and_thresholds():
     points = pd.DataFrame({"step": [0.0, 10.0], "value": [0.2, 0.4]})
     empty = points.iloc[:0]
     panels = [
-        Chart(
+        Subplot(
             "One",
             [Line("a", points, "#112233", "a at end"), Line("none", empty, "#112233", "none")],
             "later",
             [Threshold(0.5, "goal", "#112233")],
         ),
-        Chart(
+        Subplot(
             "Two", [Line("b", empty, "#112233")], "comes later", [Threshold(0.5, "goal", "#112233")], span=(0.0, 1.0)
         ),
     ]
