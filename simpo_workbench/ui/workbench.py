@@ -15,7 +15,7 @@ from ..runs.run import Run, attach
 from .answers.blind_test import BlindTest
 from .answers.comparison import Comparison
 from .data.data_view import DataView
-from .pairs.pairs_panel import Understand
+from .pairs.pairs_panel import PairsPanel
 from .parts.html import Html, Markup, html, joined
 from .parts.model_requests import OPEN_MODELS
 from .parts.panel import Panel
@@ -24,7 +24,7 @@ from .runs.run_list import RunList
 from .setup.config_form import ConfigForm
 from .train.run_monitor import RunMonitor, badge
 
-PANELS = ("1 Configure", "2 Data", "3 Train", "4 Compare", "5 Understand", "Runs")
+PANELS = ("1 Setup", "2 Data", "3 Train", "4 Answers", "5 Pairs", "Runs")
 _HEAD_POLL_S = 1.0
 
 
@@ -50,7 +50,7 @@ class Workbench(Sections):
         self.observe(self.guard(lambda _: self._take_new_run()), "run")
         self.compose(self.head, self.menu, self._body)
         run = run or self._living()
-        self.turn_to("3 Train" if run else "1 Configure")
+        self.turn_to("3 Train" if run else "1 Setup")
         if run is not None:
             self.run = run
         self._show_head()
@@ -73,7 +73,7 @@ class Workbench(Sections):
         """DataFrame of the pairs selected in the Understand panel; empty before it is opened."""
         import pandas as pd
 
-        return self._panels["5 Understand"].selection if "5 Understand" in self._panels else pd.DataFrame()
+        return self._panels["5 Pairs"].selection if "5 Pairs" in self._panels else pd.DataFrame()
 
     def close(self):
         """Take the workbench away; runs go on."""
@@ -86,7 +86,7 @@ class Workbench(Sections):
         OPEN_MODELS.close()
 
     def _make(self, name):
-        if name == "1 Configure":
+        if name == "1 Setup":
             form = ConfigForm(self.config, line=self.line, root=str(self.root))
             form.observe(self.guard(lambda change: setattr(self, "config", change["new"])), "config")
             return form
@@ -100,9 +100,9 @@ class Workbench(Sections):
             return monitor
         if name == "Runs":
             return RunList(self.root, self._open_run, self._take_config, line=self.line)
-        if name == "4 Compare":
+        if name == "4 Answers":
             return RunSections({"Side by side": Comparison, "Blind test": BlindTest}, self.run, self.line)
-        return Understand(self.run, self.line, self._take_objective)
+        return PairsPanel(self.run, self.line, self._take_objective)
 
     def _living(self):
         """The run that lives in the root, if one does: the notebook was opened anew, or its kernel restarted."""
@@ -123,7 +123,7 @@ class Workbench(Sections):
         if self.config.run.root != str(self.root):
             self.config = self.config.with_changes({"run.root": str(self.root)})  # comes back here
             return
-        form, view, monitor = (self._panels.get(name) for name in ("1 Configure", "2 Data", "3 Train"))
+        form, view, monitor = (self._panels.get(name) for name in ("1 Setup", "2 Data", "3 Train"))
         if form is not None and form.config != self.config:
             form.config = self.config
         if view is not None:
@@ -142,7 +142,7 @@ class Workbench(Sections):
             self._run_words = f"{self.run.name} · {headline(self.run.config)}" if self.run is not None else ""
         except WorkbenchError:  # the Train panel says what is wrong with its configuration
             self._run_words = self.run.name
-        for name in ("3 Train", "4 Compare", "5 Understand"):
+        for name in ("3 Train", "4 Answers", "5 Pairs"):
             if name in self._panels and self._panels[name].run is not self.run:
                 self._panels[name].run = self.run
         self._show_head()
@@ -153,11 +153,11 @@ class Workbench(Sections):
 
     def _take_objective(self, beta, gamma_beta_ratio):
         self.config = self.config.with_changes({"loss.beta": beta, "loss.gamma_beta_ratio": gamma_beta_ratio})
-        self.say(f"The form in 1 Configure has β {beta:g} and γ/β {gamma_beta_ratio:g} now, for the next run.", "good")
+        self.say(f"The form in 1 Setup has β {beta:g} and γ/β {gamma_beta_ratio:g} now, for the next run.", "good")
 
     def _take_config(self, config):
         self.config = config.with_changes({"run.root": str(self.root)})
-        self.turn_to("1 Configure")
+        self.turn_to("1 Setup")
 
     def _show_head(self):
         run = self.run
@@ -169,7 +169,7 @@ class Workbench(Sections):
         if (
             status is not None
             and status.alive
-            and self.menu.value in ("4 Compare", "5 Understand")
+            and self.menu.value in ("4 Answers", "5 Pairs")
             and self.menu.value in self._panels
         ):
             self.panel.refresh()  # a new evaluation may be there

@@ -56,26 +56,26 @@ def shown(bench):
 
 def test_an_empty_root_begins_with_the_settings_of_the_demo(made, root):
     bench = made()
-    assert list(bench._panels) == shown(bench) == ["1 Configure"]
+    assert list(bench._panels) == shown(bench) == ["1 Setup"]
     assert bench.config == preset("demo").with_changes({"run.root": str(root)})
     assert bench.run is None
     assert bench.pairs is None
     assert bench.selection.empty
-    assert bench.menu.value == "1 Configure", "looking at a selection turns no panel"
+    assert bench.menu.value == "1 Setup", "looking at a selection turns no panel"
     assert "demo model" in bench.head.value
 
 
 def test_panels_are_made_when_they_are_turned_to_and_only_one_is_seen(made):
     bench = made()
-    for name in ("2 Data", "Runs", "3 Train", "4 Compare", "5 Understand", "1 Configure"):
+    for name in ("2 Data", "Runs", "3 Train", "4 Answers", "5 Pairs", "1 Setup"):
         panel = bench.turn_to(name)
         assert shown(bench) == [name]
         assert bench.menu.value == name
         assert bench.turn_to(name) is panel
     assert set(bench._panels) == set(PANELS)
-    bench.menu.value = "4 Compare"
-    assert shown(bench) == ["4 Compare"]
-    with pytest.raises(WorkbenchError, match="There is no panel 'Train': choose one of 1 Configure"):
+    bench.menu.value = "4 Answers"
+    assert shown(bench) == ["4 Answers"]
+    with pytest.raises(WorkbenchError, match="There is no panel 'Train': choose one of 1 Setup"):
         bench.turn_to("Train")
     assert all(panel.line is bench.line for panel in bench._panels.values()), "one line says what happened last"
 
@@ -96,7 +96,7 @@ def test_a_picture_without_a_kernel_is_that_of_the_panel_which_is_seen(made, roo
 
 def test_settings_go_from_the_form_to_data_and_start_and_back_and_come_to_rest(made):
     bench, changes = made(), []
-    form, data, train = (bench.turn_to(name) for name in ("1 Configure", "2 Data", "3 Train"))
+    form, data, train = (bench.turn_to(name) for name in ("1 Setup", "2 Data", "3 Train"))
     bench.observe(lambda change: changes.append(change["new"]), "config")
     form.fields.values = {**form.fields.values, "loss.beta": "7"}
     assert [config.loss.beta for config in (bench.config, train.config, train.starter.config)] == [7, 7, 7]
@@ -121,12 +121,12 @@ def test_what_is_set_before_a_panel_is_made_is_there_when_it_is(made):
     bench.config = bench.config.with_changes({"loss.beta": 5, "data.limit": 8})
     assert bench.turn_to("2 Data").data.limit == 8
     assert bench.turn_to("3 Train").config.loss.beta == 5
-    assert bench.turn_to("1 Configure").config == bench.config
+    assert bench.turn_to("1 Setup").config == bench.config
 
 
 def test_the_root_is_the_workbenchs_own_whatever_is_chosen(made, root):
     bench = made()
-    form = bench.turn_to("1 Configure")
+    form = bench.turn_to("1 Setup")
     assert "changed from preset: <b>0</b>" in form.count.value
     form.presets.value = "seed-article"
     assert bench.config == preset("seed-article").with_changes({"run.root": str(root)})
@@ -154,7 +154,7 @@ def test_a_source_that_is_typed_in_configure_is_read_once_when_data_is_turned_to
     bench = made()
     data = bench.turn_to("2 Data")
     until(lambda: bench.pairs is not None)
-    form = bench.turn_to("1 Configure")
+    form = bench.turn_to("1 Setup")
     for typed in ("t", "tr", str(source)):
         form.fields.say("data.train", typed)
         assert bench.pairs is None
@@ -172,7 +172,7 @@ def test_a_source_that_is_typed_in_configure_is_read_once_when_data_is_turned_to
 def test_a_value_that_is_no_number_reaches_no_other_panel(made):
     bench = made()
     before, train = bench.config, bench.turn_to("3 Train")
-    form = bench.turn_to("1 Configure")
+    form = bench.turn_to("1 Setup")
     form.fields.values = {**form.fields.values, "loss.beta": "much"}
     assert bench.config == train.config == before
     assert "beta" in bench.line.value
@@ -184,7 +184,7 @@ def test_a_value_that_is_no_number_reaches_no_other_panel(made):
 def test_a_run_opened_from_the_list_is_shown_everywhere(made, root):
     fake_run(root, "one", total_steps=40)
     bench = made()
-    for name in ("3 Train", "4 Compare", "5 Understand"):
+    for name in ("3 Train", "4 Answers", "5 Pairs"):
         bench.turn_to(name)
     runs = bench.turn_to("Runs")
     until(lambda: runs.table.rows)
@@ -192,9 +192,9 @@ def test_a_run_opened_from_the_list_is_shown_everywhere(made, root):
     runs.open_run.click()
     assert shown(bench) == ["3 Train"]
     assert bench.run.name == "one"
-    assert all(bench._panels[name].run is bench.run for name in ("3 Train", "4 Compare", "5 Understand"))
+    assert all(bench._panels[name].run is bench.run for name in ("3 Train", "4 Answers", "5 Pairs"))
     assert "finished" in bench.head.value
-    understand = bench.turn_to("5 Understand")
+    understand = bench.turn_to("5 Pairs")
     until(lambda: understand.pairs.table.rows)
     understand.pairs.table._heard(None, {"choose": "pair-003"}, [])
     assert bench.selection["pair_id"].tolist() == ["pair-003"]
@@ -210,15 +210,15 @@ def test_a_clone_takes_the_settings_into_the_form_and_into_this_root(made, root)
     until(lambda: runs.table.rows)
     runs.table._heard(None, {"choose": "one"}, [])
     runs.clone.click()
-    assert shown(bench) == ["1 Configure"]
-    assert bench.turn_to("1 Configure").config == bench.config
+    assert shown(bench) == ["1 Setup"]
+    assert bench.turn_to("1 Setup").config == bench.config
     assert (bench.config.loss.beta, bench.config.run.root, bench.config.run.name) == (7.5, str(root), None)
 
 
 def test_an_objective_found_in_the_geometry_is_that_of_the_next_run(made, root):
     fake_run(root, "one", total_steps=40)
     bench = made(run=Run(fake_run(root, "two", total_steps=40).folder))
-    form, understand = bench.turn_to("1 Configure"), bench.turn_to("5 Understand")
+    form, understand = bench.turn_to("1 Setup"), bench.turn_to("5 Pairs")
     geometry = understand.parts.turn_to("Loss geometry")
     geometry._on_use(4.0, 0.3)
     assert (bench.config.loss.beta, bench.config.loss.gamma_beta_ratio) == (4.0, 0.3)
@@ -228,7 +228,7 @@ def test_an_objective_found_in_the_geometry_is_that_of_the_next_run(made, root):
 
 def test_the_blind_test_stands_behind_a_switch_in_compare(made, root):
     bench = made(run=fake_run(root, "one", total_steps=40))
-    compare = bench.turn_to("4 Compare")
+    compare = bench.turn_to("4 Answers")
     assert compare.menu.options == ("Side by side", "Blind test")
     assert type(compare.panel).__name__ == "Comparison"
     blind = compare.turn_to("Blind test")
@@ -244,7 +244,7 @@ def test_a_started_run_is_the_one_of_all_panels(made, root, monkeypatch):
         lambda config: fake_run(root, "fresh", last_step=20, state="training", changes={"loss.beta": config.loss.beta}),
     )
     bench = made(RunConfig(loss={"beta": 3}))
-    compare, train = bench.turn_to("4 Compare"), bench.turn_to("3 Train")
+    compare, train = bench.turn_to("4 Answers"), bench.turn_to("3 Train")
     train.starter.skip.click()
     assert bench.run.name == "fresh"
     assert compare.run is train.run is bench.run
