@@ -1,20 +1,27 @@
-# make demo and make test each work as the first command in a fresh clone; both set everything up themselves.
+# make demo, make test and make test-all each work as the first command in a fresh clone; they set everything up themselves.
 VENV := .venv
 BIN := $(VENV)/bin
 PYTHON ?= $(shell for p in python3 python3.14 python3.13 python3.12 python3.11; do \
 	$$p -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && { echo $$p; break; }; done)
 
-.PHONY: demo test soak lab lint pictures docs clean setup chromium
+.PHONY: demo test test-all soak lab lint pictures docs clean setup chromium
 
 demo: setup
 	$(BIN)/simpo-workbench demo
 
+PYTEST := $(BIN)/python -m pytest -n 2 --dist worksteal --disable-warnings --durations=10
+
+# What tells that a change is right, in about five minutes on two cores.
 test: setup chromium
-	$(BIN)/python -m pytest -n 2 --dist worksteal --disable-warnings
+	$(PYTEST) --ignore tests/full
+
+# Also all model families, notebooks, faults, the browser and the benchmarks: about a quarter of an hour.
+test-all: setup chromium
+	$(PYTEST)
 
 # All faults, and fifty runs killed at random moments and resumed, each compared bit for bit: about half an hour.
 soak: setup
-	SIMPO_WORKBENCH_SOAK=1 $(BIN)/python -m pytest tests/faults -s
+	SIMPO_WORKBENCH_SOAK=1 $(BIN)/python -m pytest tests/full/faults -s
 
 lab: setup
 	$(BIN)/simpo-workbench lab
