@@ -29,7 +29,7 @@ def installed(tmp_path_factory):
         timeout=300,
     )
     (wheel,) = folder.glob("simpo_workbench-*.whl")
-    venv.create(folder / "venv", with_pip=True)
+    venv.create(folder / "venv")
     python = folder / "venv" / "bin" / "python"
     site = Path(
         subprocess.run(
@@ -40,10 +40,9 @@ def installed(tmp_path_factory):
         ).stdout.strip()
     )
     (site / "dependencies.pth").write_text(sysconfig.get_path("purelib") + "\n")
+    options = ["--quiet", "--no-deps", "--no-index", "--ignore-installed"]
     subprocess.run(
-        [python, "-m", "pip", "install", "--quiet", "--no-deps", "--no-index", "--force-reinstall", wheel],
-        check=True,
-        timeout=300,
+        [sys.executable, "-m", "pip", "--python", python, "install", *options, wheel], check=True, timeout=300
     )
     empty = folder / "somewhere"
     empty.mkdir()

@@ -3,6 +3,7 @@
 No time is asserted.
 """
 
+import functools
 import importlib
 import json
 import subprocess
@@ -21,38 +22,20 @@ def measure(monkeypatch):
     return importlib.import_module("measure")
 
 
-def test_all_contenders_do_the_same_work(tiny_model, tiny_pairs, tmp_path):
+def test_all_contenders_do_the_same_work(measure, tiny_model, tiny_pairs, tmp_path, monkeypatch, capsys):
     """The workbench and TRL from the same tokens and the same adapter: equal losses in every step, though each makes
     its own forward pass and update.
     """
+    import vs_trl
+
     result = tmp_path / "result.json"
-    small = [
-        "--work",
-        "short",
-        "--pairs",
-        "4",
-        "--pairs-per-step",
-        "2",
-        "--rounds",
-        "1",
-        "--threads",
-        "1",
-        "--lora-r",
-        "4",
-    ]
-    command = [
-        sys.executable,
-        str(BENCHMARKS / "vs_trl.py"),
-        *small,
-        "--model",
-        tiny_model,
-        "--data",
-        tiny_pairs[0],
-        "--json",
-        str(result),
-    ]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=500, check=False)
-    assert done.returncode == 0, done.stdout + done.stderr
+    small = "--work short --pairs 4 --pairs-per-step 2 --rounds 1 --threads 1 --lora-r 4".split()
+    files = ["--model", tiny_model, "--data", tiny_pairs[0], "--json", str(result)]
+    monkeypatch.setattr(sys, "argv", ["vs_trl.py", *small, *files])
+    # Measured once instead of before every contender: each measurement is a process that loads torch.
+    monkeypatch.setattr(measure, "measured_matmul", functools.cache(measure.measured_matmul))
+    vs_trl.main()
+    printed = capsys.readouterr().out
     report = json.loads(result.read_text())
     peers = ["TRL, all pairs at once", "TRL, one pair at a time"]
     assert list(report["contenders"]) == ["workbench", *peers]

@@ -33,11 +33,14 @@ def root(tmp_path_factory):
     return made
 
 
-@pytest.fixture(scope="module")
-def page(chromium, lab, root):
+def test_twelve_prompts_are_judged_by_keys(chromium, lab, root):
+    """One session from the first vote to the result, through a kernel that dies."""
     lab.write("blind.ipynb", OPEN.format(root=str(root)), KILL, "'a cell below'")
-    with LabPage(chromium, lab, "blind.ipynb") as opened:
-        yield opened
+    with LabPage(chromium, lab, "blind.ipynb") as page:
+        votes_by_keys_outlive_a_killed_kernel(page, root)
+        a_burst_of_keys_votes_on_nothing_that_was_not_seen(page, root)
+        keys_outside_of_the_panel_and_with_ctrl_are_no_votes(page, root)
+        the_result_comes_at_the_end_in_both_themes(page, root)
 
 
 def saved(page, count):
@@ -74,7 +77,7 @@ def votes_on_disk(root):
     return BlindVotes.resume(path)
 
 
-def test_votes_by_keys_outlive_a_killed_kernel(page, root):
+def votes_by_keys_outlive_a_killed_kernel(page, root):
     begin_by_keys(page, "Begin")
     cells = page.page.evaluate(CELLS)
     page.shows(".swb-keys-hint:has-text('The keys work now.')")
@@ -97,7 +100,7 @@ def test_votes_by_keys_outlive_a_killed_kernel(page, root):
     assert list(votes_on_disk(root).votes["choice"]) == ["left", "right", "tie", "both bad", "tie", "left"]
 
 
-def test_a_burst_of_keys_votes_on_nothing_that_was_not_seen(page, root):
+def a_burst_of_keys_votes_on_nothing_that_was_not_seen(page, root):
     page.page.wait_for_timeout(SEEN_MS)
     for _ in range(6):
         page.page.keyboard.press("2")
@@ -117,7 +120,7 @@ def test_a_burst_of_keys_votes_on_nothing_that_was_not_seen(page, root):
     assert votes_on_disk(root).voted == 9
 
 
-def test_keys_outside_of_the_panel_and_with_ctrl_are_no_votes(page, root):
+def keys_outside_of_the_panel_and_with_ctrl_are_no_votes(page, root):
     page.page.click(".jp-Cell:last-child .cm-content")
     page.shows(".swb-keys-hint:has-text('Click into this panel')")
     page.page.keyboard.type("1 2 t")
@@ -131,7 +134,7 @@ def test_keys_outside_of_the_panel_and_with_ctrl_are_no_votes(page, root):
     vote(page, "4", 10)
 
 
-def test_the_result_comes_at_the_end_in_both_themes(page, root):
+def the_result_comes_at_the_end_in_both_themes(page, root):
     page.theme("Dark")
     page.page.wait_for_timeout(1500)  # JupyterLab's own splash
     page.picture("blind-vote-dark")
@@ -165,9 +168,9 @@ def test_the_result_comes_at_the_end_in_both_themes(page, root):
     assert (page.faults, page.foreign) == ([], [])
 
 
-def test_in_the_workbench_the_keys_work_as_soon_as_the_test_begins(chromium, page, root):
-    page.server.write("workbench.ipynb", WORKBENCH.format(root=str(root)))
-    with LabPage(chromium, page.server, "workbench.ipynb") as bench:
+def test_in_the_workbench_the_keys_work_as_soon_as_the_test_begins(chromium, lab, root):
+    lab.write("workbench.ipynb", WORKBENCH.format(root=str(root)))
+    with LabPage(chromium, lab, "workbench.ipynb") as bench:
         bench.run_cell(0)
         bench.shows(".swb-menu button:has-text('4 Answers')").click()
         bench.shows(".swb-parts button:has-text('Blind test')").click()

@@ -316,7 +316,7 @@ def test_what_explains_the_pairs(page):
         force=True
     )  # plotly's own layer lies above its points
     assert_harmless(page, "geometry")
-    page.page.click(".swb-parts button:has-text('Over the steps')")
+    page.page.click(".swb-parts button:has-text('Lead history')")
     page.shows("text=Answers to the sample prompts at this step")
     assert (
         page.page.evaluate(EACH_OPTION, ["Prompt", ".swb-card", [readable(f"{text} at step 60") for text in TEXTS]])

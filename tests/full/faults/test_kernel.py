@@ -66,15 +66,13 @@ def test_a_run_outlives_its_kernel_and_a_new_one_sees_and_stops_it(long_config, 
     second = Kernel(tmp_path)
     try:
         seen = second.run(f"""
-            import time, simpo_workbench as wb
-            began = time.monotonic()
+            import simpo_workbench as wb
             run = wb.attach("tiny", {long_config.run.root!r})
             states = wb.list_runs({long_config.run.root!r})
-            print(run.status.state, states.iloc[0]["state"], time.monotonic() - began < 5, len(run.records), len(run.metrics))
+            print(run.status.state, states.iloc[0]["state"], len(run.records), len(run.metrics))
         """).split()
-        assert seen[:3] == ["training", "training", "True"]
-        assert int(seen[3]) >= before
-        assert int(seen[3]) <= int(seen[4])
+        assert seen[:2] == ["training", "training"]
+        assert before <= int(seen[2]) <= int(seen[3])
         wait_for(lambda: len(run.records) > before + 3, "records after the kernel's death", run)
         assert second.run("print(run.stop().wait(60).text)").startswith("Stopped after step")
         assert second.run("print(run.wait(60).state, run.adapter.is_dir())") == "stopped True"

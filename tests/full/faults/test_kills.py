@@ -33,8 +33,7 @@ def test_a_killed_run_ends_as_if_it_had_never_been_killed(tiny_config, load_in):
     manual step on the way.
     """
     config = interruptible(tiny_config, load_in)
-    quiet = wb.start(config.with_changes({"run.name": "quiet"}))
-    assert quiet.wait(300).state == "finished"
+    quiet = wb.train(config.with_changes({"run.name": "quiet"}))
     run, kills = survive(config, QUICK, random.Random(7))
     assert sum(kills.values()) >= 2
     assert outcome(run) == outcome(quiet)
