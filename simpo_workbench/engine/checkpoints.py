@@ -1,4 +1,4 @@
-"""Publish, verify, restore: everything a run needs to go on as if it had never stopped."""
+"""Checkpoints: everything a run needs to be resumed as if it had never stopped."""
 
 import dataclasses
 import hashlib
@@ -21,97 +21,84 @@ from ..config.run_config import TrainingConfig
 from ..runs.folder import RunFolder
 from .forward.memory import MemoryPlan
 from .model.models import TUNED
+from .setup import Setup
 
 _STATE = "training_state.pt"
-_MARGIN_BYTES = 32_000_000  # records, scores and answers of the held-out pairs, the log
+#: For records, scores and answers of the held-out pairs, and the log.
+_MARGIN_BYTES = 32_000_000
 
 
-def save_adapter(model, folder: Path):
-    """Write the trained adapter in PEFT's own format (safetensors).
-
-    save_embedding_layers: left to itself, peft asks the hub at every save whether the base model's vocabulary is as it
-    was.
-    """
+def save_adapter(model, folder: Path) -> None:
+    """Write the trained adapter in PEFT's own format (safetensors)."""
+    # save_embedding_layers: by default peft asks the hub at every save whether the base model's vocabulary has changed
     model.save_pretrained(str(folder), selected_adapters=[TUNED], safe_serialization=True, save_embedding_layers=False)
 
 
 @dataclass(frozen=True)
 class Resumable:
-    """A checkpoint to go on from: its step, the memory plan of the run (None in old ones), and a sentence for every
-    damaged one passed over.
+    """A checkpoint to resume from.
+
+    memory: the memory plan of the run, None in old checkpoints. notes: a sentence for every newer one that is damaged.
     """
 
     step: int
     memory: MemoryPlan | None
-    words: list[str]
+    notes: list[str]
 
 
-def save_checkpoint(
-    folder: RunFolder,
-    step: int,
-    config_hash: str,
-    memory: MemoryPlan,
-    model,
-    optimizer=None,
-    scheduler=None,
-    scaler=None,
-):
-    """Publish checkpoints/step-N with one rename: the adapter and, when given, the state of optimizer, scheduler and
-    random numbers.
+def save_checkpoint(folder: RunFolder, step: int, setup: Setup, resumable: bool = True) -> None:
+    """Publish checkpoints/step-N with one rename: the adapter and, if resumable, what training goes on with.
 
     The memory plan is kept because another plan adds the same numbers in another order: with it a resumed run on a CPU
-    is the uninterrupted one, bit for bit (on a GPU some kernels add in an order of their own).
+    is the uninterrupted one, bit for bit (on a GPU some kernels add in an order of their own). manifest.json holds
+    every file's SHA-256, so that a damaged checkpoint is recognized. A checkpoint of that step is replaced.
 
-    Every file's SHA-256 stands in manifest.json, so that a damaged checkpoint is recognized. A checkpoint of that step
-    is replaced.
+    Errors: WorkbenchError when it cannot be written.
     """
     final = folder.checkpoint(step)
     beside, aside = final.with_name(f".{final.name}.tmp"), final.with_name(f".{final.name}.old")
     shutil.rmtree(beside, ignore_errors=True)
     try:
         beside.mkdir(parents=True)
-        save_adapter(model, beside / "adapter")
-        if optimizer is not None:
+        save_adapter(setup.loaded.model, beside / "adapter")
+        if resumable:
+            scaler = setup.accelerator.scaler
             state = {
-                "optimizer": optimizer.state_dict(),
-                "scheduler": scheduler.state_dict(),
+                "optimizer": setup.optimizer.state_dict(),
+                "applied_updates": setup.applied_updates,
                 "random": random_states(),
+                "scaler": scaler.state_dict() if scaler else {},
             }
-            _save_tensors({**state, "scaler": scaler.state_dict() if scaler else {}}, beside / _STATE)
+            _save_tensors(state, beside / _STATE)
         files = {str(path.relative_to(beside)): _digest(path) for path in sorted(beside.rglob("*")) if path.is_file()}
         manifest = {
             "step": step,
-            "config_sha256": config_hash,
-            "resumable": optimizer is not None,
-            "memory": dataclasses.asdict(memory),
+            "config_sha256": setup.environment["config_sha256"],
+            "resumable": resumable,
+            "memory": dataclasses.asdict(setup.memory),
             "files": files,
         }
         write_json(beside / "manifest.json", manifest)
         for path in [*beside.rglob("*"), beside]:
             _fsync(path)
-        if final.exists():  # at every moment one of the two is there under a name that `clean` knows
+        if final.exists():  # at every moment one of the two exists under a name that `clean` knows
             shutil.rmtree(aside, ignore_errors=True)
             final.rename(aside)
         beside.rename(final)
         _fsync(final.parent)
         shutil.rmtree(aside, ignore_errors=True)
-    except (
-        OSError,
-        RuntimeError,
-        SafetensorError,
-        WorkbenchError,
-    ) as error:  # torch and safetensors wrap a full disk in errors of their own
+    # torch and safetensors wrap a full disk in errors of their own
+    except (OSError, RuntimeError, SafetensorError, WorkbenchError) as error:
         shutil.rmtree(beside, ignore_errors=True)
+        reason = getattr(error, "strerror", None) or first_line(error)
         raise WorkbenchError(
-            f"The checkpoint of step {step} cannot be written to {str(final)!r}:"
-            f" {getattr(error, 'strerror', None) or first_line(error)}. Earlier checkpoints are untouched."
+            f"The checkpoint of step {step} cannot be written to {str(final)!r}: {reason}. Earlier checkpoints are"
+            " untouched."
         ) from None
 
 
 def _save_tensors(state, path):
-    """torch.save, with the system's own error where a disk is full: torch would only say that it is at an unexpected
-    position.
-    """
+    """torch.save, but with the system's own error when the disk is full, where torch reports a wrong position."""
     with open(path, "wb") as file:
         watched = _Watched(file)
         try:
@@ -129,7 +116,7 @@ class _Watched:
     def write(self, content):
         try:
             written = self.file.write(content)
-            self.file.flush()  # so that the error comes here, and not when it is closed
+            self.file.flush()  # so that the error is raised here, and not when the file is closed
             return written
         except OSError as error:
             self.error = self.error or error
@@ -139,17 +126,18 @@ class _Watched:
         self.file.flush()
 
 
-def prune(folder: RunFolder, keep: int, best: int | None = None):
-    """Take the optimizer state out of all resumable checkpoints but the newest `keep` and the recommended one, `best`;
-    adapters stay.
+def prune(folder: RunFolder, keep: int, best: int | None = None) -> None:
+    """Delete the training state of all resumable checkpoints but the newest `keep` and that of step `best`.
+
+    Their adapters stay.
     """
-    kept = 0
+    resumable = 0
     for path in _newest_first(folder):
         manifest = _manifest(path)
         if manifest is None:
             continue
-        kept += manifest["resumable"]
-        if manifest["resumable"] and kept > keep and manifest["step"] != best:
+        resumable += manifest["resumable"]
+        if manifest["resumable"] and resumable > keep and manifest["step"] != best:
             files = {name: digest for name, digest in manifest["files"].items() if name != _STATE}
             write_json(path / "manifest.json", {**manifest, "files": files, "resumable": False})
             manifest["resumable"] = False
@@ -157,10 +145,8 @@ def prune(folder: RunFolder, keep: int, best: int | None = None):
             (path / _STATE).unlink(missing_ok=True)
 
 
-def clean(folder: RunFolder):
-    """Clear away what a process left that died while it wrote a checkpoint; one that was just being replaced is put
-    back.
-    """
+def clean(folder: RunFolder) -> None:
+    """Delete what a process left that died while it wrote a checkpoint; one that was being replaced is put back."""
     for aside in folder.checkpoints.glob(".step-*.old"):
         final = aside.with_name(aside.name[1:].removesuffix(".old"))
         if not final.exists():
@@ -171,33 +157,31 @@ def clean(folder: RunFolder):
 
 
 def newest_valid(folder: RunFolder) -> Resumable | None:
-    """The newest checkpoint that can be resumed and whose files are whole; None when none was ever made, so that the
-    run begins anew.
+    """The newest checkpoint with training state and undamaged files; None when none was ever made.
 
-    Errors: WorkbenchError when there are some and none of them is whole.
+    Errors: WorkbenchError when there are some and all are damaged.
     """
-    words = []
+    notes = []
     for path in _newest_first(folder):
         manifest = _manifest(path)
         if manifest is None:
-            words.append(f"{path.name} has no readable manifest and was passed over.")
+            notes.append(f"{path.name} has no readable manifest and was passed over.")
         elif manifest["resumable"]:
             damaged = damaged_files(path, manifest)
             if not damaged:
-                return Resumable(
-                    manifest["step"], MemoryPlan(**manifest["memory"]) if "memory" in manifest else None, words
-                )
-            words.append(f"{path.name} is damaged ({damaged[0]}) and was passed over.")
-    if words:
+                memory = MemoryPlan(**manifest["memory"]) if "memory" in manifest else None
+                return Resumable(manifest["step"], memory, notes)
+            notes.append(f"{path.name} is damaged ({damaged[0]}) and was passed over.")
+    if notes:
         raise WorkbenchError(
-            f"The run {folder.name!r} has no checkpoint to go on from. {' '.join(words)} Clone it to begin anew with"
+            f"The run {folder.name!r} has no checkpoint to go on from. {' '.join(notes)} Clone it to begin anew with"
             " the same settings."
         )
     return None
 
 
 def damaged_files(path: Path, manifest: dict) -> list[str]:
-    """Names of the files of a checkpoint that are missing or are not what was written."""
+    """Names of the files of a checkpoint that are missing or differ from what was written."""
     return [
         name
         for name, digest in manifest["files"].items()
@@ -205,16 +189,15 @@ def damaged_files(path: Path, manifest: dict) -> list[str]:
     ]
 
 
-def require_room(folder: RunFolder, parameters, total_steps: int, training: TrainingConfig, done: int):
-    """Errors: WorkbenchError when the disk has no room for the checkpoints that the rest of the run will keep."""
+def require_room(folder: RunFolder, parameters, total_steps: int, training: TrainingConfig, done: int) -> None:
+    """Raise WorkbenchError unless the disk has room for the checkpoints that the run will keep after step `done`."""
     adapter = sum(parameter.numel() * parameter.element_size() for parameter in parameters)
     intervals = [every for every in (training.eval_every, training.save_every) if every]
     kept = sum(
         step == total_steps or any(step % every == 0 for every in intervals)
         for step in range(done + 1, total_steps + 1)
     )
-    # the optimizer keeps two numbers for every parameter; one checkpoint more than is kept stands there while it is
-    # written
+    # the optimizer keeps two numbers for every parameter; while a checkpoint is written there is one more than is kept
     needed = adapter * (kept + 1) + 2 * adapter * (training.keep_checkpoints + 2) + _MARGIN_BYTES
     free = shutil.disk_usage(folder.path).free
     if free < needed:
@@ -226,12 +209,14 @@ def require_room(folder: RunFolder, parameters, total_steps: int, training: Trai
         )
 
 
-def restore(folder: RunFolder, step: int, model, optimizer, scheduler, scaler=None):
-    """Put adapter, optimizer, scheduler and random states of a checkpoint back, bit for bit."""
+def restore(folder: RunFolder, step: int, setup: Setup) -> None:
+    """Restore adapter, optimizer, count of updates and random states from a checkpoint, bit for bit.
+
+    Errors: WorkbenchError for a checkpoint of another model, or one that holds more than tensors.
+    """
     path = folder.checkpoint(step)
-    result = set_peft_model_state_dict(
-        model, load_file(path / "adapter" / "adapter_model.safetensors"), adapter_name=TUNED
-    )
+    weights = load_file(path / "adapter" / "adapter_model.safetensors")
+    result = set_peft_model_state_dict(setup.loaded.model, weights, adapter_name=TUNED)
     if result.unexpected_keys:
         raise WorkbenchError(
             f"The checkpoint of step {step} belongs to another model: it holds {result.unexpected_keys[0]!r}."
@@ -242,15 +227,18 @@ def restore(folder: RunFolder, step: int, model, optimizer, scheduler, scaler=No
         raise WorkbenchError(
             f"The checkpoint of step {step} holds more than tensors in {_STATE} and is not read: {first_line(error)}."
         ) from None
-    optimizer.load_state_dict(state["optimizer"])
-    scheduler.load_state_dict(state["scheduler"])
-    if scaler is not None and state["scaler"]:
-        scaler.load_state_dict(state["scaler"])
+    setup.optimizer.load_state_dict(state["optimizer"])
+    for group in setup.optimizer.param_groups:  # a clone may have another than the checkpoint
+        group["weight_decay"] = setup.config.training.weight_decay
+    # checkpoints written before version 0.1 hold the state of a scheduler, which counted the steps
+    setup.applied_updates = state["scheduler"]["last_epoch"] if "scheduler" in state else state["applied_updates"]
+    if setup.accelerator.scaler is not None and state["scaler"]:
+        setup.accelerator.scaler.load_state_dict(state["scaler"])
     set_random_states(state["random"])
 
 
 def random_states() -> dict:
-    """The states of all random generators that training draws from: torch's, CUDA's, Python's, NumPy's."""
+    """The states of all random generators that training uses: torch's, CUDA's, Python's, NumPy's."""
     numpy_state = np.random.get_state()
     return {
         "torch": torch.get_rng_state(),
@@ -260,13 +248,11 @@ def random_states() -> dict:
     }
 
 
-def set_random_states(states: dict):
-    """Put states from `random_states` back."""
+def set_random_states(states: dict) -> None:
+    """Restore the states from `random_states`."""
     torch.set_rng_state(states["torch"])
-    if states["cuda"] and torch.cuda.is_available():
-        torch.cuda.set_rng_state_all(
-            states["cuda"][: torch.cuda.device_count()]
-        )  # the machine may have fewer devices now
+    if states["cuda"] and torch.cuda.is_available():  # the machine may have fewer devices now
+        torch.cuda.set_rng_state_all(states["cuda"][: torch.cuda.device_count()])
     random.setstate((3, tuple(states["python"]), None))
     keys, position, has_gauss, cached = states["numpy"]
     np.random.set_state(("MT19937", keys.numpy().astype(np.uint32), position, has_gauss, cached))
@@ -277,9 +263,10 @@ def _newest_first(folder):
 
 
 def _manifest(path):
-    found = read_json(path / "manifest.json") or {}
-    whole = isinstance(found.get("step"), int) and isinstance(found.get("files"), dict) and "resumable" in found
-    return found if whole else None
+    """The manifest of a checkpoint; None where there is none or it lacks something."""
+    manifest = read_json(path / "manifest.json") or {}
+    complete = isinstance(manifest.get("step"), int) and isinstance(manifest.get("files"), dict)
+    return manifest if complete and "resumable" in manifest else None
 
 
 def _digest(path):

@@ -1,125 +1,96 @@
-"""What is asked of a run while it trains: taken between steps, done, and answered.
+"""Requests to a run while it trains: taken between two steps, done, and replied to.
 
-Changes of settings are kept, so that a resumed run makes them again.
+Changes of settings are recorded in changes.jsonl, so that a resumed run makes them again.
 """
-
-from dataclasses import dataclass
 
 from ..base.errors import WorkbenchError
 from ..base.files import append_jsonl, read_jsonl
-from ..config.live_changes import checked_changes
-from ..runs.folder import RunFolder
 from ..runs.mailbox import CONTROL, MODEL_REQUESTS, Request
-from ..runs.presence import Presence
-from . import answering
+from . import replies
 from .recorder import Recorder
-from .setup import Setup, sample_prompts
+from .setup import Settings, Setup
 
 _OPPOSITE = {"pause": "unpause", "unpause": "pause"}
 
 
-@dataclass(frozen=True)
-class Orders:
-    """What is to be done after a step. requests: those that still want an answer."""
-
-    requests: tuple[Request, ...] = ()
-
-    def __contains__(self, kind):
-        return any(request.kind == kind for request in self.requests)
-
-
 class Desk:
-    """Takes requests for a run: `orders(step)` at every step boundary."""
+    """Takes the requests of a run: `take` after every step, `done` for what the loop has done.
 
-    def __init__(self, folder: RunFolder, presence: Presence, setup: Setup, recorder: Recorder):
-        self.folder, self.presence, self.setup, self.recorder = folder, presence, setup, recorder
-        self._kept = read_jsonl(folder.changes)
+    settings: those that hold for the next step.
+    """
 
-    def restore(self, step: int):
-        """Make all changes that hold at the checkpoint of this step; they were recorded when they were made."""
-        for kept in self._kept:
-            if kept["step"] <= step:
-                apply_changes(self.setup, kept["changes"])
+    def __init__(self, recorder: Recorder, setup: Setup):
+        self.recorder, self.presence, self.setup = recorder, recorder.presence, setup
+        self.settings = Settings(setup.config)
+        self._changes = read_jsonl(recorder.folder.changes)
+        self._waiting: list[Request] = []
 
-    def replay(self, step: int):
-        """Make the changes again that were made after this step, before the run was interrupted and went back to a
-        checkpoint.
+    def restore(self, step: int) -> None:
+        """Make all changes that hold at the checkpoint of this step; their events were recorded when they were made."""
+        for past in self._changes:
+            if past["step"] <= step:
+                self.settings = self.settings.changed(past["changes"])
+
+    def replay(self, step: int) -> None:
+        """Make the changes again that were made after this step before the run was interrupted and went back to an
+        earlier checkpoint.
         """
-        for kept in self._kept:
-            if kept["step"] == step:
-                self._apply(kept["changes"], step, "again, as before the interruption")
+        for past in self._changes:
+            if past["step"] == step:
+                self.settings = self.settings.changed(past["changes"])
+                self._record_change(past["changes"], step, " (again, as before the interruption)")
 
-    def orders(self, step: int) -> Orders:
-        """What was asked since the last look.
+    def take(self, step: int) -> set[str]:
+        """The kinds of requests that wait for the loop after this step.
 
-        Settings are changed here and now; questions are answered; the rest is the loop's.
+        Settings are changed and requests to the model are answered here and now.
         """
-        waiting = []
         for request in self.presence.inbox.take(CONTROL):
             if request.kind == "set":
                 self._set(request, step)
                 continue
-            if request.kind in _OPPOSITE:  # whoever changes his mind within a step means what he said last
-                for earlier in [one for one in waiting if one.kind == _OPPOSITE[request.kind]]:
-                    self.presence.inbox.done(
-                        earlier, f"Taken back by the {request.kind} that came after it.", step=step
-                    )
-                    waiting.remove(earlier)
-            waiting.append(request)
-        self.answer_questions()
-        return Orders(tuple(waiting))
-
-    def answer_questions(self):
-        """Answer what was asked of the model as it is now."""
+            if request.kind in _OPPOSITE:  # of a pause and an unpause within one step the later one counts
+                self.done(_OPPOSITE[request.kind], f"Taken back by the {request.kind} that came after it.")
+            self._waiting.append(request)
         for request in self.presence.inbox.take(MODEL_REQUESTS):
             if request.kind == "close":
                 self.presence.inbox.refuse(request, "A run that trains is not closed: stop it.")
             else:
-                answering.answer(self.presence.inbox, request, self.setup.loaded, self.setup.config)
-                self.presence.write()  # a long answer is no stall
+                replies.reply(self.presence.inbox, request, self.setup.loaded, self.settings.config)
+                self.presence.write()  # a long answer is not a stall
+        return {request.kind for request in self._waiting}
 
-    def done(self, orders: Orders, kind: str, text: str):
-        """Tell everybody who asked for it that it is done; what leaves no event of its own gets one here, so that
-        charts can mark it.
+    def done(self, kind: str, text: str) -> None:
+        """Reply to the waiting requests of a kind that they are done; `save` and `evaluate` are recorded as events, so
+        that charts can mark them.
         """
+        done = [request for request in self._waiting if request.kind == kind]
+        self._waiting = [request for request in self._waiting if request.kind != kind]
         step = self.presence.status["step"]
-        if kind in ("save", "evaluate") and kind in orders:
+        if done and kind in ("save", "evaluate"):
             self.recorder.event(step, f"{kind}d", f"{text.removesuffix('.')}, as somebody asked.")
-        for request in orders.requests:
-            if request.kind == kind:
-                self.presence.inbox.done(request, text, step=step)
+        for request in done:
+            self.presence.inbox.done(request, text, step=step)
 
     def _set(self, request, step):
         try:
-            checked_changes(self.setup.config, request.values)
+            settings = self.settings.changed(request.values)
         except WorkbenchError as error:
             self.presence.inbox.refuse(request, str(error))
             return
-        # kept before it is done: whatever happens next, the run and its resumed self do the same
-        kept = {"step": step, "changes": request.values}
-        append_jsonl(self.folder.changes, kept)
-        self._kept.append(kept)
-        sentence = self._apply(request.values, step, "")
-        self.presence.inbox.done(request, sentence, step=step)
+        # recorded before it holds: whatever happens next, the run and its resumed self do the same
+        change = {"step": step, "changes": request.values}
+        append_jsonl(self.recorder.folder.changes, change)
+        self._changes.append(change)
+        self.settings = settings
+        self.presence.inbox.done(request, self._record_change(request.values, step), step=step)
 
-    def _apply(self, changes, step, why):
-        apply_changes(self.setup, changes)
-        sentence = (
-            f"After step {step}:"
-            f" {', '.join(f'{name} = {_shown(value)}' for name, value in changes.items())}{f' ({why})' if why else ''}."
-        )
+    def _record_change(self, changes, step, remark=""):
+        """The sentence of the event that is recorded."""
+        values = ", ".join(f"{name} = {_shown(value)}" for name, value in changes.items())
+        sentence = f"After step {step}: {values}{remark}."
         self.recorder.event(step, "set", sentence, changes=changes)
         return sentence
-
-
-def apply_changes(setup: Setup, changes: dict):
-    """Change the settings of a training between two steps."""
-    setup.config = checked_changes(setup.config, changes)
-    if "prompts" in changes:
-        setup.prompts = sample_prompts(setup.config, setup.held_out, setup.held_out_pairs)
-    if "learning_rate_scale" in changes:
-        setup.learning_rate_scale = float(changes["learning_rate_scale"])
-        setup.set_rates()
 
 
 def _shown(value):

@@ -1,28 +1,68 @@
-"""A stop that is asked for by a signal, at any moment.
+"""Stops by signal, at any moment.
 
-An exception that a signal handler throws while a C++ library is being loaded aborts the process, and some libraries
-swallow it or turn it into an error of their own (seen with torch 2.13: a few of a hundred). So what was asked is
-remembered, nothing is thrown into an import, and whoever runs next looks here.
+An exception that a signal handler raises while a C++ library is being loaded aborts the process, and some libraries
+swallow it or turn it into an error of their own (seen with torch 2.13: a few of a hundred). So the signal is
+remembered, nothing is raised during an import, and the code that runs next checks for it.
 """
 
+import contextlib
+import signal
+import sys
 import threading
+from collections.abc import Iterator
+
+from ..runs.presence import Presence
 
 
-class StopAsked(threading.Event):
-    """Set once somebody asked for a stop in order; `at_once`: one that does not wait for the end of a step."""
+class StopSignal(threading.Event):
+    """Set by a signal that asks for a stop after the current step; `at_once`: by one that does not wait for that."""
 
     at_once = False
 
-    def interrupt(self, frame):
-        """KeyboardInterrupt for what runs in `frame`, unless it is importing: then at the next `check`."""
+    def interrupt(self, frame) -> None:
+        """Raise KeyboardInterrupt in `frame`, unless it is importing: then the next `check` raises it."""
         self.at_once = True
         if not _is_importing(frame):
             raise KeyboardInterrupt
 
-    def check(self):
-        """KeyboardInterrupt when a stop at once was asked for."""
+    def check(self) -> None:
+        """Raise KeyboardInterrupt if a stop at once was asked for."""
         if self.at_once:
             raise KeyboardInterrupt
+
+
+@contextlib.contextmanager
+def stop_signals(stop: StopSignal, presence: Presence) -> Iterator[None]:
+    """Within this context the first SIGINT or SIGTERM sets `stop`, so that training ends after the current step.
+
+    A second one, or one before training, interrupts at once.
+    """
+    if threading.current_thread() is not threading.main_thread():
+        yield  # signals reach only the main thread
+        return
+
+    def handle(number, frame):
+        if stop.is_set() or presence.status.get("state") in ("loading", "scoring"):
+            stop.interrupt(frame)
+            return
+        stop.set()
+        with contextlib.suppress(OSError):  # the terminal may be gone
+            notice = "\nStopping after this step, with adapter and checkpoint saved; once more to stop at once."
+            print(notice, file=sys.stderr, flush=True)
+
+    if presence.status["owner"] == "worker":
+        # independent of terminals: no SIGHUP, and SIGINT even where the shell that started it ignored that
+        numbers = [signal.SIGINT, signal.SIGTERM]
+    else:
+        # what was ignored before (nohup, a background job of a shell) stays ignored; a closed terminal stops the run
+        numbers = [signal.SIGINT, signal.SIGTERM, signal.SIGHUP]
+        numbers = [number for number in numbers if signal.getsignal(number) not in (signal.SIG_IGN, None)]
+    previous = {number: signal.signal(number, handle) for number in numbers}
+    try:
+        yield
+    finally:
+        for number, handler in previous.items():
+            signal.signal(number, handler)
 
 
 def _is_importing(frame):

@@ -1,6 +1,4 @@
-"""What a run will take, measured before it starts: a few real optimizer steps on the longest pairs, some scoring and
-some sampling; nothing is kept.
-"""
+"""What a run will take, measured before it starts by a few real steps, some scoring and some sampling."""
 
 import math
 import statistics
@@ -14,7 +12,7 @@ import numpy as np
 from ..base.errors import WorkbenchError
 from ..config.run_config import RunConfig
 from ..runs.folder import RunFolder
-from ..runs.preflight_result import Preflight
+from ..runs.preflight_result import PreflightResult
 from . import generation
 from .checkpoints import save_checkpoint
 from .forward import memory
@@ -25,16 +23,15 @@ from .step import optimizer_step
 
 #: The first step also warms up, so it is left out of the time.
 _STEPS = 3
-#: Held-out pairs that are scored, prompts that are answered and tokens of an answer for the time of an evaluation.
-_SCORED_PAIRS, _REPLIED_PROMPTS, _ANSWER_TOKENS = 32, 8, 16
+#: The time of an evaluation is measured with so many held-out pairs, sample prompts and tokens of an answer.
+_SCORED_PAIRS, _ANSWERED_PROMPTS, _ANSWER_TOKENS = 32, 8, 16
 
 
-def preflight(config: RunConfig, progress: Callable[[str], None] | None = None) -> Preflight:
-    """What a run of this configuration will take, measured in this process; no run folder is made. progress: told in a
-    sentence what is done now.
+def preflight(config: RunConfig, progress: Callable[[str], None] | None = None) -> PreflightResult:
+    """What a run of this configuration will take, measured in this process; no run folder is made.
 
-    Errors: WorkbenchError for what would end the run as well: pairs or a model that cannot be used, or too little
-    memory for a single pair.
+    progress: called with a sentence on what is done now. Errors: WorkbenchError for what would end the run as well:
+    pairs or a model that cannot be used, or too little memory for a single pair.
     """
     progress = progress or (lambda sentence: None)
     progress("Loading the model and encoding the pairs.")
@@ -52,14 +49,14 @@ def preflight(config: RunConfig, progress: Callable[[str], None] | None = None) 
 def _measure(setup: Setup, progress):
     config, device = setup.config, setup.loaded.device
     free, base = memory.free_memory(device), memory.memory_in_use(device)
-    progress("Scoring a sample of the held-out pairs with the untrained model.")
+    progress("Scoring a sample of the held-out pairs with the base model.")
     scoring, leads = _scoring(setup)
-    answering = _answering_seconds(setup)
+    prompts = setup.sample_prompts(config.generation)
+    answering = _answering_seconds(setup, prompts)
     tokens = setup.policy.count(setup.train.lengths)
-    longest = [
-        setup.train[int(index)]
-        for index in _repeated(np.argsort(-tokens, kind="stable"), config.training.pairs_per_step)
-    ]
+    longest_first = np.argsort(-tokens, kind="stable")
+    # where there are fewer pairs than a step has, they are repeated
+    longest = [setup.train[int(index)] for index in np.resize(longest_first, config.training.pairs_per_step)]
     memory.reset_peak_memory(device)
     seconds, shortages = [], []
     for number in range(1, _STEPS + 1):
@@ -72,9 +69,9 @@ def _measure(setup: Setup, progress):
     per_longest = statistics.median(seconds[1:])
     per_step = per_longest * float(tokens.mean()) / statistics.fmean(map(setup.policy.tokens, longest))
     evaluations, samplings, saves = _occasions(config, setup.total_steps)
-    samplings = samplings if setup.prompts else 0
+    samplings = samplings if prompts else 0
     reports = (setup.train_report, setup.held_out_report)
-    return Preflight(
+    return PreflightResult(
         steps=setup.total_steps,
         seconds_per_step=per_step,
         seconds_per_longest_step=per_longest,
@@ -97,7 +94,7 @@ def _measure(setup: Setup, progress):
             reason: sum(report.dropped[reason] for report in reports)
             for reason in {**reports[0].dropped, **reports[1].dropped}
         },
-        untrained_leads=leads,
+        base_leads=leads,
         target_lead=config.loss.target_margin / config.loss.beta,
         shortages=tuple(shortages),
         warnings=tuple(config.warnings()),
@@ -105,9 +102,7 @@ def _measure(setup: Setup, progress):
 
 
 def _occasions(config, steps):
-    """(evaluations, those with sampled answers, checkpoints) of a whole run; evaluations before the first and after the
-    last step included.
-    """
+    """(evaluations, those with sampled answers, checkpoints) of a whole run; steps 0 and the last are evaluated."""
 
     def at(every):
         return {0, steps} | (set(range(0, steps, every)) if every else set())
@@ -121,52 +116,33 @@ def _occasions(config, steps):
 
 
 def _scoring(setup):
-    """(seconds to score all held-out pairs, leads of a sample of them) by the untrained model."""
-    pairs = setup.held_out[:_SCORED_PAIRS]
+    """(seconds to score all held-out pairs, leads of a sample of them) with the base model."""
+    pairs, scorer = setup.held_out[:_SCORED_PAIRS], PackedScorer(setup.loaded.model)
     setup.loaded.model.eval()
     started = time.perf_counter()
-    logps = response_logps(
-        PackedScorer(setup.loaded.model), pairs, setup.loaded, setup.memory.max_tokens_per_microbatch
-    )
-    seconds = (
-        (time.perf_counter() - started)
-        * setup.policy.count(setup.held_out.lengths).sum()
-        / sum(map(setup.policy.tokens, pairs))
-    )
-    return float(seconds), tuple((logps.chosen_avg - logps.rejected_avg).tolist())
+    logps = response_logps(scorer, pairs, setup.loaded, setup.memory.max_tokens_per_microbatch)
+    seconds = time.perf_counter() - started
+    sample_tokens, all_tokens = sum(map(setup.policy.tokens, pairs)), setup.policy.count(setup.held_out.lengths).sum()
+    return float(seconds * all_tokens / sample_tokens), tuple((logps.chosen_avg - logps.rejected_avg).tolist())
 
 
 def _saving_seconds(setup):
     """Seconds for one checkpoint, written where the run's would be and removed again."""
     root = Path(setup.config.run.root).expanduser().absolute()
-    there = next(path for path in (root, *root.parents) if path.is_dir())
-    with tempfile.TemporaryDirectory(prefix=".preflight-", dir=there) as folder:
+    existing = next(path for path in (root, *root.parents) if path.is_dir())
+    with tempfile.TemporaryDirectory(prefix=".preflight-", dir=existing) as folder:
         started = time.perf_counter()
-        save_checkpoint(
-            RunFolder(folder),
-            _STEPS,
-            setup.environment["config_sha256"],
-            setup.memory,
-            setup.loaded.model,
-            setup.optimizer,
-            setup.scheduler,
-        )
+        save_checkpoint(RunFolder(folder), _STEPS, setup)
         return time.perf_counter() - started
 
 
-def _answering_seconds(setup):
-    """Seconds to answer all sample prompts, counted as if every answer took its whole length."""
-    if not setup.prompts:
+def _answering_seconds(setup, prompts):
+    """Seconds to answer all sample prompts, as if every answer took its whole length."""
+    if not prompts:
         return 0.0
-    wanted = setup.config.generation
-    short = wanted.model_copy(update={"max_new_tokens": min(_ANSWER_TOKENS, wanted.max_new_tokens)})
-    prompts = setup.prompts[:_REPLIED_PROMPTS]
+    sampling, seed, sample = setup.config.generation, setup.config.training.seed, prompts[:_ANSWERED_PROMPTS]
+    short = sampling.model_copy(update={"max_new_tokens": min(_ANSWER_TOKENS, sampling.max_new_tokens)})
     started = time.perf_counter()
-    generation.answer(setup.loaded, setup.encoder, prompts, short, seed=setup.config.training.seed)
-    batches = math.ceil(len(setup.prompts) / len(prompts))
-    return (time.perf_counter() - started) * batches * wanted.max_new_tokens / short.max_new_tokens
-
-
-def _repeated(values, count):
-    """The first `count` values, from the beginning again where there are fewer."""
-    return np.resize(values, count)
+    generation.answer(setup.loaded, setup.encoder, sample, short, seed=seed)
+    batches = math.ceil(len(prompts) / len(sample))
+    return (time.perf_counter() - started) * batches * sampling.max_new_tokens / short.max_new_tokens

@@ -1,7 +1,6 @@
-"""Writes down what a run does: status, metrics, scores, answers and events, for readers that only look at the
-folder.
-"""
+"""Writes what a run does to its folder: status, metrics, scores, answers and events."""
 
+import contextlib
 import statistics
 from collections.abc import Callable
 
@@ -12,13 +11,14 @@ from ..config.run_config import RunConfig
 from ..runs.folder import RunFolder
 from ..runs.presence import Presence
 
-RECENT_STEPS = 20  # the time left is judged by so many steps
+#: The time left is estimated from the durations of so many steps.
+RECENT_STEPS = 20
 
 
 class Recorder:
-    """One writer per run.
+    """The only writer of a run.
 
-    `on_record` is called with every metrics record and change of state, for progress bars in the same process.
+    on_record: called with every metrics record and change of state, for progress bars in the same process.
     """
 
     def __init__(
@@ -34,44 +34,39 @@ class Recorder:
         """What status.json says, or will say at the next change of state."""
         return self.presence.status
 
-    def state(self, state: str, message: str = "", **more):
-        """Move to a state and say what is going on."""
+    def state(self, state: str, message: str = "", **more) -> None:
+        """Record a state, with a sentence on what happens in it and other fields of the status."""
         message = redact(message)
         if state != self.status.get("state"):
-            self.announce(state, message)
+            self._announce(state, message)
         self.presence.write(state=state, message=message, **more)
 
-    def announce(self, state: str, message: str):
-        """Tell whoever listens in this process about a state."""
-        if self.on_record:
-            self.on_record(
-                {
-                    "kind": "state",
-                    "state": state,
-                    "message": message,
-                    "step": self.status["step"],
-                    "total_steps": self.status["total_steps"],
-                }
-            )
+    def end(self, state: str, message: str, **more) -> None:
+        """Record the final state, as an event too, so that a deleted status.json can be rebuilt."""
+        self.presence.write(state=state, message=message, seconds_left=None, **more)
+        self._announce(state, message)
+        with contextlib.suppress(OSError):  # the status says the same
+            self.event(self.status["step"], state, message)
 
-    def train_step(self, record: dict, seconds: float):
-        """One optimizer step's record, and where the run stands after it."""
+    def train_step(self, record: dict, seconds: float) -> None:
+        """Record one optimizer step, and the status after it."""
+        step = record["step"]
         self.step_seconds.append(seconds)
         self._append(record)
-        recent = statistics.median(self.step_seconds[-RECENT_STEPS:])
-        self.state(
-            "training", step=record["step"], seconds_left=self._seconds_left(record["step"]), median_step_s=recent
-        )
+        median = statistics.median(self.step_seconds[-RECENT_STEPS:])
+        seconds_left = self._seconds_left(step, median)
+        self.state("training", step=step, seconds_left=seconds_left, median_step_s=median)
 
-    def evaluation(self, record: dict, scores, answers: list[dict], seconds: float):
-        """One evaluation: its scores and answers first, its record last, so that a record never names a file that is
-        not there.
+    def evaluation(self, record: dict, scores, answers: list[dict], seconds: float) -> list[doctor.Verdict]:
+        """Record one evaluation; returns the doctor's verdicts after it.
+
+        Its scores and answers are written first, its record last, so that a record never names a missing file.
         """
         step = record["step"]
         self.evaluation_seconds.append(seconds)
-        beside = self.folder.scores(step).with_suffix(".tmp")
-        scores.to_parquet(beside, index=False)
-        beside.replace(self.folder.scores(step))
+        unfinished = self.folder.scores(step).with_suffix(".tmp")
+        scores.to_parquet(unfinished, index=False)
+        unfinished.replace(self.folder.scores(step))
         if answers:
             write_jsonl(self.folder.generations(step), answers)
         self._append(record)
@@ -82,20 +77,20 @@ class Recorder:
         )
         return verdicts
 
-    def event(self, step: int, event: str, text: str, **more):
-        """Something worth a mark on the charts."""
+    def event(self, step: int, event: str, text: str, **more) -> None:
+        """Record something that charts mark."""
         self._append({"kind": "event", "step": step, "event": event, "text": text, **more})
 
-    def note(self, text: str):
-        """Something that readers of the log and of the terminal should know, such as how many pairs were dropped."""
+    def note(self, text: str) -> None:
+        """Write a sentence to log and terminal, such as how many pairs were dropped."""
         text = redact(text)
         with open(self.folder.log, "a", encoding="utf-8") as log:
             log.write(text + "\n")
         if self.on_record:
             self.on_record({"kind": "note", "text": text, "step": self.status["step"]})
 
-    def rewind(self, step: int):
-        """Forget everything after `step`: the run goes on from there."""
+    def rewind(self, step: int) -> None:
+        """Delete all records, scores and answers after `step`: the run goes on from there."""
         self.records = [record for record in self.records if record["step"] <= step]
         write_jsonl(self.folder.metrics, self.records)
         for pattern in ("scores/step-*.parquet", "generations/step-*.jsonl"):
@@ -107,34 +102,28 @@ class Recorder:
         """The record of step 0, against which drifts are measured."""
         return next((record for record in self.records if record["kind"] == "eval"), None)
 
+    def _announce(self, state, message):
+        if self.on_record:
+            position = {"step": self.status["step"], "total_steps": self.status["total_steps"]}
+            self.on_record({"kind": "state", "state": state, "message": message, **position})
+
     def _append(self, record):
         record = redact_values(record)
         self.folder.append_metrics(record)
         self.records.append(record)
         if self.on_record:
-            self.on_record(
-                {**record, "seconds_left": self.status.get("seconds_left"), "total_steps": self.status["total_steps"]}
-            )
+            position = {"seconds_left": self.status.get("seconds_left"), "total_steps": self.status["total_steps"]}
+            self.on_record({**record, **position})
 
     def _note_change_of_verdict(self, step, verdict):
-        last = next((record for record in reversed(self.records) if record.get("event") == "verdict"), None)
-        if (verdict.severity != "healthy" and (last is None or last["verdict"] != verdict.kind)) or (
-            last and last["verdict"] != verdict.kind
-        ):
-            self._append(
-                {
-                    "kind": "event",
-                    "step": step,
-                    "event": "verdict",
-                    "verdict": verdict.kind,
-                    "severity": verdict.severity,
-                    "text": str(verdict),
-                }
-            )
+        recorded = (record["verdict"] for record in reversed(self.records) if record.get("event") == "verdict")
+        previous = next(recorded, None)
+        is_new = verdict.severity != "healthy" if previous is None else verdict.kind != previous
+        if is_new:
+            self.event(step, "verdict", str(verdict), verdict=verdict.kind, severity=verdict.severity)
 
-    def _seconds_left(self, step):
+    def _seconds_left(self, step, seconds_per_step):
         total, every = self.status["total_steps"], self.config.training.eval_every
         evaluations = (total // every - step // every if every else 0) + (1 if not every or total % every else 0)
-        per_step = statistics.median(self.step_seconds[-RECENT_STEPS:])
-        per_evaluation = self.evaluation_seconds[-1] if self.evaluation_seconds else 0.0
-        return (total - step) * per_step + evaluations * per_evaluation
+        seconds_per_evaluation = self.evaluation_seconds[-1] if self.evaluation_seconds else 0.0
+        return (total - step) * seconds_per_step + evaluations * seconds_per_evaluation

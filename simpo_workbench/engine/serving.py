@@ -1,6 +1,4 @@
-"""A worker without training: it loads a model, or its tokenizer alone, and answers questions until nobody needs it any
-more.
-"""
+"""A worker without training: it loads a model, or a tokenizer alone, and answers requests while they are needed."""
 
 import contextlib
 import shutil
@@ -20,66 +18,66 @@ _POLL_S = 0.05
 _OPENER_POLL_S = 1.0
 
 
-def serve(folder: RunFolder, presence: Presence):
-    """Answer until "close", until nothing was asked for `idle_s`, or until the process that opened the model is
-    gone.
+def serve(folder: RunFolder, presence: Presence) -> None:
+    """Answer until a "close", until no request has come for `idle_s`, or until the process that opened the model has
+    ended.
     """
     config, opened = RunConfig.from_yaml(folder.config), read_json(folder.origin) or {}
     with contextlib.ExitStack() as stack:
-        answer = (
-            _tokens_alone(presence, config)
-            if opened.get("tokens_only")
-            else _whole_model(presence, config, opened.get("adapter"), stack)
-        )
+        if opened.get("tokens_only"):
+            reply = _with_tokenizer(presence, config)
+        else:
+            reply = _with_model(presence, config, opened.get("adapter"), stack)
         presence.write(state="paused", message="Ready.")  # alive, and nothing moves by itself
-        last = looked = time.monotonic()
-        while time.monotonic() - last < opened.get("idle_s", 600.0):
+        last_request = last_look = time.monotonic()
+        while time.monotonic() - last_request < opened.get("idle_s", 600.0):
             for request in presence.inbox.take():
                 if request.kind in ("close", "stop"):
                     presence.write(state="finished", message="Closed.")
                     presence.inbox.done(request, "Closed.")
                     return
                 if request.kind in CONTROL:
-                    presence.inbox.refuse(
-                        request, f"This is an opened model and no training: it cannot {request.kind}."
-                    )
+                    sentence = f"This is an opened model and no training: it cannot {request.kind}."
+                    presence.inbox.refuse(request, sentence)
                     continue
-                answer(request)
-                last = time.monotonic()
-            if time.monotonic() - looked > _OPENER_POLL_S:
-                looked = time.monotonic()
+                reply(request)
+                last_request = time.monotonic()
+            if time.monotonic() - last_look > _OPENER_POLL_S:
+                last_look = time.monotonic()
                 if not folder.path.is_dir() or not process.is_alive(opened.get("opener")):
                     break
             time.sleep(_POLL_S)
-    presence.write(state="finished", message="Closed: nobody asked for a while, or the program that opened it is gone.")
+    presence.write(state="finished", message="Closed: unused for a while, or the program that opened it has ended.")
     if not process.is_alive(opened.get("opener")):
-        shutil.rmtree(folder.path, ignore_errors=True)  # nobody else will
+        shutil.rmtree(folder.path, ignore_errors=True)  # otherwise the opener does it
 
 
-def _whole_model(presence, config, adapter, stack) -> Callable[[Request], None]:
-    """Loads the model, which `stack` closes; returns what answers a request."""
-    from . import answering
+def _with_model(presence, config, adapter, stack) -> Callable[[Request], None]:
+    """What replies to a request, with the model, which `stack` closes."""
+    # torch and PEFT, which a tokenizer does without
+    from . import replies
     from .forward import memory
-    from .model import models  # torch and PEFT, which a tokenizer does without
+    from .model import models
 
     presence.write(state="loading", message="Loading the model.")
     try:
         loaded = stack.enter_context(models.load_model(config.model, adapter=adapter, data=config.data))
     except Exception as error:
-        short = memory.is_out_of_memory(error)
-        message = (
-            "There is not enough memory for the model beside what the device holds: close other models, or suspend the"
-            " run."
-            if short
-            else first_line(error)
-        )
-        presence.write(state="failed", message=str(error) if isinstance(error, WorkbenchError) else message)
+        message = first_line(error)
+        if isinstance(error, WorkbenchError):
+            message = str(error)
+        elif memory.is_out_of_memory(error):
+            message = (
+                "There is not enough memory for the model beside what the device holds: close other models, or suspend"
+                " the run."
+            )
+        presence.write(state="failed", message=message)
         raise
-    return lambda request: answering.answer(presence.inbox, request, loaded, config)
+    return lambda request: replies.reply(presence.inbox, request, loaded, config)
 
 
-def _tokens_alone(presence, config) -> Callable[[Request], None]:
-    """Loads the tokenizer; returns what answers a request."""
+def _with_tokenizer(presence, config) -> Callable[[Request], None]:
+    """What replies to a request, with the tokenizer alone."""
     presence.write(state="loading", message="Loading the tokenizer.")
     try:
         from .model.tokenizer import load_tokenizer
@@ -97,8 +95,8 @@ def _encode(inbox: Inbox, request: Request, tokenizer, config: RunConfig):
     if request.kind != "encode":
         inbox.refuse(
             request,
-            f"Only the tokenizer of this model is open, without its weights: it can encode, but not {request.kind}. Open"
-            " the whole model with wb.open_model.",
+            f"Only the tokenizer of this model is open, without its weights: it can encode, but not {request.kind}."
+            " Open the whole model with wb.open_model.",
         )
         return
     try:
@@ -107,5 +105,5 @@ def _encode(inbox: Inbox, request: Request, tokenizer, config: RunConfig):
         inbox.done(request, table.attrs["report"], table=table)
     except WorkbenchError as error:
         inbox.refuse(request, str(error))
-    except Exception as error:  # whatever a tokenizer raises: the next question may be a better one
-        inbox.refuse(request, f"The question failed: {type(error).__name__}: {first_line(error)}.")
+    except Exception as error:  # whatever a tokenizer raises must not end the process
+        inbox.refuse(request, f"The request failed: {type(error).__name__}: {first_line(error)}.")

@@ -1,4 +1,4 @@
-"""What a training needs, made from its configuration: model with adapter, encoded pairs, optimizer, schedule."""
+"""What a training needs, made from its configuration: model with adapter, encoded pairs, optimizer, memory plan."""
 
 import contextlib
 import functools
@@ -12,10 +12,10 @@ import numpy as np
 import torch
 from accelerate import Accelerator
 from accelerate.state import AcceleratorState
-from transformers import get_scheduler
 
 from ..base.errors import WorkbenchError, first_line
-from ..config.run_config import RunConfig
+from ..config.live_changes import checked_changes
+from ..config.run_config import GenerationConfig, RunConfig
 from ..pairs.data_sets import load_data
 from ..pairs.pairs import Pairs
 from .encode.encoded_pairs import EncodedPairs, encode_once
@@ -32,11 +32,25 @@ _MEASURED_TOKENS = 1024
 _PACKAGES = ("torch", "transformers", "peft", "bitsandbytes", "accelerate", "datasets", "tokenizers", "simpo-workbench")
 
 
+@dataclass(frozen=True)
+class Settings:
+    """What may change between two steps: the configuration as it is now, and a factor on its learning rate."""
+
+    config: RunConfig
+    learning_rate_scale: float = 1.0
+
+    def changed(self, changes: dict) -> "Settings":
+        """These settings with changes. Raises WorkbenchError as `checked_changes` does."""
+        config = checked_changes(self.config, changes)
+        return Settings(config, float(changes.get("learning_rate_scale", self.learning_rate_scale)))
+
+
 @dataclass
 class Setup:
-    """Everything the loop works on.
+    """Everything the loop works on. config: as the run was started; see Settings for what changes.
 
     `scorer` is what Accelerate prepared; `loaded.model` is the same model, unwrapped.
+    applied_updates: optimizer steps so far, without those that fp16 loss scaling skipped.
     """
 
     config: RunConfig
@@ -45,61 +59,54 @@ class Setup:
     encoder: ChatEncoder
     scorer: torch.nn.Module
     optimizer: torch.optim.Optimizer
-    scheduler: torch.optim.lr_scheduler.LRScheduler
     train: EncodedPairs
     held_out: EncodedPairs
     held_out_pairs: Pairs
     train_report: EncodingReport
     held_out_report: EncodingReport
-    prompts: list[list[dict]]
     total_steps: int
     environment: dict
     resources: contextlib.ExitStack
     policy: RowPolicy
     memory: MemoryPlan
-    learning_rate_scale: float = 1.0
+    applied_updates: int = 0
 
     @property
-    def parameters(self):
+    def parameters(self) -> list[torch.nn.Parameter]:
         """The trained parameters."""
         return [parameter for parameter in self.loaded.model.parameters() if parameter.requires_grad]
 
     def step_pairs(self, step: int) -> list[EncodedPair]:
-        """The pairs behind one optimizer step (counted from 1), always `pairs_per_step` of them; a function of seed and
-        step alone.
-        """
-        size = self.config.training.pairs_per_step
+        """The `pairs_per_step` pairs of one optimizer step (counted from 1), a function of seed and step alone."""
+        size, seed, count = self.config.training.pairs_per_step, self.config.training.seed, len(self.train)
         positions = range((step - 1) * size, step * size)
-        epochs = {position // len(self.train) for position in positions}
-        orders = {epoch: _shuffled(len(self.train), self.config.training.seed, epoch) for epoch in epochs}
-        return [
-            self.train[int(orders[position // len(self.train)][position % len(self.train)])] for position in positions
-        ]
+        return [self.train[int(_shuffled(count, seed, place // count)[place % count])] for place in positions]
 
-    def set_rates(self):
-        """Put the configured rate times its scale, and the weight decay, into optimizer and schedule; the schedule's
-        course goes on where it is.
+    def sample_prompts(self, generation: GenerationConfig) -> list[list[dict]]:
+        """The prompts that are answered at an evaluation: the given ones, then held-out ones spread evenly over the
+        set.
         """
-        base = self.config.training.learning_rate * self.learning_rate_scale
-        self.scheduler.base_lrs = [base for _ in self.scheduler.base_lrs]
-        self.scheduler._last_lr = [base * factor(self.scheduler.last_epoch) for factor in self.scheduler.lr_lambdas]
-        for group, rate in zip(_inner(self.optimizer).param_groups, self.scheduler._last_lr, strict=True):
-            group["lr"], group["weight_decay"] = rate, self.config.training.weight_decay
+        encoded = set(self.held_out.pair_ids)
+        prompts = {pair.prompt_text: list(pair.prompt) for pair in self.held_out_pairs if pair.pair_id in encoded}
+        candidates = list(prompts.values())
+        count = min(generation.held_out_prompts, len(candidates))
+        spread = [candidates[index * len(candidates) // count] for index in range(count)]
+        return [[{"role": "user", "content": prompt}] for prompt in generation.prompts] + spread
 
-    def close(self):
-        """Give the memory back and forget Accelerate's state, so that the next run in this process may choose another
+    def close(self) -> None:
+        """Free the memory and reset Accelerate's state, so that the next run in this process may choose another
         precision.
         """
         self.resources.close()
-        self.optimizer = self.scheduler = self.scorer = None
+        self.optimizer = self.scorer = None
         self.loaded.close()
         self.accelerator.free_memory()
         AcceleratorState._reset_state(reset_partial_state=True)
 
 
 def prepare(config: RunConfig, memory_plan: MemoryPlan | None = None) -> Setup:
-    """A Setup for a configuration. memory_plan: of the run that goes on; without it one is made, from a measured step
-    where settings are "auto".
+    """A Setup for a configuration. memory_plan: that of a run which is resumed; otherwise one is made, from a measured
+    step where settings are "auto".
 
     Errors: WorkbenchError for pairs or models that cannot be used.
     """
@@ -133,13 +140,6 @@ def _prepare(config, loaded, train_pairs, held_out_pairs, notes, memory_plan):
     memory_plan = memory_plan or _memory_plan(training, accelerator, loaded, train, policy)
     memory.checkpoint_layers(loaded.model, memory_plan.checkpointed_layers)
     memory.reset_peak_memory(loaded.device)  # the records' peak is that of training, not of loading
-    total = total_steps(config, len(train))
-    scheduler = get_scheduler(
-        training.scheduler,
-        _inner(optimizer),
-        num_warmup_steps=round(training.warmup_ratio * total),
-        num_training_steps=total,
-    )
     return Setup(
         config=config,
         accelerator=accelerator,
@@ -147,14 +147,12 @@ def _prepare(config, loaded, train_pairs, held_out_pairs, notes, memory_plan):
         encoder=encoder,
         scorer=scorer,
         optimizer=optimizer,
-        scheduler=scheduler,
         train=train,
         held_out=held_out,
         held_out_pairs=held_out_pairs,
         train_report=train_report,
         held_out_report=held_out_report,
-        prompts=sample_prompts(config, held_out, held_out_pairs),
-        total_steps=total,
+        total_steps=total_steps(config, len(train)),
         environment=_environment(
             config,
             loaded,
@@ -171,63 +169,55 @@ def _prepare(config, loaded, train_pairs, held_out_pairs, notes, memory_plan):
 
 
 def _row_notes(policy, train):
-    """What a user should know about how pairs go through this model."""
+    """Sentences on how pairs go through this model, where that is not as usual."""
     if policy.reason:
         yield f"Each answer goes through the model with a prompt of its own: {policy.reason}."
     alone = int((policy.count(train.lengths) > train.lengths.sum(axis=1)).sum())
     if policy.shared and alone:
         yield (
             f"{alone} training pairs are longer than {policy.longest} tokens, where this model changes its rotary"
-            " factors: they go through alone."
+            " factors: each goes through alone."
         )
 
 
 def _memory_plan(training, accelerator, loaded, train, policy):
-    """The plan for this machine, now; every process of a run takes the smallest one."""
+    """The plan for this machine now; all processes of a run take the smallest of theirs."""
     tokens = policy.count(train.lengths)
     # the longest pair up to a limit, or the shortest one
     measured = train[int(np.where(tokens <= _MEASURED_TOKENS, tokens, -tokens).argmax())]
     measure = memory.bytes_per_token_of(
         PackedScorer(loaded.model), loaded.model, measured, policy, loaded.device, accelerator.autocast
     )
-    largest = int(tokens.max())
-    made = memory.choose(
-        training,
-        measure,
-        len(memory.layers_of(loaded.model)),
-        largest,
-        memory.free_memory(loaded.device),
-        loaded.device.type,
-    )
+    layers, free = len(memory.layers_of(loaded.model)), memory.free_memory(loaded.device)
+    chosen = memory.choose(training, measure, layers, int(tokens.max()), free, loaded.device.type)
     if torch.distributed.is_initialized():
-        both = torch.tensor([made.max_tokens_per_microbatch, -made.checkpointed_layers], device=loaded.device)
-        torch.distributed.all_reduce(both, torch.distributed.ReduceOp.MIN)
-        made = MemoryPlan(int(both[0]), -int(both[1]))
-    return made
+        smallest = torch.tensor([chosen.max_tokens_per_microbatch, -chosen.checkpointed_layers], device=loaded.device)
+        torch.distributed.all_reduce(smallest, torch.distributed.ReduceOp.MIN)
+        chosen = MemoryPlan(int(smallest[0]), -int(smallest[1]))
+    return chosen
 
 
 def _accelerator(loaded):
     mixed_precision = "fp16" if loaded.compute_dtype == torch.float16 and loaded.device.type == "cuda" else "no"
     try:
-        accelerator = Accelerator(mixed_precision=mixed_precision, cpu=loaded.device.type == "cpu")
+        return Accelerator(mixed_precision=mixed_precision, cpu=loaded.device.type == "cpu")
     except ValueError as error:
         raise WorkbenchError(
             "Accelerate is in use in this process with other settings: use wb.start, or restart the kernel."
             f" ({first_line(error)})"
         ) from None
-    return accelerator
 
 
 def total_steps(config: RunConfig, pairs: int) -> int:
-    """Optimizer steps of a run over `pairs` encoded training pairs: epochs · pairs / pairs_per_step, rounded, at least
-    1; max_steps goes before.
+    """Optimizer steps of a run over `pairs` encoded training pairs: max_steps, else epochs · pairs / pairs_per_step,
+    rounded, at least 1.
     """
     by_epochs = max(1, round(config.training.epochs * pairs / config.training.pairs_per_step))
     return config.training.max_steps or by_epochs
 
 
 def config_hash(config: RunConfig) -> str:
-    """SHA-256 of everything in a configuration that decides a run's result (so not of its name and folder)."""
+    """SHA-256 of everything in a configuration that decides a run's result: all but its name and folder."""
     values = config.model_dump(exclude={"run"})
     return hashlib.sha256(json.dumps(values, sort_keys=True, ensure_ascii=False).encode()).hexdigest()
 
@@ -235,51 +225,30 @@ def config_hash(config: RunConfig) -> str:
 def _optimizer(training, parameters):
     if training.optimizer == "adamw":
         return torch.optim.AdamW(parameters, lr=training.learning_rate, weight_decay=training.weight_decay, fused=True)
-    import bitsandbytes
+    from bitsandbytes.optim import AdamW8bit, PagedAdamW8bit
 
-    kind = (
-        bitsandbytes.optim.PagedAdamW8bit if training.optimizer == "paged_adamw_8bit" else bitsandbytes.optim.AdamW8bit
-    )
+    kind = PagedAdamW8bit if training.optimizer == "paged_adamw_8bit" else AdamW8bit
     return kind(parameters, lr=training.learning_rate, weight_decay=training.weight_decay)
 
 
-def _inner(optimizer):
-    """The plain optimizer inside Accelerate's wrapper: the scheduler is stepped by the loop, once per optimizer step,
-    whatever the number of devices.
-    """
-    return getattr(optimizer, "optimizer", optimizer)
-
-
-@functools.lru_cache(maxsize=2)  # a step asks for its epoch's order, or for two where one epoch ends
+@functools.lru_cache(maxsize=2)
 def _shuffled(count, seed, epoch):
     """The order of `count` pairs in one epoch, (count,) int64."""
     generator = torch.Generator().manual_seed(seed * 1_000_003 + epoch)
     return torch.randperm(count, generator=generator)
 
 
-def sample_prompts(config, held_out, held_out_pairs):
-    """The prompts that are answered at every evaluation: the configured ones, then held-out ones spread evenly over the
-    set.
-    """
-    wanted = min(config.generation.held_out_prompts, len(held_out))
-    fitting = set(held_out.pair_ids)
-    candidates = list(
-        {pair.prompt_text: list(pair.prompt) for pair in held_out_pairs if pair.pair_id in fitting}.values()
-    )
-    wanted = min(wanted, len(candidates))
-    spread = [candidates[index * len(candidates) // wanted] for index in range(wanted)]
-    return [[{"role": "user", "content": prompt}] for prompt in config.generation.prompts] + spread
-
-
 def _environment(config, loaded, policy, memory_plan, train_pairs, held_out_pairs, notes):
     device, targets = loaded.device, loaded.model.peft_config[models.TUNED].target_modules
+    device_name = f"CPU, {torch.get_num_threads()} threads"
+    if device.type == "cuda":
+        device_name = torch.cuda.get_device_name(device)
+    trained = [parameter for parameter in loaded.model.parameters() if parameter.requires_grad]
     return {
         "versions": {name: _version(name) for name in _PACKAGES},
         "python": platform.python_version(),
         "platform": platform.platform(),
-        "device": (
-            torch.cuda.get_device_name(device) if device.type == "cuda" else f"CPU, {torch.get_num_threads()} threads"
-        ),
+        "device": device_name,
         "compute_dtype": str(loaded.compute_dtype).removeprefix("torch."),
         "seed": config.training.seed,
         "config_sha256": config_hash(config),
@@ -290,12 +259,9 @@ def _environment(config, loaded, policy, memory_plan, train_pairs, held_out_pair
         "longest_packed_sequence": policy.longest,
         "max_tokens_per_microbatch": memory_plan.max_tokens_per_microbatch,
         "checkpointed_layers": memory_plan.checkpointed_layers,
-        "adapted_layers": (
-            targets if isinstance(targets, str) else sorted(targets)
-        ),  # an adapter from elsewhere may name them by a pattern
-        "trained_parameters": sum(
-            parameter.numel() for parameter in loaded.model.parameters() if parameter.requires_grad
-        ),
+        # an adapter from elsewhere may name them by a pattern
+        "adapted_layers": targets if isinstance(targets, str) else sorted(targets),
+        "trained_parameters": sum(parameter.numel() for parameter in trained),
         "data_notes": notes,
     }
 

@@ -1,5 +1,6 @@
-"""The process that a run, an opened model or a preflight lives in: `python -m simpo_workbench.engine.worker RUN_FOLDER
-[--resume | --serve | --preflight]`.
+"""The process of a run, an opened model or a preflight.
+
+python -m simpo_workbench.engine.worker RUN_FOLDER [--resume | --serve | --preflight]
 """
 
 import contextlib
@@ -18,27 +19,27 @@ from ..runs.device_queue import DeviceQueue
 from ..runs.folder import LIVE_STATES, RunFolder
 from ..runs.mailbox import MODEL_REQUESTS
 from ..runs.presence import Presence
-from .interruption import StopAsked
+from .interruption import StopSignal
 
 _QUEUE_POLL_S = 0.5
 
 
 def main(arguments: list[str]) -> int:
     """Exit status: 0 for a run that ended in order, 1 for one that failed; status.json says why."""
-    folder, asked = RunFolder(arguments[0]), StopAsked()
-    signal.signal(
-        signal.SIGTERM, lambda number, frame: asked.interrupt(frame)
-    )  # until training brings its own way to stop in order
-    signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})  # until there is somebody who writes down what it did
+    folder, stop = RunFolder(arguments[0]), StopSignal()
+    # until training handles it in its own way
+    signal.signal(signal.SIGTERM, lambda number, frame: stop.interrupt(frame))
+    # until its effect can be written to the status
+    signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})
     try:
         with Presence(folder, "worker") as presence:
             try:
                 signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGTERM})
-                _live(folder, presence, arguments, asked)
+                _work(folder, presence, arguments, stop)
             except BaseException as error:
-                if asked.at_once and not isinstance(error, KeyboardInterrupt):  # what a library made of it
+                if stop.at_once and not isinstance(error, KeyboardInterrupt):  # a library turned it into its own error
                     error = KeyboardInterrupt()
-                _last_word(presence, error)
+                _write_error(presence, error)
                 raise error from None
     except (WorkbenchError, KeyboardInterrupt) as error:
         print(str(error) or "Interrupted.", file=sys.stderr, flush=True)
@@ -46,111 +47,97 @@ def main(arguments: list[str]) -> int:
     return 0
 
 
-def _live(folder, presence, arguments, asked):
+def _work(folder, presence, arguments, stop):
     if "--serve" in arguments:
         from .serving import serve
 
-        asked.check()
+        stop.check()
         serve(folder, presence)
         return
-    queue = DeviceQueue()  # has the device for as long as it lives
+    queue = DeviceQueue()  # holds the device for as long as it lives
     if "--preflight" in arguments:
-        opener = (read_json(folder.origin) or {}).get("opener")
-        _preflight(folder, presence, asked, queue, lambda: folder.path.is_dir() and process.is_alive(opener))
-        return
-    if wait_for_device(folder, presence, queue):
-        from .training import run_training  # loads torch: a run that waits does without
+        _preflight(folder, presence, stop, queue)
+    elif wait_for_device(folder, presence, queue):
+        from .training import run_training  # loads torch, which a waiting run does without
 
-        asked.check()
+        stop.check()
         run_training(folder, presence, resume="--resume" in arguments)
         queue.release()
 
 
-def _preflight(folder, presence, asked, queue, wanted):
-    """Measure, unless `wanted()` says that the program which asked is gone: then nothing of it is left."""
+def _preflight(folder, presence, stop, queue):
+    """Measure; once the program that asked for it has ended, delete the folder and end too."""
+    opener = (read_json(folder.origin) or {}).get("opener")
+
+    def is_wanted():
+        return folder.path.is_dir() and process.is_alive(opener)
 
     def progress(sentence):
-        asked.check()
-        if not wanted():
+        stop.check()
+        if not is_wanted():
             raise KeyboardInterrupt
         presence.write(message=sentence)
 
     try:
-        if wait_for_device(folder, presence, queue, wanted):
+        if wait_for_device(folder, presence, queue, is_wanted):
             from .preflight import preflight
 
-            asked.check()
+            stop.check()
             write_json(folder.preflight, preflight(RunConfig.from_yaml(folder.config), progress).as_dict())
             presence.write(state="finished", message="Measured.")
     finally:
-        if not wanted():
+        if not is_wanted():
             shutil.rmtree(folder.path, ignore_errors=True)
 
 
-def _last_word(presence, error):
-    """Whatever ended the process outside of training stands in its status, not only in its log."""
+def _write_error(presence, error):
+    """Write what ended the process outside of training to its status, so that it is not only in the log."""
     if presence.status.get("state") not in LIVE_STATES:
         return
-    if isinstance(error, KeyboardInterrupt):
-        words = {
-            "state": "stopped",
-            "message": (
-                f"Interrupted before it trained; `simpo-workbench resume {presence.folder.name}` goes on with it."
-            ),
-        }
-    else:
-        words = {
-            "state": "failed",
-            "message": (
-                str(error) if isinstance(error, WorkbenchError) else f"{type(error).__name__}: {first_line(error)}"
-            ),
-        }
+    state, message = "failed", f"{type(error).__name__}: {first_line(error)}"
+    if isinstance(error, WorkbenchError):
+        message = str(error)
+    elif isinstance(error, KeyboardInterrupt):
+        state = "stopped"
+        message = f"Interrupted before it trained; `simpo-workbench resume {presence.folder.name}` goes on with it."
     with contextlib.suppress(WorkbenchError):  # a full disk must not hide the error itself
-        presence.write(**words)
+        presence.write(state=state, message=message)
 
 
 def wait_for_device(
-    folder: RunFolder, presence: Presence, queue: DeviceQueue, wanted: Callable[[], bool] = lambda: True
+    folder: RunFolder, presence: Presence, queue: DeviceQueue, is_wanted: Callable[[], bool] = lambda: True
 ) -> bool:
-    """Wait as `queued` until the device is this run's; False when somebody says stop before, or it is not `wanted()`
-    any more.
-    """
-    ticket, said = queue.enter(folder.path, folder.name), None
+    """Wait in state `queued` until this run has the device: True; False once it is stopped or no longer wanted."""
+    ticket, message = queue.enter(folder.path, folder.name), ""
     try:
         while not queue.take(ticket):
-            if not wanted():
+            if not is_wanted():
                 return False
+            position = _position(queue, ticket)
+            if position != message:
+                message = position
+                presence.write(state="queued", message=message, queue=queue.device)
             for request in presence.inbox.take(MODEL_REQUESTS):
-                presence.inbox.refuse(request, f"The run has no model yet. {said or 'It waits for its device.'}")
-            stops = presence.inbox.take(("stop",))  # other orders wait for the first step
+                presence.inbox.refuse(request, f"The run has no model yet. {message}")
+            stops = presence.inbox.take(("stop",))  # other requests wait for the first step
             if stops:
-                presence.write(
-                    state="stopped",
-                    message=(
-                        "Cancelled while it waited for its device; `simpo-workbench resume` puts it back into the"
-                        " queue."
-                    ),
-                )
+                text = "Cancelled while it waited for its device; `simpo-workbench resume` puts it back into the queue."
+                presence.write(state="stopped", message=text)
                 for request in stops:
                     presence.inbox.done(request, "Cancelled.")
                 return False
-            message = _waits_for(queue, ticket)
-            if message != said:
-                presence.write(state="queued", message=message, queue=queue.device)
-                said = message
             time.sleep(_QUEUE_POLL_S)
     finally:
         queue.leave(ticket)
     return True
 
 
-def _waits_for(queue, ticket):
+def _position(queue, ticket):
     holder, waiting = queue.holder(), queue.waiting()
-    place = 1 + next((index for index, one in enumerate(waiting) if one.path == ticket.path), len(waiting))
-    return (
-        f"Waits for {queue.device}, which the run {holder['name'] if holder else '?'!r} has; place {place} of"
-        f" {len(waiting)}."
-    )
+    paths = [other.path for other in waiting]
+    place = 1 + (paths.index(ticket.path) if ticket.path in paths else len(paths))
+    name = holder["name"] if holder else "?"
+    return f"Waits for {queue.device}, which the run {name!r} has; place {place} of {len(waiting)}."
 
 
 if __name__ == "__main__":

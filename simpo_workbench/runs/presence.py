@@ -1,8 +1,8 @@
-"""What a run's process does beside its work: it holds the folder, beats, acknowledges what is asked, and keeps the
-status file true.
+"""What the process of a run does beside its work: hold the folder, write heartbeats, acknowledge requests, and keep
+status.json.
 
-All of it goes by a thread of its own, so that a step of ten minutes is no silence of ten minutes. It imports no torch:
-a run that waits in the queue is a small process.
+A thread of its own does it, so that a step of ten minutes leaves no gap of ten minutes. It imports no torch: a run that
+waits in the queue is a small process.
 """
 
 import contextlib
@@ -11,6 +11,7 @@ import fcntl
 import signal
 import threading
 import time
+from typing import BinaryIO
 
 from ..base import process
 from ..base.errors import WorkbenchError
@@ -22,18 +23,18 @@ from .mailbox import Inbox
 
 POLL_S = 0.2
 BEAT_S = 1.0
-#: Whoever starts a worker holds the folder until the worker's identity is written down, which takes milliseconds.
+#: The process that starts a worker holds the folder until the worker's identity is written, which takes milliseconds.
 HANDOVER_S = 20.0
 _SWEEP_S = 60.0
-#: Room that is given back when the disk is full, so that the last words of a run can still be written.
+#: Space that is freed when the disk is full, so that the final state of a run can still be written.
 RESERVE_BYTES = 256 * 1024
 
 
 class Presence:
-    """The process that a run lives in, as a context: `with Presence(folder, "worker") as presence`.
+    """The process of a run, as a context: `with Presence(folder, "worker") as presence`.
 
-    status: what stands in status.json; `write` replaces it. inbox: the requests of this run. Errors: WorkbenchError when
-    another process has the folder.
+    status: the content of status.json; `write` changes it. inbox: the requests to this run. Errors: WorkbenchError when
+    another process holds the folder.
     """
 
     def __init__(self, folder: RunFolder, owner: str):
@@ -41,7 +42,7 @@ class Presence:
         self._lock_file = hold(folder)
         previous = read_json(folder.status) or {}
         self.status = {"step": 0, "total_steps": 0, "started": time.time(), "log_from": log_size(folder), **previous}
-        if owner != "worker":  # for a worker its launcher has noted where the log was
+        if owner != "worker":  # for a worker its launcher has recorded the size of the log
             self.status["log_from"] = log_size(folder)
         self.status |= {
             "owner": owner,
@@ -63,7 +64,7 @@ class Presence:
             self._log = open(self.folder.log, "ab", buffering=0)
             faulthandler.enable(self._log)
             faulthandler.register(post_mortem.STACK_SIGNAL, self._log, all_threads=True)
-            signal.signal(signal.SIGHUP, signal.SIG_IGN)  # a closed terminal is no reason to stop
+            signal.signal(signal.SIGHUP, signal.SIG_IGN)  # a closed terminal does not stop it
             self.status["answers_signals"] = True
         self.status.pop("handover", None)
         self._beat()
@@ -74,17 +75,17 @@ class Presence:
     def __exit__(self, *_):
         self._end.set()
         self._thread.join()
-        with contextlib.suppress(OSError, WorkbenchError):  # the last word is written already
+        with contextlib.suppress(OSError, WorkbenchError):  # the final state is written already
             for request in self.inbox.take():
                 self.inbox.refuse(request, f"The run is {self.status.get('state')}: nobody is there any more.")
         self._reserve.unlink(missing_ok=True)
-        # faulthandler and its log stay until the process ends: the signal's own effect would be to kill
+        # faulthandler and its log stay until the process ends: by default the signal would kill it
         self._lock_file.close()
 
-    def write(self, **changes):
-        """Change the status and write it down.
+    def write(self, **changes) -> None:
+        """Change the status and write it.
 
-        Errors: WorkbenchError when the disk is full even after the reserve was given back.
+        Errors: WorkbenchError when the disk is full even after the reserve was freed.
         """
         with self._status_lock:
             self.status |= {"progress_awake_s": process.awake_s(), **changes}
@@ -96,8 +97,8 @@ class Presence:
                 self.give_back_reserve()
                 self._write()
 
-    def give_back_reserve(self):
-        """Free the room that was kept for last words."""
+    def give_back_reserve(self) -> None:
+        """Free the space that was kept for the final state."""
         with contextlib.suppress(OSError):
             self._reserve.unlink(missing_ok=True)
 
@@ -108,8 +109,7 @@ class Presence:
     def _attend(self):
         next_beat = next_sweep = 0.0
         while not self._end.wait(POLL_S):
-            # whatever goes wrong here - a full disk, a folder that somebody moves - must not end the run; it shows
-            # where it matters, in the main thread
+            # a full disk or a moved folder must not end the run here: it shows in the main thread, where it matters
             with contextlib.suppress(OSError, WorkbenchError):
                 self.inbox.collect()
                 if (now := time.monotonic()) >= next_beat:
@@ -124,19 +124,19 @@ class Presence:
         write_json(self.folder.heartbeat, {"awake_s": process.awake_s(), **post_mortem.memory_facts()}, durable=False)
 
     def _restore_status(self):
-        """Somebody deleted or damaged status.json: write it again."""
+        """Write status.json again if it was deleted or damaged."""
         with self._status_lock:
             if self._written is not None and read_json(self.folder.status) is None:
                 self._write()
 
 
-def hold(folder: RunFolder):
-    """The open lock file of a run folder: whoever has it is the only process there.
+def hold(folder: RunFolder) -> BinaryIO:
+    """The open and locked lock file of a run folder, which one process at a time can have.
 
-    The kernel lets go when the process ends, however it ends.
+    The kernel unlocks it when the process ends, however it ends. Errors: WorkbenchError when another process has it.
     """
     try:
-        file = open(folder.lock, "a+b")  # noqa: SIM115 - the caller closes it, and that is what lets go
+        file = open(folder.lock, "a+b")  # noqa: SIM115 - the caller closes it, which unlocks it
     except OSError as error:
         raise WorkbenchError(
             f"The run folder {str(folder.path)!r} cannot be written: {error.strerror}. Check its rights and the free"
@@ -148,10 +148,10 @@ def hold(folder: RunFolder):
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
             return file
         except BlockingIOError:
-            # the one that launches this process holds the folder for a moment, and one that has ended until it has
-            # freed its memory
+            # the process that launches this one holds the folder for a moment, and one that ends until its memory is
+            # free
             taken = time.monotonic() > end or _another_is_at_work(folder)
-        except OSError:  # a file system without locks: the identity in status.json is all there is
+        except OSError:  # a file system without locks: only the identity in status.json tells
             taken = _another_is_at_work(folder)
             if not taken:
                 return file
@@ -171,5 +171,5 @@ def _another_is_at_work(folder):
 
 
 def log_size(folder: RunFolder) -> int:
-    """Bytes in a run's log: what comes behind them belongs to the next process."""
+    """Bytes in a run's log; what comes after them belongs to the next process."""
     return folder.log.stat().st_size if folder.log.exists() else 0
