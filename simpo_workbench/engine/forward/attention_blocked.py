@@ -174,7 +174,7 @@ class _BlockedAttention(torch.autograd.Function):
     def forward(ctx, query, key, value, pieces, scaling, softcap):
         ctx.pieces, ctx.scaling, ctx.softcap, whole = pieces, scaling, softcap, (query, key, value)
         dtype, (query, key, value) = query.dtype, map(_by_token, whole)
-        kept, key_heads = [], key.shape[1]
+        kept_weights, key_heads = [], key.shape[1]
         output = query.new_empty(*query.shape[:2], value.shape[-1])
         for piece in pieces:
             keys, values = piece.keys_of(key), piece.keys_of(value)
@@ -183,16 +183,21 @@ class _BlockedAttention(torch.autograd.Function):
                 queries = piece.queries_of(query, block, key_heads) * scaling
                 weights, slope = _attend(queries, keys[:, seen], block.mask, softcap)
                 if any(ctx.needs_input_grad) and piece.tokens <= KEPT_PAIR_TOKENS:
-                    kept += [weights, slope]
+                    kept_weights += [weights, slope]
                 piece.put(output, block, torch.bmm(weights, values[:, seen]))
-        ctx.save_for_backward(*whole, *kept)  # saved tensors, because checkpointing drops only these
+        ctx.save_for_backward(*whole, *kept_weights)  # saved tensors, because checkpointing drops only these
         return output[None].to(dtype)
 
     @staticmethod
     def backward(ctx, gradient):
         saved = ctx.saved_tensors  # read once: a checkpointed layer returns them a single time
         query, key, value = map(_by_token, saved[:3])
-        kept, key_heads, dtype, gradient = iter(saved[3:]), key.shape[1], saved[0].dtype, gradient[0].to(query.dtype)
+        kept_weights, key_heads, dtype, gradient = (
+            iter(saved[3:]),
+            key.shape[1],
+            saved[0].dtype,
+            gradient[0].to(query.dtype),
+        )
         d_query, d_key, d_value = query.new_empty(query.shape), key.new_zeros(key.shape), value.new_zeros(value.shape)
         for piece in ctx.pieces:
             keys, values = piece.keys_of(key), piece.keys_of(value)
@@ -204,7 +209,7 @@ class _BlockedAttention(torch.autograd.Function):
                 if piece.tokens > KEPT_PAIR_TOKENS:
                     weights, slope = _attend(queries, keys[:, seen], block.mask, ctx.softcap)
                 else:
-                    weights, slope = next(kept), next(kept)
+                    weights, slope = next(kept_weights), next(kept_weights)
                 d_values[:, seen].baddbmm_(weights.transpose(1, 2), d_output)
                 d_weights = torch.bmm(d_output, values[:, seen].transpose(1, 2))
                 d_scores = torch._softmax_backward_data(d_weights, weights, -1, weights.dtype)

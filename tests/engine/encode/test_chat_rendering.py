@@ -53,10 +53,10 @@ TEMPLATES = {
 }
 
 
-def tokenizer(template):
-    made = tiny.tokenizer()
-    made.chat_template = template
-    return made
+def tokenizer_with(template):
+    tokenizer = tiny.tokenizer()
+    tokenizer.chat_template = template
+    return tokenizer
 
 
 def one_by_one(tokenizer, conversations, add_generation_prompt, **options):
@@ -72,12 +72,12 @@ def one_by_one(tokenizer, conversations, add_generation_prompt, **options):
     "options", [{}, {"enable_thinking": False}, {"bos_token": "<other>"}], ids=["plain", "option", "special token"]
 )
 def test_the_texts_are_those_of_one_call_each(name, add_generation_prompt, options):
-    made = tokenizer(TEMPLATES[name])
+    tokenizer = tokenizer_with(TEMPLATES[name])
     conversations = [turns for turns in CONVERSATIONS if name != "gemma" or turns[0]["role"] == "user"]
-    expected = one_by_one(made, conversations, add_generation_prompt, **options)
-    assert chat_rendering._with_one_context(made, conversations, add_generation_prompt, options) == expected
-    assert render_all(made, conversations, add_generation_prompt, options) == expected
-    assert render_all(made, conversations[::-1], add_generation_prompt, options) == expected[::-1]
+    expected = one_by_one(tokenizer, conversations, add_generation_prompt, **options)
+    assert chat_rendering._with_one_context(tokenizer, conversations, add_generation_prompt, options) == expected
+    assert render_all(tokenizer, conversations, add_generation_prompt, options) == expected
+    assert render_all(tokenizer, conversations[::-1], add_generation_prompt, options) == expected[::-1]
 
 
 def fail(*arguments):
@@ -99,7 +99,7 @@ class Text(str):
 @pytest.mark.parametrize("case", ["option of the call", "more than text", "more keys", "own class", "no private name"])
 def test_whatever_is_not_ordinary_takes_the_ordinary_way(case, monkeypatch):
     monkeypatch.setattr(chat_rendering, "_with_one_context", fail)
-    made, conversations, options = tokenizer(MACRO), [[USER], [USER, ANSWER]], {}
+    tokenizer, conversations, options = tokenizer_with(MACRO), [[USER], [USER, ANSWER]], {}
     if case == "option of the call":
         options = {"documents": [{"title": "a", "text": "b"}]}
     elif case == "more than text":
@@ -107,11 +107,11 @@ def test_whatever_is_not_ordinary_takes_the_ordinary_way(case, monkeypatch):
     elif case == "more keys":
         conversations = [[USER], [{**USER, "thinking": "hm"}]]
     elif case == "own class":
-        made.__class__ = OwnTemplate
+        tokenizer.__class__ = OwnTemplate
     else:
         monkeypatch.setattr(chat_rendering, "_compile_jinja_template", None)
-    expected = made.apply_chat_template(conversations, tokenize=False, add_generation_prompt=True, **options)
-    assert render_all(made, conversations, True, options) == expected
+    expected = tokenizer.apply_chat_template(conversations, tokenize=False, add_generation_prompt=True, **options)
+    assert render_all(tokenizer, conversations, True, options) == expected
 
 
 def test_a_difference_to_the_tokenizers_own_text_is_noticed(monkeypatch):
@@ -119,11 +119,13 @@ def test_a_difference_to_the_tokenizers_own_text_is_noticed(monkeypatch):
     monkeypatch.setattr(
         chat_rendering, "_with_one_context", lambda tokenizer, conversations, *rest: ["another"] * len(conversations)
     )
-    made = tokenizer(tiny.CHATML)
-    assert render_all(made, [[USER], [USER, ANSWER]], True, {}) == one_by_one(made, [[USER], [USER, ANSWER]], True)
+    tokenizer = tokenizer_with(tiny.CHATML)
+    assert render_all(tokenizer, [[USER], [USER, ANSWER]], True, {}) == one_by_one(
+        tokenizer, [[USER], [USER, ANSWER]], True
+    )
 
 
 def test_a_template_stays_in_its_sandbox():
-    made = tokenizer("{{ messages.append(1) }}")
+    tokenizer = tokenizer_with("{{ messages.append(1) }}")
     with pytest.raises(Exception, match="unsafe"):
-        chat_rendering._with_one_context(made, [[USER], [USER]], True, {})
+        chat_rendering._with_one_context(tokenizer, [[USER], [USER]], True, {})

@@ -30,7 +30,7 @@ def cache(tmp_path, monkeypatch):
     return tmp_path / "cache" / "tokens"
 
 
-def encoder(template="chatml", **data):
+def chat_encoder(template="chatml", **data):
     return ChatEncoder(tiny.tokenizer(template), DataConfig(**data))
 
 
@@ -48,19 +48,19 @@ def refuse_to_encode(monkeypatch):
 
 
 def test_a_file_gives_the_pairs_that_were_encoded():
-    plain, plain_report = encoder().encode_pairs(pairs())
-    kept, report = encode_once(encoder(), pairs())
-    assert list(kept) == plain
+    plain, plain_report = chat_encoder().encode_pairs(pairs())
+    encoded, report = encode_once(chat_encoder(), pairs())
+    assert list(encoded) == plain
     assert report == plain_report
-    assert (len(kept), kept[-1], kept[2:5], kept[::-4]) == (12, plain[-1], plain[2:5], plain[::-4])
-    assert kept.pair_ids == [pair.pair_id for pair in plain]
-    assert kept.lengths.tolist() == [
+    assert (len(encoded), encoded[-1], encoded[2:5], encoded[::-4]) == (12, plain[-1], plain[2:5], plain[::-4])
+    assert encoded.pair_ids == [pair.pair_id for pair in plain]
+    assert encoded.lengths.tolist() == [
         [len(pair.prompt_ids), len(pair.chosen_ids), len(pair.rejected_ids)] for pair in plain
     ]
     with pytest.raises(IndexError):
-        kept[12]
+        encoded[12]
     with pytest.raises(IndexError):
-        kept[-13]
+        encoded[-13]
 
 
 def test_a_second_start_reads_and_reports_the_same(monkeypatch):
@@ -71,10 +71,10 @@ def test_a_second_start_reads_and_reports_the_same(monkeypatch):
         {"prompt": "a", "chosen": " yes", "rejected": "no"},
     ]
     mixed = load_pairs([*tiny.rows(5), *rows, {"prompt": "d", "chosen": "e<|eot|>f", "rejected": "g"}])
-    one = encoder("llama3", max_tokens=100, overlong="keep_end")
-    first, first_report = encode_once(one, mixed)
+    encoder = chat_encoder("llama3", max_tokens=100, overlong="keep_end")
+    first, first_report = encode_once(encoder, mixed)
     refuse_to_encode(monkeypatch)
-    second, second_report = encode_once(one, mixed)
+    second, second_report = encode_once(encoder, mixed)
     assert list(second) == list(first)
     assert second_report == first_report
     assert second_report.dropped["never seen"] == 0  # a Counter, also when it came out of a file
@@ -84,14 +84,14 @@ def test_a_second_start_reads_and_reports_the_same(monkeypatch):
 
 
 def test_ids_are_mapped_and_no_object_holds_them_all(cache):
-    encode_once(encoder(), pairs())
-    kept, _ = encode_once(encoder(), pairs())
-    owner = kept._ids
+    encode_once(chat_encoder(), pairs())
+    encoded, _ = encode_once(chat_encoder(), pairs())
+    owner = encoded._ids
     while not isinstance(owner, np.memmap) and owner is not None:
         owner = owner.base
     assert isinstance(owner, np.memmap)
     (file,) = cache.iterdir()
-    assert file.stat().st_size >= 4 * kept.lengths.sum()
+    assert file.stat().st_size >= 4 * encoded.lengths.sum()
 
 
 @pytest.mark.parametrize(
@@ -104,12 +104,12 @@ def test_ids_are_mapped_and_no_object_holds_them_all(cache):
     ],
 )
 def test_another_setting_is_another_file(change):
-    assert content_key(encoder(), pairs()) != content_key(encoder(**change), pairs())
+    assert content_key(chat_encoder(), pairs()) != content_key(chat_encoder(**change), pairs())
 
 
 def test_what_does_not_decide_the_ids_does_not_encode_again():
-    assert content_key(encoder(), pairs()) == content_key(
-        encoder(train="other.jsonl", eval_fraction=0.3, limit=12), pairs()
+    assert content_key(chat_encoder(), pairs()) == content_key(
+        chat_encoder(train="other.jsonl", eval_fraction=0.3, limit=12), pairs()
     )
 
 
@@ -126,13 +126,13 @@ def test_another_tokenizer_template_or_special_token_is_another_file():
 
 def test_padding_left_by_an_earlier_call_changes_neither_ids_nor_key():
     """As sampling leaves it: padded ids in training data would be scored."""
-    one = encoder()
-    key, plain = content_key(one, pairs()), one.encode_pairs(pairs())[0]
-    one.tokenizer.pad_token = "</s>"
-    before = content_key(one, pairs())
-    one.tokenizer(["a", "a much longer text"], padding=True, truncation=True, max_length=4)
-    assert one.encode_pairs(pairs())[0] == plain
-    assert content_key(one, pairs()) == before != key
+    encoder = chat_encoder()
+    key, plain = content_key(encoder, pairs()), encoder.encode_pairs(pairs())[0]
+    encoder.tokenizer.pad_token = "</s>"
+    before = content_key(encoder, pairs())
+    encoder.tokenizer(["a", "a much longer text"], padding=True, truncation=True, max_length=4)
+    assert encoder.encode_pairs(pairs())[0] == plain
+    assert content_key(encoder, pairs()) == before != key
 
 
 def test_the_order_the_texts_and_the_ids_of_the_pairs_count():
@@ -146,7 +146,7 @@ def test_the_order_the_texts_and_the_ids_of_the_pairs_count():
         [replace(some[0], pair_id="x"), *some[1:]],
     ]
     moved = replace(some[0], chosen=some[0].rejected, rejected=some[0].chosen)
-    keys = {content_key(encoder(), Pairs(variant, None)) for variant in [*variants, [moved, *some[1:]]]}
+    keys = {content_key(chat_encoder(), Pairs(variant, None)) for variant in [*variants, [moved, *some[1:]]]}
     assert len(keys) == 6
 
 
@@ -158,7 +158,7 @@ def test_a_template_that_writes_the_date_is_encoded_anew_when_that_changes(monke
 
 @pytest.mark.parametrize("damage", ["empty", "cut", "flipped id", "flipped report", "foreign", "one byte more"])
 def test_a_damaged_file_is_made_anew(cache, damage):
-    first, report = encode_once(encoder(), pairs())
+    first, report = encode_once(chat_encoder(), pairs())
     first = list(first)
     (file,) = cache.iterdir()
     whole = bytearray(file.read_bytes())
@@ -169,7 +169,7 @@ def test_a_damaged_file_is_made_anew(cache, damage):
     )
     file.unlink()  # a file that is mapped must not be written into
     file.write_bytes(changed)
-    again, second_report = encode_once(encoder(), pairs())
+    again, second_report = encode_once(chat_encoder(), pairs())
     assert list(again) == first
     assert second_report == report
     assert len(file.read_bytes()) == len(whole)
@@ -179,8 +179,8 @@ def test_a_damaged_file_is_made_anew(cache, damage):
 def test_a_folder_that_cannot_be_made_costs_a_note_and_nothing_else(tmp_path, monkeypatch):
     (tmp_path / "file").write_text("not a folder")
     monkeypatch.setenv("SIMPO_WORKBENCH_CACHE", str(tmp_path / "file"))
-    kept, report = encode_once(encoder(), pairs())
-    assert list(kept) == encoder().encode_pairs(pairs())[0]
+    encoded, report = encode_once(chat_encoder(), pairs())
+    assert list(encoded) == chat_encoder().encode_pairs(pairs())[0]
     assert "could not be kept" in str(report)
     assert "SIMPO_WORKBENCH_CACHE" in str(report)
 
@@ -190,27 +190,27 @@ def test_a_disk_that_fills_up_half_way_leaves_no_rest(cache, monkeypatch):
         raise OSError(errno.ENOSPC, "No space left on device")
 
     monkeypatch.setattr(os, "fsync", full)
-    kept, report = encode_once(encoder(), pairs())
-    assert list(kept) == encoder().encode_pairs(pairs())[0]
+    encoded, report = encode_once(chat_encoder(), pairs())
+    assert list(encoded) == chat_encoder().encode_pairs(pairs())[0]
     assert report.pairs == 12
     assert "No space left on device" in str(report)
     assert list(cache.iterdir()) == []
 
 
 def test_errors_of_the_data_are_not_taken_for_errors_of_the_cache(cache):
-    one = encoder()
-    one.tokenizer.chat_template = (
+    encoder = chat_encoder()
+    encoder.tokenizer.chat_template = (
         tiny.CHATML + "{% if messages[0]['content'] == 'bad' %}{{ raise_exception('no bad words') }}{% endif %}"
     )
     with pytest.raises(WorkbenchError, match="no bad words"):
-        encode_once(one, load_pairs([*tiny.rows(3), {"prompt": "bad", "chosen": "a", "rejected": "b"}]))
+        encode_once(encoder, load_pairs([*tiny.rows(3), {"prompt": "bad", "chosen": "a", "rejected": "b"}]))
     assert list(cache.iterdir()) == []
 
 
 def test_no_pair_left_is_an_empty_sequence_with_its_reasons():
-    kept, report = encode_once(encoder(max_tokens=8), pairs(3))
-    again, _ = encode_once(encoder(max_tokens=8), pairs(3))
-    assert (len(kept), list(again), kept.lengths.shape, again.pair_ids) == (0, [], (0, 3), [])
+    encoded, report = encode_once(chat_encoder(max_tokens=8), pairs(3))
+    again, _ = encode_once(chat_encoder(max_tokens=8), pairs(3))
+    assert (len(encoded), list(again), encoded.lengths.shape, again.pair_ids) == (0, [], (0, 3), [])
     assert sum(report.dropped.values()) == 3
 
 
@@ -218,29 +218,29 @@ def test_the_files_used_last_are_kept(cache, monkeypatch):
     monkeypatch.setattr(encoded_pairs, "KEPT_FILES", 3)
     names = []
     for number in range(3):
-        encode_once(encoder(), pairs(4, start=10 * number))
+        encode_once(chat_encoder(), pairs(4, start=10 * number))
         (new,) = {path.name for path in cache.iterdir()} - set(names)
         names.append(new)
         os.utime(cache / new, (1000 + number, 1000 + number))
-    encode_once(encoder(), pairs(4, start=0))  # used again, so the second is now the oldest
+    encode_once(chat_encoder(), pairs(4, start=0))  # used again, so the second is now the oldest
     (cache / ".dead.part").write_bytes(b"half")
     os.utime(cache / ".dead.part", (1000, 1000))
     (cache / ".alive.part").write_bytes(b"half")
-    kept, _ = encode_once(encoder(), pairs(4, start=30))
+    encoded, _ = encode_once(chat_encoder(), pairs(4, start=30))
     left = {path.name for path in cache.iterdir()}
     assert names[1] not in left
     assert {names[0], names[2], ".alive.part"} <= left
     assert len(left) == 4
     monkeypatch.setattr(encoded_pairs, "KEPT_BYTES", 1)
-    encode_once(encoder(), pairs(4, start=40))
+    encode_once(chat_encoder(), pairs(4, start=40))
     assert len(list(cache.glob("*.pairs"))) == 1
-    assert len(list(kept)) == 4  # its file is gone from the folder, not from under it
+    assert len(list(encoded)) == 4  # its file is gone from the folder, not from under it
 
 
 def test_a_small_set_leaves_no_file(cache, monkeypatch):
     monkeypatch.setattr(encoded_pairs, "LEAST_PAIRS", 1000)
-    kept, report = encode_once(encoder(), pairs())
-    assert list(kept) == encoder().encode_pairs(pairs())[0]
+    encoded, report = encode_once(chat_encoder(), pairs())
+    assert list(encoded) == chat_encoder().encode_pairs(pairs())[0]
     assert report.notes == []
     assert not cache.exists()
 
@@ -298,5 +298,5 @@ def test_garbage_collection_is_on_again_after_an_encoding_that_failed():
             raise ValueError("no pairs")
 
     with pytest.raises(ValueError, match="no pairs"):
-        encoded_pairs._in_memory(encoder(), Broken())
+        encoded_pairs._in_memory(chat_encoder(), Broken())
     assert gc.isenabled()

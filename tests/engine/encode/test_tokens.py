@@ -14,7 +14,7 @@ QUESTION = "What is the capital of France?"
 USER = [{"role": "user", "content": QUESTION}]
 
 
-def encoder(template="chatml", add_bos=False, **data):
+def chat_encoder(template="chatml", add_bos=False, **data):
     return ChatEncoder(tiny.tokenizer(template, add_bos), DataConfig(**data))
 
 
@@ -45,85 +45,88 @@ def test_prompt_ends_with_the_header_and_the_answer_with_one_end_of_turn(templat
     """Also where the tokenizer adds a beginning-of-text token by itself: it must come once, from the template, and
     never before an answer.
     """
-    one = encoder(template, add_bos)
-    (pair,), _ = one.encode_pairs(pairs((QUESTION, "Paris.", "Lyon.")))
-    assert pair.prompt_ids == one.prompt_ids(USER)
-    assert text(one, pair.prompt_ids) == prompt
-    assert text(one, pair.chosen_ids) == "Paris." + end
-    assert text(one, pair.rejected_ids) == "Lyon." + end
-    assert pair.chosen_ids.count(one.end_of_turn_id) == 1
-    assert pair.prompt_ids.count(one.tokenizer.bos_token_id) == prompt.count("<s>")
+    encoder = chat_encoder(template, add_bos)
+    (pair,), _ = encoder.encode_pairs(pairs((QUESTION, "Paris.", "Lyon.")))
+    assert pair.prompt_ids == encoder.prompt_ids(USER)
+    assert text(encoder, pair.prompt_ids) == prompt
+    assert text(encoder, pair.chosen_ids) == "Paris." + end
+    assert text(encoder, pair.rejected_ids) == "Lyon." + end
+    assert pair.chosen_ids.count(encoder.end_of_turn_id) == 1
+    assert pair.prompt_ids.count(encoder.tokenizer.bos_token_id) == prompt.count("<s>")
 
 
 def test_prompt_and_answer_together_are_what_the_template_renders():
-    one = encoder()
-    whole = one.tokenizer.apply_chat_template([*USER, {"role": "assistant", "content": "Paris."}], tokenize=False)
-    (pair,), _ = one.encode_pairs(pairs((QUESTION, "Paris.", "Lyon.")))
-    assert text(one, pair.prompt_ids + pair.chosen_ids) == whole.rstrip("\n")
+    encoder = chat_encoder()
+    whole = encoder.tokenizer.apply_chat_template([*USER, {"role": "assistant", "content": "Paris."}], tokenize=False)
+    (pair,), _ = encoder.encode_pairs(pairs((QUESTION, "Paris.", "Lyon.")))
+    assert text(encoder, pair.prompt_ids + pair.chosen_ids) == whole.rstrip("\n")
 
 
 def test_an_empty_thinking_block_belongs_to_the_prompt():
-    one = encoder("qwen3", template_options={"enable_thinking": False})
-    (pair,), _ = one.encode_pairs(pairs((QUESTION, "Paris.", "Lyon.")))
-    assert pair.prompt_ids == one.prompt_ids(USER)
-    assert text(one, pair.prompt_ids).endswith("<|im_start|>assistant\n<think>\n\n</think>\n\n")
-    assert text(one, pair.chosen_ids) == "Paris.<|im_end|>"
-    assert "<think>" not in text(encoder("qwen3"), encoder("qwen3").prompt_ids(USER))
+    encoder = chat_encoder("qwen3", template_options={"enable_thinking": False})
+    (pair,), _ = encoder.encode_pairs(pairs((QUESTION, "Paris.", "Lyon.")))
+    assert pair.prompt_ids == encoder.prompt_ids(USER)
+    assert text(encoder, pair.prompt_ids).endswith("<|im_start|>assistant\n<think>\n\n</think>\n\n")
+    assert text(encoder, pair.chosen_ids) == "Paris.<|im_end|>"
+    assert "<think>" not in text(chat_encoder("qwen3"), chat_encoder("qwen3").prompt_ids(USER))
 
 
 def test_system_text_leads_the_first_user_turn_where_the_template_has_no_system_turn():
-    one = encoder("gemma", system_prompt="Be brief.")
+    encoder = chat_encoder("gemma", system_prompt="Be brief.")
     assert (
-        text(one, one.prompt_ids(USER))
+        text(encoder, encoder.prompt_ids(USER))
         == "<s><|start|>user\nBe brief.\n\nWhat is the capital of France?<|eot|>\n<|start|>model\n"
     )
-    _, report = one.encode_pairs(pairs(("a", "b", "c")))
+    _, report = encoder.encode_pairs(pairs(("a", "b", "c")))
     assert any("no system turn" in note for note in report.notes)
-    assert text(encoder(system_prompt="Be brief."), encoder(system_prompt="Be brief.").prompt_ids(USER)).startswith(
-        "<|im_start|>system\nBe brief.<|im_end|>"
-    )
+    encoder = chat_encoder(system_prompt="Be brief.")
+    assert text(encoder, encoder.prompt_ids(USER)).startswith("<|im_start|>system\nBe brief.<|im_end|>")
 
 
 def test_a_pairs_own_system_turn_wins_over_the_configured_one():
-    one = encoder(system_prompt="Be brief.")
-    assert "Be brief." not in text(one, one.prompt_ids([{"role": "system", "content": "Be long."}, *USER]))
+    encoder = chat_encoder(system_prompt="Be brief.")
+    assert "Be brief." not in text(encoder, encoder.prompt_ids([{"role": "system", "content": "Be long."}, *USER]))
 
 
 def test_long_pairs_are_dropped_and_counted_by_default():
-    encoded, report = encoder(max_tokens=40).encode_pairs(pairs(("short", "yes", "no"), ("long " * 40, "yes", "no")))
+    encoded, report = chat_encoder(max_tokens=40).encode_pairs(
+        pairs(("short", "yes", "no"), ("long " * 40, "yes", "no"))
+    )
     assert [len(pair.prompt_ids) < 40 for pair in encoded] == [True]
     assert report.dropped == {"longer than data.max_tokens 40": 1}
     assert "Dropped 1" in str(report)
 
 
 def test_a_cut_prompt_keeps_system_turn_end_and_header_and_no_answer_is_touched():
-    one = encoder(max_tokens=60, overlong="keep_end", system_prompt="Be brief.")
-    (pair,), report = one.encode_pairs(pairs(("first " * 40 + "the very last words", "yes", "no indeed")))
-    prompt = text(one, pair.prompt_ids)
+    encoder = chat_encoder(max_tokens=60, overlong="keep_end", system_prompt="Be brief.")
+    (pair,), report = encoder.encode_pairs(pairs(("first " * 40 + "the very last words", "yes", "no indeed")))
+    prompt = text(encoder, pair.prompt_ids)
     assert prompt.startswith("<|im_start|>system\nBe brief.<|im_end|>\n<|im_start|>user\n")
     assert prompt.endswith("the very last words<|im_end|>\n<|im_start|>assistant\n")
     assert len(pair.prompt_ids) + max(len(pair.chosen_ids), len(pair.rejected_ids)) == 60
-    assert text(one, pair.rejected_ids) == "no indeed<|im_end|>"
+    assert text(encoder, pair.rejected_ids) == "no indeed<|im_end|>"
     assert (pair.truncated, report.truncated) == (True, 1)
 
 
 def test_an_answer_that_alone_is_too_long_is_dropped_whole_even_when_prompts_may_be_cut():
-    encoded, report = encoder(max_tokens=30, overlong="keep_end").encode_pairs(pairs(("short", "word " * 60, "no")))
+    encoded, report = chat_encoder(max_tokens=30, overlong="keep_end").encode_pairs(
+        pairs(("short", "word " * 60, "no"))
+    )
     assert encoded == []
     assert sum(report.dropped.values()) == 1
     assert "alone are longer" in next(iter(report.dropped))
 
 
 def test_what_the_template_trims_is_not_scored_and_said():
-    (pair,), report = encoder("llama3").encode_pairs(pairs(("What?", "  Paris.\n", "Lyon.")))
-    assert text(encoder("llama3"), pair.chosen_ids) == "Paris.<|eot|>"
+    (pair,), report = chat_encoder("llama3").encode_pairs(pairs(("What?", "  Paris.\n", "Lyon.")))
+    assert text(chat_encoder("llama3"), pair.chosen_ids) == "Paris.<|eot|>"
     assert report.rewritten == 1
     assert "otherwise than the data" in str(report)
 
 
 def test_an_end_mark_in_the_data_is_not_scored_twice():
-    (pair,), _ = encoder().encode_pairs(pairs(("What?", "Paris.<|im_end|>", "Lyon.")))
-    assert text(encoder(), pair.chosen_ids) == "Paris.<|im_end|>"
+    (pair,), _ = chat_encoder().encode_pairs(pairs(("What?", "Paris.<|im_end|>", "Lyon.")))
+    assert text(chat_encoder(), pair.chosen_ids) == "Paris.<|im_end|>"
 
 
 def test_a_thinking_block_that_the_template_puts_before_every_answer_belongs_to_the_prompt():
@@ -134,11 +137,11 @@ def test_a_thinking_block_that_the_template_puts_before_every_answer_belongs_to_
     tokenizer.chat_template = tiny.CHATML.replace(
         "m['content'] +", "('<think>\n\n</think>\n\n' if m['role'] == 'assistant' else '') + m['content'] +"
     )
-    one = ChatEncoder(tokenizer)
-    (pair,), report = one.encode_pairs(pairs(("What?", "Paris.", "Lyon.")))
-    assert text(one, pair.prompt_ids).endswith("<|im_start|>assistant\n<think>\n\n</think>\n\n")
-    assert text(one, one.prompt_ids(USER)).endswith("<|im_start|>assistant\n<think>\n\n</think>\n\n")
-    assert (text(one, pair.chosen_ids), report.rewritten) == ("Paris.<|im_end|>", 0)
+    encoder = ChatEncoder(tokenizer)
+    (pair,), report = encoder.encode_pairs(pairs(("What?", "Paris.", "Lyon.")))
+    assert text(encoder, pair.prompt_ids).endswith("<|im_start|>assistant\n<think>\n\n</think>\n\n")
+    assert text(encoder, encoder.prompt_ids(USER)).endswith("<|im_start|>assistant\n<think>\n\n</think>\n\n")
+    assert (text(encoder, pair.chosen_ids), report.rewritten) == ("Paris.<|im_end|>", 0)
 
 
 def test_an_answer_that_brings_its_own_thinking_is_scored_as_rendered_behind_the_bare_prompt():
@@ -150,11 +153,11 @@ def test_an_answer_that_brings_its_own_thinking_is_scored_as_rendered_behind_the
         "{{ '<|im_start|>' + m['role'] + '\n' + m['content'] + '<|im_end|>\n' }}",
         "{{ '<|im_start|>' + m['role'] + '\n' }}" + block + "{{ m['content'] + '<|im_end|>\n' }}",
     )
-    one = ChatEncoder(tokenizer)
-    (pair,), _ = one.encode_pairs(pairs(("What?", "<think>\nhm\n</think>\n\nParis.", "Lyon.")))
-    assert text(one, pair.prompt_ids).endswith("<|im_start|>assistant\n")
-    assert text(one, pair.chosen_ids) == "<think>\nhm\n</think>\n\nParis.<|im_end|>"
-    assert text(one, pair.rejected_ids) == "<think>\n\n</think>\n\nLyon.<|im_end|>"
+    encoder = ChatEncoder(tokenizer)
+    (pair,), _ = encoder.encode_pairs(pairs(("What?", "<think>\nhm\n</think>\n\nParis.", "Lyon.")))
+    assert text(encoder, pair.prompt_ids).endswith("<|im_start|>assistant\n")
+    assert text(encoder, pair.chosen_ids) == "<think>\nhm\n</think>\n\nParis.<|im_end|>"
+    assert text(encoder, pair.rejected_ids) == "<think>\n\n</think>\n\nLyon.<|im_end|>"
 
 
 @pytest.mark.parametrize("metaspace", [True, False])
@@ -167,8 +170,8 @@ def test_a_space_before_answers_is_part_of_the_answer_as_the_model_would_write_i
         "{% for m in messages %}{{ '[INST] ' + m['content'] + ' [/INST]' if m['role'] == 'user' else ' ' + m['content']"
         " + ' </s>' }}{% endfor %}"
     )
-    one = ChatEncoder(tokenizer)
-    (pair,), report = one.encode_pairs(pairs(("What?", "Paris.", "Lyon.")))
+    encoder = ChatEncoder(tokenizer)
+    (pair,), report = encoder.encode_pairs(pairs(("What?", "Paris.", "Lyon.")))
     whole = tokenizer.apply_chat_template(
         [{"role": "user", "content": "What?"}, {"role": "assistant", "content": "Paris."}], tokenize=False
     )
@@ -179,22 +182,22 @@ def test_a_space_before_answers_is_part_of_the_answer_as_the_model_would_write_i
 
 
 def test_an_end_mark_in_the_middle_of_an_answer_is_refused():
-    encoded, report = encoder().encode_pairs(pairs(("What?", "Paris.<|im_end|>\nAnd more.", "Lyon.")))
+    encoded, report = chat_encoder().encode_pairs(pairs(("What?", "Paris.<|im_end|>\nAnd more.", "Lyon.")))
     assert encoded == []
     assert report.dropped == {"an answer holds the end-of-turn token in its middle": 1}
 
 
 def test_cutting_a_conversation_takes_whole_turns_first():
-    one = encoder(max_tokens=90, overlong="keep_end", system_prompt="Be brief.")
+    encoder = chat_encoder(max_tokens=90, overlong="keep_end", system_prompt="Be brief.")
     turns = [
         {"role": "user", "content": "first " * 20},
         {"role": "assistant", "content": "second " * 20},
         {"role": "user", "content": "What is last?"},
     ]
     rows = [{"prompt": turns, "chosen": "yes", "rejected": "no indeed"}]
-    (pair,), _ = one.encode_pairs(list(load_pairs(rows)))
+    (pair,), _ = encoder.encode_pairs(list(load_pairs(rows)))
     assert (
-        text(one, pair.prompt_ids)
+        text(encoder, pair.prompt_ids)
         == "<|im_start|>system\nBe brief.<|im_end|>\n<|im_start|>user\nWhat is last?<|im_end|>\n<|im_start|>assistant\n"
     )
 
@@ -202,10 +205,10 @@ def test_cutting_a_conversation_takes_whole_turns_first():
 def test_a_header_that_the_template_forgets_in_the_generation_prompt_is_not_scored():
     tokenizer = tiny.tokenizer()
     tokenizer.chat_template = tiny.CHATML.partition("{% if add_generation_prompt")[0]
-    one = ChatEncoder(tokenizer)
-    (pair,), _ = one.encode_pairs(pairs(("What?", "Paris.", "Lyon.")))
-    assert text(one, pair.prompt_ids).endswith("<|im_start|>assistant\n")
-    assert text(one, pair.chosen_ids) == "Paris.<|im_end|>"
+    encoder = ChatEncoder(tokenizer)
+    (pair,), _ = encoder.encode_pairs(pairs(("What?", "Paris.", "Lyon.")))
+    assert text(encoder, pair.prompt_ids).endswith("<|im_start|>assistant\n")
+    assert text(encoder, pair.chosen_ids) == "Paris.<|im_end|>"
 
 
 def test_a_model_without_template_is_refused_with_what_to_do():
@@ -262,13 +265,13 @@ def mixed_pairs():
     return list(load_pairs(rows))
 
 
-def one_at_a_time(one, pairs):
+def one_at_a_time(encoder, pairs):
     """Oracle: every pair encoded by itself, each text by a call of the tokenizer for it alone, the reports added up."""
-    one._ids_of_all = lambda texts: [one._ids(text) for text in texts]
+    encoder._ids_of_all = lambda texts: [encoder._ids(text) for text in texts]
     encoded, total = [], EncodingReport()
     for pair in pairs:
-        found, report = one.encode_pairs([pair])
-        encoded += found
+        encoded_alone, report = encoder.encode_pairs([pair])
+        encoded += encoded_alone
         for name in ("pairs", "truncated", "rewritten", "unplaced"):
             setattr(total, name, getattr(total, name) + getattr(report, name))
         for reason, pair_id in report.first_dropped.items():
@@ -308,14 +311,14 @@ class Doubling(PreTrainedTokenizerFast):
     """A fast tokenizer whose class does something of its own around the Rust side."""
 
     def _encode_plus(self, text, *args, **kwargs):
-        twice = [one + one for one in text] if isinstance(text, list) else text + text
+        twice = [part + part for part in text] if isinstance(text, list) else text + text
         return super()._encode_plus(twice, *args, **kwargs)
 
 
 def test_notes_count_over_all_chunks(monkeypatch):
     monkeypatch.setattr(tokens, "_CHUNK_PAIRS", 2)
     some = pairs(*((f"What {number}?", " Paris.", "Lyon.") for number in range(5)))
-    _, report = encoder("gemma", system_prompt="Be brief.").encode_pairs(some)
+    _, report = chat_encoder("gemma", system_prompt="Be brief.").encode_pairs(some)
     assert report.rewritten == 5
     assert [note.split(":")[0] for note in report.notes] == [
         "The chat template has no system turn",
@@ -332,8 +335,8 @@ def test_chunks_are_cut_by_pairs_and_by_text(monkeypatch):
 
 
 def test_the_conversation_that_a_template_refuses_is_named_among_many():
-    one = encoder()
-    one.tokenizer.chat_template = (
+    encoder = chat_encoder()
+    encoder.tokenizer.chat_template = (
         tiny.CHATML + "{% if messages | length == 4 %}{{ raise_exception('too many turns') }}{% endif %}"
     )
     turns = [*USER, {"role": "assistant", "content": "Paris."}, *USER]
@@ -341,4 +344,4 @@ def test_the_conversation_that_a_template_refuses_is_named_among_many():
     with pytest.raises(
         WorkbenchError, match=r"refused a conversation \(user, assistant, user, assistant\): too many turns"
     ):
-        one.encode_pairs(list(load_pairs(rows)))
+        encoder.encode_pairs(list(load_pairs(rows)))
