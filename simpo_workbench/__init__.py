@@ -30,14 +30,14 @@ _HOMES = {
     "Pairs": "pairs.pairs",
     "Run": "runs.run",
     "attach": "runs.run",
-    "list_runs": "runs.run",
-    "find_run": "runs.run",
+    "list_runs": "runs.root",
+    "find_run": "runs.root",
     "compare_scores": "analysis.scores",
     "scoring_noise": "analysis.scores",
     "lead_history": "analysis.leads",
     "loss_geometry": "analysis.geometry",
     "suggest_loss": "analysis.loss_suggestion",
-    "token_margins": "analysis.microscope",
+    "token_leads": "analysis.microscope",
     "BlindVotes": "analysis.blind_votes",
     "win_rate": "analysis.vote_statistics",
     "diagnose": "analysis.doctor",
@@ -45,10 +45,10 @@ _HOMES = {
     "start_many": "runs.launch",
     "resume": "runs.launch",
     "clone": "runs.launch",
-    "queue": "runs.device_queue",
+    "list_queue": "runs.device_queue",
     "open_model": "runs.remote",
     "write_report": "report.report",
-    "start_preflight": "runs.remote",
+    "start_preflight": "runs.remote_preflight",
     "Workbench": "ui.workbench",
     "ConfigForm": "ui.setup.config_form",
     "DataView": "ui.data.data_view",
@@ -58,7 +58,7 @@ _HOMES = {
     "RunList": "ui.runs.run_list",
     "LossGeometry": "ui.pairs.loss_geometry",
     "PairMicroscope": "ui.pairs.pair_microscope",
-    "TimeTravel": "ui.pairs.lead_history",
+    "LeadHistory": "ui.pairs.lead_history",
     "BlindTest": "ui.answers.blind_test",
     "train": "engine.training",
     "steps": "engine.training",
@@ -80,7 +80,7 @@ if TYPE_CHECKING:  # so that editors and type checkers see the names that are lo
     from .analysis.geometry import loss_geometry
     from .analysis.leads import lead_history
     from .analysis.loss_suggestion import suggest_loss
-    from .analysis.microscope import token_margins
+    from .analysis.microscope import token_leads
     from .analysis.scores import compare_scores, scoring_noise
     from .analysis.vote_statistics import win_rate
     from .base.errors import WorkbenchError
@@ -102,14 +102,16 @@ if TYPE_CHECKING:  # so that editors and type checkers see the names that are lo
     from .inference import encode_pair, explain_pair, generate, score
     from .pairs.pairs import Pairs, load_pairs
     from .report.report import write_report
-    from .runs.device_queue import queue
+    from .runs.device_queue import list_queue
     from .runs.launch import clone, resume, start, start_many
-    from .runs.remote import open_model, start_preflight
-    from .runs.run import Run, attach, find_run, list_runs
+    from .runs.remote import open_model
+    from .runs.remote_preflight import start_preflight
+    from .runs.root import find_run, list_runs
+    from .runs.run import Run, attach
     from .ui.answers.blind_test import BlindTest
     from .ui.answers.comparison import Comparison
     from .ui.data.data_view import DataView
-    from .ui.pairs.lead_history import TimeTravel
+    from .ui.pairs.lead_history import LeadHistory
     from .ui.pairs.loss_geometry import LossGeometry
     from .ui.pairs.pair_microscope import PairMicroscope
     from .ui.pairs.pair_table import PairTable

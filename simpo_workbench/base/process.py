@@ -11,7 +11,7 @@ from pathlib import Path
 
 
 def uptime_s() -> float:
-    """Seconds since boot, time asleep included; the same for all processes, and unlike the wall clock it never goes back."""
+    """Seconds since boot, time asleep included: the same in all processes, and never going back as a wall clock may."""
     return time.clock_gettime(getattr(time, "CLOCK_BOOTTIME", time.CLOCK_MONOTONIC))
 
 

@@ -1,6 +1,4 @@
-"""JupyterLab on the workbench's notebook: with this environment as its kernel, and reachable where the browser is on
-another computer.
-"""
+"""JupyterLab on the workbench's notebooks, with this environment as its kernel, also for a browser elsewhere."""
 
 from __future__ import annotations
 
@@ -22,8 +20,9 @@ _FIRST_PORT, _PORTS = 8888, 100
 
 
 def open_lab(folder: Path | None = None, remote: bool = False) -> int:
-    """Run JupyterLab on the first notebook; returns its exit status. folder: where the notebooks are, or are copied to.
-    remote: open no browser, and print the SSH tunnel that leads here.
+    """The exit status of JupyterLab, which runs on the first notebook until it is closed.
+
+    folder: where the notebooks are, or are copied to. remote: open no browser, and print the SSH tunnel to it.
     """
     first = _notebooks(folder) / _FIRST_NOTEBOOK
     if not first.is_file():
@@ -32,7 +31,7 @@ def open_lab(folder: Path | None = None, remote: bool = False) -> int:
             " FOLDER`, to get the notebooks anew."
         )
     port = free_port()
-    # the port is fixed: it stands in the printed line, so JupyterLab must not choose another one
+    # the port is in the printed line, so JupyterLab must not choose another one
     options = [
         f"--ServerApp.port={port}",
         "--ServerApp.port_retries=0",
@@ -53,22 +52,19 @@ def open_lab(folder: Path | None = None, remote: bool = False) -> int:
 
 
 def kernel_environment(folder: Path) -> dict:
-    """Environment variables with which "python3" is this interpreter for Jupyter, whatever kernel the user or the
-    machine has registered by that name.
+    """Environment variables that make this interpreter Jupyter's "python3", whatever kernel is registered by that name.
 
     folder: where the kernel's description is written to.
     """
     from ipykernel.kernelspec import write_kernel_spec
 
     write_kernel_spec(folder / "kernels" / "python3")
-    # folders in JUPYTER_PATH are looked at first
+    # Jupyter searches the folders in JUPYTER_PATH first
     return {**os.environ, "JUPYTER_PATH": os.pathsep.join(filter(None, [str(folder), os.environ.get("JUPYTER_PATH")]))}
 
 
 def is_remote(environment: dict) -> bool:
-    """Whether the user's browser is on another computer: this is a session by SSH, or a Linux without a screen (WSL has
-    that of Windows).
-    """
+    """Whether the browser is on another computer: in an SSH session, or on Linux without a screen other than WSL."""
     if environment.get("SSH_CONNECTION"):
         return True
     screen = environment.get("DISPLAY") or environment.get("WAYLAND_DISPLAY") or environment.get("WSL_DISTRO_NAME")
@@ -76,16 +72,14 @@ def is_remote(environment: dict) -> bool:
 
 
 def tunnel(environment: dict, port: int) -> str:
-    """The command that makes a port of this machine one of the user's computer, with the address and the port by which
-    their SSH came here.
-    """
+    """The SSH command that forwards a port of this machine to the user's computer, by the address of their session."""
     _, _, host, ssh_port = (environment.get("SSH_CONNECTION", "").split() + [""] * 4)[:4]
     where = f" -p {ssh_port}" if ssh_port not in ("", "22") else ""
     return f"ssh -N -L {port}:127.0.0.1:{port}{where} {getpass.getuser()}@{host or socket.gethostname()}"
 
 
 def free_port() -> int:
-    """The first port from 8888 on that nobody has. Errors: WorkbenchError when a hundred are taken."""
+    """The first free port from 8888 on. Errors: WorkbenchError when a hundred are taken."""
     for port in range(_FIRST_PORT, _FIRST_PORT + _PORTS):
         try:
             socket.create_server(("127.0.0.1", port)).close()
@@ -99,9 +93,7 @@ def free_port() -> int:
 
 
 def _notebooks(folder):
-    """The folder of the notebooks that may be changed: `folder`, where they are copied to if it is not there; without
-    one those of the clone, if the package lies in one.
-    """
+    """A folder of notebooks that may be changed: `folder`, made if it does not exist; by default the clone's."""
     notebooks = bundled("notebooks")
     if folder is None and os.access(notebooks, os.W_OK) and "site-packages" not in notebooks.parts:
         return notebooks
@@ -114,11 +106,10 @@ def _notebooks(folder):
 
 def _wait(command, environment):
     with subprocess.Popen(command, env=environment) as jupyter:
-        signal.signal(
-            signal.SIGTERM, lambda number, frame: jupyter.terminate()
-        )  # it ends its kernels, and then this ends
+        # JupyterLab ends its kernels at SIGTERM; at Ctrl-C, which it gets as well, it asks first
+        signal.signal(signal.SIGTERM, lambda number, frame: jupyter.terminate())
         while True:
             try:
                 return jupyter.wait()
-            except KeyboardInterrupt:  # JupyterLab hears it as well, asks whether it shall end, and ends its kernels
+            except KeyboardInterrupt:
                 continue

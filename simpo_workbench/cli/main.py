@@ -1,4 +1,4 @@
-"""The command line: a thin skin over the public names."""
+"""The command line: each command calls one of the public functions."""
 
 from __future__ import annotations
 
@@ -12,40 +12,31 @@ import click
 
 from .._version import __version__
 from ..base.errors import SettingWarning, WorkbenchError, first_line
-from ..config.run_config import RunConfig
+from ..config.run_config import RUNS_ROOT, RunConfig
 from . import run_commands
-from .options import SettingsCommand, changes_of, with_settings
+from .options import SettingsCommand, changes_of, root_option, with_settings
 
 FAILED, WRONG_USE = 1, 2
 
 
 class _Commands(click.Group):
-    """Shows a WorkbenchError as one sentence: exit status 1, or 2 when the command line or the configuration was
-    wrong.
-    """
+    """Shows a WorkbenchError as its text: exit status 1, or 2 when the command line or the configuration was wrong."""
 
     def invoke(self, context):
         try:
             return super().invoke(context)
-        except _WrongConfig as error:
+        except (WorkbenchError, TimeoutError) as error:
             click.echo(f"Error: {error}", err=True)
-            sys.exit(WRONG_USE)
-        except WorkbenchError as error:
-            click.echo(f"Error: {error}", err=True)
-            sys.exit(FAILED)
-        except TimeoutError as error:
-            click.echo(f"Error: {error}", err=True)
-            sys.exit(FAILED)
+            sys.exit(WRONG_USE if isinstance(error, _WrongConfig) else FAILED)
         except KeyboardInterrupt as interrupt:
             click.echo(str(interrupt) or "Interrupted.", err=True)
             sys.exit(FAILED)
 
 
 class _WrongConfig(WorkbenchError):
-    """A configuration that cannot be: exit status 2."""
+    """A configuration that is not valid: exit status 2."""
 
 
-_root = click.option("--root", default="runs", show_default=True, help="Folder that holds the runs.")
 _json = click.option("--json", "as_json", is_flag=True, help="Machine-readable JSON instead of text.")
 
 
@@ -53,10 +44,8 @@ _json = click.option("--json", "as_json", is_flag=True, help="Machine-readable J
 @click.version_option(__version__, prog_name="simpo-workbench")
 def main():
     """Tune a language model on preference pairs with SimPO, and see whether it got better or broke."""
-    os.environ.setdefault(
-        "TOKENIZERS_PARALLELISM", "true"
-    )  # said, because tokenizers warns at every fork when it is not
-    warnings.simplefilter("ignore", SettingWarning)  # `_warn` says them in this command's own way
+    os.environ.setdefault("TOKENIZERS_PARALLELISM", "true")  # without it tokenizers warns at every fork
+    warnings.simplefilter("ignore", SettingWarning)  # `_warn` prints them instead
 
 
 run_commands.add_to(main)
@@ -88,19 +77,18 @@ def train(config, preset_name, detach, show_config, resumed, **options):
     if resumed:
         _resume_here(resumed, config or preset_name or detach or show_config, changes_of(options))
         return
-    made = _config(config, preset_name, options)
+    config = _config(config, preset_name, options)
     if show_config:
-        click.echo(made.to_yaml(), nl=False)
+        click.echo(config.to_yaml(), nl=False)
     elif detach:
         from ..runs.launch import start
 
-        _warn(made)
-        run = start(made)
-        click.echo(
-            f"Started {run.name} in {run.path}. Watch it: simpo-workbench show {run.name} --root {made.run.root}"
-        )
+        _warn(config)
+        run = start(config)
+        root = config.run.root
+        click.echo(f"Started {run.name} in {run.path}. Watch it: simpo-workbench show {run.name} --root {root}")
     else:
-        _train(made)
+        _train(config)
 
 
 @main.command(cls=SettingsCommand)
@@ -113,11 +101,11 @@ def preflight(config, preset_name, as_json, **options):
 
     Nothing is kept.
     """
-    made = _config(config, preset_name, options)
+    config = _config(config, preset_name, options)
     from ..engine.preflight import preflight as measure
 
-    found = measure(made)
-    click.echo(json.dumps(found.as_dict(), indent=1, ensure_ascii=False) if as_json else str(found))
+    result = measure(config)
+    click.echo(json.dumps(result.as_dict(), indent=1, ensure_ascii=False) if as_json else str(result))
 
 
 def _config(path, preset_name, options) -> RunConfig:
@@ -138,9 +126,9 @@ def _warn(config):
         click.echo(f"Note: {sentence}", err=True)
 
 
-def _resume_here(name, too_much, changes):
-    root = changes.pop("run.root", "runs")
-    if too_much or changes:
+def _resume_here(name, other_options, changes):
+    root = changes.pop("run.root", RUNS_ROOT)
+    if other_options or changes:
         raise click.UsageError(
             "--resume goes on with a run as it is: nothing but --run.root belongs beside it. `clone` makes a new run"
             " with changed settings."
@@ -189,11 +177,11 @@ def _show(train_run):
 
 
 @main.command()
-@_root
+@root_option
 @_json
 def runs(root, as_json):
     """List all runs, the newest first."""
-    from ..runs.run import list_runs
+    from ..runs.root import list_runs
     from .terminal import print_table
 
     table = list_runs(root)
@@ -207,10 +195,10 @@ def runs(root, as_json):
 
 @main.command()
 @click.argument("name")
-@_root
+@root_option
 @_json
 def show(name, root, as_json):
-    """Show where a run stands: state, progress, held-out results before and after, the doctor's words."""
+    """Show where a run stands: state, progress, held-out results before and after, the doctor's verdicts."""
     from ..runs.run import attach
     from .terminal import print_status, print_summary, summary
 
@@ -218,13 +206,8 @@ def show(name, root, as_json):
     if as_json:
         from dataclasses import asdict
 
-        click.echo(
-            json.dumps(
-                {"name": run.name, "path": str(run.path), **asdict(run.status), **summary(run)},
-                ensure_ascii=False,
-                indent=1,
-            )
-        )
+        facts = {"name": run.name, "path": str(run.path), **asdict(run.status), **summary(run)}
+        click.echo(json.dumps(facts, ensure_ascii=False, indent=1))
     else:
         print_status(run)
         print_summary(run)
@@ -233,11 +216,11 @@ def show(name, root, as_json):
 @main.command()
 @click.argument("pairs")
 @click.option("--run", "run_name", help="Score with the model and adapter of this run.")
-@click.option("--step", type=int, help="With --run: the adapter kept at this step; 0 is the untrained model.")
+@click.option("--step", type=int, help="With --run: the adapter kept at this step; 0 is the base model.")
 @click.option("--model", help="Score with this model instead: demo, a local folder or a hub id.")
 @click.option("--adapter", help="With --model: this PEFT adapter on it.")
 @click.option("--output", type=click.Path(), help="Write the table to this .csv, .jsonl or .parquet file.")
-@_root
+@root_option
 @_json
 def score(pairs, run_name, step, model, adapter, output, root, as_json):
     """Score every pair of PAIRS (a file, a folder, a hub id or 'demo'): log-probabilities, rewards, margin."""
@@ -279,7 +262,7 @@ def score(pairs, run_name, step, model, adapter, output, root, as_json):
 @click.option("--max-new-tokens", type=click.IntRange(1), default=128, show_default=True)
 @click.option("--temperature", type=click.FloatRange(0, 5), default=0.0, show_default=True)
 @click.option("--seed", type=int, default=0, show_default=True)
-@_root
+@root_option
 @_json
 def generate(prompts, run_name, step, model, adapter, max_new_tokens, temperature, seed, root, as_json):
     """Answer PROMPTS with the base and the tuned model."""
@@ -292,8 +275,9 @@ def generate(prompts, run_name, step, model, adapter, max_new_tokens, temperatur
     from ..engine.model.models import load_model
 
     with load_model(config.model, adapter=folder, data=config.data) as loaded:
-        wanted = GenerationConfig(max_new_tokens=max_new_tokens, temperature=temperature, top_p=config.generation.top_p)
-        table = generate_answers(loaded, list(prompts), wanted, config.data, seed)
+        top_p = config.generation.top_p
+        generation = GenerationConfig(max_new_tokens=max_new_tokens, temperature=temperature, top_p=top_p)
+        table = generate_answers(loaded, list(prompts), generation, config.data, seed)
     if as_json:
         click.echo(table.to_json(orient="records", force_ascii=False, indent=1))
     else:
@@ -301,7 +285,7 @@ def generate(prompts, run_name, step, model, adapter, max_new_tokens, temperatur
 
 
 def _which_model(run_name, step, model, adapter, root):
-    """(configuration, adapter folder or None) of a run, or of a model by name."""
+    """(configuration, adapter folder or None) of a run, or of a model by its name."""
     if (run_name is None) == (model is None):
         raise click.UsageError("Say which model: either --run NAME, or --model NAME (with --adapter FOLDER).")
     if model:
@@ -309,13 +293,15 @@ def _which_model(run_name, step, model, adapter, root):
     from ..runs.run import attach
 
     run = attach(run_name, root)
-    return run.config, None if step == 0 else run.adapter if step is None else run.adapter_at(step)
+    if step == 0:
+        return run.config, None
+    return run.config, run.adapter if step is None else run.adapter_at(step)
 
 
 @main.command()
 @click.argument("name")
 @click.option("--output", type=click.Path(), help="Where to write it; by default report.html in the run's folder.")
-@_root
+@root_option
 def report(name, output, root):
     """Write a run's report: one self-contained HTML file."""
     from ..report.report import write_report
@@ -345,7 +331,7 @@ def presets(as_json):
     "--no-browser",
     "remote",
     is_flag=True,
-    help="Open no browser here; print the SSH tunnel for the computer that has one. So it is where you came by SSH.",
+    help="Open no browser here; print the SSH tunnel for the computer that has one. The default in an SSH session.",
 )
 def lab(folder, remote):
     """Open JupyterLab on the workbench: the notebooks in FOLDER, copied there if it is not there yet; without FOLDER
@@ -357,7 +343,7 @@ def lab(folder, remote):
 
 
 def _table_writer(output):
-    """A function that writes a DataFrame to `output`; the name is looked at now, before hours of scoring."""
+    """A function that writes a DataFrame to `output`; the name is checked now, before hours of scoring."""
     path = Path(output) if output else None
     if path and path.suffix not in (".csv", ".parquet", ".jsonl"):
         raise _WrongConfig(f"--output {output!r}: the name must end with .csv, .jsonl or .parquet.")

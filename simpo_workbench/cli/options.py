@@ -1,16 +1,16 @@
-"""The configuration's settings as options of a command: one per setting, generated from the fields, under a heading of
-their own.
-"""
+"""Options that several commands share, among them one per setting of the configuration, generated from its fields."""
 
 from __future__ import annotations
 
 import click
 
-from ..config.run_config import settings
+from ..config.run_config import RUNS_ROOT, settings
+
+root_option = click.option("--root", default=RUNS_ROOT, show_default=True, help="Folder that holds the runs.")
 
 
 class SettingsCommand(click.Command):
-    """Folds the many options of the configuration under a heading of their own, section by section."""
+    """A command whose help lists the many options of the configuration under a heading of their own."""
 
     def format_options(self, context, formatter):
         own, config = [], []
@@ -25,21 +25,18 @@ class SettingsCommand(click.Command):
 
 
 def with_settings(function):
-    """One option per setting of the configuration; those given arrive in keyword arguments, as text: see
-    `changes_of`.
-    """
-    paths = [(info.path, info.sentence) for info in settings()]
-    paths.insert(
-        next(i for i, (path, _) in enumerate(paths) if path == "loss.gamma_beta_ratio") + 1,
-        ("loss.gamma", "γ instead of γ/β, in reward units."),
-    )
-    for path, sentence in reversed(paths):
-        function = click.option(f"--{path}", path.replace(".", "__"), metavar="VALUE", default=None, help=sentence)(
-            function
-        )
+    """The function with one option per setting of the configuration; `changes_of` reads those that are given."""
+    sentences = {}
+    for info in settings():
+        sentences[info.path] = info.sentence
+        if info.path == "loss.gamma_beta_ratio":
+            sentences["loss.gamma"] = "γ instead of γ/β, in reward units."
+    for path, sentence in reversed(sentences.items()):
+        option = click.option(f"--{path}", path.replace(".", "__"), metavar="VALUE", default=None, help=sentence)
+        function = option(function)
     return function
 
 
 def changes_of(options: dict) -> dict[str, str]:
-    """{"section.field": text} of the options that were given."""
+    """{"section.field": text} of the options of `with_settings` that were given."""
     return {name.replace("__", "."): value for name, value in options.items() if value is not None}

@@ -1,26 +1,23 @@
-"""Commands for runs that live in processes of their own: what is asked of them, their queue, new runs out of old
-ones.
-"""
+"""Commands for runs that live in processes of their own: requests to them, their queue, and clones of them."""
 
 from __future__ import annotations
 
 import click
 
-from .options import SettingsCommand, changes_of, with_settings
+from .options import SettingsCommand, changes_of, root_option, with_settings
 
-_root = click.option("--root", default="runs", show_default=True, help="Folder that holds the runs.")
 _WAIT_S = 600.0
 
 
 def add_to(group: click.Group):
-    """Give a command group the commands of this file."""
-    for command in (resume, stop, pause, unpause, suspend, save, evaluate, change, stack, clone, queue, move):
+    """Add the commands of this file to a command group."""
+    for command in (resume, stop, pause, unpause, suspend, save, evaluate, change, dump_stack, clone, queue, move):
         group.add_command(command)
 
 
 @click.command()
 @click.argument("name")
-@_root
+@root_option
 def resume(name, root):
     """Go on with an ended, suspended or paused run, from its newest valid checkpoint, in a process of its own."""
     from ..runs.launch import resume as resume_run
@@ -35,9 +32,9 @@ def resume(name, root):
     "--patience",
     type=click.FloatRange(0),
     metavar="SECONDS",
-    help="Wait so long for it; then send SIGTERM, and 30 s later kill it.",
+    help="Wait this long for it; then send SIGTERM, and 30 s later kill it.",
 )
-@_root
+@root_option
 def stop(name, patience, root):
     """Ask a run to stop after its next step, with adapter and checkpoint saved; a waiting one leaves the queue."""
     from ..runs.run import attach
@@ -49,27 +46,30 @@ def stop(name, patience, root):
     click.echo(f"Asked {name} to stop after its next step." if patience is None and not queued else run.status.message)
 
 
-def _asks(kind, sentence):
+def _request_command(kind, sentence):
     @click.argument("name")
-    @_root
+    @root_option
     def command(name, root):
         from ..runs.run import attach
 
         run = attach(name, root)
         queued, request = run.status.state == "queued", getattr(run, kind)()
-        click.echo(
-            f"{name} waits for its device: it is done after its first step." if queued else request.wait(_WAIT_S).text
-        )
+        if queued:
+            click.echo(f"{name} waits for its device: it is done after its first step.")
+        else:
+            click.echo(request.wait(_WAIT_S).text)
 
     command.__doc__ = sentence
     return click.command(kind)(command)
 
 
-pause = _asks("pause", "Let a run wait after its next step.")
-unpause = _asks("unpause", "Let a paused run go on.")
-suspend = _asks("suspend", "Save a checkpoint, end the run's process and so free its memory; `resume` goes on.")
-save = _asks("save", "Save a checkpoint after the run's next step.")
-evaluate = _asks("evaluate", "Evaluate after the run's next step.")
+pause = _request_command("pause", "Let a run wait after its next step.")
+unpause = _request_command("unpause", "Let a paused run go on.")
+suspend = _request_command(
+    "suspend", "Save a checkpoint, end the run's process and so free its memory; `resume` goes on."
+)
+save = _request_command("save", "Save a checkpoint after the run's next step.")
+evaluate = _request_command("evaluate", "Evaluate after the run's next step.")
 
 
 @click.command("set")
@@ -78,7 +78,7 @@ evaluate = _asks("evaluate", "Evaluate after the run's next step.")
 @click.option("--beta", type=float, help="β.")
 @click.option("--gamma-beta-ratio", type=float, help="γ/β, nats per token.")
 @click.option("--prompt", "prompts", multiple=True, help="Sample prompt; give it once for each.")
-@_root
+@root_option
 def change(name, root, prompts, **changes):
     """Change settings of a run that trains, after its next step."""
     from ..runs.run import attach
@@ -89,20 +89,20 @@ def change(name, root, prompts, **changes):
     click.echo(attach(name, root).set(**wanted).wait(_WAIT_S).text)
 
 
-@click.command()
+@click.command("dump-stack")
 @click.argument("name")
-@_root
-def stack(name, root):
-    """Show where every thread of a run's process stands now, for a run that seems to hang."""
+@root_option
+def dump_stack(name, root):
+    """Show the stack of every thread of a run's process, for a run that seems to hang."""
     from ..runs.run import attach
 
-    click.echo(attach(name, root).stack())
+    click.echo(attach(name, root).dump_stack())
 
 
 @click.command(cls=SettingsCommand)
 @click.argument("name")
 @click.option("--step", type=int, help="Go on from the checkpoint of this step; without it from the start.")
-@_root
+@root_option
 @with_settings
 def clone(name, root, step, **options):
     """Start a new run with the settings of an existing one, and any of them changed."""
@@ -116,20 +116,20 @@ def clone(name, root, step, **options):
 @click.command()
 def queue():
     """Show which run has the device and which ones wait for it."""
-    from ..runs.device_queue import queue as table
+    from ..runs.device_queue import list_queue
     from .terminal import print_table
 
-    found = table()
-    if found.empty:
+    table = list_queue()
+    if table.empty:
         click.echo("The device is free, and no run waits for it.")
     else:
-        print_table(found)
+        print_table(table)
 
 
 @click.command()
 @click.argument("name")
 @click.argument("place", type=click.IntRange(1))
-@_root
+@root_option
 def move(name, place, root):
     """Put a waiting run at PLACE in the queue; 1 is the next."""
     from ..runs.run import attach

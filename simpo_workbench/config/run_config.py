@@ -16,6 +16,8 @@ from .schema import Section, SettingInfo, describe, setting, shown, unknown_key
 from .yaml_text import LARGEST, read_yaml, write_yaml
 
 DEMO = "demo"
+#: The folder that holds runs where none is named.
+RUNS_ROOT = "runs"
 
 
 class ModelConfig(Section):
@@ -240,7 +242,7 @@ class RunSection(Section):
     name: str | None = setting(
         None, "Name of the run's folder; without it one is made from the data's name and the date."
     )
-    root: str = setting("runs", "Folder that holds all runs.")
+    root: str = setting(RUNS_ROOT, "Folder that holds all runs.")
 
     @classmethod
     def title(cls):

@@ -1,1 +1,1 @@
-"""A run on disk and the process behind it: folder, status, requests and replies, launching, the queue, models in other processes."""
+"""A run on disk and the process behind it: folder, status, requests, launching, the queue, models elsewhere."""

@@ -1,9 +1,9 @@
-"""One run per device: who has it, who waits for it, and in which order.
+"""One run per device: which run has it, which ones wait for it, and in which order.
 
-    <cache>/devices/<device>/held        locked by the process that uses the device; the kernel lets go when it dies, however it dies
+    <cache>/devices/<device>/held        locked by the process that uses the device; the kernel unlocks it at its death
     <cache>/devices/<device>/<id>.json   a run that waits: {"run", "name", "process", "place"}
 
-A waiting process that died is passed over, so a dead run never blocks the queue. A run uses the first device that
+A waiting process that died is skipped, so a dead run never blocks the queue. A run uses the first device that
 CUDA_VISIBLE_DEVICES shows it. The folder is $SIMPO_WORKBENCH_DEVICES where that is set.
 """
 
@@ -16,18 +16,22 @@ import re
 import uuid
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from ..base import process
 from ..base.errors import WorkbenchError
 from ..base.files import read_json, write_json
 from ..base.paths import cache_folder
 
+if TYPE_CHECKING:
+    import pandas as pd
+
 _GPU_FILES = ("/dev/nvidiactl", "/dev/nvidia0", "/dev/dxg")
 
 
 @dataclass(frozen=True)
 class Ticket:
-    """A run that has or wants the device. place: lower ones come first."""
+    """A waiting run's place in the queue. place: lower ones come first."""
 
     path: Path
     run: str
@@ -37,9 +41,7 @@ class Ticket:
 
 
 def device_name() -> str:
-    """The device that a run started here would use: "cpu", or "gpu-" with the first device that CUDA_VISIBLE_DEVICES
-    names (0 without it).
-    """
+    """The device that a run started here would use: "cpu", or "gpu-" and the first of CUDA_VISIBLE_DEVICES (or 0)."""
     visible = os.environ.get("CUDA_VISIBLE_DEVICES")
     if visible in ("", "-1") or not any(Path(name).exists() for name in _GPU_FILES):
         return "cpu"
@@ -48,7 +50,7 @@ def device_name() -> str:
 
 
 class DeviceQueue:
-    """The queue before one device, on this machine and for this user."""
+    """The queue for one device, on this machine and for this user."""
 
     def __init__(self, device: str | None = None):
         self.device = device or device_name()
@@ -56,8 +58,7 @@ class DeviceQueue:
         self._held = None
 
     def enter(self, run: Path, name: str, identity: dict | None = None) -> Ticket:
-        """A place at the end of the queue for a process, by default this one; the place it has where it stands here
-        already.
+        """The ticket of a process, by default this one: a new one at the end of the queue, or the one it has already.
 
         Errors: WorkbenchError when the cache folder cannot be written.
         """
@@ -79,29 +80,28 @@ class DeviceQueue:
         return _read(path)
 
     def leave(self, ticket: Ticket):
-        """Give the place up."""
+        """Leave the queue."""
         ticket.path.unlink(missing_ok=True)
 
     def waiting(self) -> list[Ticket]:
-        """Those who wait, the next one first; places of dead processes are cleared away."""
+        """The waiting runs, the next one first; tickets of dead processes are deleted."""
         tickets = []
-        for path in self.folder.glob("*.json") if self.folder.is_dir() else []:
-            ticket = _read(path)
-            if ticket is None or not process.is_alive(ticket.process):
-                if ticket is not None:
-                    path.unlink(missing_ok=True)
-                continue
-            tickets.append(ticket)
+        for ticket in map(_read, self.folder.glob("*.json")):
+            if ticket is not None and process.is_alive(ticket.process):
+                tickets.append(ticket)
+            elif ticket is not None:
+                ticket.path.unlink(missing_ok=True)
         return sorted(tickets, key=lambda ticket: (ticket.place, ticket.path.name))
 
     def holder(self) -> dict | None:
-        """{"run", "name", "process"} of whoever has the device; None when it is free."""
+        """{"run", "name", "process"} of the run that has the device; None when it is free."""
         held = read_json(self.folder / "held")
         return held if held and process.is_alive(held.get("process")) else None
 
     def take(self, ticket: Ticket) -> bool:
-        """Take the device if it is free and nobody waits before this ticket; it is held until `release` or the end of
-        this process.
+        """Whether this ticket got the device: it was free, and no run waits before it.
+
+        It is held until `release` or the end of this process.
         """
         waiting = self.waiting()
         if waiting and waiting[0].path != ticket.path:
@@ -112,7 +112,7 @@ class DeviceQueue:
         return True
 
     def take_at_once(self, run: str | Path, name: str) -> bool:
-        """Take the device if it is free, whoever waits: for runs inside a kernel, which cannot stand in a queue."""
+        """Whether the run got the device, which was free, past the queue: for runs in a kernel, which cannot wait."""
         self.folder.mkdir(parents=True, exist_ok=True)
         file = open(self.folder / "held", "a+b")  # noqa: SIM115 - held until the end
         try:
@@ -121,21 +121,21 @@ class DeviceQueue:
             file.close()
             return False
         self._held = file
-        # written in place: a rename would leave the lock on a file that nobody sees any more
+        # written in place: a rename would leave the lock on a file without a name
         file.truncate(0)
         file.write(json.dumps({"run": str(run), "name": name, "process": process.identify()}).encode())
         file.flush()
         return True
 
     def release(self):
-        """Let the next one have it."""
+        """Give the device back."""
         if self._held is not None:
             self._held.truncate(0)
             self._held.close()
             self._held = None
 
     def move(self, run: Path, place: int) -> int:
-        """The place that a waiting run got: the wanted one, 1 being the next, or the last.
+        """The place that a waiting run got: the one asked for (1 is next), or the last.
 
         Errors: WorkbenchError when it does not wait here.
         """
@@ -147,24 +147,24 @@ class DeviceQueue:
             raise WorkbenchError(f"The run {Path(run).name!r} does not wait for {self.device}.")
         others = [ticket.place for ticket in waiting if ticket is not mine]
         at = min(max(place - 1, 0), len(others))
-        before = others[at - 1] if at else (others[0] - 2.0 if others else 0.0)
-        after = others[at] if at < len(others) else before + 2.0
+        bounds = [others[0] - 2.0, *others, others[-1] + 2.0] if others else [0.0, 0.0]
         raw = read_json(mine.path)
         if raw is not None:  # else it has just got the device
-            write_json(mine.path, {**raw, "place": (before + after) / 2})
+            write_json(mine.path, {**raw, "place": (bounds[at] + bounds[at + 1]) / 2})
         return at + 1
 
 
-def queue(device: str | None = None):
-    """DataFrame of a device's queue (by default of the one that a run started here would use): place (0 has it), name,
-    state, run (its folder).
+def list_queue(device: str | None = None) -> pd.DataFrame:
+    """One row per run in a device's queue: place (0 has the device), name, state, run (its folder).
+
+    device: by default the one that a run started here would use.
     """
     import pandas as pd
 
-    line = DeviceQueue(device)
-    holder = line.holder()
+    queue = DeviceQueue(device)
+    holder = queue.holder()
     rows = [(0, holder["name"], holder["run"])] if holder else []
-    rows += [(number, ticket.name, ticket.run) for number, ticket in enumerate(line.waiting(), 1)]
+    rows += [(number, ticket.name, ticket.run) for number, ticket in enumerate(queue.waiting(), 1)]
     states = [(read_json(Path(run, "status.json")) or {}).get("state", "") for _, _, run in rows]
     return pd.DataFrame(
         [(place, name, state, run) for (place, name, run), state in zip(rows, states, strict=True)],

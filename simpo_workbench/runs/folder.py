@@ -1,6 +1,6 @@
-"""The run folder on disk: where each file lies, which names a run may have, and how one is found again.
+"""The run folder on disk: where each file lies, which names a run may have, and how a run is created and found.
 
-Everything that the workbench knows of a run is a file here; the folder's layout is this class.
+Everything that the workbench knows about a run is a file in its folder; `RunFolder` is the folder's layout.
 """
 
 from __future__ import annotations
@@ -10,22 +10,25 @@ import math
 import os
 import re
 import time
+import warnings
 from pathlib import Path
 
-from ..base.errors import WorkbenchError
+from ..base.errors import SettingWarning, WorkbenchError
 from ..base.files import append_jsonl
+from ..config.run_config import DEMO, RUNS_ROOT, RunConfig
+from ..pairs.pairs import Pairs
 from .mailbox import Mailbox
 from .names import is_reserved, leads_elsewhere, require_own_folder
 
-#: A process belongs to these states, and must be there.
+#: In these states a run has a living process.
 LIVE_STATES = ("queued", "loading", "scoring", "training", "paused")
-#: Nothing more will happen. "suspended" is neither: its process left on purpose, to be resumed.
+#: In these states nothing more happens. "suspended" is neither: its process left on purpose, to be resumed.
 END_STATES = ("finished", "stopped", "failed")
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
 
 
 class RunFolder:
-    """Paths of one run and the few ways in which its files are written."""
+    """The paths of one run's files, and the few ways in which they are written."""
 
     def __init__(self, path: str | Path):
         self.path = Path(path)
@@ -58,26 +61,27 @@ class RunFolder:
         return self.checkpoints / f"step-{step:06d}"
 
     def evaluated_steps(self) -> list[int]:
-        """Steps whose scores there are, in rising order."""
+        """The steps that were scored, in rising order."""
         return _steps_of(self.path.glob("scores/step-*.parquet"))
 
     def sampled_steps(self) -> list[int]:
-        """Steps whose sampled answers there are, in rising order."""
+        """The steps at which answers were sampled, in rising order."""
         return _steps_of(self.path.glob("generations/step-*.jsonl"))
 
     @property
     def identity(self) -> list[int]:
-        """[device, inode] of the folder itself: a copy has another one, and its status speaks of somebody else's
-        process. Empty where it is gone.
+        """[device, inode] of the folder; empty where it is gone.
+
+        A copy has another identity, so that the process named in its status is known to be another run's.
         """
         try:
-            found = self.path.stat()
+            facts = self.path.stat()
         except OSError:
             return []
-        return [found.st_dev, found.st_ino]
+        return [facts.st_dev, facts.st_ino]
 
     def is_held(self) -> bool:
-        """Whether a process has this folder's lock."""
+        """Whether a process holds this folder's lock."""
         try:
             with open(self.lock, "rb") as file:
                 fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
@@ -88,8 +92,9 @@ class RunFolder:
         return False
 
     def append_metrics(self, record: dict):
-        """Add one record to metrics.jsonl, on disk when this returns, with the time of writing; a number that JSON has
-        no word for is a defect.
+        """Add one record to metrics.jsonl with the time of writing; it is on disk when this returns.
+
+        Errors: WorkbenchError for a NaN or an infinity, which JSON cannot hold.
         """
         bad = [key for key, value in record.items() if isinstance(value, float) and not math.isfinite(value)]
         if bad:
@@ -98,6 +103,15 @@ class RunFolder:
             )
         append_jsonl(self.metrics, {**record, "time": time.time()})
 
+    def write_pairs(self, pairs: Pairs):
+        """Write the texts and extra columns of the held-out pairs once, for readers to join to the scores.
+
+        Values that no column type holds become JSON text.
+        """
+        frame = pairs.to_frame()
+        frame["prompt"] = [pair.prompt_text for pair in pairs]
+        frame.to_parquet(self.pairs, index=False)
+
 
 def _steps_of(files):
     steps = (file.stem.removeprefix("step-") for file in files)
@@ -105,22 +119,16 @@ def _steps_of(files):
 
 
 def new_run_folder(root: str | Path, name: str | None, stem: str) -> RunFolder:
-    """A fresh, empty run folder: `root/name`, or without a name one made from `stem` and the date.
+    """A new, empty run folder: `root/name`, or without a name one made from `stem` and the date.
 
     Errors: WorkbenchError when the name is taken or unusable, or the root cannot be written.
     """
     root = Path(root).expanduser()
     if name is not None:
-        path = root / check_name(name)
+        check_name(name)
     try:
         root.mkdir(parents=True, exist_ok=True)
-        if name is not None:
-            _make_named(root, name)
-        else:
-            path = _fresh(
-                root,
-                f"{re.sub(r'[^A-Za-z0-9._-]+', '-', stem).strip('-._')[:60] or 'run'}-{time.strftime('%m%d-%H%M')}",
-            )
+        path = _make_named(root, name) if name is not None else _make_dated(root, stem)
     except OSError as error:
         raise WorkbenchError(
             f"The run folder in {str(root)!r} cannot be made: {error.strerror}. Check run.root, its rights and the free"
@@ -132,10 +140,23 @@ def new_run_folder(root: str | Path, name: str | None, stem: str) -> RunFolder:
     return folder
 
 
-def find_run_folder(name: str | Path, root: str | Path = "runs") -> RunFolder:
+def create_run(config: RunConfig, stem: str | None = None) -> RunFolder:
+    """A new run folder with the configuration in it, named after `stem` where the configuration gives no name.
+
+    Warns with `SettingWarning` of settings that are known to ruin SimPO. Errors: WorkbenchError as in `new_run_folder`.
+    """
+    for sentence in config.warnings():
+        warnings.warn(sentence, SettingWarning, stacklevel=3)
+    stem = stem or ("plain-answers" if config.data.train == DEMO else Path(config.data.train).stem)
+    folder = new_run_folder(config.run.root, config.run.name, stem)
+    config.to_yaml(folder.config)
+    return folder
+
+
+def find_run_folder(name: str | Path, root: str | Path = RUNS_ROOT) -> RunFolder:
     """The folder of an existing run, by name in `root` or by path.
 
-    Errors: WorkbenchError naming the runs that are there.
+    Errors: WorkbenchError naming the runs that there are.
     """
     if not isinstance(name, (str, os.PathLike)):
         raise WorkbenchError(f"A run is named by a text or a path, not by a {type(name).__name__}.")
@@ -158,17 +179,13 @@ def _is_run(path):
 
 
 def run_names(root: str | Path) -> list[str]:
-    """Names of all runs in a root folder."""
-    root = Path(root).expanduser()
-    return (
-        [path.parent.name for path in root.glob("*/config.yaml") if not leads_elsewhere(path.parent)]
-        if root.is_dir()
-        else []
-    )
+    """The names of all runs in a root folder; none where there is no such folder."""
+    folders = [path.parent for path in Path(root).expanduser().glob("*/config.yaml")]
+    return [folder.name for folder in folders if not leads_elsewhere(folder)]
 
 
 def check_name(name: str) -> str:
-    """The name itself when it is a plain folder name; else a WorkbenchError."""
+    """The name itself. Errors: WorkbenchError unless it is a plain folder name."""
     if not isinstance(name, str) or not _NAME.fullmatch(name):
         raise WorkbenchError(
             f"run.name = {str(name)[:120]!r} is not usable: letters, digits, '.', '_' and '-', beginning with a letter"
@@ -183,16 +200,18 @@ def check_name(name: str) -> str:
 
 
 def require_free_name(root: str | Path, name: str | None):
-    """Errors: WorkbenchError when a run of this name cannot be made in a root folder: it is no plain name, or taken."""
+    """Raise WorkbenchError when the name is unusable, or a run in this root folder has it."""
     if name is not None and (Path(root).expanduser() / check_name(name)).exists():
         raise _taken(root, name)
 
 
-def _make_named(root, name):
+def _make_named(root, name) -> Path:
+    path = root / name
     try:
-        (root / name).mkdir()
+        path.mkdir()
     except FileExistsError:
         raise _taken(root, name) from None
+    return path
 
 
 def _taken(root, name):
@@ -202,7 +221,9 @@ def _taken(root, name):
     )
 
 
-def _fresh(root, name):
+def _make_dated(root, stem) -> Path:
+    stem = re.sub(r"[^A-Za-z0-9._-]+", "-", stem).strip("-._")[:60] or "run"
+    name = f"{stem}-{time.strftime('%m%d-%H%M')}"
     for number in range(1, 1000):
         path = root / (name if number == 1 else f"{name}-{number}")
         try:

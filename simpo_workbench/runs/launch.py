@@ -1,4 +1,4 @@
-"""Start runs in processes of their own, go on with ended ones, and make new runs out of old ones."""
+"""Start runs in processes of their own, resume ended ones, and clone runs."""
 
 from __future__ import annotations
 
@@ -10,15 +10,15 @@ from pathlib import Path
 from ..base import process
 from ..base.errors import WorkbenchError, first_line
 from ..base.files import read_json, read_jsonl, write_json, write_jsonl
-from ..config.run_config import RunConfig
+from ..config.run_config import RUNS_ROOT, RunConfig
 from .device_queue import DeviceQueue
-from .folder import RunFolder, find_run_folder
+from .folder import RunFolder, create_run, find_run_folder
 from .presence import hold, log_size
-from .run import Run, create_run
+from .run import Run
 
-#: Sections that decide what a checkpoint's tensors and records mean: a run that goes on from one cannot change them.
+#: Settings that decide what a checkpoint's tensors and records mean: a clone from a checkpoint cannot change them.
 _FIXED = ("model", "data", "lora", "training.optimizer")
-#: Settings that a change on the way (`run.set`) may have replaced: one that the clone changes goes before it.
+#: Settings that `run.set` may have changed during training; the clone's own value replaces such a change.
 _SET_ON_THE_WAY = {
     "loss.beta": "beta",
     "loss.gamma_beta_ratio": "gamma_beta_ratio",
@@ -29,9 +29,9 @@ _MEMORY = ("training.max_tokens_per_microbatch", "training.gradient_checkpointin
 
 
 def start(config: RunConfig) -> Run:
-    """The run of a configuration, started in a process of its own that outlives this one; returns at once.
+    """The run of a configuration, started in a process of its own that outlives this one.
 
-    While another run has the device it waits in the queue, as `queued`; its message says for what.
+    Returns at once. While another run has the device the new one is "queued", and its message says for what it waits.
     """
     return launch(create_run(config))
 
@@ -41,10 +41,10 @@ def start_many(configs) -> list[Run]:
     return [start(config) for config in configs]
 
 
-def resume(name: str | Path, root: str | Path = "runs") -> Run:
-    """An ended or suspended run, going on from its newest valid checkpoint (without one from the start) in a process of
-    its own; a paused one is told to go on.
+def resume(name: str | Path, root: str | Path = RUNS_ROOT) -> Run:
+    """An ended or suspended run, resumed in a process of its own; a paused run, which goes on.
 
+    It resumes from its newest valid checkpoint, or without one from the beginning.
     Errors: WorkbenchError when it is being trained, or is finished.
     """
     folder = find_run_folder(name, root)
@@ -61,7 +61,7 @@ def resume(name: str | Path, root: str | Path = "runs") -> Run:
 
 def clone(
     name: str | Path,
-    root: str | Path = "runs",
+    root: str | Path = RUNS_ROOT,
     step: int | None = None,
     changes: dict | None = None,
     new_name: str | None = None,
@@ -73,14 +73,12 @@ def clone(
     difference; the earlier records come along up to `step`. Errors: WorkbenchError when that step has no checkpoint
     that can be resumed, or when model, data or adapter would change on the way.
     """
-    return launch(
-        make_clone(find_run_folder(name, root), step, changes or {}, new_name),
-        *(("--resume",) if step is not None else ()),
-    )
+    options = () if step is None else ("--resume",)
+    return launch(make_clone(find_run_folder(name, root), step, changes or {}, new_name), *options)
 
 
 def make_clone(source: RunFolder, step: int | None, changes: dict, new_name: str | None = None) -> RunFolder:
-    """The folder of a clone, not started yet."""
+    """The folder of a clone that is not started yet."""
     before = RunConfig.from_yaml(source.config)
     after = before.with_changes({"run.name": new_name, **changes})
     old, new = before.model_dump(exclude={"run"}), after.model_dump(exclude={"run"})
@@ -127,51 +125,51 @@ def make_clone(source: RunFolder, step: int | None, changes: dict, new_name: str
 
 def resumable_steps(folder: RunFolder) -> list[int]:
     """Steps whose checkpoints hold everything that is needed to go on."""
-    found = [read_json(path) or {} for path in sorted(folder.checkpoints.glob("step-*/manifest.json"))]
-    return [manifest["step"] for manifest in found if manifest.get("resumable")]
+    manifests = [read_json(path) or {} for path in sorted(folder.checkpoints.glob("step-*/manifest.json"))]
+    return [manifest["step"] for manifest in manifests if manifest.get("resumable")]
 
 
 def _kept_changes(source, step, different):
-    """What was changed while the source trained, up to a step, and holds in the clone as well."""
-    replaced = {name for path, name in _SET_ON_THE_WAY.items() if path in different} | (
-        {"gamma"} if "loss.gamma_beta_ratio" in different else set()
-    )
-    changes = [
-        {**kept, "changes": {name: value for name, value in kept["changes"].items() if name not in replaced}}
-        for kept in read_jsonl(source.changes)
-        if kept["step"] <= (step or 0)
-    ]
-    return [kept for kept in changes if kept["changes"]]
+    """The records of changes.jsonl up to a step, without the settings that the clone replaces."""
+    replaced = {name for path, name in _SET_ON_THE_WAY.items() if path in different}
+    if "loss.gamma_beta_ratio" in different:
+        replaced.add("gamma")
+    kept = []
+    for record in read_jsonl(source.changes):
+        changes = {name: value for name, value in record["changes"].items() if name not in replaced}
+        if changes and record["step"] <= (step or 0):
+            kept.append({**record, "changes": changes})
+    return kept
 
 
 def _copy_up_to(source, folder, step, different):
-    """Checkpoint, records, scores and answers up to a step; changes that were made on the way stay made, unless the
-    clone has its own.
-    """
+    """Copy checkpoint, records, scores and answers up to a step, and the changes during training that still hold."""
     shutil.copytree(source.checkpoint(step), folder.checkpoint(step))
-    if any(path in different for path in _MEMORY):  # another plan is wanted than the one that was measured
+    if any(path in different for path in _MEMORY):  # the memory plan that was measured is not the one wanted now
         manifest = folder.checkpoint(step) / "manifest.json"
-        write_json(manifest, {name: value for name, value in read_json(manifest).items() if name != "memory"})
+        write_json(manifest, _without(read_json(manifest), "memory"))
     write_jsonl(folder.changes, _kept_changes(source, step, different))
     write_jsonl(folder.metrics, [record for record in read_jsonl(source.metrics) if record["step"] <= step])
-    # the hashes of the pairs, which must still be the same; that of the configuration is the clone's own
-    write_json(
-        folder.environment,
-        {name: value for name, value in (read_json(source.environment) or {}).items() if name != "config_sha256"},
-    )
+    # the hashes of the pairs must still be the same; that of the configuration is the clone's own
+    write_json(folder.environment, _without(read_json(source.environment) or {}, "config_sha256"))
     for kind in ("scores", "generations"):
         for path in sorted((source.path / kind).glob("step-*")):
             if int(path.stem.removeprefix("step-")) <= step:
                 shutil.copy2(path, folder.path / kind / path.name)
 
 
+def _without(values, name):
+    return {key: value for key, value in values.items() if key != name}
+
+
 def launch(folder: RunFolder, *options: str) -> Run:
-    """Start the worker detached: its own session and process group, no pipes to this process, everything it prints in
-    log.txt.
+    """The run of a folder, its worker started detached.
+
+    The worker has its own session and process group, no pipes to this process, and its output in log.txt.
     """
-    with hold(folder):  # the worker waits for it, so that what it writes about itself comes after what is written here
+    with hold(folder):  # the worker waits for the lock, so that it writes its status after this process does
         if options:
-            folder.mailbox.clear()  # what was asked of an earlier process is not meant for the next one
+            folder.mailbox.clear()  # requests to an earlier process are not meant for the next one
         status = {
             "step": 0,
             "total_steps": 0,
@@ -201,6 +199,6 @@ def launch(folder: RunFolder, *options: str) -> Run:
                 f"The process of run {folder.name!r} ended at once: see {str(folder.log)!r}."
             ) from None
         except WorkbenchError:
-            worker.kill()  # nobody would know of it
+            worker.kill()  # no status would name it
             raise
     return Run(folder)

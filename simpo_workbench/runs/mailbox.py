@@ -1,11 +1,11 @@
 """Requests to the process of a run, and its replies, as files in the run folder.
 
-    requests/<when>-<id>.json    {"id", "kind", "values"}: written by anybody, taken by the run's process
-    requests/withdrawn-<id>      empty: whoever asked no longer wants the reply
+    requests/<when>-<id>.json    {"id", "kind", "values"}: written by any process, taken by the run's
+    requests/withdrawn-<id>      empty: the reply is no longer wanted
     replies/<id>.json            {"state": "acknowledged" | "done" | "refused", "text", …}
     replies/<id>.parquet         the table that belongs to a reply, where there is one
 
-Nobody waits for a lock, a half-written request is never read, and either side may die at any moment.
+No side waits for a lock, a half-written request is never read, and either side may die at any moment.
 Runs made before version 0.1 keep their replies in `answers/`; those are still read.
 """
 
@@ -36,7 +36,7 @@ REPLIED = ("done", "refused")
 _REQUEST_NAME = re.compile(r"\d{20}-[0-9a-f]{32}\.json")
 #: Larger files are ignored.
 MAX_REQUEST_BYTES = 64 * 1024**2
-#: Replies that nobody collected are deleted after this time.
+#: Replies that were not collected are deleted after this time.
 REPLY_LIFETIME_S = 3600.0
 
 
@@ -56,7 +56,7 @@ class Mailbox:
         self.requests, self.replies, self._old_replies = folder / "requests", folder / "replies", folder / "answers"
 
     def ask(self, kind: str, **values) -> str:
-        """The id of a request that was just written. Errors: WorkbenchError when the folder cannot be written."""
+        """The id of a new request, written to the folder. Errors: WorkbenchError when it cannot be written."""
         if kind not in CONTROL + MODEL_REQUESTS:
             raise WorkbenchError(f"{kind!r} cannot be asked of a run: it knows {', '.join(CONTROL + MODEL_REQUESTS)}.")
         request_id = uuid.uuid4().hex
@@ -73,7 +73,7 @@ class Mailbox:
         return request_id
 
     def reply(self, request_id: str) -> dict | None:
-        """The reply so far: {"state", "text", …}; None while nobody has taken the request."""
+        """The reply so far: {"state", "text", …}; None while the request has not been taken."""
         name = f"{request_id}.json"
         return read_json(self.replies / name) or read_json(self._old_replies / name)
 
@@ -84,8 +84,9 @@ class Mailbox:
         return pd.read_parquet(self.replies / f"{request_id}.parquet")
 
     def withdraw(self, request_id: str) -> bool:
-        """Whether the request was taken back before anybody read it. Otherwise it is marked as no longer wanted, and
-        the process that took it does not begin, or leaves off.
+        """Whether the request was taken back before it was read.
+
+        Otherwise it is marked as no longer wanted, and the process that took it does not begin, or stops.
         """
         unread = list(self.requests.glob(f"*-{request_id}.json"))
         for path in unread:
@@ -96,7 +97,7 @@ class Mailbox:
         return bool(unread)
 
     def clear(self):
-        """Delete all requests and replies: they were meant for an earlier process."""
+        """Delete all requests and replies, which were meant for an earlier process."""
         for folder in (self.requests, self.replies, self._old_replies):
             if folder.is_dir():
                 for path in folder.iterdir():
@@ -132,7 +133,7 @@ class Inbox:
                         self._reply(request, "acknowledged", "")
 
     def take(self, kinds: tuple[str, ...] = CONTROL + MODEL_REQUESTS) -> list[Request]:
-        """Waiting requests of these kinds, oldest first, each only once; without those that were withdrawn."""
+        """The waiting requests of these kinds, oldest first, each once; without those that were withdrawn."""
         self.collect()
         with self._lock:
             taken = [request for request in self._waiting if request.kind in kinds]
@@ -158,7 +159,7 @@ class Inbox:
         self._reply(request, "refused", text)
 
     def sweep(self):
-        """Delete replies that nobody collected within REPLY_LIFETIME_S."""
+        """Delete replies that were not collected within REPLY_LIFETIME_S."""
         for path in [*self.replies.glob("*"), *self.requests.glob("withdrawn-*")]:
             with contextlib.suppress(OSError):
                 if time.time() - path.stat().st_mtime > REPLY_LIFETIME_S:

@@ -1,4 +1,4 @@
-"""Why a run's process is gone, in words: from what it left in its folder, and from what the kernel knows."""
+"""Why a run's process died: from what it left in its folder, and from what the kernel knows."""
 
 from __future__ import annotations
 
@@ -10,18 +10,18 @@ from pathlib import Path
 from ..base import process
 from ..base.files import read_json
 
-#: The signal at which a worker writes the stack of all its threads into its log.
+#: On this signal a worker writes the stack of all its threads to its log.
 STACK_SIGNAL = signal.SIGUSR1
-#: Less free memory than this share at the last heartbeat, and the kernel is the likely killer.
+#: With less than this share of the memory free at the last heartbeat, the kernel probably killed the process.
 SCARCE_MEMORY = 0.03
-#: Later than this after the last heartbeat, a memory kill in the control group may have been anybody's.
+#: A memory kill in the control group later than this after the last heartbeat may have hit another process.
 FRESH_S = 60.0
 _LOG_TAIL_BYTES = 1_000_000
 _GROUP_MEMORY = (Path("/sys/fs/cgroup/memory.events"), Path("/sys/fs/cgroup/memory/memory.oom_control"))
 
 
 def cause_of_death(folder, status: dict) -> str:
-    """One sentence on how the process of a run ended that left no word of its own, and the last lines of its log."""
+    """One sentence on why a run's process ended without a final status, and the last lines of its log."""
     identity = status.get("process")
     beat = read_json(folder.heartbeat) or {}
     log = last_log(folder.log, status.get("log_from", 0))
@@ -47,7 +47,7 @@ def cause_of_death(folder, status: dict) -> str:
 
 
 def out_of_memory(beat: dict) -> bool:
-    """Whether the kernel's killer came since the last heartbeat, or had every reason to."""
+    """Whether the kernel killed a process for memory since the last heartbeat, or memory was nearly full then."""
     kills, fresh = _kills(), process.awake_s() - beat.get("awake_s", -math.inf) < FRESH_S
     if fresh and kills is not None and beat.get("oom_kills") is not None and kills > beat["oom_kills"]:
         return True
@@ -56,9 +56,7 @@ def out_of_memory(beat: dict) -> bool:
 
 
 def memory_facts() -> dict:
-    """{"rss_bytes", "available_bytes", "total_bytes", "oom_kills"} of this process and machine, now; None for what the
-    system does not say.
-    """
+    """{"rss_bytes", "available_bytes", "total_bytes", "oom_kills"} of this process and machine; None where unknown."""
     import psutil
 
     machine = psutil.virtual_memory()
@@ -71,7 +69,7 @@ def memory_facts() -> dict:
 
 
 def last_log(log: Path, start: int = 0) -> list[str]:
-    """The lines of a log from a byte on that say something, stripped, oldest first; of a long one the end."""
+    """The stripped, non-empty lines of a log from the byte `start` on, oldest first; of a long log only the end."""
     try:
         with open(log, "rb") as file:
             file.seek(max(start, log.stat().st_size - _LOG_TAIL_BYTES))
@@ -82,14 +80,12 @@ def last_log(log: Path, start: int = 0) -> list[str]:
 
 
 def _kills():
-    """How many processes the kernel has killed in this control group for want of memory; None where it does not
-    count.
-    """
+    """How many processes of this control group the kernel has killed for memory; None where it does not count them."""
     for path in _GROUP_MEMORY:
         try:
-            found = re.search(r"^oom_kill (\d+)", path.read_text(), re.MULTILINE)
+            match = re.search(r"^oom_kill (\d+)", path.read_text(), re.MULTILINE)
         except OSError:
             continue
-        if found:
-            return int(found[1])
+        if match:
+            return int(match[1])
     return None

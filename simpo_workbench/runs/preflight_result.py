@@ -1,4 +1,4 @@
-"""What a run costs in time and memory, as measured before it starts, and whether that fits."""
+"""The result of a preflight: the time and memory that a run needs, measured before it starts, and whether that fits."""
 
 from __future__ import annotations
 
@@ -9,24 +9,21 @@ from dataclasses import dataclass
 from ..analysis.scores import share
 from ..base.format import counted, duration, memory, signed
 
-#: From this share of the free memory on it is tight: another program, or a step with odd lengths, may take the rest.
+#: From this share of the free memory on it is tight: another program, or an unusual step, may take the rest.
 TIGHT = 0.85
-#: Checkpoints and answers that take longer than this share of the run are worth a word.
-NOTABLE_SHARE = 0.4
 
 
 @dataclass(frozen=True)
-class Preflight:
-    """A run's cost, measured on this machine. Memory in bytes, times in seconds; a run's answers may end earlier than
-    counted here.
+class PreflightResult:
+    """The time and memory that a run needs on this machine, in seconds and bytes.
 
     seconds_per_step: of an average step; seconds_per_longest_step: of a step of the longest pairs, which were measured.
-    seconds_per_evaluation: scoring the held-out pairs; seconds_per_sampling: answering the sample prompts;
+    seconds_per_evaluation: scoring the held-out pairs; seconds_per_sampling: answering the sample prompts, at most;
     seconds_per_save: a checkpoint. seconds_left: the whole run with all of these.
     peak_memory_bytes: with the longest pairs; of it base_memory_bytes were in use with the model loaded.
-    free_memory_bytes: before that. dropped, truncated: training and held-out pairs together. shortages: where memory
-    ran out. untrained_leads: chosen − rejected average log-probability (nats per token) of a sample of the held-out
-    pairs before training, against target_lead (γ/β).
+    free_memory_bytes: before that. dropped, truncated: training and held-out pairs together. shortages: sentences on
+    where memory ran out. base_leads: the base model's leads (nats per token) on a sample of the held-out pairs, against
+    target_lead (γ/β).
     """
 
     steps: int
@@ -48,14 +45,14 @@ class Preflight:
     held_out_pairs: int
     truncated: int
     dropped: dict[str, int]
-    untrained_leads: tuple[float, ...]
+    base_leads: tuple[float, ...]
     target_lead: float
     shortages: tuple[str, ...]
     warnings: tuple[str, ...]
 
     @classmethod
-    def from_dict(cls, values: dict) -> Preflight:
-        """From what `as_dict` made, also after a way through JSON."""
+    def from_dict(cls, values: dict) -> PreflightResult:
+        """The result that `as_dict` came from, also after a round trip through JSON."""
         return cls(**{name: tuple(value) if isinstance(value, list) else value for name, value in values.items()})
 
     def as_dict(self) -> dict:
@@ -63,14 +60,14 @@ class Preflight:
 
     @property
     def memory_share(self) -> float:
-        """What training takes beyond the loaded model, as a share of what was free beside it."""
+        """The memory that training takes beyond the loaded model, as a share of what was free beside it."""
         return (self.peak_memory_bytes - self.base_memory_bytes) / max(1, self.free_memory_bytes)
 
     @property
     def fit(self) -> str:
         """ "fits", "tight" or "does not fit": the last where it took more than had been free, such as swap.
 
-        Where not one pair fits there is no Preflight but an error.
+        Where not one pair fits there is no result but an error.
         """
         if self.memory_share > 1:
             return "does not fit"
@@ -96,9 +93,9 @@ class Preflight:
         return f"{head}: {facts}. {' '.join(self.shortages)} To make room, {', or '.join(remedies)}.".replace("  ", " ")
 
     @property
-    def untrained(self) -> str:
-        """Where the untrained model stands on the sampled pairs, in a sentence."""
-        leads = self.untrained_leads
+    def base_standing(self) -> str:
+        """How far ahead the base model puts the chosen answers of the sampled pairs, in a sentence."""
+        leads = self.base_leads
         ahead = share(sum(lead > 0 for lead in leads), len(leads))
         sentence = (
             f"Before training the chosen answer is ahead in {ahead} of the sampled held-out pairs, by"
@@ -110,35 +107,29 @@ class Preflight:
         return f"{sentence}; {beyond} of {len(leads)} are already beyond γ/β = {self.target_lead:g}."
 
     def rows(self) -> list[tuple[str, str]]:
-        """The measured table: what, and how much."""
+        """The measurements as (what, how much)."""
         reasons = ", ".join(f"{count} {reason}" for reason, count in sorted(self.dropped.items()) if count)
-        dropped = f" ({reasons})" if reasons else ""
+        dropped = f"{sum(self.dropped.values()):,} dropped{f' ({reasons})' if reasons else ''}"
+        pairs = (
+            f"{self.train_pairs:,} for training, {self.held_out_pairs:,} held out; {self.truncated:,} with a cut"
+            f" prompt, {dropped}"
+        )
+        peak = (
+            f"{memory(self.peak_memory_bytes)}, {memory(self.base_memory_bytes)} of it model and program;"
+            f" {memory(self.free_memory_bytes)} were free beside them"
+        )
+        layers = counted(self.checkpointed_layers, "layer")
         return [
             ("whole run", f"{duration(self.seconds_left)} for {counted(self.steps, 'step')}"),
             ("a step", f"{self.seconds_per_step:.2f} s ({self.seconds_per_longest_step:.2f} s with the longest pairs)"),
             ("an evaluation", f"{duration(self.seconds_per_evaluation)}, {self.evaluations} times"),
             ("sample answers", f"{duration(self.seconds_per_sampling)} at most, {self.samplings} times"),
             ("a checkpoint", f"{self.seconds_per_save:.2f} s, {self.saves} times"),
-            (
-                "peak memory",
-                (
-                    f"{memory(self.peak_memory_bytes)}, {memory(self.base_memory_bytes)} of it model and program;"
-                    f" {memory(self.free_memory_bytes)} were free beside them"
-                ),
-            ),
-            (
-                "at once",
-                f"{self.max_tokens_per_microbatch:,} tokens, {counted(self.checkpointed_layers, 'layer')} checkpointed",
-            ),
-            (
-                "pairs",
-                (
-                    f"{self.train_pairs:,} for training, {self.held_out_pairs:,} held out; {self.truncated:,} with a"
-                    f" cut prompt, {sum(self.dropped.values()):,} dropped{dropped}"
-                ),
-            ),
+            ("peak memory", peak),
+            ("at once", f"{self.max_tokens_per_microbatch:,} tokens, {layers} checkpointed"),
+            ("pairs", pairs),
         ]
 
     def __str__(self):
         table = [f"{name:<15} {value}" for name, value in self.rows()]
-        return "\n".join([self.verdict, *table, self.untrained, *self.warnings])
+        return "\n".join([self.verdict, *table, self.base_standing, *self.warnings])

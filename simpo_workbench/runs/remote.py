@@ -1,14 +1,12 @@
-"""A model in another process: the same questions as in this one, answered through a run's folder, so that a kernel
-never loads a model.
-"""
+"""A model in another process, which answers requests through a run's folder, so that a kernel never loads a model."""
 
 from __future__ import annotations
 
 import shutil
-import signal
 import tempfile
 import time
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from ..base import process
 from ..base.errors import WorkbenchError
@@ -19,19 +17,20 @@ from ..pairs.pairs import Pairs, load_pairs, prompt_list
 from .folder import RunFolder
 from .launch import launch
 from .mailbox import REPLIED
-from .preflight_result import Preflight
 from .run import Reply, Run
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 _POLL_S = 0.05
 _CLOSING_S = 20.0
-_CANCEL_S = 10.0
 
 
 class RemoteModel:
-    """A model that another process has loaded: that of a run which trains, or one opened for questions alone.
+    """A model that another process has loaded: a run's that trains, or one opened by `wb.open_model`.
 
-    Its methods wait for the answer and return the same DataFrames as `wb.generate`, `wb.score`, `wb.explain_pair` and
-    `wb.encode_pair`. Errors: WorkbenchError when the question is refused or the process is gone. `ask` returns a
+    Its methods wait for the reply and return the same DataFrames as `wb.generate`, `wb.score`, `wb.explain_pair` and
+    `wb.encode_pair`. Errors: WorkbenchError when the request is refused or the process is gone. `ask` returns a
     TableReply at once instead, which can be cancelled.
     """
 
@@ -49,26 +48,25 @@ class RemoteModel:
 
     def generate(
         self, prompts, generation: GenerationConfig | None = None, data: DataConfig | None = None, seed: int = 0
-    ):
-        """Answers of base and tuned model, as `wb.generate`."""
-        return self.ask(
-            "generate", prompts=prompt_list(prompts), generation=_dump(generation), data=_dump(data), seed=seed
-        ).result()
+    ) -> pd.DataFrame:
+        """Answers of the base and the tuned model, as `wb.generate`."""
+        prompts = prompt_list(prompts)
+        return self.ask("generate", prompts=prompts, generation=generation, data=data, seed=seed).result()
 
-    def score(self, pairs, loss: LossConfig | None = None, data: DataConfig | None = None):
+    def score(self, pairs, loss: LossConfig | None = None, data: DataConfig | None = None) -> pd.DataFrame:
         """One row per pair, as `wb.score`."""
-        return self.ask("score", pairs=_rows(pairs), loss=_dump(loss), data=_dump(data)).result()
+        return self.ask("score", pairs=_rows(pairs), loss=loss, data=data).result()
 
-    def explain_pair(self, pair, data: DataConfig | None = None):
+    def explain_pair(self, pair, data: DataConfig | None = None) -> pd.DataFrame:
         """One row per scored token, as `wb.explain_pair`."""
-        return self.ask("explain", pairs=_rows(pair), data=_dump(data)).result()
+        return self.ask("explain", pairs=_rows(pair), data=data).result()
 
-    def encode_pair(self, pair, data: DataConfig | None = None):
+    def encode_pair(self, pair, data: DataConfig | None = None) -> pd.DataFrame:
         """One row per token, as `wb.encode_pair`."""
-        return self.ask("encode", pairs=_rows(pair), data=_dump(data)).result()
+        return self.ask("encode", pairs=_rows(pair), data=data).result()
 
     def ask(self, kind: str, **values) -> TableReply:
-        """A TableReply, asked and not waited for: `question.result()` waits, `question.cancel()` takes it back.
+        """The TableReply of a new request, at once: `reply.result()` waits, `reply.cancel()` takes the request back.
 
         kind: generate (prompts, generation, data, seed), score (pairs as rows, loss, data), explain or encode (pairs:
         one row in a list, data); sections such as GenerationConfig are given as they are. Example:
@@ -79,7 +77,7 @@ class RemoteModel:
         values = {name: value.model_dump() if isinstance(value, Section) else value for name, value in values.items()}
         status = self.run.status
         if not status.alive:
-            raise WorkbenchError(f"Nobody is there to {kind}: {status.message}")
+            raise WorkbenchError(f"The model cannot be asked to {kind}: {status.message}")
         return TableReply(self.run, kind, self.run.folder.mailbox.ask(kind, **values))
 
     def ready(self, timeout_s: float | None = None) -> RemoteModel:
@@ -100,20 +98,17 @@ class RemoteModel:
         self._closed = True
         if self.run.status.alive:
             self.run.folder.mailbox.ask("close")
-            identity, end = (read_json(self.run.folder.status) or {}).get("process"), time.monotonic() + _CLOSING_S
-            while process.is_alive(identity) and time.monotonic() < end:
-                time.sleep(_POLL_S)
-            process.signal_group(identity, signal.SIGKILL)
+            process.kill_after((read_json(self.run.folder.status) or {}).get("process"), _CLOSING_S)
         shutil.rmtree(self.run.path, ignore_errors=True)
 
 
 class TableReply(Reply):
-    """A question to a model in another process."""
+    """What becomes of a request to a model in another process."""
 
     _table = None
 
-    def result(self, timeout_s: float | None = None):
-        """The answer's DataFrame, once it is there.
+    def result(self, timeout_s: float | None = None) -> pd.DataFrame:
+        """The reply's DataFrame, once it is there.
 
         Errors: WorkbenchError when it was refused or the process is gone; TimeoutError.
         """
@@ -121,7 +116,7 @@ class TableReply(Reply):
             try:
                 self.wait(timeout_s)
             except KeyboardInterrupt:
-                self.cancel()  # nobody waits for it any more
+                self.cancel()
                 raise
             table = self.run.folder.mailbox.table(self._request)
             table.attrs["report"] = self.text
@@ -130,13 +125,10 @@ class TableReply(Reply):
         return self._table
 
     def cancel(self) -> bool:
-        """Take the question back; False when somebody is at it already.
-
-        An answer that is being written is left off at its next token.
-        """
+        """Whether the request was taken back unread; a model that generates already stops at its next token."""
         if self.state in REPLIED:
             return False
-        self._last = {"state": "refused", "text": "The question was cancelled."}
+        self._last = {"state": "refused", "text": "The request was cancelled."}
         return self.run.folder.mailbox.withdraw(self._request)
 
 
@@ -147,11 +139,11 @@ def open_model(
     idle_s: float = 600.0,
     tokens_only: bool = False,
 ) -> RemoteModel:
-    """A model in a process of its own, loading while this returns: the kernel stays free.
+    """A model in a process of its own, still loading when this returns, so that the kernel stays free.
 
-    model: settings of a model (default: the demo's), or a Run: one that trains answers itself, between steps; of one
-    that ended its model and final adapter are opened. The process leaves when nothing was asked for `idle_s`, when this
-    program ends, or at `close()`. tokens_only: the tokenizer alone, without weights, which can only encode.
+    model: settings of a model (default: the demo's), or a Run: one that trains replies itself, between steps; of one
+    that ended, model and final adapter are opened. The process ends after `idle_s` seconds without a request, with this
+    program, or at `close()`. tokens_only: the tokenizer alone, without weights, which can only encode.
     """
     if isinstance(model, (str, Path)):
         raise WorkbenchError(
@@ -179,63 +171,8 @@ def open_model(
     return RemoteModel(launch(folder, "--serve"), own=True)
 
 
-class RemotePreflight:
-    """A preflight in a process of its own: `status` while it measures, `result()` when it has; `cancel()` ends it.
-
-    Nothing of it is kept.
-    """
-
-    def __init__(self, run: Run):
-        self._run, self._found = run, None
-
-    @property
-    def status(self):
-        """Where it stands: state, message (what is measured now, or what it waits for), alive."""
-        return self._run.status
-
-    def result(self) -> Preflight | None:
-        """The Preflight; None while it is measured.
-
-        Errors: WorkbenchError for what would end the run as well, or when it was cancelled.
-        """
-        if self._found is None:
-            status = self._run.status
-            if status.alive:
-                return None
-            values = read_json(self._run.folder.preflight)
-            shutil.rmtree(self._run.path, ignore_errors=True)
-            if values is None:
-                raise WorkbenchError("The preflight was cancelled." if status.state == "stopped" else status.message)
-            self._found = Preflight.from_dict(values)
-        return self._found
-
-    def cancel(self):
-        """End it and free its memory; returns when it has ended."""
-        identity = (read_json(self._run.folder.status) or {}).get("process")
-        if self._run.status.alive and process.send_signal(
-            identity, signal.SIGTERM
-        ):  # so that it takes away what it wrote to measure saving
-            end = time.monotonic() + _CANCEL_S
-            while process.is_alive(identity) and time.monotonic() < end:
-                time.sleep(_POLL_S)
-            process.signal_group(identity, signal.SIGKILL)
-        shutil.rmtree(self._run.path, ignore_errors=True)
-
-
-def start_preflight(config: RunConfig) -> RemotePreflight:
-    """What `wb.preflight` measures, measured in a process of its own, so that a kernel stays free.
-
-    It waits for the device like a run, and ends with this program.
-    """
-    folder = RunFolder(tempfile.mkdtemp(prefix="simpo-workbench-preflight-"))
-    root = Path(config.run.root).expanduser().absolute()
-    config.with_changes({"run.root": str(root)}).to_yaml(folder.config)
-    write_json(folder.origin, {"opener": process.identify()})
-    return RemotePreflight(launch(folder, "--preflight"))
-
-
 def _rows(pairs) -> list[dict]:
-    """Pairs as rows that `load_pairs` reads again: messages, answers and the user's own columns."""
+    """Pairs as rows that `load_pairs` reads back: messages, answers and the user's own columns."""
     pairs = pairs if isinstance(pairs, Pairs) else load_pairs([pairs] if isinstance(pairs, dict) else pairs)
     return [
         {"prompt": list(pair.prompt), "chosen": pair.chosen, "rejected": pair.rejected, **_plain(pair.extra)}
@@ -248,7 +185,3 @@ def _plain(extra):
         name: value if isinstance(value, (str, int, float, bool)) or value is None else str(value)
         for name, value in extra.items()
     }
-
-
-def _dump(section):
-    return None if section is None else section.model_dump()

@@ -1,4 +1,4 @@
-"""Runs as users hold them: status, metrics, scores and generations as DataFrames, and requests to whoever trains.
+"""A run as users hold it: status, metrics, scores and answers as DataFrames, and requests to the process that trains.
 
 One reader serves live and finished runs: everything comes from the run folder.
 """
@@ -6,40 +6,39 @@ One reader serves live and finished runs: everything comes from the run folder.
 from __future__ import annotations
 
 import asyncio
-import contextlib
-import os
-import shutil
 import signal
 import time
-import warnings
-from datetime import datetime
-from functools import lru_cache
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from ..analysis.scores import compare_scores, join_texts
 from ..base import process
-from ..base.errors import SettingWarning, WorkbenchError
-from ..base.files import read_json, read_jsonl, read_jsonl_backwards, write_json
+from ..base.errors import WorkbenchError
+from ..base.files import read_json, read_jsonl, write_json
 from ..config.live_changes import checked_changes
-from ..config.run_config import DEMO, RunConfig
+from ..config.run_config import RUNS_ROOT, RunConfig
 from . import status as run_status
-from .folder import LIVE_STATES, RunFolder, find_run_folder, new_run_folder, run_names
+from .device_queue import DeviceQueue
+from .folder import LIVE_STATES, RunFolder, find_run_folder
 from .mailbox import REPLIED
 from .post_mortem import STACK_SIGNAL
 from .status import RunStatus
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 _POLL_S = 0.25
 #: After SIGTERM a worker has this long to finish its step, save and leave; then its whole group is killed.
 TERM_PATIENCE_S = 30.0
 _DEATH_S = 15.0
-_LAST_WORDS_S = 1.0  # a process writes its state first and answers then
-_LISTED = ["name", "state", "step", "total_steps", "model", "data", "learning_rate", "beta"]
-_LISTED += ["accuracy", "accuracy_low", "accuracy_high", "pairs", "chosen_drift", "verdict", "started"]
+#: A process writes its last state first and its last replies then.
+_LAST_REPLIES_S = 1.0
 
 
 class Reply:
-    """Something that was asked of a run: `state` is asked, acknowledged (within a second), then done or refused; `text`
-    says what came of it.
+    """What becomes of a request to a run.
+
+    `state` is "asked", within a second "acknowledged", then "done" or "refused"; `text` says what came of it.
     """
 
     def __init__(self, run: Run, kind: str, request: str):
@@ -57,12 +56,15 @@ class Reply:
         return self._reply.get("text", "")
 
     def wait(self, timeout_s: float | None = None) -> Reply:
-        """Itself, once it is done. Errors: WorkbenchError when it was refused or the run ended before; TimeoutError."""
+        """Itself, once the request is done.
+
+        Errors: WorkbenchError when it was refused or the run ended before; TimeoutError after `timeout_s` seconds.
+        """
         end, gone = None if timeout_s is None else time.monotonic() + timeout_s, None
         while (state := self.state) not in REPLIED:
             status = self.run.status
             gone = None if status.alive else gone or time.monotonic()
-            if gone and time.monotonic() - gone > _LAST_WORDS_S:
+            if gone and time.monotonic() - gone > _LAST_REPLIES_S:
                 raise WorkbenchError(
                     f"The run {self.run.name!r} is {status.state} and did not {self.kind}. {status.message}"
                 )
@@ -77,7 +79,7 @@ class Reply:
 
     @property
     def _reply(self):
-        if self._last.get("state") not in REPLIED:  # a final answer stays true when its file is swept away
+        if self._last.get("state") not in REPLIED:  # a final reply stays true when its file is swept away
             self._last = self.run.folder.mailbox.reply(self._request) or self._last
         return self._last
 
@@ -101,9 +103,7 @@ class Run:
 
     @property
     def status(self) -> RunStatus:
-        """State, step, message and recommended checkpoint; a run whose process died is "failed" with the cause and the
-        last lines of its log.
-        """
+        """Where the run stands; when its process died it is "failed", with the cause and the last lines of its log."""
         return run_status.read(self.folder)
 
     @property
@@ -117,27 +117,23 @@ class Run:
         return read_jsonl(self.folder.metrics)
 
     @property
-    def metrics(self):
-        """DataFrame of all records: kind ("train", "eval", "event"), step, time, and one column per metric (NaN where a
-        record has none).
-        """
+    def metrics(self) -> pd.DataFrame:
+        """One row per record: kind ("train", "eval", "event"), step, time, and a column per metric."""
         import pandas as pd
 
         records = self.records
         return pd.DataFrame(records, columns=None if records else ["kind", "step", "time"])
 
     @property
-    def scores(self):
-        """DataFrame of all held-out pairs at all evaluated steps: one row per step and pair, with the pair's texts."""
+    def scores(self) -> pd.DataFrame:
+        """One row per evaluated step and held-out pair, with the pair's texts."""
         import pandas as pd
 
-        numbers = pd.concat(
-            [pd.read_parquet(self.folder.scores(step)) for step in self._evaluated_steps()], ignore_index=True
-        )
-        return join_texts(numbers, pd.read_parquet(self.folder.pairs))
+        tables = [pd.read_parquet(self.folder.scores(step)) for step in self._evaluated_steps()]
+        return join_texts(pd.concat(tables, ignore_index=True), pd.read_parquet(self.folder.pairs))
 
-    def scores_at(self, step: int):
-        """DataFrame of all held-out pairs at one evaluated step, with their texts; quicker than a part of `scores`.
+    def scores_at(self, step: int) -> pd.DataFrame:
+        """One row per held-out pair at one evaluated step, with its texts; quicker than filtering `scores`.
 
         Errors: WorkbenchError naming the steps that there are.
         """
@@ -154,14 +150,14 @@ class Run:
 
     @property
     def scoring_noise(self) -> float | None:
-        """Nats per token by which the same model's leads differed in another packing, measured before step 1 (see
-        `wb.scoring_noise`); None where it was not.
+        """Nats per token by which one model's leads differ between two packings, measured at step 0; None where it was
+        not measured. See `wb.scoring_noise`.
         """
         return next((record.get("eval/scoring_noise") for record in self.records if record["kind"] == "eval"), None)
 
     @property
-    def generations(self):
-        """DataFrame of sampled answers: step, prompt, answer, tokens, ended, repeated_4grams."""
+    def generations(self) -> pd.DataFrame:
+        """One row per sampled answer: step, prompt, answer, tokens, ended, repeated_4grams."""
         import pandas as pd
 
         answers = [
@@ -171,7 +167,7 @@ class Run:
 
     @property
     def adapter(self) -> Path:
-        """Folder of the final adapter in PEFT's own format. Errors: WorkbenchError while there is none."""
+        """Folder of the final adapter, in PEFT's format. Errors: WorkbenchError while there is none."""
         if not (self.folder.adapter / "adapter_config.json").is_file():
             raise WorkbenchError(
                 f"The run {self.name!r} has no final adapter yet (it is {self.status.state}); run.adapter_at(step)"
@@ -193,13 +189,13 @@ class Run:
 
     def adapter_steps(self) -> list[int]:
         """Steps whose adapters were kept."""
-        return sorted(
-            int(path.parent.name.removeprefix("step-")) for path in self.folder.checkpoints.glob("step-*/adapter")
-        )
+        folders = [path.parent.name for path in self.folder.checkpoints.glob("step-*/adapter")]
+        return sorted(int(name.removeprefix("step-")) for name in folders)
 
-    def compare(self, before: int = 0, after: int | None = None):
-        """The held-out pairs at two evaluated steps side by side (by default before training and last), flips beyond
-        the run's noise: see `wb.compare_scores`.
+    def compare(self, before: int = 0, after: int | None = None) -> pd.DataFrame:
+        """The held-out pairs at two evaluated steps side by side, by default the first and the last.
+
+        Flips are those beyond the run's scoring noise: see `wb.compare_scores`.
         """
         after = self._evaluated_steps()[-1] if after is None else after
         return compare_scores(self.scores_at(before), self.scores_at(after), self.scoring_noise or 0.0)
@@ -211,11 +207,11 @@ class Run:
         return training_figure(self.metrics, self.config.loss.gamma_beta_ratio, self.status.total_steps)
 
     def stop(self, patience_s: float | None = None) -> Reply:
-        """Ask the run to stop at the next step; adapter and checkpoint are saved.
+        """Ask the run to stop after the next step; adapter and checkpoint are saved.
 
-        patience_s: wait so long for it, then send SIGTERM, and 30 s later kill its whole process group (SIGKILL); it
-        can still be resumed from its last checkpoint. Without it this only asks. Errors: WorkbenchError when it would
-        have to be killed and lives inside a kernel.
+        patience_s: wait that many seconds, then send SIGTERM, and 30 s later kill the process group (SIGKILL); the run
+        can still be resumed from its last checkpoint. Without it nothing is waited for. Errors: WorkbenchError when it
+        would have to be killed and lives inside a kernel.
         """
         request = self._ask("stop")
         if patience_s is not None:
@@ -243,28 +239,25 @@ class Run:
         return self._ask("evaluate")
 
     def set(self, **changes) -> Reply:
-        """Change settings after the next step: learning_rate_scale (times the configured rate), beta, gamma_beta_ratio
-        or gamma, prompts.
+        """Ask for settings to change after the next step.
 
-        Each is recorded as an event; a resumed run makes it again. Errors: WorkbenchError for what is unknown or out of
-        bounds.
+        changes: learning_rate_scale (times the configured rate), beta, gamma_beta_ratio or gamma, prompts. Each is
+        recorded as an event; a resumed run makes it again. Errors: WorkbenchError for what is unknown or out of bounds.
         """
         checked_changes(self.config, changes)
         return self._ask("set", **changes)
 
     def move_to(self, place: int) -> int:
-        """The place that a run got which waits for its device: the wanted one, 1 being the next, or the last.
+        """The place that the waiting run got in the queue: the one asked for (1 is next), or the last.
 
         Errors: WorkbenchError when it does not wait.
         """
-        from .device_queue import DeviceQueue
-
         return DeviceQueue((read_json(self.folder.status) or {}).get("queue")).move(self.path.resolve(), place)
 
-    def stack(self) -> str:
-        """Where every thread of the run's process stands now, as it is written into its log.
+    def dump_stack(self) -> str:
+        """The stack of every thread of the run's process, as it was just written to the run's log.
 
-        Errors: WorkbenchError when it is no worker that lives.
+        Errors: WorkbenchError when the run has no living worker.
         """
         raw = read_json(self.folder.status) or {}
         size = self.folder.log.stat().st_size if self.folder.log.exists() else 0
@@ -279,7 +272,7 @@ class Run:
                 f"The run {self.name!r} has no worker process that could be asked; it is {self.status.state}."
             )
         end, text, before = time.monotonic() + 3.0, "", None
-        while time.monotonic() < end and (not text or text != before):  # until nothing is added any more
+        while time.monotonic() < end and (not text or text != before):  # until the log stops growing
             time.sleep(0.1)
             before = text
             with open(self.folder.log, "rb") as file:
@@ -297,7 +290,7 @@ class Run:
         return status
 
     async def finished(self) -> RunStatus:
-        """The final status; while a notebook cell awaits it, clicks get through."""
+        """The final status, to be awaited: meanwhile a notebook's widgets still react."""
         while not (status := self.status).ended and status.state != "suspended":
             await asyncio.sleep(_POLL_S)
         return status
@@ -305,16 +298,14 @@ class Run:
     def _ask(self, kind, **values):
         status = self.status
         if not status.alive:
-            remedy = (
-                f" wb.resume({self.name!r}) goes on with it."
-                if kind == "unpause" and status.state != "finished"
-                else ""
-            )
-            raise WorkbenchError(f"The run {self.name!r} is {status.state}: nobody is there to {kind} it.{remedy}")
+            remedy = ""
+            if kind == "unpause" and status.state != "finished":
+                remedy = f" wb.resume({self.name!r}) goes on with it."
+            raise WorkbenchError(f"The run {self.name!r} is {status.state}: it cannot be asked to {kind}.{remedy}")
         return Reply(self, kind, self.folder.mailbox.ask(kind, **values))
 
     def _insist(self, patience_s):
-        """Wait for the end; then SIGTERM, then SIGKILL to the worker's group."""
+        """Wait for the end; then send SIGTERM, then SIGKILL to the worker's group."""
         if self._ends_within(patience_s):
             return
         raw = read_json(self.folder.status) or {}
@@ -356,159 +347,6 @@ class Run:
         return True
 
 
-def create_run(config: RunConfig, stem: str | None = None) -> RunFolder:
-    """A fresh run folder with the configuration in it, named after `stem` where the configuration names none; says by
-    `SettingWarning` what is known to ruin SimPO.
-
-    Errors: WorkbenchError when the name is taken or unusable, or the root cannot be written.
-    """
-    for sentence in config.warnings():
-        warnings.warn(sentence, SettingWarning, stacklevel=3)
-    stem = stem or ("plain-answers" if config.data.train == DEMO else Path(config.data.train).stem)
-    folder = new_run_folder(config.run.root, config.run.name, stem)
-    config.to_yaml(folder.config)
-    return folder
-
-
-def attach(name: str | Path, root: str | Path = "runs") -> Run:
+def attach(name: str | Path, root: str | Path = RUNS_ROOT) -> Run:
     """An existing run, live or ended, by name in `root` or by the path of its folder."""
     return Run(find_run_folder(name, root))
-
-
-def find_run(config: RunConfig) -> Run | None:
-    """The newest finished run with these settings in their root, whatever its name; None when there is none:
-    `wb.find_run(config) or wb.train(config)` trains once.
-    """
-    found = []
-    for run in (Run(RunFolder(Path(config.run.root).expanduser() / name)) for name in run_names(config.run.root)):
-        with contextlib.suppress(WorkbenchError):  # a damaged configuration is not this one
-            if run.config.model_copy(update={"run": config.run}) == config and run.status.state == "finished":
-                found.append(run)
-    return max(found, key=lambda run: run.folder.config.stat().st_mtime, default=None)
-
-
-def list_runs(root: str | Path = "runs"):
-    """DataFrame of all runs in a root folder, the newest first.
-
-    Columns: name, state, step, total_steps, model, data, learning_rate, beta, accuracy, accuracy_low and accuracy_high
-    (95 %), pairs (behind the accuracy), chosen_drift (nats per token), verdict, started (local time).
-    """
-    import pandas as pd
-
-    rows = []
-    for name in run_names(root):
-        run = Run(RunFolder(Path(root).expanduser() / name))
-        status, written = run.status, _stamp(run.folder.config)
-        if written is None:  # deleted since its name was read
-            continue
-        row = {"name": name, "state": status.state, "step": status.step, "total_steps": status.total_steps}
-        row |= _config_facts(run.folder.config, written)
-        row |= _last_facts(run.folder.metrics, _stamp(run.folder.metrics))
-        rows.append(row | {"verdict": status.verdict, "started": datetime.fromtimestamp(written[0] / 1e9)})
-    rows.sort(key=lambda row: row["started"], reverse=True)
-    return pd.DataFrame(rows, columns=_LISTED)
-
-
-def delete_run(name: str, root: str | Path = "runs"):
-    """Remove a run's folder with everything in it, for good.
-
-    Errors: WorkbenchError when it is no run's own folder in `root`, when a process has it, or when a part of it cannot
-    be removed.
-    """
-    folder = RunFolder(Path(root).expanduser() / name)
-    if (
-        folder.name != name
-        or name == ".."
-        or not folder.config.is_file()
-        or not (folder.status.is_file() or folder.requests.is_dir())
-    ):
-        raise WorkbenchError(f"{str(name)[:120]!r} names no run in {str(root)!r}, so nothing is deleted.")
-    if folder.path.is_symlink():
-        raise WorkbenchError(
-            f"{name!r} is a link to {str(folder.path.resolve())!r}: nothing is deleted through links. Remove the link"
-            " itself where you do not need it."
-        )
-    _require_ended(folder)
-    gone = folder.path.with_name(f".{name}.deleted-{os.getpid()}")
-    try:
-        folder.path.rename(gone)  # at once, so that nobody begins with half a run
-        try:
-            _require_ended(RunFolder(gone))
-        except WorkbenchError:
-            gone.rename(folder.path)
-            raise
-        RunFolder(gone).config.unlink()  # from here on it is no run, wherever the rest fails
-        shutil.rmtree(gone)
-    except OSError as error:
-        left = gone if gone.exists() else folder.path
-        raise WorkbenchError(
-            f"The run {name!r} cannot be deleted: {error.strerror}. What is left of it is in {str(left)!r}."
-        ) from None
-
-
-def _require_ended(folder):
-    status = Run(folder).status
-    if status.alive or folder.is_held():
-        raise WorkbenchError(
-            f"The run {folder.name!r} is {status.state} and a process has it: stop it first, then delete it."
-        )
-
-
-def _stamp(path):
-    """(time of writing in nanoseconds, size) of a file; None without it.
-
-    What was read of a file holds while its stamp stays.
-    """
-    try:
-        found = path.stat()
-    except OSError:
-        return None
-    return found.st_mtime_ns, found.st_size
-
-
-@lru_cache(maxsize=4096)
-def _config_facts(path, stamp):
-    try:
-        config = RunConfig.from_yaml(path)
-    except (
-        WorkbenchError
-    ):  # a list must not fail because one folder was edited by hand; the run itself says what is wrong
-        return {"model": "(configuration unreadable)"}
-    return {
-        "model": config.model.name,
-        "data": config.data.train,
-        "learning_rate": config.training.learning_rate,
-        "beta": config.loss.beta,
-    }
-
-
-@lru_cache(maxsize=4096)
-def _last_facts(path, stamp):
-    """β as it is now (it may have been changed on the way), and accuracy and drift of the last evaluation; nothing for
-    what no record tells.
-    """
-    beta, evaluation = {}, None
-    for record in read_jsonl_backwards(path):
-        if not beta and "beta" in record:
-            beta = {"beta": record["beta"]}
-        if evaluation is None and record.get("kind") == "eval":
-            evaluation = record
-        if beta and evaluation:
-            break
-    columns = {
-        "accuracy": "rewards/accuracies",
-        "accuracy_low": "rewards/accuracies_low",
-        "accuracy_high": "rewards/accuracies_high",
-        "pairs": "pairs",
-        "chosen_drift": "logps/chosen_drift",
-    }
-    return beta | {name: (evaluation or {}).get(f"eval/{key}") for name, key in columns.items()}
-
-
-def write_pairs(folder: RunFolder, pairs):
-    """Keep the evaluation pairs' texts and extra columns once, for readers to join; values that no column type holds
-    become JSON text.
-    """
-    frame = pairs.to_frame()
-    frame["prompt"] = [pair.prompt_text for pair in pairs]
-    frame.to_parquet(folder.pairs, index=False)

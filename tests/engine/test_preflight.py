@@ -16,8 +16,8 @@ from simpo_workbench.base import process
 from simpo_workbench.base.files import read_json
 from simpo_workbench.cli.main import main
 from simpo_workbench.engine import preflight as module
-from simpo_workbench.runs.preflight_result import Preflight
-from simpo_workbench.runs.remote import start_preflight
+from simpo_workbench.runs.preflight_result import PreflightResult
+from simpo_workbench.runs.remote_preflight import start_preflight
 
 
 @pytest.fixture(scope="module")
@@ -36,7 +36,7 @@ def measured(tiny_model, tiny_pairs, tmp_path_factory):
 
 def test_it_measures_and_leaves_nothing_behind(measured):
     config, found = measured
-    assert isinstance(found, Preflight)
+    assert isinstance(found, PreflightResult)
     assert found.steps == 40
     assert 0 < found.seconds_per_step <= found.seconds_per_longest_step
     assert found.peak_memory_bytes >= found.base_memory_bytes > 0
@@ -61,13 +61,13 @@ def test_the_time_left_counts_steps_evaluations_and_answers(measured):
     assert module._occasions(everything, 40) == (2, 2, 1)
 
 
-def test_the_untrained_margins_are_those_of_the_scores(measured):
+def test_the_base_leads_are_those_of_the_scores(measured):
     config, found = measured
     with wb.load_model(config.model, data=config.data) as model:
         scores = wb.score(model, wb.load_pairs(config.data.eval), data=config.data)
     leads = scores["chosen_avg_logp"] - scores["rejected_avg_logp"]
-    assert found.untrained_leads == pytest.approx(leads.tolist(), abs=1e-5)
-    assert f"{(leads > 0).mean():.2f} (n={len(leads)}" in found.untrained
+    assert found.base_leads == pytest.approx(leads.tolist(), abs=1e-5)
+    assert f"{(leads > 0).mean():.2f} (n={len(leads)}" in found.base_standing
 
 
 @pytest.mark.parametrize(
@@ -167,7 +167,7 @@ def test_words_and_json(measured):
     text = str(found)
     assert "whole run" in text
     assert "40 steps" in text
-    assert Preflight.from_dict(json.loads(json.dumps(found.as_dict()))) == found
+    assert PreflightResult.from_dict(json.loads(json.dumps(found.as_dict()))) == found
 
 
 def test_on_the_command_line(measured, tmp_path):
@@ -193,7 +193,7 @@ def test_in_a_process_of_its_own(measured, tmp_path):
     while measuring.status.alive:
         said.add(measuring.status.message)
     there = result_of(measuring)
-    assert there.untrained_leads == pytest.approx(here.untrained_leads, abs=1e-5)
+    assert there.base_leads == pytest.approx(here.base_leads, abs=1e-5)
     assert (there.steps, there.evaluations, there.dropped) == (here.steps, here.evaluations, here.dropped)
     assert any("on the longest pairs" in sentence for sentence in said), said
     assert measuring.result() is there, "asked again"

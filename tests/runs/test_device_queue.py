@@ -44,7 +44,7 @@ def test_the_device_goes_to_one_at_a_time_in_order():
     mine = queue.enter("/runs/c", "c")
     assert queue.holder()["name"] == "a"
     assert [ticket.name for ticket in queue.waiting()] == ["b", "c"]
-    assert wb.queue().drop(columns="state").to_dict("records") == [
+    assert wb.list_queue().drop(columns="state").to_dict("records") == [
         {"place": 0, "name": "a", "run": "/runs/a"},
         {"place": 1, "name": "b", "run": "/runs/b"},
         {"place": 2, "name": "c", "run": "/runs/c"},
@@ -56,7 +56,7 @@ def test_the_device_goes_to_one_at_a_time_in_order():
     assert queue.take(mine)  # neither the dead holder nor the dead one in the queue is in the way
     assert queue.waiting() == []
     queue.release()
-    assert wb.queue().empty
+    assert wb.list_queue().empty
 
 
 def test_a_stopped_process_keeps_its_device_and_its_place():

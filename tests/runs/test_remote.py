@@ -76,7 +76,7 @@ def test_a_run_answers_between_steps_and_its_result_stays_the_same(tiny_config):
     model.close()  # of a run that trains: it goes on
     assert run.wait(DEADLINE_S).state == "finished"
     assert losses(run) == losses(quiet)
-    with pytest.raises(wb.WorkbenchError, match="Nobody is there to score: Finished"):
+    with pytest.raises(wb.WorkbenchError, match="cannot be asked to score: Finished"):
         model.score([PAIR])
 
 
@@ -130,7 +130,7 @@ def test_an_opened_model_leaves_when_the_kernel_is_killed(tiny_config, tmp_path)
 
 def test_asking_needs_no_torch():
     code = (
-        "import simpo_workbench as wb, sys; wb.open_model, wb.score, wb.generate, wb.explain_pair, wb.clone, wb.queue;"
+        "import simpo_workbench as wb, sys; wb.open_model, wb.score, wb.generate, wb.explain_pair, wb.clone, wb.list_queue;"
         " assert 'torch' not in sys.modules"
     )
     with Popen([sys.executable, "-c", code]) as child:

@@ -18,10 +18,12 @@ from simpo_workbench.base.errors import WorkbenchError
 from simpo_workbench.base.files import read_json, write_json, write_jsonl
 from simpo_workbench.config.run_config import RunConfig
 from simpo_workbench.pairs.pairs import load_pairs
+from simpo_workbench.runs import root as root_module
 from simpo_workbench.runs import run as run_module
 from simpo_workbench.runs.folder import END_STATES, LIVE_STATES, new_run_folder
 from simpo_workbench.runs.mailbox import Inbox
-from simpo_workbench.runs.run import Run, attach, delete_run, find_run, list_runs, write_pairs
+from simpo_workbench.runs.root import delete_run, find_run, list_runs
+from simpo_workbench.runs.run import Run, attach
 
 
 def make_run(root, name="one", state="training", identity=None, config=None, **more):
@@ -153,7 +155,7 @@ def test_a_copied_folder_is_not_the_run(tmp_path, worker):
     status = attach("copy", tmp_path).status
     assert (status.state, status.alive) == ("failed", False)
     assert "This folder is a copy: the run's process belongs to another one." in status.message
-    with pytest.raises(WorkbenchError, match="nobody is there to stop it"):
+    with pytest.raises(WorkbenchError, match="cannot be asked to stop"):
         attach("copy", tmp_path).stop(patience_s=0)
     assert worker.poll() is None
 
@@ -221,7 +223,7 @@ def test_a_request_says_how_far_it_is(tmp_path, worker):
 
 def test_a_request_to_an_ended_run_is_refused(tmp_path):
     run = make_run(tmp_path, state="finished")
-    with pytest.raises(WorkbenchError, match="The run 'one' is finished: nobody is there to stop it"):
+    with pytest.raises(WorkbenchError, match="The run 'one' is finished: cannot be asked to stop"):
         run.stop()
     assert list(run.folder.requests.iterdir()) == []
 
@@ -288,7 +290,7 @@ def scored(tmp_path):
     ]
     rows = [{"prompt": f"Question {i}?", "chosen": f"Good {i}.", "rejected": f"Bad {i}.", **own[i]} for i in range(3)]
     pairs = load_pairs(write_rows(tmp_path / "pairs.jsonl", rows))
-    write_pairs(run.folder, pairs)
+    run.folder.write_pairs(pairs)
     for step, leads in ((0, (-0.5, 0.5, -0.1)), (10, (0.5, -0.5, 0.9))):
         numbers = pd.DataFrame(
             {"step": step, "pair_id": [pair.pair_id for pair in pairs], "chosen_avg_logp": [-1.0] * 3}
@@ -512,15 +514,15 @@ def test_a_live_run_is_not_deleted(tmp_path, worker):
 
 def test_a_run_that_is_resumed_at_the_last_moment_is_not_deleted(tmp_path, worker, monkeypatch):
     run = make_run(tmp_path, state="stopped")
-    rename = run_module.Path.rename
+    rename = root_module.Path.rename
 
     def resumed_meanwhile(path, target):
         moved = rename(path, target)
         if target.name.startswith("."):
-            set_state(Run(run_module.RunFolder(target)), "training", process=process.identify(worker.pid))
+            set_state(Run(root_module.RunFolder(target)), "training", process=process.identify(worker.pid))
         return moved
 
-    monkeypatch.setattr(run_module.Path, "rename", resumed_meanwhile)
+    monkeypatch.setattr(root_module.Path, "rename", resumed_meanwhile)
     with pytest.raises(WorkbenchError, match="stop it first"):
         delete_run("one", tmp_path)
     assert run.status.state == "training"

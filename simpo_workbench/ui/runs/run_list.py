@@ -11,13 +11,14 @@ import ipywidgets
 import traitlets
 
 from ...analysis.doctor import CHOSEN_DRIFT_ATTENTION
+from ...analysis.metrics import METRICS
 from ...base.errors import WorkbenchError
-from ...base.format import signed
 from ...config.run_config import RunConfig
 from ...report.facts import headline
-from ...runs.device_queue import queue
+from ...runs.device_queue import list_queue
 from ...runs.launch import resume
-from ...runs.run import Run, attach, delete_run, list_runs
+from ...runs.root import delete_run, list_runs
+from ...runs.run import Run, attach
 from ..parts.data_table import Column, DataTable
 from ..parts.fields import number_text
 from ..parts.html import Html, facts, html, joined, table
@@ -48,9 +49,12 @@ _TONES = {
 _STILL_ROWS = 30
 
 
-def _accuracy(found):
-    value, low, high, pairs = found
-    return f"{value:.2f} ({low:.2f} to {high:.2f}, n {pairs:.0f})"
+_AHEAD, _DRIFT = METRICS["rewards/accuracies"], METRICS["logps/chosen_drift"]
+
+
+def _share_text(measured):
+    value, low, high, pairs = measured
+    return f"{_AHEAD.text(value)} ({_AHEAD.text(low)} to {_AHEAD.text(high)}, n {pairs:.0f})"
 
 
 def _drift_tone(drift):
@@ -71,19 +75,16 @@ COLUMNS = [
     ),
     Column(
         "chosen_ahead",
-        "Accuracy",
-        _accuracy,
-        help=(
-            "Share of held-out pairs with a positive margin (for SimPO: the chosen answer is ahead), at the last"
-            " evaluation, with its 95 % interval."
-        ),
+        _AHEAD.heading,
+        _share_text,
+        help=f"{_AHEAD.explanation} At the last evaluation, with its 95 % interval.",
     ),
     Column(
         "chosen_drift",
-        "Drift",
-        signed,
+        _DRIFT.label.capitalize(),
+        lambda drift: _DRIFT.text(drift, short=True),
         numeric=True,
-        help="Log-probability of chosen answers since the start, nats per token, at the last evaluation.",
+        help=f"{_DRIFT.explanation} At the last evaluation, {_DRIFT.unit}.",
         tone=_drift_tone,
     ),
     Column("started", "Started", lambda time: f"{time:%m-%d %H:%M}"),
@@ -154,7 +155,7 @@ class RunList(Panel):
         """Read the runs and the queue again, in the background; what has not changed is not drawn again."""
         if self._reading != self.root:  # else it is on the way
             self._reading = root = self.root
-            self.later(lambda: (root, list_runs(root), queue()), self._read, self._not_read)
+            self.later(lambda: (list_runs(root), list_queue()), self._read, self._not_read, latest="runs")
 
     def close(self):
         """Follow the runs no more, and take the panel away."""
@@ -180,10 +181,8 @@ class RunList(Panel):
 
     # --- the list
 
-    def _read(self, found):
-        root, frame, waiting = found
-        if root != self.root:  # another one is asked for by now
-            return
+    def _read(self, listed):
+        frame, waiting = listed
         self._reading = None
         self.queue.show_queue(waiting)
         if self._runs is not None and frame.equals(self._runs):

@@ -14,8 +14,8 @@ from ...config.run_config import RunConfig
 from ...report.facts import headline
 from ...runs.folder import require_free_name
 from ...runs.launch import start
-from ...runs.preflight_result import Preflight
-from ...runs.remote import start_preflight
+from ...runs.preflight_result import PreflightResult
+from ...runs.remote_preflight import start_preflight
 from ...runs.run import Run
 from ..parts.html import Html, Markup, html, joined, table
 from ..parts.panel import Panel, button, column, enable, row, show
@@ -89,7 +89,7 @@ class RunStart(Panel):
         show(self.cancel, measuring)
         show(self.confirm, asking)
         show(self.decline, asking)
-        missing = "" if self.config is not None else "Choose settings in 1 Configure first."
+        missing = "" if self.config is not None else "Choose settings in 1 Setup first."
         enable(self.start, missing, "Measures a few real steps first, then asks")
         enable(self.skip, missing, "Begin at once; time and memory show while it trains")
         self.about.value = (
@@ -176,10 +176,10 @@ def next_run(config: RunConfig) -> str:
     )
 
 
-def preflight_notice(found: Preflight) -> Markup:
+def preflight_notice(found: PreflightResult) -> Markup:
     """Whether a run fits, the measured table, and what is to be known before it starts."""
     level = {"fits": "fits", "tight": "tight", "does not fit": "failed"}[found.fit]
-    notes = joined(html("<p>{}</p>", text) for text in (found.untrained, *found.warnings))
+    notes = joined(html("<p>{}</p>", text) for text in (found.base_standing, *found.warnings))
     said = found.verdict.partition(": ")[2]
     pattern = '<div class="swb-notice swb-{}"><b>{}.</b> {}{}{}</div>'
     return html(

@@ -60,13 +60,13 @@ def titles(menu):
 
 def test_without_a_run_one_sentence_says_what_to_do():
     panel = Comparison()
-    assert "Start a run in Train, or open one in Runs" in panel._empty.value
+    assert "Start a run in 3 Train, or open one in Runs" in panel._empty.value
     assert panel._empty.layout.display is None
     assert panel._with_run.layout.display == "none"
     assert "Start a run" in panel.snapshot()
 
 
-def test_samples_show_the_untrained_model_beside_the_newest_step(panel):
+def test_samples_show_the_base_model_beside_the_newest_step(panel):
     assert [prompt for _, prompt in panel.sample_prompt.options] == PROMPTS
     assert (panel.sample_left.value, panel.sample_right.value) == (0, 40)
     assert "Answer 0 at step 0" in panel.snapshot().striptags()
@@ -163,13 +163,13 @@ def test_a_run_without_samples_yet_says_so(tmp_path):
 # --- prompts typed in
 
 
-def test_menus_hold_untrained_kept_steps_and_other_runs(run, tmp_path):
+def test_menus_hold_the_base_model_kept_steps_and_other_runs(run, tmp_path):
     other = fake_run(tmp_path, name="gentle", total_steps=20)
     keep_adapters(other, (20,))
     fake_run(tmp_path, name="unfinished", total_steps=20)
     panel = Comparison(run)
     until(lambda: panel.left.options)
-    assert titles(panel.left)[0] == "untrained model (base)"
+    assert titles(panel.left)[0] == "base model"
     assert [title.split(" (")[0] for title in titles(panel.left)[1:3]] == ["step 20", "step 40"]
     assert titles(panel.left)[3:] == ["run gentle, final adapter"]
     assert (panel.left.value, panel.right.value) == ("base", "step 40")
@@ -191,7 +191,7 @@ def test_base_and_one_step_are_asked_of_one_model_once(panel, models):
     assert (values["generation"].max_new_tokens, values["generation"].temperature, values["seed"]) == (30, 0.7, 5)
     assert values["data"] == panel.run.config.data
     models[panel.run.name, 20].state = "done"
-    until(lambda: panel._shown.asked)
+    until(lambda: panel._shown.typed)
     assert "<del> cat</del>" in panel._cards.value
     assert "5 tokens · repeated 4-grams 0.00 · ends properly" in panel._cards.value
     assert "8 tokens · repeated 4-grams 0.25 · cut off" in panel._cards.value
@@ -202,16 +202,16 @@ def test_base_and_one_step_are_asked_of_one_model_once(panel, models):
 def test_two_steps_are_asked_of_two_models(panel, models):
     ask(panel, models, "step 20", "step 40", count=2)
     models[panel.run.name, 40].state = "done"
-    assert not panel._shown.asked
+    assert not panel._shown.typed
     models[panel.run.name, 20].state = "done"
-    until(lambda: panel._shown.asked)
+    until(lambda: panel._shown.typed)
     assert (panel._shown.left.text, panel._shown.right.text) == ("The dog sat here at 20.", "The dog sat here at 40.")
 
 
-def test_the_same_untrained_model_on_both_sides_is_asked_once(panel, models):
+def test_the_same_base_model_on_both_sides_is_asked_once(panel, models):
     ask(panel, models, "base", "base")
     models[panel.run.name, 0].state = "done"
-    until(lambda: panel._shown.asked)
+    until(lambda: panel._shown.typed)
     assert "the same, word for word" in panel._cards.value
 
 
@@ -228,7 +228,7 @@ def test_progress_has_words_and_seconds_and_cancel_takes_the_question_back(panel
     assert not panel.ask_button.disabled
     until(lambda: models[panel.run.name, 20].cancelled)
     models[panel.run.name, 20].state = "done"
-    assert not panel._shown.asked
+    assert not panel._shown.typed
 
 
 def test_a_refused_question_is_said_in_its_words_and_can_be_asked_again(panel, models):
@@ -257,7 +257,7 @@ def test_a_round_that_cannot_be_put_or_read_ends_with_the_error_said(panel, mode
     assert panel.cancel_button.disabled
     if broken == "ask":
         assert "The disk is full." in panel.line.value
-        until(lambda: first.cancelled)
+        until(lambda: first.cancelled == len(first.asked))
 
 
 def refuse():
@@ -286,16 +286,19 @@ def test_a_cancelled_round_that_fails_later_does_not_end_the_next_one(panel, mod
     panel.cancel_button.click()
     panel.ask_button.click()
     until(lambda: models.get((panel.run.name, 20)) and models[panel.run.name, 20].asked)
+    slow = [thread for thread in threading.enumerate() if thread.name == "simpo-workbench-work"]
     may_fail.set()
-    until(lambda: "The disk is full." in panel.line.value)
+    for thread in slow:
+        thread.join(20)
     assert panel.ask_button.disabled, "the second round still waits for its answers"
+    assert "The disk is full." not in panel.line.value
 
 
 def test_one_side_that_fails_takes_the_other_question_back(panel, models):
     ask(panel, models, "step 20", "step 40", count=2)
     models[panel.run.name, 20].error, models[panel.run.name, 20].state = WorkbenchError("Gone."), "refused"
     until(lambda: models[panel.run.name, 40].cancelled and "Gone." in panel.line.value)
-    assert not panel._shown.asked
+    assert not panel._shown.typed
 
 
 def test_earlier_prompts_can_be_opened_again(panel, models):
@@ -317,12 +320,12 @@ def test_earlier_prompts_can_be_opened_again(panel, models):
 def test_a_typed_answer_stays_when_the_run_is_read_again(panel, models):
     ask(panel, models, "base", "step 20")
     models[panel.run.name, 20].state = "done"
-    until(lambda: panel._shown.asked)
+    until(lambda: panel._shown.typed)
     panel.right.value = "base"
     keep_adapters(panel.run, (30,))
     panel.refresh()
     until(lambda: "step 30" in titles(panel.left))
-    assert panel._shown.asked
+    assert panel._shown.typed
     assert panel.right.value == "base"
 
 
@@ -354,7 +357,8 @@ def test_markup_in_prompts_and_answers_is_text(tmp_path, models):
 
 
 def test_a_real_model_answers_in_a_process_of_its_own(tiny_config):
-    from simpo_workbench.runs.run import Run, create_run
+    from simpo_workbench.runs.folder import create_run
+    from simpo_workbench.runs.run import Run
 
     folder = create_run(tiny_config)
     write_json(folder.status, {"state": "stopped", "step": 0, "total_steps": 6, "message": "Stopped."})
@@ -365,7 +369,7 @@ def test_a_real_model_answers_in_a_process_of_its_own(tiny_config):
     try:
         panel.ask_button.click()
         until(lambda: panel._shown or "Error" in panel.line.value, 120)
-        assert panel._shown.asked, panel.line.value
+        assert panel._shown.typed, panel.line.value
         assert panel._shown.left.tokens <= 8
     finally:
         OPEN_MODELS.close()

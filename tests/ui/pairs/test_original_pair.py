@@ -6,7 +6,6 @@ import pytest
 from fake_run import fake_run
 
 import simpo_workbench as wb
-from simpo_workbench.runs.run import write_pairs
 from simpo_workbench.ui.pairs.original_pair import original_pair
 
 TURNS = [
@@ -25,7 +24,7 @@ OTHERS = [{"prompt": f"Number {n}?", "chosen": f"{n}", "rejected": "none"} for n
 def run_on(tmp_path, held_out, **data):
     """A run whose held-out pairs were written as training writes them."""
     run = fake_run(tmp_path, total_steps=20, changes={f"data.{name}": value for name, value in data.items()})
-    write_pairs(run.folder, held_out)
+    run.folder.write_pairs(held_out)
     return run
 
 

@@ -131,7 +131,7 @@ def test_what_cannot_be_asked_now_says_why(controls, state, enabled):
 def test_a_request_that_cannot_be_written_is_a_sentence(controls, run):
     to_state(controls, "finished")
     controls.pause.click()  # as a click that was under way
-    assert "nobody is there to pause it" in controls.line.value
+    assert "cannot be asked to pause" in controls.line.value
 
 
 # --- what is changed

@@ -14,12 +14,12 @@ from panels import until, visible
 
 from simpo_workbench.base.errors import WorkbenchError
 from simpo_workbench.config.run_config import RunConfig
-from simpo_workbench.runs.preflight_result import Preflight
+from simpo_workbench.runs.preflight_result import PreflightResult
 from simpo_workbench.ui.train import run_start
 from simpo_workbench.ui.train.run_start import RunStart, preflight_notice
 
 HOSTILE = "<img src=x onerror=alert(1)>"
-MEASURED = Preflight(
+MEASURED = PreflightResult(
     steps=120,
     seconds_per_step=0.5,
     seconds_per_longest_step=0.9,
@@ -39,7 +39,7 @@ MEASURED = Preflight(
     held_out_pairs=24,
     truncated=1,
     dropped={"too long": 2, "empty": 0},
-    untrained_leads=(-0.5, 0.1, 0.7),
+    base_leads=(-0.5, 0.1, 0.7),
     target_lead=0.5,
     shortages=(),
     warnings=("training.learning_rate 0.001 is high.",),
@@ -249,15 +249,16 @@ def test_without_settings_it_says_where_they_come_from():
     panel = RunStart()
     assert panel.start.disabled
     assert panel.skip.disabled
-    assert "1 Configure" in panel.start.tooltip
-    assert "1 Configure" in panel.snapshot()
+    assert "1 Setup" in panel.start.tooltip
+    assert "1 Setup" in panel.snapshot()
     panel.config = RunConfig(model={"name": HOSTILE})
     assert not panel.start.disabled
     assert "<img" not in panel.snapshot()
 
 
 def test_a_settings_warning_is_no_warning_of_the_kernel(desk, recwarn, monkeypatch, tmp_path):
-    from simpo_workbench.runs.run import Run, create_run
+    from simpo_workbench.runs.folder import create_run
+    from simpo_workbench.runs.run import Run
 
     monkeypatch.setattr(run_start, "start", lambda config: Run(create_run(config)))
     desk.panel.config = RunConfig(training={"learning_rate": 1e-2}, run={"root": str(tmp_path / "runs")})

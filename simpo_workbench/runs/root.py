@@ -1,0 +1,147 @@
+"""The runs in a root folder: list them, find one by its settings, delete one."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import shutil
+from datetime import datetime
+from functools import lru_cache
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from ..base.errors import WorkbenchError
+from ..base.files import read_jsonl_backwards
+from ..config.run_config import RUNS_ROOT, RunConfig
+from .folder import RunFolder, run_names
+from .run import Run
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+_LISTED = ["name", "state", "step", "total_steps", "model", "data", "learning_rate", "beta"]
+_LISTED += ["accuracy", "accuracy_low", "accuracy_high", "pairs", "chosen_drift", "verdict", "started"]
+
+
+def find_run(config: RunConfig) -> Run | None:
+    """The newest finished run with these settings in their root, whatever its name; None when there is none.
+
+    `wb.find_run(config) or wb.train(config)` trains once.
+    """
+    same = []
+    for name in run_names(config.run.root):
+        run = Run(RunFolder(Path(config.run.root).expanduser() / name))
+        with contextlib.suppress(WorkbenchError):  # a damaged configuration is not this one
+            if run.config.model_copy(update={"run": config.run}) == config and run.status.state == "finished":
+                same.append(run)
+    return max(same, key=lambda run: run.folder.config.stat().st_mtime, default=None)
+
+
+def list_runs(root: str | Path = RUNS_ROOT) -> pd.DataFrame:
+    """One row per run in a root folder, the newest first.
+
+    Columns: name, state, step, total_steps, model, data, learning_rate, beta, accuracy, accuracy_low and accuracy_high
+    (95 %), pairs (behind the accuracy), chosen_drift (nats per token), verdict, started (local time).
+    """
+    import pandas as pd
+
+    rows = []
+    for name in run_names(root):
+        run = Run(RunFolder(Path(root).expanduser() / name))
+        status, written = run.status, _stamp(run.folder.config)
+        if written is None:  # deleted since its name was read
+            continue
+        row = {"name": name, "state": status.state, "step": status.step, "total_steps": status.total_steps}
+        row |= _config_facts(run.folder.config, written)
+        row |= _last_facts(run.folder.metrics, _stamp(run.folder.metrics))
+        rows.append(row | {"verdict": status.verdict, "started": datetime.fromtimestamp(written[0] / 1e9)})
+    rows.sort(key=lambda row: row["started"], reverse=True)
+    return pd.DataFrame(rows, columns=_LISTED)
+
+
+def delete_run(name: str, root: str | Path = RUNS_ROOT):
+    """Delete a run's folder with everything in it, for good.
+
+    Errors: WorkbenchError when `root` has no such run, when a process has it, or when a part cannot be deleted.
+    """
+    folder = RunFolder(Path(root).expanduser() / name)
+    if (
+        folder.name != name
+        or name == ".."
+        or not folder.config.is_file()
+        or not (folder.status.is_file() or folder.requests.is_dir())
+    ):
+        raise WorkbenchError(f"{str(name)[:120]!r} names no run in {str(root)!r}, so nothing is deleted.")
+    if folder.path.is_symlink():
+        raise WorkbenchError(
+            f"{name!r} is a link to {str(folder.path.resolve())!r}: nothing is deleted through links. Remove the link"
+            " itself where you do not need it."
+        )
+    _require_ended(folder)
+    gone = folder.path.with_name(f".{name}.deleted-{os.getpid()}")
+    try:
+        folder.path.rename(gone)  # in one step, so that no process begins with half a run
+        try:
+            _require_ended(RunFolder(gone))
+        except WorkbenchError:
+            gone.rename(folder.path)
+            raise
+        RunFolder(gone).config.unlink()  # from here on it is no run, even when the rest fails
+        shutil.rmtree(gone)
+    except OSError as error:
+        left = gone if gone.exists() else folder.path
+        raise WorkbenchError(
+            f"The run {name!r} cannot be deleted: {error.strerror}. What is left of it is in {str(left)!r}."
+        ) from None
+
+
+def _require_ended(folder):
+    status = Run(folder).status
+    if status.alive or folder.is_held():
+        raise WorkbenchError(
+            f"The run {folder.name!r} is {status.state} and a process has it: stop it first, then delete it."
+        )
+
+
+def _stamp(path):
+    """(time of the last change in nanoseconds, size) of a file, for caching what was read; None without the file."""
+    try:
+        facts = path.stat()
+    except OSError:
+        return None
+    return facts.st_mtime_ns, facts.st_size
+
+
+@lru_cache(maxsize=4096)
+def _config_facts(path, stamp):
+    try:
+        config = RunConfig.from_yaml(path)
+    except WorkbenchError:  # one damaged folder must not break the list; the run itself says what is wrong
+        return {"model": "(configuration unreadable)"}
+    return {
+        "model": config.model.name,
+        "data": config.data.train,
+        "learning_rate": config.training.learning_rate,
+        "beta": config.loss.beta,
+    }
+
+
+@lru_cache(maxsize=4096)
+def _last_facts(path, stamp):
+    """The newest β (it may have been changed during training), and accuracy and drift of the last evaluation."""
+    beta, evaluation = {}, None
+    for record in read_jsonl_backwards(path):
+        if not beta and "beta" in record:
+            beta = {"beta": record["beta"]}
+        if evaluation is None and record.get("kind") == "eval":
+            evaluation = record
+        if beta and evaluation:
+            break
+    columns = {
+        "accuracy": "rewards/accuracies",
+        "accuracy_low": "rewards/accuracies_low",
+        "accuracy_high": "rewards/accuracies_high",
+        "pairs": "pairs",
+        "chosen_drift": "logps/chosen_drift",
+    }
+    return beta | {name: (evaluation or {}).get(f"eval/{key}") for name, key in columns.items()}
