@@ -1,6 +1,9 @@
 """One pair, token by token: the log-probability of every scored token."""
 
+from __future__ import annotations
+
 import re
+from typing import TYPE_CHECKING
 
 import torch
 
@@ -12,8 +15,11 @@ from .forward.logprobs import PackedScorer
 from .forward.packing import collate
 from .model.models import LoadedModel, weights_unpacked
 
+if TYPE_CHECKING:
+    import pandas as pd
 
-def explain_pair(model: LoadedModel, pair, data: DataConfig | None = None):
+
+def explain_pair(model: LoadedModel, pair, data: DataConfig | None = None) -> pd.DataFrame:
     """DataFrame with one row per scored token of both answers: side, position (from 1), token_id, token, logp (nats).
 
     With an adapter also base_logp. pair: a row as `wb.load_pairs` reads it, or Pairs of one. The mean of `logp` over a

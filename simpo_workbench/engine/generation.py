@@ -1,7 +1,10 @@
 """Prompts -> answers, from the tuned model and from its base."""
 
+from __future__ import annotations
+
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import torch
 from transformers import GenerationConfig as DecodingConfig
@@ -13,6 +16,9 @@ from ..config.run_config import DataConfig, GenerationConfig
 from ..pairs.pairs import prompt_list, prompt_text
 from .encode.tokens import ChatEncoder
 from .model.models import LoadedModel, weights_unpacked
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 _PROMPTS_PER_BATCH = 16
 
@@ -34,7 +40,7 @@ def generate(
     data: DataConfig | None = None,
     seed: int = 0,
     cancelled: Callable[[], bool] | None = None,
-):
+) -> pd.DataFrame:
     """DataFrame with one row per prompt: prompt, base, tuned, then tokens, ended and repeated_4grams of both.
 
     prompts: texts, or lists of messages for conversations. Without an adapter there are only the columns of base.

@@ -1,5 +1,9 @@
 """Model and pairs -> scores, one DataFrame row per pair."""
 
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
 import torch
 
 from ..analysis.scores import join_texts, pair_texts
@@ -14,6 +18,9 @@ from .forward.memory import is_out_of_memory
 from .forward.packing import collate, plan
 from .model.models import LoadedModel, weights_unpacked
 
+if TYPE_CHECKING:
+    import pandas as pd
+
 #: Tokens that go through the model at once without gradients: enough to keep a GPU busy, few enough to fit anywhere.
 SCORING_TOKENS = 4096
 
@@ -24,7 +31,7 @@ def score(
     loss: LossConfig | None = None,
     data: DataConfig | None = None,
     max_tokens_per_microbatch=SCORING_TOKENS,
-):
+) -> pd.DataFrame:
     """DataFrame with one row per pair, in the order of `pairs`.
 
     model: from `wb.load_model`; its adapter is on. pairs: from `wb.load_pairs`.
@@ -48,7 +55,9 @@ def score(
     return table
 
 
-def score_encoded(scorer, encoded, loss: LossConfig, loaded: LoadedModel, max_tokens_per_microbatch=SCORING_TOKENS):
+def score_encoded(
+    scorer, encoded, loss: LossConfig, loaded: LoadedModel, max_tokens_per_microbatch=SCORING_TOKENS
+) -> pd.DataFrame:
     """DataFrame with the ids and numbers of `score`, without texts, one row per encoded pair in their order."""
     logps = response_logps(scorer, encoded, loaded, max_tokens_per_microbatch)
     reference = None
@@ -89,7 +98,7 @@ def _logps_rows(scorer, batch):
     return torch.stack([column.double() for column in columns], dim=1).cpu()
 
 
-def score_table(encoded, logps: ResponseLogps, loss: LossConfig, reference=None):
+def score_table(encoded, logps: ResponseLogps, loss: LossConfig, reference=None) -> pd.DataFrame:
     """DataFrame with the ids and numbers of `score`, from log-probabilities; pure.
 
     reference: as in `losses.pair_losses`.

@@ -3,15 +3,22 @@
 Needs a tokenizer, but neither weights nor torch.
 """
 
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
 from ...base.errors import WorkbenchError
 from ...config.run_config import DataConfig
 from ...pairs.pairs import Pair, Pairs, load_pairs
 from .tokens import ChatEncoder, EncodedPair
 
+if TYPE_CHECKING:
+    import pandas as pd
+
 _STANDS_FOR = "Zebra quartz {} at noon"  # in place of a turn's text; no template contains it by itself
 
 
-def encode_pair(tokenizer, pair, data: DataConfig | None = None):
+def encode_pair(tokenizer, pair, data: DataConfig | None = None) -> pd.DataFrame:
     """DataFrame with one row per token of a pair: side, position (from 1), token_id, token, scored, kind.
 
     side: "prompt" (once), "chosen" or "rejected"; answers are scored from their first token to the end of turn. kind:
@@ -49,7 +56,7 @@ def encoded_pair(encoder: ChatEncoder, pair: Pair) -> EncodedPair:
     return encoded[0]
 
 
-def token_table(tokenizer, sides: dict[str, list[int]]):
+def token_table(tokenizer, sides: dict[str, list[int]]) -> pd.DataFrame:
     """DataFrame with one row per id: side, position (from 1), token_id, token."""
     import pandas as pd
 

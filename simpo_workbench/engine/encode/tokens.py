@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor, wait
 from dataclasses import dataclass, field
 
+from tokenizers import Tokenizer
 from transformers import PreTrainedTokenizerFast
 
 from ...base.errors import WorkbenchError
@@ -240,7 +241,7 @@ class ChatEncoder:
         return self.tokenizer.eos_token_id
 
 
-def plain_backend(tokenizer):
+def plain_backend(tokenizer) -> Tokenizer | None:
     """The Rust tokenizer inside a fast one, set to encode whole texts as they are; None for other tokenizers.
 
     None also where the class around it overrides the encoding, which the Rust tokenizer would bypass.

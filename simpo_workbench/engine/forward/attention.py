@@ -72,7 +72,7 @@ def packed_attention(
     softcap=None,
     layout: Layout | None = None,
     **kwargs,
-):
+) -> tuple[torch.Tensor, None]:
     """(output (1, tokens, heads, head_dim), None) for a packed row; without a layout, transformers' own attention.
 
     query: (1, heads, tokens, head_dim); key, value: (1, key-value heads, tokens, head_dim). sliding_window: positions,

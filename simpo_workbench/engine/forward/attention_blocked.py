@@ -22,7 +22,7 @@ KEPT_PAIR_TOKENS = 1536
 LEAST_FILLED = 0.75
 
 
-def attention(query, key, value, layout: Layout, scaling, window, softcap):
+def attention(query, key, value, layout: Layout, scaling, window, softcap) -> torch.Tensor:
     """Attention over a packed row, (1, tokens, heads, head_dim); arguments as in `attention.packed_attention`."""
     prepared_as = ("blocked", window)
     if prepared_as not in layout.prepared:

@@ -4,13 +4,19 @@ varlen: variable-length flash attention. flex: FlexAttention, where scores are s
 cards and for types that have neither.
 """
 
+from __future__ import annotations
+
 import functools
 import inspect
+from typing import TYPE_CHECKING
 
 import torch
 from torch.nn.functional import scaled_dot_product_attention
 
 from .packing import Layout, dense_attention, visible
+
+if TYPE_CHECKING:
+    from torch.nn.attention.flex_attention import BlockMask
 
 #: FlexAttention's default tiles need more shared memory per block than cards of the RTX 30 and 40 series have (about
 #: 100 KB; pytorch#133254).
@@ -42,7 +48,7 @@ def backend_for(dtype, head_dim: int, softcapped: bool, capability: tuple[int, i
     return "varlen" if flash else "pairwise"
 
 
-def varlen(query, key, value, layout: Layout, scaling, window, softcap):
+def varlen(query, key, value, layout: Layout, scaling, window, softcap) -> torch.Tensor:
     """Attention over a packed row by flash attention, (1, tokens, heads, head_dim).
 
     Each pair is two sequences: queries [P C] against keys [S P C], and queries R against keys [S P R], causal and
@@ -75,7 +81,7 @@ def _takes_window():
     return {"window_size", "enable_gqa"} <= inspect.signature(varlen_attn).parameters.keys()
 
 
-def varlen_sequences(layout: Layout, device="cpu"):
+def varlen_sequences(layout: Layout, device="cpu") -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, int, int]:
     """(key rows, query ends, key ends, most queries, most keys) of the row's sequences; ends are cumulative, int32."""
     beginning = torch.arange(layout.shared)
     keys, query_lengths, key_lengths = [], [], []
@@ -97,7 +103,7 @@ def varlen_sequences(layout: Layout, device="cpu"):
     return torch.cat(keys).to(device), query_ends, key_ends, max(query_lengths), max(key_lengths)
 
 
-def flex(query, key, value, layout: Layout, scaling, window, softcap):
+def flex(query, key, value, layout: Layout, scaling, window, softcap) -> torch.Tensor:
     """Attention over a packed row by FlexAttention, (1, tokens, heads, head_dim); `flex_mask` says who sees what."""
     prepared_as = ("flex", window, query.device)
     if prepared_as not in layout.prepared:
@@ -115,7 +121,7 @@ def flex(query, key, value, layout: Layout, scaling, window, softcap):
     return output.transpose(1, 2)
 
 
-def flex_mask(layout: Layout, window, device):
+def flex_mask(layout: Layout, window, device) -> BlockMask:
     """The block mask of a row: causal & within the window & (key in S | same pair & (key in P | same branch))."""
     from torch.nn.attention.flex_attention import create_block_mask
 
@@ -129,7 +135,7 @@ def flex_mask(layout: Layout, window, device):
     return create_block_mask(seen, None, None, layout.tokens, layout.tokens, device=device)
 
 
-def pairwise(query, key, value, layout: Layout, scaling, window, softcap):
+def pairwise(query, key, value, layout: Layout, scaling, window, softcap) -> torch.Tensor:
     """Attention over a packed row pair by pair, (1, tokens, heads, head_dim), by torch's kernels with a mask.
 
     Memory grows with the square of a pair's length, not of the row's.

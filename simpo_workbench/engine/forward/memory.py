@@ -7,6 +7,7 @@ import gc
 import math
 import resource
 import sys
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -191,7 +192,9 @@ def layers_of(model) -> list:
     return [module for module in model.modules() if isinstance(module, GradientCheckpointingLayer)]
 
 
-def bytes_per_token_of(scorer, model, pair, policy, device, autocast=contextlib.nullcontext):
+def bytes_per_token_of(
+    scorer, model, pair, policy, device, autocast=contextlib.nullcontext
+) -> Callable[[int], float | None]:
     """The function for `choose`: it measures a forward and backward pass of `pair` with some layers checkpointed.
 
     It returns bytes per token, None where the pair does not fit, 0 where the system cannot measure. Adapters, gradients

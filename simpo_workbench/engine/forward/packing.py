@@ -118,7 +118,7 @@ def visible(layout: Layout, window: int | None = None) -> torch.Tensor:
     return same & (distance >= 0) & (distance < (window or layout.tokens))
 
 
-def dense_attention(query, key, value, allowed, scaling, softcap=None):
+def dense_attention(query, key, value, allowed, scaling, softcap=None) -> torch.Tensor:
     """Attention written out, (rows, tokens, heads, head_dim): the oracle for every backend.
 
     allowed: (…, queries, keys), True where a query attends to a key.

@@ -4,6 +4,7 @@ import contextlib
 import gc
 import os
 import warnings
+from collections.abc import Iterator
 from pathlib import Path
 
 import psutil
@@ -57,7 +58,7 @@ class LoadedModel:
         return isinstance(self.model, PeftModel) and TUNED in self.model.peft_config
 
     @contextlib.contextmanager
-    def base(self):
+    def base(self) -> Iterator[None]:
         """Within this block the model is the base model: with model.adapter if that is set, else without adapter."""
         if not self.has_adapter:
             yield
@@ -188,7 +189,7 @@ def lora_targets(model, lora: LoraConfig) -> list[str]:
 
 
 @contextlib.contextmanager
-def weights_unpacked(loaded: LoadedModel):
+def weights_unpacked(loaded: LoadedModel) -> Iterator[None]:
     """Within this block, 4-bit layers on a CPU use weights that were dequantized once instead of in every pass.
 
     The numbers are the same. It takes 4 bytes per parameter, and is skipped where less than twice that memory is free.

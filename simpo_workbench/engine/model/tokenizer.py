@@ -1,12 +1,12 @@
 """The folder of a model, and the tokenizer in it.
 
-It needs no torch, so that a process without weights starts in a few seconds.
+It imports no torch itself, so that a process without weights starts in a few seconds.
 """
 
 import os
 from pathlib import Path
 
-from transformers import AutoTokenizer
+from transformers import AutoTokenizer, PreTrainedTokenizerBase
 
 from ...base.errors import WorkbenchError, first_line
 from ...config.run_config import DEMO, DataConfig, ModelConfig
@@ -15,7 +15,7 @@ from . import demo_model, hub
 from .weight_files import own_code, require_safetensors
 
 
-def load_tokenizer(config: ModelConfig, data: DataConfig | None = None):
+def load_tokenizer(config: ModelConfig, data: DataConfig | None = None) -> PreTrainedTokenizerBase:
     """The tokenizer of a ModelConfig; weights are neither read nor, for a hub model, downloaded.
 
     data: its chat_template replaces the model's own. Errors: WorkbenchError for a model that cannot be found or read.
@@ -23,7 +23,7 @@ def load_tokenizer(config: ModelConfig, data: DataConfig | None = None):
     return tokenizer_in(model_folder(config, weights=False), config, data)
 
 
-def tokenizer_in(folder: Path, config: ModelConfig, data: DataConfig | None = None):
+def tokenizer_in(folder: Path, config: ModelConfig, data: DataConfig | None = None) -> PreTrainedTokenizerBase:
     """The tokenizer in a model's folder, with the model's name as its own."""
     try:
         # without trust_remote_code, transformers asks on a terminal
