@@ -1,6 +1,4 @@
-"""What a blind test found: the win rate with its interval, the counts, every item with its sides revealed, and the
-votes as preference pairs.
-"""
+"""The result of a blind test: win rate with its interval, counts, every item with its models, votes as pairs."""
 
 from __future__ import annotations
 
@@ -16,7 +14,7 @@ from ..parts.data_table import Column, DataTable
 from ..parts.html import Html, Markup, facts, html, joined, table
 from ..parts.panel import Panel, button, column, enable, row
 
-_NO_ITEM = "Choose a row: its prompt and both answers open here, with the names of their models."
+_NO_ITEM = "Choose a row to see its prompt and both answers here, with the names of their models."
 _LENGTH = {"numeric": True, "text": lambda value: "–" if value != value else f"{value:.0f}"}
 _ROWS_IN_PICTURE = 20
 
@@ -34,44 +32,41 @@ class BlindResult(Panel):
             description="File", layout={"width": "420px"}, style={"description_width": "initial"}
         )
         self.export_button = button("Export", self.guard(self.export), icon="download")
-        columns = [
-            Column("prompt", "prompt", wide=True),
-            Column("preferred", "preferred"),
-            Column("left", "stood left"),
-            Column("first_tokens", "tokens", **_LENGTH),
-            Column("second_tokens", "tokens", **_LENGTH),
-        ]
-        self._columns = columns
         self._place, self.table = column(), None
         self.compose(self._summary, row(self.export_button, self.path), self._place, self._item)
 
     def show(self, votes: BlindVotes):
-        """Show what these votes say, however many there are."""
+        """Show the result of these votes, however many there are."""
         import pandas as pd
 
-        self.votes, found, titles = votes, votes.votes, votes.titles
-        said = {**titles, "tie": "tie", "both bad": "both bad", "skip": "(skipped)", "same": "(the same answer)"}
+        self.votes, items, titles = votes, votes.votes, votes.titles
+        preferred = {**titles, "tie": "tie", "both bad": "both bad", "skip": "(skipped)", "same": "(the same answer)"}
         self._rows = pd.DataFrame(
             {
-                "item": found["item"].astype(str),
-                "prompt": found["prompt"],
-                "preferred": [said[winner] for winner in found["winner"]],
+                "item": items["item"].astype(str),
+                "prompt": items["prompt"],
+                "preferred": [preferred[winner] for winner in items["winner"]],
                 "left": [
                     titles[side] if winner != "same" else "–"
-                    for side, winner in zip(found["left_is"], found["winner"], strict=True)
+                    for side, winner in zip(items["left_is"], items["winner"], strict=True)
                 ],
-                "first_tokens": found["first_tokens"],
-                "second_tokens": found["second_tokens"],
+                "first_tokens": items["first_tokens"],
+                "second_tokens": items["second_tokens"],
             }
         )
-        self._summary.value = _summary(votes, found)
-        lengths = [
-            Column(f"{side}_tokens", f"tokens, {titles[side]}", help="Length of its answer", **_LENGTH)
-            for side in SIDES
+        self._summary.value = _summary(votes, items)
+        columns = [
+            Column("prompt", "prompt", wide=True),
+            Column("preferred", "preferred"),
+            Column("left", "shown left"),
         ]
-        columns = [*self._columns[:3], *(lengths if found["first_tokens"].notna().any() else [])]
+        if items["first_tokens"].notna().any():
+            columns += [
+                Column(f"{side}_tokens", f"tokens, {titles[side]}", help="Length of its answer", **_LENGTH)
+                for side in SIDES
+            ]
         self.table = DataTable(
-            columns, "item", "Items of the blind test", "No vote is there yet.", noun="item", on_error=self.say_error
+            columns, "item", "Items of the blind test", "There is no vote yet.", noun="item", on_error=self.say_error
         )
         self.table.add_class("swb-fixed")
         self.table.show(self._rows)
@@ -89,10 +84,10 @@ class BlindResult(Panel):
 
     def export(self, path: str | Path | None = None):
         """Write the decided votes as preference pairs. An existing file is not replaced."""
-        wanted, votes = Path(str(path or self.path.value).strip()).expanduser(), self.votes
+        target, votes = Path(str(path or self.path.value).strip()).expanduser(), self.votes
         self.later(
-            lambda: votes.export(wanted),
-            lambda count: self.say(f"{counted(count, 'pair')} written to {wanted}.", "good"),
+            lambda: votes.export(target),
+            lambda count: self.say(f"{counted(count, 'pair')} written to {target}.", "good"),
         )
 
     def snapshot(self) -> Markup:
@@ -103,7 +98,7 @@ class BlindResult(Panel):
             [
                 self._summary.value,
                 table(
-                    ["prompt", "preferred", "stood left"],
+                    ["prompt", "preferred", "shown left"],
                     rows[["prompt", "preferred", "left"]].itertuples(index=False),
                     f"The first {len(rows)} of {len(self._rows)}.",
                 ),
@@ -117,57 +112,51 @@ class BlindResult(Panel):
         item = self.votes.items[int(self.table.chosen[0]) - 1]
         lengths = {"first": item.first_tokens, "second": item.second_tokens}
         sides = [item.left_is, *(side for side in SIDES if side != item.left_is)]
-        cards = answer_cards(
-            *(
-                Answer(f"{number} · {self.votes.titles[side]}", item.answer(side), lengths[side])
-                for number, side in enumerate(sides, 1)
-            )
-        )
+        answers = [
+            Answer(f"{number} · {self.votes.titles[side]}", item.answer(side), lengths[side])
+            for number, side in enumerate(sides, 1)
+        ]
+        cards = answer_cards(*answers)
         self._item.value = html('<h3>{}</h3><div class="swb-text">{}</div>{}', "Prompt", item.prompt, cards)
 
 
-def _summary(votes, found):
-    titles = votes.titles
-    judged = found[~found["winner"].isin(["skip"])]
-    if judged.empty:
-        return html('<div class="swb-notice">{}</div>', "No vote counts yet, so there is nothing to say.")
-    rate = win_rate(found)
+def _summary(votes, items):
+    if (items["winner"] == "skip").all():
+        return html('<div class="swb-notice">{}</div>', "No vote counts yet, so there is no result.")
+    rate = win_rate(items)
     notes = []
     if votes.next_item() is not None:
         notes.append(
-            f"{votes.asked - votes.voted} of {votes.asked} prompts have no vote yet. Whoever stops as soon as a result"
-            " pleases, takes chance for a result."
+            f"{votes.asked - votes.voted} of {votes.asked} prompts have no vote yet. Stopping as soon as a result"
+            " pleases takes chance for a result."
         )
-    if (late := int((~found["blind"] & (found["winner"] != "same")).sum()) if len(found) else 0) > 0:
-        notes.append(
-            f"{counted(late, 'vote')} came after the titles had been shown and {'is' if late == 1 else 'are'} not"
-            " blind."
-        )
+    late = int((~items["blind"] & (items["winner"] != "same")).sum())
+    if late:
+        are = "is" if late == 1 else "are"
+        notes.append(f"{counted(late, 'vote')} came after the models had been named and {are} not blind.")
     tone = "swb-healthy" if rate.winner else ""
     verdict = html(
-        '<div class="swb-notice {}">{}{}</div>', tone, rate.verdict, joined(html("<p>{}</p>", one) for one in notes)
+        '<div class="swb-notice {}">{}{}</div>', tone, rate.verdict, joined(html("<p>{}</p>", note) for note in notes)
     )
-    return joined([verdict, _bar(rate, titles), html('<div class="swb-scroll">{}</div>', _counts(rate, titles, found))])
+    counts = html('<div class="swb-scroll">{}</div>', _counts(rate, votes.titles, items))
+    return joined([verdict, _bar(rate, votes.titles), counts])
 
 
 def _bar(rate: WinRate, titles) -> Markup:
     """The win rate of the second model as a point with its interval on a line from 0 to 1, one half marked."""
     second = titles["second"]
-    said = (
+    label = (
         f"Win rate of {second}: {rate.value:.2f} with the interval {rate.low:.2f} to {rate.high:.2f}, on a line from 0"
         " to 1 with one half marked."
     )
-    places = {
-        "low": f"{100 * rate.low:.1f}",
-        "width": f"{100 * (rate.high - rate.low):.1f}",
-        "value": f"{100 * rate.value:.1f}",
-    }
     line = html(
-        '<div class="swb-rate-line" role="img" aria-label="{said}"><span class="swb-rate-half"></span><span'
+        '<div class="swb-rate-line" role="img" aria-label="{label}"><span class="swb-rate-half"></span><span'
         ' class="swb-rate-interval" style="left:{low}%;width:{width}%"></span><span class="swb-rate-value"'
         ' style="left:{value}%"></span></div>',
-        said=said,
-        **places,
+        label=label,
+        low=f"{100 * rate.low:.1f}",
+        width=f"{100 * (rate.high - rate.low):.1f}",
+        value=f"{100 * rate.value:.1f}",
     )
     ends = html(
         '<div class="swb-rate-ends"><span>0 · always {}</span><span>½</span><span>always {} · 1</span></div>',
@@ -184,8 +173,7 @@ def _bar(rate: WinRate, titles) -> Markup:
     )
 
 
-def _counts(rate, titles, found):
-    left = found[found["choice"].isin(["left", "right"])]
+def _counts(rate, titles, items):
     rows = [
         (f"{titles['second']} preferred", f"{rate.wins}", "counts 1"),
         (f"{titles['first']} preferred", f"{rate.losses}", "counts 0"),
@@ -194,20 +182,16 @@ def _counts(rate, titles, found):
         ("the same answer from both", f"{rate.same}", "not asked, counts one half"),
         ("skipped", f"{rate.skipped}", "does not count"),
     ]
-    length = rate.length_difference
-    known = (
-        f"answers of {titles['second']}: {signed(length.value, 0)} tokens on average, 95 % {signed(length.low, 0)} to"
-        f" {signed(length.high, 0)}, n={length.n}"
-        if length
-        else "lengths are not known"
-    )
-    side = (
-        f"the left answer was preferred in {int((left['choice'] == 'left').sum())} of"
-        f" {counted(len(left), 'decided vote')}"
-        if len(left)
-        else ""
-    )
+    lengths = "lengths are not known"
+    if length := rate.length_difference:
+        low, high = signed(length.low, 0), signed(length.high, 0)
+        lengths = f"answers of {titles['second']}: {signed(length.value, 0)} tokens on average"
+        lengths += f", 95 % {low} to {high}, n={length.n}"
+    decided, side = items[items["choice"].isin(["left", "right"])], ""
+    if len(decided):
+        left = int((decided["choice"] == "left").sum())
+        side = f"the left answer was preferred in {left} of {counted(len(decided), 'decided vote')}"
     few = f"fewer than {LEAST_JUDGED} judged prompts decide nothing" if rate.judged < LEAST_JUDGED else ""
     return joined(
-        [table(["vote", "prompts" if rate.n == rate.prompts else "votes", ""], rows), facts(known, side, few)]
+        [table(["vote", "prompts" if rate.n == rate.prompts else "votes", ""], rows), facts(lengths, side, few)]
     )

@@ -1,6 +1,4 @@
-"""Where a blind test begins: which two models, which prompts, from the run's own samples or asked now; and the tests
-that were begun before.
-"""
+"""The first page of a blind test: which two models, which prompts, sampled answers or new ones; and earlier tests."""
 
 from __future__ import annotations
 
@@ -20,19 +18,16 @@ from ...pairs.data_sets import load_data
 from ...runs.run import Run
 from ..parts.html import Html, Markup, html
 from ..parts.panel import Panel, button, column, enable, row, show
-from .two_models import Round, choice_menu, fill_menu, sampled_at, sides_of, sides_stamp
+from .two_models import Round, choice_menu, fill_menu, generation_controls, sampled_at, sides_of, sides_stamp
 
 _NO_RUN = (
-    "Start a run in Train, or open one in Runs, to judge its answers without knowing whose they are. With a table of"
-    " answers: wb.BlindTest(answers=table)."
+    "Start a run in 3 Train, or open one in Runs, to judge its answers without knowing which model gave them. With a"
+    " table of answers: wb.BlindTest(answers=table)."
 )
 _SAMPLED, _ASKED = "the run's sampled answers", "ask the models now"
 _OF_THE_RUN, _HELD_OUT, _OWN, _FILE = "the run's sample prompts", "held-out prompts", "my own, one per line", "a file"
 _ABOUT = {
-    _SAMPLED: (
-        "Answers that the run sampled while it trained. They are there already: the test begins at once and needs no"
-        " model."
-    ),
+    _SAMPLED: ("Answers that the run sampled while it trained: the test begins at once and needs no model."),
     _ASKED: (
         "Both models answer first, in a process of their own; a run that trains answers between two steps. Then the"
         " test begins."
@@ -42,20 +37,15 @@ _WIDE = {"style": {"description_width": "initial"}}
 
 
 class BlindStart(Panel):
-    """The first page of a blind test. on_votes(votes) is called with the BlindVotes that was begun or opened again;
-    `refresh()` reads the run's steps and tests again.
-    """
+    """The first page of a blind test. on_votes(votes): called with the BlindVotes that was begun or opened again."""
 
     title = "Begin a blind test"
     run = traitlets.Instance(Run, allow_none=True)
 
     def __init__(self, on_votes: Callable[[BlindVotes], None], run: Run | None = None, line: Html | None = None):
         super().__init__(line)
-        self._on_votes, self._round, self._stamp, self._reads = on_votes, None, None, 0
-        self._begins, self._begin_number = (
-            False,
-            0,
-        )  # whether a test is on its way, and which: what belongs to an earlier one is let go
+        self._on_votes, self._round, self._stamp = on_votes, None, None
+        self._begins: object | None = None  # identifies the test that is being begun, if any
         self._samples, self._sides, self._own_path = None, {}, ""
         self._empty = Html(html('<p class="swb-muted">{}</p>', _NO_RUN))
         self._choices = self._build()
@@ -65,56 +55,48 @@ class BlindStart(Panel):
         self.run = run
 
     def refresh(self):
-        """Read the run's steps, samples and earlier tests again, if any came or went since. What was chosen stays."""
+        """Read the run's steps, samples and earlier tests again, if there are others since; choices stay."""
         run = self.run
         if run is None or (stamp := (sides_stamp(run), _tests_stamp(run))) == self._stamp:
             return
-        self._stamp, self._reads = stamp, self._reads + 1
-        number = self._reads
-        self.later(lambda: _read(run), lambda found: self._fill(*found) if number == self._reads else None)
+        self._stamp = stamp
+        self.later(lambda: _read(run), lambda read: self._fill(*read), latest="run")
 
     def begin(self):
-        """Begin with what is chosen: at once from the run's samples, else as soon as both models have answered."""
+        """Begin with what is chosen: at once with sampled answers, else as soon as both models have answered."""
         if self.begin_button.disabled:
             return
         run, path = self.run, Path(self.path.value.strip()).expanduser()
         if self.source.value == _SAMPLED:
             samples, steps = self._samples, (self.first.value, self.second.value)
-            self._on_its_way(lambda: _begin_with_samples(path, run, samples, steps), self._begun)
+            self._begin_later(lambda: _begin_with_samples(path, run, samples, steps), self._begun)
             return
-        if path.exists():  # before minutes are spent on answers
+        if path.exists():  # refused here, before minutes are spent on answers
             raise WorkbenchError(f"{str(path)!r} is there already: choose another file for the votes.")
-        which, count, own = (
-            self.prompts.value,
-            self.count.value,
-            self.file.value if self.prompts.value == _FILE else self.own.value,
-        )
+        which, count = self.prompts.value, self.count.value
+        own = self.file.value if which == _FILE else self.own.value
         sides, seed = (self._sides[self.first.value], self._sides[self.second.value]), self.seed.value
-        wanted = run.config.generation.model_copy(
+        generation = run.config.generation.model_copy(
             update={"max_new_tokens": self.max_new_tokens.value, "temperature": self.temperature.value}
         )
-        self._on_its_way(
+        self._begin_later(
             lambda: _prompts(run, which, count, own),
-            lambda prompts: self._ask(Round(prompts, *sides, wanted, seed), path),
+            lambda prompts: self._ask(Round(prompts, *sides, generation, seed), path),
         )
 
     def cancel(self):
-        """Take back what was asked. A test that is in its file already stays among the earlier ones."""
+        """Cancel the test that is being begun; one whose file was written already is among the earlier tests."""
         if self._begins:
             if self._round is not None:
                 self._round.cancel()
             self._ended()
-            self.say("Cancelled: nobody waits for the answers any more.")
+            self.say("Cancelled: no answers are being made any more.")
 
     def snapshot(self) -> Markup:
-        return html(
-            "<p>{}</p>",
-            (
-                _NO_RUN
-                if self.run is None
-                else f"A blind test of two models of the run {self.run.name} has not begun yet."
-            ),
-        )
+        words = _NO_RUN
+        if self.run is not None:
+            words = f"A blind test of two models of the run {self.run.name} has not begun yet."
+        return html("<p>{}</p>", words)
 
     # --- the controls
 
@@ -139,29 +121,8 @@ class BlindStart(Panel):
             layout={"flex": "1 1 360px", "width": "auto"},
             **_WIDE,
         )
-        self.max_new_tokens = ipywidgets.BoundedIntText(
-            description="Longest answer (tokens)", min=1, max=8192, value=64, layout={"width": "230px"}, **_WIDE
-        )
-        self.temperature = ipywidgets.BoundedFloatText(
-            description="Temperature",
-            min=0,
-            max=5,
-            step=0.1,
-            value=0,
-            tooltip="0: always the likeliest token.",
-            layout={"width": "160px"},
-            **_WIDE,
-        )
-        self.seed = ipywidgets.BoundedIntText(
-            description="Seed",
-            min=0,
-            max=2**31 - 1,
-            value=0,
-            tooltip="It counts when the temperature is above 0.",
-            layout={"width": "120px"},
-            **_WIDE,
-        )
-        self._asking = column(
+        self.max_new_tokens, self.temperature, self.seed = generation_controls()
+        self._prompt_controls = column(
             row(self.prompts, self.count, self.file), self.own, row(self.max_new_tokens, self.temperature, self.seed)
         )
         self.path = ipywidgets.Text(
@@ -179,14 +140,14 @@ class BlindStart(Panel):
         self.source.observe(self.guard(lambda _: self._fill_models()), "value")
         about = (
             "Two models answer the same prompts; you see both answers in random order, named only 1 and 2, and say"
-            " which you prefer. Whose they were is shown at the end."
+            " which you prefer. Which model gave which is shown at the end."
         )
         return column(
             Html(html('<h3>{}</h3><div class="swb-help">{}</div>', "A blind test", about)),
             self.source,
             self._about,
             row(self.first, self.second),
-            self._asking,
+            self._prompt_controls,
             row(self.path),
             self._path_note,
             row(self.begin_button, self.cancel_button, self.progress),
@@ -196,23 +157,22 @@ class BlindStart(Panel):
     def _arrange(self):
         if self.filling:
             return
-        asks, which = self.source.value == _ASKED, self.prompts.value
+        which = self.prompts.value
         self._about.value = html('<div class="swb-help">{}</div>', _ABOUT[self.source.value])
-        show(self._asking, asks)
+        show(self._prompt_controls, self.source.value == _ASKED)
         for control, wanted in ((self.count, _HELD_OUT), (self.own, _OWN), (self.file, _FILE)):
             show(control, which == wanted)
         self._enable()
 
     def _enable(self):
-        why_not = (
-            "The models are answering."
-            if self._round is not None
-            else "The test is being made."
-            if self._begins
-            else self._why_not()
-        )
-        enable(self.begin_button, why_not, "The titles of the two models are hidden from now on")
-        enable(self.cancel_button, "" if self._begins else "Nothing was asked.", "Wait no longer")
+        if self._round is not None:
+            why_not = "The models are answering."
+        elif self._begins:
+            why_not = "The test is being made."
+        else:
+            why_not = self._why_not()
+        enable(self.begin_button, why_not, "The names of the two models are hidden from now on")
+        enable(self.cancel_button, "" if self._begins else "No test is being begun.", "Begin no test after all")
         enable(self.earlier, "" if self.earlier.options else "No blind test was begun with this run yet.")
         enable(
             self.open_button,
@@ -236,6 +196,7 @@ class BlindStart(Panel):
 
     def _another_run(self):
         self.cancel()
+        self.drop("run")
         self._samples, self._sides, self._stamp = None, {}, None
         with self.quietly():
             for menu in (self.first, self.second, self.earlier):
@@ -244,24 +205,19 @@ class BlindStart(Panel):
         show(self._choices, self.run is not None)
         if self.run is not None:
             generation = self.run.config.generation
-            self.max_new_tokens.value, self.temperature.value, self._own_path = (
-                generation.max_new_tokens,
-                generation.temperature,
-                self.path.value,
-            )
+            self.max_new_tokens.value, self.temperature.value = generation.max_new_tokens, generation.temperature
+            self._own_path = self.path.value
             self.refresh()
         self._arrange()
 
-    def _fill(self, run, samples, sides, tests):
-        if run is not self.run:
-            return  # another run was chosen meanwhile
+    def _fill(self, samples, sides, tests):
         first_time, self._samples, self._sides = self._samples is None, samples, sides
         with self.quietly():
             fill_menu(self.earlier, tests, tests[0][1] if tests else None)
             if first_time and samples["step"].nunique() < 2:
                 self.source.value = _ASKED
         if self.path.value == self._own_path:  # the user has not named another
-            self.path.value, note = _default_path(run)
+            self.path.value, note = _default_path(self.run)
             self._own_path = self.path.value
             self._path_note.value = html('<div class="swb-help">{}</div>', note)
         self._fill_models()
@@ -273,65 +229,53 @@ class BlindStart(Panel):
         with self.quietly():
             if self.source.value == _SAMPLED:
                 steps = sorted({int(step) for step in self._samples["step"]})
-                options, first = [(sampled_at(step), step) for step in steps], steps[0] if steps else None
-                second = best if best in steps and best != first else steps[-1] if steps else None
+                options = [(sampled_at(step), step) for step in steps]
+                first, last = (steps[0], steps[-1]) if steps else (None, None)
             else:
-                options, first = [(side.title, key) for key, side in self._sides.items()], "base"
+                options = [(side.title, key) for key, side in self._sides.items()]
                 kept = [key for key in self._sides if key.startswith("step ")]
-                second = (
-                    f"step {best}"
-                    if f"step {best}" in kept
-                    else "now"
-                    if "now" in self._sides
-                    else kept[-1]
-                    if kept
-                    else "base"
-                )
+                first, best, last = "base", f"step {best}", "now" if "now" in self._sides else (kept or ["base"])[-1]
+            keys = [key for _, key in options]
+            second = best if best in keys and best != first else last
             fill_menu(self.first, options, first)
             fill_menu(self.second, options, second)
         self._arrange()
 
     # --- begin
 
-    def _on_its_way(self, work, done):
-        """Do `work()` in a thread, then `done(result)`, unless it was cancelled or another run was chosen meanwhile.
-
-        Until `_ended` nothing else can begin.
-        """
-        self._begins, self._begin_number = True, self._begin_number + 1
-        number = self._begin_number
+    def _begin_later(self, work, done):
+        """Run `work()` in a thread, then `done(result)` unless cancelled; until `_ended` no other test begins."""
+        begins = self._begins = object()
         self._enable()
         self.later(
             work,
-            lambda found: done(found) if number == self._begin_number else self.refresh(),
-            lambda _: self._ended() if number == self._begin_number else None,
+            # the file of a cancelled test may have been written: then it is among the earlier ones
+            lambda result: done(result) if self._begins is begins else self.refresh(),
+            lambda _: self._ended() if self._begins is begins else None,
         )
 
-    def _ask(self, asked, path):
-        self._round = asked
+    def _ask(self, both, path):
+        self._round = both
         self._enable()
-        asked.ask(self, lambda asked: self._answered(asked, path), lambda _: self._ended(), self._waiting)
+        both.ask(self, lambda _: self._answered(both, path), lambda _: self._ended(), self._waiting)
 
     def _waiting(self, sentence):
-        if self._round is not None:
-            self.progress.value = html("<span>{} · {}</span>", counted(len(self._round.prompts), "prompt"), sentence)
+        self.progress.value = html("<span>{} · {}</span>", counted(len(self._round.prompts), "prompt"), sentence)
 
-    def _answered(self, asked, path):
-        if asked is not self._round:
-            return
+    def _answered(self, both, path):
         self._round, self.progress.value = None, ""
-        self.say(f"Answered in {duration(time.monotonic() - asked.started)}.", "good")
-        self._on_its_way(lambda: _begin_with_answers(path, asked), self._begun)
+        self.say(f"Answered in {duration(time.monotonic() - both.started)}.", "good")
+        self._begin_later(lambda: _begin_with_answers(path, both), self._begun)
 
     def _ended(self):
-        self._begins, self._begin_number = False, self._begin_number + 1
-        self._round, self.progress.value = None, ""
+        self._begins = self._round = None
+        self.progress.value = ""
         self._enable()
 
     def _begun(self, votes):
         self._ended()
         with self.quietly():
-            self.earlier.value = None  # the next look finds this test there
+            self.earlier.value = None  # the next reading selects this test
         self.refresh()
         self._on_votes(votes)
 
@@ -340,29 +284,21 @@ class BlindStart(Panel):
 
 
 def _tests(run):
-    """The run's blind tests, the newest first, as (what it is, its file)."""
-    found = []
+    """The run's blind tests, the newest first, as (title, path)."""
+    tests = []
     for path in sorted((run.path / "blind").glob("*.jsonl"), reverse=True):
         try:
             votes = BlindVotes.resume(path)
         except WorkbenchError:
-            found.append((f"{path.stem} · cannot be read", str(path)))
-            continue
-        how_far = (
-            f"{votes.voted} of {votes.asked} voted"
-            if votes.next_item()
-            else f"finished, {counted(votes.voted, 'vote')}"
-        )
-        found.append(
-            (
-                (
-                    f"{time.strftime('%Y-%m-%d %H:%M', time.localtime(votes.made))} · {how_far} ·"
-                    f" {votes.titles['first']} | {votes.titles['second']}"
-                ),
-                str(path),
-            )
-        )
-    return found
+            title = f"{path.stem} · cannot be read"
+        else:
+            begun = time.strftime("%Y-%m-%d %H:%M", time.localtime(votes.made))
+            progress = f"finished, {counted(votes.voted, 'vote')}"
+            if votes.next_item():
+                progress = f"{votes.voted} of {votes.asked} voted"
+            title = f"{begun} · {progress} · {votes.titles['first']} | {votes.titles['second']}"
+        tests.append((title, str(path)))
+    return tests
 
 
 def _tests_stamp(run):
@@ -376,30 +312,22 @@ def _tests_stamp(run):
 
 
 def _read(run):
-    return run, run.generations, sides_of(run), _tests(run)
+    return run.generations, sides_of(run), _tests(run)
 
 
 def _default_path(run):
-    """(a free path for a new test, a sentence where it is not in the run folder)."""
+    """(a free path for a new test, a sentence if it is not in the run folder)."""
     name, folder = time.strftime("%Y%m%d-%H%M%S"), run.path / "blind"
     place = folder if folder.exists() else run.path
     if place.is_dir() and os.access(place, os.W_OK):
         return str(_free(folder / f"{name}.jsonl")), ""
-    return (
-        str(_free(Path.cwd() / f"blind-{run.name}-{name}.jsonl")),
-        (
-            f"The run folder {run.path} cannot be written, so the votes go elsewhere: name another file if this one"
-            " does not suit."
-        ),
-    )
+    note = f"The run folder {run.path} cannot be written; choose another file here if this one does not suit."
+    return str(_free(Path.cwd() / f"blind-{run.name}-{name}.jsonl")), note
 
 
 def _free(path):
-    return next(
-        one
-        for one in (path, *(path.with_stem(f"{path.stem}-{number}") for number in range(2, 10_000)))
-        if not one.exists()
-    )
+    others = (path.with_stem(f"{path.stem}-{number}") for number in range(2, 10_000))
+    return next(candidate for candidate in (path, *others) if not candidate.exists())
 
 
 def _begin_with_samples(path, run, samples, steps):
@@ -411,9 +339,7 @@ def _begin_with_samples(path, run, samples, steps):
 
 
 def _conversations(run):
-    """{prompt as text: its messages} of held-out prompts of several turns; nothing where the data are not here any
-    more.
-    """
+    """{prompt as text: its messages} of held-out prompts of several turns; {} if the data cannot be read any more."""
     try:
         _, held_out, _ = load_data(run.config.data, run.config.training.seed)
     except WorkbenchError:
@@ -421,8 +347,8 @@ def _conversations(run):
     return {pair.prompt_text: [dict(turn) for turn in pair.prompt] for pair in held_out if len(pair.prompt) > 1}
 
 
-def _begin_with_answers(path, asked):
-    """The BlindVotes of what two models answered."""
+def _begin_with_answers(path, both):
+    """The BlindVotes of the answers of a Round."""
     import pandas as pd
 
     rows = [
@@ -433,30 +359,29 @@ def _begin_with_answers(path, asked):
             "first_tokens": first.tokens,
             "second_tokens": second.tokens,
         }
-        for prompt, (first, second) in zip(asked.prompts, asked.answers, strict=True)
+        for prompt, (first, second) in zip(both.prompts, both.answers, strict=True)
     ]
-    return BlindVotes.begin(path, pd.DataFrame(rows), asked.left.title, asked.right.title)
+    return BlindVotes.begin(path, pd.DataFrame(rows), both.left.title, both.right.title)
 
 
 def _prompts(run, which, count, own):
-    """The prompts to ask: texts, or messages for conversations."""
+    """The prompts of a test: texts, or messages for conversations."""
     if which == _OF_THE_RUN:
-        found = list(run.config.generation.prompts)
+        prompts = list(run.config.generation.prompts)
     elif which == _HELD_OUT:
         _, held_out, _ = load_data(run.config.data, run.config.training.seed)
         by_text = {
             pair.prompt_text: pair.prompt_text if _is_plain(pair.prompt) else [dict(turn) for turn in pair.prompt]
             for pair in held_out
         }
-        found = list(by_text.values())[:count]
+        prompts = list(by_text.values())[:count]
     else:
-        found = own.split("\n") if which == _OWN else _prompts_in(Path(own.strip()).expanduser())
-        found = list(
-            {str(prompt): prompt for prompt in found if not isinstance(prompt, str) or prompt.strip()}.values()
-        )
-    if not found:
-        raise WorkbenchError("There are no prompts to ask: choose held-out ones, or type some in.")
-    return found
+        lines = own.split("\n") if which == _OWN else _prompts_in(Path(own.strip()).expanduser())
+        by_text = {str(prompt): prompt for prompt in lines if not isinstance(prompt, str) or prompt.strip()}
+        prompts = list(by_text.values())
+    if not prompts:
+        raise WorkbenchError("There are no prompts for the test: choose held-out ones, or type some in.")
+    return prompts
 
 
 def _is_plain(messages):
@@ -468,24 +393,21 @@ def _prompts_in(path):
     try:
         lines = [line for line in path.read_text(encoding="utf-8-sig").split("\n") if line.strip()]
     except (OSError, UnicodeDecodeError) as error:
-        raise WorkbenchError(
-            f"The prompts in {str(path)!r} cannot be read: {getattr(error, 'strerror', None) or 'it is no UTF-8 text'}."
-        ) from None
+        reason = getattr(error, "strerror", None) or "it is no UTF-8 text"
+        raise WorkbenchError(f"The prompts in {str(path)!r} cannot be read: {reason}.") from None
     if path.suffix != ".jsonl":
         return [line.strip() for line in lines]
-    found = []
+    prompts = []
     for number, line in enumerate(lines, 1):
         try:
             value = json.loads(line)
-            value = value["prompt"] if isinstance(value, dict) else value
-            found.append(
-                value
-                if isinstance(value, str)
-                else [{"role": turn["role"], "content": turn["content"]} for turn in value]
-            )
+            prompt = value["prompt"] if isinstance(value, dict) else value
+            if not isinstance(prompt, str):
+                prompt = [{"role": turn["role"], "content": turn["content"]} for turn in prompt]
+            prompts.append(prompt)
         except (ValueError, KeyError, TypeError):
             raise WorkbenchError(
                 f'{path.name}, line {number} holds no prompt: {line[:80]!r}. Write {{"prompt": "…"}} on every line, or'
                 " a .txt file."
             ) from None
-    return found
+    return prompts

@@ -1,4 +1,4 @@
-"""The blind test: two answers to a prompt, nobody says whose, and a key for the one that is preferred.
+"""The blind test: two answers to a prompt, without the names of their models, and keys to vote for one of them.
 
 Every vote is on disk before the next prompt is shown.
 """
@@ -27,18 +27,17 @@ _KEYS = {
     "both bad": (["b", "4"], "Both bad"),
     "skip": (["s", "0"], "Skip"),
 }
-_DONE = "Every prompt has its vote. You can still take the last one back; the result then shows which model was which."
-_ENDS_BLINDNESS = "The result names the models. What you vote afterwards is no longer blind, and the file will say so."
+_DONE = "Every prompt has its vote. You can still undo the last one; the result then shows which model was which."
+_ENDS_BLINDNESS = "The result names the models. Votes after it are no longer blind, and are marked so in the file."
 
 
 class BlindTest(Panel):
-    """Two models judged without knowing which is which. `votes` is the BlindVotes, None before it begins; it is saved
-    with every key, and any kernel can go on with it.
+    """Two models judged without knowing which is which.
 
-    run: its models and sampled answers are there to choose from, and its earlier tests. answers: a table for
-    `BlindVotes.begin` instead (prompt, first, second or base, tuned).
-    path: the file of the votes; one that exists is gone on with, a new one stands on the first page as the place for
-    the votes.
+    `votes` is the BlindVotes, None before the test begins; every vote is saved at once, and any kernel can continue.
+    run: offers its models, its sampled answers and its earlier tests. answers: a table for `BlindVotes.begin` instead
+    (prompt, first, second or base, tuned). path: the file of the votes; an existing one is continued, a new one is
+    offered on the first page.
     """
 
     title = "Blind test"
@@ -65,26 +64,27 @@ class BlindTest(Panel):
             self.guard(lambda: self._take(_votes(run, answers, path)))()
 
     def refresh(self):
-        """Read the run's steps, samples and earlier tests again; a test that goes on stays as it is."""
+        """Read the run's steps, samples and earlier tests again; a test under way stays as it is."""
         self.start.refresh()
 
     def vote(self, choice: str):
-        """Vote on the prompt that is shown: "left", "right", "tie", "both bad" or "skip", and show the next one."""
+        """Vote "left", "right", "tie", "both bad" or "skip" on the prompt that is shown, and show the next one."""
         if self._item is None:
             raise WorkbenchError("No prompt is shown that could be voted on.")
         self.votes.vote(self._item, choice)
-        self.line.value = ""  # what was said before was said of another prompt
+        self.line.value = ""  # the last message was about another prompt
         self._show_next()
 
     def undo(self):
-        """Take back the last vote and show its prompt again, also where prompts before it are open."""
+        """Undo the last vote and show its prompt again, even if earlier prompts have no vote."""
         item = self.votes.undo()
         self._show_next(item)
         self.say(f"The vote on prompt {self._place(item)} is taken back.")
 
     def show_result(self):
-        """Show the result, with the names of the models; while prompts are open, this ends the blindness, and is
-        refused where that cannot be recorded.
+        """Show the result, with the names of the models: votes after it are not blind, and the file says so.
+
+        Errors: WorkbenchError while votes are missing and that cannot be written.
         """
         if self.votes is None:
             raise WorkbenchError("No blind test has begun, so there is no result.")
@@ -96,13 +96,13 @@ class BlindTest(Panel):
             self.say(f"The result is shown; that it was looked at could not be recorded. {error}")
         show(self._warning, False)
         self.result.show(self.votes)
-        open_left = self.votes.asked - self.votes.voted
-        self.again_button.description = f"Go on with the {open_left} left"
-        show(self.again_button, open_left > 0)
+        missing = self.votes.asked - self.votes.voted
+        self.again_button.description = f"Go on with the {missing} left"
+        show(self.again_button, missing > 0)
         self._turn_to(self._result_page)
 
     def leave(self):
-        """Back to the first page; the votes are in their file and the test can be opened again."""
+        """Go back to the first page; the test can be opened again from its file."""
         if self.votes is not None:
             self.say(f"{self.votes.voted} of {self.votes.asked} votes are kept in {self.votes.path}.")
         self.start.refresh()
@@ -111,11 +111,9 @@ class BlindTest(Panel):
     def snapshot(self) -> Markup:
         if self._page is self._result_page:
             return self.result.snapshot()
-        return (
-            html("{}{}{}", self._progress.value, self._prompt.value, self._cards.value)
-            if self._page is self._voting
-            else self.start.snapshot()
-        )
+        if self._page is self._voting:
+            return html("{}{}{}", self._progress.value, self._prompt.value, self._cards.value)
+        return self.start.snapshot()
 
     # --- the pages
 
@@ -126,10 +124,8 @@ class BlindTest(Panel):
         self.results_button = button(
             "Show the result so far …", self.guard(lambda: show(self._warning, True)), icon="eye"
         )
-        sure, no = (
-            button("Show it and end the blindness", self.guard(self.show_result), style="danger"),
-            button("Go on blind", self.guard(lambda: show(self._warning, False))),
-        )
+        sure = button("Show it and end the blindness", self.guard(self.show_result), style="danger")
+        no = button("Go on blind", self.guard(lambda: show(self._warning, False)))
         self._warning = column(
             Html(html('<div class="swb-notice swb-attention">{}</div>', _ENDS_BLINDNESS)), row(sure, no)
         )
@@ -166,17 +162,13 @@ class BlindTest(Panel):
         return sum(not one.same for one in self.votes.items[: item.number])
 
     def _show_next(self, item=None):
-        """This prompt or else the next one without a vote, first in the page and then under the keys: a press counts
-        for what was there to be seen.
-        """
+        """Show this prompt, or the next one without a vote, before its keys: a press counts for what was visible."""
         votes, self._item = self.votes, item or self.votes.next_item()
         same = len(votes.items) - votes.asked
-        left_out = (
-            f" · {same} more with the same answer from both, which"
-            f" {'counts as a tie' if same == 1 else 'count as ties'}"
-            if same
-            else ""
-        )
+        left_out = ""
+        if same:
+            ties = "counts as a tie" if same == 1 else "count as ties"
+            left_out = f" · {same} more with the same answer from both, which {ties}"
         where = f"Prompt {self._place(self._item)} of {votes.asked}" if self._item else f"All {votes.asked} voted"
         share = f"{100 * votes.voted / max(1, votes.asked):.1f}"
         bar = html('<div class="swb-progress swb-thin" aria-hidden="true"><div style="width:{}%"></div></div>', share)
@@ -189,10 +181,8 @@ class BlindTest(Panel):
         )
         if self._item is None:
             words = _DONE if votes.voted else "All answers are the same, so there is nothing to vote on."
-            self._prompt.value, self._cards.value = (
-                html('<h3>{}</h3><div class="swb-blind-prompt swb-blind-done">{}</div>', "Done", words),
-                "",
-            )
+            self._prompt.value = html('<h3>{}</h3><div class="swb-blind-prompt swb-blind-done">{}</div>', "Done", words)
+            self._cards.value = ""
             actions = [{"name": "result", "keys": ["r"], "text": "Show the result"}]
         else:
             self._prompt.value = html(
@@ -200,19 +190,10 @@ class BlindTest(Panel):
             )
             self._cards.value = answer_cards(Answer("1", self._item.left), Answer("2", self._item.right), mark=False)
             actions = [{"name": choice, "keys": keys, "text": text} for choice, (keys, text) in _KEYS.items()]
+        no_undo = "" if votes.voted else "There is no vote to take back."
+        actions.append({"name": "undo", "keys": ["u"], "text": "Undo", "why_not": no_undo})
         self._shown += 1
-        self.vote_keys.offer(
-            self._shown,
-            [
-                *actions,
-                {
-                    "name": "undo",
-                    "keys": ["u"],
-                    "text": "Undo",
-                    "why_not": "" if votes.voted else "There is no vote to take back.",
-                },
-            ],
-        )
+        self.vote_keys.offer(self._shown, actions)
         enable(self.results_button, "" if votes.voted else "There is no vote yet.", _ENDS_BLINDNESS)
         show(self.results_button, self._item is not None)
 
@@ -226,10 +207,12 @@ class BlindTest(Panel):
 
 
 def _votes(run, answers, path):
-    """The blind test in `path` where there is one; else a new one of these answers."""
+    """The blind test in `path` if there is one, else a new one of these answers."""
     if path is not None and Path(path).expanduser().exists():
         return BlindVotes.resume(path)
     if answers is None:
         raise WorkbenchError(f"There is no blind test in {str(path)!r}: give answers to begin one there, or a run.")
-    name = f"{time.strftime('%Y%m%d-%H%M%S')}.jsonl"
-    return BlindVotes.begin(path or (run.path / "blind" / name if run is not None else f"blind-{name}"), answers)
+    if path is None:
+        name = f"{time.strftime('%Y%m%d-%H%M%S')}.jsonl"
+        path = run.path / "blind" / name if run is not None else f"blind-{name}"
+    return BlindVotes.begin(path, answers)

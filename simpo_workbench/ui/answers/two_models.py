@@ -74,6 +74,35 @@ def choice_menu(title: str, flex: str = "1 1 170px") -> ipywidgets.Dropdown:
     )
 
 
+def generation_controls() -> tuple[ipywidgets.Widget, ...]:
+    """Controls for the longest answer in tokens, the temperature and the seed."""
+    style = {"description_width": "initial"}
+    return (
+        ipywidgets.BoundedIntText(
+            description="Longest answer (tokens)", min=1, max=8192, value=64, style=style, layout={"width": "230px"}
+        ),
+        ipywidgets.BoundedFloatText(
+            description="Temperature",
+            min=0,
+            max=5,
+            step=0.1,
+            value=0,
+            tooltip="0: always the likeliest token; higher is more random.",
+            style=style,
+            layout={"width": "160px"},
+        ),
+        ipywidgets.BoundedIntText(
+            description="Seed",
+            min=0,
+            max=2**31 - 1,
+            value=0,
+            tooltip="The same seed gives the same answers; it counts when the temperature is above 0.",
+            style=style,
+            layout={"width": "120px"},
+        ),
+    )
+
+
 def fill_menu(menu: ipywidgets.Dropdown, options: list[tuple], default):
     """Give a menu new options, as (title, value); the choice stays if it is among them."""
     values = [value for _, value in options]

@@ -270,7 +270,7 @@ def test_a_look_at_the_result_before_the_end_is_asked_for_twice_and_recorded(tmp
     panel.again_button.click()
     press(panel, "left")
     panel.show_result()
-    assert "1 vote came after the titles had been shown and is not blind" in words(panel)
+    assert "1 vote came after the models had been named and is not blind" in words(panel)
 
 
 def test_a_vote_that_cannot_be_saved_is_said_and_its_prompt_stays(tmp_path, monkeypatch):
@@ -403,12 +403,12 @@ def test_without_a_run_one_sentence_says_what_to_do():
     assert not visible(panel.start._choices)
 
 
-def test_the_runs_samples_are_compared_at_once_with_the_untrained_model_as_anchor(run, panel):
+def test_the_runs_samples_are_compared_at_once_with_the_base_model_as_anchor(run, panel):
     start = panel.start
     assert (start.source.value, start.first.value, start.second.value) == (_SAMPLED, 0, 40)
     votes = begin(panel)
     assert votes.path.parent == run.path / "blind"
-    assert votes.titles == {"first": "untrained model · step 0", "second": "tuned · step 40"}
+    assert votes.titles == {"first": "base model · step 0", "second": "tuned · step 40"}
     item = next(item for item in votes.items if item.prompt == PROMPTS[0])
     assert item.answer("first").startswith("Answer 0 at step 0")
     assert item.answer("second").startswith("Answer 0 at step 40")
@@ -475,7 +475,7 @@ def test_unfinished_tests_of_the_run_are_gone_on_with_and_finished_ones_show_the
     panel.leave_button.click()
     assert "1 of 3 votes are kept" in panel.line.value
     (title,) = until(lambda: [title for title, _ in panel.start.earlier.options if "1 of 3 voted" in title])
-    assert "untrained model · step 0 | tuned · step 40" in title
+    assert "base model · step 0 | tuned · step 40" in title
 
     other = BlindTest(run)  # as after the kernel died
     until(lambda: other.start.earlier.options)
@@ -571,7 +571,7 @@ def asks(panel, models, prompts, **values):
 
 def test_both_models_are_asked_all_prompts_at_once_and_then_the_test_begins(panel, models):
     model = asks(panel, models, _OWN, own="One?\n\nTwo?\nOne?\n", max_new_tokens=30, temperature=0.7, seed=5)
-    assert list(models) == [(panel.run.name, 40)], "the untrained model answers beside the tuned one"
+    assert list(models) == [(panel.run.name, 40)], "the base model answers beside the tuned one"
     ((_, values),) = model.asked
     assert values["prompts"] == ["One?", "Two?"]
     assert (values["generation"].max_new_tokens, values["generation"].temperature, values["seed"]) == (30, 0.7, 5)
@@ -585,7 +585,7 @@ def test_both_models_are_asked_all_prompts_at_once_and_then_the_test_begins(pane
         ("One?", "Base to 0.", "Tuned to 0.", 5, 4),
         ("Two?", "Base to 1.", "Tuned to 1.", 5, 4),
     ]
-    assert votes.titles["first"] == "untrained model (base)"
+    assert votes.titles["first"] == "base model"
     assert votes.titles["second"].startswith("step 40")
 
 
@@ -689,7 +689,7 @@ def test_prompts_come_from_a_file_as_texts_and_conversations(panel, models, tmp_
 
 @pytest.mark.parametrize(
     ("content", "said"),
-    [('{"text": "One?"}\n', "line 1 holds no prompt"), ("\n", "no prompts to ask"), (None, "cannot be read")],
+    [('{"text": "One?"}\n', "line 1 holds no prompt"), ("\n", "no prompts for the test"), (None, "cannot be read")],
 )
 def test_a_file_without_prompts_is_an_error_in_words(panel, models, tmp_path, content, said):
     if content is not None:

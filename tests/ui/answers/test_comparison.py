@@ -106,9 +106,11 @@ def test_refresh_reads_nothing_where_nothing_is_new_and_keeps_what_was_chosen_an
     until(lambda: panel._shown)
     panel.sample_prompt.value, panel.sample_left.value = PROMPTS[2], 20
     panel.left.value, panel.right.value, panel.prompt.value, panel.seed.value = "step 20", "step 40", "Half a que", 7
-    choices = lambda: [
-        one.value for one in (panel.sample_prompt, panel.sample_left, panel.left, panel.right, panel.prompt, panel.seed)
-    ]
+    controls = (panel.sample_prompt, panel.sample_left, panel.left, panel.right, panel.prompt, panel.seed)
+
+    def choices():
+        return [control.value for control in controls]
+
     chosen, read_now = choices(), comparison._read
     monkeypatch.setattr(comparison, "_read", lambda run: read.append(run) or read_now(run))
     for _ in range(5):
