@@ -11,12 +11,23 @@ from dataclasses import dataclass
 
 from ..base.errors import WorkbenchError
 from ..base.format import counted
-from .scores import compare_scores, within_noise
+from .scores import WITHIN_NOISE, compare_scores
 
 #: A chosen answer that lost more than this (nats per token) has lost log-probability.
 LOST_NATS = 0.1
 _LEAST_NOISE = 0.0001  # a smaller noise is not spelled out
 _BOTH = ("loss", "gradient_weight")
+#: What became of a pair, as in `compare_scores` -> the name of its filter and the meaning.
+_BECAME = {
+    "to right": ("flipped to right", "The chosen answer was behind and is ahead now."),
+    "to wrong": ("flipped to wrong", "The chosen answer was ahead and is behind now."),
+    "still right": ("still right", "The chosen answer was ahead and still is."),
+    "still wrong": ("still wrong", "The chosen answer was behind and still is."),
+    WITHIN_NOISE: (
+        WITHIN_NOISE,
+        "The chosen answer changed sides, but no further than scoring itself may err: this is not counted as a flip.",
+    ),
+}
 _FRONT = ["pair_id", "prompt", "chosen", "rejected", "chosen_tokens", "rejected_tokens"]
 
 
@@ -85,25 +96,9 @@ def filters(table) -> list[Filter]:
     found = [Filter("all", "Every pair.", pd.Series(True, index=table.index))]
     if "flip" in table:
         right = table["lead_after"] > 0
-        close = within_noise(table)
-        stays = (table["flip"] == "") & ~close
+        by_outcome = [Filter(*words, table["became"] == became) for became, words in _BECAME.items()]
+        found += [one for one in by_outcome if one.name != WITHIN_NOISE or one.count]
         found += [
-            Filter("flipped to right", "The chosen answer was behind and is ahead now.", table["flip"] == "to right"),
-            Filter("flipped to wrong", "The chosen answer was ahead and is behind now.", table["flip"] == "to wrong"),
-            Filter("still right", "The chosen answer was ahead and still is.", stays & right),
-            Filter("still wrong", "The chosen answer was behind and still is.", stays & ~right),
-            *(
-                [
-                    Filter(
-                        "within the noise",
-                        "The chosen answer changed sides, but no further than scoring itself may err: this is not"
-                        " counted as a flip.",
-                        close,
-                    )
-                ]
-                if close.any()
-                else []
-            ),
             Filter("lead fell", "The lead of the chosen answer is smaller than before.", table["lead_change"] < 0),
             Filter(
                 "lost log-probability",

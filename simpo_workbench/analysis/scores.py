@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from ..base.errors import WorkbenchError
 
 Z95 = 1.959963984540054  # 97.5th percentile of the standard normal
+WITHIN_NOISE = "within the noise"
 
 
 @dataclass(frozen=True)
@@ -33,9 +34,8 @@ def share(hits: int, n: int) -> Share:
     p, z2 = hits / n, Z95**2
     middle = (p + z2 / (2 * n)) / (1 + z2 / n)
     half = Z95 / (1 + z2 / n) * math.sqrt(p * (1 - p) / n + z2 / (4 * n * n))
-    return Share(
-        p, n, max(0.0, min(p, middle - half)), min(1.0, max(p, middle + half))
-    )  # rounding must not put the share outside
+    # rounding must not put the share outside its interval
+    return Share(p, n, max(0.0, min(p, middle - half)), min(1.0, max(p, middle + half)))
 
 
 def mean_share(values: list[float]) -> Share:
@@ -85,13 +85,10 @@ def compare_scores(before, after, noise=0.0):
     any two.
     noise: of scoring, nats per token, as `run.scoring_noise` measured it. Columns: prompt, chosen, rejected, then
     chosen_avg_logp, rejected_avg_logp and lead (their difference, nats per token), margin, correct and beyond_gamma
-    each with _before and _after, lead_change, chosen_change (nats per token), and flip ("to right", "to wrong" or ""):
-    whether the chosen answer came to lead (lead above 0), or leads no more. A flip counts only where both leads lie
-    beyond the noise, one on each side of 0: then neither sign can be an accident of how the pairs were packed.
-    `within_noise` finds the changes of sides that do not count. `correct` is what the table says, margin above 0: for
-    SimPO the same as a lead above 0, for DPO another thing, since its margin counts from the untrained model and is 0
-    there for every pair. Leads are in nats per token, so that tables with different β compare; margins are in each
-    table's own reward units.
+    each with _before and _after, lead_change, chosen_change (nats per token), became (see `what_became`), and flip: the
+    same where it is "to right" or "to wrong", else "". `correct` is margin above 0: for SimPO the same as a lead above
+    0, for DPO something else, since its margin counts from the base model and is 0 there for every pair. Leads are in
+    nats per token, so that tables with different β compare; margins are in each table's own reward units.
     Errors: WorkbenchError for tables without these columns, with several steps or a pair twice, or without a pair in
     common; for a noise below 0.
     """
@@ -105,17 +102,40 @@ def compare_scores(before, after, noise=0.0):
         joined[f"lead_{side}"] = joined[f"chosen_avg_logp_{side}"] - joined[f"rejected_avg_logp_{side}"]
     joined["lead_change"] = joined["lead_after"] - joined["lead_before"]
     joined["chosen_change"] = joined["chosen_avg_logp_after"] - joined["chosen_avg_logp_before"]
-    joined["flip"] = ""
-    joined.loc[(joined["lead_before"] <= -noise) & (joined["lead_after"] > noise), "flip"] = "to right"
-    joined.loc[(joined["lead_before"] > noise) & (joined["lead_after"] <= -noise), "flip"] = "to wrong"
+    joined["became"] = what_became(joined["lead_before"], joined["lead_after"], noise)
+    joined["flip"] = joined["became"].where(joined["became"].isin(["to right", "to wrong"]), "")
     return joined
 
 
-def within_noise(compared):
-    """Boolean Series over the rows of a `compare_scores`: the lead changed sides, but not beyond the noise that was
-    given there.
+def sides(leads, noise: float = 0.0):
+    """int8 array in the shape of the leads: 1 right (above the noise), -1 wrong (as far below 0), 0 in between or NaN.
+
+    A lead as large as the noise may in truth be 0, and 0 is wrong; so without a noise only NaN is neither.
     """
-    return ((compared["lead_before"] > 0) != (compared["lead_after"] > 0)) & (compared["flip"] == "")
+    import numpy as np
+
+    leads = np.asarray(leads, dtype=float)
+    return (leads > noise).astype(np.int8) - (leads <= -noise).astype(np.int8)
+
+
+def what_became(before, after, noise: float = 0.0):
+    """What became of each pair by its leads before and after, (pairs,): "to right", "to wrong", "still right", "still
+    wrong" or "within the noise".
+
+    A flip, to right or to wrong, counts only where both leads lie beyond the noise, one on each side of 0: then neither
+    sign can be an accident of how the pairs were packed. A lead that crossed 0 without that is within the noise.
+    """
+    import numpy as np
+
+    before, after = np.asarray(before, dtype=float), np.asarray(after, dtype=float)
+    side_before, side_after = sides(before, noise), sides(after, noise)
+    cases = [
+        (side_before < 0) & (side_after > 0),
+        (side_before > 0) & (side_after < 0),
+        (before > 0) != (after > 0),
+        after > 0,
+    ]
+    return np.select(cases, ["to right", "to wrong", WITHIN_NOISE, "still right"], "still wrong").astype(object)
 
 
 def scoring_noise(one, again) -> float:

@@ -9,9 +9,10 @@ from __future__ import annotations
 from itertools import takewhile
 from string import ascii_uppercase
 
+from ..analysis.metrics import METRICS, SHARE
 from ..base.escape import plotly_text
-from .subplots import COLORS, Line, Panel, Threshold, small_charts
-from .training import last_step_of, lead_of, points_of, records_of
+from .subplots import COLORS, Line, Subplot, Threshold, small_charts
+from .training import AT_FIRST_ANSWERS, AT_FIRST_EVALUATION, last_step_of, lead_of, points_of, records_of
 
 #: More runs than this are not told apart in one chart.
 MOST_RUNS = 8
@@ -23,16 +24,19 @@ _DASHES = ["solid", "dash", "dot", "dashdot", "longdash", "longdashdot", "solid"
 _SYMBOLS = ["circle", "diamond", "square", "triangle-up", "cross", "x", "star", "triangle-down"]
 _LONGEST_LABEL = 9  # characters between two charts on a narrow page
 HEIGHT = 600
-#: What the short titles of the charts mean.
+#: Metrics of the charts, row by row: what shows a collapse above, what was aimed at below.
+SHOWN = (
+    *("logps/chosen_drift", "logps/rejected_drift", "answers/repeated_4grams"),
+    *("lead", "rewards/accuracies", "answers/ended"),
+)
 MEANING = (
-    "Drift: change of the log-probability since the start, in nats per token. The others: margin per token, and shares"
-    " with 95 % intervals. Points are evaluations on held-out pairs."
+    "Drift: change of the log-probability since the start. Lead: how much likelier per token chosen answers are than"
+    " rejected ones. The others are shares with 95 % intervals. Points are evaluations on held-out pairs."
 )
 
 
 def runs_figure(metrics, gamma_beta_ratio=None, total_steps=0, theme="light"):
-    """plotly Figure of several runs laid over each other at their evaluations: what shows a collapse above, what was
-    aimed at below.
+    """plotly Figure of several runs laid over each other at their evaluations, one chart for each metric of SHOWN.
 
     metrics: {name: DataFrame as `run.metrics`}, at most MOST_RUNS of them. gamma_beta_ratio: γ/β, nats per token, where
     it is the same in all runs, else None.
@@ -42,55 +46,39 @@ def runs_figure(metrics, gamma_beta_ratio=None, total_steps=0, theme="light"):
     styles = dict(zip(metrics, zip(RUN_COLORS[theme], _DASHES, _SYMBOLS, strict=True), strict=False))
     evaluations = {name: records_of(table, "eval") for name, table in metrics.items()}
     labels = line_labels(list(metrics))
-
-    def lines(found_in):
-        drawn = []
+    goal = [] if gamma_beta_ratio is None else [Threshold(gamma_beta_ratio, "γ/β", colors["muted"])]
+    subplots = []
+    for key in SHOWN:
+        lines = []
         for name, table in evaluations.items():
             color, dash, symbol = styles[name]
-            drawn.append(Line(plotly_text(name), found_in(table), color, plotly_text(labels[name]), dash, symbol))
-        return drawn
-
-    def lines_of(column):
-        return lines(lambda table: points_of(table, column))
-
-    first, sampled = "comes with the first evaluation", "comes with the first sampled answers"
-    panels = [
-        Panel("Chosen drift (nats)", lines_of("eval/logps/chosen_drift"), first, include=(0.0, -0.1)),
-        Panel("Rejected drift (nats)", lines_of("eval/logps/rejected_drift"), first, include=(0.0, -0.1)),
-        Panel("Repeated 4-grams", lines_of("eval/answers/repeated_4grams"), sampled, span=(0.0, 1.0)),
-        Panel(
-            "Margin (nats/token)",
-            lines(lambda table: lead_of(table, "eval/")),
-            first,
-            [Threshold(gamma_beta_ratio, "γ/β", colors["muted"])] if gamma_beta_ratio is not None else [],
-            include=(0.0,),
-        ),
-        Panel("Chosen ahead", lines_of("eval/rewards/accuracies"), first, span=(0.0, 1.0)),
-        Panel("Ends properly", lines_of("eval/answers/ended"), sampled, span=(0.0, 1.0)),
-    ]
+            lines.append(Line(plotly_text(name), _points(table, key), color, plotly_text(labels[name]), dash, symbol))
+        subplots.append(
+            Subplot(
+                METRICS[key].heading,
+                lines,
+                AT_FIRST_ANSWERS if key.startswith("answers/") else AT_FIRST_EVALUATION,
+                goal if key == "lead" else [],
+                span=(0.0, 1.0) if METRICS[key].unit == SHARE else None,
+                include=(0.0, -0.1) if key.endswith("_drift") else (0.0,),
+            )
+        )
     last = max((last_step_of(table, total_steps) for table in metrics.values()), default=1.0)
-    return small_charts(panels, 2, 3, last, [], colors, HEIGHT)
+    return small_charts(subplots, 2, 3, last, [], colors, HEIGHT)
 
 
-def last_values(metrics):
-    """(columns, rows) of a table with what the charts show at the last evaluation of each run, for those who do not see
-    them.
-    """
-    columns = {
-        "chosen log-prob since the start": "eval/logps/chosen_drift",
-        "rejected log-prob since the start": "eval/logps/rejected_drift",
-        "repeated 4-grams": "eval/answers/repeated_4grams",
-        "chosen ahead": "eval/rewards/accuracies",
-        "end properly": "eval/answers/ended",
-    }
+def last_values(metrics) -> tuple[list[str], list[list[str]]]:
+    """(columns, rows) of a table with what the charts show at the last evaluation of each run, for screen readers."""
     rows = []
     for name, table in metrics.items():
-        evaluations = records_of(table, "eval")
-        found = [lead_of(evaluations, "eval/"), *(points_of(evaluations, column) for column in columns.values())]
-        rows.append(
-            [name, *(f"{points['value'].iloc[-1]:.2f}".replace("-", "−") if len(points) else "–" for points in found)]
-        )
-    return ["run", "margin per token", *columns], rows
+        points = {key: _points(records_of(table, "eval"), key)["value"] for key in SHOWN}
+        values = {key: None if values.empty else float(values.iloc[-1]) for key, values in points.items()}
+        rows.append([name, *(METRICS[key].text(value, short=True) for key, value in values.items())])
+    return ["run", *(METRICS[key].title for key in SHOWN)], rows
+
+
+def _points(evaluations, key):
+    return lead_of(evaluations, "eval/") if key == "lead" else points_of(evaluations, f"eval/{key}")
 
 
 def line_labels(names: list[str]) -> dict[str, str]:

@@ -37,9 +37,8 @@ COLORS = {
 FONT = "system-ui, -apple-system, 'Segoe UI', 'DejaVu Sans', sans-serif"
 MOST_POINTS = 2000  # per trace: more cannot be seen, and every one is sent to the browser
 _LABEL_LINE_PX = 14
-_EVENT_LEVELS = (
-    3  # rows of names above a chart; a name that fits in neither is left to the hover text of its neighbours
-)
+# rows of names above a chart; a name that fits in none is left to the hover text of its neighbours
+_EVENT_LEVELS = 3
 
 
 @dataclass(frozen=True)
@@ -68,7 +67,7 @@ class Threshold:
 
 
 @dataclass(frozen=True)
-class Panel:
+class Subplot:
     """One small chart.
 
     `span` fixes the y-axis; else it follows the data and `include`. robust: a few wild single steps may leave the
@@ -92,14 +91,14 @@ class Mark:
     text: str
 
 
-def small_charts(panels, rows, columns, last_step, marks, colors, height):
+def small_charts(subplots, rows, columns, last_step, marks, colors, height):
     """plotly Figure of linked small charts with one x-axis from 0 to the last planned step."""
     import plotly.graph_objects as go
 
-    return go.Figure(chart_spec(panels, rows, columns, last_step, marks, colors, height))
+    return go.Figure(chart_spec(subplots, rows, columns, last_step, marks, colors, height))
 
 
-def chart_spec(panels, rows, columns, last_step, marks, colors, height):
+def chart_spec(subplots, rows, columns, last_step, marks, colors, height):
     """The same figure as plain data and layout, which is made twenty times faster: for figures that change while one
     looks.
     """
@@ -114,7 +113,7 @@ def chart_spec(panels, rows, columns, last_step, marks, colors, height):
         "hovermode": "x unified",
     }
     traces, layout["annotations"], layout["shapes"] = [], [], []
-    for index, panel in enumerate(panels):
+    for index, subplot in enumerate(subplots):
         row, column = divmod(index, columns)
         number = "" if index == 0 else str(index + 1)
         x, y, bottom_edge = f"x{number}", f"y{number}", 1 - row * (room + down) - room
@@ -140,14 +139,14 @@ def chart_spec(panels, rows, columns, last_step, marks, colors, height):
         }
         px = (height - top - bottom) * room
         _draw(
-            traces, layout, panel, x, y, f"yaxis{number}", max([mark.step for mark in marks], default=0.0), px, colors
+            traces, layout, subplot, x, y, f"yaxis{number}", max([mark.step for mark in marks], default=0.0), px, colors
         )
         layout["shapes"] += [_vertical(mark.color, x, f"{y} domain", mark.step) for mark in marks]
         if row == 0:
             layout["annotations"] += _mark_names(marks, x, y, last_step)
         layout["annotations"].append(
             _note(
-                panel.title,
+                subplot.title,
                 colors["ink"],
                 12.5,
                 x=0,
@@ -163,21 +162,21 @@ def chart_spec(panels, rows, columns, last_step, marks, colors, height):
     return {"data": traces, "layout": layout}
 
 
-def _draw(traces, layout, panel, x, y, axis, last_mark, px, colors):
+def _draw(traces, layout, subplot, x, y, axis, last_mark, px, colors):
     """The lines, thresholds and names of one small chart that is `px` pixels high."""
-    drawn, notes = [line for line in panel.lines if not line.points.empty], layout["annotations"]
-    low, high = panel.span or _span(drawn, panel)
+    drawn, notes = [line for line in subplot.lines if not line.points.empty], layout["annotations"]
+    low, high = subplot.span or _span(drawn, subplot)
     pad = 0.04 * (high - low)
-    axis_low, axis_high = (low - pad, high + pad) if panel.span else (low, high)
+    axis_low, axis_high = (low - pad, high + pad) if subplot.span else (low, high)
     layout[axis]["range"] = [axis_low, axis_high]
     # also what has no points yet: a live figure keeps its traces, and plotly leaves out a chart without any, title and
     # all
-    traces += [{**_trace(line), "xaxis": x, "yaxis": y} for line in panel.lines]
+    traces += [{**_trace(line), "xaxis": x, "yaxis": y} for line in subplot.lines]
     if not drawn:
         layout[axis] |= {"showticklabels": False, "showgrid": False}
         notes.append(
             _note(
-                panel.when_empty,
+                subplot.when_empty,
                 colors["muted"],
                 x=0.5,
                 xref=f"{x} domain",
@@ -188,7 +187,7 @@ def _draw(traces, layout, panel, x, y, axis, last_mark, px, colors):
             )
         )
         return
-    for threshold in panel.thresholds:
+    for threshold in subplot.thresholds:
         line = {"color": threshold.color, "width": 1.2, "dash": "dot"}
         layout["shapes"].append(
             {
@@ -210,8 +209,8 @@ def _draw(traces, layout, panel, x, y, axis, last_mark, px, colors):
         return (value - axis_low) / (axis_high - axis_low) * px
 
     at_end = {"xshift": 8, "xanchor": "left", "yanchor": "middle", "align": "left", "yref": y}
-    placed = [(height_px(threshold.value), _half_px(threshold.label)) for threshold in panel.thresholds]
-    for threshold in panel.thresholds:
+    placed = [(height_px(threshold.value), _half_px(threshold.label)) for threshold in subplot.thresholds]
+    for threshold in subplot.thresholds:
         notes.append(_note(threshold.label, threshold.color, x=1, xref=f"{x} domain", y=threshold.value, **at_end))
     named = sorted((line for line in drawn if line.label), key=lambda line: line.points["value"].iloc[-1])
     heights = [(height_px(line.points["value"].iloc[-1]), _half_px(line.label)) for line in named]
@@ -260,14 +259,14 @@ def _trace(line):
     return trace
 
 
-def _span(drawn, panel):
-    share = 0.01 if panel.robust else 0.0
+def _span(drawn, subplot):
+    share = 0.01 if subplot.robust else 0.0
     values = [
         line.points["value"].quantile(end)
         for line in drawn
         for end in ((share, 1 - share) if line.pale else (0.0, 1.0))
     ]
-    values += [threshold.value for threshold in panel.thresholds] + list(panel.include)
+    values += [threshold.value for threshold in subplot.thresholds] + list(subplot.include)
     low, high = padded(min(values, default=0.0), max(values, default=1.0), 0.07)
     return (0.0 if low < 0 <= min(values, default=0.0) else low), high  # what cannot be negative gets no negative axis
 
@@ -359,9 +358,13 @@ def _note(text, color, size=11, **where):
     return {"text": text, "showarrow": False, "font": {"color": color, "size": size}, "borderpad": 0, **where}
 
 
-def bare(figure, colors, height):
-    """No box, no vertical grid, no legend: faint horizontals only."""
+def bare(figure, colors, height, title=None):
+    """Give a plotly Figure the look of all charts: no box, vertical grid or legend; a small title at the top left."""
     figure.update_layout(**_plain_layout(colors, height))
+    if title is not None:
+        font = {"size": 12.5, "color": colors["ink"]}
+        place = {"x": 0, "xref": "paper", "xanchor": "left", "y": 0.97, "yanchor": "top"}
+        figure.update_layout(title={"text": title, "font": font, **place})
     figure.update_xaxes(**_x_style(colors))
     figure.update_yaxes(**_y_style(colors))
 

@@ -12,9 +12,16 @@ from rich.table import Table
 from rich.text import Text
 
 from ..analysis.doctor import diagnose, why_recommended
-from ..base.format import duration, signed
+from ..analysis.metrics import METRICS, SHARE
+from ..base.format import duration
 
-_PLAIN_EVERY_S = 15  # where there is no terminal, a line at least so often
+_PLAIN_EVERY_S = 15  # without a terminal, a line at most so often
+#: Metrics of a step in the progress line, and of an evaluation in the table before and after.
+_PROGRESS = ("loss", "rewards/margins")
+_BEFORE_AFTER = (
+    *("rewards/accuracies", "rewards/beyond_gamma", "logps/chosen", "logps/rejected", "loss"),
+    *("answers/mean_tokens", "answers/ended", "answers/repeated_4grams"),
+)
 
 
 class Progress:
@@ -53,10 +60,9 @@ class Progress:
             elif record["message"] and record["state"] != "failed":  # the command says why it failed
                 self._line(f"{record['state']}: {record['message']}")
         elif kind == "train":
-            facts = (
-                f"{duration(record['seconds_left'])} left · {record['pairs_per_second']:.1f} pairs/s · loss"
-                f" {record['loss']:.3f} · margin {signed(record['rewards/margins'], 3)}"
-            )
+            values = [f"{METRICS[key].label} {METRICS[key].text(record[key])}" for key in _PROGRESS]
+            left, speed = duration(record["seconds_left"]), f"{record['pairs_per_second']:.1f} pairs/s"
+            facts = " · ".join([f"{left} left", speed, *values])
             if self.bar:
                 self.bar.update(self.task, completed=record["step"], total=record["total_steps"], facts=facts)
             elif time.monotonic() - self.last_line >= _PLAIN_EVERY_S:
@@ -72,20 +78,16 @@ class Progress:
 
 
 def _evaluation_line(record):
-    shares = [
-        f"{words} {_metric(record, f'eval/rewards/{name}', 'share')}"
-        for words, name in (("chosen ahead", "accuracies"), ("beyond γ", "beyond_gamma"))
-    ]
+    def named(key):
+        return f"{METRICS[key].label} {_value(record, key, short=True)}"
+
     line = (
-        f"step {record['step']}: {', '.join(shares)} of {record['eval/pairs']} held-out pairs; chosen log-prob"
-        f" {signed(record['eval/logps/chosen_drift'])} since the start"
+        f"step {record['step']}: {named('rewards/accuracies')}, {named('rewards/beyond_gamma')} of"
+        f" {record['eval/pairs']} held-out pairs; {named('logps/chosen_drift')} since the start"
     )
     if "eval/answers/n" in record:
-        repeated = _metric(record, "eval/answers/repeated_4grams", "share")
-        line += (
-            f"; {record['eval/answers/n']} answers: {record['eval/answers/mean_tokens']:.0f} tokens, repeated 4-grams"
-            f" {repeated}"
-        )
+        tokens = _value(record, "answers/mean_tokens")
+        line += f"; {record['eval/answers/n']} answers: {tokens} tokens, {named('answers/repeated_4grams')}"
     return line
 
 
@@ -104,7 +106,7 @@ def summary(run) -> dict:
 
 
 def print_status(run):
-    """One line on where the run stands."""
+    """Print one line on where the run stands."""
     status = run.status
     left = f" · {duration(status.seconds_left)} left" if status.seconds_left and not status.ended else ""
     _out().print(
@@ -114,7 +116,7 @@ def print_status(run):
 
 
 def print_summary(run, report: Path | None = None):
-    """Before and after as a table, three prompts side by side, the doctor's words, and where the report is."""
+    """Print before and after as a table, three prompts side by side, the doctor's verdicts, and where the report is."""
     console, facts = _out(), summary(run)
     before, after = facts["before"], facts["after"]
     if before:
@@ -138,25 +140,16 @@ def print_summary(run, report: Path | None = None):
 
 
 def print_answers(table):
-    """The answers of `wb.generate`, base and tuned side by side."""
-    sides = table.rename(
-        columns={
-            "base": "answer_base",
-            "tuned": "answer_tuned",
-            "base_tokens": "tokens_base",
-            "tuned_tokens": "tokens_tuned",
-        }
-    )
-    sides = sides.rename(
-        columns={
-            f"{side}_{fact}": f"{fact}_{side}" for side in ("base", "tuned") for fact in ("ended", "repeated_4grams")
-        }
-    )
-    _out().print(_side_by_side(sides, "base", "tuned"))
+    """Print the answers of `wb.generate`, base and tuned side by side."""
+    names = {}
+    for side in ("base", "tuned"):
+        names |= {side: f"answer_{side}", f"{side}_tokens": f"tokens_{side}"}
+        names |= {f"{side}_{fact}": f"{fact}_{side}" for fact in ("ended", "repeated_4grams")}
+    _out().print(_side_by_side(table.rename(columns=names), "base", "tuned"))
 
 
 def print_table(table):
-    """A DataFrame without its index."""
+    """Print a DataFrame without its index."""
     shown = Table()
     for name in table.columns:
         shown.add_column(name, justify="right" if table[name].dtype.kind in "if" else "left", overflow="fold")
@@ -166,35 +159,25 @@ def print_table(table):
 
 
 def _before_after_table(before, after):
-    table = Table(
-        title=f"Held-out pairs (n={before['eval/pairs']}) and sampled answers"
-        + (f" (n={before['eval/answers/n']})" if "eval/answers/n" in before else "")
-    )
+    title = f"Held-out pairs (n={before['eval/pairs']}) and sampled answers"
+    if "eval/answers/n" in before:
+        title += f" (n={before['eval/answers/n']})"
+    table = Table(title=title)
     for name in ("", "before", f"after step {after['step']}" if after else "after"):
         table.add_column(name, justify="right" if name else "left")
-    rows = [
-        ("chosen ahead: accuracy (95 %)", "eval/rewards/accuracies", "share"),
-        ("beyond γ (95 %)", "eval/rewards/beyond_gamma", "share"),
-        ("log-probability of chosen, nats per token", "eval/logps/chosen", "number"),
-        ("log-probability of rejected, nats per token", "eval/logps/rejected", "number"),
-        ("loss", "eval/loss", "number"),
-        ("answer length, tokens", "eval/answers/mean_tokens", "count"),
-        ("answers that end properly (95 %)", "eval/answers/ended", "share"),
-        ("repeated 4-grams in answers (95 %)", "eval/answers/repeated_4grams", "share"),
-    ]
-    for title, key, kind in rows:
-        if key in before:
-            table.add_row(title, *[_metric(record, key, kind) for record in (before, after)])
+    for key in _BEFORE_AFTER:
+        if f"eval/{key}" in before:
+            title = f"{METRICS[key].label} (95 %)" if METRICS[key].unit == SHARE else METRICS[key].title
+            table.add_row(title, *[_value(record, key) for record in (before, after)])
     return table
 
 
-def _metric(record, key, kind):
-    if record is None or key not in record:
+def _value(record, key, short=False):
+    """A metric of an evaluation with its 95 % interval, "0.75 (0.55 to 0.88)"; "" where it was not measured."""
+    if record is None or f"eval/{key}" not in record:
         return ""
-    value = record[key]
-    if kind == "share":
-        return f"{value:.2f} ({record[f'{key}_low']:.2f} to {record[f'{key}_high']:.2f})"
-    return f"{value:.0f}" if kind == "count" else f"{value:.3f}"
+    text, interval = METRICS[key].text(record[f"eval/{key}"], short), METRICS[key].interval(record)
+    return f"{text} ({interval})" if interval else text
 
 
 def _side_by_side(sides, left, right):

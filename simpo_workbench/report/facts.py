@@ -1,12 +1,23 @@
-"""The few facts of a run that matter, as words: for the report and for the panel that follows it."""
+"""The few facts of a run that matter, in words: for the report and for the panel that follows a run."""
 
 from __future__ import annotations
 
 import statistics
 
 from ..analysis.doctor import why_recommended
+from ..analysis.metrics import METRICS
 from ..base.escape import one_way
-from ..base.format import memory, signed, significant
+
+#: Metrics that are shown as tiles, in this order.
+TILES = (
+    *("rewards/accuracies", "rewards/beyond_gamma", "logps/chosen_drift"),
+    *("answers/repeated_4grams", "answers/ended", "answers/mean_tokens"),
+)
+#: Metric of a tile -> what stands beside it, and the metric that tells it.
+_BESIDE = {
+    "logps/chosen_drift": ("rejected", "logps/rejected_drift"),
+    "answers/mean_tokens": ("chosen in the data:", "chosen_tokens"),
+}
 
 
 def headline(config) -> str:
@@ -21,70 +32,47 @@ def headline(config) -> str:
 
 
 def tiles(status, config, evaluations, speeds, peaks) -> list[dict]:
-    """name, value and fact (n, interval, where it comes from) of the numbers that matter; "–" where nothing is known
-    yet.
+    """name, value, fact (n, interval, where it comes from) and help of the numbers that matter; "–" for what is not
+    known yet.
 
     evaluations: the run's evaluation records. speeds: pairs per second of its steps. peaks: their peak memory, bytes.
     """
-    sampled = [record for record in evaluations if "eval/answers/n" in record]
+    keys = [key for key in TILES if key != "rewards/beyond_gamma" or config.loss.kind != "dpo"]
     recommended = status.recommended_step
-    beyond = (
-        []
-        if config.loss.kind == "dpo"
-        else [_share_tile("beyond γ", evaluations, "eval/rewards/beyond_gamma", "eval/pairs", "held-out pairs")]
-    )
     return [
-        _share_tile("chosen ahead", evaluations, "eval/rewards/accuracies", "eval/pairs", "held-out pairs"),
-        *beyond,
-        _drift_tile(evaluations),
-        _share_tile("repeated 4-grams", sampled, "eval/answers/repeated_4grams", "eval/answers/n", "answers"),
-        _share_tile("answers end properly", sampled, "eval/answers/ended", "eval/answers/n", "answers"),
-        _length_tile(sampled),
-        _tile("recommended", "–" if recommended is None else f"step {recommended}", why_recommended(evaluations)),
-        _tile(
-            "speed",
-            f"{significant(statistics.median(speeds))} pairs/s" if speeds else "–",
-            f"median of {len(speeds)} steps" if speeds else "from step 1 on",
-        ),
-        _tile(
-            "peak memory",
-            memory(max(peaks)) if peaks else "–",
-            f"most of {len(peaks)} steps" if peaks else "from step 1 on",
-        ),
+        *(_evaluation_tile(key, evaluations) for key in keys),
+        {
+            "name": "recommended",
+            "value": "–" if recommended is None else f"step {recommended}",
+            "fact": why_recommended(evaluations),
+            "help": "The step whose adapter to use: the best of those that look healthy.",
+        },
+        _step_tile("pairs_per_second", statistics.median(speeds) if speeds else None, f"median of {len(speeds)} steps"),
+        _step_tile("peak_memory_bytes", max(peaks, default=None), f"most of {len(peaks)} steps"),
     ]
 
 
-def _tile(name, value, fact):
-    return {"name": name, "value": value, "fact": fact}
+def _evaluation_tile(key, evaluations):
+    """The first and the last value of a metric; of a drift, which is 0 at first, only the last."""
+    metric, measured = METRICS[key], [record for record in evaluations if f"eval/{key}" in record]
+    tile = {"name": metric.label, "value": "–", "fact": "not measured yet", "help": metric.tooltip}
+    if not measured:
+        return tile
+    last = measured[-1]
+    shown = [last] if len(measured) == 1 or key.endswith("_drift") else [measured[0], last]
+    values = " → ".join(metric.text(record[f"eval/{key}"], short=True) for record in shown)
+    tile["value"] = metric.with_unit(values)
+    tile["fact"] = f"{last[f'eval/{metric.cases}']} {METRICS[metric.cases].label}"
+    if interval := metric.interval(last):
+        tile["fact"] += f", 95 % {interval}"
+    if key in _BESIDE:
+        words, other = _BESIDE[key]
+        tile["fact"] += f"; {words} {METRICS[other].text(last[f'eval/{other}'], short=True)}"
+    return tile
 
 
-def _share_tile(name, evaluations, key, count_key, cases):
-    found = [record for record in evaluations if key in record]
-    if not found:
-        return _tile(name, "–", "not measured yet")
-    first, last = found[0], found[-1]
-    value = f"{last[key]:.2f}" if first is last else f"{first[key]:.2f} → {last[key]:.2f}"
-    interval = f", 95 % {last[f'{key}_low']:.2f} to {last[f'{key}_high']:.2f}" if f"{key}_low" in last else ""
-    return _tile(name, value, f"{last[count_key]} {cases}{interval}")
-
-
-def _drift_tile(evaluations):
-    if not evaluations:
-        return _tile("chosen log-prob drift", "–", "not measured yet")
-    last = evaluations[-1]
-    rejected = signed(last["eval/logps/rejected_drift"])
-    return _tile(
-        "chosen log-prob drift", signed(last["eval/logps/chosen_drift"]), f"nats per token; rejected {rejected}"
-    )
-
-
-def _length_tile(sampled):
-    if not sampled:
-        return _tile("answer length", "–", "not measured yet")
-    first, last = (sampled[index]["eval/answers/mean_tokens"] for index in (0, -1))
-    value = f"{last:.0f} tokens" if len(sampled) == 1 else f"{first:.0f} → {last:.0f} tokens"
-    return _tile(
-        "answer length",
-        value,
-        f"mean of {sampled[-1]['eval/answers/n']}; chosen in the data: {sampled[-1]['eval/chosen_tokens']:.0f}",
-    )
+def _step_tile(key, value, fact):
+    metric = METRICS[key]
+    text = "–" if value is None else metric.with_unit(metric.text(value))
+    fact = "from step 1 on" if value is None else fact
+    return {"name": metric.label, "value": text, "fact": fact, "help": metric.tooltip}

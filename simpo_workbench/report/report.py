@@ -11,18 +11,20 @@ from __future__ import annotations
 import base64
 import hashlib
 import json
-import math
 import time
 from pathlib import Path
 
 from .._version import __version__
 from ..analysis import doctor
-from ..analysis.scores import compare_scores
+from ..analysis.metrics import METRICS
+from ..analysis.scores import WITHIN_NOISE, compare_scores
 from ..base.escape import json_for_script
 from ..base.files import write_atomically
 from ..base.format import signed
 from ..base.redaction import redact, redact_values
-from ..charts import training as training_charts
+from ..charts.scores import lead_scatter, score_histogram
+from ..charts.subplots import COLORS
+from ..charts.training import rewards_figure, training_figure
 from ..runs.run import Run
 from .facts import headline, tiles
 
@@ -43,20 +45,12 @@ dark.addEventListener("change", draw);
 draw();
 """
 
-_EVALUATION_COLUMNS = {
-    "step": "step",
-    "loss": "eval/loss",
-    "chosen drift": "eval/logps/chosen_drift",
-    "rejected drift": "eval/logps/rejected_drift",
-    "chosen reward": "eval/rewards/chosen",
-    "rejected reward": "eval/rewards/rejected",
-    "margin": "eval/rewards/margins",
-    "chosen ahead": "eval/rewards/accuracies",
-    "beyond γ": "eval/rewards/beyond_gamma",
-    "answer tokens": "eval/answers/mean_tokens",
-    "end properly": "eval/answers/ended",
-    "repeated 4-grams": "eval/answers/repeated_4grams",
-}
+#: Metrics in the table of evaluations, in this order.
+_COLUMNS = (
+    *("loss", "logps/chosen_drift", "logps/rejected_drift", "rewards/chosen", "rewards/rejected", "rewards/margins"),
+    *("rewards/accuracies", "rewards/beyond_gamma"),
+    *("answers/mean_tokens", "answers/ended", "answers/repeated_4grams"),
+)
 
 
 def write_report(run: Run, path: str | Path | None = None) -> Path:
@@ -80,10 +74,9 @@ def report_html(run: Run) -> str:
     before, after = _scores(run)
     compared = compare_scores(before, after, run.scoring_noise or 0.0) if after is not None else None
     drawn = _figures(run, status, config, evaluations, before, after, compared)
-    plotly_js = (
-        get_plotlyjs().replace("\r\n", "\n").replace("\r", "\n")
-    )  # as the browser will read it: the hash is of what it reads
-    # a report is for sharing, and its texts come from data and models: what goes in as a text goes in without secrets
+    # with the line ends that the browser will see, since the hash is of what it reads
+    plotly_js = get_plotlyjs().replace("\r\n", "\n").replace("\r", "\n")
+    # a report is for sharing, and its texts come from data and models: secrets are removed from every text
     page = Environment(
         autoescape=True,
         undefined=StrictUndefined,
@@ -114,10 +107,10 @@ def report_html(run: Run) -> str:
 
 
 class _Chart:
-    """One chart in both themes, with its sentence."""
+    """One chart in both themes, with a sentence that describes it."""
 
     def __init__(self, name, description, make):
-        self.themes = {theme: make(theme) for theme in training_charts.COLORS}
+        self.themes = {theme: make(theme) for theme in COLORS}
         self.facts = {"id": f"chart-{name}", "description": description, "height": self.themes["light"].layout.height}
 
 
@@ -128,7 +121,7 @@ def _figures(run, status, config, evaluations, before, after, compared):
         "training": _Chart(
             "training",
             _training_sentence(evaluations),
-            lambda theme: training_charts.training_figure(
+            lambda theme: training_figure(
                 metrics, ratio, total, theme=theme, attention_drift=doctor.CHOSEN_DRIFT_ATTENTION
             ),
         ),
@@ -136,7 +129,7 @@ def _figures(run, status, config, evaluations, before, after, compared):
             "rewards",
             "Rewards of chosen and rejected answers, learning rate and gradient norm over the steps. Rewards are"
             " negative; only their difference matters.",
-            lambda theme: training_charts.rewards_figure(metrics, total, theme),
+            lambda theme: rewards_figure(metrics, total, theme),
         ),
         "histogram": None,
         "scatter": None,
@@ -145,14 +138,14 @@ def _figures(run, status, config, evaluations, before, after, compared):
         drawn["histogram"] = _Chart(
             "histogram",
             _histogram_sentence(before, after),
-            lambda theme: training_charts.score_histogram(before, after, ratio, theme),
+            lambda theme: score_histogram(before, after, ratio, theme),
         )
     if compared is not None:
         sentence = (
             "Each held-out pair's lead before training (across) and after (up); above the diagonal line the chosen"
             " answer gained."
         )
-        drawn["scatter"] = _Chart("scatter", sentence, lambda theme: training_charts.margins_scatter(compared, theme))
+        drawn["scatter"] = _Chart("scatter", sentence, lambda theme: lead_scatter(compared, theme))
     return drawn
 
 
@@ -184,17 +177,21 @@ def _scores(run):
 
 
 def _evaluation_table(evaluations):
-    columns = {name: key for name, key in _EVALUATION_COLUMNS.items() if any(key in record for record in evaluations)}
+    columns = [METRICS[key] for key in _COLUMNS if any(f"eval/{key}" in record for record in evaluations)]
     rows = [
-        [str(record["step"]) if key == "step" else _decimal(record.get(key)) for key in columns.values()]
+        [str(record["step"]), *(metric.text(record.get(f"eval/{metric.key}")) for metric in columns)]
         for record in evaluations
     ]
-    return {"columns": list(columns), "rows": rows}
+    return {"columns": columns, "rows": rows}
 
 
 def _flips(compared):
     """A sentence that counts, and the pairs that changed most: flipped ones first, then by how far the lead moved."""
-    to_right, to_wrong = ((compared["flip"] == flip).sum() for flip in ("to right", "to wrong"))
+    became = compared["became"].value_counts()
+    to_right, to_wrong, within = (int(became.get(name, 0)) for name in ("to right", "to wrong", WITHIN_NOISE))
+    stayed = f"{len(compared) - to_right - to_wrong - within} stayed as they were"
+    if within:
+        stayed = f"{within} changed sides within the noise of scoring, {stayed}"
     order = compared.assign(flipped=compared["flip"] != "", moved=compared["lead_change"].abs()).sort_values(
         ["flipped", "moved"], ascending=False
     )
@@ -206,15 +203,12 @@ def _flips(compared):
             "rejected": _text(row.get("rejected")),
             "lead": f"{signed(row['lead_before'])} → {signed(row['lead_after'])}",
             "change": signed(row["lead_change"]),
-            "flip": row["flip"] or ("still right" if row["lead_after"] > 0 else "still wrong"),
+            "became": row["became"],
         }
         for row in order.head(_MOST_PAIRS).to_dict("records")
     ]
     shown = f" The {len(rows)} that changed most are below." if len(rows) < len(compared) else ""
-    sentence = (
-        f"Of {len(compared)} pairs {to_right} turned right, {to_wrong} turned wrong,"
-        f" {len(compared) - to_right - to_wrong} stayed as they were.{shown}"
-    )
+    sentence = f"Of {len(compared)} pairs {to_right} turned right, {to_wrong} turned wrong, {stayed}.{shown}"
     return {"sentence": sentence, "rows": rows}
 
 
@@ -249,35 +243,31 @@ def _training_sentence(evaluations):
     if not evaluations:
         return "Six charts over the optimizer steps; nothing was measured yet."
     last = evaluations[-1]
-    parts = [
-        (
-            f"at step {last['step']} chosen answers stand at {signed(last['eval/logps/chosen_drift'])} and rejected"
-            f" ones at {signed(last['eval/logps/rejected_drift'])} nats per token since the start"
-        ),
-        f"{last['eval/rewards/accuracies']:.0%} of {last['eval/pairs']} held-out pairs have the chosen answer ahead",
-    ]
     return (
-        f"Six charts over the optimizer steps: {', '.join(parts)}. Points are held-out evaluations, thin lines single"
-        " training steps, upright bars 95 % intervals."
+        f"Six charts over the optimizer steps: at step {last['step']} chosen answers stand at"
+        f" {signed(last['eval/logps/chosen_drift'])} and rejected ones at {signed(last['eval/logps/rejected_drift'])}"
+        f" nats per token since the start, {last['eval/rewards/accuracies']:.0%} of {last['eval/pairs']} held-out pairs"
+        " have the chosen answer ahead. Points are held-out evaluations, thin lines single training steps, upright bars"
+        " 95 % intervals."
     )
 
 
 def _histogram_sentence(before, after):
-    ahead = [
-        int((table["chosen_avg_logp"] > table["rejected_avg_logp"]).sum())
-        for table in (before, after)
-        if table is not None
-    ]
-    counts = f"{ahead[0]} of {len(before)} pairs before" + (
-        f" and {ahead[1]} of {len(after)} after" if len(ahead) > 1 else ""
-    )
+    counts = f"{_ahead(before)} of {len(before)} pairs before"
+    if after is not None:
+        counts += f" and {_ahead(after)} of {len(after)} after"
     return (
         f"How far the chosen answer leads, pair by pair: right of zero it is the likelier one ({counts} training),"
         " right of γ/β by as much as SimPO asks for."
     )
 
 
+def _ahead(scores):
+    return int((scores["chosen_avg_logp"] > scores["rejected_avg_logp"]).sum())
+
+
 def _flat(values, prefix=""):
+    """(name, text) of every value in nested dicts, names joined by spaces."""
     for name, value in values.items():
         if isinstance(value, dict):
             yield from _flat(value, f"{prefix}{name} ")
@@ -286,9 +276,5 @@ def _flat(values, prefix=""):
 
 
 def _text(value):
-    """A text cell; what is no text (a missing value after a join) is empty."""
-    return value if isinstance(value, str) else "" if value is None or value != value else str(value)
-
-
-def _decimal(value):
-    return "–" if value is None else f"{value:.3f}".replace("-", "−") if math.isfinite(value) else str(value)
+    """A text cell; a missing value, as after a join, is empty."""
+    return "" if value is None or value != value else str(value)

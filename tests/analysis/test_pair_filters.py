@@ -5,7 +5,7 @@ import pytest
 
 from simpo_workbench.analysis.pair_filters import filters, noise_sentence, pair_table, searchable
 from simpo_workbench.base.errors import WorkbenchError
-from simpo_workbench.charts.training import margins_scatter
+from simpo_workbench.charts.scores import lead_scatter
 from simpo_workbench.ui.pairs.pair_card import what_became
 
 
@@ -53,7 +53,7 @@ def test_every_pair_is_in_its_drawer():
 
 
 def test_drawers_speak_of_the_lead_where_the_margin_says_something_else():
-    """DPO: the margin counts from the untrained model, and is 0 before training."""
+    """DPO: the margin counts from the base model, and is 0 before training."""
     before = scores([-1, 1, 1, -1]).assign(margin=0.0, correct=False)
     after = scores([1, -1, 2, -0.5]).assign(correct=[True, False, True, True])
     table = pair_table(before, after)
@@ -143,7 +143,7 @@ def test_a_side_changed_within_the_noise_is_called_that_and_stands_in_no_corner_
         "changed sides within the noise of scoring",
         "flipped to right",
     ]
-    corners = {trace.name: list(trace.customdata) for trace in margins_scatter(table).data}
+    corners = {trace.name: list(trace.customdata) for trace in lead_scatter(table).data}
     assert corners == {
         "still right": [],
         "still wrong": [],

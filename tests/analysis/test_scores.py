@@ -16,7 +16,8 @@ from simpo_workbench.analysis.scores import (
     repeated_4gram_share,
     scoring_noise,
     share,
-    within_noise,
+    sides,
+    what_became,
 )
 from simpo_workbench.base.errors import WorkbenchError
 from simpo_workbench.pairs.pairs import load_pairs
@@ -196,7 +197,11 @@ def test_a_flip_counts_only_where_both_leads_lie_beyond_the_noise():
     """
     joined = compare_scores(leads(_BEFORE), leads(_AFTER), _NOISE)
     assert list(joined["flip"]) == ["to right", "", "", "", "to right", "to wrong", "", "", ""]
-    assert list(within_noise(joined)) == [False, True, True, True, False, False, True, True, False]
+    close = "within the noise"
+    assert list(joined["became"]) == [
+        *("to right", close, close, close, "to right", "to wrong", close, close, "still right")
+    ]
+    assert list(what_became(_BEFORE, _AFTER, _NOISE)) == list(joined["became"])
 
 
 def test_without_a_noise_every_change_of_sides_is_a_flip_as_it_always_was():
@@ -205,8 +210,15 @@ def test_without_a_noise_every_change_of_sides_is_a_flip_as_it_always_was():
     led, lead = joined["lead_before"] > 0, joined["lead_after"] > 0
     assert list(joined["flip"] == "to right") == list(~led & lead)
     assert list(joined["flip"] == "to wrong") == list(led & ~lead)
-    assert not within_noise(joined).any()
+    assert set(joined["became"]) <= {"to right", "to wrong", "still right", "still wrong"}
+    assert list(joined["became"] == "still right") == list(led & lead)
     pd.testing.assert_frame_equal(joined, compare_scores(before, after, noise=0.0))
+
+
+def test_a_lead_within_the_noise_and_one_that_is_missing_are_on_neither_side():
+    values = [1 / 32, 1 / 64, 1 / 128, 0.0, -1 / 128, -1 / 64, math.nan]
+    assert sides(values, _NOISE).tolist() == [1, 0, 0, 0, 0, -1, 0]
+    assert sides(values).tolist() == [1, 1, 1, -1, -1, -1, 0]
 
 
 def test_the_noise_is_the_largest_difference_between_the_leads_of_the_same_pairs():

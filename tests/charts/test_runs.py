@@ -113,7 +113,8 @@ def test_labels_tell_names_apart_in_little_room(names, labels):
 
 def test_the_table_for_screen_readers_says_what_the_charts_show(metrics):
     columns, rows = last_values({**metrics, "new": pd.DataFrame(columns=["kind", "step"])})
-    assert columns[:3] == ["run", "margin per token", "chosen log-prob since the start"]
+    assert columns[:2] == ["run", "chosen drift (nats/token)"]
+    assert columns[4] == "lead (nats/token)"
     assert [row[0] for row in rows] == ["plain-0412", "plain-0413", "new"]
-    assert rows[1][2] == "−2.00"
+    assert rows[1][1] == "−2.00"
     assert rows[2][1:] == ["–"] * 6

@@ -9,23 +9,15 @@ import plotly.graph_objects as go
 import pytest
 from fake_run import fake_run
 
-from simpo_workbench.analysis.scores import compare_scores
-from simpo_workbench.charts.subplots import thinned
-from simpo_workbench.charts.training import (
-    COLORS,
-    margins_scatter,
-    rewards_figure,
-    score_histogram,
-    smoothed,
-    steps_figure,
-    training_figure,
-)
+from simpo_workbench.charts.scores import lead_scatter, score_histogram
+from simpo_workbench.charts.subplots import COLORS, thinned
+from simpo_workbench.charts.training import rewards_figure, smoothed, steps_figure, training_figure
 
 TITLES = [
     "Log-prob since the start (nats/token)",
     "Answer length (tokens)",
     "Answers: share",
-    "Margin per token (nats)",
+    "Lead (nats/token)",
     "Loss (mean per pair)",
     "Held-out pairs: share",
 ]
@@ -64,7 +56,7 @@ def label(figure, text):
         ("chosen", "eval/logps/chosen_drift"),
         ("rejected", "eval/logps/rejected_drift"),
         ("sampled answers", "eval/answers/mean_tokens"),
-        ("end properly", "eval/answers/ended"),
+        ("answers end properly", "eval/answers/ended"),
         ("repeated 4-grams", "eval/answers/repeated_4grams"),
         ("loss, held-out", "eval/loss"),
         ("chosen ahead", "eval/rewards/accuracies"),
@@ -81,16 +73,16 @@ def test_evaluation_points_are_the_metrics(metrics, name, column):
         assert list(drawn.y - drawn.error_y.arrayminus) == pytest.approx(evaluations[f"{column}_low"].tolist())
 
 
-def test_training_steps_are_drawn_raw_and_margins_are_per_token(metrics):
+def test_training_steps_are_drawn_raw_and_leads_are_per_token(metrics):
     figure = training_figure(metrics, 0.5, 120)
     train = metrics[metrics["kind"] == "train"]
     assert list(trace(figure, "loss, training, each step").y) == train["loss"].tolist()
-    assert list(trace(figure, "margin, training, each step").y) == pytest.approx(
+    assert list(trace(figure, "lead, training, each step").y) == pytest.approx(
         (train["rewards/margins"] / 2.0).tolist()
     )
 
 
-def test_margins_of_runs_with_different_beta_are_one_line():
+def test_leads_of_runs_with_different_beta_are_one_line():
     """Margin 1.5 at β 2 is the lead of 0.75 nats that margin 7.5 at β 10 is; both come from metrics without log-probs
     here.
     """
@@ -98,10 +90,10 @@ def test_margins_of_runs_with_different_beta_are_one_line():
         {"kind": "train", "step": 1, "rewards/margins": 1.5, "beta": 2.0},
         {"kind": "train", "step": 2, "rewards/margins": 7.5, "beta": 10.0},
     ]
-    assert list(trace(training_figure(pd.DataFrame(rows), 0.5, 2), "margin, training, each step").y) == [0.75, 0.75]
+    assert list(trace(training_figure(pd.DataFrame(rows), 0.5, 2), "lead, training, each step").y) == [0.75, 0.75]
 
 
-def test_margin_of_summed_rewards_is_still_per_token():
+def test_the_lead_of_summed_rewards_is_still_per_token():
     """DPO rewards are sums over tokens against a reference; the lead per token is −1.0 − (−1.4) whatever they say."""
     row = {
         "kind": "train",
@@ -111,9 +103,7 @@ def test_margin_of_summed_rewards_is_still_per_token():
         "logps/chosen": -1.0,
         "logps/rejected": -1.4,
     }
-    assert trace(training_figure(pd.DataFrame([row]), None, 2), "margin, training, each step").y[0] == pytest.approx(
-        0.4
-    )
+    assert trace(training_figure(pd.DataFrame([row]), None, 2), "lead, training, each step").y[0] == pytest.approx(0.4)
 
 
 def test_smoothing_is_the_mean_of_the_steps_around():
@@ -383,7 +373,7 @@ def test_the_dark_theme_is_dark_throughout(run, metrics):
         training_figure(metrics, 0.5, 120, theme="dark"),
         rewards_figure(metrics, 120, "dark"),
         score_histogram(before, after, 0.5, "dark"),
-        margins_scatter(run.compare(), "dark"),
+        lead_scatter(run.compare(), "dark"),
     ):
         words = figure.to_json()
         assert figure.layout.paper_bgcolor == "#111111"
@@ -414,7 +404,7 @@ def test_only_train_rows(metrics):
 def test_only_step_zero(tmp_path):
     figure = training_figure(fake_run(tmp_path, last_step=0).metrics, 0.5, 120)
     assert list(trace(figure, "chosen").x) == [0]
-    assert list(trace(figure, "margin, held-out").y) == pytest.approx([-0.175]), "pairs lead by −0.6 … 0.25, evenly"
+    assert list(trace(figure, "lead, held-out").y) == pytest.approx([-0.175]), "pairs lead by −0.6 … 0.25, evenly"
 
 
 def test_evaluations_without_answers_leave_a_gap_in_no_line(metrics):
@@ -427,95 +417,6 @@ def test_evaluations_without_answers_leave_a_gap_in_no_line(metrics):
 def test_metrics_beyond_the_plan_are_still_shown():
     rows = [{"kind": "train", "step": step, "loss": 1.0} for step in (1, 200)]
     assert training_figure(pd.DataFrame(rows), 0.5, 100).layout.xaxis.range == (0, 200)
-
-
-# ---- pairs before and after
-
-
-def score_table(leads):
-    leads = pd.Series(leads, dtype=float)
-    frame = pd.DataFrame(
-        {
-            "pair_id": [f"p{n}" for n in range(len(leads))],
-            "prompt": "why?",
-            "chosen": "a",
-            "rejected": "b",
-            "chosen_avg_logp": -1.0,
-            "rejected_avg_logp": -1.0 - leads,
-        }
-    )
-    return frame.assign(margin=2 * leads, correct=leads > 0, beyond_gamma=leads > 0.5)
-
-
-def test_histograms_share_bins_that_count_every_pair_and_split_at_zero():
-    rng = np.random.default_rng(0)
-    before, after = score_table(rng.normal(-0.2, 0.3, 211)), score_table(rng.normal(0.3, 0.5, 211))
-    figure = score_histogram(before, after, 0.5)
-    first, second = trace(figure, "before"), trace(figure, "after")
-    assert sum(first.y) == sum(second.y) == 211
-    assert list(first.x) == list(second.x)
-    assert 10 <= len(first.x) <= 50
-    edges = first.customdata
-    leads = before["chosen_avg_logp"] - before["rejected_avg_logp"]
-    for (low, high), count in zip(edges, first.y, strict=True):
-        assert not low < -1e-9 < 1e-9 < high
-        assert ((leads >= low) & (leads < high)).sum() == count
-    assert [shape.x0 for shape in figure.layout.shapes] == [0.0, 0.5]
-    assert {"0", "γ/β"} <= set(labels(figure))
-
-
-def test_histogram_says_mean_and_pairs_ahead():
-    figure = score_histogram(score_table([-0.5, -0.1, 0.3]), score_table([0.2, 0.4, 0.9]), 0.5)
-    assert "□ before: mean −0.10, 1 of 3 ahead" in labels(figure)
-    assert "■ after: mean +0.50, 3 of 3 ahead" in labels(figure)
-
-
-@pytest.mark.parametrize("leads", [[0.0], [0.0, 0.0], [0.7], [-3.0, 1e-17]])
-def test_histogram_of_few_or_equal_leads_counts_them_all(leads):
-    for ratio in (0.5, 0.0, None):
-        assert sum(trace(score_histogram(score_table(leads), None, ratio), "before").y) == len(leads)
-
-
-def test_axes_of_few_steps_or_pairs_show_no_number_twice():
-    """Half steps and half pairs, rounded, would read 0, 1, 1, 2."""
-    assert {axis.dtick for axis in training_figure(pd.DataFrame(), 0.5, 3).select_xaxes()} == {1}
-    assert training_figure(pd.DataFrame(), 0.5, 300).layout.xaxis.dtick is None
-    assert score_histogram(score_table([-0.5, 0.5]), None, 0.5).layout.yaxis.dtick == 1
-
-
-def test_histogram_without_pairs_says_so():
-    assert labels(score_histogram(None, None, 0.5)) == ["comes with the first evaluation"]
-    assert labels(score_histogram(score_table([]), None, 0.5)) == ["comes with the first evaluation"]
-
-
-def test_scatter_puts_every_pair_into_its_corner():
-    compared = compare_scores(score_table([-1, -1, 1, 1, 1]), score_table([-2, 3, 4, -5, 6]))
-    figure = margins_scatter(compared)
-    assert {one.name: list(zip(one.x, one.y, strict=True)) for one in figure.data} == {
-        "still right": [(1.0, 4.0), (1.0, 6.0)],
-        "still wrong": [(-1.0, -2.0)],
-        "to right": [(-1.0, 3.0)],
-        "to wrong": [(1.0, -5.0)],
-    }
-    assert {"still right: 2", "still wrong: 1", "to right: 1", "to wrong: 1"} <= set(labels(figure))
-
-
-def test_corners_are_of_the_lead_that_the_axes_show_whatever_the_margin_says():
-    compared = compare_scores(score_table([-1, -1, 1, 1]), score_table([-2, 3, 4, -5])).assign(
-        correct_before=False, correct_after=True
-    )
-    found = {one.name: (min(one.x), min(one.y)) for one in margins_scatter(compared).data}
-    assert found == {
-        "still right": (1.0, 4.0),
-        "still wrong": (-1.0, -2.0),
-        "to right": (-1.0, 3.0),
-        "to wrong": (1.0, -5.0),
-    }
-
-
-def test_prompts_in_hover_texts_are_no_markup():
-    compared = compare_scores(score_table([1.0]).assign(prompt="<a href='x'>click</a>"), score_table([2.0]))
-    assert trace(margins_scatter(compared), "still right").text[0] == "&lt;a href='x'&gt;click&lt;/a&gt;"
 
 
 def test_a_change_on_the_way_is_named_by_what_it_changes(tmp_path):
@@ -532,7 +433,7 @@ def test_a_change_on_the_way_is_named_by_what_it_changes(tmp_path):
     assert "learning rate × 0.5, β 4, other prompts" in labels(training_figure(run.metrics, 0.5, 120))
 
 
-def test_single_steps_are_drawn_with_both_sides_their_margin_and_the_loss():
+def test_single_steps_are_drawn_with_both_sides_their_lead_and_the_loss():
     records = [
         {"step": 1, "loss": 0.8, "logps/chosen": -2.0, "logps/rejected": -2.1},
         {"step": 2, "loss": 0.6, "logps/chosen": -1.9, "logps/rejected": -2.4},
@@ -542,9 +443,13 @@ def test_single_steps_are_drawn_with_both_sides_their_margin_and_the_loss():
     assert drawn == {
         "chosen": [(1, -2.0), (2, -1.9)],
         "rejected": [(1, -2.1), (2, -2.4)],
-        "margin": [(1, 0.1), (2, 0.5)],
+        "lead": [(1, 0.1), (2, 0.5)],
         "loss": [(1, 0.8), (2, 0.6)],
     }
-    assert {"Average log-prob (nats/token)", "Margin per token (nats)", "Loss (mean per pair)", "γ/β"} <= set(
-        labels(figure)
-    )
+    assert {"Average log-prob (nats/token)", "Lead (nats/token)", "Loss (mean per pair)", "γ/β"} <= set(labels(figure))
+
+
+def test_the_axis_of_few_steps_shows_no_number_twice():
+    """Half steps, rounded, would read 0, 1, 1, 2."""
+    assert {axis.dtick for axis in training_figure(pd.DataFrame(), 0.5, 3).select_xaxes()} == {1}
+    assert training_figure(pd.DataFrame(), 0.5, 300).layout.xaxis.dtick is None

@@ -43,7 +43,7 @@ def trained(tiny_model, tiny_pairs, tmp_path_factory):
 
 def test_train_shows_progress_results_and_the_report(trained):
     root, output = trained
-    for part in ("accuracy (95 %)", "repeated 4-grams", "Doctor: ", "What is the capital of France?", "Report: "):
+    for part in ("chosen ahead (95 %)", "repeated 4-grams", "Doctor: ", "What is the capital of France?", "Report: "):
         assert part in output
     run = wb.attach("one", root)
     assert (run.config.training.max_steps, run.config.loss.gamma, run.config.training.learning_rate) == (3, 1.5, 5e-3)

@@ -138,12 +138,12 @@ def test_a_collapse_is_told_first_with_cause_and_remedy(tmp_path):
     assert f"collapse{verdict.seen} Why: {verdict.cause} What to do: {verdict.remedy}" in words
     assert words.index("The model is collapsing") < words.index("In numbers")
     assert tiles(text)["recommended"] == ("step 0", "the untrained model: no trained step is healthy")
-    assert tiles(text)["chosen log-prob drift"][0] == "−2.00"
+    assert tiles(text)["chosen drift"][0] == "−2.00 nats/token"
 
 
 def tiles(text):
     """name -> (value, fact) as they are written in the description list."""
-    found = re.findall(r"<div><dt>(.*?)</dt><dd>(.*?)</dd><dd class=\"fact\">(.*?)</dd></div>", text)
+    found = re.findall(r"<div title=\".+?\"><dt>(.*?)</dt><dd>(.*?)</dd><dd class=\"fact\">(.*?)</dd></div>", text)
     return {name: (value, fact) for name, value, fact in found}
 
 
@@ -151,10 +151,10 @@ def test_tiles_carry_value_n_and_interval(finished):
     shown = tiles(report_html(finished))
     assert shown["chosen ahead"] == ("0.29 → 0.75", "24 held-out pairs, 95 % 0.55 to 0.88")  # 7 and 18 of 24, Wilson
     assert shown["beyond γ"] == ("0.00 → 0.29", "24 held-out pairs, 95 % 0.15 to 0.49")
-    assert shown["chosen log-prob drift"] == ("−0.10", "nats per token; rejected −0.59")
+    assert shown["chosen drift"] == ("−0.10 nats/token", "24 held-out pairs; rejected −0.59")
     assert shown["repeated 4-grams"][0] == "0.06 → 0.08"
     assert shown["answers end properly"] == ("0.67 → 1.00", "3 answers, 95 % 0.44 to 1.00")
-    assert shown["answer length"] == ("63 → 23 tokens", "mean of 3; chosen in the data: 19")
+    assert shown["answer length"] == ("63 → 23 tokens", "3 answers; chosen in the data: 19")
     assert shown["recommended"][0] == "step 120"
     assert shown["speed"] == ("2.1 pairs/s", "median of 120 steps")
     assert shown["peak memory"] == ("1.9 GB", "most of 120 steps")
@@ -196,7 +196,7 @@ def test_every_chart_is_described_and_its_numbers_are_a_table(finished, finished
     assert "7 of 24 pairs before and 18 of 24 after" in charts[2]["aria-label"]
     row = re.search(r'<tr><th scope="row">60</th>(.*?)</tr>', report_html(finished))[1]
     record = next(one for one in finished.records if one["kind"] == "eval" and one["step"] == 60)
-    assert re.findall(r">([^<]+)<", row)[1] == f"{record['eval/logps/chosen_drift']:.3f}".replace("-", "−")
+    assert re.findall(r">([^<]+)<", row)[1] == f"{record['eval/logps/chosen_drift']:+.3f}".replace("-", "−")
 
 
 def test_headings_are_in_order_and_tables_have_headers(finished_page):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from ...analysis.scores import WITHIN_NOISE
 from ...base.format import signed
 from ..parts.answers import Answer, answer_cards
 from ..parts.html import Markup, html, joined, table
@@ -38,11 +39,11 @@ def what_became(pair: dict) -> str:
     """What became of a pair, in words: "flipped to wrong", "still right"; without a second table "chosen ahead" or
     "chosen behind": of the lead, as `filters`.
     """
-    if "flip" not in pair:
+    if "became" not in pair:
         return "chosen ahead" if pair["lead"] > 0 else "chosen behind"
-    if not pair["flip"] and (pair["lead_before"] > 0) != (pair["lead_after"] > 0):
+    if pair["became"] == WITHIN_NOISE:
         return "changed sides within the noise of scoring"
-    return f"flipped {pair['flip']}" if pair["flip"] else "still right" if pair["lead_after"] > 0 else "still wrong"
+    return f"flipped {pair['became']}" if pair["flip"] else pair["became"]
 
 
 def _count(value):
@@ -57,7 +58,7 @@ def _more(pair, side):
 
 
 def _numbers(pair):
-    if "flip" not in pair:
+    if "lead_before" not in pair:
         return table(["", "value"], [(title, _text(pair[key], sign)) for key, title, sign in _NUMBERS if key in pair])
     rows = [
         (title, *_row(pair[f"{key}_before"], pair[f"{key}_after"], sign))

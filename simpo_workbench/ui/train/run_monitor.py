@@ -11,6 +11,7 @@ import ipywidgets
 import traitlets
 
 from ...analysis import doctor
+from ...analysis.metrics import METRICS
 from ...base.errors import WorkbenchError
 from ...base.format import counted, duration
 from ...charts import training as training_charts
@@ -45,6 +46,11 @@ _ENDED_POLL_S = 2.0
 #: Charts are drawn at most so often, and take at most about this share of the time.
 _DRAW_S, _DRAW_SHARE = 0.9, 0.15
 _LOG_BYTES = 20_000
+#: Metrics in the table for screen readers.
+_COLUMNS = (
+    *("logps/chosen_drift", "logps/rejected_drift", "answers/mean_tokens", "answers/ended", "answers/repeated_4grams"),
+    *("loss", "rewards/accuracies", "rewards/beyond_gamma"),
+)
 #: What the rate is multiplied by in the remedy for a verdict; other verdicts have none that one click could do.
 _RATES = {
     "collapse": (1 / 3, "a third of the rate"),
@@ -429,7 +435,8 @@ class RunMonitor(Panel):
 
 def _tile(tile):
     return html(
-        '<div class="swb-tile"><dd>{}</dd><dt>{}</dt><dd class="swb-fact">{}</dd></div>',
+        '<div class="swb-tile" title="{}"><dd>{}</dd><dt>{}</dt><dd class="swb-fact">{}</dd></div>',
+        tile["help"],
         tile["value"],
         tile["name"],
         tile["fact"],
@@ -438,22 +445,14 @@ def _tile(tile):
 
 def _in_words(name, evaluations):
     """A sentence on the charts, and the evaluations as a table."""
-    columns = {
-        "step": ("step", "d"),
-        "chosen drift (nats/token)": ("eval/logps/chosen_drift", ".3f"),
-        "rejected drift (nats/token)": ("eval/logps/rejected_drift", ".3f"),
-        "answer tokens": ("eval/answers/mean_tokens", ".0f"),
-        "end properly": ("eval/answers/ended", ".2f"),
-        "repeated 4-grams": ("eval/answers/repeated_4grams", ".2f"),
-        "loss": ("eval/loss", ".3f"),
-        "chosen ahead": ("eval/rewards/accuracies", ".2f"),
-        "beyond γ": ("eval/rewards/beyond_gamma", ".2f"),
-    }
+    charts = f"Nine charts of {name} over the optimizer steps"
+    if not evaluations:
+        return f"{charts}; nothing was evaluated yet.", ""
     rows = [
-        [format(record[key], form) if key in record else "–" for key, form in columns.values()]
+        [str(record["step"]), *(METRICS[key].text(record.get(f"eval/{key}")) for key in _COLUMNS)]
         for record in evaluations
     ]
-    sentence = f"Nine charts of {name} over the optimizer steps; " + (
-        "nothing was evaluated yet." if not rows else f"the {len(rows)} evaluations are in the table below."
+    columns = ["step", *(METRICS[key].title for key in _COLUMNS)]
+    return f"{charts}; the {len(rows)} evaluations are in the table below.", table(
+        columns, rows, "Held-out evaluations"
     )
-    return sentence, table(list(columns), rows, "Held-out evaluations") if rows else ""

@@ -10,8 +10,8 @@ import pytest
 from fake_run import fake_run, scores
 from panels import until
 
-from simpo_workbench.charts.subplots import COLORS
 from simpo_workbench.charts.scores import MOST_IN_CORNER
+from simpo_workbench.charts.subplots import COLORS
 from simpo_workbench.ui.pairs.pair_table import PairTable
 
 

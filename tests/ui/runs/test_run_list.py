@@ -81,10 +81,10 @@ def test_the_table_says_what_each_run_is_and_how_well_it_went(tmp_path, made):
     assert good["State"] == "finished"
     assert good["Step"] == "120 / 120"
     assert (
-        good["Accuracy"] == f"{last['eval/rewards/accuracies']:.2f} ({last['eval/rewards/accuracies_low']:.2f} to"
+        good["Chosen ahead"] == f"{last['eval/rewards/accuracies']:.2f} ({last['eval/rewards/accuracies_low']:.2f} to"
         f" {last['eval/rewards/accuracies_high']:.2f}, n 24)"
     )
-    assert good["Drift"] == "−0.10"
+    assert good["Chosen drift"] == "−0.10"
     assert good["Started"].startswith(time.strftime("%m-"))
     assert cells(panel, "ruined")["State"] == "stopped"
     columns = [column["key"] for column in panel.table.columns]
@@ -102,7 +102,7 @@ def test_steps_and_accuracy_sort_as_numbers_and_runs_without_come_last(tmp_path,
     assert names(panel) == ["long", "middle", "short", "new"]
     panel.table._heard(None, {"sort": "chosen_ahead"}, [])
     assert names(panel)[-1] == "new"
-    assert cells(panel, "new")["Accuracy"] == "–"
+    assert cells(panel, "new")["Chosen ahead"] == "–"
 
 
 def test_search_looks_at_name_state_model_and_pairs_and_clearing_brings_all_back(tmp_path, made):
@@ -171,7 +171,7 @@ def test_the_still_picture_is_the_table(tmp_path, made):
     still = made().snapshot().striptags()
     assert "The newest 30 of 32 runs." in still
     assert "run-31" in still or "run-00" in still
-    assert "Accuracy" in still
+    assert "Chosen ahead" in still
 
 
 def test_foreign_text_stays_text(tmp_path, made):

@@ -325,12 +325,12 @@ def test_an_unreadable_configuration_is_said_and_another_run_can_follow(tmp_path
 
 def test_reward_units_are_beta_times_nats(live, watch):
     panel = watch(live)
-    names = ("margin, held-out", "chosen", "rejected")
+    names = {"lead, held-out": "margin, held-out", "chosen": "chosen", "rejected": "rejected"}
     nats = {name: values(trace(panel, name).y) for name in names}
     assert thresholds(panel) == ["γ/β"]
     panel.units.value = True
-    for name in names:
-        assert values(trace(panel, name).y) == pytest.approx(BETA * nats[name])
+    for name, in_rewards in names.items():
+        assert values(trace(panel, in_rewards).y) == pytest.approx(BETA * nats[name])
     assert thresholds(panel) == ["γ"]
     panel.units.value = False
     assert values(trace(panel, "chosen").y) == pytest.approx(nats["chosen"])

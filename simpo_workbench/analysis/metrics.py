@@ -1,0 +1,285 @@
+"""Every number of metrics.jsonl: what it is called and how it reads, and how an evaluation computes its own.
+
+Charts, tiles, terminal, report, run list and tooltips take labels, units and formats from METRICS and list only keys. A
+new metric needs the line that computes it, a row in METRICS, and its key wherever it should be shown.
+"""
+
+from __future__ import annotations
+
+import statistics
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from ..base.format import memory, significant
+from .scores import mean_share, share
+
+SHARE = "share"
+LOGP, REWARD = "nats/token", "reward units"
+
+
+@dataclass(frozen=True)
+class Metric:
+    """One row of the table.
+
+    key: as in metrics.jsonl, where evaluations put "eval/" before it. unit: "share" for a share (0 … 1), "" for none.
+    format: a format specification, or a function of the value, for tables. short_format: for where there is little
+    room; the same as `format` where it is empty. better: "higher", "lower", or "" where neither direction is good in
+    itself. cases: key of the number of cases behind the value.
+    """
+
+    key: str
+    label: str
+    unit: str
+    format: str | Callable[[float], str]
+    better: str
+    explanation: str
+    short_format: str = ""
+    cases: str = ""
+
+    @property
+    def title(self) -> str:
+        """Label and unit, for a column: "chosen drift (nats/token)"."""
+        return f"{self.label} ({self.unit})" if self.unit not in ("", SHARE) else self.label
+
+    @property
+    def heading(self) -> str:
+        """Label and unit with a capital letter, for a chart."""
+        return self.title[0].upper() + self.title[1:]
+
+    @property
+    def tooltip(self) -> str:
+        """The explanation, and which direction is better."""
+        return f"{self.explanation} {self.better.capitalize()} is better." if self.better else self.explanation
+
+    def text(self, value: float | None, short: bool = False) -> str:
+        """The value as people read it, without its unit; "–" where there is none."""
+        if value is None:
+            return "–"
+        form = (short and self.short_format) or self.format
+        text = form(value) if callable(form) else format(value, form)
+        return "−" + text[1:] if text.startswith("-") else text
+
+    def with_unit(self, text: str) -> str:
+        """A text made by `text` with the unit behind it."""
+        return f"{text} {self.unit}" if self.unit not in ("", SHARE) else text
+
+    def interval(self, record: dict) -> str:
+        """The ends of the 95 % interval in an evaluation's record, "0.55 to 0.88"; "" where it has none."""
+        low, high = (record.get(f"eval/{self.key}_{end}") for end in ("low", "high"))
+        return "" if low is None or high is None else f"{self.text(low)} to {self.text(high)}"
+
+
+METRICS = {
+    metric.key: metric
+    for metric in (
+        Metric("loss", "loss", "mean per pair", ".3f", "lower", "The value of the objective that training lowers."),
+        Metric(
+            "rewards/chosen",
+            "chosen reward",
+            REWARD,
+            ".3f",
+            "",
+            "β times the average log-probability of chosen answers (DPO: β times the change of their summed one).",
+        ),
+        Metric(
+            "rewards/rejected",
+            "rejected reward",
+            REWARD,
+            ".3f",
+            "",
+            "β times the average log-probability of rejected answers (DPO: β times the change of their summed one).",
+        ),
+        Metric(
+            "rewards/margins",
+            "margin",
+            REWARD,
+            "+.3f",
+            "higher",
+            "Reward of the chosen answer minus that of the rejected one; for SimPO β times the lead.",
+        ),
+        Metric(
+            "rewards/accuracies",
+            "chosen ahead",
+            SHARE,
+            ".2f",
+            "higher",
+            "Accuracy: the share of pairs with a positive margin (for SimPO: the chosen answer is likelier per token).",
+            cases="pairs",
+        ),
+        Metric(
+            "rewards/beyond_gamma",
+            "beyond γ",
+            SHARE,
+            ".2f",
+            "higher",
+            "Share of pairs whose margin exceeds the target γ; such pairs hardly pull any more.",
+            cases="pairs",
+        ),
+        Metric(
+            "logps/chosen",
+            "chosen log-prob",
+            LOGP,
+            ".3f",
+            "higher",
+            "Average log-probability of a token of the chosen answers.",
+            cases="pairs",
+        ),
+        Metric(
+            "logps/rejected",
+            "rejected log-prob",
+            LOGP,
+            ".3f",
+            "",
+            "Average log-probability of a token of the rejected answers.",
+            cases="pairs",
+        ),
+        Metric(
+            "lead",
+            "lead",
+            LOGP,
+            "+.3f",
+            "higher",
+            "How much likelier per token chosen answers are than rejected ones: logps/chosen minus logps/rejected. It"
+            " is not in metrics.jsonl, the charts compute it.",
+            "+.2f",
+        ),
+        Metric(
+            "logps/chosen_drift",
+            "chosen drift",
+            LOGP,
+            "+.3f",
+            "higher",
+            "Change of the chosen answers' average log-probability since step 0. A fall is harmless alone, but a sign"
+            " of collapse together with repetition or lost endings.",
+            "+.2f",
+            cases="pairs",
+        ),
+        Metric(
+            "logps/rejected_drift",
+            "rejected drift",
+            LOGP,
+            "+.3f",
+            "",
+            "Change of the rejected answers' average log-probability since step 0.",
+            "+.2f",
+            cases="pairs",
+        ),
+        Metric("chosen_tokens", "chosen length", "tokens", ".0f", "", "Mean length of the chosen answers in the data."),
+        Metric(
+            "rejected_tokens",
+            "rejected length",
+            "tokens",
+            ".0f",
+            "",
+            "Mean length of the rejected answers in the data.",
+        ),
+        Metric("pairs", "held-out pairs", "", ".0f", "", "Number of held-out pairs that were scored."),
+        Metric(
+            "scoring_noise",
+            "scoring noise",
+            LOGP,
+            ".2g",
+            "lower",
+            "Largest difference of a lead when the same pairs are scored twice; smaller changes say nothing.",
+        ),
+        Metric("answers/n", "answers", "", ".0f", "", "Number of sampled answers."),
+        Metric(
+            "answers/mean_tokens",
+            "answer length",
+            "tokens",
+            ".0f",
+            "",
+            "Mean length of the sampled answers, without the end of turn.",
+            cases="answers/n",
+        ),
+        Metric(
+            "answers/ended",
+            "answers end properly",
+            SHARE,
+            ".2f",
+            "higher",
+            "Share of sampled answers that end by themselves instead of being cut off.",
+            cases="answers/n",
+        ),
+        Metric(
+            "answers/repeated_4grams",
+            "repeated 4-grams",
+            SHARE,
+            ".2f",
+            "lower",
+            "Share of an answer's sequences of four tokens that occurred earlier in it, mean over sampled answers; it"
+            " rises when a model collapses into repetition.",
+            cases="answers/n",
+        ),
+        Metric("learning_rate", "learning rate", "", ".3g", "", "Step size of the optimizer at this step."),
+        Metric(
+            "grad_norm",
+            "gradient norm",
+            "",
+            ".3g",
+            "",
+            "Length of the gradient before clipping; repeated jumps mean that the learning rate is too high.",
+        ),
+        Metric("beta", "β", "", "g", "", "Scale of rewards and margins."),
+        Metric("gamma_beta_ratio", "γ/β", LOGP, "g", "", "The lead that the loss asks for."),
+        Metric("epoch", "epoch", "", ".2f", "", "How often the training pairs were gone through."),
+        Metric("tokens_per_second", "tokens per second", "tokens/s", significant, "higher", "Training speed."),
+        Metric("pairs_per_second", "speed", "pairs/s", significant, "higher", "Training speed."),
+        Metric(
+            "peak_memory_bytes",
+            "peak memory",
+            "",
+            memory,
+            "lower",
+            "Most memory in use at once: by tensors on a GPU, by the process on a CPU.",
+        ),
+    )
+}
+
+
+def score_metrics(scores, first: dict | None) -> dict:
+    """Metrics of an evaluation's held-out pairs, with the prefix eval/: means, shares with the ends of their 95 %
+    interval, drifts.
+
+    scores: the evaluation's scores table. first: the record of step 0, against which drifts are measured (nats per
+    token); None when this is step 0.
+    """
+    n = len(scores)
+    chosen, rejected = float(scores["chosen_avg_logp"].mean()), float(scores["rejected_avg_logp"].mean())
+    return {
+        "eval/loss": float(scores["loss"].mean()),
+        "eval/rewards/chosen": float(scores["chosen_reward"].mean()),
+        "eval/rewards/rejected": float(scores["rejected_reward"].mean()),
+        "eval/rewards/margins": float(scores["margin"].mean()),
+        "eval/logps/chosen": chosen,
+        "eval/logps/rejected": rejected,
+        "eval/logps/chosen_drift": chosen - first["eval/logps/chosen"] if first else 0.0,
+        "eval/logps/rejected_drift": rejected - first["eval/logps/rejected"] if first else 0.0,
+        "eval/chosen_tokens": float(scores["chosen_tokens"].mean()),
+        "eval/rejected_tokens": float(scores["rejected_tokens"].mean()),
+        "eval/pairs": n,
+        "beta": float(scores["beta"].iloc[0]),
+        "gamma_beta_ratio": float(scores["gamma_beta_ratio"].iloc[0]),
+        **_with_interval("eval/rewards/accuracies", share(int(scores["correct"].sum()), n)),
+        **_with_interval("eval/rewards/beyond_gamma", share(int(scores["beyond_gamma"].sum()), n)),
+    }
+
+
+def answer_metrics(answers: list[dict]) -> dict:
+    """Metrics of an evaluation's sampled answers, with the prefix eval/answers/; {} without answers.
+
+    answers: dicts with tokens, ended and repeated_4grams, as in generations/*.jsonl.
+    """
+    if not answers:
+        return {}
+    repeated = mean_share([answer["repeated_4grams"] for answer in answers])
+    return {
+        "eval/answers/n": len(answers),
+        "eval/answers/mean_tokens": statistics.fmean(answer["tokens"] for answer in answers),
+        **_with_interval("eval/answers/ended", share(sum(answer["ended"] for answer in answers), len(answers))),
+        **_with_interval("eval/answers/repeated_4grams", repeated),
+    }
+
+
+def _with_interval(key, measured):
+    return {key: measured.value, f"{key}_low": measured.low, f"{key}_high": measured.high}

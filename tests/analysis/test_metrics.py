@@ -1,0 +1,105 @@
+"""The table of metrics: a number that a run records but nothing can name, or a name that nothing records, misleads."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+from simpo_workbench.analysis.metrics import METRICS, SHARE, answer_metrics, score_metrics
+from simpo_workbench.charts.runs import SHOWN
+from simpo_workbench.cli import terminal
+from simpo_workbench.report import facts, report
+from simpo_workbench.ui.train import run_monitor
+
+OLD_RUN = Path(__file__).parents[1] / "old_runs" / "finished" / "metrics.jsonl"
+BOOKKEEPING = {"kind", "step", "time", "seconds_left", "total_steps"}
+
+
+@pytest.fixture(scope="module")
+def records():
+    """Records of a real run: training steps and evaluations."""
+    lines = [json.loads(line) for line in OLD_RUN.read_text(encoding="utf-8").splitlines()]
+    return [record for record in lines if record["kind"] in ("train", "eval")]
+
+
+def test_every_number_that_a_run_records_has_a_row_and_every_row_is_recorded(records):
+    recorded = {key.removeprefix("eval/") for record in records for key in record} - BOOKKEEPING
+    recorded -= {f"{key}_{end}" for key in METRICS for end in ("low", "high")}
+    assert recorded == set(METRICS) - {"lead"}, "the lead is computed by the charts"
+
+
+def test_every_place_that_lists_metrics_lists_such_as_exist():
+    listed = [SHOWN, terminal._PROGRESS, terminal._BEFORE_AFTER, facts.TILES, report._COLUMNS, run_monitor._COLUMNS]
+    assert set().union(*listed) <= set(METRICS)
+
+
+@pytest.mark.parametrize("metric", METRICS.values(), ids=METRICS)
+def test_a_row_is_complete(metric):
+    assert metric.label
+    assert metric.explanation.endswith(".")
+    assert metric.better in ("higher", "lower", "")
+    assert metric.cases in ("", *METRICS)
+    assert metric.text(0.25), "its format is one"
+    assert metric.text(None) == "–"
+
+
+def test_values_read_the_same_everywhere():
+    drift, ahead = METRICS["logps/chosen_drift"], METRICS["rewards/accuracies"]
+    assert (drift.text(-0.1234), drift.text(0.1234, short=True)) == ("−0.123", "+0.12")
+    assert drift.title == "chosen drift (nats/token)"
+    assert drift.heading == "Chosen drift (nats/token)"
+    assert drift.with_unit("−0.12") == "−0.12 nats/token"
+    assert drift.tooltip.endswith("Higher is better.")
+    assert (ahead.unit, ahead.title, ahead.text(0.75), ahead.with_unit("0.75")) == (
+        SHARE,
+        *["chosen ahead"],
+        "0.75",
+        "0.75",
+    )
+    record = {"eval/rewards/accuracies_low": 0.551, "eval/rewards/accuracies_high": 0.88}
+    assert ahead.interval(record) == "0.55 to 0.88"
+    assert ahead.interval({}) == ""
+    assert METRICS["peak_memory_bytes"].text(1.9e9) == "1.9 GB"
+
+
+def test_an_evaluation_is_the_means_of_its_table_with_intervals_and_drifts():
+    import pandas as pd
+
+    scores = pd.DataFrame(
+        {
+            "chosen_avg_logp": [-1.0, -2.0],
+            "rejected_avg_logp": [-1.5, -1.5],
+            "chosen_reward": [-2.0, -4.0],
+            "rejected_reward": [-3.0, -3.0],
+            "margin": [1.0, -1.0],
+            "correct": [True, False],
+            "beyond_gamma": [False, False],
+            "loss": [0.5, 1.5],
+            "chosen_tokens": [10, 20],
+            "rejected_tokens": [30, 50],
+            "beta": 2.0,
+            "gamma_beta_ratio": 0.5,
+        }
+    )
+    first = score_metrics(scores, None)
+    assert first["eval/logps/chosen"] == -1.5
+    assert (first["eval/logps/chosen_drift"], first["eval/logps/rejected_drift"]) == (0.0, 0.0)
+    assert (first["eval/loss"], first["eval/rewards/margins"], first["eval/rewards/accuracies"]) == (1.0, 0.0, 0.5)
+    assert (first["eval/pairs"], first["eval/chosen_tokens"], first["eval/rejected_tokens"]) == (2, 15.0, 40.0)
+    # Wilson for 1 of 2: the middle is 0.5, half is 1.96 / (1 + 3.8415 / 2) · √(0.25 / 2 + 3.8415 / 16) = 0.4055
+    assert first["eval/rewards/accuracies_low"] == pytest.approx(0.0945, abs=1e-4)
+    later = score_metrics(scores.assign(chosen_avg_logp=[-1.25, -2.25]), first)
+    assert later["eval/logps/chosen_drift"] == -0.25
+    assert later["eval/logps/rejected_drift"] == 0.0
+
+
+def test_answers_have_a_mean_length_and_shares():
+    answers = [
+        {"tokens": 10, "ended": True, "repeated_4grams": 0.0},
+        {"tokens": 20, "ended": False, "repeated_4grams": 0.5},
+    ]
+    metrics = answer_metrics(answers)
+    assert (metrics["eval/answers/n"], metrics["eval/answers/mean_tokens"]) == (2, 15.0)
+    assert (metrics["eval/answers/ended"], metrics["eval/answers/repeated_4grams"]) == (0.5, 0.25)
+    assert {"eval/answers/ended_low", "eval/answers/repeated_4grams_high"} <= set(metrics)
+    assert answer_metrics([]) == {}, "without prompts nothing is measured"
