@@ -1,6 +1,4 @@
-"""What a user would lose: a changed setting that a resumed run forgets, or a click on a run that answers with
-silence.
-"""
+"""What a user would lose: a changed setting that a resumed run forgets, or a request without a reply."""
 
 import pytest
 
@@ -16,12 +14,8 @@ class Asker:
     """Called with every record of a run: asks what is planned after a step's record, and keeps the requests."""
 
     def __init__(self, config, plan, crash_after=None):
-        self.box, self.plan, self.crash_after, self.requests = (
-            RunFolder(f"{config.run.root}/{config.run.name}").mailbox,
-            plan,
-            crash_after,
-            {},
-        )
+        self.box = RunFolder(f"{config.run.root}/{config.run.name}").mailbox
+        self.plan, self.crash_after, self.requests = plan, crash_after, {}
 
     def __call__(self, record):
         if record["kind"] == "train":
@@ -78,9 +72,8 @@ def test_a_resumed_run_makes_the_same_changes_again(tiny_config, save_every, cra
     config = tiny_config.with_changes(
         {"training.save_every": save_every, "lora.dropout": 0.1, "training.eval_every": 3}
     )
-    quiet = wb.train(
-        config.with_changes({"run.name": "quiet"}), on_record=Asker(config.with_changes({"run.name": "quiet"}), PLAN)
-    )
+    quiet_config = config.with_changes({"run.name": "quiet"})
+    quiet = wb.train(quiet_config, on_record=Asker(quiet_config, PLAN))
     plan = {step: requests for step, requests in PLAN.items() if step < crash_after}
     with pytest.raises(RuntimeError, match="on fire"):
         wb.train(config, on_record=Asker(config, plan, crash_after))
@@ -113,7 +106,7 @@ def test_a_resumed_run_makes_the_same_changes_again(tiny_config, save_every, cra
         ({"gamma": 1.0, "gamma_beta_ratio": 0.5}, "keep one"),
     ],
 )
-def test_what_cannot_be_changed_is_refused_in_words(changes, words):
+def test_what_cannot_be_changed_is_refused_with_a_reason(changes, words):
     with pytest.raises(wb.WorkbenchError) as caught:
         checked_changes(wb.RunConfig(), changes)
     assert words in str(caught.value)
@@ -134,7 +127,7 @@ def test_a_refused_change_ends_nothing_and_is_not_kept(tiny_config):
     assert read_jsonl(run.folder.changes) == []
 
 
-def test_every_request_is_answered_in_words(tiny_config):
+def test_every_request_gets_a_reply(tiny_config):
     asker = Asker(tiny_config, {1: [("save", {})], 2: [("evaluate", {}), ("unpause", {})], 4: [("stop", {})]})
     run = wb.train(tiny_config, on_record=asker)
     assert asker.reply(1, "save") == {"state": "done", "text": "Saved the checkpoint of step 1.", "step": 1}
@@ -149,7 +142,7 @@ def test_every_request_is_answered_in_words(tiny_config):
     assert (4, "stopped") in events
 
 
-def test_a_suspended_run_frees_its_process_and_goes_on_as_if_nothing_had_been(tiny_config):
+def test_a_suspended_run_frees_its_process_and_goes_on_as_if_uninterrupted(tiny_config):
     config = tiny_config.with_changes({"lora.dropout": 0.1})
     quiet = wb.train(config.with_changes({"run.name": "quiet"}))
     asker = Asker(config, {3: [("suspend", {})]})
@@ -189,7 +182,7 @@ def test_a_paused_run_answers_saves_changes_and_suspends(tiny_config):
     run.stop().wait(60)
 
 
-def test_late_letters_are_told_that_nobody_is_there(tiny_config):
+def test_requests_that_come_too_late_are_refused(tiny_config):
     box = Mailbox(RunFolder(f"{tiny_config.run.root}/tiny").path)
     requests = []
     run = wb.train(
@@ -202,8 +195,8 @@ def test_late_letters_are_told_that_nobody_is_there(tiny_config):
     assert run.status.state == "finished"
 
 
-def test_whoever_changes_his_mind_within_a_step_gets_what_he_said_last(tiny_config):
-    """Otherwise the run would wait for ever, although the last word was to go on."""
+def test_of_a_pause_and_an_unpause_within_a_step_the_later_one_counts(tiny_config):
+    """Otherwise the run would wait forever, although the last request was to go on."""
     asker = Asker(tiny_config, {2: [("pause", {}), ("unpause", {})]})
     run = wb.train(tiny_config, on_record=asker)
     assert run.status.state == "finished"
@@ -228,7 +221,7 @@ def test_whoever_changes_his_mind_within_a_step_gets_what_he_said_last(tiny_conf
         {"beta": 1e999},
     ],
 )
-def test_nothing_that_a_letter_says_ends_a_run(tiny_config, values):
+def test_no_value_in_a_request_ends_a_run(tiny_config, values):
     asker = Asker(tiny_config, {1: [("set", values)]})
     run = wb.train(tiny_config.with_changes({"training.max_steps": 2, "training.eval_every": 0}), on_record=asker)
     assert run.status.state == "finished"

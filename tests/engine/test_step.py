@@ -1,6 +1,7 @@
 """What a user would lose: a gradient that depends on memory settings, or a step that memory ends."""
 
 import json
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -26,7 +27,12 @@ def one_step(config, most=None):
 
 def test_a_full_memory_halves_the_budget_and_repeats_the_step_with_the_same_pairs(tiny_config):
     config = tiny_config.with_changes(
-        {"training.pairs_per_step": 8, "training.max_tokens_per_microbatch": 400, "lora.dropout": 0.1}
+        {
+            "training.pairs_per_step": 8,
+            "training.max_tokens_per_microbatch": 400,
+            "lora.dropout": 0.1,
+            "training.warmup_ratio": 0,
+        }
     )
     small = config.with_changes({"training.max_tokens_per_microbatch": 100})
     expected, weights, _, _ = one_step(small)
@@ -34,9 +40,8 @@ def test_a_full_memory_halves_the_budget_and_repeats_the_step_with_the_same_pair
     assert refused
     assert min(refused) > 120
     assert plan.max_tokens_per_microbatch == 100
-    assert [sentence for sentence in result.shortages if "repeated with at most" in sentence][-1].endswith(
-        "at most 100 tokens at once."
-    )
+    repetitions = [sentence for sentence in result.shortages if "repeated with at most" in sentence]
+    assert repetitions[-1].endswith("at most 100 tokens at once.")
     assert sorted(result.pair_ids) == sorted(expected.pair_ids)
     assert torch.equal(repeated, weights)  # dropout draws the same numbers again
 
@@ -72,3 +77,20 @@ def test_a_run_records_the_shortage_and_goes_on(tiny_config, monkeypatch):
     assert all("Memory ran out in step 1" in event["text"] for event in events)
     manifest = json.loads((run.folder.checkpoint(run.status.total_steps) / "manifest.json").read_text())
     assert manifest["memory"]["max_tokens_per_microbatch"] < 400
+
+
+def test_a_step_that_loss_scaling_skips_is_no_update_and_has_no_gradient_norm(tiny_config):
+    """The learning rate stays where it is, and no number stands for a norm that overflowed."""
+    setup = prepare(tiny_config)
+    applied = step_module.optimizer_step(setup, 1)
+    # loss scaling exists on GPUs only: a stand-in for what a step sees of a scaler that skips
+    setup.accelerator.scaler = SimpleNamespace(scale=lambda loss: loss)
+    setup.parameters[0].register_hook(lambda gradient: gradient * float("inf"))
+    setup.optimizer.step = lambda: None
+    setup.optimizer._is_overflow = True
+    skipped = [step_module.optimizer_step(setup, number).record for number in (2, 3)]
+    assert setup.applied_updates == 1
+    assert "grad_norm" in applied.record
+    assert not any("grad_norm" in record for record in skipped)
+    assert [record["learning_rate"] for record in skipped] == [tiny_config.training.learning_rate] * 2
+    setup.close()

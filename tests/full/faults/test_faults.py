@@ -153,7 +153,8 @@ def test_memory_that_runs_out_while_loading_is_said(tiny_config, tmp_path):
     tiny_config.with_changes({"model.name": large}).to_yaml(tmp_path / "config.yaml")
     done = in_child(f"""
         import resource, simpo_workbench as wb
-        from simpo_workbench.engine import models, training
+        from simpo_workbench.engine import training
+        from simpo_workbench.engine.model import models
         from pathlib import Path
         load = models.load_base
         def load_within_a_limit(*arguments):
