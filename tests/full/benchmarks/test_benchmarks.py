@@ -29,9 +29,9 @@ def test_all_contenders_do_the_same_work(measure, tiny_model, tiny_pairs, tmp_pa
     import vs_trl
 
     result = tmp_path / "result.json"
-    small = "--work short --pairs 4 --pairs-per-step 2 --rounds 1 --threads 1 --lora-r 4".split()
-    files = ["--model", tiny_model, "--data", tiny_pairs[0], "--json", str(result)]
-    monkeypatch.setattr(sys, "argv", ["vs_trl.py", *small, *files])
+    small = {"work": "short", "pairs": "4", "pairs-per-step": "2", "rounds": "1", "threads": "1", "lora-r": "4"}
+    options = {**small, "model": tiny_model, "data": tiny_pairs[0], "json": str(result)}
+    monkeypatch.setattr(sys, "argv", ["vs_trl.py", *(f"--{name}={value}" for name, value in options.items())])
     # Measured once instead of before every contender: each measurement is a process that loads torch.
     monkeypatch.setattr(measure, "measured_matmul", functools.cache(measure.measured_matmul))
     vs_trl.main()
@@ -69,7 +69,7 @@ def test_all_contenders_do_the_same_work(measure, tiny_model, tiny_pairs, tmp_pa
     assert len(report["matmul_flops_per_second"]["each"]) == 4  # before every run and after the last
     assert report["left_out"]
     assert report["machine"]["load_average"]
-    assert all(name in done.stdout for name in ("T/T*", "Not measured", *peers))
+    assert all(name in printed for name in ("T/T*", "Not measured", *peers))
 
 
 def test_least_arithmetic_of_a_step(measure):
