@@ -26,7 +26,7 @@ STATES = ("full pull", "pulls", "saturated", "pulls back")
 #: What is said where SimPO's loss is shown of a run that trains with another one, by its `loss.kind`.
 OTHER_LOSS = {
     "dpo": (
-        "This run trains with DPO, whose margin counts from the untrained model; here the same pairs stand where SimPO"
+        "This run trains with DPO, whose margin counts from the base model; here the same pairs stand where SimPO"
         " would see them."
     ),
     "simpo_hinge": "This run trains with the hinge form of the loss; here stands the loss −log σ(z) of the paper.",

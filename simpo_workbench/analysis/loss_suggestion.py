@@ -37,7 +37,7 @@ class LossSuggestion:
 
 def suggest_loss(scores) -> LossSuggestion:
     """β and γ/β to start from with this model and these pairs, with the reasons in words; meant for scores of the
-    untrained model.
+    base model.
 
     γ/β: the lead that the best quarter of the pairs has already (upper quartile, nats per token), within 0.1 … 1.0 and
     in steps of 0.05. β: 2 divided by the spread of the leads (interquartile range / 1.349: of a normal distribution the

@@ -13,7 +13,7 @@ from ..base.format import counted, signed
 
 SIDES = ("chosen", "rejected")
 THIRDS = ("first", "middle", "last")
-#: A lead, or a change of it, below this (nats per token) is called none: two decimals would show it as 0.00.
+#: A lead, or a change of it, below this (nats per token) counts as none: two decimals would show it as 0.00.
 HARDLY = 0.005
 _NAMED_TOKENS = 4
 _MUCH_CANCELS = 3.0  # times what is left
@@ -24,68 +24,52 @@ _COLUMNS = ("side", "position", "token", "logp")
 
 @dataclass(frozen=True)
 class PairFacts:
-    """Both answers in numbers: `table` has the rows chosen, rejected and lead (chosen − rejected) and the columns side,
-    tokens, sum_logp (nats), avg_logp (nats per token).
+    """Both answers in numbers, and in sentences which one leads with and without dividing by length.
 
-    With a base model also base_sum_logp, base_avg_logp, sum_change and avg_change. `sentences` say who is ahead with
-    and without dividing by length; str() joins them.
+    table: DataFrame with the rows chosen, rejected and lead (chosen − rejected) and the columns side, tokens, sum_logp
+    (nats) and avg_logp (nats per token); with a base model also base_sum_logp, base_avg_logp, sum_change, avg_change.
     """
 
     table: object
     sentences: tuple[str, ...]
 
-    @property
-    def lead(self) -> float:
-        """How far the chosen answer leads per token, as SimPO compares."""
-        return float(self.table["avg_logp"].iloc[2])
-
-    @property
-    def sum_lead(self) -> float:
-        """How far it leads where sums are compared, nats."""
-        return float(self.table["sum_logp"].iloc[2])
-
     def __str__(self):
         return " ".join(self.sentences)
 
 
-def token_margins(tokens):
-    """DataFrame with one row per token of `wb.explain_pair`'s table, in its order: its columns, then share, lead_share
-    and place; with base_logp also change and change_share.
+def token_leads(tokens):
+    """`wb.explain_pair`'s table with what each token adds to the lead.
 
-    share: what the token adds to its answer's average, logp / |y|; lead_share: what it adds to the lead, + share in the
-    chosen answer and − share in the rejected one.
-    change: logp − base_logp, nats; change_share: what it adds to the change of the lead. All shares are nats per token;
-    over all rows lead_share adds up to the lead ℓ(chosen) − ℓ(rejected) (SimPO, arXiv 2405.14734, eq. 4) and
-    change_share to its change. place: position / |y|, above 0 up to 1.
+    Columns are added: share, what the token adds to its answer's average, logp / |y|; lead_share, what it adds to the
+    lead, + share in the chosen answer and − share in the rejected one; place, position / |y|, above 0 up to 1; with
+    base_logp also change, logp − base_logp (nats), and change_share, what the token adds to the change of the lead. All
+    shares are in nats per token: over all rows lead_share adds up to the lead ℓ(chosen) − ℓ(rejected) (SimPO, arXiv
+    2405.14734, eq. 4), and change_share to its change.
     Errors: WorkbenchError for a table that is not explain_pair's, or holds a part of it.
     """
-    made = _checked(tokens).reset_index(drop=True)
-    length = made.groupby("side")["position"].transform("size")
-    sign = made["side"].map({"chosen": 1.0, "rejected": -1.0})
-    made["share"] = made["logp"].astype(float) / length
-    made["lead_share"] = sign * made["share"]
-    if "base_logp" in made:
-        made["change"] = made["logp"].astype(float) - made["base_logp"].astype(float)
-        made["change_share"] = sign * made["change"] / length
-    made["place"] = made["position"] / length
-    return made
+    table = _checked(tokens).reset_index(drop=True)
+    length = table.groupby("side")["position"].transform("size")
+    sign = table["side"].map({"chosen": 1.0, "rejected": -1.0})
+    table["share"] = table["logp"].astype(float) / length
+    table["lead_share"] = sign * table["share"]
+    if "base_logp" in table:
+        table["change"] = table["logp"].astype(float) - table["base_logp"].astype(float)
+        table["change_share"] = sign * table["change"] / length
+    table["place"] = table["position"] / length
+    return table
 
 
 def pair_facts(tokens) -> PairFacts:
-    """PairFacts of `wb.explain_pair`'s table: tokens, sums and averages of both answers, and who leads with and without
-    dividing by length. Errors: as `token_margins`.
-    """
+    """PairFacts of `wb.explain_pair`'s table. Errors: as `token_leads`."""
     import pandas as pd
 
-    margins = token_margins(tokens)
-    sides = margins.groupby("side")
+    tokens = token_leads(tokens)
+    sides = tokens.groupby("side")
     table = pd.DataFrame({"tokens": sides.size(), "sum_logp": sides["logp"].sum(), "avg_logp": sides["share"].sum()})
-    if "change" in margins:
+    if "change" in tokens:
         table["base_sum_logp"], table["base_avg_logp"] = sides["base_logp"].sum(), sides["base_logp"].mean()
-        table["sum_change"], table["avg_change"] = (
-            table["sum_logp"] - table["base_sum_logp"],
-            table["avg_logp"] - table["base_avg_logp"],
-        )
+        table["sum_change"] = table["sum_logp"] - table["base_sum_logp"]
+        table["avg_change"] = table["avg_logp"] - table["base_avg_logp"]
     table = table.loc[list(SIDES)]
     table.loc["lead"] = table.loc["chosen"] - table.loc["rejected"]
     table = table.astype({"tokens": int}).rename_axis("side").reset_index()
@@ -93,39 +77,35 @@ def pair_facts(tokens) -> PairFacts:
 
 
 def where_won(tokens) -> list[str]:
-    """Sentences on where in the answers the change of the lead is won or lost; without base_logp the lead itself.
-    Errors: as `token_margins`.
+    """Sentences on where in the answers the lead changed (without base_logp: where it comes from).
 
-    Which third of the answers (each answer's own), which answer moved, how few tokens carry half, what the end of turn
-    adds, and the tokens that moved most.
+    They name the third of the answers (of each its own), which answer moved, how few tokens carry half, what the end of
+    turn adds, and the tokens that moved most. Errors: as `token_leads`.
     """
-    margins = token_margins(tokens)
-    changed = "change" in margins
-    parts = margins["change_share" if changed else "lead_share"]
+    tokens = token_leads(tokens)
+    changed = "change" in tokens
+    parts = tokens["change_share" if changed else "lead_share"]
     return [
-        _thirds_said(thirds(margins), float(parts.sum()), changed),
-        *(_sides_said(margins) if changed else []),
-        *_few_said(parts, changed),
-        _end_said(margins, parts, changed),
-        _largest_said(margins, changed),
+        _say_thirds(thirds(tokens), float(parts.sum()), changed),
+        *([_say_sides(tokens)] if changed else []),
+        *_say_few(parts, changed),
+        _say_end(tokens, parts, changed),
+        _say_largest(tokens, changed),
     ]
 
 
-def thirds(margins) -> list[float]:
-    """What the first, middle and last third of the answers add to the change of the lead (without it: to the lead),
-    nats per token; a third is each answer's own.
+def thirds(tokens) -> list[float]:
+    """What each third of the answers adds to the change of the lead (without base_logp: to the lead), nats per token.
 
-    margins: DataFrame from `token_margins`.
+    tokens: DataFrame from `token_leads`; a third is each answer's own.
     """
-    number = (3 * margins["place"] - 1e-9).astype(int)  # place = third exactly belongs to the part before it
-    parts = margins["change_share" if "change_share" in margins else "lead_share"]
-    return [float(parts[number == one].sum()) for one in range(3)]
+    third = (3 * tokens["place"] - 1e-9).astype(int)  # a token exactly at a third belongs to the part before it
+    parts = tokens["change_share" if "change_share" in tokens else "lead_share"]
+    return [float(parts[third == number].sum()) for number in range(3)]
 
 
 def token_name(token: str) -> str:
-    """A token's text in quotation marks for a sentence or a label: what cannot be seen by its name or number, a long
-    one cut. Not escaped for HTML.
-    """
+    """A token's text in quotation marks, cut if long, with signs for invisible characters; not escaped for HTML."""
     text = "".join(
         _MARKS.get(character, f"[U+{ord(character):04X}]" if _unseen(character) else character)
         for character in str(token)[: _LONGEST_NAME + 1]
@@ -134,7 +114,7 @@ def token_name(token: str) -> str:
 
 
 def nats(value: float, *beside: float) -> str:
-    """A number of nats with its sign: two decimals, three where it and those that stand beside it are all below 0.1."""
+    """A number of nats with its sign: two decimals, or three if it and the numbers beside it are all below 0.1."""
     digits = 2 if max(map(abs, (value, *beside))) >= 0.1 else 3
     return signed(round(value, digits) + 0.0, digits)  # no minus before a zero
 
@@ -181,26 +161,27 @@ def _checked(tokens):
 
 def _who_leads(table):
     chosen, rejected, lead = table.to_dict("records")
-    yield f"Divided by length, as SimPO does, {_leads(lead['avg_logp'])}"
+    yield f"Divided by length, as SimPO does, {_say_lead(lead['avg_logp'])}"
     sums = [
         f"{signed(side['sum_logp'], 1)} nats for the {side['side']} answer ({counted(side['tokens'], 'token')})"
         for side in (chosen, rejected)
     ]
     yield f"{_without_division(lead)}: the log-probabilities add up to {' and '.join(sums)}."
     if "base_avg_logp" in lead:
+        before, change = lead["base_avg_logp"], lead["avg_change"]
         yield (
-            f"Before training the lead was {nats(lead['base_avg_logp'], lead['avg_change'])} nats per token; it changed"
-            f" by {nats(lead['avg_change'], lead['base_avg_logp'])}."
+            f"Before training the lead was {nats(before, change)} nats per token; it changed by {nats(change, before)}."
         )
 
 
-def _leads(lead):
+def _say_lead(lead):
     if abs(lead) < HARDLY:
         return "neither answer leads."
-    return (
-        f"the {'chosen' if lead > 0 else 'rejected'} answer leads by {nats(abs(lead)).removeprefix('+')} nats per"
-        " token."
-    )
+    return f"the {'chosen' if lead > 0 else 'rejected'} answer leads by {_size(lead)} nats per token."
+
+
+def _size(value):
+    return nats(abs(value)).removeprefix("+")
 
 
 def _without_division(lead):
@@ -212,83 +193,77 @@ def _without_division(lead):
     return f"Without dividing by length the {which} would lead{' as well' if as_before else ''}"
 
 
-def _thirds_said(parts, total, changed):
+def _say_thirds(parts, total, changed):
     listed = ", ".join(f"{name} {nats(part, *parts)}" for name, part in zip(THIRDS, parts, strict=True))
     if abs(total) < HARDLY:
-        return (
-            f"{'The lead hardly changed' if changed else 'Neither answer leads'} ({nats(total)} nats per token). By"
-            f" thirds of the answers: {listed}."
-        )
-    size = nats(abs(total)).removeprefix("+")
-    what = (
-        f"The lead {'grew' if total > 0 else 'shrank'} by {size}"
-        if changed
-        else f"The chosen answer {'leads' if total > 0 else 'is behind'} by {size}"
-    ) + " nats per token"
-    largest = max(range(3), key=lambda one: parts[one] * (1 if total > 0 else -1))
-    share = parts[largest] / total
-    how = "all of it" if share >= 1 else "most of it" if share > 0.5 else "the largest part of it"
-    won = "" if not changed else " won" if total > 0 else " lost"
-    return f"{what}, {how}{won} in the {THIRDS[largest]} third of the answers. By thirds: {listed}."
+        none = "The lead hardly changed" if changed else "Neither answer leads"
+        return f"{none} ({nats(total)} nats per token). By thirds of the answers: {listed}."
+    if changed:
+        what, won = ("The lead grew", " won") if total > 0 else ("The lead shrank", " lost")
+    else:
+        what, won = f"The chosen answer {'leads' if total > 0 else 'is behind'}", ""
+    largest = max(range(3), key=lambda number: parts[number] / total)
+    portion = parts[largest] / total
+    how = "the largest part of it"
+    if portion >= 1:
+        how = "all of it"
+    elif portion > 0.5:
+        how = "most of it"
+    where = f"{how}{won} in the {THIRDS[largest]} third of the answers"
+    return f"{what} by {_size(total)} nats per token, {where}. By thirds: {listed}."
 
 
-def _sides_said(margins):
-    chosen, rejected = (float(margins.loc[margins["side"] == side, "change"].mean()) for side in SIDES)
-    moved = lambda change: (
-        "hardly moved" if abs(change) < HARDLY else f"became {'likelier' if change > 0 else 'less likely'}"
-    )
-    said = (
-        f"The chosen answer {moved(chosen)} ({nats(chosen, rejected)} nats per token), the rejected one"
-        f" {moved(rejected)} ({nats(rejected, chosen)})."
+def _say_sides(tokens):
+    chosen, rejected = (float(tokens.loc[tokens["side"] == side, "change"].mean()) for side in SIDES)
+    sentence = (
+        f"The chosen answer {_moved(chosen)} ({nats(chosen, rejected)} nats per token), the rejected one"
+        f" {_moved(rejected)} ({nats(rejected, chosen)})."
     )
     if chosen <= -HARDLY and chosen - rejected >= HARDLY:
-        said += (
+        sentence += (
             " The lead grew all the same, because the rejected answer fell further: only the difference counts in"
             " SimPO's loss."
         )
-    return [said]
+    return sentence
 
 
-def _few_said(parts, changed):
+def _moved(change):
+    if abs(change) < HARDLY:
+        return "hardly moved"
+    return "became likelier" if change > 0 else "became less likely"
+
+
+def _say_few(parts, changed):
     total = float(parts.sum())
     if abs(total) < HARDLY:
         return []
     pulls = (parts * (1 if total > 0 else -1)).sort_values(ascending=False, kind="stable").cumsum()
-    few = (
-        int((pulls < abs(total) / 2 * (1 - 1e-12)).to_numpy().argmin()) + 1
-    )  # single tokens pull both ways, so the sum climbs above the total before it comes back
-    said = (
+    # single tokens pull both ways, so the sum climbs above the total before it comes back
+    few = int((pulls < abs(total) / 2 * (1 - 1e-12)).to_numpy().argmin()) + 1
+    sentence = (
         f"{few:,} of {counted(len(parts), 'token')} {'carries' if few == 1 else 'carry'} half of"
         f" {'the change' if changed else 'the lead'}."
     )
     times = float(parts.abs().sum()) / abs(total)
-    return [
-        said
-        + (
-            f" Single tokens pull both ways: their moves add up to {times:.0f} times what is left of them."
-            if times > _MUCH_CANCELS
-            else ""
-        )
-    ]
+    if times > _MUCH_CANCELS:
+        sentence += f" Single tokens pull both ways: their moves add up to {times:.0f} times what is left of them."
+    return [sentence]
 
 
-def _end_said(margins, parts, changed):
-    """The last scored token of an answer is always its end of turn."""
-    ends = margins[margins["place"] == 1.0].set_index("side").loc[list(SIDES)]
-    adds = float(parts[margins["place"] == 1.0].sum())
-    each = ", ".join(f"{side} {signed(ends.loc[side, 'change' if changed else 'logp'])} nats" for side in SIDES)
+def _say_end(tokens, parts, changed):
+    at_end = tokens["place"] == 1.0  # the last scored token of an answer is always its end of turn
+    ends = tokens[at_end].set_index("side").loc[list(SIDES), "change" if changed else "logp"]
+    each = ", ".join(f"{side} {signed(ends[side])} nats" for side in SIDES)
     return (
-        f"The end of turn, by which an answer stops, adds {nats(adds)} nats per token to the"
+        f"The end of turn, with which an answer stops, adds {nats(float(parts[at_end].sum()))} nats per token to the"
         f" {'change' if changed else 'lead'} ({each})."
     )
 
 
-def _largest_said(margins, changed):
-    order = margins["change"].abs() if changed else -margins["logp"]
-    rows = margins.loc[order.sort_values(ascending=False, kind="stable").index[:_NAMED_TOKENS]].to_dict("records")
+def _say_largest(tokens, changed):
+    order, column = (tokens["change"].abs(), "change") if changed else (-tokens["logp"], "logp")
+    rows = tokens.loc[order.sort_values(ascending=False, kind="stable").index[:_NAMED_TOKENS]].to_dict("records")
     named = ", ".join(
-        f"{token_name(row['token'])} ({row['side']}, token {row['position']:,})"
-        f" {signed(row['change' if changed else 'logp'])}"
-        for row in rows
+        f"{token_name(row['token'])} ({row['side']}, token {row['position']:,}) {signed(row[column])}" for row in rows
     )
     return f"{'The tokens that moved most' if changed else 'The least likely tokens'}, in nats: {named}."

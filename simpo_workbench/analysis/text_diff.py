@@ -20,7 +20,7 @@ _SENTENCES = re.compile(r"[^.!?。！？\n]*[.!?。！？\n]+\s*|[^.!?。！？\
 
 
 def differences(left: str, right: str) -> list[tuple[str, str]]:
-    """Parts (kind, text) in reading order: "same", "left" for text only on the left, "right" for text only on the right.
+    """Parts (kind, text) in reading order: "same", "left" for text on the left only, "right" on the right only.
 
     The parts "same" and "left" joined are the left text, "same" and "right" the right one.
     """

@@ -41,7 +41,7 @@ def curve_figure(geometry, theme="light", chosen=None):
     return go.Figure(curve_spec(geometry, theme, chosen))
 
 
-def margins_figure(geometry, theme="light"):
+def leads_figure(geometry, theme="light"):
     """plotly Figure: how far the chosen answers lead (nats per token; β times that is the margin), as bars coloured by
     how hard their pairs pull.
 
@@ -50,7 +50,7 @@ def margins_figure(geometry, theme="light"):
     """
     import plotly.graph_objects as go
 
-    return go.Figure(margins_spec(geometry, theme))
+    return go.Figure(leads_spec(geometry, theme))
 
 
 def curve_spec(geometry, theme="light", chosen=None) -> dict:
@@ -156,8 +156,8 @@ def curve_spec(geometry, theme="light", chosen=None) -> dict:
     return {"data": data, "layout": layout}
 
 
-def margins_spec(geometry, theme="light") -> dict:
-    """`margins_figure` as plain data and layout."""
+def leads_spec(geometry, theme="light") -> dict:
+    """`leads_figure` as plain data and layout."""
     import numpy as np
 
     colors, leads, n = COLORS[theme], geometry.leads.rising, len(geometry.leads)

@@ -27,7 +27,7 @@ _LABEL_PX = 13
 _FAR = 3.0  # interquartile ranges beyond the quartiles: what lies further out would flatten all others
 
 
-def history_figure(history, gamma_beta_ratio=None, theme="light", chosen=(), most_lines=MOST_LINES):
+def lead_history_figure(history, gamma_beta_ratio=None, theme="light", chosen=(), most_lines=MOST_LINES):
     """plotly Figure: how far the chosen answer of every pair leads over the evaluated steps (nats per token); a point's
     customdata is its pair_id.
 
@@ -88,7 +88,7 @@ def history_figure(history, gamma_beta_ratio=None, theme="light", chosen=(), mos
     return figure
 
 
-def histories_figure(histories: dict, gamma_beta_ratio=None, theme="light", chosen=()):
+def lead_histories_figure(histories: dict, gamma_beta_ratio=None, theme="light", chosen=()):
     """plotly Figure of several runs: median lead and the middle 50 % of pairs over the evaluated steps (nats per
     token), each run in a colour of its own.
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 from ..analysis.microscope import SIDES, THIRDS, nats, thirds, token_name
 from ..base.escape import plotly_text
 from ..base.format import counted, signed
-from .subplots import COLORS, bare, faded, note, padded, thinned
+from .subplots import COLORS, MOST_POINTS, bare, faded, note, padded, thinned
 
 HEIGHT = 360
 _DASHES = {"chosen": "solid", "rejected": "dash"}
@@ -17,34 +17,33 @@ _ROOM = {"chosen": (0.55, 1.0), "rejected": (0.0, 0.45)}  # of the chart's heigh
 _MARKERS = 150  # tokens of an answer, beyond which markers would touch
 _LABEL_PX = 15
 _INSIDE_PX = HEIGHT - 96 - 46
+_AT_RIGHT = {"x": 1, "xref": "paper", "xanchor": "left", "xshift": 8, "yanchor": "middle"}
 
 
-def token_figure(margins, theme="light"):
-    """plotly Figure: the log-probability of every token (nats) along the chosen answer (above: solid, circles) and the
-    rejected one (below: dashed, diamonds).
+def token_figure(tokens, theme="light"):
+    """plotly Figure: the log-probability of every token (nats) along the chosen and the rejected answer.
 
-    margins: DataFrame from `microscope.token_margins`. With base_logp the base model is the thin pale line. The
-    averages, which the loss compares, are named at the right. Both answers have the same y-axis. Of a very long answer
-    2,000 tokens are drawn, evenly chosen, and the figure says so. theme: "light" or "dark".
+    tokens: DataFrame from `token_leads`. The chosen answer is above (solid, circles), the rejected one below (dashed,
+    diamonds), both with the same y-axis; with base_logp the base model is a thin pale line. The averages, which the
+    loss compares, are named at the right. Of a very long answer 2,000 tokens are drawn, evenly chosen, and the figure
+    says so. theme: "light" or "dark".
     """
     import plotly.graph_objects as go
 
-    colors, figure, tuned = COLORS[theme], go.Figure(), "base_logp" in margins
-    bare(figure, colors, HEIGHT)
-    longest = int(margins["position"].max())
-    lowest = min(margins[name].min() for name in ("logp", *(["base_logp"] if tuned else [])))
+    colors, figure, tuned = COLORS[theme], go.Figure(), "base_logp" in tokens
+    longest = int(tokens["position"].max())
+    lowest = min(tokens[name].min() for name in ("logp", *(["base_logp"] if tuned else [])))
     axis = padded(min(float(lowest), -1.0), 0.0, 0.06)
     for side, number in zip(SIDES, ("", "2"), strict=True):
-        rows = margins[margins["side"] == side].sort_values("position")
+        rows = tokens[tokens["side"] == side].sort_values("position")
         drawn, place = thinned(rows), {"xaxis": f"x{number}", "yaxis": f"y{number}"}
         if tuned:
-            line = {"color": faded(colors[side], 0.5), "width": 1}
             figure.add_scatter(
                 name=f"{side}, base",
                 x=drawn["position"].to_numpy(),
                 y=drawn["base_logp"].to_numpy(),
                 mode="lines",
-                line=line,
+                line={"color": faded(colors[side], 0.5), "width": 1},
                 hoverinfo="skip",
                 **place,
             )
@@ -62,117 +61,65 @@ def token_figure(margins, theme="light"):
         )
         _name_averages(figure, rows, side, number, axis, colors, tuned)
         words = f"{side}, {counted(len(rows), 'token')}" + (f", {len(drawn):,} drawn" if len(drawn) < len(rows) else "")
-        note(
-            figure,
-            words,
-            colors[side],
-            11.5,
-            x=0,
-            xref="paper",
-            xanchor="left",
-            y=_ROOM[side][1],
-            yref="paper",
-            yanchor="bottom",
-            yshift=3,
-        )
-        figure.update_layout(
-            {
-                f"xaxis{number}": {
-                    "anchor": f"y{number}",
-                    "range": [0.5, longest + 0.5],
-                    "matches": "x" if number else None,
-                    "tickformat": ",d",
-                    "nticks": 9,
-                },
-                f"yaxis{number}": {"anchor": f"x{number}", "domain": _ROOM[side], "range": axis},
-            }
-        )
-    bare(figure, colors, HEIGHT)  # again: the second pair of axes is there now
-    _titled(figure, colors, "Log-probability of every token (nats)" + ("; thin: the base model" if tuned else ""))
-    figure.update_layout(margin={"t": 66, "b": 46, "l": 52, "r": 112}, hovermode="closest")
+        above = {"y": _ROOM[side][1], "yref": "paper", "yanchor": "bottom", "yshift": 3}
+        note(figure, words, colors[side], 11.5, x=0, xref="paper", xanchor="left", **above)
+        x_axis = {"anchor": f"y{number}", "range": [0.5, longest + 0.5], "tickformat": ",d", "nticks": 9}
+        y_axis = {"anchor": f"x{number}", "domain": _ROOM[side], "range": axis}
+        figure.update_layout({f"xaxis{number}": x_axis, f"yaxis{number}": y_axis})
+    bare(figure, colors, HEIGHT, "Log-probability of every token (nats)" + ("; thin: the base model" if tuned else ""))
     figure.update_layout(
-        xaxis={"showticklabels": False}, xaxis2={"title": {"text": "token of the answer", "standoff": 6}}
+        margin={"t": 66, "b": 46, "l": 52, "r": 112},
+        hovermode="closest",
+        xaxis={"showticklabels": False},
+        xaxis2={"title": {"text": "token of the answer", "standoff": 6}, "matches": "x"},
     )
     return figure
 
 
-def won_figure(margins, theme="light"):
-    """plotly Figure: what the tokens up to a place add to the change of the lead (nats per token), from 0 to 100 % of
-    each answer, ending at the whole change.
+def won_figure(tokens, theme="light"):
+    """plotly Figure: what the tokens up to a place add to the change of the lead (nats per token).
 
-    margins: DataFrame from `microscope.token_margins`; without base_logp it is the lead itself. The chosen answer's
-    part (solid), the rejected one's (dashed) and their sum are named at their ends, the sums of the thirds above.
-    theme: "light" or "dark".
+    tokens: DataFrame from `token_leads`; without base_logp it is the lead itself. The x-axis goes from 0 to 100 % of
+    each answer, where the lines end at the whole change. The chosen answer's part (solid), the rejected one's (dashed)
+    and their sum are named at their ends, the sums of the thirds above. theme: "light" or "dark".
     """
     import numpy as np
     import plotly.graph_objects as go
 
-    colors, figure, changed = COLORS[theme], go.Figure(), "change_share" in margins
-    bare(figure, colors, HEIGHT)
+    colors, figure, changed = COLORS[theme], go.Figure(), "change_share" in tokens
     column = "change_share" if changed else "lead_share"
-    paths = {side: _path(margins[margins["side"] == side].sort_values("position"), column) for side in SIDES}
+    paths = {side: _path(tokens[tokens["side"] == side].sort_values("position"), column) for side in SIDES}
     grid = np.unique(np.concatenate([paths[side][0] for side in SIDES]))
-    whole = sum(np.interp(grid, *paths[side]) for side in SIDES)
-    ends = {side: float(paths[side][1][-1]) for side in SIDES} | {"lead": float(whole[-1])}
-    lines = [(side, *paths[side], colors[side], _DASHES[side], 1.6) for side in SIDES] + [
-        ("lead", grid, whole, colors["margin"], "solid", 2.6)
-    ]
-    for name, x, y, color, dash, width in lines:
-        few = np.unique(np.linspace(0, len(x) - 1, min(len(x), 2000)).round().astype(int))
+    paths["lead"] = grid, sum(np.interp(grid, *paths[side]) for side in SIDES)
+    looks = {
+        "chosen": {"color": colors["chosen"], "dash": _DASHES["chosen"], "width": 1.6},
+        "rejected": {"color": colors["rejected"], "dash": _DASHES["rejected"], "width": 1.6},
+        "lead": {"color": colors["margin"], "width": 2.6},
+    }
+    for name, (x, y) in paths.items():
+        few = np.unique(np.linspace(0, len(x) - 1, min(len(x), MOST_POINTS)).round().astype(int))
         label = "lead" if name == "lead" else f"{name} answer"
         template = f"first %{{x:.0f}} %: {label} %{{y:+.3f}}<extra></extra>"
         figure.add_scatter(
-            name=name,
-            x=x[few],
-            y=y[few],
-            mode="lines",
-            line={"color": color, "dash": dash, "width": width},
-            hovertemplate=template,
-            cliponaxis=False,
+            name=name, x=x[few], y=y[few], mode="lines", line=looks[name], hovertemplate=template, cliponaxis=False
         )
-    axis = padded(min(0.0, *(y.min() for _, _, y, *_ in lines)), max(0.0, *(y.max() for _, _, y, *_ in lines)), 0.08)
+    lowest, highest = min(y.min() for _, y in paths.values()), max(y.max() for _, y in paths.values())
+    axis = padded(min(0.0, lowest), max(0.0, highest), 0.08)
     figure.add_shape(type="line", x0=0, x1=100, y0=0, y1=0, line={"color": colors["muted"], "width": 1, "dash": "dot"})
     for place in (100 / 3, 200 / 3):
-        figure.add_shape(
-            type="line",
-            xref="x",
-            x0=place,
-            x1=place,
-            yref="paper",
-            y0=0,
-            y1=1,
-            line={"color": colors["grid"], "width": 1.2},
-        )
-    parts = thirds(margins)
+        line = {"color": colors["grid"], "width": 1.2}
+        figure.add_shape(type="line", xref="x", x0=place, x1=place, yref="paper", y0=0, y1=1, line=line)
+    parts = thirds(tokens)
     for number, (name, part) in enumerate(zip(THIRDS, parts, strict=True)):
-        note(
-            figure,
-            f"{name} third {nats(part, *parts)}",
-            colors["margin"],
-            10.5,
-            x=100 / 6 * (2 * number + 1),
-            xref="x",
-            y=1,
-            yref="paper",
-            yanchor="bottom",
-            yshift=3,
-            xanchor="center",
-        )
+        where = {"x": 100 / 6 * (2 * number + 1), "xref": "x", "xanchor": "center"}
+        where |= {"y": 1, "yref": "paper", "yanchor": "bottom", "yshift": 3}
+        note(figure, f"{name} third {nats(part, *parts)}", colors["margin"], 10.5, **where)
     names = {"lead": "change of lead" if changed else "lead", "chosen": "chosen adds", "rejected": "rejected adds"}
+    ends = {name: float(y[-1]) for name, (_, y) in paths.items()}
     for name, y in zip(ends, _apart(list(ends.values()), axis), strict=True):
-        note(
-            figure,
-            f"{names[name]} {nats(ends[name], *ends.values())}",
-            colors["margin" if name == "lead" else name],
-            x=1,
-            xref="paper",
-            xanchor="left",
-            xshift=8,
-            y=y,
-            yref="y",
-            yanchor="middle",
-        )
-    _titled(figure, colors, f"Where the lead {'is won' if changed else 'comes from'} (nats per token)")
+        words = f"{names[name]} {nats(ends[name], *ends.values())}"
+        note(figure, words, looks[name]["color"], y=y, yref="y", **_AT_RIGHT)
+    bare(figure, colors, HEIGHT, f"Where the lead {'is won' if changed else 'comes from'} (nats per token)")
     figure.update_layout(margin={"t": 66, "b": 46, "l": 56, "r": 148}, hovermode="closest")
     figure.update_xaxes(
         title={"text": "share of each answer read", "standoff": 6},
@@ -192,68 +139,38 @@ def _hover(rows):
 
 
 def _name_averages(figure, rows, side, number, axis, colors, tuned):
-    known = [("average", rows["logp"].mean(), 1.2)] + ([("base", rows["base_logp"].mean(), 0.8)] if tuned else [])
-    places = _apart([value for _, value, _ in known], axis, _ROOM[side][1] - _ROOM[side][0])
-    for (name, value, width), y in zip(known, places, strict=True):
+    averages = {"average": rows["logp"].mean()}
+    if tuned:
+        averages["base"] = rows["base_logp"].mean()
+    places = _apart(list(averages.values()), axis, _ROOM[side][1] - _ROOM[side][0])
+    for (name, value), y in zip(averages.items(), places, strict=True):
+        width, opacity = (1.2, 1) if name == "average" else (0.8, 0.6)
         line = {"color": colors[side], "width": width, "dash": "dot"}
-        figure.add_shape(
-            type="line",
-            xref=f"x{number} domain",
-            x0=0,
-            x1=1,
-            yref=f"y{number}",
-            y0=value,
-            y1=value,
-            line=line,
-            opacity=1 if name == "average" else 0.6,
-        )
-        where = {
-            "x": 1,
-            "xref": "paper",
-            "xanchor": "left",
-            "xshift": 8,
-            "y": y,
-            "yref": f"y{number}",
-            "yanchor": "middle",
-        }
-        note(figure, f"{name} {signed(value)}", colors[side], **where)
+        ends = {"xref": f"x{number} domain", "x0": 0, "x1": 1, "yref": f"y{number}", "y0": value, "y1": value}
+        figure.add_shape(type="line", line=line, opacity=opacity, **ends)
+        note(figure, f"{name} {signed(value)}", colors[side], y=y, yref=f"y{number}", **_AT_RIGHT)
 
 
 def _path(rows, column):
     """(percent of the answer read, what its tokens up to there add), both from 0 on."""
     import numpy as np
 
-    return np.concatenate([[0.0], 100 * rows["place"].to_numpy()]), np.concatenate(
-        [[0.0], rows[column].to_numpy().cumsum()]
-    )
+    percent, added = 100 * rows["place"].to_numpy(), rows[column].to_numpy().cumsum()
+    return np.concatenate([[0.0], percent]), np.concatenate([[0.0], added])
 
 
 def _apart(values, axis, room=1.0):
-    """Where to write names at these values so that none covers another: moved apart by a line's height, as little as it
-    takes, within the axis.
+    """Where to write names at these values: moved apart by a line's height at least, as little as possible, within the
+    axis.
     """
     least = (axis[1] - axis[0]) * _LABEL_PX / (_INSIDE_PX * room)
-    order = sorted(range(len(values)), key=lambda one: values[one])
-    placed = [values[one] for one in order]
+    order = sorted(range(len(values)), key=values.__getitem__)
+    placed = [values[index] for index in order]
     for _ in range(len(placed)):
         for below in range(len(placed) - 1):
             if (lacking := least - (placed[below + 1] - placed[below])) > 0:
                 placed[below] -= lacking / 2
                 placed[below + 1] += lacking / 2
     shift = max(0.0, axis[0] - placed[0]) - max(0.0, placed[-1] - axis[1])
-    found = dict(zip(order, placed, strict=True))
-    return [float(found[one] + shift) for one in range(len(values))]
-
-
-def _titled(figure, colors, title):
-    figure.update_layout(
-        title={
-            "text": title,
-            "font": {"size": 12.5, "color": colors["ink"]},
-            "x": 0,
-            "xref": "paper",
-            "xanchor": "left",
-            "y": 0.97,
-            "yanchor": "top",
-        }
-    )
+    place_of = dict(zip(order, placed, strict=True))
+    return [float(place_of[index] + shift) for index in range(len(values))]

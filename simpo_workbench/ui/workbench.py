@@ -1,4 +1,4 @@
-"""The whole interface: six panels in the order of work. It only arranges them; each is a widget of its own."""
+"""The whole interface: six panels in the order of work, each of which is also a widget of its own."""
 
 from __future__ import annotations
 
@@ -29,11 +29,10 @@ _HEAD_POLL_S = 1.0
 
 
 class Workbench(Sections):
-    """Everything from settings to answers, side by side with Python: `config`, `pairs`, `run` and `selection` are what
-    the panels show.
+    """All panels behind one menu. `config`, `pairs`, `run` and `selection` are what they show.
 
-    config: where the form begins (default: the demo). root: folder of the runs. run: a run to look at; without one a
-    run that lives in `root` is followed.
+    config: the settings to begin with (default: the demo). root: folder of the runs. run: the run to show; by default
+    one in `root` that is alive, if there is one.
     """
 
     title = "SimPO Workbench"
@@ -45,11 +44,11 @@ class Workbench(Sections):
         super().__init__(PANELS, "swb-menu")
         self.root = root
         self.config = (config or preset("demo")).with_changes({"run.root": str(root)})
-        self.head, self._head_shown, self._run_words = Html(), None, ""
+        self.head, self._head_shown, self._run_title = Html(), None, ""
         self.observe(self.guard(lambda _: self._take_new_config()), "config")
         self.observe(self.guard(lambda _: self._take_new_run()), "run")
         self.compose(self.head, self.menu, self._body)
-        run = run or self._living()
+        run = run or self._find_live_run()
         self.turn_to("3 Train" if run else "1 Setup")
         if run is not None:
             self.run = run
@@ -59,24 +58,26 @@ class Workbench(Sections):
     def turn_to(self, name: str) -> Panel:
         """Turn to a panel by its name in the menu, such as "3 Train", and return it."""
         panel = super().turn_to(name)
-        if self._follower is not None:  # what was said of another panel is not meant for this one
+        if self._follower is not None:  # a message about another panel does not belong here
             self.line.value = ""
         return panel
 
     @property
     def pairs(self):
-        """The training pairs of the Data panel; None before they are loaded."""
-        return self._panels["2 Data"].pairs if "2 Data" in self._panels else None
+        """The training pairs of 2 Data; None before they are loaded."""
+        panel = self.made("2 Data")
+        return panel and panel.pairs
 
     @property
     def selection(self):
-        """DataFrame of the pairs selected in the Understand panel; empty before it is opened."""
+        """DataFrame of the pairs selected in 5 Pairs; empty before it is opened."""
         import pandas as pd
 
-        return self._panels["5 Pairs"].selection if "5 Pairs" in self._panels else pd.DataFrame()
+        panel = self.made("5 Pairs")
+        return panel.selection if panel else pd.DataFrame()
 
     def close(self):
-        """Take the workbench away; runs go on."""
+        """Remove the workbench from the page; runs go on."""
         if self._follower is not None:
             self._follower.stop()
         super().close()
@@ -92,7 +93,7 @@ class Workbench(Sections):
             return form
         if name == "2 Data":
             view = DataView(self.config.data, self.config.model, line=self.line, seed=self.config.training.seed)
-            view.observe(self.guard(lambda change: self._data_chosen(change["new"])), "data")
+            view.observe(self.guard(lambda change: self._take_data(change["new"])), "data")
             return view
         if name == "3 Train":
             monitor = RunMonitor(self.run, self.config, line=self.line)
@@ -104,47 +105,46 @@ class Workbench(Sections):
             return RunSections({"Side by side": Comparison, "Blind test": BlindTest}, self.run, self.line)
         return PairsPanel(self.run, self.line, self._take_objective)
 
-    def _living(self):
-        """The run that lives in the root, if one does: the notebook was opened anew, or its kernel restarted."""
-        living = []
+    def _find_live_run(self):
+        """The newest live run in the root, if any: the kernel may have been restarted, or the notebook opened again."""
+        live = []
         for name in run_names(self.root):
-            with contextlib.suppress(
-                WorkbenchError, OSError
-            ):  # no run of ours, or deleted by now: a list says so, and this looks for others
+            with contextlib.suppress(WorkbenchError, OSError):  # unreadable or deleted: the panel Runs reports it
                 run = attach(name, self.root)
                 if run.status.alive:
-                    living.append((run.folder.config.stat().st_mtime, run))
-        newest = max(living, key=lambda found: found[0], default=(0, None))[1]
-        if newest is not None:
-            self.say(f"{newest.name} is under way and was found again.", "good")
+                    live.append((run.folder.config.stat().st_mtime, run))
+        if not live:
+            return None
+        _, newest = max(live, key=lambda dated: dated[0])
+        self.say(f"{newest.name} is under way and was found again.", "good")
         return newest
 
     def _take_new_config(self):
         if self.config.run.root != str(self.root):
-            self.config = self.config.with_changes({"run.root": str(self.root)})  # comes back here
+            self.config = self.config.with_changes({"run.root": str(self.root)})  # its handler calls this again
             return
         form, view, monitor = (self._panels.get(name) for name in ("1 Setup", "2 Data", "3 Train"))
         if form is not None and form.config != self.config:
             form.config = self.config
         if view is not None:
-            with view.hold_trait_notifications():  # else it would read the new data by the old seed first
+            with view.hold_trait_notifications():  # else it would first read the new data with the old seed
                 view.model, view.data, view.seed = self.config.model, self.config.data, self.config.training.seed
         if monitor is not None:
             monitor.config = self.config
         self._show_head()
 
-    def _data_chosen(self, data):
+    def _take_data(self, data):
         if data != self.config.data:
             self.config = self.config.model_copy(update={"data": data})
 
     def _take_new_run(self):
         try:
-            self._run_words = f"{self.run.name} · {headline(self.run.config)}" if self.run is not None else ""
-        except WorkbenchError:  # the Train panel says what is wrong with its configuration
-            self._run_words = self.run.name
+            self._run_title = f"{self.run.name} · {headline(self.run.config)}" if self.run is not None else ""
+        except WorkbenchError:  # 3 Train says what is wrong with its configuration
+            self._run_title = self.run.name
         for name in ("3 Train", "4 Answers", "5 Pairs"):
-            if name in self._panels and self._panels[name].run is not self.run:
-                self._panels[name].run = self.run
+            if (panel := self.made(name)) is not None and panel.run is not self.run:
+                panel.run = self.run
         self._show_head()
 
     def _open_run(self, run):
@@ -153,36 +153,33 @@ class Workbench(Sections):
 
     def _take_objective(self, beta, gamma_beta_ratio):
         self.config = self.config.with_changes({"loss.beta": beta, "loss.gamma_beta_ratio": gamma_beta_ratio})
-        self.say(f"The form in 1 Setup has β {beta:g} and γ/β {gamma_beta_ratio:g} now, for the next run.", "good")
+        self.say(f"1 Setup now has β {beta:g} and γ/β {gamma_beta_ratio:g}, for the next run.", "good")
 
     def _take_config(self, config):
         self.config = config.with_changes({"run.root": str(self.root)})
         self.turn_to("1 Setup")
 
     def _show_head(self):
-        run = self.run
-        status = run.status if run is not None else None
-        words = self._run_words if run is not None else headline(self.config)
-        state = "" if status is None else badge("stalled" if status.stalled else status.state)
-        share = status.step / status.total_steps if status is not None and status.total_steps and status.alive else 0.0
-        shown = (words, state, share)
-        if (
-            status is not None
-            and status.alive
-            and self.menu.value in ("4 Answers", "5 Pairs")
-            and self.menu.value in self._panels
-        ):
-            self.panel.refresh()  # a new evaluation may be there
-        if shown == self._head_shown:
+        title, state, share = self._run_title, "", 0.0
+        if self.run is None:
+            title = headline(self.config)
+        else:
+            status = self.run.status
+            state = badge("stalled" if status.stalled else status.state)
+            if status.alive and status.total_steps:
+                share = status.step / status.total_steps
+            if status.alive and self.menu.value in ("4 Answers", "5 Pairs") and self.menu.value in self._panels:
+                self.panel.refresh()  # a new evaluation may be there
+        if (title, state, share) == self._head_shown:
             return
-        self._head_shown = shown
+        self._head_shown = (title, state, share)
         line = html(
             '<div class="swb-progress swb-thin" aria-hidden="true"><div style="width:{}%"></div></div>',
             f"{100 * share:.1f}",
         )
         self.head.value = html(
             '<header class="swb-head"><h2>SimPO Workbench</h2><span class="swb-muted">{}</span>{}</header>{}',
-            words,
+            title,
             state,
             line,
         )

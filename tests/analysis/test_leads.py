@@ -5,14 +5,12 @@ joined wrongly.
 import numpy as np
 import pandas as pd
 import pytest
-from fake_run import fake_run
 
 from simpo_workbench.analysis.leads import (
-    agreement,
-    answers_by_step,
-    history_of,
-    join_runs,
+    GROUPS,
+    compare_histories,
     lead_history,
+    lead_history_of,
     leads_by_step,
     steps_of,
 )
@@ -153,8 +151,8 @@ def test_of_two_steps_the_flips_are_those_of_compare_scores(noise):
 
 def test_a_part_of_the_steps_is_a_history_of_its_own():
     leads = leads_by_step(scores(COURSES))
-    assert history_of(leads[[0, 10]]).set_index("pair_id").loc["returns", "became"] == "to wrong"
-    assert "prompt" not in history_of(leads)
+    assert lead_history_of(leads[[0, 10]]).set_index("pair_id").loc["returns", "became"] == "to wrong"
+    assert "prompt" not in lead_history_of(leads)
 
 
 @pytest.mark.parametrize(
@@ -175,114 +173,64 @@ def test_tables_without_a_history_are_refused_in_words(table, said):
 
 
 def seeds():
-    """Three seeds over two steps; pair e is in two of them only."""
+    """Two seeds, evaluated at two steps."""
     first = {"a": [-0.5, 0.5], "b": [-0.5, 0.5], "c": [-0.5, -0.5], "d": [-0.5, 1 / 128], "e": [0.5, 0.5]}
     second = {"e": [0.5, 0.5], "d": [-0.5, -1 / 128], "c": [-0.5, -0.25], "b": [-0.5, -0.5], "a": [0.5, 0.25]}
-    third = {"a": [-0.5, 1.0], "b": [0.5, 0.5], "c": [0.5, -1.0], "d": [-0.5, -1 / 128]}
-    return {
-        name: scores(leads, steps)
-        for name, leads, steps in (("one", first, (0, 20)), ("two", second, (0, 30)), ("three", third, (0, 20)))
-    }
+    return scores(first, (0, 20)), scores(second, (0, 30))
 
 
-def test_runs_are_joined_by_pair_whatever_their_order_and_say_whether_they_agree():
-    joined = join_runs(seeds(), noise=NOISE).set_index("pair_id")
-    assert list(joined.index) == ["a", "b", "c", "d"], "the pairs that all of them hold"
-    assert joined.loc["a", ["lead_one", "lead_two", "lead_three"]].tolist() == [0.5, 0.25, 1.0]
-    assert joined["agreement"].to_dict() == {
-        "a": "right in all",
-        "b": "right in some",
-        "c": "right in none",
+def last_of(table):
+    return table[table["step"] == table["step"].max()]
+
+
+def test_runs_are_compared_by_pair_whatever_their_order_and_say_who_is_right():
+    one, two = seeds()
+    rows = compare_histories(lead_history(one, NOISE), lead_history(two, NOISE), NOISE).set_index("pair_id")
+    assert list(rows.index) == ["a", "b", "c", "d", "e"], "in the order of the first run"
+    assert rows.loc["a", ["lead_here", "lead_there", "prompt"]].tolist() == [0.5, 0.25, "Prompt a"]
+    assert rows.loc["b", ["became_here", "became_there"]].tolist() == ["to right", "still wrong"]
+    assert rows["group"].to_dict() == {
+        "a": "both right",
+        "b": "only this run",
+        "c": "neither",
         "d": "too close to tell",
+        "e": "both right",
     }
-    assert joined["right_in"].to_dict() == {"a": 3, "b": 2, "c": 0, "d": 1}
-    assert joined["flipped_in"].to_dict() == {"a": 2, "b": 1, "c": 1, "d": 0}
-    assert joined.loc["b", ["became_one", "became_two", "became_three"]].tolist() == [
-        "to right",
-        "still wrong",
-        "still right",
-    ]
-    assert joined.loc["c", "prompt"] == "Prompt c"
+    back = compare_histories(lead_history(two, NOISE), lead_history(one, NOISE), NOISE).set_index("pair_id")
+    assert back.loc["b", "group"] == "only that run"
+    assert set(rows["group"]) | set(back["group"]) == set(GROUPS)
 
 
-def test_runs_are_joined_at_the_steps_that_are_asked_for():
-    joined = join_runs(seeds(), {"one": 0, "two": 0}).set_index("pair_id")
-    assert joined.loc["a", ["lead_one", "lead_two", "lead_three"]].tolist() == [-0.5, 0.5, 1.0]
-    assert join_runs(seeds(), 0).set_index("pair_id").loc["a", "lead_three"] == -0.5
-
-
-def test_a_pair_that_a_run_did_not_score_in_the_end_is_not_joined():
-    """Its last lead is not known, whatever it was before; at an earlier step it is."""
-    whole, part = (
-        scores({"a": [0.5, 0.5], "b": [-0.5, 0.5]}, (0, 20)),
-        scores({"a": [0.5, 0.25], "b": [-0.5, None]}, (0, 20)),
-    )
-    joined = join_runs({"one": whole, "two": part})
-    assert joined["pair_id"].tolist() == ["a"]
-    assert joined["lead_two"].tolist() == [0.25]
-    assert join_runs({"one": whole, "two": part}, {"two": 0})["pair_id"].tolist() == ["a", "b"]
+def test_only_pairs_that_both_runs_hold_and_scored_in_the_end_are_compared():
+    """The last lead of another pair is not known, whatever it was before."""
+    whole = scores({"a": [0.5, 0.5], "b": [-0.5, 0.5], "c": [0.5, 0.5]}, (0, 20))
+    part = scores({"a": [0.5, 0.25], "b": [-0.5, None]}, (0, 20))
+    rows = compare_histories(lead_history(whole), lead_history(part))
+    assert rows[["pair_id", "lead_there"]].values.tolist() == [["a", 0.25]]
+    at_start = compare_histories(lead_history(whole), lead_history(part[part["step"] == 0]))
+    assert at_start["pair_id"].tolist() == ["a", "b"]
 
 
 def test_two_runs_disagree_where_compare_scores_sees_a_flip():
-    two = {name: table for name, table in seeds().items() if name != "three"}
-    last = [table[table["step"] == table["step"].max()] for table in two.values()]
-    compared = compare_scores(*last, noise=NOISE).set_index("pair_id")
-    joined = join_runs(two, noise=NOISE).set_index("pair_id")
-    assert (joined["agreement"] == "right in some").to_dict() == (compared["flip"] != "").to_dict()
-    assert (joined["lead_two"] - joined["lead_one"]).to_dict() == compared["lead_change"].to_dict()
+    one, two = seeds()
+    compared = compare_scores(last_of(one), last_of(two), noise=NOISE).set_index("pair_id")
+    rows = compare_histories(lead_history(one, NOISE), lead_history(two, NOISE), NOISE).set_index("pair_id")
+    differ = rows["group"].isin(["only this run", "only that run"])
+    assert differ.to_dict() == (compared["flip"] != "").to_dict()
+    assert (rows["lead_there"] - rows["lead_here"]).to_dict() == compared["lead_change"].to_dict()
 
 
-@pytest.mark.parametrize(
-    ("runs", "steps", "said"),
-    [
-        ({"one": scores(COURSES)}, None, "1 run is too few"),
-        (
-            {"one": scores(COURSES), "two": scores(COURSES)},
-            15,
-            "'one' was not evaluated at step 15; it was at \\[0, 10, 20, 30\\]",
-        ),
-        ({"one": scores(COURSES), "two": scores(COURSES)}, {"three": 10}, "steps names 'three', which is no run here"),
-        ({"one": scores({"a": [1.0] * 4}), "two": scores({"b": [1.0] * 4})}, None, "no pair in common"),
-    ],
-)
-def test_runs_that_cannot_be_joined_are_refused_in_words(runs, steps, said):
-    with pytest.raises(WorkbenchError, match=said):
-        join_runs(runs, steps)
-
-
-def test_runs_that_differ_by_the_sign_alone_do_not_disagree():
-    assert agreement([[0.5, 0.001], [0.5, -0.001], [0.5, -0.5], [-0.001, -0.5]], noise=0.01).tolist() == [
-        "right in all",
-        "too close to tell",
-        "right in some",
-        "right in none",
+def test_runs_whose_leads_differ_by_the_sign_alone_do_not_disagree():
+    here = {"both": 0.5, "here": 0.5, "there": -0.5, "none": -0.5, "close": 0.001, "missing": 1.0}
+    there = {"none": -0.1, "close": -0.5, "both": 0.001, "there": 0.5, "here": -0.5}
+    histories = [
+        lead_history(scores({pair_id: [lead] for pair_id, lead in leads.items()}, (0,)), 0.01)
+        for leads in (here, there)
     ]
-
-
-# --- answers
-
-
-def test_answers_stand_by_prompt_and_step(tmp_path):
-    run = fake_run(tmp_path, total_steps=40)
-    table, rows = answers_by_step(run.generations), run.generations
-    prompt = rows["prompt"].iloc[1]
-    assert list(table.index) == list(rows["prompt"].drop_duplicates()), "in the order of asking"
-    assert table.loc[prompt, ("answer", 20)] == rows[(rows["prompt"] == prompt) & (rows["step"] == 20)]["answer"].item()
-    assert list(table["tokens"].columns) == [0, 20, 40]
-    assert table["tokens"].mean().tolist() == rows.groupby("step")["tokens"].mean().tolist()
-    assert table["ended"].dtypes.eq(bool).all()
-
-
-def test_a_prompt_that_was_asked_later_has_gaps_and_one_asked_twice_counts_once():
-    rows = [(0, "a", "A0"), (20, "a", "A20"), (20, "a", "again"), (20, "b", "B20")]
-    frame = pd.DataFrame(
-        [
-            {"step": step, "prompt": prompt, "answer": text, "tokens": 3, "ended": True, "repeated_4grams": 0.0}
-            for step, prompt, text in rows
-        ]
-    )
-    table = answers_by_step(frame)
-    assert table.loc["a", ("answer", 20)] == "A20"
-    assert pd.isna(table.loc["b", ("answer", 0)])
-    with pytest.raises(WorkbenchError, match="lack the column 'tokens'"):
-        answers_by_step(frame.drop(columns="tokens"))
+    assert compare_histories(*histories, 0.01).set_index("pair_id")["group"].to_dict() == {
+        "both": "both right",
+        "here": "only this run",
+        "there": "only that run",
+        "none": "neither",
+        "close": "too close to tell",
+    }

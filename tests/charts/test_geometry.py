@@ -8,7 +8,7 @@ from score_tables import of_leads
 
 import simpo_workbench as wb
 from simpo_workbench.analysis.geometry import leads_of
-from simpo_workbench.charts.geometry import HEIGHT, MOST, REACH, curve_figure, curve_spec, margins_figure, margins_spec
+from simpo_workbench.charts.geometry import HEIGHT, MOST, REACH, curve_figure, curve_spec, leads_figure, leads_spec
 from simpo_workbench.charts.subplots import COLORS
 
 LEADS = [-3.2, -1.0, -0.4, 0.0, 0.2, 0.45, 0.9, 1.4, 6.0]
@@ -115,26 +115,26 @@ def test_a_larger_bubble_holds_more_pairs_by_its_area(many):
 
 def test_the_bars_hold_all_pairs_and_none_straddles_zero(few, many):
     for leads in (few, many):
-        bars = margins_spec(wb.loss_geometry(leads, 2.0, 0.5))["data"][0]
+        bars = leads_spec(wb.loss_geometry(leads, 2.0, 0.5))["data"][0]
         assert bars["y"].sum() == len(leads)
         edges = bars["customdata"]
         assert not ((edges[:, 0] < -1e-9) & (edges[:, 1] > 1e-9)).any()
 
 
 def test_bars_are_the_colour_of_their_pull(few):
-    bars = margins_spec(wb.loss_geometry(few, 2.0, 0.5))["data"][0]
+    bars = leads_spec(wb.loss_geometry(few, 2.0, 0.5))["data"][0]
     assert bars["marker"]["color"] == pytest.approx(1 / (1 + np.exp(2.0 * (bars["x"] - 0.5))))
 
 
 def test_goal_and_saturation_are_marked_where_they_are(few):
-    figure = margins_spec(wb.loss_geometry(few, 2.0, 0.5))
+    figure = leads_spec(wb.loss_geometry(few, 2.0, 0.5))
     lines = sorted(line["x0"] for line in figure["layout"]["shapes"])
     assert lines == pytest.approx([0.5 - np.log(19) / 2, 0.0, 0.5, 0.5 + np.log(19) / 2])
     assert {"0", "γ/β 0.5 (γ 1)", "saturated ▸", "◂ full pull"} <= set(texts(figure))
 
 
 def test_a_goal_beyond_the_axis_is_named_at_its_end():
-    figure = margins_spec(wb.loss_geometry(of_leads([-0.1, 0.0, 0.1]), 2.0, 1.5))
+    figure = leads_spec(wb.loss_geometry(of_leads([-0.1, 0.0, 0.1]), 2.0, 1.5))
     assert "γ/β 1.5 (γ 3) →" in texts(figure)
     assert 1.5 not in [line["x0"] for line in figure["layout"]["shapes"]]
 
@@ -147,7 +147,7 @@ def test_no_axis_and_no_trace_changes_while_one_drags(few, many):
         seen = set()
         for beta, ratio in ((0.1, 0.0), (2.0, 0.5), (20.0, 2.0)):
             found = wb.loss_geometry(leads, beta, ratio)
-            for made in (curve_spec(found), margins_spec(found)):
+            for made in (curve_spec(found), leads_spec(found)):
                 axes = [
                     (name, tuple(axis.get("range", ())), axis.get("domain") and tuple(axis["domain"]))
                     for name, axis in made["layout"].items()
@@ -161,7 +161,7 @@ def test_no_axis_and_no_trace_changes_while_one_drags(few, many):
 @pytest.mark.parametrize("theme", ["light", "dark"])
 def test_both_themes_have_titles_with_their_unit(few, theme):
     found = wb.loss_geometry(few, 2.0, 0.5, 0.1)
-    curve, margins = curve_figure(found, theme, ["p1"]), margins_figure(found, theme)
+    curve, margins = curve_figure(found, theme, ["p1"]), leads_figure(found, theme)
     assert curve.layout.title.text == "Loss of each pair (nats), 9 pairs"
     assert margins.layout.title.text == "Margin per token (nats), 9 pairs"
     assert {figure.layout.paper_bgcolor for figure in (curve, margins)} == {COLORS[theme]["ground"]}
@@ -172,7 +172,7 @@ def test_both_themes_have_titles_with_their_unit(few, theme):
 def test_tables_without_spread_are_drawn(leads):
     found = wb.loss_geometry(of_leads(leads), 2.0, 0.5)
     curve_figure(found, chosen=["p0"])
-    figure = margins_figure(found)
+    figure = leads_figure(found)
     assert sum(sum(one.y) for one in figure.data) == len(leads)
 
 

@@ -6,8 +6,8 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from simpo_workbench.analysis.leads import history_of, lead_history
-from simpo_workbench.charts.leads import MOST_LINES, histories_figure, history_figure, with_step
+from simpo_workbench.analysis.leads import lead_history_of, lead_history
+from simpo_workbench.charts.leads import MOST_LINES, lead_histories_figure, lead_history_figure, with_step
 from simpo_workbench.charts.subplots import COLORS
 
 STEPS = [0, 10, 20]
@@ -41,8 +41,8 @@ def words(figure):
 
 def test_every_pair_is_one_line_of_its_kind_with_its_own_values_and_a_gap_after_it():
     table = leads()
-    history = history_of(table)
-    figure = history_figure(history, 0.5)
+    history = lead_history_of(table)
+    figure = lead_history_figure(history, 0.5)
     kinds = {
         "to right": ["to right"],
         "to wrong": ["to wrong"],
@@ -62,7 +62,7 @@ def test_every_pair_is_one_line_of_its_kind_with_its_own_values_and_a_gap_after_
 
 def test_median_and_bands_are_those_of_all_pairs():
     table = leads()
-    figure = history_figure(history_of(table))
+    figure = lead_history_figure(lead_history_of(table))
     assert list(trace(figure, "median").y) == pytest.approx(np.median(table, axis=0))
     band = trace(figure, "middle 80 %")
     low, high = np.quantile(table, [0.1, 0.9], axis=0)
@@ -71,8 +71,8 @@ def test_median_and_bands_are_those_of_all_pairs():
 
 
 def test_of_very_many_pairs_some_are_drawn_and_it_says_so():
-    history = history_of(leads(60_000))
-    figure = history_figure(history, 0.5, "dark")
+    history = lead_history_of(leads(60_000))
+    figure = lead_history_figure(history, 0.5, "dark")
     n = int((history["became"] == "to right").sum())
     assert n > MOST_LINES
     assert f"— to right: {n:,}, {MOST_LINES} drawn" in words(figure)
@@ -89,24 +89,24 @@ def test_of_very_many_pairs_some_are_drawn_and_it_says_so():
 def test_an_outlier_does_not_flatten_the_others_and_it_says_that_it_is_out():
     table = leads()
     table.loc["p7"] = [40.0, 50.0, 60.0]
-    figure = history_figure(history_of(table), 0.5)
+    figure = lead_history_figure(lead_history_of(table), 0.5)
     low, high = figure.layout.yaxis.range
     assert high < 3
     assert low < table.min().min()
     assert "1 pair leaves the picture" in words(figure)
-    assert "leave" not in " ".join(words(history_figure(history_of(leads()))))
+    assert "leave" not in " ".join(words(lead_history_figure(lead_history_of(leads()))))
 
 
 def test_the_axis_holds_zero_and_the_wanted_lead():
-    figure = history_figure(history_of(leads() - 5), 1.5)
+    figure = lead_history_figure(lead_history_of(leads() - 5), 1.5)
     low, high = figure.layout.yaxis.range
     assert low < 0 < 1.5 < high
     assert {"0", "γ/β"} <= set(words(figure))
-    assert "γ/β" not in words(history_figure(history_of(leads())))
+    assert "γ/β" not in words(lead_history_figure(lead_history_of(leads())))
 
 
 def test_chosen_pairs_are_drawn_thick_whatever_became_of_them():
-    figure = history_figure(history_of(leads()), chosen=["p3", "p5", "nobody"])
+    figure = lead_history_figure(lead_history_of(leads()), chosen=["p3", "p5", "nobody"])
     drawn = lines_of(figure, "chosen pairs")
     assert set(drawn) == {"p3", "p5"}
     assert drawn["p3"] == pytest.approx(leads().loc["p3"].tolist())
@@ -114,7 +114,7 @@ def test_chosen_pairs_are_drawn_thick_whatever_became_of_them():
 
 
 def test_a_step_is_marked_in_a_new_figure():
-    figure = history_figure(history_of(leads()))
+    figure = lead_history_figure(lead_history_of(leads()))
     marked = with_step(figure, 10)
     assert "step 10" in words(marked)
     assert [shape.x0 for shape in marked.layout.shapes if shape.xref == "x"] == [10]
@@ -123,7 +123,7 @@ def test_a_step_is_marked_in_a_new_figure():
 
 
 def test_names_at_the_line_ends_keep_their_order_and_do_not_overlap():
-    figure = history_figure(history_of(leads() * 0.001), 2.0)
+    figure = lead_history_figure(lead_history_of(leads() * 0.001), 2.0)
     names = ["10 %", "25 %", "median", "75 %", "90 %"]
     low, high = figure.layout.yaxis.range
     px = (figure.layout.height - figure.layout.margin.t - figure.layout.margin.b) / (high - low)
@@ -134,22 +134,22 @@ def test_names_at_the_line_ends_keep_their_order_and_do_not_overlap():
 
 
 def test_foreign_prompts_are_text():
-    history = history_of(leads(), pd.Series("<a href='x'>click</a> $x$", index=leads().index))
-    figure = history_figure(history, chosen=["p3"])
+    history = lead_history_of(leads(), pd.Series("<a href='x'>click</a> $x$", index=leads().index))
+    figure = lead_history_figure(history, chosen=["p3"])
     assert not any("<a" in text or "$" in text for one in figure.data if one.text is not None for text in one.text)
 
 
 def test_a_first_evaluation_alone_is_points_and_none_is_a_sentence():
-    figure = history_figure(history_of(leads()[[0]]))
+    figure = lead_history_figure(lead_history_of(leads()[[0]]))
     assert trace(figure, "no flip").mode == "markers"
     assert figure.layout.xaxis.range == (0, 1)
-    for empty in (history_figure(history_of(leads().iloc[:0])), histories_figure({})):
+    for empty in (lead_history_figure(lead_history_of(leads().iloc[:0])), lead_histories_figure({})):
         assert "comes with the first evaluation" in words(empty)
 
 
 def test_two_runs_lie_over_each_other_each_with_its_steps_and_colour():
     other = leads(40, seed=1).rename(columns={20: 30})
-    figure = histories_figure({"seed-a": history_of(leads()), "seed-b": history_of(other)}, 0.5, "dark", chosen=["p3"])
+    figure = lead_histories_figure({"seed-a": lead_history_of(leads()), "seed-b": lead_history_of(other)}, 0.5, "dark", chosen=["p3"])
     assert list(trace(figure, "seed-b").x) == [0, 10, 30]
     assert list(trace(figure, "seed-b").y) == pytest.approx(np.median(other, axis=0))
     assert lines_of(figure, "seed-b, chosen pairs") == {"p3": pytest.approx(other.loc["p3"].tolist())}
@@ -163,7 +163,7 @@ def test_two_runs_lie_over_each_other_each_with_its_steps_and_colour():
 def test_a_pair_that_was_not_scored_at_a_step_has_a_gap_there():
     table = leads()
     table.loc["p3", 10] = np.nan
-    figure = history_figure(history_of(table), chosen=["p3"])
+    figure = lead_history_figure(lead_history_of(table), chosen=["p3"])
     assert np.isnan(lines_of(figure, "chosen pairs")["p3"][1])
     assert list(trace(figure, "median").y) == pytest.approx(np.nanmedian(table, axis=0))
 
@@ -174,5 +174,5 @@ def test_a_history_from_scores_is_drawn_as_it_comes():
         for pair_id, row in leads(5).iterrows()
         for step, value in row.items()
     ]
-    figure = history_figure(lead_history(pd.DataFrame(rows)), chosen=["p1"])
+    figure = lead_history_figure(lead_history(pd.DataFrame(rows)), chosen=["p1"])
     assert trace(figure, "chosen pairs").text[0] == "Why?"

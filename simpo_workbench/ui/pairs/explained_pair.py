@@ -7,7 +7,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from ...analysis.geometry import OTHER_LOSS, loss_geometry
-from ...analysis.microscope import SIDES, pair_facts, token_margins, where_won
+from ...analysis.microscope import SIDES, pair_facts, token_leads, where_won
 from ...base.format import signed
 from ...config.run_config import LossConfig
 from ...runs.run import Run
@@ -30,12 +30,12 @@ class Scored:
 
 @dataclass(frozen=True)
 class ExplainedPair:
-    """One answer of a model: `margins` from `token_margins`; title: which model; loss: where the pair is placed, and
+    """One answer of a model: `tokens` from `token_leads`; title: which model; loss: where the pair is placed, and
     loss_from: where its β and γ/β come from.
     """
 
     title: str
-    margins: object
+    tokens: object
     loss: LossConfig
     loss_from: str
     prompt: str = ""
@@ -44,14 +44,14 @@ class ExplainedPair:
     @property
     def tuned(self) -> bool:
         """Whether there is a base model to compare with."""
-        return "change" in self.margins
+        return "change" in self.tokens
 
     @property
     def said(self) -> Markup:
         """What is to be known at first sight: remarks, who leads, and where the lead is won."""
         remarks = joined(html('<p class="swb-notice swb-attention">{}</p>', remark) for remark in self.remarks)
         sentences = joined(
-            html("<li>{}</li>", one) for one in [*pair_facts(self.margins).sentences, *where_won(self.margins)]
+            html("<li>{}</li>", one) for one in [*pair_facts(self.tokens).sentences, *where_won(self.tokens)]
         )
         prompt = ""
         if self.prompt:
@@ -65,7 +65,7 @@ class ExplainedPair:
     @property
     def numbers(self) -> Markup:
         """Both answers in numbers, and the pair's place on the loss."""
-        return html('<div class="swb-numbers"><div>{}</div><div>{}</div></div>', facts_table(self.margins), self.place)
+        return html('<div class="swb-numbers"><div>{}</div><div>{}</div></div>', facts_table(self.tokens), self.place)
 
     @property
     def place(self) -> Markup:
@@ -96,7 +96,7 @@ class ExplainedPair:
         import pandas as pd
 
         columns = ["base_logp", "logp"] if self.tuned else ["logp"]
-        means = {column: self.margins.groupby("side")[column].mean() for column in columns}
+        means = {column: self.tokens.groupby("side")[column].mean() for column in columns}
         return pd.DataFrame(
             [
                 {"pair_id": column, "chosen_avg_logp": mean["chosen"], "rejected_avg_logp": mean["rejected"]}
@@ -112,15 +112,15 @@ def explained_pair(
     prompt: str = "",
     scored: tuple[Scored | None, Scored | None] = (None, None),
 ) -> ExplainedPair:
-    """An ExplainedPair of `wb.explain_pair`'s table. scored: the run's own scores of the untrained model and of the one
+    """An ExplainedPair of `wb.explain_pair`'s table. scored: the run's own scores of the base model and of the one
     that was asked, where there are any.
 
-    Errors: as `token_margins`.
+    Errors: as `token_leads`.
     """
-    margins, remarks = token_margins(tokens), [tokens.attrs["report"]] if tokens.attrs.get("report") else []
+    tokens, remarks = token_leads(tokens), [tokens.attrs["report"]] if tokens.attrs.get("report") else []
     if run is None:
-        return ExplainedPair(title, margins, LossConfig(), "the default settings", prompt, tuple(remarks))
-    remarks += disagreements(margins, scored, run.scoring_noise)
+        return ExplainedPair(title, tokens, LossConfig(), "the default settings", prompt, tuple(remarks))
+    remarks += disagreements(tokens, scored, run.scoring_noise)
     loss, where = run.config.loss, "as in the run"
     if loss.kind == "dpo":  # its β weighs another margin, and it has no γ
         loss, where = LossConfig(kind="dpo"), "the default settings"
@@ -130,7 +130,7 @@ def explained_pair(
             loss.model_copy(update={"beta": last.beta, "gamma_beta_ratio": ratio}),
             f"as in the run at step {last.step}",
         )
-    return ExplainedPair(title, margins, loss, where, prompt, tuple(remarks))
+    return ExplainedPair(title, tokens, loss, where, prompt, tuple(remarks))
 
 
 def scored_pair(run: Run, step: int | None, wanted: str) -> Scored | None:
@@ -153,19 +153,19 @@ def scored_pair(run: Run, step: int | None, wanted: str) -> Scored | None:
     )
 
 
-def disagreements(margins, scored: tuple[Scored | None, Scored | None], noise: float | None) -> list[str]:
+def disagreements(tokens, scored: tuple[Scored | None, Scored | None], noise: float | None) -> list[str]:
     """A sentence where the averages over the tokens are not those of the run's scores, beyond rounding and the measured
     noise of scoring; else none.
     """
     found = []
     for column, known in zip(("base_logp", "logp"), scored, strict=True):
-        if known is not None and column in margins:
-            for side, mean in margins.groupby("side")[column].mean().items():
+        if known is not None and column in tokens:
+            for side, mean in tokens.groupby("side")[column].mean().items():
                 found.append((abs(mean - known.averages[side]), side, column, known.step))
     apart, side, column, step = max(found, default=(0.0, "", "", 0))
     if apart <= ROUNDING + (noise or 0.0):
         return []
-    which = "base model" if column == "base_logp" else "tuned model" if "base_logp" in margins else "model"
+    which = "base model" if column == "base_logp" else "tuned model" if "base_logp" in tokens else "model"
     measured = (
         "this run's noise of scoring was not measured"
         if noise is None
@@ -178,9 +178,9 @@ def disagreements(margins, scored: tuple[Scored | None, Scored | None], noise: f
     ]
 
 
-def facts_table(margins) -> Markup:
+def facts_table(tokens) -> Markup:
     """Tokens, averages and sums of both answers, and what is left between them."""
-    found = {row["side"]: row for row in pair_facts(margins).table.to_dict("records")}
+    found = {row["side"]: row for row in pair_facts(tokens).table.to_dict("records")}
     columns = [*SIDES, "lead"]
     rows = [
         (

@@ -26,20 +26,20 @@ LOGP_STEPS = ((0.1, "below 90 %"), (0.7, "below 50 %"), (2.3, "below 10 %"), (4.
 MOST_SHOWN = 1000
 
 
-def heat_text(margins, what: str = CHANGE) -> Markup:
+def heat_text(tokens, what: str = CHANGE) -> Markup:
     """A legend in words and both answers side by side, each token with its numbers as tooltip; tokens that only one
     answer has are underlined.
 
-    margins: DataFrame from `microscope.token_margins`. what: "change" (tuned − base), "logp" or "base_logp"; without
+    tokens: DataFrame from `microscope.token_leads`. what: "change" (tuned − base), "logp" or "base_logp"; without
     base_logp there is "logp" alone. Of an answer of more than MOST_SHOWN tokens the middle is left out, and it says so.
     """
-    what = what if what in margins else TUNED
-    sides = {side: margins[margins["side"] == side].sort_values("position").to_dict("records") for side in SIDES}
+    what = what if what in tokens else TUNED
+    sides = {side: tokens[tokens["side"] == side].sort_values("position").to_dict("records") for side in SIDES}
     marks, shared = _only_here(sides)
     cards = (_card(side, sides[side], marks[side], what) for side in SIDES)
     return html(
         '<div class="swb-heats">{}<div class="swb-cards">{}</div></div>',
-        _legend(what, shared, CHANGE in margins),
+        _legend(what, shared, CHANGE in tokens),
         joined(cards),
     )
 

@@ -1,13 +1,11 @@
-"""Time travel: the leads of all held-out pairs over all evaluated steps, who flipped and when, and the answers of the
-sample prompts at any step.
-"""
+"""The leads of all held-out pairs over the evaluated steps: which pairs flipped, when, and the sample answers then."""
 
 from __future__ import annotations
 
 import ipywidgets
 import traitlets
 
-from ...analysis.leads import FLIPPED, steps_of
+from ...analysis.leads import FLIPPED, GROUPS, compare_histories, steps_of
 from ...analysis.pair_filters import noise_sentence
 from ...analysis.scores import share
 from ...base.format import counted, in_one_line, signed
@@ -20,57 +18,49 @@ from ..parts.folder_stamp import folder_stamp
 from ..parts.html import Html, Markup, html, joined, table
 from ..parts.live_figure import LiveFigure
 from ..parts.panel import Panel, button, column, enable, row, show
-from .pair_card import pair_card
-from .pair_over_steps import GROUPS, journey_of_scores, read_journeys
-from .pair_over_steps import joined as joined_pairs
+from .pair_history import pair_history
+from .run_leads import read_run_leads, run_leads_of_scores
 
 _NO_SCORES = (
-    "The pairs' way over the steps stands here after the first evaluation: choose a run that was evaluated, or give its"
-    " scores, such as TimeTravel(scores=run.scores)."
+    "The lead history is shown after the first evaluation: choose a run that was evaluated, or give its scores, such as"
+    " LeadHistory(scores=run.scores)."
 )
-_NO_PAIR = "Choose a line in the chart or a row of the table: the pair's way over the steps and its answers open here."
+_NO_PAIR = "Choose a line in the chart or a row of the table to see the pair's lead at every step."
 _NO_ANSWERS = "Sample answers come with the first evaluation of a run; the prompts are a setting (generation.prompts)."
 _ROWS_IN_PICTURE = 10
-_MOST_STEPS_IN_TABLE = 12
 _LEAD = "average log-probability of the chosen answer minus that of the rejected one, nats per token"
 _TONES = {"to right": "chosen", "to wrong": "rejected", "back and forth": "attention"}
 _NUMBER = {"numeric": True, "text": signed}
-_COLUMNS = [  # those that the shown table has are shown: flips of one run, or two runs beside each other
+_FLIP = {"tone": lambda became: _TONES.get(became, "")}
+# the table shows those that its rows have: flips of one run, or two runs side by side
+_COLUMNS = [
     Column(
         "last_flip",
         "at step",
-        help="The evaluated step at which the pair flipped, the last time where it did so more than once",
+        help="The evaluated step after the flip, or after the last one",
         numeric=True,
         text=lambda step: f"{step:.0f}",
     ),
-    Column("became", "flip", tone=lambda value: _TONES.get(value, "")),
+    Column("became", "flip", **_FLIP),
     Column("lead_first", "before", help=f"At the first step: {_LEAD}", **_NUMBER),
     Column("lead_now", "now", help=f"At the chosen step: {_LEAD}", **_NUMBER),
     Column("lead_here", "this run", help=f"In this run: {_LEAD}", **_NUMBER),
     Column("lead_there", "that run", help=f"In the run beside it: {_LEAD}", **_NUMBER),
-    Column(
-        "became_here", "flip here", tone=lambda value: _TONES.get(value, ""), help="What became of the pair in this run"
-    ),
-    Column(
-        "became_there",
-        "flip there",
-        tone=lambda value: _TONES.get(value, ""),
-        help="What became of the pair in the run beside it",
-    ),
+    Column("became_here", "flip here", help="What became of the pair in this run", **_FLIP),
+    Column("became_there", "flip there", help="What became of the pair in the run beside it", **_FLIP),
     Column("prompt", "prompt", wide=True),
 ]
 
 
-class TimeTravel(Panel):
-    """All held-out pairs over all evaluated steps. `picked` is the pair that was clicked last, `chosen` lists the pairs
-    that are drawn thick.
+class LeadHistory(Panel):
+    """All held-out pairs over all evaluated steps.
 
-    run: a run, live or ended; or scores: a DataFrame of all steps, as `run.scores`. `refresh()` reads the evaluations
-    that are new.
-    with_texts: whether the chosen pair's prompt and answers stand below its leads.
+    `picked` is the pair that was clicked last, `chosen` lists the pairs that are drawn thick.
+    run: a run, live or ended; or scores: a DataFrame of all steps, as `run.scores`. with_texts: whether the chosen
+    pair's prompt and answers are shown below its leads.
     """
 
-    title = "Time travel"
+    title = "Lead history"
     run = traitlets.Instance(Run, allow_none=True)
     chosen = traitlets.List(traitlets.Unicode())
     picked = traitlets.Unicode("")
@@ -78,7 +68,7 @@ class TimeTravel(Panel):
     def __init__(self, run: Run | None = None, scores=None, line: Html | None = None, with_texts: bool = True):
         super().__init__(line)
         self._with_texts = with_texts
-        self._journey, self._other, self._asked, self._stamp, self._drawn = None, None, 0, None, {}
+        self._here, self._other, self._stamp, self._drawn = None, None, None, {}
         self._build()
         self.observe(self.guard(self._another_run), "run")
         self.observe(self.guard(self._choice_came), "chosen")
@@ -86,13 +76,10 @@ class TimeTravel(Panel):
         self._clear()
         self.run = run
         if run is None and scores is not None:
-            self.guard(lambda: self._fill(journey_of_scores(scores), None, []))()
+            self.guard(lambda: self._fill(run_leads_of_scores(scores), None, []))()
 
     def refresh(self):
-        """Read the evaluations that came since, of the run and of the one beside it.
-
-        A slider at the newest step moves on to the new one.
-        """
+        """Read the new evaluations of the run and the one beside it; a slider at the newest step moves on too."""
         if self.run is not None and self._stamps() != self._stamp:
             self._read(self.beside.value)
 
@@ -100,31 +87,16 @@ class TimeTravel(Panel):
         self._draw_figure()
 
     def snapshot(self) -> Markup:
-        if (
-            self.run is not None and self._journey is None
-        ):  # shown in the cell that made it: a still picture cannot wait
-            self.guard(lambda: self._fill(*read_journeys(self.run, "")))()
-        if self._journey is None:
+        if self.run is not None and self._here is None:  # shown in the cell that made it: a still picture cannot wait
+            self.guard(lambda: self._fill(*read_run_leads(self.run, "")))()
+        if self._here is None:
             return html("<p>{}</p>", _NO_SCORES)
-        rows = self.table.rows[:_ROWS_IN_PICTURE]
-        first = (
-            table(
-                [one["title"] for one in self.table.columns],
-                (one["cells"] for one in rows),
-                f"The first {len(rows)} of {self.table.count_text}.",
-            )
-            if rows
-            else ""
-        )
-        return joined(
-            [
-                html("<p>{}</p>", self._sentence.value),
-                _by_step(self._journey),
-                first,
-                self._pair.value if self._opened else "",
-                self._cards.value,
-            ]
-        )
+        sentence, pair = html("<p>{}</p>", self._sentence.value), self._pair.value if self._opened else ""
+        rows, flips = self.table.rows[:_ROWS_IN_PICTURE], ""
+        if rows:
+            caption = f"The first {len(rows)} of {self.table.count_text}."
+            flips = table([column["title"] for column in self.table.columns], (row["cells"] for row in rows), caption)
+        return joined([sentence, _by_step(self._here), flips, pair, self._cards.value])
 
     # --- the controls
 
@@ -174,22 +146,15 @@ class TimeTravel(Panel):
     def _enable(self):
         steps, at = list(self.step.options), self.step.value
         alone = "There is one evaluation so far." if len(steps) < 2 else ""
+        at_first = "This is the first evaluated step." if at == steps[0] else ""
+        at_last = "This is the last evaluated step." if at == steps[-1] else ""
+        no_other = "" if len(self.beside.options) > 1 else "There is no other evaluated run in this folder of runs."
+        if self.run is None:
+            no_other = "A table of scores has no runs beside it: give a run."
         enable(self.step, alone)
-        enable(
-            self.previous,
-            alone or ("This is the first evaluated step." if at == steps[0] else ""),
-            "One evaluated step back",
-        )
-        enable(
-            self.next, alone or ("This is the last evaluated step." if at == steps[-1] else ""), "One evaluated step on"
-        )
-        no_run = "A table of scores has no runs beside it: give a run." if self.run is None else ""
-        enable(
-            self.beside,
-            no_run
-            or ("" if len(self.beside.options) > 1 else "There is no other evaluated run in this folder of runs."),
-            "Another run or seed: its pairs are joined with these",
-        )
+        enable(self.previous, alone or at_first, "One evaluated step back")
+        enable(self.next, alone or at_last, "One evaluated step on")
+        enable(self.beside, no_other, "Another run or seed: its pairs are joined with these")
 
     # --- reading
 
@@ -199,8 +164,8 @@ class TimeTravel(Panel):
             self._read("")
 
     def _clear(self):
-        self._journey = self._other = self._stamp = None
-        self._asked += 1  # what is on its way is of another run
+        self._here = self._other = self._stamp = None
+        self.drop("history")  # what is on its way belongs to another run
         self._drawn, self.table.chosen = {}, []
         with self.quietly():
             self.chosen, self.picked = [], ""
@@ -215,44 +180,37 @@ class TimeTravel(Panel):
         ]
 
     def _read(self, beside):
-        self._asked += 1
-        number, run, known, other, self._stamp = self._asked, self.run, self._journey, self._other, self._stamps()
-
-        def arrived(found):
-            if number == self._asked:
-                self._fill(*found)
-
+        run, known, other, self._stamp = self.run, self._here, self._other, self._stamps()
         self.later(
-            lambda: read_journeys(run, beside, known, other),
-            arrived,
-            lambda _: self._not_read() if number == self._asked else None,
+            lambda: read_run_leads(run, beside, known, other),
+            lambda histories: self._fill(*histories),
+            lambda _: self._not_read(),
+            latest="history",
         )
 
     def _not_read(self):
-        """What was read before is still there: the menu and the sentence say so again."""
+        """Show again what was read before."""
         with self.quietly():
             self.beside.value = self._other.name if self._other is not None else ""
-        if self._journey is not None:
+        if self._here is not None:
             self._say_what_is_shown()
 
-    def _fill(self, journey, other, names):
-        if journey is None:
+    def _fill(self, here, other, names):
+        if here is None:
             self._clear()
             return
-        at, steps = self.step.value, journey.steps
-        stays = self._journey is not None and at != self.step.options[-1] and at in steps
-        self._journey, self._other, self._drawn = journey, other, {}
+        at, steps = self.step.value, here.steps
+        stays = self._here is not None and at != self.step.options[-1] and at in steps
+        self._here, self._other, self._drawn = here, other, {}
         with self.quietly():
             self.step.options = steps
             self.step.value = at if stays else steps[-1]
             fill_menu(self.beside, [("none", ""), *((name, name) for name in names)], "")
             self.beside.value = other.name if other is not None else ""
-            prompts = list(
-                dict.fromkeys(record["prompt"] for _, (_, found) in sorted(journey.answers.items()) for record in found)
-            )
-            fill_menu(
-                self.prompt, [(in_one_line(prompt), prompt) for prompt in prompts], prompts[0] if prompts else None
-            )
+            records = [record for _, (_, records) in sorted(here.answers.items()) for record in records]
+            prompts = list(dict.fromkeys(record["prompt"] for record in records))
+            options = [(in_one_line(prompt), prompt) for prompt in prompts]
+            fill_menu(self.prompt, options, prompts[0] if prompts else None)
         show(self._empty, False)
         show(self._content, True)
         show(self._answers_part, self.run is not None)
@@ -261,11 +219,11 @@ class TimeTravel(Panel):
     # --- what is shown
 
     def _step_chosen(self, _):
-        if not self.filling and self._journey is not None:
+        if not self.filling and self._here is not None:
             self._show_step(turned=True)
 
     def _beside_chosen(self, _):
-        if not self.filling and self._journey is not None:
+        if not self.filling and self._here is not None:
             self._sentence.value = html('<span class="swb-muted">{}</span>', "Reading the scores …")
             self._read(self.beside.value)
 
@@ -274,9 +232,9 @@ class TimeTravel(Panel):
         self.step.value = steps[min(max(steps.index(self.step.value) + by, 0), len(steps) - 1)]
 
     def _show_step(self, turned=False):
-        """All that depends on the step; turned: nothing but the step is new, and the page of the table stays."""
+        """Show all that depends on the step. turned: only the step is new, so the table stays on its page."""
         self._enable()
-        self._now = self._journey.history(self._noise or 0.0, self.step.value)
+        self._now = self._here.lead_history(self._noise or 0.0, self.step.value)
         self._fill_table(keep=turned)
         self._say_what_is_shown()
         self._draw_figure()
@@ -285,30 +243,26 @@ class TimeTravel(Panel):
 
     @property
     def _noise(self):
-        """The measured noise, of two runs the larger one; None where it was not measured."""
-        measured = [one.noise for one in (self._journey, self._other) if one is not None]
+        """The measured noise of scoring, of two runs the larger one; None where it was not measured."""
+        measured = [run.noise for run in self._runs]
         return None if None in measured else max(measured)
 
     @property
-    def _there(self):
-        """The step of the run beside it."""
-        return self._other.reached(self.step.value)
+    def _runs(self):
+        return [run for run in (self._here, self._other) if run is not None]
 
     def _fill_table(self, keep):
         show(self._chip_row, self._other is not None)
         if self._other is None:
             flipped, steps = self._now[self._now["became"].isin(FLIPPED)], steps_of(self._now)
-            rows = flipped.rename(columns={steps[-1]: "lead_now"}).rename(
-                columns={steps[0]: "lead_first"} if len(steps) > 1 else {}
-            )
-            self._groups, self.table.label, self.table.empty_text = (
-                None,
-                "Pairs that flipped",
-                "No pair flipped up to this step.",
-            )
+            rows = flipped.rename(columns={steps[0]: "lead_first", steps[-1]: "lead_now"})  # with one step: lead_now
+            self._groups = None
+            self.table.label, self.table.empty_text = "Pairs that flipped", "No pair flipped up to this step."
             self._show_rows(rows.sort_values("last_flip", kind="stable"), keep)
             return
-        self._groups = joined_pairs(self._now, self._other, self._there, self._noise or 0.0)
+        noise = self._noise or 0.0
+        there = self._other.lead_history(noise, self._other.reached(self.step.value))
+        self._groups = compare_histories(self._now, there, noise)
         counts, before = self._groups["group"].value_counts(), self.chips.value
         shown = [name for name in GROUPS if name in counts or name != "too close to tell"]
         with self.quietly():
@@ -332,107 +286,87 @@ class TimeTravel(Panel):
 
     def _say_what_is_shown(self):
         step, now = self.step.value, self._now
-        ahead = share(int((now[step] > 0).sum()), max(1, int(now[step].notna().sum())))
-        words = [
-            html(
-                "<b>{}</b>: the chosen answer is ahead in {:,} of {}: share {}.",
-                _step_words(step),
-                round(ahead.value * ahead.n),
-                counted(ahead.n, "pair"),
-                ahead,
-            )
-        ]
-        if self._other is None:
-            flips, first = now["became"].value_counts(), steps_of(now)[0]
-            back = f", {flips['back and forth']:,} back and forth" if "back and forth" in flips else ""
-            if step != first:
-                words.append(
-                    f"Since step {first}: {flips.get('to right', 0):,} flipped to right, {flips.get('to wrong', 0):,}"
-                    f" to wrong{back}."
-                )
-                changed = ((now[first] > 0) != (now[step] > 0)) & now[[first, step]].notna().all(axis=1)
-                if self.run is not None:
-                    words.append(noise_sentence(self._noise, int((changed & ~now["became"].isin(FLIPPED)).sum())))
-        else:
-            apart = "" if self._there == step else f" (its last evaluation until then; this run's is of step {step})"
-            words.append(
-                f"Beside it {self._other.name} at step {self._there}{apart}: {counted(len(self._groups), 'pair')} in"
-                " both."
-            )
-            words.append(
-                noise_sentence(
-                    self._noise,
-                    int((self._groups["group"] == "too close to tell").sum()),
-                    "difference",
-                    "each of the two runs",
-                )
-            )
-        missing = int(now["missing"].astype(bool).sum())
-        words.append(
-            f"{counted(missing, 'pair')} {'was' if missing == 1 else 'were'} not scored at every step."
-            if missing
-            else ""
+        ahead, scored = int((now[step] > 0).sum()), int(now[step].notna().sum())
+        pattern = "<b>{}</b>: the chosen answer is ahead in {:,} of {}: share {}."
+        words = [html(pattern, _step_words(step), ahead, counted(scored, "pair"), share(ahead, max(1, scored)))]
+        words += self._flips_said() if self._other is None else self._other_said()
+        if missing := int(now["missing"].astype(bool).sum()):
+            words.append(f"{counted(missing, 'pair')} {'was' if missing == 1 else 'were'} not scored at every step.")
+        self._sentence.value = joined(words, " ")
+
+    def _flips_said(self):
+        first, step, now = steps_of(self._now)[0], self.step.value, self._now
+        if step == first:
+            return []
+        flips = now["became"].value_counts()
+        back = f", {flips['back and forth']:,} back and forth" if "back and forth" in flips else ""
+        words = (
+            f"Since step {first}: {flips.get('to right', 0):,} flipped to right, {flips.get('to wrong', 0):,} to wrong"
         )
-        self._sentence.value = joined([word for word in words if word], " ")
+        if self.run is None:
+            return [f"{words}{back}."]
+        changed_sides = ((now[first] > 0) != (now[step] > 0)) & now[[first, step]].notna().all(axis=1)
+        within = int((changed_sides & ~now["became"].isin(FLIPPED)).sum())
+        return [f"{words}{back}.", noise_sentence(self._noise, within)]
+
+    def _other_said(self):
+        step, there = self.step.value, self._other.reached(self.step.value)
+        apart = "" if there == step else f" (its last evaluation until then; this run's is of step {step})"
+        close = int((self._groups["group"] == "too close to tell").sum())
+        return [
+            f"Beside it {self._other.name} at step {there}{apart}: {counted(len(self._groups), 'pair')} in both.",
+            noise_sentence(self._noise, close, "difference", "each of the two runs"),
+        ]
 
     def _draw_figure(self):
-        if self._journey is None:
+        if self._here is None:
             return
-        from ...charts.leads import histories_figure, history_figure, with_step
+        from ...charts.leads import lead_histories_figure, lead_history_figure, with_step
 
-        looks = (self.theme, tuple(self.chosen))
+        looks, noise = (self.theme, tuple(self.chosen)), self._noise or 0.0
         if self._drawn.get("looks") != looks:
             if self._other is None:
-                history = self._journey.history(self._noise or 0.0)
-                made = history_figure(history, self._journey.gamma_beta_ratio, self.theme, self.chosen)
-                said = (
+                history, ratio = self._here.lead_history(noise), self._here.gamma_beta_ratio
+                figure = lead_history_figure(history, ratio, self.theme, self.chosen)
+                words = (
                     "The lead of every held-out pair over the evaluated steps, nats per token: the line is the median,"
                     " the bands are the middle 50 % and 80 % of all pairs."
                 )
             else:
-                both = {one.name: one.history(self._noise or 0.0) for one in (self._journey, self._other)}
-                ratios = {one.gamma_beta_ratio for one in (self._journey, self._other)}
-                made = histories_figure(both, ratios.pop() if len(ratios) == 1 else None, self.theme, self.chosen)
-                said = (
-                    f"The leads in {self._journey.name} and in {self._other.name} over the evaluated steps, nats per"
+                histories = {run.name: run.lead_history(noise) for run in self._runs}
+                ratios = {run.gamma_beta_ratio for run in self._runs}
+                ratio = ratios.pop() if len(ratios) == 1 else None
+                figure = lead_histories_figure(histories, ratio, self.theme, self.chosen)
+                words = (
+                    f"The leads in {self._here.name} and in {self._other.name} over the evaluated steps, nats per"
                     " token: the lines are the medians, the bands the middle 50 % of all pairs."
                 )
-            self._drawn = {"looks": looks, "figure": made}
-            self.figure.describe(
-                said, joined([_by_step(one) for one in (self._journey, self._other) if one is not None])
-            )
+            self._drawn = {"looks": looks, "figure": figure}
+            self.figure.describe(words, joined(_by_step(run) for run in self._runs))
         self.figure.show(with_step(self._drawn["figure"], self.step.value, self.theme))
 
     def _show_answers(self):
-        if self.filling or self._journey is None:
+        if self.filling or self._here is None:
             return
-        found = {
+        sampled = {
             step: record
-            for step, (_, records) in sorted(self._journey.answers.items())
+            for step, (_, records) in sorted(self._here.answers.items())
             for record in reversed(records)
             if record["prompt"] == self.prompt.value
         }
         enable(self.prompt, "" if self.prompt.options else "Nothing was sampled yet.")
-        if not found:
+        if not sampled:
             self._cards.value = html('<p class="swb-muted">{}</p>', _NO_ANSWERS)
             return
-        first, step = min(found), self.step.value
-        at = max((one for one in found if one <= step), default=first)
-        note = (
-            ""
-            if at == step
-            else html(
-                '<div class="swb-help">{}</div>',
-                f"Nothing was sampled at step {step}: this is the answer of step {at}, the last one before it.",
-            )
-        )
-        self._cards.value = joined(
-            [
-                html('<div class="swb-text">{}</div>', self.prompt.value),
-                note,
-                answer_cards(_as_answer(found[first]), _as_answer(found[at])),
-            ]
-        )
+        first, step = min(sampled), self.step.value
+        at = max((sampled_step for sampled_step in sampled if sampled_step <= step), default=first)
+        note = ""
+        if at != step:
+            words = f"Nothing was sampled at step {step}: this is the answer of step {at}, the last one before it."
+            note = html('<div class="swb-help">{}</div>', words)
+        prompt = html('<div class="swb-text">{}</div>', self.prompt.value)
+        cards = answer_cards(_as_answer(sampled[first]), _as_answer(sampled[at]))
+        self._cards.value = joined([prompt, note, cards])
 
     # --- choosing
 
@@ -462,63 +396,27 @@ class TimeTravel(Panel):
             return
         if self.picked not in self.chosen:
             self.picked = ""  # so that the same pair can be picked again
-        if self._journey is not None:
+        if self._here is not None:
             self._show_rows(self._rows, keep=True)
             self._draw_figure()
             self._open_pair()
 
     def _open_pair(self):
-        known = self._opened in self._journey.leads.index
-        if not known:
+        if self._opened in self._here.leads.index:
+            self._pair.value = pair_history(self._now, self._opened, self._here, self._other, self._with_texts)
+        else:
             self._pair.value = html('<p class="swb-muted">{}</p>', _NO_PAIR)
-            return
-        now = self._now[self._now["pair_id"] == self._opened].iloc[0]
-        known = [step for step in steps_of(self._now) if now[step] == now[step]]
-        if not known:
-            self._pair.value = html(
-                '<p class="swb-muted">{}</p>', f"This pair was not scored up to step {self.step.value}."
-            )
-            return
-        way = known if len(known) <= _MOST_STEPS_IN_TABLE else [*known[:1], *known[1 - _MOST_STEPS_IN_TABLE :]]
-        rows = [["lead (nats per token)", *(signed(now[step]) for step in way)]]
-        if self._other is not None and self._opened in self._other.leads.index:
-            theirs = self._other.leads.loc[self._opened]
-            rows.append(
-                [
-                    f"in {self._other.name}",
-                    *(signed(theirs[step]) if step in theirs and theirs[step] == theirs[step] else "–" for step in way),
-                ]
-            )
-        over = table(["", *(f"step {step}" for step in way)], rows)
-        self._pair.value = html(
-            "<h3>{}</h3>{}{}",
-            _what_became(now),
-            over,
-            pair_card(self._journey.pair(self._opened, self.step.value)) if self._with_texts else "",
-        )
 
 
-def _by_step(journey):
-    """The figure as a table: at every step the pairs ahead, and quantiles of the lead."""
+def _by_step(run):
+    """The figure as a table: at every step of RunLeads the pairs ahead, and quantiles of the lead."""
     columns = ["step", "pairs", "chosen ahead", "10 %", "25 %", "median", "75 %", "90 %"]
     rows = []
-    for step in journey.steps:
-        leads = journey.leads[step].dropna()
-        rows.append(
-            [
-                str(step),
-                f"{len(leads):,}",
-                f"{(leads > 0).sum():,}",
-                *(signed(value) for value in leads.quantile([0.1, 0.25, 0.5, 0.75, 0.9])),
-            ]
-        )
-    return table(columns, rows, f"Leads of the chosen answers in {journey.name}, nats per token")
-
-
-def _what_became(pair):
-    if pair["became"] == "back and forth":
-        return f"back and forth, {pair['flips']} flips, the last one at step {pair['last_flip']}"
-    return f"flipped {pair['became']} at step {pair['last_flip']}" if pair["flips"] else pair["became"]
+    for step in run.steps:
+        leads = run.leads[step].dropna()
+        quantiles = [signed(value) for value in leads.quantile([0.1, 0.25, 0.5, 0.75, 0.9])]
+        rows.append([str(step), f"{len(leads):,}", f"{(leads > 0).sum():,}", *quantiles])
+    return table(columns, rows, f"Leads of the chosen answers in {run.name}, nats per token")
 
 
 def _as_answer(record):
@@ -532,4 +430,4 @@ def _as_answer(record):
 
 
 def _step_words(step):
-    return "Untrained (step 0)" if step == 0 else f"Step {step}"
+    return "Base model (step 0)" if step == 0 else f"Step {step}"

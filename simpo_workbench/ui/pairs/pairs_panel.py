@@ -12,15 +12,15 @@ from ...runs.run import Run
 from ..parts.html import Html, Markup, joined
 from ..parts.panel import Panel
 from ..parts.sections import RunSections
-from .lead_history import TimeTravel
+from .lead_history import LeadHistory
 from .loss_geometry import LossGeometry
 from .pair_microscope import PairMicroscope
 from .pair_table import PairTable
 
-PARTS = ("Token by token", "Loss geometry", "Over the steps")
+PARTS = ("Token by token", "Loss geometry", "Lead history")
 
 
-class Understand(Panel):
+class PairsPanel(Panel):
     """The pair table with microscope, geometry and time travel below it, linked: a pair chosen in one is chosen in all.
     `selection` holds the chosen pairs.
 
@@ -38,7 +38,7 @@ class Understand(Panel):
         makers = {
             PARTS[0]: PairMicroscope,
             PARTS[1]: lambda **more: LossGeometry(on_use=on_use, **more),
-            PARTS[2]: lambda **more: TimeTravel(with_texts=False, **more),
+            PARTS[2]: lambda **more: LeadHistory(with_texts=False, **more),
         }
         self.parts = RunSections(makers, run, self.line, self._link)
         self.run = run

@@ -11,7 +11,7 @@ from panels import until, visible
 from simpo_workbench.analysis.leads import lead_history
 from simpo_workbench.base.files import write_jsonl
 from simpo_workbench.charts.subplots import COLORS
-from simpo_workbench.ui.pairs.lead_history import TimeTravel
+from simpo_workbench.ui.pairs.lead_history import LeadHistory
 
 NOISE = 0.05
 
@@ -27,8 +27,8 @@ def panel(run):
 
 
 def opened(run):
-    made = TimeTravel(run)
-    until(lambda: made._journey)
+    made = LeadHistory(run)
+    until(lambda: made._here)
     return made
 
 
@@ -49,11 +49,11 @@ def text(widget):
 
 
 def test_without_scores_it_says_where_they_come_from(tmp_path):
-    assert "after the first evaluation" in TimeTravel()._empty.value
+    assert "after the first evaluation" in LeadHistory()._empty.value
     run = fake_run(tmp_path)
     for path in run.path.glob("scores/*"):
         path.unlink()
-    panel = TimeTravel(run)
+    panel = LeadHistory(run)
     panel.snapshot()
     assert visible(panel._empty)
     assert not visible(panel._content)
@@ -109,7 +109,7 @@ def test_a_row_says_when_and_which_way_and_from_where_to_where(panel, run):
 
 
 def test_scores_alone_are_enough(run):
-    panel = TimeTravel(scores=run.scores)
+    panel = LeadHistory(scores=run.scores)
     assert panel.trouble == ""
     assert "of 24 pairs" in text(panel._sentence)
     assert "noise" not in text(panel._sentence), "nobody knows whether it was measured"
@@ -117,14 +117,14 @@ def test_scores_alone_are_enough(run):
     assert "no runs beside it" in panel.beside.tooltip
     panel.picked = "pair-003"
     assert "Short answer 3." in text(panel._pair)
-    wrong = TimeTravel(scores=run.scores.drop(columns="step"))
+    wrong = LeadHistory(scores=run.scores.drop(columns="step"))
     assert "lack the column" in wrong.line.value
 
 
 @pytest.mark.parametrize("number", [int, np.int64])
 def test_pairs_that_are_numbered_can_be_chosen(run, number):
     scores = run.scores
-    panel = TimeTravel(scores=scores.assign(pair_id=[number(one[5:]) for one in scores["pair_id"]]))
+    panel = LeadHistory(scores=scores.assign(pair_id=[number(one[5:]) for one in scores["pair_id"]]))
     panel._line_chosen("to right", [5])
     assert panel.picked == str(int(panel.picked))
     assert f"Short answer {panel.picked}." in text(panel._pair)
@@ -197,7 +197,7 @@ def test_sixty_thousand_pairs_send_the_page_one_page_and_some_lines():
         ],
         ignore_index=True,
     )
-    panel = TimeTravel(scores=frame)
+    panel = LeadHistory(scores=frame)
     assert panel.trouble == ""
     assert len(panel.table.rows) <= 50
     assert (
@@ -358,7 +358,7 @@ def test_an_unknown_noise_of_one_run_is_said(two, tmp_path, run):
     panel.refresh()
     panel.run = None
     panel.run = run
-    until(lambda: panel._journey)
+    until(lambda: panel._here)
     panel.beside.value = "older"
     until(lambda: panel._other)
     assert "not measured in each of the two runs" in text(panel._sentence)
@@ -369,21 +369,23 @@ def test_an_unknown_noise_of_one_run_is_said(two, tmp_path, run):
 
 def test_what_was_read_of_an_earlier_run_and_comes_late_is_not_shown(panel, tmp_path, monkeypatch):
     asked = []
-    monkeypatch.setattr(panel, "later", lambda work, done, failed: asked.append((work, done, failed)))
+    monkeypatch.setattr(
+        "simpo_workbench.ui.parts.panel.in_background", lambda work, done, failed: asked.append((work, done, failed))
+    )
     panel.run = fake_run(tmp_path, name="slow", total_steps=20)
     panel.run = fake_run(tmp_path, name="quick", total_steps=20)
     (slow, shown_late, failed_late), (quick, shown, _) = asked
     shown(quick())
     shown_late(slow())
     failed_late(OSError())
-    assert panel._journey.name == "quick"
+    assert panel._here.name == "quick"
     assert "Leads of the chosen answers in quick" in panel.figure.words.value
 
 
 def test_another_run_forgets_the_choice_and_none_shows_the_empty_words(panel, tmp_path):
     panel._pick("pair-003")
     panel.run = fake_run(tmp_path, name="another", total_steps=20, pairs=4)
-    until(lambda: panel._journey and len(panel._journey.leads) == 4)
+    until(lambda: panel._here and len(panel._here.leads) == 4)
     assert (panel.chosen, panel.picked, panel.step.value) == ([], "", 20)
     panel.run = None
     assert not visible(panel._content)
@@ -398,7 +400,7 @@ def test_the_chart_follows_the_theme_and_has_words_and_a_table(panel):
 
 
 def test_the_still_picture_holds_counts_steps_pairs_and_answers(run):
-    panel = TimeTravel(run)
+    panel = LeadHistory(run)
     picture = panel.snapshot().striptags()
     assert "of 24 pairs" in picture
     assert "Leads of the chosen answers in plain-answers-0412, nats per token" in picture

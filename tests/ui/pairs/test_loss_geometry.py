@@ -153,7 +153,7 @@ def test_a_slider_moves_the_pairs_and_the_field_beside_it(panel):
     assert "<b>5</b>" in panel._gamma.value
     panel.ratio_dial[0].value = 0.3
     assert "<b>3</b>" in panel._gamma.value
-    assert "γ/β 0.3 (γ 3)" in [note.text for note in panel.margins.widget.layout.annotations]
+    assert "γ/β 0.3 (γ 3)" in [note.text for note in panel.lead_chart.widget.layout.annotations]
 
 
 def test_any_number_can_be_typed_and_the_slider_stands_near_it(panel):
@@ -268,7 +268,7 @@ def test_the_charts_follow_the_theme(panel):
     panel._frame.theme = "dark"
     assert panel.trouble == ""
     assert (
-        panel.chart.widget.layout.paper_bgcolor == panel.margins.widget.layout.paper_bgcolor == COLORS["dark"]["ground"]
+        panel.chart.widget.layout.paper_bgcolor == panel.lead_chart.widget.layout.paper_bgcolor == COLORS["dark"]["ground"]
     )
 
 

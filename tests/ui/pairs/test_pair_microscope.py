@@ -124,7 +124,7 @@ def test_a_run_that_trains_is_asked_as_it_is_now(tmp_path, models):
 
 def test_tokens_alone_are_shown_without_any_model():
     panel = PairMicroscope(tokens=by_hand())
-    pd.testing.assert_frame_equal(panel.tokens, wb.token_margins(by_hand()))
+    pd.testing.assert_frame_equal(panel.tokens, wb.token_leads(by_hand()))
     assert "The lead grew by 0.38 nats per token" in panel._said.value
     assert not visible(panel._asks)
     assert "change of lead +0.38" in [one.text for one in panel.won.widget.layout.annotations]
@@ -205,7 +205,7 @@ def test_the_pair_is_asked_by_its_texts_with_the_runs_data_settings(panel, model
     assert values["data"] == panel.run.config.data
     answer(panel, model)
     assert panel.tokens["change_share"].sum() == pytest.approx(0.375)
-    assert f"{panel._sides['step 40'].title.capitalize()} against the untrained model" in panel._said.value
+    assert f"{panel._sides['step 40'].title.capitalize()} against the base model" in panel._said.value
     assert "Question 3?" in panel._said.value
     assert "Read in" in panel.line.value
     assert panel.trouble == ""

@@ -7,7 +7,7 @@ import pytest
 from fake_run import fake_run
 from panels import until
 
-from simpo_workbench.ui.pairs.pairs_panel import PARTS, Understand
+from simpo_workbench.ui.pairs.pairs_panel import PARTS, PairsPanel
 
 
 @pytest.fixture
@@ -17,7 +17,7 @@ def run(tmp_path):
 
 @pytest.fixture
 def panel(run):
-    made = Understand(run)
+    made = PairsPanel(run)
     until(lambda: made.pairs._loaded)
     return made
 
@@ -54,7 +54,7 @@ def test_a_pair_picked_in_a_chart_below_is_chosen_above(panel):
 
 def test_the_texts_of_a_pair_stand_once(panel):
     panel.parts.turn_to(PARTS[2])
-    until(lambda: panel.parts.panel._journey)
+    until(lambda: panel.parts.panel._here)
     panel.pairs.table.choose(["pair-003"])
     assert "Short answer 3." in panel.pairs._pair.value
     assert "lead (nats per token)" in panel.parts.panel._pair.value
