@@ -1,8 +1,9 @@
-"""Which column of a file is the prompt, which the chosen answer, which the rejected: menus filled with a guess, above
-the file's first rows.
-"""
+"""Menus that say which column of a file is the prompt, the chosen and the rejected answer, and its first rows."""
 
 from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
 
 import ipywidgets
 
@@ -17,12 +18,12 @@ _ROLE_WORDS = {"prompt": "Prompt", "chosen": "Chosen answer", "rejected": "Rejec
 
 
 class ColumnForm(ipywidgets.VBox):
-    """Menus for our four names over a file's columns.
+    """Menus that map our four names to a file's columns.
 
-    `on_use(mapping)` is called with our name -> the file's column. guard: wraps handlers, as `Panel.guard`.
+    on_use(mapping): called with our name -> the file's column. guard: wraps handlers, as `Panel.guard` does.
     """
 
-    def __init__(self, on_use, guard):
+    def __init__(self, on_use: Callable[[dict[str, str]], Any], guard: Callable):
         self._rows, self._filling = [], False
         self.words, self.preview = Html(), Html()
         self.preview.add_class("swb-scroll")
@@ -40,14 +41,12 @@ class ColumnForm(ipywidgets.VBox):
 
     @property
     def mapping(self) -> dict[str, str]:
-        """Our name -> the file's column, for the menus that name one."""
+        """Our name -> the file's column, for the menus in which one is chosen."""
         return {role: menu.value for role, menu in self.menus.items() if menu.value}
 
     def show(self, sentence: str, rows: list[dict], columns: dict[str, str]):
-        """The menus over the columns of these rows. columns: the mapping so far; where it does not fit, a guess stands
-        in the menus.
-        """
-        names = list(dict.fromkeys(name for one in rows for name in one))
+        """Show menus for the columns of these rows. columns: the mapping so far; a guess if it does not fit."""
+        names = list(dict.fromkeys(name for row in rows for name in row))
         fits = columns and set(columns.values()) <= set(names)
         guess = columns if fits else guess_columns(names) or {}
         self._rows, self._filling = rows, True
@@ -55,12 +54,10 @@ class ColumnForm(ipywidgets.VBox):
             menu.options = [("– none –", ""), *((excerpt(name, 40)[1:-1], name) for name in names)]
             menu.value = guess.get(role, "")
         self._filling = False
-        guessed = (
-            "The menus hold a guess from the names: check it against the rows."
-            if guess and not fits
-            else "Say which is which."
-        )
-        self.words.value = html('<div class="swb-notice swb-attention"><p>{}</p><p>{}</p></div>', sentence, guessed)
+        advice = "Choose a column in each menu."
+        if guess and not fits:
+            advice = "The menus hold a guess from the names: check it against the rows."
+        self.words.value = html('<div class="swb-notice swb-attention"><p>{}</p><p>{}</p></div>', sentence, advice)
         self._changed()
 
     def _changed(self, _=None):
@@ -69,32 +66,27 @@ class ColumnForm(ipywidgets.VBox):
         missing = [role for role in ("prompt", "chosen", "rejected") if role not in self.mapping]
         taken = list(self.mapping.values())
         twice = next((name for name in taken if taken.count(name) > 1), None)
-        enable(
-            self.use,
-            (
-                f"Choose the column of the {missing[0]} first."
-                if missing
-                else f"The column {twice!r} stands in two menus."
-                if twice
-                else ""
-            ),
-            "Read the file with these columns.",
-        )
+        why_not = f"The column {twice!r} is chosen in two menus." if twice else ""
+        if missing:
+            why_not = f"Choose the column of the {missing[0]} first."
+        enable(self.use, why_not, "Read the file with these columns.")
         self._show_rows()
 
     def _show_rows(self):
         role_of = {name: role for role, name in self.mapping.items()}
-        names = list(dict.fromkeys([*role_of, *(name for one in self._rows for name in one)]))
+        names = list(dict.fromkeys([*role_of, *(name for record in self._rows for name in record)]))
         heads = [
             html('{} <span class="swb-{}">→ {}</span>', name, role_of[name], role_of[name]) if name in role_of else name
             for name in names[:_MOST_COLUMNS]
         ]
-        cells = [[_cell(one.get(name)) for name in names[:_MOST_COLUMNS]] for one in self._rows]
+        cells = [[_cell(record.get(name)) for name in names[:_MOST_COLUMNS]] for record in self._rows]
         more = f"; {len(names) - _MOST_COLUMNS} more columns are in the menus" if len(names) > _MOST_COLUMNS else ""
         self.preview.value = table(heads, cells, f"The first rows as they stand in the file{more}")
 
 
 def _cell(value):
-    text = value if isinstance(value, str) else "–" if value is None else excerpt(value, _LONGEST_CELL)
+    if value is None:
+        return "–"
+    text = value if isinstance(value, str) else excerpt(value, _LONGEST_CELL)
     text = " ".join(text[: 2 * _LONGEST_CELL].split())
     return text if len(text) <= _LONGEST_CELL else text[: _LONGEST_CELL - 1] + "…"

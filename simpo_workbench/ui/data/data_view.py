@@ -1,4 +1,4 @@
-"""Data: which pairs, what was kept and refused, how long they are, what the model will see of them."""
+"""The Data panel: where the pairs come from, what was kept and refused, their lengths, and a browser of them."""
 
 from __future__ import annotations
 
@@ -36,9 +36,7 @@ _EXAMPLE = '{"prompt": "What colour is the sky?", "chosen": "Blue.", "rejected":
 
 @dataclass(frozen=True)
 class Loaded:
-    """What a DataConfig names, read: a PairSet for each of TRAINING and HELD_OUT, and sentences on what became of the
-    rows.
-    """
+    """The pairs of a DataConfig: a PairSet for TRAINING and for HELD_OUT, and sentences on kept and refused rows."""
 
     sets: dict[str, PairSet]
     notes: list[str]
@@ -46,7 +44,7 @@ class Loaded:
 
 @dataclass(frozen=True)
 class NotLoaded:
-    """Why nothing could be read; source and rows: the one whose columns are not recognised, and its first raw rows."""
+    """Why nothing could be read. source and rows: a source with unknown columns, and its first raw rows."""
 
     error: Exception
     source: str = ""
@@ -60,31 +58,25 @@ class Reading:
         self.data, self.seed, self.result, self.ready = data, seed, None, threading.Event()
 
     def do(self) -> Reading:
-        """Read; `result` is then a Loaded or a NotLoaded."""
-        import plotly.graph_objects  # noqa: F401 (takes a second, which a click need not wait for)
+        """Read and return itself; `result` is then a Loaded or a NotLoaded."""
+        import plotly.graph_objects  # noqa: F401 - takes a second, for which a click need not wait
 
         try:
             train, held_out, notes = load_data(self.data, self.seed)
-            self.result = Loaded(
-                {
-                    name: PairSet(pairs, pair_lengths(pairs))
-                    for name, pairs in ((TRAINING, train), (HELD_OUT, held_out))
-                },
-                notes,
-            )
-        except Exception as error:  # a panel says it, whatever it is
+            sets = {TRAINING: PairSet(train, pair_lengths(train)), HELD_OUT: PairSet(held_out, pair_lengths(held_out))}
+            self.result = Loaded(sets, notes)
+        except Exception as error:  # shown by the panel, whatever it is
             self.result = NotLoaded(error, *(_unrecognised(self.data) if isinstance(error, WorkbenchError) else ()))
         self.ready.set()
         return self
 
 
 class DataView(Panel):
-    """The pairs of a DataConfig: setting `data` loads them, and what is chosen here changes it. `pairs` are the
-    training pairs, None until they are read.
+    """The pairs of a DataConfig: setting `data` loads them, and choices made here change it. `pairs` are the training
+    pairs, None until they are read.
 
-    While the panel is hidden nothing is read: `refresh` then reads what was set meanwhile.
-    model: whose tokenizer makes the tokens of the token view. seed: the run's `training.seed`, by which pairs are held
-    out where `data` names none.
+    A hidden panel reads nothing: `refresh` reads what was set meanwhile. model: its tokenizer makes the token view.
+    seed: the run's `training.seed`, which decides the held-out pairs if `data` names none.
     """
 
     title = "Data"
@@ -101,7 +93,7 @@ class DataView(Panel):
         seed: int | None = None,
     ):
         super().__init__(line)
-        self._reading, self._loaded, self._asked, self._figure = None, None, None, None
+        self._reading, self._loaded, self._settings_read, self._figure = None, None, None, None
         self._build()
         self.set_trait("data", data or DataConfig())
         self.set_trait("model", model or ModelConfig())
@@ -111,24 +103,22 @@ class DataView(Panel):
         self.refresh()
 
     def refresh(self):
-        """Read the pairs where `data` or `seed` is not what was read last."""
+        """Read the pairs if `data` or `seed` changed since they were read."""
         self.browser.use(self.model, self.data)
-        if self._wanted() != self._asked:
+        if self._wanted() != self._settings_read:
             self.load()
 
     def load(self):
-        """Read the pairs again, in the background; what was read before is shown no more."""
+        """Read the pairs again, in the background; earlier ones are hidden at once."""
         self._forget()
-        self._asked, self._reading = self._wanted(), (reading := Reading(self.data, self.seed))
+        self._settings_read, self._reading = self._wanted(), (reading := Reading(self.data, self.seed))
         self._arrange(html('<p class="swb-muted" role="status">{}</p>', f"Reading {self.data.train} …"))
-        self.say(
-            f"Reading {self.data.train}{f' and {self.data.eval}' if self.data.eval else ''} … A hub id is downloaded"
-            " first."
-        )
+        held_out = f" and {self.data.eval}" if self.data.eval else ""
+        self.say(f"Reading {self.data.train}{held_out} … A hub id is downloaded first.")
         self.later(reading.do, self._take)
 
     def cancel(self):
-        """Wait no more for what is being read."""
+        """Cancel the reading."""
         if self._reading is not None:
             self._reading = None
             self._arrange(_empty_state())
@@ -142,43 +132,17 @@ class DataView(Panel):
         if self._reading is not None and self._reading.ready.wait(_STILL_WAITS_S):  # shown in the cell that made it
             self._take(self._reading)
         if self._loaded is None:
-            return self.report.value and Markup(self.report.value)
+            return Markup(self.report.value)
         lengths = self._loaded.sets[self.which.value].lengths
-        rows = (
-            lengths[["prompt", "chosen", "rejected"]]
-            .head(_PREVIEW_ROWS)
-            .map(lambda text: text if len(text) <= 120 else text[:119] + "…")
-        )
-        first = table(
-            ["prompt", "chosen", "rejected"],
-            rows.itertuples(index=False),
-            f"The first of {counted(len(lengths), 'pair')}",
-        )
+        sides = ["prompt", "chosen", "rejected"]
+        rows = lengths[sides].head(_PREVIEW_ROWS).map(lambda text: text if len(text) <= 120 else text[:119] + "…")
+        first = table(sides, rows.itertuples(index=False), f"The first of {counted(len(lengths), 'pair')}")
         return html("{}{}{}{}", Markup(self.report.value), Markup(self.bias.value), first, self.browser.snapshot())
 
     def _build(self):
         wide = {"description_width": "initial"}
-        self.train = ipywidgets.Text(
-            description="Training pairs",
-            placeholder="demo, a file, a folder or a hub id",
-            continuous_update=False,
-            style=wide,
-            layout={"width": "auto"},
-        )
-        self.eval = ipywidgets.Text(
-            description="Held-out pairs",
-            placeholder="optional; else a share of the prompts",
-            continuous_update=False,
-            style=wide,
-            layout={"width": "auto"},
-        )
-        for field, tooltip in (
-            (self.train, DataConfig.model_fields["train"].description),
-            (self.eval, DataConfig.model_fields["eval"].description),
-        ):
-            field.tooltip = tooltip
-            field.add_class("swb-source")
-            field.observe(self.guard(lambda _: self._take_fields()), "value")
+        self.train = self._source_field("train", "Training pairs", "demo, a file, a folder or a hub id")
+        self.eval = self._source_field("eval", "Held-out pairs", "optional; else a share of the prompts")
         self.load_button = button(
             "Load",
             self.guard(self._load_clicked),
@@ -204,6 +168,19 @@ class DataView(Panel):
         sources = row(self.train, self.eval, self.load_button, self.cancel_button, self.columns_button)
         self.compose(sources, self.column_form, self.report, self._with_pairs)
 
+    def _source_field(self, setting, description, placeholder):
+        field = ipywidgets.Text(
+            description=description,
+            placeholder=placeholder,
+            tooltip=DataConfig.model_fields[setting].description,
+            continuous_update=False,
+            style={"description_width": "initial"},
+            layout={"width": "auto"},
+        )
+        field.add_class("swb-source")
+        field.observe(self.guard(lambda _: self._take_fields()), "value")
+        return field
+
     def _fill(self):
         with self.quietly():
             self.train.value, self.eval.value = self.data.train, self.data.eval or ""
@@ -212,14 +189,14 @@ class DataView(Panel):
         self._fill()
         if self.layout.display != "none":
             self.refresh()
-        elif self._wanted() != self._asked:  # such as half of a name that is being typed in another panel
+        elif self._wanted() != self._settings_read:  # not read now: half of a name may have been typed in 1 Setup
             self._forget()
 
     def _wanted(self):
         return *(getattr(self.data, name) for name in _SOURCES), self.seed
 
     def _forget(self):
-        self._asked, self._reading, self._loaded, self.pairs = None, None, None, None
+        self._settings_read, self._reading, self._loaded, self.pairs = None, None, None, None
         self._arrange("")
 
     def _change(self, **changes):
@@ -231,31 +208,27 @@ class DataView(Panel):
         train = self.train.value.strip()
         if not train:
             raise WorkbenchError(f"The source of the training pairs is empty. {_NO_PAIRS.partition(' above')[0]}.")
-        other = train != self.data.train  # another file has columns of its own
-        self._change(train=train, eval=self.eval.value.strip() or None, columns={} if other else self.data.columns)
+        columns = self.data.columns if train == self.data.train else {}  # another file has columns of its own
+        self._change(train=train, eval=self.eval.value.strip() or None, columns=columns)
 
     def _load_clicked(self):
         self._take_fields()
-        if (
-            self._reading is None or self._reading.data != self.data
-        ):  # leaving the field for the button has begun it already
+        if self._reading is None or self._reading.data != self.data:  # else leaving the field has started it
             self.load()
 
     def _open_columns(self):
         data = self.data
 
-        def found(rows):
+        def show_rows(rows):
             if data == self.data:
-                self._show_columns(
-                    f"The columns of {data.train}: what is chosen here goes before what is recognised.", rows
-                )
+                self._show_columns(f"The columns of {data.train}: a choice here overrides what is recognised.", rows)
 
-        self.later(lambda: raw_rows(data.train, _PREVIEW_ROWS) if data.train != DEMO else _demo_has_columns(), found)
+        self.later(lambda: _first_rows(data.train), show_rows, latest="columns")
 
     def _show_columns(self, sentence, rows):
         self.column_form.show(sentence, rows, self.data.columns)
         show(self.column_form, True)
-        self.say("Say which column is which, then press “Use these columns”.")
+        self.say("Choose which column is which, then press “Use these columns”.")
 
     def _use_columns(self, mapping):
         if mapping == self.data.columns:
@@ -263,17 +236,16 @@ class DataView(Panel):
         self._change(columns=mapping)
 
     def _take(self, reading):
-        if reading is not self._reading:  # cancelled, or another source was chosen meanwhile
+        if reading is not self._reading:  # cancelled, replaced, or taken by `snapshot` already
             return
         self._reading, result = None, reading.result
         if isinstance(result, NotLoaded):
-            self._arrange("" if result.rows else _empty_state())
             if result.rows:
-                self._show_columns(
-                    f"The columns of {result.source} are not recognised: {', '.join(list(result.rows[0])[:20])}.",
-                    result.rows,
-                )
+                names = ", ".join(list(result.rows[0])[:20])
+                self._arrange("")
+                self._show_columns(f"The columns of {result.source} are not recognised: {names}.", result.rows)
             else:
+                self._arrange(_empty_state())
                 self.say_error(result.error)
             return
         self._loaded = result
@@ -290,7 +262,7 @@ class DataView(Panel):
         self.report.value = report
         show(self.column_form, False)
         show(self._with_pairs, self._loaded is not None)
-        enable(self.cancel_button, "" if self._reading else "Nothing is being read.", "Wait no more for these pairs.")
+        enable(self.cancel_button, "" if self._reading else "Nothing is being read.", "Stop reading these pairs.")
 
     def _show_set(self):
         if self._loaded is not None:
@@ -300,61 +272,48 @@ class DataView(Panel):
     def _draw_lengths(self):
         lengths = self._loaded.sets[self.which.value].lengths
         if self._figure is None:
-            self._figure = LiveFigure(300)  # made with the first pairs: plotly takes a moment to import
+            self._figure = LiveFigure(300)  # only now, because plotly takes a moment to import
             self._lengths.children = (self._figure,)
         self._figure.show(length_figure(lengths, self.theme))
         seen, meaning = length_bias(lengths)
-        described = table(
-            ["side", "median", "nine in ten up to", "longest"],
-            length_table(lengths),
-            f"Lengths in {lengths.attrs['unit']}",
-        )
+        heads = ["side", "median", "nine in ten up to", "longest"]
+        described = table(heads, length_table(lengths), f"Lengths in {lengths.attrs['unit']}")
         self._figure.describe("Overlaid histograms of the lengths of prompts, chosen and rejected answers.", described)
         self.bias.value = html('<p class="swb-bias"><b>{}</b> {}</p>', seen, meaning)
 
 
 def report_of(loaded: Loaded, data: DataConfig) -> Markup:
-    """What became of the rows: numbers, sentences, and every reason for a refusal with its first place."""
+    """What was kept and refused: numbers, sentences, and every reason for a refusal with its first place."""
     train, held_out = loaded.sets[TRAINING].pairs, loaded.sets[HELD_OUT].pairs
-    reports = [("training", train.report())] + (
-        [("held-out", held_out.report())] if held_out.report() is not train.report() else []
-    )
+    reports = [("training", train.report())]
+    if held_out.report() is not train.report():
+        reports.append(("held-out", held_out.report()))
     refused = [
         [name, reason, f"{count:,}", report.first[reason].where, report.first[reason].seen]
         for name, report in reports
         for reason, count in report.refused.items()
     ]
-    own = data.eval or data.train == DEMO
+    plain = [f"Training pairs: {train.report()}", f"Held-out pairs: {held_out.report()}"]
+    warnings = [note for note in loaded.notes if note not in plain]
+    sentences = [note for note in loaded.notes if note in plain]
+    held_out_words = "held-out pairs, of their own"
+    if not data.eval and data.train != DEMO:
+        held_out_words = f"held-out pairs ({data.eval_fraction:.0%} of the prompts)"
+        sentences.append(f"No prompt is on both sides: {data.eval_fraction:.0%} of the prompts are held out.")
     longer = chosen_longer(loaded.sets[TRAINING].lengths)
     tiles = [
         (f"{len(train):,}", f"training pairs, of {reports[0][1].rows_read:,} rows"),
-        (
-            f"{len(held_out):,}",
-            "held-out pairs, of their own" if own else f"held-out pairs ({data.eval_fraction:.0%} of the prompts)",
-        ),
+        (f"{len(held_out):,}", held_out_words),
         (f"{sum(sum(report.refused.values()) for _, report in reports):,}", "rows refused"),
         (f"{longer.value:.2f}", f"chosen is longer (n={longer.n:,}, 95 % {longer.low:.2f} to {longer.high:.2f})"),
     ]
-    plain = [
-        f"{side} pairs: {report}" for side, report in (("Training", train.report()), ("Held-out", held_out.report()))
-    ]
-    warnings = [note for note in loaded.notes if note not in plain]
-    sentences = [
-        *(note for note in loaded.notes if note in plain),
-        *(() if own else (f"No prompt is on both sides: {data.eval_fraction:.0%} of the prompts are held out.",)),
-    ]
+    heads = ["pairs", "refused because", "rows", "first at", "what it holds"]
     return html(
         '<div class="swb-report"><dl class="swb-tiles">{}</dl>{}<div class="swb-facts">{}</div>{}</div>',
         joined(html('<div class="swb-tile"><dd>{}</dd><dt>{}</dt></div>', number, words) for number, words in tiles),
         joined(html('<p class="swb-notice swb-attention">{}</p>', warning) for warning in warnings),
         joined(html("<div>{}</div>", sentence) for sentence in sentences),
-        (
-            table(
-                ["pairs", "refused because", "rows", "first at", "what stood there"], refused, "Rows that were refused"
-            )
-            if refused
-            else ""
-        ),
+        table(heads, refused, "Rows that were refused") if refused else "",
     )
 
 
@@ -362,25 +321,23 @@ def _empty_state():
     return html('<p class="swb-muted">{}</p><pre>{}</pre>', _NO_PAIRS, _EXAMPLE)
 
 
-def _demo_has_columns():
-    raise WorkbenchError(
-        "The demo's columns are called prompt, chosen and rejected already. Give a file of your own first."
-    )
+def _first_rows(source):
+    if source == DEMO:
+        raise WorkbenchError(
+            "The demo's columns are called prompt, chosen and rejected already. Give a file of your own first."
+        )
+    return raw_rows(source, _PREVIEW_ROWS)
 
 
 def _unrecognised(data):
-    """(source, its first rows): the first one whose columns do not make a pair under data.columns; () when that is not
-    what is wrong.
-    """
+    """(source, its first rows) of the first source whose columns make no pair under data.columns, else ()."""
     for source in (data.train, data.eval):
         rows = []
         if source and source != DEMO:
             with contextlib.suppress(WorkbenchError):
                 rows = raw_rows(source, _PREVIEW_ROWS)
-        known = {name for one in rows for name in one}
-        if rows and (
-            not set(data.columns.values()) <= known
-            or all(shape_of(renamed_row(one, data.columns)) is None for one in rows)
-        ):
+        known = {name for row in rows for name in row}
+        missing = not set(data.columns.values()) <= known
+        if rows and (missing or all(shape_of(renamed_row(row, data.columns)) is None for row in rows)):
             return source, tuple(rows)
     return ()

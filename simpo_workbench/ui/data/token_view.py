@@ -1,6 +1,4 @@
-"""One pair token by token, as the model sees it: every token a mark of its own, by what it is; white space visible and
-kept.
-"""
+"""One pair token by token, as the model sees it: every token marked by its kind, with visible white space."""
 
 from __future__ import annotations
 
@@ -22,9 +20,7 @@ _LEGEND = (
 
 
 class TokenView(Html):
-    """Shows the DataFrame of `wb.encode_pair` (side, position, token_id, token, scored, kind); `tell` shows a sentence
-    in its place.
-    """
+    """Shows the DataFrame of `wb.encode_pair` (side, position, token_id, token, scored, kind), or a sentence."""
 
     def __init__(self):
         super().__init__()
@@ -35,16 +31,16 @@ class TokenView(Html):
         self.value = token_cards(tokens)
 
     def tell(self, sentence: str, tone: str = "muted"):
-        """A sentence where the tokens will stand, such as what is waited for. tone: muted, or error."""
+        """Show a sentence in place of the tokens. tone: muted or error."""
         self.value = html('<p class="swb-{}" role="status">{}</p>', tone, sentence)
 
 
 def token_cards(tokens) -> Markup:
     """The legend, the prompt, and both answers side by side, with counts under each."""
     cards = {side: _card(side, tokens[tokens["side"] == side].to_dict("records")) for side in _SIDES}
-    report = (
-        html('<p class="swb-notice swb-attention">{}</p>', tokens.attrs["report"]) if tokens.attrs.get("report") else ""
-    )
+    report = ""
+    if tokens.attrs.get("report"):
+        report = html('<p class="swb-notice swb-attention">{}</p>', tokens.attrs["report"])
     return html(
         '{}{}<div class="swb-cards">{}</div><div class="swb-cards">{}</div>',
         _legend(),
@@ -55,7 +51,6 @@ def token_cards(tokens) -> Markup:
 
 
 def _legend():
-    """In words, each with its mark."""
     entries = (
         html('<li><span class="swb-token swb-token-{} swb-side-{}">{}</span> {}</li>', kind, side, "token", words)
         for kind, side, words in _LEGEND
@@ -102,9 +97,7 @@ def _token(side, token):
 
 
 def visible(text: str) -> Markup:
-    """A token's text with marks at spaces, tabs and line breaks (the style sheet draws them; the characters stay), and
-    a name in place of what cannot be seen at all.
-    """
+    """A token's text, white space marked for the style sheet, invisible characters replaced by their code points."""
     return joined(_piece(piece) for piece in re.split(r"([ \t\n])", text) if piece)
 
 
@@ -118,6 +111,5 @@ def _piece(piece):
 
 
 def _unseen(character):
-    return unicodedata.category(character) in ("Cc", "Cf", "Cs", "Co", "Cn", "Zl", "Zp") or (
-        character.isspace() and character != " "
-    )
+    invisible = unicodedata.category(character) in ("Cc", "Cf", "Cs", "Co", "Cn", "Zl", "Zp")
+    return invisible or (character.isspace() and character != " ")

@@ -1,4 +1,4 @@
-"""Answers as cards: the text, what differs from the answer beside it, and small facts. No judgement."""
+"""Answers as cards: the text, what differs from the other answer, and facts without a judgement."""
 
 from __future__ import annotations
 
@@ -13,11 +13,10 @@ _MARKS = {"left": "<del>{}</del>", "right": "<ins>{}</ins>"}
 
 @dataclass(frozen=True)
 class Answer:
-    """An answer and what is known of it; what is None is not said.
+    """An answer and facts about it; a fact that is None is left out.
 
-    tokens: without the end of turn. ended: whether it ended by itself. repeated_4grams: share, 0 … 1. tone: "",
-    "chosen" or "rejected", the colour of its title.
-    more: further facts, such as log-probabilities.
+    tokens: without the end of turn. ended: whether it ended by itself. repeated_4grams: share, 0 … 1. tone: colour of
+    the title, "", "chosen" or "rejected". more: further facts, such as log-probabilities.
     """
 
     title: str
@@ -30,41 +29,37 @@ class Answer:
 
 
 def answer_cards(left: Answer, right: Answer, mark: bool = True) -> Markup:
-    """Two answers side by side, facts under each; with `mark`, what only one of them says is marked (`del` left, `ins`
-    right).
-    """
-    same = (
-        html('<p class="swb-muted">{}</p>', "The two answers are the same, word for word.")
-        if mark and left.text == right.text
-        else ""
-    )
-    parts = differences(left.text, right.text) if mark else [("left", left.text), ("right", right.text)]
-    sides = [
-        _card(answer, _marked(parts, side) if mark else escape(answer.text))
-        for answer, side in ((left, "left"), (right, "right"))
-    ]
-    return html('<div class="swb-cards">{}</div>{}', joined(sides), same)
+    """Two answers side by side; with `mark`, what only one of them has is marked (`del` left, `ins` right)."""
+    left_text, right_text, same = escape(left.text), escape(right.text), ""
+    if mark:
+        parts = differences(left.text, right.text)
+        left_text, right_text = _marked(parts, "left"), _marked(parts, "right")
+        if left.text == right.text:
+            same = html('<p class="swb-muted">{}</p>', "The two answers are the same, word for word.")
+    return html('<div class="swb-cards">{}{}</div>{}', _card(left, left_text), _card(right, right_text), same)
 
 
 def answer_card(answer: Answer) -> Markup:
-    """One answer alone, nothing marked."""
+    """One answer alone."""
     return html('<div class="swb-cards">{}</div>', _card(answer, escape(answer.text)))
 
 
 def _card(answer, text):
-    shown = text if answer.text.strip() else html('<span class="swb-muted">{}</span>', "(an empty answer)")
-    known = [
-        counted(int(answer.tokens), "token") if answer.tokens is not None else "",
-        f"repeated 4-grams {answer.repeated_4grams:.2f}" if answer.repeated_4grams is not None else "",
-        ("ends properly" if answer.ended else "cut off") if answer.ended is not None else "",
-        *answer.more,
-    ]
+    if not answer.text.strip():
+        text = html('<span class="swb-muted">{}</span>', "(an empty answer)")
+    known = []
+    if answer.tokens is not None:
+        known.append(counted(int(answer.tokens), "token"))
+    if answer.repeated_4grams is not None:
+        known.append(f"repeated 4-grams {answer.repeated_4grams:.2f}")
+    if answer.ended is not None:
+        known.append("ends properly" if answer.ended else "cut off")
     title = html('<h4 class="swb-{}">{}</h4>', answer.tone or "plain", answer.title)
     return html(
         '<section class="swb-card">{}<div class="swb-text" tabindex="0">{}</div>{}</section>',
         title,
-        shown,
-        facts(*known),
+        text,
+        facts(*known, *answer.more),
     )
 
 

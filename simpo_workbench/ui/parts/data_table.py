@@ -1,4 +1,4 @@
-"""A sortable table of any length: the kernel sorts and cuts pages, the page gets the cells of one page, as text."""
+"""A sortable table of any length: the kernel sorts it and sends the cells of one page of rows, as text."""
 
 from __future__ import annotations
 
@@ -21,8 +21,9 @@ _log = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class Column:
-    """One column: `key` in the DataFrame, title, how a value reads, and its tone ("" or a colour's name) where that
-    depends on the value.
+    """One column: its `key` in the DataFrame and its title.
+
+    text: value -> what a cell shows. tone: value -> "" or the name of a colour.
     """
 
     key: str
@@ -35,12 +36,12 @@ class Column:
 
 
 class DataTable(anywidget.AnyWidget):
-    """Rows of a DataFrame, one page at a time: click or Enter chooses a row (with Ctrl or Shift: one more), a header
-    sorts.
+    """Rows of a DataFrame, one page at a time. A click or Enter chooses a row, with Ctrl or Shift one more row; a click
+    on a header sorts.
 
-    `id_column` names the column that identifies a row; `chosen` lists the identities of the chosen rows, in the order
-    of choosing. on_error(error): called with what goes wrong when the page asks for another order, page or row; a Panel
-    gives its `say_error`. Without it, it is logged.
+    id_column: the column that identifies a row; `chosen` lists the identities of the chosen rows, in order of choosing.
+    on_error(error): called when what the page asks for fails, for example a Panel's `say_error`; by default it is
+    logged.
     """
 
     _esm = Path(__file__).parent / "table.js"
@@ -75,13 +76,11 @@ class DataTable(anywidget.AnyWidget):
         self.on_msg(self._heard)
 
     def show(self, frame, keep_page: bool = False, keep_chosen: bool = False):
-        """Show a DataFrame, in the order chosen before; chosen rows that are not in it are chosen no more, unless
-        `keep_chosen`.
-        """
+        """Show a DataFrame, sorted as before; chosen rows that it lacks are dropped, unless `keep_chosen`."""
         self._frame = frame
         if self.chosen and not keep_chosen:
-            there = set(frame[self._id])
-            self.chosen = [one for one in self.chosen if one in there]
+            present = set(frame[self._id])
+            self.chosen = [identity for identity in self.chosen if identity in present]
         self._arrange()
         self._draw(self.page if keep_page else 1)
 
@@ -108,18 +107,23 @@ class DataTable(anywidget.AnyWidget):
         part = self._ordered.iloc[(page - 1) * PAGE_ROWS : page * PAGE_ROWS]
         with self.hold_sync():
             self.columns = [
-                {"key": one.key, "title": one.title, "numeric": one.numeric, "wide": one.wide, "help": one.help}
-                for one in self._columns
-                if one.key in self._frame
+                {
+                    "key": column.key,
+                    "title": column.title,
+                    "numeric": column.numeric,
+                    "wide": column.wide,
+                    "help": column.help,
+                }
+                for column in self._columns
+                if column.key in self._frame
             ]
             self.rows = [self._row(record) for record in part.to_dict("records")]
             on_page, chosen = set(part[self._id]), set(self.chosen)
-            self.selected = [str(one) for one in on_page & chosen]  # thousands may be chosen: the page gets its own
+            self.selected = [str(identity) for identity in on_page & chosen]  # thousands may be chosen in all
             self.page, self.pages = page, pages
             noun = self._noun if len(self._ordered) == 1 else f"{self._noun}s"
-            self.count_text = f"{len(self._ordered):,} {noun}" + (
-                f", {len(self.chosen)} chosen" if len(self.chosen) > 1 else ""
-            )
+            chosen_text = f", {len(self.chosen)} chosen" if len(self.chosen) > 1 else ""
+            self.count_text = f"{len(self._ordered):,} {noun}{chosen_text}"
             self.version += 1
 
     def _row(self, record):
@@ -152,20 +156,21 @@ class DataTable(anywidget.AnyWidget):
         self.sort_by, self.descending = key, not self.descending if self.sort_by == key else True
         try:
             self._arrange()
-        except Exception:  # values that have no order: the next frame would fail at them again
+        except Exception:  # values without an order: sorting the next frame by them would fail again
             self.sort_by, self.descending = before
             raise
         self._draw(1)
 
     def _choose_one(self, text, more):
         page = self._ordered[self._id].iloc[(self.page - 1) * PAGE_ROWS : self.page * PAGE_ROWS]
-        found = next((one for one in chain(page, self._frame[self._id]) if str(one) == text), None)
-        if found is None:
+        identities = chain(page, self._frame[self._id])
+        identity = next((identity for identity in identities if str(identity) == text), None)
+        if identity is None:
             return
-        if self._several and more:
-            self.chosen = (
-                [one for one in self.chosen if one != found] if found in self.chosen else [*self.chosen, found]
-            )
+        if not (self._several and more):
+            self.chosen = [identity]
+        elif identity in self.chosen:
+            self.chosen = [other for other in self.chosen if other != identity]
         else:
-            self.chosen = [found]
+            self.chosen = [*self.chosen, identity]
         self._draw(self.page)

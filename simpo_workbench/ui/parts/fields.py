@@ -1,6 +1,4 @@
-"""One control per setting, made from its type, bounds and help: how a value is written in a control, how a control's
-text is read, and the widget that shows them.
-"""
+"""One control per setting, made from its type, bounds and help: values to texts and back, and the widget itself."""
 
 from __future__ import annotations
 
@@ -23,8 +21,8 @@ from ...config.yaml_text import read_yaml
 from .following import LOCK
 
 _MANTISSAS = (1, 1.1, 1.2, 1.3, 1.4, 1.5, 1.6, 1.8, 2, 2.2, 2.5, 2.8, 3, 3.5, 4, 4.5, 5, 5.5, 6, 7, 8, 9)
-#: The two settings with sliders: about evenly spaced on a log scale for β, evenly for γ/β. The number field beside
-#: takes what lies beyond.
+#: The stops of the two sliders: about evenly spaced on a log scale for β, evenly for γ/β. The number field beside a
+#: slider takes other values.
 STOPS = {
     "loss.beta": [
         round(mantissa * power, 2) for power in (0.1, 1, 10) for mantissa in _MANTISSAS if mantissa * power <= 20
@@ -37,8 +35,9 @@ _UNSAFE_IN_YAML = re.compile("[\x7f-\x9f\u2028\u2029\ufeff\ufffe\uffff]")
 
 @dataclass(frozen=True)
 class Field:
-    """A setting and its control. kind: switch, choice, number, slider, text, lines (one text per line), words (a word
-    or names with commas) or yaml.
+    """A setting and its control.
+
+    kind: switch, choice, number, slider, text, lines (one text per line), words (a word, or names with commas) or yaml.
     """
 
     info: SettingInfo
@@ -55,35 +54,31 @@ class Field:
         if self.kind == "words":
             return value if isinstance(value, str) else self._simplest(", ".join(value), flow_yaml(value), value)
         if self.kind == "yaml":
-            plain = "\n".join(
-                f"{key}: {item if isinstance(item, str) else flow_yaml(item)}" for key, item in value.items()
-            )
+            items = value.items()
+            plain = "\n".join(f"{key}: {item if isinstance(item, str) else flow_yaml(item)}" for key, item in items)
             return self._simplest(
-                plain, "\n".join(f"{flow_yaml(key)}: {flow_yaml(item)}" for key, item in value.items()), value
+                plain, "\n".join(f"{flow_yaml(key)}: {flow_yaml(item)}" for key, item in items), value
             )
         return value if isinstance(value, str) else number_text(value)
 
-    def read(self, said: str | bool) -> Any:
-        """The value that a control's text stands for, not yet checked against type and bounds; a WorkbenchError where
-        it is no YAML.
+    def read(self, shown: str | bool) -> Any:
+        """The value that a control stands for, not yet checked against type and bounds.
+
+        Errors: WorkbenchError where the text should be YAML and is not.
         """
         if self.kind in ("switch", "choice"):
-            return said
-        text = said.strip()
+            return shown
+        text = shown.strip()
         if self.info.optional and not text:
             return None
         if self.kind == "lines":
-            return (
-                read_yaml(text, self.info.path)
-                if text.startswith("- ")
-                else [line.strip() for line in text.split("\n") if line.strip()]
-            )
+            if text.startswith("- "):
+                return read_yaml(text, self.info.path)
+            return [line.strip() for line in text.split("\n") if line.strip()]
         if self.kind == "words" and text not in self.info.choices:
-            return (
-                read_yaml(text, self.info.path)
-                if text.startswith("[")
-                else [name.strip() for name in text.split(",") if name.strip()]
-            )
+            if text.startswith("["):
+                return read_yaml(text, self.info.path)
+            return [name.strip() for name in text.split(",") if name.strip()]
         if self.kind == "yaml":
             return read_yaml(text, self.info.path) if text else {}
         return text
@@ -101,7 +96,7 @@ class Field:
 
     @property
     def hint(self) -> str:
-        """Bounds, and how the text is meant where it is not plain."""
+        """Bounds, and how to write the text where that is not obvious."""
         words = " or ".join(self.info.choices)
         ways = {
             "number": f"a number, or {words}" if words else "",
@@ -138,9 +133,7 @@ def all_fields() -> dict[str, Field]:
 
 @cache
 def described_sections(without: str = "") -> list[dict]:
-    """The sections of the configuration as the page needs them: title, sentence and fields, save for the one of the
-    path `without`.
-    """
+    """The sections of the configuration as the page needs them; the setting at the path `without` is left out."""
     return [
         {
             "title": "LoRA" if name == "lora" else name.capitalize(),
@@ -156,15 +149,15 @@ def described_sections(without: str = "") -> list[dict]:
 
 
 def number_text(value: float) -> str:
-    """A number as people type it, exact: "2", "0.05", "1.2e-4"."""
+    """A number as people type it, without rounding: "2", "0.05", "1.2e-4"."""
     if isinstance(value, float) and 0 < abs(value) < 1e-3:
         return f"{Decimal(repr(value)).normalize():e}"
     return repr(value).removesuffix(".0")
 
 
 def flow_yaml(value: Any) -> str:
-    """A value as one line of YAML (JSON, with characters escaped that YAML would take for line ends or refuse)."""
-    return _UNSAFE_IN_YAML.sub(lambda found: f"\\u{ord(found[0]):04x}", json.dumps(value, ensure_ascii=False))
+    """A value as one line of YAML: JSON, with characters escaped that YAML takes for line ends or refuses."""
+    return _UNSAFE_IN_YAML.sub(lambda match: f"\\u{ord(match[0]):04x}", json.dumps(value, ensure_ascii=False))
 
 
 def _kind(info):
@@ -185,12 +178,10 @@ def _kind(info):
 
 
 class Fields(anywidget.AnyWidget):
-    """Real inputs, each with its label, unit, help and what is wrong, in one widget: sixty widgets would take a second
-    to appear.
+    """The inputs of all settings in one widget: sixty widgets would take a second to appear.
 
-    values: path → what the control says; remarks: path → {changed, problem, warning, note}, sentences that stand at the
-    control.
-    without: a path that gets no control; `paths` are the others.
+    values: path -> what the control shows. remarks: path -> {changed, problem, warning, note}, shown at the control.
+    without: a path that gets no control; `paths` lists the others.
     """
 
     _esm = Path(__file__).parent / "fields.js"
@@ -204,14 +195,12 @@ class Fields(anywidget.AnyWidget):
         self.on_msg(self._heard)
 
     def say(self, path: str, text: str | bool):
-        """Put this into one control, as if it were typed there."""
+        """Set one control, as if this were typed there."""
         self.values = {**self.values, path: text}
 
     def _heard(self, _, message, buffers):
-        """Take what was typed in the page and nothing else: it may not know yet what was changed here."""
+        """Take only the controls that were changed in the page, which may not know yet what was set from Python."""
+        typed = {path: text for path, text in message["typed"].items() if path in self.paths}
         with LOCK:
-            self.values = {
-                **self.values,
-                **{path: text for path, text in message["typed"].items() if path in self.paths},
-            }
+            self.values = {**self.values, **typed}
         self.send({"heard": message["number"], "view": message["view"]})

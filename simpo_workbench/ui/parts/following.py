@@ -1,8 +1,7 @@
-"""What moves by itself in a kernel: one daemon thread that looks at files twice a second, and one lock for everything
-that changes panels.
+"""The kernel's one daemon thread that looks at files twice a second, and the lock for all that changes panels.
 
-Widgets are touched from the thread by their traits alone; nothing is printed or displayed from it. A blocking cell
-stops an asyncio poll, but not a thread.
+The thread only sets traits of widgets and never prints or displays. It is a thread because a blocking cell would stop
+an asyncio poll.
 """
 
 from __future__ import annotations
@@ -13,7 +12,7 @@ import time
 from collections.abc import Callable
 
 POLL_S = 0.5
-#: Held by whoever changes a panel: the thread below, background work that has ended, and the handlers of clicks.
+#: Held while a panel is changed: by the thread below, by background work that has ended, and by handlers of clicks.
 LOCK = threading.RLock()
 
 _log = logging.getLogger(__name__)
@@ -23,20 +22,17 @@ _thread: threading.Thread | None = None
 
 
 class Follower:
-    """Something that is looked at every `every_s` seconds until `stop`.
-
-    An error in `look` ends it, and stands in `trouble` and in the log of this module.
-    """
+    """Calls `look()` every `every_s` seconds until `stop`; an error in it is logged, kept in `trouble`, and ends it."""
 
     def __init__(self, look: Callable[[], None], every_s: float):
         self._look, self.every_s, self.trouble, self._due, self.active = look, every_s, None, 0.0, True
 
     def stop(self):
-        """Look no more."""
+        """Call `look` no more."""
         self.active = False
 
     def look_now(self):
-        """Look at once, in the thread."""
+        """Call `look` at once, in the thread."""
         self._due = 0.0
         _wake.set()
 
@@ -45,16 +41,16 @@ class Follower:
             return
         try:
             with LOCK:
-                if self.active:  # whoever had the lock may have stopped it
+                if self.active:  # it may have been stopped while this waited for the lock
                     self._look()
-        except Exception as error:  # one panel's trouble must not stop the others
+        except Exception as error:  # the other panels must go on
             self.trouble, self.active = error, False
             _log.exception("A panel cannot be kept up to date any more.")
         self._due = time.monotonic() + self.every_s
 
 
 def follow(look: Callable[[], None], every_s: float = POLL_S) -> Follower:
-    """A Follower that looks from now on, in the kernel's one thread for this."""
+    """A Follower, started in the kernel's one thread for them."""
     global _thread
     follower = Follower(look, every_s)
     with LOCK:
@@ -67,9 +63,7 @@ def follow(look: Callable[[], None], every_s: float = POLL_S) -> Follower:
 
 
 def in_background(work: Callable, done: Callable, failed: Callable) -> threading.Thread:
-    """Do `work` in a thread, then `done(result)` or `failed(error)` under the lock, so that a click never keeps the
-    kernel busy.
-    """
+    """Run `work()` in a thread, which is returned, and then `done(result)` or `failed(error)` under the lock."""
 
     def run():
         try:

@@ -1,8 +1,6 @@
-"""HTML whose safety is in its type: what is no fragment is text, and text is escaped. Every word that a panel shows as
-HTML passes here.
+"""HTML fragments that are safe by their type: all that panels show as HTML is escaped here, and only here.
 
-`html("<b>{}</b>", name)` escapes `name` and returns a fragment (`Markup`); fragments go into other fragments as they
-are.
+`html("<b>{}</b>", name)` escapes `name` and returns a fragment (`Markup`); fragments are put into others unescaped.
 """
 
 from __future__ import annotations
@@ -17,20 +15,17 @@ __all__ = ["Html", "Markup", "escape", "facts", "html", "joined", "table"]
 
 
 def html(pattern: str, /, *args, **kwargs) -> Markup:
-    """A fragment from a literal pattern; arguments are escaped unless they are fragments.
-
-    The pattern itself is never made of foreign text.
-    """
+    """A fragment from a literal pattern, never from foreign text; arguments are escaped unless they are fragments."""
     return Markup(pattern).format(*args, **kwargs)
 
 
 def joined(parts: Iterable, between: str | Markup = "") -> Markup:
-    """Fragments (and texts, escaped) one after the other."""
+    """Fragments, and texts escaped, one after the other."""
     return escape(between).join(escape(part) for part in parts)
 
 
 def facts(*parts: str) -> Markup:
-    """Small facts in a row, such as "36 tokens · ends properly"; empty ones are left out."""
+    """Facts in a row, such as "36 tokens · ends properly"; empty ones are left out."""
     return html('<div class="swb-facts">{}</div>', joined((part for part in parts if part), " · "))
 
 
@@ -47,9 +42,7 @@ def table(columns: list[str], rows: Iterable[Iterable], caption: str = "") -> Ma
 
 
 class Html(ipywidgets.HTML):
-    """An HTML widget that shows fragments; a plain text is shown as the text that it is, whatever markup stands in
-    it.
-    """
+    """An HTML widget for fragments; a plain text is escaped, so that markup in it is shown as text."""
 
     def __init__(self, value: str | Markup = "", **kwargs):
         super().__init__(value=value, **kwargs)

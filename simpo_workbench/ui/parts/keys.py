@@ -1,4 +1,4 @@
-"""Keys of a panel, each also a button. They work while the focus is in the panel and in no field that is typed into."""
+"""Keys of a panel, each also a button; they work while the focus is in the panel but not in a text field."""
 
 from __future__ import annotations
 
@@ -10,11 +10,9 @@ import traitlets
 
 
 class Keys(anywidget.AnyWidget):
-    """Buttons that say their key. on_press(name) is called for what was pressed while its buttons, and what they are
-    about, were in the page.
+    """Buttons that show their keys. on_press(name): called for a press while the buttons were in the page.
 
-    A press carries the `number` of what the page shows, and one for another number is let go: however fast somebody
-    presses, nothing is chosen that was not seen.
+    A press carries the `number` of what the page showed and is ignored if that changed, however fast keys are pressed.
     """
 
     _esm = Path(__file__).parent / "keys.js"
@@ -30,19 +28,21 @@ class Keys(anywidget.AnyWidget):
         self.on_msg(self._heard)
 
     def offer(self, number: int, actions: list[dict]):
-        """Show these buttons for what is called `number`.
+        """Show these buttons for what has this number.
 
-        Each: name, keys (the first one stands on the button), text, and why_not where it cannot be used now.
+        Each: name, keys (the first is shown on the button), text, and why_not if it cannot be used now.
         """
         with self.hold_sync():
             self.number, self.actions = number, actions
             self.version += 1
 
     def turned(self):
-        """Another page of the panel is shown: bring it into view."""
+        """Scroll to the panel's page that was just turned to."""
         self.page += 1
 
     def _heard(self, _, message, buffers):
-        pressed, number = (message.get("press"), message.get("number")) if isinstance(message, dict) else (None, None)
-        if number == self.number and any(one["name"] == pressed and not one.get("why_not") for one in self.actions):
+        if not isinstance(message, dict) or message.get("number") != self.number:
+            return
+        pressed = message.get("press")
+        if any(action["name"] == pressed and not action.get("why_not") for action in self.actions):
             self._on_press(pressed)

@@ -1,6 +1,4 @@
-"""A plotly figure that lives in a page: it fills the width, keeps its height and its zoom, and changes in one
-message.
-"""
+"""A plotly figure in a page that fills the width, keeps its height and zoom, and changes in one message."""
 
 from __future__ import annotations
 
@@ -16,9 +14,7 @@ from .plotly_once import figure_widget
 
 
 class _Chart(anywidget.AnyWidget):
-    """Keeps the figure beside it as wide as its place; `reading_line`: shows the values of all small charts where the
-    pointer is in one of them.
-    """
+    """Keeps the figure beside it as wide as its place. reading_line: shows the values of all charts at the pointer."""
 
     _esm = Path(__file__).parent / "chart.js"
     reading_line = traitlets.Bool(False).tag(sync=True)
@@ -27,13 +23,11 @@ class _Chart(anywidget.AnyWidget):
 
 
 class LiveFigure(ipywidgets.VBox):
-    """Shows figures made by `figures`, one after the other, as one FigureWidget. `describe` gives it a sentence and a
-    table for screen readers.
+    """Shows figures one after the other as one FigureWidget.
 
     on_choose(trace_name, point_indices): called when points are clicked or selected. on_box((x low, x high), (y low, y
-    high)): called instead when a box is drawn.
-    linked: small charts over one x-axis, read together where the pointer is. on_width(pixels): called when the place
-    gets another width.
+    high)): called instead when a box is drawn. linked: small charts over one x-axis, read together at the pointer.
+    on_width(pixels): called when the width changes.
     """
 
     def __init__(
@@ -46,23 +40,19 @@ class LiveFigure(ipywidgets.VBox):
     ):
         self.widget = figure_widget()
         self.widget._config = {**self.widget._config, "responsive": True, "displaylogo": False, "displayModeBar": False}
-        self.words, self._on_choose, self._on_box, self._box, self._shown = (
-            Html(),
-            on_choose,
-            on_box,
-            None,
-            {"data": [], "layout": {}},
-        )
+        self._on_choose, self._on_box, self._box = on_choose, on_box, None
+        self._shown = {"data": [], "layout": {}}
+        self.words = Html()
         self.words.add_class("swb-sr")
         self._chart = _Chart(reading_line=linked)
         if on_width is not None:
             self._chart.observe(lambda change: on_width(change["new"]), "width")
         super().__init__([self.widget, self._chart, self.words])
         self.add_class("swb-figure")
-        self.layout.min_height = f"{height}px"  # the place is kept before anything is drawn
+        self.layout.min_height = f"{height}px"  # before anything is drawn too
 
     def show(self, figure):
-        """Show this figure, a plotly Figure or its data and layout; what is the same as before is not sent again."""
+        """Show a plotly Figure or its data and layout; what has not changed is not sent again."""
         spec = figure if isinstance(figure, dict) else figure.to_plotly_json()
         before, self._shown = self._shown, spec
         with self.widget.batch_update():
@@ -77,15 +67,13 @@ class LiveFigure(ipywidgets.VBox):
             self.widget.layout.update(_changed(before["layout"], spec["layout"]), overwrite=True)
 
     def describe(self, sentence: str, table: Markup | str = ""):
-        """What the figure shows, in words and as a table, for those who do not see it."""
+        """Give screen readers what the figure shows, as a sentence and a table."""
         self.words.value = html("<p>{}</p>{}", sentence, table)
 
     def forget_box(self):
-        """Take the drawn box away."""
-        for boxes in (
-            [{"type": "rect", "x0": 0, "x1": 0, "y0": 0, "y1": 0}],
-            [],
-        ):  # the widget does not know of it, and sends only what it takes for a change
+        """Remove the drawn box."""
+        # the widget does not know of the box and sends only changes, so it gets another one first
+        for boxes in ([{"type": "rect", "x0": 0, "x1": 0, "y0": 0, "y1": 0}], []):
             self.widget.layout.selections = boxes
 
     def _listen(self):
@@ -97,7 +85,7 @@ class LiveFigure(ipywidgets.VBox):
 
     def _chosen(self, trace, points, how):
         if self._on_box is not None and hasattr(how, "xrange"):
-            if how is not self._box:  # every trace hears of the same box
+            if how is not self._box:  # every trace reports the same box
                 self._box = how
                 self._on_box(tuple(sorted(how.xrange)), tuple(sorted(how.yrange)))
         elif points.point_inds:
@@ -109,7 +97,7 @@ def _kind(trace):
 
 
 def _changed(old, new):
-    """What makes the new out of the old: keys that are gone become None."""
+    """The keys that differ, with their new values; None for keys that are gone."""
     return {
         **{key: None for key in old if key not in new},
         **{key: value for key, value in new.items() if key not in old or not _same(value, old[key])},

@@ -1,6 +1,4 @@
-"""plotly's FigureWidget without its five megabytes of JavaScript in every single one: they are sent once for each
-kernel, and evaluated once for each page.
-"""
+"""plotly's FigureWidget, with its five megabytes of JavaScript sent once per kernel and not in every widget."""
 
 from __future__ import annotations
 
@@ -22,7 +20,7 @@ class _Library(anywidget.AnyWidget):
 
     @classmethod
     def one(cls) -> _Library:
-        """The one of this kernel; a new one where somebody closed all widgets."""
+        """The one of this kernel; a new one if all widgets were closed."""
         import plotly
         import plotly.graph_objects as go
 
@@ -38,7 +36,7 @@ def figure_widget():
 
 @cache
 def _kind():
-    import pandas  # noqa: F401 - here, not first in a thread that reads: plotly trips over a pandas that is half imported
+    import pandas  # noqa: F401 - plotly fails if a thread has imported pandas only in part
     import plotly.graph_objects as go
 
     class Figure(go.FigureWidget):

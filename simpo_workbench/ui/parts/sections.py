@@ -1,4 +1,4 @@
-"""Panels of which one is seen at a time: a menu above, each panel made when it is first turned to."""
+"""Panels behind a menu, one visible at a time; each is made when it is first turned to."""
 
 from __future__ import annotations
 
@@ -14,10 +14,7 @@ from .panel import Panel, show
 
 
 class Sections(Panel):
-    """A menu of panels.
-
-    Subclasses say how one is made (`_make`), and turn to the first themselves, once they can make it.
-    """
+    """A menu of panels. Subclasses make a panel in `_make(name)`, and turn to the first one in their constructor."""
 
     def __init__(self, names: tuple[str, ...], look: str, line: Html | None = None):
         super().__init__(line)
@@ -33,12 +30,10 @@ class Sections(Panel):
         if name not in self.menu.options:
             raise WorkbenchError(f"There is no panel {str(name)[:80]!r}: choose one of {', '.join(self.menu.options)}.")
         if self.menu.value != name:
-            self.menu.value = name  # comes back here
+            self.menu.value = name  # its handler calls this again
             return self._panels[name]
         if name not in self._panels:
-            for (
-                panel
-            ) in self._panels.values():  # the old one must not stand under the new name while the new one is made
+            for panel in self._panels.values():  # the old panel must not be seen under the new name meanwhile
                 show(panel, False)
             self._opening.value = html('<p class="swb-muted" role="status">{}</p>', f"Opening {name} …")
             try:
@@ -53,12 +48,12 @@ class Sections(Panel):
         return self._panels[name]
 
     def made(self, name: str) -> Panel | None:
-        """The panel of this name, seen or not; None while nobody has turned to it."""
+        """The panel of this name; None until it is first turned to."""
         return self._panels.get(name)
 
     @property
     def panel(self) -> Panel:
-        """The panel that is seen."""
+        """The visible panel."""
         return self._panels[self.menu.value]
 
     def close(self):
@@ -74,8 +69,9 @@ class Sections(Panel):
 
 
 class RunSections(Sections):
-    """Panels of one run. makers: name in the menu -> what makes the panel, called with run= and line=; `on_made(name,
-    panel)` is told of each new one.
+    """Panels of one run. makers: name in the menu -> callable with run= and line= that returns the panel.
+
+    on_made(name, panel): called for each new panel.
     """
 
     run = traitlets.Instance(Run, allow_none=True)
@@ -95,7 +91,7 @@ class RunSections(Sections):
         self.turn_to(self.menu.options[0])
 
     def refresh(self):
-        """Read again what the seen panel shows, if anything came since."""
+        """Read again what the visible panel shows, if anything changed since."""
         if hasattr(self.panel, "refresh"):
             self.panel.refresh()
 

@@ -1,6 +1,4 @@
-"""A configuration as Python, as a command and as YAML: what differs from a preset, in code that can be copied and
-run.
-"""
+"""A configuration as Python, as a command and as YAML: its differences from a preset, as code to copy and run."""
 
 from __future__ import annotations
 
@@ -21,7 +19,7 @@ def value_at(config: RunConfig, path: str) -> Any:
 
 
 def differences(config: RunConfig, base: RunConfig) -> dict[str, Any]:
-    """path → value for every setting that is not as in `base`, in the order of the configuration."""
+    """path -> value of every setting that differs from `base`, in the order of the configuration."""
     return {path: value_at(config, path) for path in all_fields() if value_at(config, path) != value_at(base, path)}
 
 
@@ -30,28 +28,20 @@ def as_python(config: RunConfig, base: str) -> str:
     changes = differences(config, preset(base))
     lines = [f'        "{path}": {_python(value)},' for path, value in changes.items()]
     change = "\n".join([".with_changes(", "    {", *lines, "    }", ")"]) if changes else ""
-    return (
-        f'import simpo_workbench as wb\n\nconfig = wb.preset("{base}"){change}\n{_unless_exact(config, base, changes)}'
-    )
+    note = _note_unless_exact(config, base, changes)
+    return f'import simpo_workbench as wb\n\nconfig = wb.preset("{base}"){change}\n{note}'
 
 
 def as_command(config: RunConfig, base: str) -> str:
-    """The shell command that trains this configuration, every value quoted where the shell asks for it."""
+    """The shell command that trains this configuration, with values quoted for the shell."""
     changes = {path: _option(value) for path, value in differences(config, preset(base)).items()}
-    parts = [
-        "simpo-workbench",
-        "train",
-        "--preset",
-        base,
-        *(part for path, text in changes.items() for part in (f"--{path}", text)),
-    ]
-    return f"{shlex.join(parts)}\n{_unless_exact(config, base, changes)}"
+    options = [part for path, text in changes.items() for part in (f"--{path}", text)]
+    command = shlex.join(["simpo-workbench", "train", "--preset", base, *options])
+    return f"{command}\n{_note_unless_exact(config, base, changes)}"
 
 
 def as_marked_yaml(config: RunConfig, base: str) -> Markup:
-    """The YAML with its comments, which are pale; the first lines of settings that differ from the preset are
-    marked.
-    """
+    """The YAML with its comments in a pale colour, and settings that differ from the preset marked."""
     changed, section, lines = differences(config, preset(base)), "", []
     for line in config.to_yaml().split("\n"):
         name, colon, _ = line.strip().partition(":")
@@ -82,14 +72,12 @@ def _option(value):
     return number_text(value) if isinstance(value, int | float) else flow_yaml(value)
 
 
-def _unless_exact(config, base, changes):
-    """Texts such as "none" are read as no value in changes: then only the YAML says it all."""
+def _note_unless_exact(config, base, changes):
+    """A comment if the changes do not give this configuration: a text such as "none" is read as no value in them."""
     try:
         exact = preset(base).with_changes(changes) == config
     except WorkbenchError:
         exact = False
-    return (
-        ""
-        if exact
-        else "# Not exact: a text such as 'none' or '' is read as no value here. Save the YAML and use that file.\n"
-    )
+    if exact:
+        return ""
+    return "# Not exact: a text such as 'none' or '' is read as no value here. Save the YAML and use that file.\n"

@@ -1,6 +1,4 @@
-"""The Configure panel: a form made from the settings of a RunConfig, and beside it the same as Python, YAML and
-command.
-"""
+"""The Setup panel: all settings of a RunConfig in a form, and beside it the same as Python, YAML and a command."""
 
 from __future__ import annotations
 
@@ -24,14 +22,13 @@ _VIEWS = {"as Python": as_python, "as YAML": as_marked_yaml, "as command": as_co
 
 
 class ConfigForm(Panel):
-    """All settings of a run. `config` is what the form says while all of it is valid, else the last valid one; setting
-    it moves the controls.
+    """All settings of a run. `config` is the last valid configuration of the form; setting it moves the controls.
 
-    root: folder of the runs, where it is settled elsewhere: then `run.root` is always this, is not offered, and counts
-    as no change. `base` names the preset from which changes are counted; `problems` lists what is wrong, in sentences.
+    root: folder of the runs if it is fixed: then `run.root` always has this value, is not offered, and counts as no
+    change. `base` names the preset from which changes are counted; `problems` lists what is wrong, in sentences.
     """
 
-    title = "Configure"
+    title = "Setup"
     config = traitlets.Instance(RunConfig)
 
     def __init__(self, config: RunConfig | None = None, line: Html | None = None, root: str | None = None):
@@ -44,35 +41,32 @@ class ConfigForm(Panel):
 
     @property
     def problems(self) -> list[str]:
-        """Sentences on what is wrong now; empty when `config` is what the form says."""
+        """Sentences on what is wrong now; empty while the whole form is valid."""
         return list(self._problems.values())
 
     def snapshot(self) -> Markup:
         config, base = self.config, self._preset(self.base)
         changes = differences(config, base)
         rows = [
-            (path, self._said(path, value_at(base, path)), self._said(path, value)) for path, value in changes.items()
+            (path, self._shown(path, value_at(base, path)), self._shown(path, value)) for path, value in changes.items()
         ]
         every = [
-            (path, self._said(path, value_at(config, path)), field.info.unit) for path, field in all_fields().items()
+            (path, self._shown(path, value_at(config, path)), field.info.unit) for path, field in all_fields().items()
         ]
+        changed = f"changed: {len(changes)}" if changes else "unchanged"
+        every_table = table(["setting", "value", "unit"], every)
         return joined(
             [
-                html(
-                    "<p><b>Preset {}</b>, {}. {}</p>",
-                    self.base,
-                    f"changed: {len(changes)}" if changes else "unchanged",
-                    preset_notes()[self.base],
-                ),
+                html("<p><b>Preset {}</b>, {}. {}</p>", self.base, changed, preset_notes()[self.base]),
                 table(["setting", "preset", "here"], rows, "Changed settings") if rows else "",
                 html("<p>{}</p>", _gamma(config)),
                 _notice("attention", "Worth a second look", config.warnings()),
                 html("<pre>{}</pre>", as_python(config, self.base)),
-                html(
-                    "<details><summary>All settings</summary>{}</details>", table(["setting", "value", "unit"], every)
-                ),
+                html("<details><summary>All settings</summary>{}</details>", every_table),
             ]
         )
+
+    # the controls
 
     # what it is made of
 
@@ -92,8 +86,8 @@ class ConfigForm(Panel):
             description="YAML file",
             placeholder="config.yaml",
             tooltip="File to load the settings from, or to save them in",
-            continuous_update=False,
-        )  # else a click may come before the last letters
+            continuous_update=False,  # else a click may come before the last characters
+        )
         self.path.style.description_width = "initial"
         self.load = button("Load", self.guard(self._load), icon="folder-open")
         self.save = button("Save", self.guard(self._save), icon="save")
@@ -121,16 +115,16 @@ class ConfigForm(Panel):
 
     @traitlets.validate("config")
     def _same_again(self, proposal):
-        config = self._at_home(proposal["value"])
+        config = self._with_root(proposal["value"])
         if (
             not self.filling and self._problems and config == self.config
-        ):  # no change will be heard, but the controls say something else
+        ):  # no change is reported, but the controls differ
             self._move_to(config)
         return config
 
     def _move_to(self, config, base=None):
-        """Show this configuration. Its preset becomes the base where it equals one; `base` is asked first."""
-        config, likely = self._at_home(config), [base or self.base, *preset_notes()]
+        """Show this configuration. A preset that equals it becomes the base, first of all `base` itself."""
+        config, likely = self._with_root(config), [base or self.base, *preset_notes()]
         self.base = next((name for name in likely if self._preset(name) == config), likely[0])
         self._values = {path: value_at(config, path) for path in all_fields()}
         self._unread = {}
@@ -145,12 +139,12 @@ class ConfigForm(Panel):
         if self.filling:
             return
         for path in self.fields.paths:
-            said = change["new"].get(path)
-            if said == change["old"].get(path):
-                continue  # a value that is not touched stays exactly as it came
+            shown = change["new"].get(path)
+            if shown == change["old"].get(path):
+                continue  # an untouched value stays exactly as it was
             self._unread.pop(path, None)
             try:
-                self._values[path] = all_fields()[path].read(said)
+                self._values[path] = all_fields()[path].read(shown)
             except WorkbenchError as error:
                 self._unread[path] = str(error)
         was_wrong = bool(self._problems)
@@ -164,7 +158,7 @@ class ConfigForm(Panel):
             self.say("")
 
     def _settle(self):
-        """Check what the controls say, take it as `config` where all is valid, and show what follows."""
+        """Check the controls' values, take them as `config` if all are valid, and show the consequences."""
         self._problems, sections = dict(self._unread), {}
         for name, part in RunConfig.model_fields.items():
             values = {
@@ -185,35 +179,31 @@ class ConfigForm(Panel):
         self._show_code()
         self._ask_overwrite(False)
 
-    # what follows from it
+    # the consequences
 
     def _show_remarks(self, sections):
         base, remarks, warnings = self._preset(self.base), {}, self.config.warnings()
         for path in all_fields():
             section, _, name = path.partition(".")
             before = value_at(base, path)
-            now = (
-                getattr(sections[section], name)
-                if section in sections and path not in self._unread
-                else self._values[path]
-            )
-            changed = f"changed, was {self._said(path, before)}" if path in self._problems or now != before else ""
-            said = {
-                "changed": changed,
+            now = self._values[path]
+            if section in sections and path not in self._unread:
+                now = getattr(sections[section], name)
+            changed = path in self._problems or now != before
+            remarks[path] = {
+                "changed": f"changed, was {self._shown(path, before)}" if changed else "",
                 "problem": self._problems.get(path, ""),
-                "warning": " ".join(one for one in warnings if one.startswith(f"{path} ")),
-                "note": "",
+                "warning": " ".join(warning for warning in warnings if warning.startswith(f"{path} ")),
             }
-            remarks[path] = said
         remarks["loss.gamma_beta_ratio"]["note"] = (
             _gamma(sections["loss"]) if "loss" in sections else "γ follows when β and γ/β are valid."
         )
         self.fields.remarks = {
-            path: {key: text for key, text in said.items() if text}
-            for path, said in remarks.items()
-            if any(said.values())
+            path: {key: text for key, text in texts.items() if text}
+            for path, texts in remarks.items()
+            if any(texts.values())
         }
-        count = sum(bool(said["changed"]) for said in remarks.values())
+        count = sum(bool(texts["changed"]) for texts in remarks.values())
         self.count.value = html('<span role="status" class="swb-count">changed from preset: <b>{}</b></span>', count)
         self.note.value = html('<span class="swb-help">{}</span>', preset_notes()[self.base])
         enable(
@@ -221,18 +211,11 @@ class ConfigForm(Panel):
         )
         enable(
             self.undo,
-            "" if self._before else "Nothing to take back.",
+            "" if self._before else "There is nothing to undo.",
             "Back to the changed settings that a preset or a file replaced",
         )
-        wrong = _notice(
-            "failed",
-            (
-                f"{counted(len(self._problems), 'setting')} to mend; the code above is the last valid form"
-                if self._problems
-                else ""
-            ),
-            self.problems,
-        )
+        heading = f"{counted(len(self._problems), 'setting')} to correct; the code above is the last valid form"
+        wrong = _notice("failed", heading, self.problems)
         self.notices.value = joined([wrong, _notice("attention", "Worth a second look", warnings)])
 
     def _show_code(self):
@@ -242,7 +225,7 @@ class ConfigForm(Panel):
         )
 
     @staticmethod
-    def _said(path, value):
+    def _shown(path, value):
         if isinstance(value, bool):
             return "on" if value else "off"
         text = all_fields()[path].text_of(value).replace("\n", " ") or "none"
@@ -251,14 +234,12 @@ class ConfigForm(Panel):
     # presets
 
     def _preset(self, name):
-        return self._at_home(preset(name))
+        return self._with_root(preset(name))
 
-    def _at_home(self, config):
-        return (
-            config
-            if self.root is None
-            else config.model_copy(update={"run": config.run.model_copy(update={"root": self.root})})
-        )
+    def _with_root(self, config):
+        if self.root is None:
+            return config
+        return config.model_copy(update={"run": config.run.model_copy(update={"root": self.root})})
 
     def _preset_chosen(self, change):
         if not self.filling:
@@ -270,7 +251,7 @@ class ConfigForm(Panel):
         self.say(f"All settings are as the preset {self.base} has them. Undo brings your changes back.")
 
     def _undo(self):
-        if self._before is None:  # a second click that came before the button was disabled
+        if self._before is None:  # a second click, before the button was disabled
             return
         (base, config), self._before = self._before, None
         self._replace(config, base)
@@ -288,9 +269,7 @@ class ConfigForm(Panel):
 
         def done(config):
             self._replace(config, self.base)
-            here = (
-                f" Runs are kept in {self.root!r} here all the same." if config.run.root != self.config.run.root else ""
-            )
+            here = f" Runs are still kept in {self.root!r}." if config.run.root != self.config.run.root else ""
             self.say(f"Loaded {path}.{here}", "good")
 
         self.later(lambda: RunConfig.from_yaml(path), done)
@@ -314,12 +293,12 @@ class ConfigForm(Panel):
         self._overwrites = asking
         self.save.description = "Overwrite" if asking else "Save"
         (self.save.add_class if asking else self.save.remove_class)("swb-danger")
-        why_not = f"{counted(len(self._problems), 'setting')} must be mended first." if self._problems else ""
+        why_not = f"{counted(len(self._problems), 'setting')} must be corrected first." if self._problems else ""
         enable(self.save, why_not, "Replace the file" if asking else "Write all settings, with their help as comments")
 
 
 def _gamma(settings):
-    """γ in words, for a RunConfig or its loss section."""
+    """A sentence with γ, for a RunConfig or its loss section."""
     loss = getattr(settings, "loss", settings)
     if loss.kind == "dpo":
         return "DPO has no target margin: γ/β has no effect."
@@ -334,5 +313,5 @@ def _notice(tone, heading, sentences):
         '<div class="swb-notice swb-{}"><b>{}</b><ul>{}</ul></div>',
         tone,
         heading,
-        joined(html("<li>{}</li>", one) for one in sentences),
+        joined(html("<li>{}</li>", sentence) for sentence in sentences),
     )

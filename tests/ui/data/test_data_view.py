@@ -248,7 +248,7 @@ def test_columns_without_a_guess_are_chosen_by_hand(tmp_path):
     assert "the column of the prompt first" in form.use.tooltip
     for role, name in (("prompt", "a"), ("chosen", "b"), ("rejected", "b")):
         form.menus[role].value = name
-    assert "stands in two menus" in form.use.tooltip
+    assert "is chosen in two menus" in form.use.tooltip
     form.menus["rejected"].value = "c"
     assert not form.use.disabled
     form.use.click()

@@ -271,7 +271,7 @@ def test_a_settled_root_is_kept_whatever_is_chosen_and_counts_as_no_change(tmp_p
     form.load.click()
     until(lambda: "Loaded" in form.line.value)
     assert (form.config.loss.beta, form.config.run.root) == (3, "../runs")
-    assert "Runs are kept in &#39;../runs&#39; here all the same" in form.line.value
+    assert "Runs are still kept in &#39;../runs&#39;" in form.line.value
 
 
 def test_a_configuration_set_from_python_gets_the_settled_root_before_anyone_hears_of_it():
