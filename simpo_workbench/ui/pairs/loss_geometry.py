@@ -10,8 +10,9 @@ from dataclasses import dataclass
 import ipywidgets
 import traitlets
 
-from ...analysis.geometry import OTHER_LOSS, SATURATED, Geometry, Leads, leads_of, loss_geometry
+from ...analysis.geometry import OTHER_LOSS, SATURATED, Geometry, loss_geometry
 from ...analysis.loss_suggestion import LossSuggestion, suggest_loss
+from ...analysis.scored_leads import Leads, leads_of
 from ...analysis.scores import share
 from ...base.format import counted, signed
 from ...charts.geometry import HEIGHT, MOST, curve_spec, leads_spec
@@ -87,7 +88,7 @@ class LossGeometry(Panel):
 
     @property
     def suggestion(self) -> LossSuggestion | None:
-        """What `wb.suggest_loss` says of the scores: of a run those before training."""
+        """What `wb.analysis.suggest_loss` says of the scores: of a run those before training."""
         return None if self._loaded is None else self._loaded.suggestion
 
     def refresh(self):
@@ -131,7 +132,7 @@ class LossGeometry(Panel):
             "lightbulb-o",
         )
         self.use = button(
-            "Use in Configure",
+            "Use in 1 Setup",
             self.guard(self._hand_on),
             "arrow-right",
             "Put this β and γ/β into the configuration of the next run",

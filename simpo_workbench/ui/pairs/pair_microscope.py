@@ -1,6 +1,4 @@
-"""Understand one pair: every token of both answers in the untrained and the trained model, as text, as charts and in
-sentences.
-"""
+"""One pair token by token: both answers in the base and the tuned model, as text, as charts and in sentences."""
 
 from __future__ import annotations
 
@@ -24,7 +22,7 @@ from .original_pair import original_pair
 
 _NO_RUN = (
     "Every token of a pair stands here once a model has read it: open a run in Runs, and choose a pair. In Python:"
-    " wb.PairMicroscope(run, pair_id), or wb.PairMicroscope(tokens=wb.explain_pair(model, pair)) for tokens that are"
+    " wb.ui.PairMicroscope(run, pair_id), or wb.ui.PairMicroscope(tokens=wb.explain_pair(model, pair)) for tokens that are"
     " there already."
 )
 _NO_PAIR = (
@@ -50,7 +48,7 @@ class PairMicroscope(Panel):
     """One pair token by token. `run` and `pair` (a row with prompt, chosen, rejected, or a pair_id of the run's
     held-out pairs) may be set at any time; `ask()` asks.
 
-    `tokens` is the DataFrame that is shown (see `wb.token_leads`), else None. tokens: a table from `wb.explain_pair`,
+    `tokens` is the DataFrame that is shown (see `wb.analysis.token_leads`), else None. tokens: a table from `wb.explain_pair`,
     shown without any model.
     """
 
@@ -289,7 +287,7 @@ def _stamp(run):
 
 
 def _own_sides(run) -> dict[str, Side]:
-    """The run's models, the untrained one last: alone, it has nothing to be compared with."""
+    """The run's models, the base model last: alone, it has nothing to be compared with."""
     own = {key: side for key, side in sides_of(run).items() if side.run is run}
     return {key: own[key] for key in [*(key for key in own if key != "base"), "base"]}
 

@@ -1,4 +1,4 @@
-"""Understand: every held-out pair before and after, as chart, table and text, linked; what is chosen is a DataFrame."""
+"""Every held-out pair before and after, as linked chart, table and text; the chosen pairs are a DataFrame."""
 
 from __future__ import annotations
 
@@ -108,7 +108,7 @@ class PairTable(Panel):
     token, for tables that are given.
     """
 
-    title = "Understand the pairs"
+    title = "Held-out pairs"
     run = traitlets.Instance(Run, allow_none=True)
     picked_pair = traitlets.Dict()
 

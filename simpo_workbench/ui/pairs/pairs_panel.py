@@ -1,6 +1,4 @@
-"""Understand: every pair before and after, and below it whatever explains one of them: its tokens, its place on the
-loss, its way over the steps.
-"""
+"""The Pairs panel: all pairs before and after, and below them one pair's tokens, its place on the loss, its leads."""
 
 from __future__ import annotations
 
@@ -21,13 +19,12 @@ PARTS = ("Token by token", "Loss geometry", "Lead history")
 
 
 class PairsPanel(Panel):
-    """The pair table with microscope, geometry and time travel below it, linked: a pair chosen in one is chosen in all.
-    `selection` holds the chosen pairs.
+    """The pair table with microscope, geometry and lead history below it: a pair chosen in one is chosen in all.
 
     on_use(beta, gamma_beta_ratio): called when the values of the geometry are to become settings.
     """
 
-    title = "Understand the pairs"
+    title = "Pairs"
     run = traitlets.Instance(Run, allow_none=True)
 
     def __init__(

@@ -211,7 +211,7 @@ def assert_reads(page, selector, *texts):
     )
 
 
-def test_configure(page, place):
+def test_setup(page, place):
     assert_reads(page, ".swb-head", f"{one_way(NAME)} · FP32")
     values = page.page.evaluate(
         "() => Object.fromEntries([...document.querySelectorAll('.swb-field[data-path]')].map(box => [box.dataset.path,"
@@ -226,7 +226,7 @@ def test_configure(page, place):
     ):
         page.page.click(f"button:has-text('{view}')")
         assert_reads(page, ".swb-code", words, "<meta http-equiv=refresh content=")
-        assert_harmless(page, f"configure-{view.split()[-1]}")
+        assert_harmless(page, f"setup-{view.split()[-1]}")
 
 
 def test_data(page):
@@ -278,7 +278,7 @@ def test_train(page):
     assert_harmless(page, "train")
 
 
-def test_compare(page):
+def test_answers(page):
     page.turn_to("4 Answers")
     page.until(
         "() => [...document.querySelectorAll('select')].some(menu => menu.offsetParent && menu.options.length ==="
@@ -288,10 +288,10 @@ def test_compare(page):
         page.page.evaluate(EACH_OPTION, ["Prompt", ".swb-card", [readable(f"{text} at step 60") for text in TEXTS]])
         == []
     )
-    assert_harmless(page, "compare")
+    assert_harmless(page, "answers")
 
 
-def test_understand(page):
+def test_pairs(page):
     page.turn_to("5 Pairs")
     page.shows("tr[data-id]")
     assert page.page.evaluate(EACH_ROW, [".swb-cards", [readable(f"{text} A") for text in TEXTS[:50]]]) == []
@@ -304,7 +304,7 @@ def test_understand(page):
         seen.add(page.page.locator(".hovertext").first.text_content())
         assert page.page.locator(".hovertext a, .hovertext image").count() == 0
     assert sum(any(text in one for one in seen) for text in SHORT) >= 3, seen
-    assert_harmless(page, "understand")
+    assert_harmless(page, "pairs")
 
 
 def test_what_explains_the_pairs(page):

@@ -49,7 +49,7 @@ def opened(chromium, lab, name, root, changes=None, width=1500, theme="Light"):
 @pytest.mark.demo_model
 def test_from_settings_to_a_run_that_survives_its_kernel(chromium, lab, tmp_path):
     with contextlib.ExitStack() as ending, opened(chromium, lab, "work.ipynb", tmp_path / "runs", SHORT) as page:
-        configure(page)
+        set_up(page)
         look_at_a_pair(page)
         start(page)
         run = wb.attach("in-the-browser", tmp_path / "runs")
@@ -60,14 +60,14 @@ def test_from_settings_to_a_run_that_survives_its_kernel(chromium, lab, tmp_path
         page.shows(".swb-head .swb-badge:has-text('stopped')")
         page.picture("10-stopped")
         assert run.wait(60).state == "stopped"
-        compare(page)
+        read_answers(page)
         assert page.tracebacks() == []
         assert page.foreign == []
 
 
-def configure(page):
+def set_up(page):
     page.shows("h2:has-text('SimPO Workbench')")
-    page.picture("01-configure")
+    page.picture("01-setup")
     beta = page.shows("[data-path='loss.beta'] input:not([type='range'])")
     beta.fill("3")
     beta.press("Tab")
@@ -146,8 +146,8 @@ def come_back(page, run):
     page.picture("09-after-a-restart")
 
 
-def compare(page):
-    """Two prompts, typed in, answered by the untrained model and by a kept step."""
+def read_answers(page):
+    """Two prompts, typed in, answered by the base model and by a kept step."""
     page.turn_to("4 Answers")
     page.page.locator("select:visible").nth(4).select_option(index=1)
     for prompt in ("Name a fruit.", "What is two plus two?"):
@@ -161,7 +161,7 @@ def compare(page):
             prompt,
         )
         page.shows(".swb-said.swb-good")
-    page.picture("11-compared")
+    page.picture("11-answers")
     assert page.page.locator("select:visible option:has-text('Name a fruit.')").count() == 1, (
         "earlier prompts can be opened again"
     )
@@ -188,11 +188,11 @@ def test_every_panel_of_a_finished_run(chromium, lab, tmp_path, theme, width):
         page.picture(f"train-{theme}-{width}")
         page.turn_to("4 Answers")
         page.shows(".swb-card ins, .swb-card del")
-        page.picture(f"compare-{theme}-{width}")
+        page.picture(f"answers-{theme}-{width}")
         assert_inside(page)
         page.turn_to("5 Pairs")
-        understand(page)
-        page.picture(f"understand-{theme}-{width}")
+        choose_pairs(page)
+        page.picture(f"pairs-{theme}-{width}")
         assert_inside(page)
         for name in ("1 Setup", "2 Data"):
             page.turn_to(name)
@@ -203,7 +203,7 @@ def test_every_panel_of_a_finished_run(chromium, lab, tmp_path, theme, width):
         assert page.foreign == []
 
 
-def understand(page):
+def choose_pairs(page):
     """Sort, filter, and open a pair from its point."""
     page.page.click("button.swb-sort[data-key='lead_after']")
     page.shows("th[aria-sort='descending']")
