@@ -1,7 +1,7 @@
 """Where every pair stands on SimPO's loss, from average log-probabilities alone. Pure functions of DataFrames.
 
-All of it follows from one number per pair: its lead, the average log-probability of the chosen answer minus that of the rejected one (nats per token).
-With z = β·(lead − γ/β): loss = −(1−ε)·log σ(z) − ε·log σ(−z), and the gradient on the lead is −β·(σ(−z) − ε)   (arXiv 2405.14734, eq. 6).
+All of it follows from the lead of each pair. With z = β·(lead − γ/β): loss = −(1−ε)·log σ(z) − ε·log σ(−z), and the
+gradient on the lead is −β·(σ(−z) − ε) (arXiv 2405.14734, eq. 6).
 """
 
 from __future__ import annotations
@@ -12,105 +12,39 @@ from functools import cached_property
 from itertools import pairwise
 
 from ..base.errors import WorkbenchError
-from ..base.escape import plotly_text
 from ..base.format import counted, signed
+from .scored_leads import Leads, leads_of
 from .scores import Z95, share
 
-#: A pair is saturated when it pulls with less than this share of the most it could, and in full pull when it lacks less
-#: than this share of it.
+#: A pair is saturated when it pulls with less than this share of the most that a pair could, and in full pull when it
+#: lacks less than this share of it.
 SATURATED = 0.05
 #: Fewer pairs than this are weak ground for a suggestion and for anything said of lengths.
 FEW_PAIRS = 20
 #: States of a pair, from far below the target to far beyond it; the last one only with label smoothing.
 STATES = ("full pull", "pulls", "saturated", "pulls back")
-#: What is said where SimPO's loss is shown of a run that trains with another one, by its `loss.kind`.
+#: The note beside SimPO's loss for a run that trains with another one, by its `loss.kind`.
 OTHER_LOSS = {
     "dpo": (
         "This run trains with DPO, whose margin counts from the base model; here the same pairs stand where SimPO"
         " would see them."
     ),
-    "simpo_hinge": "This run trains with the hinge form of the loss; here stands the loss −log σ(z) of the paper.",
+    "simpo_hinge": "This run trains with the hinge form of the loss; the loss shown here is the paper's −log σ(z).",
 }
 #: Where the leads are that a chart names: at or below 0, between 0 and γ/β, beyond γ/β.
 PLACES = ("behind", "short of γ", "beyond γ")
 ALIKE = 1e-6  # leads that differ by less, in nats per token, are the same
-_CLEAR = 0.01  # a difference of shares below a hundredth matters to nobody, however certain it is
-
-
-@dataclass(frozen=True, eq=False)
-class Leads:
-    """What β and γ/β do not change: one lead per pair, (pairs,), nats per token, with lengths in tokens and the values
-    that the table was scored with (None: unknown).
-
-    simpo: whether the table's own margins are β × lead; those of DPO are not.
-    """
-
-    pair_id: object
-    lead: object
-    chosen_tokens: object = None
-    rejected_tokens: object = None
-    prompt: object = None
-    beta: float | None = None
-    gamma_beta_ratio: float | None = None
-    simpo: bool = True
-    step: int | None = None
-
-    def __len__(self):
-        return len(self.lead)
-
-    @cached_property
-    def order(self):
-        """Places of the pairs from the smallest lead to the largest."""
-        import numpy as np
-
-        return np.argsort(self.lead, kind="stable")
-
-    @cached_property
-    def rising(self):
-        """The leads in that order."""
-        return self.lead[self.order]
-
-    @cached_property
-    def places(self) -> dict[str, int]:
-        """Where each pair_id stands."""
-        return {name: place for place, name in enumerate(self.pair_id)}
-
-    @cached_property
-    def longer(self):
-        """1 where the chosen answer is the longer one, −1 where the rejected one is, 0 where both are equally long;
-        None without lengths.
-        """
-        import numpy as np
-
-        return None if self.chosen_tokens is None else np.sign(self.chosen_tokens - self.rejected_tokens)
-
-    @cached_property
-    def length_correlation(self):
-        """Spearman's correlation of length difference (chosen − rejected, tokens) and pull, the same for every β and
-        γ/β: a smaller lead pulls harder. None where it has no value.
-        """
-        import pandas as pd
-
-        if self.longer is None or len(self) < 3:
-            return None
-        ranks = pd.DataFrame({"length": self.chosen_tokens - self.rejected_tokens, "pull": -self.lead}).rank()
-        return None if (ranks.nunique() < 2).any() else float(ranks["length"].corr(ranks["pull"]))
-
-    @cached_property
-    def labels(self) -> list[str]:
-        """What a chart calls each pair: its prompt, or its id."""
-        return [plotly_text(text, most=120) for text in (self.pair_id if self.prompt is None else self.prompt)]
+_CLEAR = 0.01  # a smaller difference of shares does not matter, however certain it is
 
 
 @dataclass(frozen=True)
 class LengthPull:
-    """Whether length decides who pulls.
+    """Whether the answers' lengths decide which pairs pull.
 
-    longer: pairs whose chosen answer is the longer one; pairs_share and weight_share: their share of the n pairs and of
-    the gradient weight;
-    difference: the second minus the first, with its 95 % interval (linearised ratio). other_share: of the weight, on
-    pairs whose chosen answer is the shorter one.
-    correlation: `Leads.length_correlation`.
+    longer: number of pairs whose chosen answer is the longer one; pairs_share and weight_share: their share of the n
+    pairs and of the gradient weight; difference: the second minus the first, with its 95 % interval (linearised ratio).
+    other_share: share of the weight on pairs whose chosen answer is the shorter one. correlation:
+    `Leads.length_correlation`.
     """
 
     n: int
@@ -129,44 +63,37 @@ class LengthPull:
         return self.n >= FEW_PAIRS and not self.low <= 0 <= self.high and abs(self.difference) >= _CLEAR
 
     def __str__(self):
-        seen = (
+        favoured = ""
+        if self.other_share > 0.6:
+            favoured = f" Most of the gradient ({self.other_share:.0%}) is for the shorter answer."
+        carried = (
             f"The chosen answer is the longer one in {self.longer:,} of {self.n:,} pairs ({self.pairs_share:.0%}),"
             f" which carry {self.weight_share:.0%} of the gradient"
         )
-        favoured = (
-            f" Most of the gradient ({self.other_share:.0%}) is for the shorter answer."
-            if self.other_share > 0.6
-            else ""
-        )
         if self.n < FEW_PAIRS:
             return (
-                f"{seen}; {counted(self.n, 'pair')} {'is' if self.n == 1 else 'are'} too few to say whether length"
-                " decides who pulls."
+                f"{carried}; {counted(self.n, 'pair')} {'is' if self.n == 1 else 'are'} too few to say whether length"
+                " decides which pairs pull."
             )
         if self.longer in (0, self.n):
             return (
                 f"The chosen answer is the longer one in {'every pair' if self.longer else 'no pair'}, so there is"
                 f" nothing to compare with.{favoured}"
             )
-        interval = (
-            f"{signed(100 * self.difference, 1)} points against their share, 95 % {signed(100 * self.low, 1)} to"
-            f" {signed(100 * self.high, 1)}"
-        )
+        difference, low, high = (signed(100 * value, 1) for value in (self.difference, self.low, self.high))
+        carried += f" ({difference} points against their share, 95 % {low} to {high})"
         if not self.clear:
-            return (
-                f"{seen} ({interval}): no clear difference in pull between longer and shorter chosen answers.{favoured}"
-            )
+            return f"{carried}: no clear difference in pull between longer and shorter chosen answers.{favoured}"
         which = "longer" if self.difference > 0 else "shorter"
         return (
-            f"{seen} ({interval}): pairs whose chosen answer is the {which} one pull harder. Watch whether answers"
-            f" become {which} while it trains.{favoured}"
+            f"{carried}: pairs whose chosen answer is the {which} one pull harder. Watch whether answers become"
+            f" {which} while it trains.{favoured}"
         )
 
 
 @dataclass(frozen=True, eq=False)
 class Geometry:
-    """Every pair on the loss −log σ(z) at one β, γ/β and ε. `pairs` is the DataFrame, `counts` how many stand where,
-    `str()` a few plain sentences.
+    """Every pair on the loss −log σ(z) at one β, γ/β and ε; `str()` gives it in a few sentences.
 
     Margins, γ and z are in reward units, leads and γ/β in nats per token.
     """
@@ -193,7 +120,7 @@ class Geometry:
 
     @cached_property
     def pull_share(self):
-        """Gradient weight divided by β, (pairs,): σ(−z) − ε, from 1 − ε (far behind) to −ε (far beyond γ)."""
+        """Gradient weight divided by β, (pairs,): σ(−z) − ε, from 1 − ε far behind to −ε far beyond γ."""
         return pull_at(self.z, self.label_smoothing)
 
     @property
@@ -203,17 +130,17 @@ class Geometry:
 
     @cached_property
     def bounds(self) -> tuple[float, ...]:
-        """The z at which full pull ends, at which saturation begins, and with enough label smoothing at which pairs
-        begin to pull back.
-        """
+        """The z at which full pull ends, saturation begins and, with enough label smoothing, pulling back begins."""
         most, smoothing = 1 - self.label_smoothing, self.label_smoothing
         pulls = [smoothing + share * most for share in (1 - SATURATED, SATURATED, -SATURATED)]
         return tuple(math.log((1 - pull) / pull) for pull in pulls if pull > 0)
 
     @cached_property
     def pairs(self):
-        """DataFrame with one row per pair: pair_id, lead (nats per token), margin and z (reward units), loss,
-        gradient_weight, pull_share, place (PLACES) and state (STATES).
+        """DataFrame with one row per pair.
+
+        Columns: pair_id, lead (nats per token), margin and z (reward units), loss, gradient_weight, pull_share, place
+        (one of PLACES) and state (one of STATES).
         """
         import numpy as np
         import pandas as pd
@@ -233,22 +160,17 @@ class Geometry:
 
     @cached_property
     def counts(self) -> dict[str, int]:
-        """How many pairs are in each place and in each state; "still pull" are those in full pull and those that
-        pull.
-        """
+        """Number of pairs in each place and state, and "still pull": those in full pull and those that pull."""
         import numpy as np
 
         n, z = len(self.leads), self.z[self.leads.order]
         behind = int(np.searchsorted(self.leads.rising, 0.0, side="right"))
         beyond = min(n - int(np.searchsorted(z, 0.0, side="right")), n - behind)
+        places = dict(zip(PLACES, (behind, n - behind - beyond, beyond), strict=True))
         ends = [0, *(int(np.searchsorted(z, bound, side="right")) for bound in self.bounds), n]
-        inside = [end - start for start, end in pairwise(ends)]
-        states = dict(zip(STATES, inside + [0] * (len(STATES) - len(inside)), strict=True))
-        return (
-            dict(zip(PLACES, (behind, n - behind - beyond, beyond), strict=True))
-            | states
-            | {"still pull": states["full pull"] + states["pulls"]}
-        )
+        states = dict.fromkeys(STATES, 0)
+        states |= {state: end - start for state, (start, end) in zip(STATES, pairwise(ends), strict=False)}
+        return places | states | {"still pull": states["full pull"] + states["pulls"]}
 
     @property
     def mean_loss(self) -> float:
@@ -257,9 +179,9 @@ class Geometry:
 
     @cached_property
     def effective_pairs(self) -> float:
-        """How many equally strong pairs would carry this gradient: (Σw)² / Σw² of the weights' sizes.
+        """The number of equally strong pairs that would carry this gradient: (Σw)² / Σw² of the weights' sizes.
 
-        All of them when all pull alike, 1 when one pair decides alone.
+        It is the number of pairs when all pull alike, and 1 when one pair carries it alone.
         """
         import numpy as np
 
@@ -269,7 +191,7 @@ class Geometry:
 
     @cached_property
     def length(self) -> LengthPull | None:
-        """Whether longer answers carry the gradient; None without lengths or without any pull."""
+        """Whether pairs with longer answers carry the gradient; None without lengths or without any pull."""
         import numpy as np
 
         longer, weight = self.leads.longer, np.abs(self.pull_share)
@@ -280,55 +202,49 @@ class Geometry:
         pairs_share, weight_share = float(is_longer.mean()), float((weight * is_longer).sum()) / total
         influence = weight * (n / total) * (is_longer - weight_share) - (is_longer - pairs_share)
         half = Z95 * math.sqrt(float((influence * influence).sum())) / n  # no @: its threads cost more than they save
-        difference, other = weight_share - pairs_share, float((weight * (longer < 0)).sum()) / total
+        difference = weight_share - pairs_share
         return LengthPull(
-            n,
-            int(is_longer.sum()),
-            pairs_share,
-            weight_share,
-            other,
-            difference,
-            difference - half,
-            difference + half,
-            self.leads.length_correlation,
+            n=n,
+            longer=int(is_longer.sum()),
+            pairs_share=pairs_share,
+            weight_share=weight_share,
+            other_share=float((weight * (longer < 0)).sum()) / total,
+            difference=difference,
+            low=difference - half,
+            high=difference + half,
+            correlation=self.leads.length_correlation,
         )
 
     @cached_property
     def cautions(self) -> tuple[str, ...]:
-        """What is wrong with these settings for these pairs, a sentence each; empty when nothing stands out."""
+        """Sentences on what is wrong with these settings for these pairs; empty when nothing is."""
         return tuple(_cautions(self))
 
     def __str__(self):
         n, counts = len(self.leads), self.counts
-        settings = (
-            f"β {self.beta:g}, γ/β {self.gamma_beta_ratio:g} (γ"
-            f" {self.gamma:.3g}){f', ε {self.label_smoothing:g}' if self.label_smoothing else ''}"
-        )
+        smoothing = f", ε {self.label_smoothing:g}" if self.label_smoothing else ""
+        settings = f"β {self.beta:g}, γ/β {self.gamma_beta_ratio:g} (γ {self.gamma:.3g}){smoothing}"
         if not n:
             return f"{settings}: there are no pairs."
-        back = (
-            f", and {counts['pulls back']:,} pull back, for label smoothing takes them for too certain"
-            if counts["pulls back"]
-            else ""
-        )
-        lines = [
-            f"{settings}, {counted(n, 'pair')}: mean loss {self.mean_loss:.3f}.",
-            (
-                f"{counts['behind']:,} are behind (the rejected answer is likelier per token), {counts['short of γ']:,}"
-                f" lead but fall short of γ, {counts['beyond γ']:,} are beyond it."
-            ),
-            (
-                f"{counts['still pull']:,} still pull, a share of {share(counts['still pull'], n)},"
-                f" {counts['full pull']:,} of them with nearly all they could; {counts['saturated']:,} are saturated"
-                f" (they pull with less than {SATURATED:.0%} of the most a pair could){back}."
-            ),
+        lines = [f"{settings}, {counted(n, 'pair')}: mean loss {self.mean_loss:.3f}."]
+        if not self.leads.simpo:
+            lines.append(
+                "The table was scored with another loss, such as DPO's; this is where SimPO would see these pairs."
+            )
+        back = ""
+        if counts["pulls back"]:
+            back = f", and {counts['pulls back']:,} pull back, because label smoothing takes them for too certain"
+        lines += [
+            f"{counts['behind']:,} are behind (the rejected answer is likelier per token), {counts['short of γ']:,}"
+            f" lead but fall short of γ, {counts['beyond γ']:,} are beyond it.",
+            f"{counts['still pull']:,} still pull, a share of {share(counts['still pull'], n)},"
+            f" {counts['full pull']:,} of them with nearly all they could; {counts['saturated']:,} are saturated (they"
+            f" pull with less than {SATURATED:.0%} of the most a pair could){back}.",
             f"The gradient is carried as if by {self.effective_pairs:,.0f} equally strong pairs.",
         ]
-        if not self.leads.simpo:
-            lines.insert(
-                1, "The table was scored with another loss, such as DPO's; this is where SimPO would see these pairs."
-            )
-        return "\n".join([*lines, *([str(self.length)] if self.length else []), *self.cautions])
+        if self.length:
+            lines.append(str(self.length))
+        return "\n".join([*lines, *self.cautions])
 
 
 def loss_at(z, label_smoothing: float = 0.0):
@@ -346,48 +262,15 @@ def pull_at(z, label_smoothing: float = 0.0):
     return np.where(z >= 0, small, 1.0) / (1.0 + small) - label_smoothing
 
 
-def leads_of(scores) -> Leads:
-    """The Leads of a scores table of one step.
-
-    Errors: WorkbenchError for several steps, a pair twice, a missing column, a value that is no number.
-    """
-    import numpy as np
-
-    sides = ["chosen_avg_logp", "rejected_avg_logp"]
-    missing = [name for name in ("pair_id", *sides) if name not in scores]
-    if missing:
-        raise WorkbenchError(f"The table lacks the column {missing[0]!r}: give a table from wb.score or run.scores.")
-    if "step" in scores and scores["step"].nunique() > 1:
-        raise WorkbenchError(
-            f"The table holds {scores['step'].nunique()} steps: choose one, such as scores[scores.step == 0]."
-        )
-    if scores["pair_id"].duplicated().any():
-        raise WorkbenchError("The table holds a pair twice: choose one step, and each pair once.")
-    ids = scores["pair_id"].to_numpy(dtype=object)
-    lead = _numbers(scores, sides[0], ids) - _numbers(scores, sides[1], ids)
-    lengths = ["chosen_tokens", "rejected_tokens"]
-    tokens = [_numbers(scores, name, ids) for name in lengths] if set(lengths) <= set(scores.columns) else [None, None]
-    beta, ratio = (_own(scores, name) for name in ("beta", "gamma_beta_ratio"))
-    simpo = (
-        beta is None
-        or "margin" not in scores
-        or bool(np.allclose(_numbers(scores, "margin", ids), beta * lead, rtol=1e-3, atol=1e-3 * beta))
-    )
-    step = int(scores["step"].iloc[0]) if "step" in scores and len(scores) else None
-    prompt = scores["prompt"].to_numpy(dtype=object) if "prompt" in scores else None
-    return Leads(ids, lead, *tokens, prompt, beta, ratio, simpo, step)
-
-
 def loss_geometry(
     scores, beta: float | None = None, gamma_beta_ratio: float | None = None, label_smoothing: float = 0.0
 ) -> Geometry:
-    """Where every pair stands on SimPO's loss.
+    """The Geometry of a scores table: where every pair stands on SimPO's loss.
 
-    scores: DataFrame of one step as `wb.score` or `run.scores[run.scores.step == 0]` (or Leads); needs pair_id,
-    chosen_avg_logp, rejected_avg_logp (nats per token).
-    beta, gamma_beta_ratio: default to those that the table was scored with. label_smoothing: ε, from 0 to below 0.5.
-    Errors: WorkbenchError for a table or a setting that this cannot be told of; for a table of another loss (DPO)
-    without β and γ/β.
+    scores: DataFrame of one step, as from `wb.score` or `run.scores[run.scores.step == 0]`, with pair_id,
+    chosen_avg_logp and rejected_avg_logp (nats per token); or Leads. beta, gamma_beta_ratio: those that the table was
+    scored with by default. label_smoothing: ε, from 0 to below 0.5.
+    Errors: WorkbenchError for an impossible table or setting, and for a table of another loss (DPO) without β and γ/β.
     """
     leads = scores if isinstance(scores, Leads) else leads_of(scores)
     beta = _setting("beta", beta, leads.beta, leads)
@@ -427,35 +310,12 @@ def _as_number(name, given):
         raise WorkbenchError(f"{name} = {repr(given)[:80]} is not possible: expected a number.") from None
 
 
-def _own(scores, name):
-    """The one value of a column, None where there is none or several."""
-    values = scores[name].dropna().unique() if name in scores else ()
-    return float(values[0]) if len(values) == 1 else None
-
-
-def _numbers(scores, name, ids):
-    import numpy as np
-    import pandas as pd
-
-    values = pd.to_numeric(scores[name], errors="coerce").to_numpy(dtype=float)
-    wrong = np.flatnonzero(~np.isfinite(values))
-    if len(wrong):
-        raise WorkbenchError(
-            f"{counted(len(wrong), 'value')} of {name} {'is' if len(wrong) == 1 else 'are'} not a finite number, the"
-            f" first of pair {str(ids[wrong[0]])[:80]!r}: drop such pairs, and look for what made them (an empty"
-            " answer, a ruined model)."
-        )
-    return values
-
-
 def _cautions(geometry):
     n, counts, pulls = len(geometry.leads), geometry.counts, geometry.pull_share[geometry.leads.order]
     if n < 2:
         return
-    most, least = (
-        float(pulls[int(0.05 * (n - 1))]),
-        float(pulls[int(0.95 * (n - 1) + 0.5)]),
-    )  # the twentieth at both ends does not decide
+    # the twentieth of the pairs at either end does not decide
+    most, least = float(pulls[int(0.05 * (n - 1))]), float(pulls[int(0.95 * (n - 1) + 0.5)])
     if float(geometry.leads.rising[-1] - geometry.leads.rising[0]) < ALIKE:
         yield "All pairs have the same lead: no β and no γ/β can tell them apart."
     elif counts["still pull"] <= 0.1 * n:

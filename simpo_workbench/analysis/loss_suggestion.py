@@ -10,7 +10,8 @@ from dataclasses import dataclass
 
 from ..base.errors import WorkbenchError
 from ..base.format import counted, signed
-from .geometry import ALIKE, FEW_PAIRS, Leads, leads_of, pull_at
+from .geometry import ALIKE, FEW_PAIRS, pull_at
+from .scored_leads import Leads, leads_of
 from .scores import Z95
 
 _RATIOS = (0.1, 1.0)  # the paper's settings lie between 0.1 and 0.8
@@ -27,21 +28,16 @@ class LossSuggestion:
     reasons: tuple[str, ...]
 
     def __str__(self):
-        return "\n".join(
-            [
-                f"β {self.beta:g}, γ/β {self.gamma_beta_ratio:g} (γ {self.beta * self.gamma_beta_ratio:.3g})",
-                *self.reasons,
-            ]
-        )
+        settings = f"β {self.beta:g}, γ/β {self.gamma_beta_ratio:g} (γ {self.beta * self.gamma_beta_ratio:.3g})"
+        return "\n".join([settings, *self.reasons])
 
 
 def suggest_loss(scores) -> LossSuggestion:
-    """β and γ/β to start from with this model and these pairs, with the reasons in words; meant for scores of the
-    base model.
+    """A LossSuggestion: β and γ/β to start from with this model and these pairs, meant for scores of the base model.
 
-    γ/β: the lead that the best quarter of the pairs has already (upper quartile, nats per token), within 0.1 … 1.0 and
-    in steps of 0.05. β: 2 divided by the spread of the leads (interquartile range / 1.349: of a normal distribution the
-    standard deviation), or by the way from median to goal if longer, within 1 … 10.
+    γ/β: the lead that the best quarter of the pairs already has (upper quartile, nats per token), within 0.1 … 1.0 and
+    in steps of 0.05. β: 2 divided by the spread of the leads (interquartile range / 1.349, which is a normal
+    distribution's standard deviation), or by the distance from the median to the goal if that is larger, within 1 … 10.
     scores: as for `loss_geometry`. Errors: WorkbenchError without pairs.
     """
     import numpy as np
@@ -57,7 +53,7 @@ def suggest_loss(scores) -> LossSuggestion:
     spread = (upper - lower) / 1.349 or float(leads.rising.std())
     ratio = round(min(max(round(upper / 0.05) * 0.05, _RATIOS[0]), _RATIOS[1]), 2)
     width = max(spread, ratio - middle)
-    beta = min(_BETAS, key=lambda one: abs(math.log(one * width / 2))) if spread > ALIKE else _USUAL_BETA
+    beta = min(_BETAS, key=lambda beta: abs(math.log(beta * width / 2))) if spread > ALIKE else _USUAL_BETA
     return LossSuggestion(float(beta), ratio, tuple(_reasons(leads, ratio, beta, upper, spread, width)))
 
 
@@ -74,9 +70,8 @@ def _reasons(leads, ratio, beta, upper, spread, width):
             " from the base model, give the scores of step 0."
         )
     half = Z95 * math.sqrt(n * 0.75 * 0.25)  # ranks around the quartile: holds for any distribution
-    low, high = (
-        float(leads.rising[min(max(round(rank), 0), n - 1)]) for rank in (0.75 * n - half - 1, 0.75 * n + half)
-    )
+    ranks = (0.75 * n - half - 1, 0.75 * n + half)
+    low, high = (float(leads.rising[min(max(round(rank), 0), n - 1)]) for rank in ranks)
     short = counted(int((leads.rising < ratio).sum()), "pair")
     seen = (
         f"γ/β {ratio:g}: in the best quarter of the pairs the chosen answer leads by {signed(upper)} nats per token or"
@@ -84,7 +79,7 @@ def _reasons(leads, ratio, beta, upper, spread, width):
     )
     if upper < _RATIOS[0]:
         yield (
-            f"{seen}. That asks for next to nothing, so the smallest goal of the paper's settings stands here; {short}"
+            f"{seen}. That asks for next to nothing, so this is the smallest goal of the paper's settings; {short}"
             f" of {n:,} fall short of it."
         )
     elif upper > _RATIOS[1]:
@@ -101,18 +96,13 @@ def _reasons(leads, ratio, beta, upper, spread, width):
         yield f"β {beta:g}: all leads are alike, so no β tells these pairs apart; this is the usual value."
     else:
         above, below = (float(pull_at(beta * sign * width)) for sign in (1, -1))
-        ends = (
-            f" ({2 / width:.2g}, were it not kept between {_BETAS[0]} and {_BETAS[-1]})"
-            if not _BETAS[0] <= 2 / width <= _BETAS[-1]
-            else ""
-        )
-        far = (
-            f", the middle one is {width:.2g} short of the goal, and β is about 2 divided by the latter"
-            if width > spread
-            else ", and β is about 2 divided by that"
-        )
+        far = ", and β is about 2 divided by that"
+        if width > spread:
+            far = f", the middle one is {width:.2g} short of the goal, and β is about 2 divided by the latter"
+        if not _BETAS[0] <= 2 / width <= _BETAS[-1]:
+            far += f" ({2 / width:.2g}, were it not kept between {_BETAS[0]} and {_BETAS[-1]})"
         yield (
-            f"β {beta:g}: the leads spread by {spread:.2g} nats per token (as a standard deviation){far}{ends}. A pair"
+            f"β {beta:g}: the leads spread by {spread:.2g} nats per token (as a standard deviation){far}. A pair"
             f" that is {width:.2g} short of the goal then pulls with {below:.0%} of the most it could, one as far"
             f" beyond it with {above:.0%}: a smaller β treats pairs alike, a larger one lets most of them go at once."
         )
@@ -120,11 +110,9 @@ def _reasons(leads, ratio, beta, upper, spread, width):
         "For comparison, the paper's settings: β 2 to 2.5 with γ/β 0.1 to 0.8 (Mistral, Llama 3), β 10 with γ/β 0.3 and"
         " 0.5 (Llama 3 Instruct v0.2, Gemma 2)."
     )
-    scored = (
-        f", against the β {leads.beta:g} of these scores by a factor of {beta / leads.beta:.2g}"
-        if leads.beta and leads.simpo and leads.beta != beta
-        else ""
-    )
+    scored = ""
+    if leads.beta and leads.simpo and leads.beta != beta:
+        scored = f", against the β {leads.beta:g} of these scores by a factor of {beta / leads.beta:.2g}"
     yield (
         f"β also scales every gradient{scored}. AdamW evens most of that out, but the learning rate decides more than β"
         " and γ/β together: settle that first."

@@ -15,7 +15,7 @@ LEAD, BASE_LEAD = 0.4, 0.025
 
 
 def test_each_token_adds_its_log_probability_divided_by_its_answers_length():
-    tokens = wb.token_leads(by_hand())
+    tokens = wb.analysis.token_leads(by_hand())
     assert list(tokens.columns) == [*by_hand().columns, "share", "lead_share", "change", "change_share", "place"]
     chosen, rejected = tokens.iloc[2], tokens.iloc[4]
     assert (
@@ -35,12 +35,12 @@ def test_each_token_adds_its_log_probability_divided_by_its_answers_length():
 
 
 def test_the_shares_add_up_to_the_lead_and_to_its_change():
-    tokens = wb.token_leads(by_hand())
+    tokens = wb.analysis.token_leads(by_hand())
     assert tokens["lead_share"].sum() == pytest.approx(LEAD)
     assert tokens["change_share"].sum() == pytest.approx(LEAD - BASE_LEAD)
     for lengths in ((1, 1), (2, 900), (731, 13)):
         table = of_length(*lengths)
-        tokens, means = wb.token_leads(table), table.groupby("side")[["logp", "base_logp"]].mean()
+        tokens, means = wb.analysis.token_leads(table), table.groupby("side")[["logp", "base_logp"]].mean()
         lead = means.loc["chosen"] - means.loc["rejected"]
         assert tokens["lead_share"].sum() == pytest.approx(lead["logp"], abs=1e-12)
         assert tokens["change_share"].sum() == pytest.approx(lead["logp"] - lead["base_logp"], abs=1e-12)
@@ -50,14 +50,14 @@ def test_the_shares_add_up_to_the_lead_and_to_its_change():
 def test_columns_rows_and_order_of_the_table_are_kept_and_the_table_itself_is_left_alone():
     table = by_hand().sample(frac=1, random_state=1).assign(mine="x")
     before = table.copy()
-    tokens = wb.token_leads(table)
+    tokens = wb.analysis.token_leads(table)
     pd.testing.assert_frame_equal(table, before)
     pd.testing.assert_frame_equal(tokens[list(table.columns)], table.reset_index(drop=True))
-    pd.testing.assert_frame_equal(wb.token_leads(tokens), tokens)
+    pd.testing.assert_frame_equal(wb.analysis.token_leads(tokens), tokens)
 
 
 def test_without_a_base_model_there_is_no_change():
-    tokens = wb.token_leads(by_hand(base=False))
+    tokens = wb.analysis.token_leads(by_hand(base=False))
     assert {"change", "change_share"}.isdisjoint(tokens.columns)
     assert tokens["lead_share"].sum() == pytest.approx(LEAD)
 
@@ -77,7 +77,7 @@ def test_without_a_base_model_there_is_no_change():
     ],
 )
 def test_what_is_no_table_of_a_pair_is_refused_in_words(table, said):
-    for function in (wb.token_leads, pair_facts, where_won):
+    for function in (wb.analysis.token_leads, pair_facts, where_won):
         with pytest.raises(wb.WorkbenchError, match=said):
             function(table)
 
@@ -123,14 +123,14 @@ def test_answers_of_one_length_lead_alike_with_and_without_division():
 
 def test_the_thirds_are_each_answers_own_and_add_up():
     # chosen: tokens 1 | 2 | 3, 4; rejected: 1 | 2, 3 | 4, 5
-    assert thirds(wb.token_leads(by_hand())) == pytest.approx([0.05 + 0.4, 0.05, -0.125])
-    assert thirds(wb.token_leads(by_hand(base=False))) == pytest.approx(
+    assert thirds(wb.analysis.token_leads(by_hand())) == pytest.approx([0.05 + 0.4, 0.05, -0.125])
+    assert thirds(wb.analysis.token_leads(by_hand(base=False))) == pytest.approx(
         [-0.25 + 0.6, -0.125 + 0.2 + 0.2, -0.5 - 0.025 + 0.2 + 0.1]
     )
     table = with_tokens(list("abcde"), list("ab")).assign(
         logp=[-1.0] * 2 + [-2.0] * 2 + [-3.0] * 2 + [-1.0, -2.0, -3.0], base_logp=0.0
     )
-    assert thirds(wb.token_leads(table)) == pytest.approx([-1 / 3 + 1 / 3, -2 / 3 + 2 / 3, -1.0 + 1.0]), (
+    assert thirds(wb.analysis.token_leads(table)) == pytest.approx([-1 / 3 + 1 / 3, -2 / 3 + 2 / 3, -1.0 + 1.0]), (
         "a third of six tokens is two, of three one"
     )
 
