@@ -272,7 +272,7 @@ ids = [f"pair-{{n}}" for n in range({ROWS})]
 scores = pd.DataFrame({{"pair_id": ids, "chosen_avg_logp": chosen, "rejected_avg_logp": chosen - lead}})
 scores = scores.assign(beta=2.0, gamma_beta_ratio=0.5)
 scores = scores.assign(chosen_tokens=random.integers(5, 90, {ROWS}), rejected_tokens=random.integers(5, 90, {ROWS}))
-panel = wb.LossGeometry(scores)
+panel = wb.ui.LossGeometry(scores)
 panel"""
     timed = """took = []
 for beta in (0.5, 1, 3, 5, 8, 10, 3, 2):

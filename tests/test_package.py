@@ -4,6 +4,7 @@ import ast
 import os
 import subprocess
 import sys
+from importlib import import_module
 from pathlib import Path
 
 import pytest
@@ -57,53 +58,48 @@ except ImportError as error:
     assert printed.count("\n") == 1
 
 
-# --- the public names
+# --- the public names: those of the package, and those of the rooms that have some
+
+OPEN_ROOMS = (simpo_workbench.analysis, simpo_workbench.charts, simpo_workbench.runs, simpo_workbench.ui)
+PACKAGES = pytest.mark.parametrize("package", [simpo_workbench, *OPEN_ROOMS], ids=lambda package: package.__name__)
 
 
-def home_file(home):
-    path = PACKAGE / home.replace(".", "/")
-    return path / "__init__.py" if path.is_dir() else path.with_suffix(".py")
+def homes_of(package):
+    """{public name: absolute name of the module that defines it}, without the rooms themselves."""
+    return {name: f"{package.__name__}.{home}" for name, home in package._HOMES.items() if home}
 
 
-def defined_names(path):
-    names = set()
-    for node in ast.parse(path.read_text(encoding="utf-8")).body:
-        if isinstance(node, ast.FunctionDef | ast.ClassDef | ast.AsyncFunctionDef):
-            names.add(node.name)
-        elif isinstance(node, ast.Assign):
-            names |= {target.id for target in node.targets if isinstance(target, ast.Name)}
-        elif isinstance(node, ast.ImportFrom):
-            names |= {alias.asname or alias.name for alias in node.names}
-    return names
+@PACKAGES
+def test_a_public_name_is_what_its_home_defines(package):
+    for name, home in homes_of(package).items():
+        value = getattr(package, name)
+        assert value is getattr(import_module(home), name)
+        if hasattr(value, "__module__"):  # tables have none
+            assert (value.__name__, value.__module__) == (name, home)
 
 
-def test_every_public_name_has_a_home():
-    homeless = [
-        f"simpo_workbench.{name} is promised by {home}."
-        for name, home in simpo_workbench._HOMES.items()
-        if not home_file(home).is_file() or name not in defined_names(home_file(home))
-    ]
-    assert homeless == []
+@PACKAGES
+def test_no_module_hides_a_public_name(package):
+    """Once imported, a sub-module is an attribute of its package, and would stand in the place of the name."""
+    modules = {path.stem for path in Path(package.__file__).parent.iterdir()}
+    assert modules & set(homes_of(package)) == set()
 
 
-def test_a_public_name_is_what_its_home_defines():
-    homes = {name: home for name, home in simpo_workbench._HOMES.items() if home.split(".")[0] in LIGHT}
-    for name, home in homes.items():
-        value = getattr(simpo_workbench, name)
-        assert (value.__name__, value.__module__) == (name, f"simpo_workbench.{home}")
-
-
-def test_editors_are_told_the_same_names_as_users():
+@PACKAGES
+def test_editors_are_told_the_same_names_as_users(package):
     """The imports under TYPE_CHECKING are never run, so nothing else would notice that one is missing or wrong."""
-    tree = ast.parse((PACKAGE / "__init__.py").read_text(encoding="utf-8"))
+    tree = ast.parse(Path(package.__file__).read_text(encoding="utf-8"))
     block = next(
         node for node in tree.body if isinstance(node, ast.If) and getattr(node.test, "id", "") == "TYPE_CHECKING"
     )
-    assert {alias.name: node.module for node in block.body for alias in node.names} == simpo_workbench._HOMES
-    assert set(simpo_workbench._HOMES) <= set(dir(simpo_workbench))
-    assert sorted(simpo_workbench._HOMES) == simpo_workbench.__all__
+    told = {alias.name: node.module or "" for node in block.body for alias in node.names}
+    assert told == package._HOMES
+    assert set(told) <= set(dir(package))
+    assert sorted(told) == package.__all__
 
 
 def test_a_name_that_does_not_exist_is_an_attribute_error():
     with pytest.raises(AttributeError, match="has no attribute 'trian'"):
         _ = simpo_workbench.trian
+    with pytest.raises(AttributeError, match="module 'simpo_workbench.analysis' has no attribute 'diagnoze'"):
+        _ = simpo_workbench.analysis.diagnoze

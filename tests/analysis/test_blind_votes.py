@@ -15,7 +15,8 @@ import pandas as pd
 import pytest
 
 import simpo_workbench as wb
-from simpo_workbench import BlindVotes, WorkbenchError, win_rate
+from simpo_workbench import WorkbenchError, win_rate
+from simpo_workbench.analysis import BlindVotes
 from simpo_workbench.analysis.blind_votes import CHOICES, sampled_answers
 
 
@@ -388,7 +389,7 @@ def test_a_killed_process_loses_no_vote(path):
     """It votes, says each vote that is saved, and is killed without warning while it goes on."""
     code = f"""
 import pandas as pd
-from simpo_workbench import BlindVotes
+from simpo_workbench.analysis import BlindVotes
 table = pd.DataFrame({{"prompt": [f"Question {{i}}?" for i in range(5000)], "first": "a", "second": "b"}})
 test = BlindVotes.begin({str(path)!r}, table)
 for number in range(1, 5001):

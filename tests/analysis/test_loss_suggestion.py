@@ -31,7 +31,7 @@ def normal(center, spread, n=2001):
     ],
 )
 def test_the_suggestion_by_hand(center, spread, beta, ratio):
-    found = wb.suggest_loss(normal(center, spread))
+    found = wb.analysis.suggest_loss(normal(center, spread))
     assert (found.beta, found.gamma_beta_ratio) == (beta, ratio)
     assert f"β {beta:g}: the leads spread by {spread:.2g}" in str(found)
     assert str(found).startswith(f"β {beta:g}, γ/β {ratio:g} (γ {beta * ratio:.3g})")
@@ -40,10 +40,10 @@ def test_the_suggestion_by_hand(center, spread, beta, ratio):
 
 
 def test_wider_leads_never_ask_for_a_larger_beta_and_further_leads_never_for_a_smaller_goal():
-    betas = [wb.suggest_loss(normal(0.0, spread)).beta for spread in np.geomspace(0.03, 5, 40)]
+    betas = [wb.analysis.suggest_loss(normal(0.0, spread)).beta for spread in np.geomspace(0.03, 5, 40)]
     assert betas == sorted(betas, reverse=True)
     assert (betas[0], betas[-1]) == (10, 1)
-    moved = [wb.suggest_loss(normal(center, 0.4)) for center in np.linspace(-2, 2, 40)]
+    moved = [wb.analysis.suggest_loss(normal(center, 0.4)) for center in np.linspace(-2, 2, 40)]
     assert [one.gamma_beta_ratio for one in moved] == sorted(one.gamma_beta_ratio for one in moved)
     assert [one.beta for one in moved] == sorted(one.beta for one in moved), "the further from the goal, the gentler"
 
@@ -52,10 +52,10 @@ def test_what_is_suggested_is_a_stop_of_the_sliders_and_leaves_most_pairs_pullin
     for spread in np.geomspace(0.2, 2, 12):
         for center in (-0.5, 0.0, 0.2):
             table = normal(center, spread)
-            found = wb.suggest_loss(table)
+            found = wb.analysis.suggest_loss(table)
             assert found.beta in STOPS["loss.beta"]
             assert found.gamma_beta_ratio in STOPS["loss.gamma_beta_ratio"]
-            there = wb.loss_geometry(table, found.beta, found.gamma_beta_ratio)
+            there = wb.analysis.loss_geometry(table, found.beta, found.gamma_beta_ratio)
             assert there.counts["still pull"] > 0.9 * len(table)
             assert there.cautions == ()
 
@@ -63,27 +63,27 @@ def test_what_is_suggested_is_a_stop_of_the_sliders_and_leaves_most_pairs_pullin
 def test_a_wild_pair_does_not_move_the_suggestion():
     table = normal(0.0, 0.5)
     wild = pd.concat([table, of_leads([40.0, -80.0]).assign(pair_id=["x", "y"])], ignore_index=True)
-    assert wb.suggest_loss(wild).beta == wb.suggest_loss(table).beta
-    assert wb.suggest_loss(wild).gamma_beta_ratio == wb.suggest_loss(table).gamma_beta_ratio
+    assert wb.analysis.suggest_loss(wild).beta == wb.analysis.suggest_loss(table).beta
+    assert wb.analysis.suggest_loss(wild).gamma_beta_ratio == wb.analysis.suggest_loss(table).gamma_beta_ratio
 
 
 def test_weak_ground_is_called_so():
-    assert wb.suggest_loss(of_leads([0.1, 0.4, 0.2])).reasons[0].startswith("Weak ground: 3 pairs.")
-    one = wb.suggest_loss(of_leads([0.3]))
+    assert wb.analysis.suggest_loss(of_leads([0.1, 0.4, 0.2])).reasons[0].startswith("Weak ground: 3 pairs.")
+    one = wb.analysis.suggest_loss(of_leads([0.3]))
     assert (one.beta, one.gamma_beta_ratio) == (2, 0.3)
     assert "all leads are alike" in str(one)
-    assert "all leads are alike" in str(wb.suggest_loss(of_leads([0.3] * 50)))
+    assert "all leads are alike" in str(wb.analysis.suggest_loss(of_leads([0.3] * 50)))
     with pytest.raises(WorkbenchError, match="no pairs to suggest"):
-        wb.suggest_loss(of_leads([]))
+        wb.analysis.suggest_loss(of_leads([]))
 
 
 def test_scores_after_training_are_said_to_be_such():
-    assert "scores of step 50" in str(wb.suggest_loss(normal(0.0, 0.5).assign(step=50)))
-    assert "scores of step" not in str(wb.suggest_loss(normal(0.0, 0.5).assign(step=0)))
+    assert "scores of step 50" in str(wb.analysis.suggest_loss(normal(0.0, 0.5).assign(step=50)))
+    assert "scores of step" not in str(wb.analysis.suggest_loss(normal(0.0, 0.5).assign(step=0)))
 
 
 def test_the_interval_of_the_quartile_holds_it():
-    reasons = str(wb.suggest_loss(of_leads(np.arange(100) / 100)))
+    reasons = str(wb.analysis.suggest_loss(of_leads(np.arange(100) / 100)))
     assert (
         "leads by +0.74 nats per token or more (95 %: +0.66 to +0.83)" in reasons
     )  # ranks 75 ± 1.96 · √(100 · 0.75 · 0.25)

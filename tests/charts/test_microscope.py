@@ -20,7 +20,7 @@ def words(figure):
 
 
 def test_the_log_probabilities_stand_at_their_places_with_the_base_model_pale_beside_them():
-    figure = token_figure(wb.token_leads(by_hand()))
+    figure = token_figure(wb.analysis.token_leads(by_hand()))
     assert list(trace(figure, "chosen").y) == [-1.0, -0.5, -2.0, -0.1]
     assert list(trace(figure, "rejected, base").y) == [-1.0, -1.0, -1.0, -1.0, -0.5]
     chosen, rejected = trace(figure, "chosen"), trace(figure, "rejected")
@@ -45,14 +45,14 @@ def test_the_log_probabilities_stand_at_their_places_with_the_base_model_pale_be
 
 
 def test_without_a_base_model_there_is_one_line_for_each_answer():
-    figure = token_figure(wb.token_leads(by_hand(base=False)))
+    figure = token_figure(wb.analysis.token_leads(by_hand(base=False)))
     assert [one.name for one in figure.data] == ["chosen", "rejected"]
     assert not any("base" in text for text in [*words(figure), figure.layout.title.text])
 
 
 @pytest.mark.parametrize(("base", "end"), [(True, 0.375), (False, 0.4)])
 def test_the_path_of_the_lead_starts_at_nothing_and_ends_at_the_whole(base, end):
-    tokens = wb.token_leads(by_hand(base))
+    tokens = wb.analysis.token_leads(by_hand(base))
     figure = won_figure(tokens)
     lead, chosen, rejected = (trace(figure, name) for name in ("lead", "chosen", "rejected"))
     for line in (lead, chosen, rejected):
@@ -66,14 +66,14 @@ def test_the_path_of_the_lead_starts_at_nothing_and_ends_at_the_whole(base, end)
 
 
 def test_the_rows_may_come_in_any_order():
-    tokens = wb.token_leads(by_hand())
+    tokens = wb.analysis.token_leads(by_hand())
     mixed = tokens.sample(frac=1, random_state=3)
     assert trace(won_figure(mixed), "lead").y == pytest.approx(trace(won_figure(tokens), "lead").y)
     assert list(trace(token_figure(mixed), "chosen").y) == list(trace(token_figure(tokens), "chosen").y)
 
 
 def test_markup_in_a_token_is_text_in_the_chart():
-    tokens = wb.token_leads(with_tokens(["<b>bold</b>", "\u202ebackwards", "$x$"], ["<a href='javascript:1'>"]))
+    tokens = wb.analysis.token_leads(with_tokens(["<b>bold</b>", "\u202ebackwards", "$x$"], ["<a href='javascript:1'>"]))
     for text in trace(token_figure(tokens), "chosen").text + trace(token_figure(tokens), "rejected").text:
         assert "<b>" not in text
         assert "<a" not in text
@@ -81,7 +81,7 @@ def test_markup_in_a_token_is_text_in_the_chart():
 
 
 def test_five_thousand_tokens_send_a_bounded_chart_that_says_so():
-    tokens = wb.token_leads(of_length(5000, 4000))
+    tokens = wb.analysis.token_leads(of_length(5000, 4000))
     figures = [token_figure(tokens), won_figure(tokens)]
     assert max(len(one.x) for figure in figures for one in figure.data) <= MOST_POINTS
     assert "chosen, 5,000 tokens, 2,000 drawn" in words(figures[0])
@@ -91,7 +91,7 @@ def test_five_thousand_tokens_send_a_bounded_chart_that_says_so():
 @pytest.mark.parametrize("lengths", [(1, 1), (1, 300), (2, 2)])
 @pytest.mark.parametrize("theme", ["light", "dark"])
 def test_pairs_of_any_length_are_drawn_in_both_themes(theme, lengths):
-    tokens = wb.token_leads(of_length(*lengths))
+    tokens = wb.analysis.token_leads(of_length(*lengths))
     for figure in (token_figure(tokens, theme), won_figure(tokens, theme)):
         assert figure.layout.paper_bgcolor == COLORS[theme]["ground"]
         heights = [

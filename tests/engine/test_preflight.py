@@ -218,7 +218,7 @@ def test_it_ends_with_the_program_that_asked_for_it(measured, tmp_path):
     config.to_yaml(tmp_path / "config.yaml")
     code = (
         "import os, simpo_workbench as wb\nmeasuring ="
-        f" wb.start_preflight(wb.RunConfig.from_yaml({str(tmp_path / 'config.yaml')!r}))\nprint(measuring._run.path,"
+        f" wb.runs.start_preflight(wb.RunConfig.from_yaml({str(tmp_path / 'config.yaml')!r}))\nprint(measuring._run.path,"
         " flush=True)\nos._exit(0)\n"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=120, check=True)

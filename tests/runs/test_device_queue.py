@@ -44,7 +44,7 @@ def test_the_device_goes_to_one_at_a_time_in_order():
     mine = queue.enter("/runs/c", "c")
     assert queue.holder()["name"] == "a"
     assert [ticket.name for ticket in queue.waiting()] == ["b", "c"]
-    assert wb.list_queue().drop(columns="state").to_dict("records") == [
+    assert wb.runs.list_queue().drop(columns="state").to_dict("records") == [
         {"place": 0, "name": "a", "run": "/runs/a"},
         {"place": 1, "name": "b", "run": "/runs/b"},
         {"place": 2, "name": "c", "run": "/runs/c"},
@@ -56,7 +56,7 @@ def test_the_device_goes_to_one_at_a_time_in_order():
     assert queue.take(mine)  # neither the dead holder nor the dead one in the queue is in the way
     assert queue.waiting() == []
     queue.release()
-    assert wb.list_queue().empty
+    assert wb.runs.list_queue().empty
 
 
 def test_a_stopped_process_keeps_its_device_and_its_place():
@@ -117,7 +117,7 @@ def test_devices_are_told_apart(monkeypatch, tmp_path, visible, gpu, expected):
 def test_started_runs_wait_for_each_other_and_a_waiting_one_can_be_cancelled(tiny_config):
     """Three at once: the first trains, the others say what they wait for; the cancelled one never loads a model."""
     long = tiny_config.with_changes({"training.max_steps": 20_000, "training.eval_every": 0, "training.save_every": 0})
-    first, second, third = wb.start_many(
+    first, second, third = wb.runs.start_many(
         [long.with_changes({"run.name": name}) for name in ("first", "second", "third")]
     )
     deadline = time.monotonic() + 120

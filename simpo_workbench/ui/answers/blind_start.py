@@ -22,7 +22,7 @@ from .two_models import Round, choice_menu, fill_menu, generation_controls, samp
 
 _NO_RUN = (
     "Start a run in 3 Train, or open one in Runs, to judge its answers without knowing which model gave them. With a"
-    " table of answers: wb.BlindTest(answers=table)."
+    " table of answers: wb.ui.BlindTest(answers=table)."
 )
 _SAMPLED, _ASKED = "the run's sampled answers", "ask the models now"
 _OF_THE_RUN, _HELD_OUT, _OWN, _FILE = "the run's sample prompts", "held-out prompts", "my own, one per line", "a file"

@@ -10,7 +10,7 @@ from ..parts.panel import Panel, button, column, enable, row
 
 
 class QueueView(ipywidgets.VBox):
-    """A part of a panel that shows a queue as `wb.list_queue()` gives it.
+    """A part of a panel that shows a queue as `wb.runs.list_queue()` gives it.
 
     Rows keep their place, so that the keyboard's focus stays where it is.
     """

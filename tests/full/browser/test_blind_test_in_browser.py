@@ -8,12 +8,13 @@ import pytest
 from fake_run import fake_run
 from lab_page import LabPage
 
-from simpo_workbench import BlindVotes, load_pairs
+from simpo_workbench import load_pairs
+from simpo_workbench.analysis import BlindVotes
 
 pytestmark = pytest.mark.browser
 PROMPTS = [f"What would you say about the number {n}?" for n in range(12)]
 OPEN = """import simpo_workbench as wb
-test = wb.BlindTest(wb.attach("judged", {root!r}))
+test = wb.ui.BlindTest(wb.attach("judged", {root!r}))
 test"""
 WORKBENCH = """import simpo_workbench as wb
 bench = wb.Workbench(root={root!r}, run=wb.attach("judged", {root!r}))

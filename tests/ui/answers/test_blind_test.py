@@ -14,7 +14,8 @@ from fake_run import PROMPTS, fake_run
 from panels import until, visible
 
 import simpo_workbench as wb
-from simpo_workbench import BlindTest, BlindVotes
+from simpo_workbench.analysis import BlindVotes
+from simpo_workbench.ui import BlindTest
 from simpo_workbench.ui.answers import blind_start, two_models
 from simpo_workbench.ui.answers.blind_start import _ASKED, _FILE, _HELD_OUT, _OWN, _SAMPLED
 from simpo_workbench.ui.parts.keys import Keys
@@ -398,8 +399,8 @@ def test_the_result_opens_every_item_with_the_names_and_exports_the_pairs(tmp_pa
 
 def test_without_a_run_one_sentence_says_what_to_do():
     panel = BlindTest()
-    assert "wb.BlindTest(answers=table)" in panel.start._empty.value
-    assert "wb.BlindTest(answers=table)" in words(panel)
+    assert "wb.ui.BlindTest(answers=table)" in panel.start._empty.value
+    assert "wb.ui.BlindTest(answers=table)" in words(panel)
     assert not visible(panel.start._choices)
 
 

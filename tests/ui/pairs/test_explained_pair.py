@@ -20,7 +20,7 @@ from simpo_workbench.ui.pairs.explained_pair import (
 )
 from simpo_workbench.ui.pairs.loss_geometry import LossGeometry
 
-MARGINS = wb.token_leads(by_hand())
+MARGINS = wb.analysis.token_leads(by_hand())
 
 
 def scored(chosen, rejected, step=20):
@@ -37,7 +37,7 @@ def test_the_facts_stand_with_and_without_length_normalisation():
     assert rows["average (nats per token), tuned"] == ["−0.90", "−1.30", "+0.40"]
     assert rows["average (nats per token), change"] == ["−0.03", "−0.40", "+0.38"]
     assert rows["sum (nats), base"] == ["−3.50", "−4.50", "+1.00"]
-    alone = {row[0]: row[1:] for row in cells(facts_table(wb.token_leads(by_hand(base=False))))}
+    alone = {row[0]: row[1:] for row in cells(facts_table(wb.analysis.token_leads(by_hand(base=False))))}
     assert alone["average (nats per token)"] == ["−0.90", "−1.30", "+0.40"]
     assert len(alone) == 3
 

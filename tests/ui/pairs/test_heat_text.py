@@ -32,7 +32,7 @@ def test_the_ground_grows_with_the_change_in_steps_that_are_the_same_for_every_p
 
 
 def test_likelier_and_less_likely_tokens_have_other_grounds_and_their_numbers_in_words():
-    markup = heat_text(wb.token_leads(by_hand()))
+    markup = heat_text(wb.analysis.token_leads(by_hand()))
     chosen, rejected = tokens_of(markup, "chosen"), tokens_of(markup, "rejected")
     assert [re.findall(r"heat-(\w+)", classes) for classes, _, _ in chosen] == [["up1"], ["up1"], ["down2"], []]
     assert "swb-heat-down3" in rejected[0][0]
@@ -42,7 +42,7 @@ def test_likelier_and_less_likely_tokens_have_other_grounds_and_their_numbers_in
 
 
 def test_the_log_probability_alone_darkens_what_the_model_did_not_expect():
-    tokens = wb.token_leads(by_hand(base=False))
+    tokens = wb.analysis.token_leads(by_hand(base=False))
     markup = heat_text(tokens, CHANGE)
     assert [re.findall(r"heat-(\w+)", classes)[0] for classes, _, _ in tokens_of(markup, "chosen")] == [
         "low2",
@@ -52,13 +52,13 @@ def test_the_log_probability_alone_darkens_what_the_model_did_not_expect():
     ]
     assert "less the model expected the token" in str(markup)
     assert "change" not in tokens_of(markup, "chosen")[0][1]
-    both = wb.token_leads(by_hand())
+    both = wb.analysis.token_leads(by_hand())
     assert "less the base model expected" in str(heat_text(both, BASE))
     assert "less the tuned model expected" in str(heat_text(both, TUNED))
 
 
 def test_what_only_one_answer_says_is_underlined_and_the_rest_is_not():
-    tokens = wb.token_leads(
+    tokens = wb.analysis.token_leads(
         with_tokens(
             ["The", " cat", " sat", " on", " the", " mat", "."], ["The", " dog", " s", "at", " on", " the", " mat", "."]
         )
@@ -72,7 +72,7 @@ def test_what_only_one_answer_says_is_underlined_and_the_rest_is_not():
 
 
 def test_a_tokenizer_whose_tokens_have_no_spaces_is_compared_token_by_token():
-    tokens = wb.token_leads(
+    tokens = wb.analysis.token_leads(
         with_tokens(["The", "cat", "sat", "on", "the", "mat"], ["The", "dog", "sat", "on", "the", "mat"])
     )
     assert underlined(heat_text(tokens), "chosen") == "cat"
@@ -80,7 +80,7 @@ def test_a_tokenizer_whose_tokens_have_no_spaces_is_compared_token_by_token():
 
 def test_answers_that_share_hardly_a_word_are_not_underlined_as_a_whole():
     markup = heat_text(
-        wb.token_leads(
+        wb.analysis.token_leads(
             with_tokens(["Yes", ",", " certainly"], ["Bananas", " grow", " in", " bunches", " up", " there"])
         )
     )
@@ -90,7 +90,7 @@ def test_answers_that_share_hardly_a_word_are_not_underlined_as_a_whole():
 
 def test_hostile_tokens_are_text_and_what_cannot_be_seen_is_named():
     bad = ["<img src=x onerror=alert(1)>", '" onmouseover="x', "\u202eback", "\x1b[31m", "{0}", "\n", "a"]
-    markup = str(heat_text(wb.token_leads(with_tokens(bad, bad[::-1]))))
+    markup = str(heat_text(wb.analysis.token_leads(with_tokens(bad, bad[::-1]))))
     assert "<img" not in markup
     assert "&lt;img" in markup
     assert 'onmouseover="' not in markup
@@ -102,7 +102,7 @@ def test_hostile_tokens_are_text_and_what_cannot_be_seen_is_named():
 
 
 def test_five_thousand_tokens_make_a_page_of_bounded_size_that_says_what_is_missing():
-    markup = heat_text(wb.token_leads(of_length(5000, 5000)))
+    markup = heat_text(wb.analysis.token_leads(of_length(5000, 5000)))
     assert len(markup) < 1_500_000
     assert str(markup).count("… 4,000 tokens in the middle are not shown here …") == 2
     shown = tokens_of(markup, "chosen")
@@ -113,4 +113,4 @@ def test_five_thousand_tokens_make_a_page_of_bounded_size_that_says_what_is_miss
 
 
 def test_an_answer_just_short_enough_is_shown_whole():
-    assert "not shown" not in str(heat_text(wb.token_leads(of_length(MOST_SHOWN, MOST_SHOWN))))
+    assert "not shown" not in str(heat_text(wb.analysis.token_leads(of_length(MOST_SHOWN, MOST_SHOWN))))

@@ -187,7 +187,7 @@ def test_a_number_that_is_not_possible_leaves_its_field(panel):
 
 def test_the_buttons_set_both_values_at_once(panel, run):
     table = run.scores
-    made = wb.suggest_loss(table[table["step"] == 0])
+    made = wb.analysis.suggest_loss(table[table["step"] == 0])
     panel.suggested.click()
     assert (panel.beta, panel.gamma_beta_ratio) == (made.beta, made.gamma_beta_ratio)
     assert made.reasons == panel.suggestion.reasons

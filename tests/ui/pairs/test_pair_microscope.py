@@ -124,7 +124,7 @@ def test_a_run_that_trains_is_asked_as_it_is_now(tmp_path, models):
 
 def test_tokens_alone_are_shown_without_any_model():
     panel = PairMicroscope(tokens=by_hand())
-    pd.testing.assert_frame_equal(panel.tokens, wb.token_leads(by_hand()))
+    pd.testing.assert_frame_equal(panel.tokens, wb.analysis.token_leads(by_hand()))
     assert "The lead grew by 0.38 nats per token" in panel._said.value
     assert not visible(panel._asks)
     assert "change of lead +0.38" in [one.text for one in panel.won.widget.layout.annotations]
