@@ -71,7 +71,7 @@ def write_reference(folder: Path):
             getattr(module, name)  # imports it: pdoc sees only what is there
     pdoc.render.configure(docformat="markdown", show_source=False)
     no_others = r"!simpo_workbench\.(?!(analysis|charts|runs|ui)$).*"
-    pdoc.pdoc(*PACKAGES, no_others, output_directory=folder)
+    pdoc.pdoc("simpo_workbench", no_others, output_directory=folder)
 
 
 def default(value) -> str:

@@ -36,17 +36,17 @@ def main(name):
             with shown(browser, server, "Workbench(run=run)", run) as page:
                 page.shows(".swb-notice")
                 picture(page, "workbench", 1345)
-            with shown(browser, server, "LossGeometry(run=run)", run) as page:
+            with shown(browser, server, "ui.LossGeometry(run=run)", run) as page:
                 page.shows(".js-plotly-plot .point")
                 picture(page, "geometry", 760)
-            with shown(browser, server, f"PairMicroscope(run, {pair!r})", run) as page:
+            with shown(browser, server, f"ui.PairMicroscope(run, {pair!r})", run) as page:
                 page.shows("button:has-text('Show every token'):enabled").click()
                 page.shows(".swb-figure .js-plotly-plot", 300_000)
                 picture(page, "microscope", 900)
-            with shown(browser, server, "LeadHistory(run)", run) as page:
+            with shown(browser, server, "ui.LeadHistory(run)", run) as page:
                 page.shows(".swb-figure .js-plotly-plot")
                 picture(page, "steps", 800)
-            with shown(browser, server, f"BlindTest(run, path={str(Path(folder) / 'votes.jsonl')!r})", run) as page:
+            with shown(browser, server, f"ui.BlindTest(run, path={str(Path(folder) / 'votes.jsonl')!r})", run) as page:
                 page.shows("button:has-text('Begin'):enabled").click()
                 page.shows(".swb-card")
                 picture(page, "blind", 520)

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+import simpo_workbench as wb
 from simpo_workbench.runs.folder import RunFolder
 
 ROOT = Path(__file__).parents[1]
@@ -56,6 +57,12 @@ def test_files_that_a_page_mentions_exist(page):
     missing = [path for path in mentioned if not any((base / path).exists() for base in bases)]
     missing += [path for path in re.findall(r"\]\(([^)#:]+)(?:#[^)]*)?\)", text) if not (page.parent / path).exists()]
     assert missing == []
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda path: str(path.relative_to(ROOT)))
+def test_public_names_that_a_page_mentions_exist(page):
+    mentioned = set(re.findall(r"\bwb\.(?:(analysis|charts|runs|ui)\.)?(\w+)", page.read_text(encoding="utf-8")))
+    assert [name for room, name in mentioned if name not in (getattr(wb, room) if room else wb).__all__] == []
 
 
 def test_the_run_folder_page_names_every_path():
