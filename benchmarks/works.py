@@ -4,12 +4,12 @@ The same file always gives the same pairs.
 """
 
 import itertools
-import json
 import statistics
 from dataclasses import dataclass
 from pathlib import Path
 
 from simpo_workbench.base.errors import WorkbenchError
+from simpo_workbench.base.files import write_jsonl
 from simpo_workbench.config.run_config import DataConfig
 from simpo_workbench.engine.encode.tokens import ChatEncoder
 from simpo_workbench.pairs.data_sets import load_source
@@ -61,7 +61,7 @@ def write_work(path: Path, name: str, source: str, tokenizer, count: int, max_to
             _shaped(pairs, encoder, count, prompt_tokens, answer_tokens),
             "texts of several pairs joined, and cut, to the wanted lengths",
         )
-    path.write_text("".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows), encoding="utf-8")
+    write_jsonl(path, rows)
     kept, report = encoder.encode_pairs(list(load_source(str(path), "train", data)))
     if len(kept) != count:
         raise WorkbenchError(

@@ -1,17 +1,23 @@
-"""One call for a model wherever it lives: in this process (`wb.load_model`) or in another one (`wb.open_model`)."""
+"""Requests to a model wherever it lives: in this process (`wb.load_model`) or in another one (`wb.open_model`)."""
 
 from __future__ import annotations
+
+from typing import TYPE_CHECKING
 
 from .config.run_config import DataConfig, GenerationConfig, LossConfig
 from .runs.remote import RemoteModel
 
+if TYPE_CHECKING:
+    import pandas as pd
 
-def generate(model, prompts, generation: GenerationConfig | None = None, data: DataConfig | None = None, seed: int = 0):
-    """DataFrame with one row per prompt: prompt, base, tuned, then tokens, ended and repeated_4grams of both.
+
+def generate(
+    model, prompts, generation: GenerationConfig | None = None, data: DataConfig | None = None, seed: int = 0
+) -> pd.DataFrame:
+    """One row per prompt: prompt, base, tuned, then tokens, ended and repeated_4grams of both answers.
 
     model: from `wb.load_model` or `wb.open_model`. prompts: texts, or lists of messages for conversations. Without an
-    adapter base and tuned are the same model and only `base` is there. Errors: WorkbenchError for prompts that are
-    neither text nor messages.
+    adapter there is only `base`. Errors: WorkbenchError for prompts that are neither texts nor messages.
     """
     if isinstance(model, RemoteModel):
         return model.generate(prompts, generation, data, seed)
@@ -26,17 +32,14 @@ def score(
     loss: LossConfig | None = None,
     data: DataConfig | None = None,
     max_tokens_per_microbatch: int | None = None,
-):
-    """DataFrame with one row per pair, in the order of `pairs`: texts, scored tokens, average log-probabilities,
-    rewards, margin, loss, gradient weight.
+) -> pd.DataFrame:
+    """One row per pair, in the order of `pairs`: texts, average log-probabilities, rewards, margin, loss and more.
 
     model: from `wb.load_model` or `wb.open_model`; its adapter is on. pairs: from `wb.load_pairs`. loss: β and γ/β for
-    rewards and margins (default: LossConfig();
-    a run that trains: its own). data: max_tokens, overlong, template_options and system_prompt.
-    max_tokens_per_microbatch: tokens that go through a model of this process at once; it changes no number. The columns
-    are those of `engine.scoring.score`.
-    Errors: WorkbenchError when no pair fits data.max_tokens; pairs that do not fit are absent and counted in
-    `.attrs["report"]`.
+    rewards and margins (default: LossConfig(); for a run that trains, its own). data: max_tokens, overlong,
+    template_options and system_prompt. max_tokens_per_microbatch: tokens that go through a model of this process at
+    once; it changes no number. `engine.scoring.score` lists the columns. Pairs that do not fit are left out and counted
+    in `.attrs["report"]`. Errors: WorkbenchError when no pair fits data.max_tokens.
     """
     if isinstance(model, RemoteModel):
         return model.score(pairs, loss, data)
@@ -45,13 +48,12 @@ def score(
     return scoring.score(model, pairs, loss, data, max_tokens_per_microbatch or scoring.SCORING_TOKENS)
 
 
-def explain_pair(model, pair, data: DataConfig | None = None):
-    """DataFrame with one row per scored token of both answers: side, position (from 1), token_id, token, logp (nats),
-    and base_logp with an adapter.
+def explain_pair(model, pair, data: DataConfig | None = None) -> pd.DataFrame:
+    """One row per scored token of both answers: side, position (from 1), token_id, token, logp (nats), base_logp.
 
-    model: from `wb.load_model` or `wb.open_model`. pair: a row as `wb.load_pairs` reads it, or Pairs of one. The mean
-    of `logp` over a side is its average log-probability in `wb.score`. Errors: WorkbenchError when it is not exactly
-    one pair, or does not fit data.max_tokens.
+    model: from `wb.load_model` or `wb.open_model`; without an adapter there is no base_logp. pair: a row as
+    `wb.load_pairs` reads it, or Pairs of one. The mean of `logp` over a side is its average log-probability in
+    `wb.score`. Errors: WorkbenchError when it is not exactly one pair, or does not fit data.max_tokens.
     """
     if isinstance(model, RemoteModel):
         return model.explain_pair(pair, data)
@@ -60,12 +62,11 @@ def explain_pair(model, pair, data: DataConfig | None = None):
     return explaining.explain_pair(model, pair, data)
 
 
-def encode_pair(model, pair, data: DataConfig | None = None):
-    """DataFrame with one row per token as the model sees the pair: side (prompt, chosen, rejected), position (from 1),
-    token_id, token, scored, kind.
+def encode_pair(model, pair, data: DataConfig | None = None) -> pd.DataFrame:
+    """One row per token that the model gets for a pair: side, position (from 1), token_id, token, scored, kind.
 
-    kind: "template" (what the chat template put around the prompt's texts), "prompt", "answer" or "end of turn".
-    `.attrs["report"]` says what became of the pair.
+    side: "prompt", "chosen" or "rejected". kind: "template" (what the chat template put around the prompt's texts),
+    "prompt", "answer" or "end of turn". `.attrs["report"]` says whether the pair was cut.
     Errors: WorkbenchError when it is not exactly one pair, or does not fit data.max_tokens.
     """
     if isinstance(model, RemoteModel):

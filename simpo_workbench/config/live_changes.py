@@ -1,4 +1,4 @@
-"""Settings that may change while a run trains, and their bounds."""
+"""The settings that may change while a run trains, and their bounds."""
 
 from __future__ import annotations
 
@@ -11,10 +11,7 @@ LARGEST_SCALE = 100.0
 
 
 def checked_changes(config: RunConfig, changes: dict) -> RunConfig:
-    """The configuration with these changes.
-
-    Errors: WorkbenchError when one is unknown, out of bounds or of the wrong kind.
-    """
+    """The configuration with these changes. Errors: WorkbenchError when one is unknown or its value is not possible."""
     if not changes:
         raise WorkbenchError(f"Say what to change: {', '.join(CHANGEABLE)}.")
     unknown = [str(name)[:80] for name in changes if name not in CHANGEABLE]
@@ -36,9 +33,9 @@ def checked_changes(config: RunConfig, changes: dict) -> RunConfig:
             f"learning_rate_scale = {scale!r} is not possible: expected a number from 0 to {LARGEST_SCALE:g}; 1 is the"
             " configured rate."
         )
-    wanted = {f"loss.{name}": changes[name] for name in ("beta", "gamma_beta_ratio", "gamma") if name in changes}
+    settings = {f"loss.{name}": changes[name] for name in ("beta", "gamma_beta_ratio", "gamma") if name in changes}
     if "gamma" in changes and "beta" not in changes:
-        wanted["loss.beta"] = config.loss.beta
+        settings["loss.beta"] = config.loss.beta
     if "prompts" in changes:
-        wanted["generation.prompts"] = changes["prompts"]
-    return config.with_changes(wanted)
+        settings["generation.prompts"] = changes["prompts"]
+    return config.with_changes(settings)

@@ -4,16 +4,20 @@ from __future__ import annotations
 
 import difflib
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 from ..base.errors import WorkbenchError
 from .run_config import RunConfig
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 _ULTRAFEEDBACK = "princeton-nlp/{}-ultrafeedback"
 
 
 @dataclass(frozen=True)
 class Preset:
-    """A name, one honest sentence, and what differs from the defaults."""
+    """A named configuration: one sentence about it, and what differs from the defaults."""
 
     name: str
     note: str
@@ -21,9 +25,7 @@ class Preset:
 
 
 def _paper(name, model, data, beta, ratio, rate):
-    """One setting of the paper's table (arXiv 2405.14734, appendix; the repository's training_configs): 128 pairs a
-    step, 1 epoch, cosine.
-    """
+    """A preset from the paper's table (arXiv 2405.14734, appendix; the repository's training_configs)."""
     changes = {
         "model.name": model,
         "model.load_in": "bf16",
@@ -42,7 +44,7 @@ def _paper(name, model, data, beta, ratio, rate):
     return Preset(name, note, changes)
 
 
-#: The rate is above the demo's, so that so few steps show something.
+#: The rate is above the demo's, so that few steps show an effect.
 _TUTORIAL = {
     "training.max_steps": 18,
     "training.learning_rate": 1.5e-4,
@@ -135,17 +137,17 @@ _PRESETS = [
 
 
 def preset(name: str) -> RunConfig:
-    """The configuration of that name; a WorkbenchError lists the names when there is none."""
+    """The configuration of a preset. Errors: WorkbenchError with the nearest name when there is none."""
     return RunConfig().with_changes(_find(name).changes)
 
 
 def preset_notes() -> dict[str, str]:
-    """The sentence of every preset by its name, in their order; needs no pandas."""
+    """{name: sentence} of all presets, without importing pandas."""
     return {item.name: item.note for item in _PRESETS}
 
 
-def list_presets():
-    """DataFrame of all presets: name, model, β, γ/β, learning rate, and one sentence each."""
+def list_presets() -> pd.DataFrame:
+    """One row per preset: name (the index), model, load_in, beta, gamma_beta_ratio, learning_rate, note."""
     import pandas as pd
 
     rows = []

@@ -78,8 +78,8 @@ class DataConfig(Section):
         "drop",
         "Pairs over max_tokens: drop them, or cut the prompt from the left (system turn and answers stay whole).",
     )
-    limit: int | None = setting(None, "Use only the first so many training pairs.", unit="pairs", ge=1)
-    eval_limit: int | None = setting(None, "Use only the first so many held-out pairs.", unit="pairs", ge=1)
+    limit: int | None = setting(None, "Most training pairs that are used; the first ones.", unit="pairs", ge=1)
+    eval_limit: int | None = setting(None, "Most held-out pairs that are used; the first ones.", unit="pairs", ge=1)
     system_prompt: str | None = setting(None, "System turn for pairs that have none.")
 
 
@@ -88,7 +88,7 @@ class LossConfig(Section):
 
     kind: Literal["simpo", "simpo_hinge", "dpo"] = setting(
         "simpo",
-        "simpo is the paper's loss; simpo_hinge its hinge form; dpo, against the untrained model, for comparison.",
+        "simpo is the paper's loss; simpo_hinge its hinge form; dpo, against the base model, for comparison.",
     )
     beta: float = setting(
         2.0, "β: how strongly a difference in average log-probability counts; the reward is β times it.", gt=0, le=1000
@@ -166,7 +166,7 @@ class TrainingConfig(Section):
     warmup_ratio: float = setting(0.1, "Share of the steps in which the rate rises from 0.", ge=0, le=1)
     epochs: float = setting(1.33, "Passes over the training pairs.", gt=0, le=1000)
     max_steps: int | None = setting(
-        None, "Train for exactly so many steps, whatever the epochs say.", unit="optimizer steps", ge=1
+        None, "Number of training steps, in place of the epochs.", unit="optimizer steps", ge=1
     )
     pairs_per_step: int = setting(
         8, "Pairs behind one optimizer step, whatever the memory or the number of devices.", unit="pairs", ge=1
@@ -190,11 +190,9 @@ class TrainingConfig(Section):
     )
     seed: int = setting(0, "Seed of adapter initialization, pair order, dropout and sampling.", ge=0, lt=2**32)
     eval_every: int = setting(
-        20, "Evaluate every so many steps; 0: only at step 0 and at the end.", unit="optimizer steps", ge=0
+        20, "Steps between two evaluations; 0: only at step 0 and at the end.", unit="optimizer steps", ge=0
     )
-    save_every: int = setting(
-        20, "Save a checkpoint every so many steps; 0: only at the end.", unit="optimizer steps", ge=0
-    )
+    save_every: int = setting(20, "Steps between two checkpoints; 0: only at the end.", unit="optimizer steps", ge=0)
     keep_checkpoints: int = setting(
         2,
         "How many of the newest checkpoints keep their optimizer state; the adapters of all evaluations are kept.",
@@ -227,12 +225,12 @@ class GenerationConfig(Section):
         ],
         "Sample prompts that are answered at every evaluation.",
     )
-    held_out_prompts: int = setting(21, "So many held-out prompts are answered as well.", unit="prompts", ge=0)
+    held_out_prompts: int = setting(21, "Number of held-out prompts that are answered as well.", unit="prompts", ge=0)
     max_new_tokens: int = setting(64, "Longest sampled answer.", unit="tokens", ge=1, le=8192)
     temperature: float = setting(0.0, "0: always the likeliest token; higher is more random.", ge=0, le=5)
     top_p: float = setting(1.0, "Sample from the likeliest tokens that together reach this probability.", gt=0, le=1)
     every: int = setting(
-        20, "Sample every so many steps; 0: only at step 0 and at the end.", unit="optimizer steps", ge=0
+        20, "Steps between two samplings; 0: only at step 0 and at the end.", unit="optimizer steps", ge=0
     )
 
 
@@ -268,11 +266,10 @@ class RunConfig(Section):
     @classmethod
     def _name_the_section_of_stray_keys(cls, value):
         if isinstance(value, dict):
-            stray = [key for key in value if key not in cls.model_fields]
+            names = list(cls.model_fields)
+            stray = [unknown_key(str(key), cls.title(), names, _homes()) for key in value if key not in names]
             if stray:
-                raise WorkbenchError(
-                    "\n".join(unknown_key(str(key), cls.title(), list(cls.model_fields), _homes()) for key in stray)
-                )
+                raise WorkbenchError("\n".join(stray))
         return value
 
     def with_changes(self, changes: dict[str, Any]) -> RunConfig:
@@ -281,9 +278,7 @@ class RunConfig(Section):
 
     @classmethod
     def from_dict(cls, values: dict[str, Any] | None, changes: dict[str, Any] | None = None) -> RunConfig:
-        """A configuration from nested values, then `section.field` changes on top; text among the changes is read as
-        its field needs it.
-        """
+        """A configuration from nested values with `section.field` changes on top; a change given as text is parsed."""
         merged = {
             key: dict(section) if isinstance(section, (dict, Section)) else section
             for key, section in (values or {}).items()
@@ -295,7 +290,7 @@ class RunConfig(Section):
                 raise WorkbenchError(_unknown_path(path, known))
             into = merged.setdefault(section, {})
             if not isinstance(into, dict):
-                break  # such as an empty section, which is refused in words below
+                break  # such as an empty section, which the validation below refuses
             if isinstance(value, str) and path in known:
                 value = _from_text(known[path], value)
             if name in ("gamma", "gamma_beta_ratio") and not {"loss.gamma", "loss.gamma_beta_ratio"} <= set(changes):
@@ -311,16 +306,15 @@ class RunConfig(Section):
             with open(path, encoding="utf-8-sig") as file:
                 text = file.read(LARGEST + 1)  # one character too many is enough to be refused
         except (OSError, UnicodeDecodeError) as error:
-            raise WorkbenchError(
-                f"Cannot read the configuration {str(path)!r}:"
-                f" {getattr(error, 'strerror', None) or 'it is not UTF-8 text'}."
-            ) from None
+            reason = error.strerror if isinstance(error, OSError) else "it is not UTF-8 text"
+            raise WorkbenchError(f"Cannot read the configuration {str(path)!r}: {reason}.") from None
         return cls.from_yaml_text(text, changes, source=str(path))
 
     @classmethod
     def from_yaml_text(
         cls, text: str, changes: dict[str, Any] | None = None, source: str = "the configuration"
     ) -> RunConfig:
+        """The configuration in a YAML text, with `section.field` changes on top. source: what errors call it."""
         values = read_yaml(text, source)
         if values is not None and not isinstance(values, dict):
             raise WorkbenchError(
@@ -333,11 +327,8 @@ class RunConfig(Section):
 
     def to_yaml(self, path: str | Path | None = None) -> str:
         """The configuration as YAML text with the help as comments; written to `path` when one is given."""
-        text = write_yaml(
-            self.model_dump(),
-            settings(),
-            {name: field.annotation.__doc__ for name, field in type(self).model_fields.items()},
-        )
+        titles = {name: field.annotation.__doc__ for name, field in type(self).model_fields.items()}
+        text = write_yaml(self.model_dump(), settings(), titles)
         if path is not None:
             try:
                 Path(path).write_text(text, encoding="utf-8")
@@ -346,9 +337,7 @@ class RunConfig(Section):
         return text
 
     def warnings(self) -> list[str]:
-        """Sentences about settings that are known to ruin SimPO runs or to do nothing; empty when there is nothing to
-        say.
-        """
+        """A sentence for each setting that is known to ruin SimPO runs or to do nothing."""
         return config_warnings(self)
 
 
@@ -365,7 +354,7 @@ def _unknown_path(path: str, known: dict[str, SettingInfo]) -> str:
 
 
 def _homes() -> dict[str, str]:
-    """Bare name -> where it belongs, for keys that stand outside their section."""
+    """{bare name: section.name}, for keys outside their section."""
     return {info.name: info.path for info in settings()} | {"gamma": "loss.gamma"}
 
 

@@ -15,8 +15,7 @@ from pydantic.fields import FieldInfo
 from ..base.errors import WorkbenchError
 from ..base.redaction import holds_secret, redact
 
-#: Keys of other tools (TRL, LLaMA-Factory, ms-swift) and what they are called here. An empty right side means: there is
-#: no such setting.
+#: Keys of other tools (TRL, LLaMA-Factory, ms-swift) and what they are called here; "" where there is no such setting.
 FOREIGN_KEYS = {
     "simpo_gamma": "loss.gamma (or loss.gamma_beta_ratio = γ/β)",
     "gamma_beta": "loss.gamma_beta_ratio",
@@ -83,9 +82,9 @@ _WITHOUT_SECRETS = "Log in with `hf auth login` or set HF_TOKEN; download what n
 
 
 def setting(default, help, unit="", rare=False, gt=None, ge=None, lt=None, le=None):
-    """A pydantic field whose default, help, unit and bounds are written here and nowhere else.
+    """A pydantic field with its default, help, unit and bounds, which are written nowhere else.
 
-    `rare` folds it away in forms.
+    rare: forms fold the setting away.
     """
     factory = {"default_factory": default} if callable(default) else {"default": default}
     extra = {"unit": unit, "rare": rare}
@@ -94,7 +93,7 @@ def setting(default, help, unit="", rare=False, gt=None, ge=None, lt=None, le=No
 
 @dataclass(frozen=True)
 class SettingInfo:
-    """One setting as forms, YAML comments and command-line options need it."""
+    """What forms, YAML comments and command-line options show of one setting."""
 
     section: str
     name: str
@@ -119,7 +118,7 @@ class SettingInfo:
 
 
 def describe(section_name: str, section: type[BaseModel]) -> list[SettingInfo]:
-    """The settings of one section, in the order in which they are written."""
+    """The settings of one section, in the order of its fields."""
     return [_describe_one(section_name, name, field) for name, field in section.model_fields.items()]
 
 
@@ -150,15 +149,13 @@ def _flatten(annotation) -> list:
 
 
 class Section(BaseModel):
-    """Base of all sections: frozen, no unknown keys, no NaN or infinity, and every refusal is a WorkbenchError in
-    words.
-    """
+    """Base of all sections: frozen, without unknown keys, NaN or infinity; what is wrong raises a WorkbenchError."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False, validate_default=True)
 
     @model_validator(mode="wrap")
     @classmethod
-    def _refuse_in_words(cls, value, handler):
+    def _raise_workbench_errors(cls, value, handler):
         for name, field in cls.model_fields.items() if isinstance(value, dict) else ():
             # Pydantic takes true for 1: "gradient_checkpointing: true", as other tools write it, would mean one layer.
             if isinstance(value.get(name), bool) and any(kind in (int, float) for kind in _flatten(field.annotation)):
@@ -166,19 +163,18 @@ class Section(BaseModel):
                     _sentence(cls, {"type": "switch", "loc": (name,), "input": value[name], "msg": "input is a switch"})
                 )
         try:
-            made = handler(value)
+            section = handler(value)
         except ValidationError as error:
-            sentences = dict.fromkeys(
-                _sentence(cls, problem) for problem in error.errors()
-            )  # a union reports each of its arms
+            # without repetitions: a union reports each of its arms
+            sentences = dict.fromkeys(_sentence(cls, problem) for problem in error.errors())
             raise WorkbenchError("\n".join(sentences)) from None
         for name in cls.model_fields:
-            if holds_secret(getattr(made, name)):
+            if holds_secret(getattr(section, name)):
                 raise WorkbenchError(
                     f"{cls.title()}.{name} holds what looks like a token, key or password, and a run's configuration is"
                     f" kept in files that are shared: take it out. {_WITHOUT_SECRETS}"
                 )
-        return made
+        return section
 
     @classmethod
     def title(cls):
@@ -200,26 +196,19 @@ def _sentence(section: type[Section], problem: dict) -> str:
     if field is None:
         return f"{where}: expected settings such as {', '.join(list(section.model_fields)[:3])}, got {given}."
     if isinstance(field.annotation, type) and issubclass(field.annotation, BaseModel):
-        return (
-            f"section {key}: expected settings such as {', '.join(list(field.annotation.model_fields)[:3])}, got"
-            f" {given}."
-        )
+        examples = ", ".join(list(field.annotation.model_fields)[:3])
+        return f"section {key}: expected settings such as {examples}, got {given}."
     info = _describe_one(section.title(), key, field)
     whole = "a whole number" if int in _flatten(field.annotation) else ""
     listing = "a list" if info.choices and info.structured else ""
-    expected = " or ".join(
-        part for part in (" | ".join(info.choices), listing, f"{whole} {info.bounds}".strip()) if part
-    )
-    reason = problem["msg"][0].lower() + problem["msg"][1:]
-    return (
-        f"{where} = {given} is not possible: "
-        + (f"expected {expected}." if expected else f"{reason}.")
-        + f" {info.help}"
-    )
+    parts = (" | ".join(info.choices), listing, f"{whole} {info.bounds}".strip())
+    expected = " or ".join(part for part in parts if part)
+    reason = f"expected {expected}" if expected else problem["msg"][0].lower() + problem["msg"][1:]
+    return f"{where} = {given} is not possible: {reason}. {info.help}"
 
 
 def shown(value) -> str:
-    """A given value as an error shows it: at most 80 characters."""
+    """A value as errors show it: redacted, at most 80 characters."""
     try:
         text = repr(value)
     except ValueError:  # Python writes out no whole number of more than 4300 digits
@@ -229,9 +218,7 @@ def shown(value) -> str:
 
 
 def unknown_key(key: str, section: str, valid: list[str], elsewhere: dict[str, str] | None = None) -> str:
-    """The sentence for a key that does not exist: key, section, and the nearest valid key or our name for another
-    tool's key.
-    """
+    """The sentence for an unknown key, with the nearest valid key or our name for another tool's key."""
     where = f"in section {section}" if section != "run configuration" else "at the top level"
     if key not in valid and key in FOREIGN_KEYS:
         ours = FOREIGN_KEYS[key]
@@ -244,9 +231,7 @@ def unknown_key(key: str, section: str, valid: list[str], elsewhere: dict[str, s
     if elsewhere and key in elsewhere:
         return f"Unknown key {key!r} {where}: it belongs to a section; write {elsewhere[key]}."
     near = difflib.get_close_matches(key, valid, n=1, cutoff=0.5)
-    hint = (
-        f"did you mean {near[0]!r}?"
-        if near
-        else f"valid keys: {', '.join(valid if len(valid) <= 20 else [*valid[:20], '…'])}."
-    )
-    return f"Unknown key {key!r} {where}: {hint}"
+    if near:
+        return f"Unknown key {key!r} {where}: did you mean {near[0]!r}?"
+    listed = valid if len(valid) <= 20 else [*valid[:20], "…"]
+    return f"Unknown key {key!r} {where}: valid keys: {', '.join(listed)}."

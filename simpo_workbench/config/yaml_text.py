@@ -25,9 +25,12 @@ from ruamel.yaml.tokens import (
 from ..base.errors import WorkbenchError
 from .schema import SettingInfo
 
-DEEPEST = 30  # no configuration is nested deeper, and the library's time grows with the square of the depth
-LARGEST = 1_000_000  # characters; a configuration has about ten thousand
-MOST_TOKENS = 100_000  # marks, keys and values; a configuration has some three hundred
+#: No configuration is nested deeper, and the library's time grows with the square of the depth.
+DEEPEST = 30
+#: Characters; a configuration has about ten thousand.
+LARGEST = 1_000_000
+#: Marks, keys and values; a configuration has some three hundred.
+MOST_TOKENS = 100_000
 _OPENING = (BlockMappingStartToken, BlockSequenceStartToken, FlowMappingStartToken, FlowSequenceStartToken)
 _CLOSING = (BlockEndToken, FlowMappingEndToken, FlowSequenceEndToken)
 
@@ -35,9 +38,7 @@ HEADER = "SimPO Workbench run configuration. Train it with: simpo-workbench trai
 
 
 class _Representer(RoundTripRepresenter):
-    """Writes null as a word, and a text with a next-line character (U+0085) in escapes: in plain quotes it would be
-    read as a space.
-    """
+    """Writes None as `null`, and text with a next-line character (U+0085) escaped, else it would be read as a space."""
 
     def null(self, _):
         return self.represent_scalar("tag:yaml.org,2002:null", "null")
@@ -51,7 +52,7 @@ _Representer.add_representer(str, _Representer.text)
 
 
 def read_yaml(text: str, source: str) -> Any:
-    """The value in a YAML text; a WorkbenchError names line and column of what cannot be read."""
+    """The value in a YAML text. Errors: WorkbenchError with line and column of what cannot be read."""
     if len(text) > LARGEST:
         raise WorkbenchError(
             f"{source} has more than {LARGEST:,} characters: no configuration is that long. Put long texts into files"
@@ -91,7 +92,7 @@ def read_yaml(text: str, source: str) -> Any:
 
 
 def write_yaml(values: dict[str, dict[str, Any]], infos: list[SettingInfo], titles: dict[str, str]) -> str:
-    """YAML text of all sections, each setting under its sentence of help."""
+    """The YAML text of all sections, with each setting's help as a comment above it."""
     yaml = YAML()
     yaml.width = 4096
     yaml.Representer = _Representer

@@ -1,6 +1,4 @@
-"""Column names: the user's mapping onto ours, a guess where none is given, and the sentences that say what was
-found.
-"""
+"""Column names: the user's mapping onto ours, a guess where none is given, and the errors that list what was found."""
 
 import difflib
 import re
@@ -12,11 +10,8 @@ from .shapes import KNOWN_SHAPES, excerpt
 COLUMN_ROLES = ("prompt", "chosen", "rejected", "system")
 
 
-def checked_mapping(columns):
-    """The mapping our name -> the file's column, {} for None.
-
-    Raises WorkbenchError for a name that is not ours, with the nearest.
-    """
+def checked_mapping(columns) -> dict[str, str]:
+    """{our name: the file's column}; {} for None. Errors: WorkbenchError with the nearest name for an unknown one."""
     if columns is None:
         return {}
     if not isinstance(columns, Mapping):
@@ -35,7 +30,7 @@ def checked_mapping(columns):
 
 
 def check_found(columns, seen, name):
-    """None. Raises WorkbenchError where a mapped column is not among those seen, with the nearest."""
+    """Raise WorkbenchError, with the nearest name, if a mapped column is not among those seen."""
     for role, column in columns.items():
         if column not in seen:
             near = difflib.get_close_matches(column, seen, n=1, cutoff=0.5)
@@ -45,8 +40,8 @@ def check_found(columns, seen, name):
             )
 
 
-def renamed_row(row, columns):
-    """The row under our names; a column of its own that already has one of them steps aside as `<name>_in_file`."""
+def renamed_row(row, columns) -> dict:
+    """The row under our names; another column that has one of them already becomes `<name>_in_file`."""
     if not columns:
         return row
     taken = {column: role for role, column in columns.items() if column in row}
@@ -57,7 +52,7 @@ def renamed_row(row, columns):
     return renamed
 
 
-def free_name(column, row):
+def free_name(column, row) -> str:
     """`<column>_in_file`, lengthened until the row has no such column."""
     column += "_in_file"
     while column in row:
@@ -65,10 +60,8 @@ def free_name(column, row):
     return column
 
 
-def no_shape_error(name, seen, missing=None):
-    """The WorkbenchError for data whose columns fit no known shape; `missing` says where one side of a pair stands
-    alone.
-    """
+def no_shape_error(name, seen, missing=None) -> WorkbenchError:
+    """The error for data whose columns fit no known shape. missing: where a pair lacks one side."""
     text = f"{name} holds no preference pairs in a known shape. Columns found: {_listed(seen)}. "
     shapes = f"Known shapes: {KNOWN_SHAPES}."
     guess = guess_columns(seen)
@@ -138,8 +131,8 @@ _REJECTED_WORDS = (
 )
 
 
-def guess_columns(columns):
-    """A columns mapping that may fit these column names (dict), or None where no chosen and rejected can be told."""
+def guess_columns(columns) -> dict | None:
+    """A mapping that may fit these column names; None where chosen and rejected cannot be told apart."""
     columns = [str(name) for name in columns]
     # "not_chosen" and "non_preferred" hold the word of the other side
     negated = {name for name in columns if re.search(r"(^|_)(not|non|un)_", name.lower())}

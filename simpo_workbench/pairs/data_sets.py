@@ -8,10 +8,9 @@ from .pairs import Pairs, load_pairs, prompt_text
 
 
 def load_data(data: DataConfig, seed: int) -> tuple[Pairs, Pairs, list[str]]:
-    """(training pairs, held-out pairs, notes): the files or ids of the configuration, split by prompt where no held-out
-    set is named.
+    """(training pairs, held-out pairs, notes) of a configuration; split by prompt where no held-out set is named.
 
-    The notes are sentences on what the reader refused and on prompts that are on both sides of a split the user made.
+    The notes are sentences on refused rows, and on prompts that are in both of the user's own sets.
     Errors: WorkbenchError as in `load_pairs` and `Pairs.split`.
     """
     train = load_source(data.train, "train", data)
@@ -35,9 +34,9 @@ def load_data(data: DataConfig, seed: int) -> tuple[Pairs, Pairs, list[str]]:
 
 
 def load_source(source: str, side: str, data: DataConfig) -> Pairs:
-    """The pairs of one source with the configuration's columns; "demo" is the bundled set's "train" or "eval"
-    `side`.
+    """The pairs of one source with the configuration's columns.
+
+    side: "train" or "eval", the bundled file to read when the source is "demo".
     """
-    return load_pairs(
-        bundled(f"data/plain_answers/{side}.jsonl") if source == DEMO else source, columns=data.columns or None
-    )
+    path = bundled(f"data/plain_answers/{side}.jsonl") if source == DEMO else source
+    return load_pairs(path, columns=data.columns or None)

@@ -1,8 +1,9 @@
-"""Files, folders, frames and hub ids -> raw rows, each with the place it was found. What a row means is `pair_shapes`'
-business.
+"""Raw rows from files, folders, DataFrames and datasets, each with its place; `shapes` says what a row means.
 
-Readers are generators of (where, row): `where` is "line 17" or "row 3" (counted from 1), with the file's name in front
-in a folder; `row` is a dict, or a RowRefused where the text itself cannot be read. Nothing is skipped but blank lines.
+Readers are generators of (where, row): `where` is "line 17" or "row 3" (counted from 1), in a folder after the file's
+name; `row` is a dict, or a RowRefused where the text itself cannot be read. Only blank lines are skipped.
+
+JSON lines are not read by base/files.py here: a user's bad line is refused and counted, and never ends the reading.
 """
 
 import ast
@@ -33,22 +34,19 @@ _MAGIC = {
 _SPLIT_WORDS = {"train": "train", "training": "train"} | dict.fromkeys(
     ("test", "validation", "valid", "val", "dev", "eval"), "eval"
 )
-LARGEST_FILE_BYTES = 4_000_000_000  # also of what a compressed file unfolds to; all of it is held in memory
-MOST_EXPANSION = 200  # times, in a file that unfolds to more than:
-UNSUSPICIOUS_BYTES = (
-    100_000_000  # text of real pairs is packed to a third or a tenth, the most repetitive to a fiftieth
-)
-LONGEST_LITERAL = (
-    1_000_000  # characters of a cell that Python itself would have to read, which takes a hundred times as much memory
-)
+#: Also of an unpacked compressed file; all of it is held in memory.
+LARGEST_FILE_BYTES = 4_000_000_000
+#: A compressed file that unpacks to more than UNSUSPICIOUS_BYTES may grow by this factor. Text of real pairs compresses
+#: to a third or a tenth, the most repetitive to a fiftieth.
+MOST_EXPANSION = 200
+UNSUSPICIOUS_BYTES = 100_000_000
+#: Characters of a cell in Python's own notation, whose parser takes a hundred times as much memory.
+LONGEST_LITERAL = 1_000_000
 
 
 @dataclass
 class Source:
-    """Raw rows with the name they go by and what a reader of the report must know about them.
-
-    `numbers_are_text`: they come from a CSV.
-    """
+    """Raw rows with their source's name and notes for the report. numbers_are_text: they come from a CSV."""
 
     name: str
     rows: Iterator
@@ -56,8 +54,8 @@ class Source:
     numbers_are_text: bool = False
 
 
-def read_path(path):
-    """The Source of one file or folder. Raises WorkbenchError in one sentence where it cannot be read."""
+def read_path(path) -> Source:
+    """The rows of one file or folder. Errors: WorkbenchError when it cannot be read."""
     if path.is_dir():
         return _read_folder(path)
     if not path.is_file():
@@ -65,23 +63,19 @@ def read_path(path):
     return Source(path.name, _read_file(path), numbers_are_text=_is_csv(path))
 
 
-def missing_path_error(path):
-    """The WorkbenchError for a path that does not exist, with the nearest names in its folder."""
-    near = near_names(path)
-    hint = (
-        f"Nearest in {path.parent}: {', '.join(near)}."
-        if near
-        else f"The folder {path.parent} exists."
-        if path.parent.is_dir()
-        else ""
-    )
-    return WorkbenchError(
-        f"There is no file or folder {path}. {hint or f'Its folder {path.parent} does not exist either.'}"
-    )
+def missing_path_error(path) -> WorkbenchError:
+    """The error for a path that does not exist, with the nearest names in its folder."""
+    if near := near_names(path):
+        hint = f"Nearest in {path.parent}: {', '.join(near)}."
+    elif path.parent.is_dir():
+        hint = f"The folder {path.parent} exists."
+    else:
+        hint = f"Its folder {path.parent} does not exist either."
+    return WorkbenchError(f"There is no file or folder {path}. {hint}")
 
 
-def near_names(path):
-    """Up to three names in the path's own folder that look like its name; an empty list where the folder is missing."""
+def near_names(path) -> list[str]:
+    """Up to three names in the path's folder that resemble its name; none where the folder is missing."""
     try:
         names = sorted(entry.name for entry in path.parent.iterdir())
     except OSError:
@@ -97,42 +91,35 @@ def _read_folder(folder):
 
         try:
             saved = datasets.load_from_disk(str(folder))
-        except Exception as error:  # whatever a damaged Arrow folder makes of itself
+        except Exception as error:  # a damaged Arrow folder raises errors of many types
             raise WorkbenchError(
                 f"{folder} looks saved by datasets.save_to_disk but cannot be read: {first_line(error)}"
             ) from error
         return read_dataset(saved, folder.name)
     try:
-        found = sorted(
-            path
-            for pattern in ("*", "*/*")
-            for path in folder.glob(pattern)
-            if _is_data_file(path.relative_to(folder)) and path.is_file()
-        )
+        paths = [path for pattern in ("*", "*/*") for path in folder.glob(pattern)]
+        files = sorted(path for path in paths if _is_data_file(path.relative_to(folder)) and path.is_file())
     except OSError as error:
         raise WorkbenchError(f"The folder {folder} cannot be read: {error.strerror}.") from error
-    if not found:
+    if not files:
         raise WorkbenchError(
             f"The folder {folder} holds no data file. Expected {', '.join(SUFFIXES)}, each also with .gz."
         )
-    splits = {path: _split_word(path.relative_to(folder)) for path in found}
-    with_train = {_split_home(path) for path in found if splits[path] == "train"}
-    left = [path for path in found if splits[path] == "eval" and _split_home(path) in with_train]
-    notes = (
-        [f"Left out as evaluation files: {', '.join(str(path.relative_to(folder)) for path in left)}"] if left else []
-    )
-    chosen = [path for path in found if path not in left]
-    rows = ((f"{path.relative_to(folder)} {where}", row) for path in chosen for where, row in _read_file(path))
-    return Source(folder.name, rows, notes, numbers_are_text=any(_is_csv(path) for path in chosen))
+    splits = {path: _split_word(path.relative_to(folder)) for path in files}
+    with_train = {_split_home(path) for path in files if splits[path] == "train"}
+    left_out = [path for path in files if splits[path] == "eval" and _split_home(path) in with_train]
+    notes = []
+    if left_out:
+        notes = [f"Left out as evaluation files: {', '.join(str(path.relative_to(folder)) for path in left_out)}"]
+    files = [path for path in files if path not in left_out]
+    rows = ((f"{path.relative_to(folder)} {where}", row) for path in files for where, row in _read_file(path))
+    return Source(folder.name, rows, notes, numbers_are_text=any(_is_csv(path) for path in files))
 
 
 def _is_data_file(relative):
-    if any(part.startswith((".", "_")) for part in relative.parts) or relative.name in (
-        "dataset_info.json",
-        "dataset_infos.json",
-    ):
-        return False
-    return _suffix(relative) in SUFFIXES
+    hidden = any(part.startswith((".", "_")) for part in relative.parts)
+    about_the_data = relative.name in ("dataset_info.json", "dataset_infos.json")
+    return not hidden and not about_the_data and _suffix(relative) in SUFFIXES
 
 
 def _split_word(relative):
@@ -142,9 +129,7 @@ def _split_word(relative):
 
 
 def _split_home(path):
-    """The folder whose splits a file belongs to: its own, or the one above a folder that is itself called train or
-    test.
-    """
+    """The folder whose splits a file belongs to: its own, or the one above a folder called train or test."""
     return path.parent.parent if _split_word(Path(path.parent.name)) else path.parent
 
 
@@ -168,7 +153,7 @@ def _read_file(path):
             )
         data = path.read_bytes()
         if data[:2] == b"\x1f\x8b":
-            data = _unfolded(data, path.name)
+            data = _unpacked(data, path.name)
     except (EOFError, zlib.error, gzip.BadGzipFile) as error:
         raise WorkbenchError(f"{path.name} is a damaged gzip file: {first_line(error)}.") from error
     except OSError as error:
@@ -188,10 +173,8 @@ def _read_file(path):
     )
 
 
-def _unfolded(data, name):
-    """What a gzip file holds, read piece by piece: one that grows beyond all measure is refused when it has, not when
-    memory is full.
-    """
+def _unpacked(data, name):
+    """The content of a gzip file, read piece by piece: a decompression bomb is refused before memory is full."""
     pieces, size, most = [], 0, min(LARGEST_FILE_BYTES, max(UNSUSPICIOUS_BYTES, MOST_EXPANSION * len(data)))
     with gzip.open(io.BytesIO(data)) as file:
         while piece := file.read(1_000_000):
@@ -258,11 +241,8 @@ def _line_rows(text):
         try:
             yield f"line {number}", _loads(line)
         except json.JSONDecodeError as error:
-            torn = (
-                " (the last line; the file may be cut off)"
-                if number == numbered[-1][0] and not text.endswith("\n")
-                else ""
-            )
+            is_torn = number == numbered[-1][0] and not text.endswith("\n")
+            torn = " (the last line; the file may be cut off)" if is_torn else ""
             yield f"line {number}", RowRefused("unreadable", f"{error.msg}, column {error.colno}{torn}")
         except RecursionError:
             yield f"line {number}", RowRefused("unreadable", "nested too deeply")
@@ -273,7 +253,7 @@ def _loads(text):
 
 
 def _whole_number(digits):
-    # beyond 64 bits a number fits no column, and beyond 4300 digits int() itself refuses: keep what stood there
+    # beyond 64 bits a number fits no column, and beyond 4300 digits int() itself refuses: keep the digits as text
     return number if len(digits) <= 20 and -(2**63) <= (number := int(digits)) < 2**63 else digits
 
 
@@ -285,9 +265,10 @@ def _rows_in(value, name):
             for key, rows in value.items()
             if isinstance(rows, list) and rows and all(isinstance(row, dict) for row in rows)
         }
-        key = next(iter(lists), None) if len(lists) == 1 else "train" if "train" in lists else None
-        if key is not None:
-            value = lists[key]
+        if len(lists) == 1:
+            value = next(iter(lists.values()))
+        elif "train" in lists:
+            value = lists["train"]
         elif lists:
             raise WorkbenchError(
                 f"{name} holds several lists of rows ({', '.join(lists)}) and none is called train. Save one of them"
@@ -303,9 +284,8 @@ def _rows_in(value, name):
 
 
 def _csv_rows(text, name):
-    csv.field_size_limit(
-        max(csv.field_size_limit(), LONGEST_ROW)
-    )  # the default of 128 KiB is shorter than some answers
+    # the default of 128 KiB is shorter than some answers
+    csv.field_size_limit(max(csv.field_size_limit(), LONGEST_ROW))
     first = text.lstrip("\r\n").split("\n", 1)[0]
     delimiter = max(",;\t", key=first.count)
     reader = csv.reader(_lines(text), delimiter=delimiter, strict=True)
@@ -321,7 +301,7 @@ def _csv_rows(text, name):
 
 
 def _lines(text):
-    """The lines of a text with their ends, one by one; io.StringIO would take four bytes for every character."""
+    """The lines of a text with their line ends; io.StringIO would take four bytes for every character."""
     start = 0
     for end in re.finditer(r"\r\n|\n|\r", text):
         yield text[start : end.end()]
@@ -386,12 +366,11 @@ def _parquet_rows(data, name):
             raise WorkbenchError(f"{name} has two columns called {excerpt(twice[0])}.")
         if file.metadata.num_rows == 0:
             raise WorkbenchError(f"{name} has columns ({', '.join(columns)}) and no rows.")
-        if (
-            unfolded := sum(file.metadata.row_group(group).total_byte_size for group in range(file.num_row_groups))
-        ) > LARGEST_FILE_BYTES:
+        size = sum(file.metadata.row_group(group).total_byte_size for group in range(file.num_row_groups))
+        if size > LARGEST_FILE_BYTES:
             raise WorkbenchError(
-                f"{name} unfolds to {unfolded / 1e9:.1f} GB, at most {LARGEST_FILE_BYTES / 1e9:.0f} are read at once:"
-                " split it."
+                f"{name} unfolds to {size / 1e9:.1f} GB, at most {LARGEST_FILE_BYTES / 1e9:.0f} are read at once: split"
+                " it."
             )
     except (pyarrow.ArrowException, OSError, ValueError, OverflowError) as error:
         raise WorkbenchError(f"{name} is no readable Parquet file: {first_line(error)}") from error
@@ -411,28 +390,26 @@ def _parquet_batches(file, name):
         raise WorkbenchError(f"{name} is a damaged Parquet file, after row {number}: {first_line(error)}") from error
 
 
-def read_frame(frame, name):
-    """The Source of a pandas DataFrame; NaN, NaT and NA count as missing values."""
+def read_frame(frame, name) -> Source:
+    """The rows of a pandas DataFrame; NaN, NaT and NA count as missing values."""
     names = [str(column) for column in frame.columns]
     if twice := sorted({column for column in names if names.count(column) > 1}):
         raise WorkbenchError(f"The DataFrame has two columns called {excerpt(twice[0])}.")
     values = frame.astype(object).where(frame.notna(), None)
     records = values.itertuples(index=False, name=None)
-    return Source(
-        name, ((f"row {number}", dict(zip(names, record, strict=True))) for number, record in enumerate(records, 1))
-    )
+    return read_list((dict(zip(names, record, strict=True)) for record in records), name)
 
 
-def read_list(rows, name):
-    """The Source of a list of dicts."""
+def read_list(rows, name) -> Source:
+    """The rows of a list of dicts, or another iterable of them."""
     return Source(name, ((f"row {number}", row) for number, row in enumerate(rows, 1)))
 
 
-def read_dataset(dataset, name):
-    """The Source of a datasets.Dataset (also a streamed one); of a DatasetDict its train split, or its only one."""
+def read_dataset(dataset, name) -> Source:
+    """The rows of a datasets.Dataset (also a streamed one); of a DatasetDict its train split, or its only one."""
     if isinstance(dataset, dict):
-        split = "train" if "train" in dataset else next(iter(dataset)) if len(dataset) == 1 else None
-        if split is None:
+        split = "train" if "train" in dataset else next(iter(dataset), None)
+        if split != "train" and len(dataset) != 1:
             raise WorkbenchError(
                 f"{name} has the splits {', '.join(map(str, dataset))} and none is called train. Pass one of them:"
                 " dataset['…']."

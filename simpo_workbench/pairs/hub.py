@@ -1,23 +1,23 @@
-"""Preference pairs from the hub: an id -> raw rows, and every way that can fail -> one sentence."""
+"""Preference pairs from the hub: the raw rows of a data set id, or one sentence on why they cannot be loaded."""
 
 import re
 
 from ..base.errors import WorkbenchError, first_line
-from .files import read_dataset
+from .files import Source, read_dataset
 
 _HUB_ID = re.compile(r"[\w][\w.-]*(/[\w][\w.-]*)?(:[\w.-]+)?")
 
 
-def is_hub_id(text):
-    """Whether a text is written like a hub dataset id, with or without ":split"."""
+def is_hub_id(text) -> bool:
+    """Whether a text looks like a hub dataset id, with or without ":split"."""
     return _HUB_ID.fullmatch(text) is not None
 
 
-def read_hub(source):
-    """The pair_files.Source of a hub dataset "owner/name" or "owner/name:split" (split "train" where none is named).
+def read_hub(source) -> Source:
+    """The rows of a hub dataset "owner/name" or "owner/name:split" (by default the split "train").
 
-    Never runs code from the hub. Raises WorkbenchError: not found, gated, no network, unknown split, several
-    configurations.
+    Code from the hub is never run. Errors: WorkbenchError when it is not found or gated, without a network, for an
+    unknown split or several configurations.
     """
     import datasets
 
@@ -55,9 +55,9 @@ def _sentence(name, split, error):
             f"'{name}' is no file here, and the hub cannot be reached (no network, or offline mode). Give a local file,"
             " or go online (HF_ENDPOINT names a mirror)."
         )
-    if found := re.search(r"Unknown split.*?Should be one of (\[.*?\])", text, re.DOTALL):
+    if splits := re.search(r"Unknown split.*?Should be one of (\[.*?\])", text, re.DOTALL):
         return (
-            f"The dataset '{name}' has no split '{split}', only {found[1]}. Name one after a colon, as in"
+            f"The dataset '{name}' has no split '{split}', only {splits[1]}. Name one after a colon, as in"
             f" '{name}:test'."
         )
     if "Config name is missing" in text:
@@ -70,5 +70,5 @@ def _sentence(name, split, error):
 
 def _names_in(text):
     """The first [...] list in a message, or its first line."""
-    found = re.search(r"\[.*?\]", text, re.DOTALL)
-    return found[0][:300] if found else first_line(text)
+    names = re.search(r"\[.*?\]", text, re.DOTALL)
+    return names[0][:300] if names else first_line(text)

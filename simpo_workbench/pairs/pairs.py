@@ -1,9 +1,10 @@
-"""Preference pairs: any common source -> one schema, checked row by row, counted by reason, split by prompt, identified
-by content.
+"""Preference pairs from any common source in one schema: checked row by row, split by prompt, identified by content.
 
-The way in is `load_pairs`. `pair_files` and `pair_hub` find the raw rows, `pair_shapes` says what one row means, and
-here they become a `Pairs`: what cannot be used is refused with a reason and a place, never dropped in silence.
+Start at `load_pairs`. `files` and `hub` find the raw rows, `shapes` says what one row means, and here they become
+`Pairs`. A row that cannot be used is refused with a reason and a place, never dropped silently.
 """
+
+from __future__ import annotations
 
 import contextlib
 import hashlib
@@ -14,6 +15,7 @@ import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from ..base.errors import WorkbenchError, first_line
 from ..base.paths import bundled
@@ -21,6 +23,9 @@ from ..config.run_config import DEMO
 from . import columns as pair_columns
 from . import files as pair_files
 from .shapes import LONGEST_ROW, RowRefused, excerpt, pair_id, prompt_key, prompt_text, read_row, shape_of, too_long
+
+if TYPE_CHECKING:
+    import pandas
 
 __all__ = ["LoadReport", "Pair", "Pairs", "Refusal", "load_pairs", "prompt_text", "raw_rows"]
 
@@ -40,16 +45,14 @@ class Pair:
     extra: dict = field(default_factory=dict)
 
     @property
-    def prompt_text(self):
+    def prompt_text(self) -> str:
         """The prompt as readable text."""
         return prompt_text(self.prompt)
 
 
 @dataclass(frozen=True)
 class Refusal:
-    """The first row refused for one reason: where it stands ("line 17", "row 3", counted from 1) and what was seen
-    there.
-    """
+    """The first row refused for one reason: its place ("line 17", "row 3", counted from 1) and what was seen there."""
 
     where: str
     seen: str
@@ -57,8 +60,9 @@ class Refusal:
 
 @dataclass(frozen=True)
 class LoadReport:
-    """What became of every row: `rows_read` = `kept` + all of `refused` (reason -> count); `first` holds one Refusal
-    per reason.
+    """How many rows were read, kept and refused: `rows_read` = `kept` + the sum of `refused`.
+
+    refused: {reason: count}. first: {reason: its first Refusal}.
     """
 
     name: str
@@ -80,66 +84,54 @@ class LoadReport:
 
 
 class Pairs:
-    """Checked preference pairs in one schema.
-
-    `len()`, iteration and indexing give `Pair` objects; a slice gives Pairs.
-    """
+    """Checked preference pairs in one schema. Iteration and indexing give `Pair` objects, a slice gives Pairs."""
 
     def __init__(self, pairs, report):
         self._pairs = tuple(pairs)
         self._report = report
         self._df = None
 
-    @classmethod
-    def from_df(cls, df, columns=None, name="DataFrame"):
-        """The Pairs of a DataFrame, such as a filtered `pairs.df`; the same as load_pairs(df)."""
-        return load_pairs(df, columns=columns, name=name)
-
     @property
-    def name(self):
-        """What the source is called: its file, folder, hub id, or the name given."""
+    def name(self) -> str:
+        """The name of the source: its file, folder or hub id, or the name given."""
         return self._report.name
 
     @property
-    def df(self):
-        """The pairs as a DataFrame: pair_id, prompt (list of {"role", "content"}), chosen, rejected, then the source's
-        other columns.
-        """
+    def df(self) -> pandas.DataFrame:
+        """One row per pair: pair_id, prompt (list of {"role", "content"}), chosen, rejected, then the other columns."""
         if self._df is None:
             self._df = _frame(self._pairs)
         return self._df
 
     @property
-    def content_hash(self):
-        """64 hex digits over the pair ids; the same for the same set of pairs, whatever their order and file format."""
+    def content_hash(self) -> str:
+        """64 hex digits over the pair ids: the same for the same set of pairs in any order and file format."""
         return hashlib.sha256("\n".join(sorted(pair.pair_id for pair in self._pairs)).encode("ascii")).hexdigest()
 
-    def report(self):
-        """The LoadReport of the load that these pairs came from; print it for one sentence."""
+    def report(self) -> LoadReport:
+        """The LoadReport of the load that these pairs came from; as text it is one sentence."""
         return self._report
 
-    def to_frame(self):
-        """A new DataFrame like `.df` that any Parquet file can hold: a column of mixed or unstorable values becomes
-        JSON text.
-        """
+    def to_frame(self) -> pandas.DataFrame:
+        """A new DataFrame like `.df` for a Parquet file: a column of mixed or unstorable values becomes JSON text."""
         return _storable(_frame(self._pairs))
 
-    def limit(self, count):
+    def limit(self, count) -> Pairs:
         """The first `count` pairs as Pairs; all of them for None."""
         if count is not None and (isinstance(count, bool) or not isinstance(count, int) or count < 1):
             raise WorkbenchError(f"limit is {count!r}, expected a whole number from 1, or None for all pairs.")
         return Pairs(self._pairs[:count], self._report)
 
-    def head(self, count=5):
+    def head(self, count=5) -> Pairs:
         """The first `count` pairs as Pairs."""
         return self.limit(count)
 
-    def split(self, eval_fraction, seed):
-        """Two Pairs (train, eval) with no prompt on both sides; `eval_fraction` counts prompts, at least one on each
-        side.
+    def split(self, eval_fraction, seed) -> tuple[Pairs, Pairs]:
+        """(training pairs, held-out pairs) with no prompt on both sides.
 
-        Depends on the prompts' contents and the seed alone, not on the order of the rows. Raises WorkbenchError where
-        there are fewer than two different prompts.
+        eval_fraction: share of the prompts that is held out; at least one is on each side. The split depends on the
+        prompts' contents and the seed alone, not on the order of the rows. Errors: WorkbenchError when there are fewer
+        than two different prompts.
         """
         if isinstance(eval_fraction, bool) or not isinstance(eval_fraction, int | float) or not 0 < eval_fraction < 1:
             raise WorkbenchError(f"eval_fraction is {eval_fraction!r}, expected a number between 0 and 1.")
@@ -168,14 +160,9 @@ class Pairs:
         return f"<Pairs {self.name!r}: {_count(len(self), 'pair')}, content {self.content_hash[:12]}>"
 
     def __str__(self):
-        prompts = len({prompt_key(pair.prompt) for pair in self._pairs})
-        lines = [
-            (
-                f"{self.name}: {_count(len(self), 'pair')} on {_count(prompts, 'prompt')}, content"
-                f" {self.content_hash[:12]}"
-            ),
-            str(self._report),
-        ]
+        prompts = _count(len({prompt_key(pair.prompt) for pair in self._pairs}), "prompt")
+        pairs, content = _count(len(self), "pair"), self.content_hash[:12]
+        lines = [f"{self.name}: {pairs} on {prompts}, content {content}", str(self._report)]
         if self._pairs:
             first = self._pairs[0]
             shown = (("prompt", first.prompt_text), ("chosen", first.chosen), ("rejected", first.rejected))
@@ -185,9 +172,9 @@ class Pairs:
 
 
 def prompt_list(prompts) -> list:
-    """One text as a list of it; any other iterable of prompts (a list, a column of a DataFrame) as a list.
+    """A list of the prompts: of one text, or of an iterable such as a column of a DataFrame.
 
-    Errors: WorkbenchError for what is neither.
+    Errors: WorkbenchError for anything else.
     """
     if isinstance(prompts, str):
         return [prompts]
@@ -196,28 +183,27 @@ def prompt_list(prompts) -> list:
     return list(prompts)
 
 
-def load_pairs(source, columns=None, limit=None, name=None):
-    """The Pairs of a file, folder, DataFrame, datasets.Dataset, list of dicts, or hub id ("owner/name",
-    "owner/name:split").
+def load_pairs(source, columns=None, limit=None, name=None) -> Pairs:
+    """The preference pairs of a file, folder, DataFrame, datasets.Dataset, list of dicts, or hub id.
 
-    "demo" is the bundled training set. Files: .jsonl, .json, .csv, .tsv, .parquet, also with .gz. A folder: all of
-    them, sorted, one level of sub-folders deep; test and validation files stay out where train files lie beside them.
-    The shapes known are listed in `pair_shapes`.
-    columns: our names (prompt, chosen, rejected, system) -> the source's, for columns that are not recognised.
-    limit: stop after so many pairs kept; rows behind them are not read. name: what reports call the source.
-    Columns that are no part of the pair are kept; one that is called like ours becomes `<name>_in_file`.
-    Exact duplicates of a pair are refused. Raises WorkbenchError in a sentence where nothing can be used.
+    source: "demo" is the bundled training set; a hub id is "owner/name" or "owner/name:split". Files: .jsonl, .json,
+    .csv, .tsv, .parquet, also with .gz. A folder: all of these in it, sorted, one level of sub-folders deep; test and
+    validation files are left out where train files lie beside them. pairs/shapes.py lists the known shapes of a row.
+    columns: {our name (prompt, chosen, rejected, system): the source's}, for columns that are not recognised.
+    limit: stop when this many pairs are kept; later rows are not read. name: what reports call the source.
+    Columns that are no part of the pair are kept; one with one of our names becomes `<name>_in_file`.
+    Exact duplicates of a pair are refused. Errors: WorkbenchError when no pair can be used.
     """
     if isinstance(source, Pairs):
         return source.limit(limit)
     if limit is not None and (isinstance(limit, bool) or not isinstance(limit, int) or limit < 1):
         raise WorkbenchError(f"limit is {limit!r}, expected a whole number from 1, or None for all pairs.")
     columns = pair_columns.checked_mapping(columns)
-    found = _find(source)
-    found.name = name or found.name
+    opened = _open_source(source)
+    opened.name = name or opened.name
     pairs, refused, first, seen_columns = {}, {}, {}, {}
-    rows_read, any_shape, notes = 0, False, list(found.notes)
-    for where, row in found.rows:
+    rows_read, any_shape, notes = 0, False, list(opened.notes)
+    for where, row in opened.rows:
         rows_read += 1
         try:
             if isinstance(row, RowRefused):
@@ -226,7 +212,7 @@ def load_pairs(source, columns=None, limit=None, name=None):
             seen_columns.update(dict.fromkeys(row))
             if len(seen_columns) > MOST_COLUMNS:
                 raise WorkbenchError(
-                    f"{found.name} has more than {MOST_COLUMNS:,} different columns, at {where}: a table of that width"
+                    f"{opened.name} has more than {MOST_COLUMNS:,} different columns, at {where}: a table of that width"
                     " cannot be held. Are its keys data?"
                 )
             renamed = pair_columns.renamed_row(row, columns)
@@ -243,24 +229,23 @@ def load_pairs(source, columns=None, limit=None, name=None):
             notes.append(f"Reading stopped at limit={limit}")
             break
     if seen_columns:
-        pair_columns.check_found(columns, list(seen_columns), found.name)
-    report = LoadReport(found.name, rows_read, len(pairs), refused, first, tuple(notes))
+        pair_columns.check_found(columns, list(seen_columns), opened.name)
+    report = LoadReport(opened.name, rows_read, len(pairs), refused, first, tuple(notes))
     if not pairs:
         raise _nothing_kept(report, list(seen_columns), any_shape)
-    kept = [pair for _, pair in pairs.values()]
-    if found.numbers_are_text:
-        _read_numbers(kept)
-    return Pairs(kept, report)
+    checked = [pair for _, pair in pairs.values()]
+    if opened.numbers_are_text:
+        _read_numbers(checked)
+    return Pairs(checked, report)
 
 
-def raw_rows(source, count=5):
-    """The first `count` readable rows (dicts) of a source that `load_pairs` takes, as they stand there: to see what
-    their columns are called.
+def raw_rows(source, count=5) -> list[dict]:
+    """The first `count` readable rows of a source that `load_pairs` takes, unchanged, to see the names of its columns.
 
-    Errors: WorkbenchError as in `load_pairs` where the source cannot be found or read.
+    Errors: WorkbenchError as in `load_pairs` when the source cannot be found or read.
     """
     rows = []
-    for _, row in _find(source).rows:
+    for _, row in _open_source(source).rows:
         with contextlib.suppress(RowRefused):
             if not isinstance(row, RowRefused):
                 rows.append(_plain_row(row))
@@ -269,7 +254,7 @@ def raw_rows(source, count=5):
     return rows
 
 
-def _find(source):
+def _open_source(source) -> pair_files.Source:
     if isinstance(source, list | tuple):
         return pair_files.read_list(source, "list")
     library = type(source).__module__.partition(".")[0]
@@ -282,10 +267,10 @@ def _find(source):
             f"Pairs cannot be loaded from a {type(source).__name__}. Give a file, a folder, a hub id, a DataFrame, a"
             " datasets.Dataset or a list of dicts."
         )
-    return _find_named(source)
+    return _open_named(source)
 
 
-def _find_named(source):
+def _open_named(source):
     text = os.fsdecode(source)
     if not text.strip():
         raise WorkbenchError("The source of the pairs is an empty text. Give a file, a folder or a hub id.")
@@ -317,16 +302,16 @@ def _find_named(source):
 
 
 def _make_pair(row):
-    made = read_row(row)
-    identity = pair_id(made.prompt, made.chosen, made.rejected)
+    pair = read_row(row)
+    identity = pair_id(pair.prompt, pair.chosen, pair.rejected)
     extra = {}
     for column, value in row.items():
-        if column in made.used or (column == "pair_id" and value == identity):
+        if column in pair.used or (column == "pair_id" and value == identity):
             continue
-        extra[pair_columns.free_name(column, row) if column in OWN_COLUMNS else column] = (
-            _encodable(value) if isinstance(value, str) else value
-        )
-    return Pair(identity, tuple(made.prompt), made.chosen, made.rejected, extra)
+        if column in OWN_COLUMNS:
+            column = pair_columns.free_name(column, row)
+        extra[column] = _encodable(value) if isinstance(value, str) else value
+    return Pair(identity, tuple(pair.prompt), pair.chosen, pair.rejected, extra)
 
 
 def _plain_row(row):
@@ -338,7 +323,7 @@ def _plain_row(row):
 
 
 def _characters(value, depth):
-    """How many characters and values a row holds, about; counting ends where it is nested deeper than a row may be."""
+    """About how many characters and values a row holds; what is nested deeper than a row may be is not counted."""
     if isinstance(value, str | bytes):
         return len(value)
     if depth <= DEEPEST_NESTING and isinstance(value, Mapping):
@@ -386,9 +371,7 @@ def _extra_columns(pairs):
 
 
 def _read_numbers(pairs):
-    """Turns an extra column of a CSV into numbers where every cell is one; `007` stays text, an empty cell becomes
-    None.
-    """
+    """Turn an extra column of a CSV into numbers where every cell is one; `007` stays text, an empty cell is None."""
     for column in _extra_columns(pairs):
         cells = [pair.extra[column] for pair in pairs if pair.extra.get(column) not in (None, "")]
         if not cells or not all(

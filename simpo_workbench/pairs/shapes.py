@@ -1,19 +1,19 @@
-"""One raw row of a preference file -> prompt messages, chosen and rejected text. Pure functions, standard library only.
+"""What one raw row of a preference file means: prompt messages, chosen and rejected text. Standard library only.
 
-Known shapes, by column names; the first that fits a row reads it:
+Known shapes, by column names; the first one that fits reads the row:
 
-    prompt, chosen, rejected              texts, or messages [{role, content}]; the answers may repeat the prompt's turns
+    prompt, chosen, rejected              texts, or messages [{role, content}]; answers may repeat the prompt's turns
     conversations, chosen, rejected       ShareGPT turns [{from, value}]; answers as texts or turns (LLaMA-Factory)
     instruction (input, history), chosen, rejected; or `output` as a list [chosen, rejected]     Alpaca
     context, answer_w, answer_l           turbo-alignment
     question, response_j, response_k      torchtune's Stack Exchange pairs
     input, output_1, output_2, label      LLMBar; the label (1 or 2) names the better answer
     chosen_messages, rejected_messages    LLaMA-Factory v1, content in parts [{type, value}]
-    chosen, rejected                      whole conversations, or Anthropic HH transcripts "\\n\\nHuman: ... \\n\\nAssistant: ..."
+    chosen, rejected                      whole conversations, or Anthropic HH transcripts ("\\n\\nHuman: ...")
 
-A `system` column joins every shape as the first turn. The answer is the final assistant turn; everything before it is
-the prompt. Contents are kept to the character; only what a format puts around them (the HH separators with their one
-space) is taken off. Other keys of a turn, such as `loss_weight`, are not kept.
+With every shape a `system` column becomes the first turn. The answer is the final assistant turn; everything before it
+is the prompt. Contents are kept unchanged, without what a format puts around them (the HH separators with their one
+space). Other keys of a turn, such as `loss_weight`, are dropped.
 """
 
 import hashlib
@@ -30,7 +30,8 @@ ROLES = {
 }  # fmt: skip
 MEDIA_COLUMNS = ("image", "images", "video", "videos", "audio", "audios")
 NON_TEXT = "image or other non-text part"
-LONGEST_ROW = 10_000_000  # characters of one row: some two million tokens, more than any model reads
+#: Characters of one row: about two million tokens, more than any model reads.
+LONGEST_ROW = 10_000_000
 KNOWN_SHAPES = (
     "prompt/chosen/rejected, chosen/rejected (conversations or Human/Assistant transcripts),"
     " instruction/input/chosen/rejected, instruction/output (a list of two), conversations/chosen/rejected,"
@@ -40,7 +41,7 @@ KNOWN_SHAPES = (
 
 
 class RowRefused(Exception):
-    """Why one row is no usable pair: `.reason` is what the report counts by, `.seen` says what this row holds."""
+    """A row is no usable pair. reason: what the report counts by; seen: what this row holds."""
 
     def __init__(self, reason, seen):
         super().__init__(f"{reason}: {seen}")
@@ -48,14 +49,14 @@ class RowRefused(Exception):
         self.seen = seen
 
 
-def too_long(characters):
-    """The RowRefused for a row of so many characters."""
+def too_long(characters) -> RowRefused:
+    """The refusal of a row with this many characters."""
     return RowRefused("too long", f"{characters:,} characters, at most {LONGEST_ROW:,} are read")
 
 
 @dataclass(frozen=True)
 class Shape:
-    """The columns that one known shape is recognised by."""
+    """The columns by which one known shape is recognised."""
 
     prompt: str | None
     chosen: str
@@ -64,8 +65,8 @@ class Shape:
     label: str | None = None
 
     @property
-    def columns(self):
-        """The columns that must be there, each once."""
+    def columns(self) -> tuple[str, ...]:
+        """The required columns, each once."""
         return tuple(dict.fromkeys(name for name in (self.prompt, self.chosen, self.rejected, self.label) if name))
 
 
@@ -84,7 +85,7 @@ SHAPES = (
 
 @dataclass(frozen=True)
 class RowPair:
-    """One row in the one schema, with the names of the columns it was made from."""
+    """One row in our schema, with the names of the columns that it was made from."""
 
     prompt: list[dict]
     chosen: str
@@ -92,11 +93,8 @@ class RowPair:
     used: frozenset[str]
 
 
-def shape_of(row):
-    """The Shape of a row (dict), or None.
-
-    A shape whose columns all hold a value goes before one with an empty column.
-    """
+def shape_of(row) -> Shape | None:
+    """The shape of a row (dict), or None; a shape whose columns all hold a value is preferred."""
     incomplete = None
     for shape in SHAPES:
         if all(name in row for name in shape.columns) and _fits(shape, row):
@@ -114,10 +112,10 @@ def _fits(shape, row):
     return True
 
 
-def read_row(row):
-    """The RowPair of one raw row (dict).
+def read_row(row) -> RowPair:
+    """The pair in one raw row (dict).
 
-    Raises RowRefused with one of the reasons: missing, empty, identical, wrong type, unreadable, unknown role,
+    Errors: RowRefused with one of the reasons missing, empty, identical, wrong type, unreadable, unknown role,
     different histories, more than one answer turn, two system texts, image or other non-text part, no known shape.
     """
     shape = shape_of(row)
@@ -134,28 +132,26 @@ def read_row(row):
     return RowPair(prompt, chosen, rejected, frozenset(shape.columns + shape.optional) & row.keys())
 
 
-def pair_id(prompt, chosen, rejected):
-    """16 hex digits that depend on the pair's content alone: the head of a SHA-256 over its canonical JSON."""
+def pair_id(prompt, chosen, rejected) -> str:
+    """16 hex digits that depend on the pair's content alone: the start of a SHA-256 over its canonical JSON."""
     return _digest({"prompt": _plain_turns(prompt), "chosen": chosen, "rejected": rejected})[:16]
 
 
-def prompt_key(messages):
-    """64 hex digits, the same for the same prompt messages: what a split by prompt groups on."""
+def prompt_key(messages) -> str:
+    """64 hex digits that identify the prompt; a split by prompt groups by them."""
     return _digest(_plain_turns(messages))
 
 
-def prompt_text(messages):
-    """The prompt as readable text: the bare content of a single user turn, else a transcript "System: ...\\n\\nUser:
-    ...".
-    """
+def prompt_text(messages) -> str:
+    """The prompt as readable text: the content of a single user turn, else a transcript "System: …", "User: …"."""
     messages = list(messages)
     if len(messages) == 1 and messages[0]["role"] == "user":
         return messages[0]["content"]
     return "\n\n".join(f"{turn['role'].capitalize()}: {turn['content']}" for turn in messages)
 
 
-def excerpt(value, length=60):
-    """A short quotation of any value for a message, at most about `length` characters."""
+def excerpt(value, length=60) -> str:
+    """A short quotation of any value, about `length` characters at most."""
     if isinstance(value, bytes | bytearray):
         return f"{len(value)} bytes"
     try:
@@ -171,9 +167,8 @@ def _plain_turns(messages):
 
 def _digest(value):
     # ensure_ascii keeps the bytes the same on every platform
-    return hashlib.sha256(
-        json.dumps(value, ensure_ascii=True, sort_keys=True, separators=(",", ":")).encode("ascii")
-    ).hexdigest()
+    content = json.dumps(value, ensure_ascii=True, sort_keys=True, separators=(",", ":"))
+    return hashlib.sha256(content.encode("ascii")).hexdigest()
 
 
 def _no_shape(row):
@@ -195,7 +190,7 @@ def _names(row):
 
 
 def _prompt_value(row, shape):
-    """The prompt as text or turns; None where the answers carry it themselves."""
+    """The prompt as text or turns; None where the answers contain it."""
     if shape.prompt is None:
         return None
     value = row[shape.prompt]
@@ -239,9 +234,7 @@ def _answer_values(row, shape):
 
 
 def _combine(prompt_value, shape, chosen_value, rejected_value):
-    """Prompt turns and the two answer texts; the histories inside the answers must agree with each other and with the
-    prompt.
-    """
+    """Prompt turns and the two answer texts; turns before the answers must agree with each other and the prompt."""
     in_transcript = prompt_value is None or _is_transcript(prompt_value)
     chosen_history, chosen = _answer(chosen_value, shape.chosen, in_transcript)
     rejected_history, rejected = _answer(rejected_value, shape.rejected, in_transcript)

@@ -8,7 +8,7 @@ import traitlets
 
 from ..base.errors import WorkbenchError
 from ..config.presets import preset
-from ..config.run_config import RunConfig
+from ..config.run_config import RUNS_ROOT, RunConfig
 from ..report.facts import headline
 from ..runs.folder import run_names
 from ..runs.run import Run, attach
@@ -40,7 +40,7 @@ class Workbench(Sections):
     config = traitlets.Instance(RunConfig)
     _follower = None
 
-    def __init__(self, config: RunConfig | None = None, root: str = "runs", run: Run | None = None):
+    def __init__(self, config: RunConfig | None = None, root: str = RUNS_ROOT, run: Run | None = None):
         super().__init__(PANELS, "swb-menu")
         self.root = root
         self.config = (config or preset("demo")).with_changes({"run.root": str(root)})

@@ -68,7 +68,8 @@ def test_tokens_equal_a_plain_forward_pass_and_average_to_the_score(adapted, kin
     means = tokens.groupby("side")["logp"].mean()
     for side in ("chosen", "rejected"):
         assert means[side] == pytest.approx(score[f"{side}_avg_logp"], abs=1e-6)
-    assert wb.analysis.token_leads(tokens)["lead_share"].sum() == pytest.approx(means["chosen"] - means["rejected"], abs=1e-12)
+    lead = means["chosen"] - means["rejected"]
+    assert wb.analysis.token_leads(tokens)["lead_share"].sum() == pytest.approx(lead, abs=1e-12)
     assert abs(tokens["logp"] - tokens["base_logp"]).max() > 0.01
     assert tokens.attrs["report"] == ""
 

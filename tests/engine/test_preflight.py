@@ -216,11 +216,12 @@ def test_cancelled_it_is_gone_at_once(measured):
 def test_it_ends_with_the_program_that_asked_for_it(measured, tmp_path):
     config = measured[0].with_changes({"run.root": str(tmp_path / "runs")})
     config.to_yaml(tmp_path / "config.yaml")
-    code = (
-        "import os, simpo_workbench as wb\nmeasuring ="
-        f" wb.runs.start_preflight(wb.RunConfig.from_yaml({str(tmp_path / 'config.yaml')!r}))\nprint(measuring._run.path,"
-        " flush=True)\nos._exit(0)\n"
-    )
+    code = f"""
+import os, simpo_workbench as wb
+measuring = wb.runs.start_preflight(wb.RunConfig.from_yaml({str(tmp_path / "config.yaml")!r}))
+print(measuring._run.path, flush=True)
+os._exit(0)
+"""
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=120, check=True)
     folder = Path(done.stdout.strip())
     end = time.monotonic() + 120

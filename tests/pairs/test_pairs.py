@@ -15,7 +15,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from simpo_workbench.base.errors import WorkbenchError
-from simpo_workbench.pairs.pairs import Pairs, load_pairs
+from simpo_workbench.pairs.pairs import load_pairs
 from simpo_workbench.pairs.shapes import SHAPES
 
 SHARED = Path(__file__).parents[2].parent / "shared" / "data"
@@ -323,11 +323,11 @@ def test_odd_values_in_extra_columns_do_no_harm(tmp_path):
 def test_a_saved_frame_loads_as_the_same_pairs(tmp_path):
     pairs = load_pairs([{**row, "system": "Be short."} for row in ROWS])
     pairs.to_frame().to_parquet(tmp_path / "saved.parquet")
-    for again in (load_pairs(tmp_path / "saved.parquet"), Pairs.from_df(pairs.df)):
+    for again in (load_pairs(tmp_path / "saved.parquet"), load_pairs(pairs.df)):
         assert again.content_hash == pairs.content_hash
         assert list(again.df.columns) == list(pairs.df.columns)
         assert [pair.prompt for pair in again] == [pair.prompt for pair in pairs]
-    assert len(Pairs.from_df(pairs.df[pairs.df.score > 0.6])) == 2
+    assert len(load_pairs(pairs.df[pairs.df.score > 0.6])) == 2
 
 
 def test_missing_values_of_a_frame_are_missing():

@@ -16,7 +16,10 @@ from simpo_workbench.base.errors import WorkbenchError
 from simpo_workbench.base.files import write_json
 from simpo_workbench.report.report import report_html, write_report
 
-HOSTILE = """</script><script>window.hacked=1</script><img src=x onerror="window.hacked=1">'"&amp; \u2028 שלום 🦢 {{ 7 * 7 }}"""
+HOSTILE = (
+    """</script><script>window.hacked=1</script><img src=x onerror="window.hacked=1">'"&amp; \u2028"""
+    " שלום 🦢 {{ 7 * 7 }}"
+)
 
 
 class Page(HTMLParser):

@@ -15,8 +15,12 @@ from simpo_workbench.runs.launch import make_clone, resumable_steps
 
 
 @pytest.fixture
-def source(tiny_config):
-    return wb.train(tiny_config.with_changes({"training.keep_checkpoints": 5}))
+def source(tiny_config, finished_run):
+    """A finished run called tiny, in a folder that the test may change."""
+    shutil.copytree(finished_run({"training.keep_checkpoints": 5}).path, f"{tiny_config.run.root}/tiny")
+    run = wb.attach("tiny", tiny_config.run.root)
+    tiny_config.with_changes({"training.keep_checkpoints": 5}).to_yaml(run.folder.config)
+    return run
 
 
 def test_a_clone_from_a_checkpoint_goes_on_with_other_settings(tiny_config, source):

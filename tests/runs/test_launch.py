@@ -39,7 +39,7 @@ def test_a_started_run_outlives_the_process_that_started_it(tiny_config):
     status = run.wait(timeout_s=DEADLINE_S)
     assert (status.state, status.owner, status.alive) == ("finished", "worker", False), run.folder.log.read_text()
     assert steps_done(run) == 6
-    with pytest.raises(wb.WorkbenchError, match="is finished: cannot be asked to stop"):
+    with pytest.raises(wb.WorkbenchError, match="is finished: it cannot be asked to stop"):
         run.stop()
     with pytest.raises(wb.WorkbenchError, match="is finished: all 6 steps are done"):
         wb.resume("tiny", tiny_config.run.root)

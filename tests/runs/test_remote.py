@@ -19,8 +19,8 @@ PAIR = {"prompt": "What color is the sky?", "chosen": "Blue, mostly.", "rejected
 
 
 @pytest.fixture
-def trained(tiny_config):
-    return wb.train(tiny_config.with_changes({"training.max_steps": 2, "training.eval_every": 0}))
+def trained(finished_run):
+    return finished_run()
 
 
 def test_an_opened_model_answers_as_the_functions_do_in_process(tiny_config, trained):
@@ -108,7 +108,7 @@ def test_a_model_that_cannot_be_loaded_says_so(tiny_config, tmp_path):
 def test_an_opened_model_leaves_when_nobody_asks(tiny_config):
     model = wb.open_model(tiny_config.model, idle_s=0.5).ready(DEADLINE_S)
     wait_for(lambda: not model.run.status.alive)
-    with pytest.raises(wb.WorkbenchError, match="nobody asked for a while"):
+    with pytest.raises(wb.WorkbenchError, match="unused for a while"):
         model.generate("Hello?")
 
 
@@ -129,9 +129,9 @@ def test_an_opened_model_leaves_when_the_kernel_is_killed(tiny_config, tmp_path)
 
 
 def test_asking_needs_no_torch():
+    names = ("open_model", "score", "generate", "explain_pair", "clone", "list_queue")
     code = (
-        "import simpo_workbench as wb, sys; wb.open_model, wb.score, wb.generate, wb.explain_pair, wb.clone, wb.list_queue;"
-        " assert 'torch' not in sys.modules"
+        f"import simpo_workbench as wb, sys; [getattr(wb, name) for name in {names}]; assert 'torch' not in sys.modules"
     )
     with Popen([sys.executable, "-c", code]) as child:
         assert child.wait() == 0

@@ -223,7 +223,7 @@ def test_a_request_says_how_far_it_is(tmp_path, worker):
 
 def test_a_request_to_an_ended_run_is_refused(tmp_path):
     run = make_run(tmp_path, state="finished")
-    with pytest.raises(WorkbenchError, match="The run 'one' is finished: cannot be asked to stop"):
+    with pytest.raises(WorkbenchError, match="The run 'one' is finished: it cannot be asked to stop"):
         run.stop()
     assert list(run.folder.requests.iterdir()) == []
 

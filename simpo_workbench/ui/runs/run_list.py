@@ -13,7 +13,7 @@ import traitlets
 from ...analysis.doctor import CHOSEN_DRIFT_ATTENTION
 from ...analysis.metrics import METRICS
 from ...base.errors import WorkbenchError
-from ...config.run_config import RunConfig
+from ...config.run_config import RUNS_ROOT, RunConfig
 from ...report.facts import headline
 from ...runs.device_queue import list_queue
 from ...runs.launch import resume
@@ -99,11 +99,11 @@ class RunList(Panel):
     """
 
     title = "Runs"
-    root = traitlets.Unicode("runs")
+    root = traitlets.Unicode(RUNS_ROOT)
 
     def __init__(
         self,
-        root: str | Path = "runs",
+        root: str | Path = RUNS_ROOT,
         on_open: Callable[[Run], None] | None = None,
         on_clone: Callable[[RunConfig], None] | None = None,
         line: Html | None = None,
@@ -214,7 +214,7 @@ class RunList(Panel):
         self.table.show(frame.iloc[fits], keep_page=True)
 
     def _teaching(self):
-        root = "" if self.root == "runs" else f'run={{"root": {self.root!r}}}'
+        root = "" if self.root == RUNS_ROOT else f'run={{"root": {self.root!r}}}'
         return html(
             '<div class="swb-notice"><p>{} <code>{}</code></p><p>{}</p><pre>{}</pre><p>{} <code>{}</code></p></div>',
             "No runs yet in",
