@@ -134,10 +134,10 @@ class BlindTest(Panel):
 
     def _turn_to(self, page):
         self._page = page
-        for one in (self.start, self._voting, self._result_page):
-            show(one, one is page)
-        for one in (self.leave_button, self.leave_result_button):
-            show(one, self.run is not None)
+        for other in (self.start, self._voting, self._result_page):
+            show(other, other is page)
+        for leave in (self.leave_button, self.leave_result_button):
+            show(leave, self.run is not None)
         self.vote_keys.turned()
 
     def _another_run(self):
@@ -159,7 +159,7 @@ class BlindTest(Panel):
     # --- voting
 
     def _place(self, item):
-        return sum(not one.same for one in self.votes.items[: item.number])
+        return sum(not earlier.same for earlier in self.votes.items[: item.number])
 
     def _show_next(self, item=None):
         """Show this prompt, or the next one without a vote, before its keys: a press counts for what was visible."""

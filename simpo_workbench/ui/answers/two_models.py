@@ -152,10 +152,8 @@ class Round:
 
         def still_waiting(model, sentence):
             self._sentences[model] = sentence
-            missing = [
-                self._sentences[one] for one in self._requests if one not in self._tables and one in self._sentences
-            ]
-            waiting(f"{missing[0] if missing else sentence} {duration(time.monotonic() - self.started)}")
+            awaited = [text for asked, text in self._sentences.items() if asked not in self._tables]
+            waiting(f"{awaited[0]} {duration(time.monotonic() - self.started)}")
 
         def gone_wrong(error):
             self.cancel()

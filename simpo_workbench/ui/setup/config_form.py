@@ -68,8 +68,6 @@ class ConfigForm(Panel):
 
     # the controls
 
-    # what it is made of
-
     def _build(self):
         names = list(preset_notes())
         self.presets = ipywidgets.Dropdown(
@@ -96,7 +94,7 @@ class ConfigForm(Panel):
         self.code, self.notices = Html(), Html()
         self.code.add_class("swb-code")
         self.presets.observe(self.guard(self._preset_chosen), "value")
-        self.path.observe(self.guard(lambda _: self._ask_overwrite(False)), "value")
+        self.path.observe(self.guard(lambda _: self._offer_overwrite(False)), "value")
         self.fields.observe(self.guard(self._typed), "values")
         self.views.observe(self.guard(lambda _: self._show_code()), "value")
         beside = column(self.views, self.code, self.notices, classes="swb-beside")
@@ -177,7 +175,7 @@ class ConfigForm(Panel):
                 self.config = RunConfig(**sections)
         self._show_remarks(sections)
         self._show_code()
-        self._ask_overwrite(False)
+        self._offer_overwrite(False)
 
     # the consequences
 
@@ -277,10 +275,10 @@ class ConfigForm(Panel):
     def _save(self):
         path, config = self._file(), self.config
         if path.is_file() and not self._overwrites:
-            self._ask_overwrite(True)
+            self._offer_overwrite(True)
             self.say(f"The file {path} exists. Click Overwrite to replace it, or give another name.")
             return
-        self._ask_overwrite(False)
+        self._offer_overwrite(False)
         self.later(lambda: config.to_yaml(path), lambda _: self.say(f"Saved as {path}.", "good"))
 
     def _file(self):
@@ -289,12 +287,12 @@ class ConfigForm(Panel):
             raise WorkbenchError("No file is named: type a path such as config.yaml beside 'YAML file' first.")
         return Path(text).expanduser()
 
-    def _ask_overwrite(self, asking):
-        self._overwrites = asking
-        self.save.description = "Overwrite" if asking else "Save"
-        (self.save.add_class if asking else self.save.remove_class)("swb-danger")
+    def _offer_overwrite(self, offered):
+        self._overwrites = offered
+        self.save.description = "Overwrite" if offered else "Save"
+        (self.save.add_class if offered else self.save.remove_class)("swb-danger")
         why_not = f"{counted(len(self._problems), 'setting')} must be corrected first." if self._problems else ""
-        enable(self.save, why_not, "Replace the file" if asking else "Write all settings, with their help as comments")
+        enable(self.save, why_not, "Replace the file" if offered else "Write all settings, with their help as comments")
 
 
 def _gamma(settings):

@@ -1,6 +1,4 @@
-"""What would be lost: the sampled answers of a run, an answer to one's own prompt, and the way back from a question
-that takes too long.
-"""
+"""What a user would lose: a run's sampled answers, answers to a typed prompt, and a request that can be cancelled."""
 
 import shutil
 import threading
@@ -217,7 +215,7 @@ def test_the_same_base_model_on_both_sides_is_asked_once(panel, models):
     assert "the same, word for word" in panel._cards.value
 
 
-def test_progress_has_words_and_seconds_and_cancel_takes_the_question_back(panel, models):
+def test_progress_has_words_and_seconds_and_cancel_withdraws_the_request(panel, models):
     panel.left.value, panel.right.value, panel.prompt.value = "base", "step 20", "Hello"
     panel.ask_button.click()
     assert "Loading the model … 0 s" in panel.progress.value
@@ -233,7 +231,7 @@ def test_progress_has_words_and_seconds_and_cancel_takes_the_question_back(panel
     assert not panel._shown.typed
 
 
-def test_a_refused_question_is_said_in_its_words_and_can_be_asked_again(panel, models):
+def test_a_refused_request_is_said_in_its_words_and_can_be_asked_again(panel, models):
     ask(panel, models, "base", "step 20")
     model = models[panel.run.name, 20]
     model.error, model.state = WorkbenchError("There is not enough memory for the model."), "refused"
@@ -296,7 +294,7 @@ def test_a_cancelled_round_that_fails_later_does_not_end_the_next_one(panel, mod
     assert "The disk is full." not in panel.line.value
 
 
-def test_one_side_that_fails_takes_the_other_question_back(panel, models):
+def test_one_side_that_fails_withdraws_the_other_request(panel, models):
     ask(panel, models, "step 20", "step 40", count=2)
     models[panel.run.name, 20].error, models[panel.run.name, 20].state = WorkbenchError("Gone."), "refused"
     until(lambda: models[panel.run.name, 40].cancelled and "Gone." in panel.line.value)

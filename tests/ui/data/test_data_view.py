@@ -369,7 +369,7 @@ def test_a_tokenizer_that_cannot_be_loaded_says_so(token_view):
 
 
 @pytest.mark.parametrize("broken", ["ask", "show"])
-def test_a_question_for_tokens_that_cannot_be_put_or_shown_is_not_waited_for(token_view, monkeypatch, broken):
+def test_a_request_for_tokens_that_cannot_be_made_or_shown_is_not_waited_for(token_view, monkeypatch, broken):
     browser = token_view.browser
     if broken == "ask":
         monkeypatch.setattr(
