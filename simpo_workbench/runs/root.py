@@ -19,8 +19,16 @@ from .run import Run
 if TYPE_CHECKING:
     import pandas as pd
 
+#: Column of `list_runs` -> the metric of the last evaluation.
+_MEASURED = {
+    "accuracy": "rewards/accuracies",
+    "accuracy_low": "rewards/accuracies_low",
+    "accuracy_high": "rewards/accuracies_high",
+    "pairs": "pairs",
+    "chosen_drift": "logps/chosen_drift",
+}
 _LISTED = ["name", "state", "step", "total_steps", "model", "data", "learning_rate", "beta"]
-_LISTED += ["accuracy", "accuracy_low", "accuracy_high", "pairs", "chosen_drift", "verdict", "started"]
+_LISTED += [*_MEASURED, "verdict", "started"]
 
 
 def find_run(config: RunConfig) -> Run | None:
@@ -137,11 +145,4 @@ def _last_facts(path, stamp):
             evaluation = record
         if beta and evaluation:
             break
-    columns = {
-        "accuracy": "rewards/accuracies",
-        "accuracy_low": "rewards/accuracies_low",
-        "accuracy_high": "rewards/accuracies_high",
-        "pairs": "pairs",
-        "chosen_drift": "logps/chosen_drift",
-    }
-    return beta | {name: (evaluation or {}).get(f"eval/{key}") for name, key in columns.items()}
+    return beta | {name: (evaluation or {}).get(f"eval/{key}") for name, key in _MEASURED.items()}

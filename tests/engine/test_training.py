@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import signal
 from pathlib import Path
 
@@ -11,6 +12,7 @@ import torch
 from safetensors.torch import load_file
 
 import simpo_workbench as wb
+from simpo_workbench.analysis.metrics import METRICS
 from simpo_workbench.engine import checkpoints, training
 from simpo_workbench.engine import step as step_module
 from simpo_workbench.engine.setup import prepare
@@ -39,39 +41,25 @@ def train_numbers(run):
     return [[record[name] for name in names] for record in run.records if record["kind"] == "train"]
 
 
-@pytest.fixture(scope="module")
-def finished(tiny_model, tiny_pairs, tmp_path_factory):
-    """One finished run that several tests read."""
-    config = wb.RunConfig.from_dict(
-        {
-            "model": {"name": tiny_model, "load_in": "fp32"},
-            "data": {"train": tiny_pairs[0], "eval": tiny_pairs[1]},
-            "lora": {"r": 4, "alpha": 8, "dropout": 0.1},
-            "training": {
-                "learning_rate": 1e-2,
-                "pairs_per_step": 4,
-                "max_steps": 6,
-                "eval_every": 3,
-                "save_every": 2,
-                "keep_checkpoints": 3,
-            },
-            "generation": {
-                "prompts": ["What is the capital of France?"],
-                "held_out_prompts": 2,
-                "max_new_tokens": 8,
-                "every": 3,
-            },
-            "run": {"name": "finished", "root": str(tmp_path_factory.mktemp("runs"))},
-        }
-    )
-    return wb.train(config)
+@pytest.fixture
+def finished(finished_run):
+    """A finished run with dropout, for reading."""
+    return finished_run({"lora.dropout": 0.1})
+
+
+@pytest.fixture
+def own_copy(finished_run, tmp_path):
+    """A function from changes of the settings to a copy of their finished run that the test may change."""
+    return lambda changes=None: wb.attach(shutil.copytree(finished_run(changes).path, tmp_path / "copy"))
 
 
 def test_a_finished_run_is_all_there(finished):
     assert (finished.status.state, finished.status.step, finished.status.total_steps) == ("finished", 6, 6)
     assert [(record["kind"], record["step"]) for record in finished.records if record["kind"] != "event"] == [
-        ("eval", 0), ("train", 1), ("train", 2), ("train", 3), ("eval", 3), ("train", 4), ("train", 5), ("train", 6), ("eval", 6),
-    ]  # fmt: skip
+        ("eval", 0),
+        *(("train", 1), ("train", 2), ("train", 3), ("eval", 3)),
+        *(("train", 4), ("train", 5), ("train", 6), ("eval", 6)),
+    ]
     evaluations = [record for record in finished.records if record["kind"] == "eval"]
     assert all(key in record for key in EVAL_KEYS for record in evaluations)
     assert evaluations[0]["eval/logps/chosen_drift"] == 0.0
@@ -85,6 +73,13 @@ def test_a_finished_run_is_all_there(finished):
     assert finished.scores["topic"].notna().all()  # the user's own column came through
     assert finished.environment["train_pairs_sha256"] == wb.load_pairs(finished.config.data.train).content_hash
     assert (finished.adapter / "tokenizer.json").is_file()
+
+
+def test_every_number_that_is_recorded_has_a_row_in_the_table_of_metrics_and_no_row_is_in_vain(finished):
+    records = [record for record in finished.records if record["kind"] in ("train", "eval")]
+    recorded = {key.removeprefix("eval/") for record in records for key in record} - {"kind", "step", "time"}
+    recorded -= {f"{key}_{end}" for key in METRICS for end in ("low", "high")}
+    assert recorded == set(METRICS) - {"lead"}, "the lead is computed by the charts"
 
 
 def test_scores_of_the_run_are_those_of_the_saved_adapter(finished):
@@ -109,17 +104,16 @@ def test_the_noise_of_scoring_is_that_of_scoring_each_pair_alone(tiny_config, ki
     with wb.load_model(run.config.model) as model:
         alone = wb.score(model, wb.load_pairs(run.config.data.eval), max_tokens_per_microbatch=1)
     first = run.scores.query("step == 0")
-    assert run.scoring_noise == pytest.approx(wb.scoring_noise(first, alone), abs=1e-12)
+    assert run.scoring_noise == pytest.approx(wb.analysis.scoring_noise(first, alone), abs=1e-12)
     assert 0 < run.scoring_noise < 1e-4, "fp32"
     evaluations = [record for record in run.records if record["kind"] == "eval"]
     assert ["eval/scoring_noise" in record for record in evaluations] == [True, False], "measured once"
 
 
-def test_measuring_the_noise_changes_nothing_else(tiny_config, monkeypatch):
+def test_measuring_the_noise_changes_nothing_else(tiny_config, finished, monkeypatch):
     from simpo_workbench.engine import evaluation
 
-    config = tiny_config.with_changes({"lora.dropout": 0.1})
-    measured = wb.train(config.with_changes({"run.name": "measured"}))
+    config, measured = tiny_config.with_changes({"lora.dropout": 0.1}), finished
     monkeypatch.setattr(evaluation, "_scoring_noise", lambda *_: 0.0)
     without = wb.train(config.with_changes({"run.name": "without"}))
     assert same(adapter(measured), adapter(without))
@@ -143,8 +137,8 @@ def test_the_adapter_opens_in_plain_peft(finished, tiny_model):
             assert not torch.allclose(plain(ids).logits, ours.model(ids).logits, atol=1e-3)
 
 
-def test_the_same_seed_gives_the_same_run_and_another_seed_another(tiny_config):
-    first = wb.train(tiny_config.with_changes({"run.name": "first"}))
+def test_the_same_seed_gives_the_same_run_and_another_seed_another(tiny_config, finished_run):
+    first = finished_run()
     again = wb.train(tiny_config.with_changes({"run.name": "again"}))
     other = wb.train(tiny_config.with_changes({"run.name": "other", "training.seed": 1}))
     assert same(adapter(first), adapter(again))
@@ -156,16 +150,15 @@ def test_the_same_seed_gives_the_same_run_and_another_seed_another(tiny_config):
     "changes",
     [
         {},
-        {"lora.dropout": 0.2},
+        {"lora.dropout": 0.1},
         {"model.load_in": "nf4", "lora.dropout": 0.1},
         {"training.optimizer": "adamw_8bit"},
         {"training.optimizer": "paged_adamw_8bit"},
     ],
     ids=["plain", "dropout", "nf4", "adamw_8bit", "paged_adamw_8bit"],
 )
-def test_stopped_and_resumed_is_bit_for_bit_the_uninterrupted_run(tiny_config, changes):
-    config = tiny_config.with_changes(changes)
-    whole = wb.train(config.with_changes({"run.name": "whole"}))
+def test_stopped_and_resumed_is_bit_for_bit_the_uninterrupted_run(tiny_config, finished_run, changes):
+    config, whole = tiny_config.with_changes(changes), finished_run(changes)
 
     def stop_after_three(record):
         if record["kind"] == "train" and record["step"] == 3:
@@ -209,9 +202,8 @@ def test_resume_reuses_the_memory_plan_whatever_the_machine_would_choose_now(tin
     assert next(plans) == memory.MemoryPlan(1000, 0)  # nobody asked for it
 
 
-def test_resume_passes_over_a_damaged_checkpoint(tiny_config):
-    config = tiny_config.with_changes({"training.save_every": 1, "training.keep_checkpoints": 4})
-    whole = wb.train(config.with_changes({"run.name": "whole"}))
+def test_resume_passes_over_a_damaged_checkpoint(tiny_config, finished_run):
+    config, whole = tiny_config.with_changes({"training.save_every": 1, "training.keep_checkpoints": 4}), finished_run()
 
     def stop_after_four(record):
         if record["kind"] == "train" and record["step"] == 4:
@@ -521,18 +513,18 @@ def test_hostile_text_comes_back_unchanged(tmp_path, tiny_config):
     assert rows[0]["chosen"] in set(run.scores["chosen"])
 
 
-def test_the_recommended_checkpoint_keeps_its_optimizer_state(tiny_config, tmp_path):
+def test_the_recommended_checkpoint_keeps_its_optimizer_state(own_copy):
     """Going on from the last healthy checkpoint needs all of it, however many came after."""
-    run = wb.train(tiny_config.with_changes({"training.save_every": 1, "training.keep_checkpoints": 50}))
+    run = own_copy({"training.save_every": 1, "training.keep_checkpoints": 50})
     assert resumable_steps(run.folder) == [1, 2, 3, 4, 5, 6]
     checkpoints.prune(run.folder, keep=2, best=3)
     assert resumable_steps(run.folder) == [3, 5, 6]
     assert run.adapter_steps() == [1, 2, 3, 4, 5, 6]
 
 
-def test_a_checkpoint_that_was_just_being_replaced_is_put_back(tiny_config):
+def test_a_checkpoint_that_was_just_being_replaced_is_put_back(own_copy):
     """Killed between two renames: the earlier one of the same step is the newest whole one."""
-    run = wb.train(tiny_config)
+    run = own_copy()
     final = run.folder.checkpoint(6)
     final.rename(final.with_name(".step-000006.old"))
     (run.folder.checkpoints / ".step-000006.tmp").mkdir()
@@ -546,9 +538,9 @@ def test_a_checkpoint_that_was_just_being_replaced_is_put_back(tiny_config):
     ]
 
 
-def test_a_process_that_died_while_it_pruned_hinders_nobody(tiny_config):
+def test_a_process_that_died_while_it_pruned_hinders_nobody(own_copy):
     """Its manifest says that the optimizer's state is gone, and the file is still there."""
-    run = wb.train(tiny_config.with_changes({"training.save_every": 1, "training.keep_checkpoints": 50}))
+    run = own_copy({"training.save_every": 1, "training.keep_checkpoints": 50})
     manifest = run.folder.checkpoint(1) / "manifest.json"
     values = json.loads(manifest.read_text())
     del values["files"]["training_state.pt"]

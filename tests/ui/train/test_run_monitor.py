@@ -128,8 +128,8 @@ def test_nothing_is_drawn_while_nothing_comes(live, watch):
 
 def test_a_resumed_run_takes_back_what_came_after_its_checkpoint(live, watch):
     panel = watch(live)
-    write_jsonl(live.folder.metrics, [record for record in live.records if record["step"] <= 30])
     live.folder.generations(40).unlink()
+    write_jsonl(live.folder.metrics, [record for record in live.records if record["step"] <= 30])
     until(lambda: last_step(panel) == 30)
     assert list(values(trace(panel, "chosen ahead").x)) == [0, 20]
     assert panel.samples.step.value == 20
