@@ -17,13 +17,14 @@ _HOMES = {
     "lead_history": "leads",
     "token_leads": "microscope",
     "BlindVotes": "blind_votes",
-    "sampled_answers": "blind_votes",
+    "sampled_answers": "blind_items",
 }
 
 __getattr__, __dir__, __all__ = lazy_names(__name__, _HOMES)
 
 if TYPE_CHECKING:  # so that editors and type checkers see the names that are loaded lazily
-    from .blind_votes import BlindVotes, sampled_answers
+    from .blind_items import sampled_answers
+    from .blind_votes import BlindVotes
     from .doctor import diagnose
     from .geometry import loss_geometry
     from .leads import lead_history

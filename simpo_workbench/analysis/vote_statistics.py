@@ -1,4 +1,4 @@
-"""What the votes of a blind test say: a win rate with its interval, the difference in length beside it, and a sentence.
+"""What the votes of a blind test show: a win rate with its interval, the difference in length, and a sentence.
 
 Pure functions of DataFrames.
 """
@@ -12,16 +12,16 @@ from ..base.errors import WorkbenchError
 from ..base.format import counted, signed
 
 SIDES = ("first", "second")
-#: Fewer judged prompts than this, each counted once however often it was asked, are called no difference, whatever
-#: their interval.
+#: With fewer judged prompts than this, each counted once however often it was asked, no model is called better.
 LEAST_JUDGED = 10
 _DRAWS_AT_ONCE = 2_000_000
 
 
 @dataclass(frozen=True)
 class LengthDifference:
-    """Tokens by which one model's answers are longer: the mean over n answers with its 95 % interval over prompts (no
-    number where there is one prompt).
+    """Tokens by which one model's answers are longer: the mean of n answers, and its 95 % interval over prompts.
+
+    With one prompt low and high are NaN.
     """
 
     value: float
@@ -30,24 +30,21 @@ class LengthDifference:
     n: int
 
     def __str__(self):
-        words = (
-            f"{counted(round(abs(self.value)), 'token')} {'longer' if self.value > 0 else 'shorter'}"
-            if round(self.value)
-            else "equally long"
-        )
+        words = "equally long"
+        if tokens := round(self.value):
+            words = f"{counted(abs(tokens), 'token')} {'longer' if tokens > 0 else 'shorter'}"
         return words if self.low != self.low else f"{words} (95 % {signed(self.low, 0)} to {signed(self.high, 0)})"
 
 
 @dataclass(frozen=True)
 class WinRate:
-    """What the votes say of one model against the other.
+    """How often one model wins against the other, by the votes of a blind test.
 
     value: share of n votes that it wins, ties and both bad counting one half; low, high: its 95 % interval. same:
-    prompts with the same answer from both, which count as ties and are in n; skipped ones are not. prompts: how many
-    different prompts the n are about; judged: on how many of them somebody voted.
-    length_difference: its tokens minus the other's; None where no lengths are known.
-    winner: "first" or "second" where the interval excludes one half and at least 10 different prompts were judged, else
-    "". verdict: all this as a sentence.
+    prompts with the same answer from both, which count as ties and are in n; skipped ones are not. prompts: number of
+    different prompts among the n; judged: number of those with a vote. length_difference: its tokens minus the other's;
+    None where lengths are unknown. winner: "first" or "second" where the interval excludes one half and at least
+    LEAST_JUDGED different prompts were judged, else "". verdict: all this as a sentence.
     """
 
     value: float
@@ -71,25 +68,23 @@ class WinRate:
 
     @property
     def basis(self) -> str:
-        """What the rate is a share of: "40 prompts", or where some were asked several times "60 votes on 3 prompts"."""
-        return (
-            counted(self.n, "prompt")
-            if self.n == self.prompts
-            else f"{counted(self.n, 'vote')} on {counted(self.prompts, 'prompt')}"
-        )
+        """What the rate is a share of: "40 prompts", or "60 votes on 3 prompts" if some were asked repeatedly."""
+        if self.n == self.prompts:
+            return counted(self.n, "prompt")
+        return f"{counted(self.n, 'vote')} on {counted(self.prompts, 'prompt')}"
 
 
 def win_rate(votes, of: str = "second", resamples: int = 10_000, seed: int = 0) -> WinRate:
-    """The WinRate of one model, `of` being "first" or "second".
+    """The WinRate of one model; of: "first" or "second".
 
     votes: DataFrame with the columns prompt and winner, as `BlindVotes.votes`; first_tokens and second_tokens give the
-    length difference, attrs["titles"] the names. The interval is the percentile bootstrap over prompts (Efron 1979): a
-    prompt that was asked several times is drawn as a whole. Where one model never won, resampling cannot know that it
-    might have; the interval then reaches at least as far as the exact binomial one of the decided prompts (Clopper and
-    Pearson 1934), for n wins of n down to 0.025^(1/n). Fewer than 10 judged prompts are too few to resample: there the
-    interval reaches at least as far as the exact one of the prompts, each one throw.
-    Errors: WorkbenchError for missing columns, prompts that are no text, an unknown `of` or winner, no resamples, or no
-    vote that counts.
+    length difference, attrs["titles"] the names. The interval is the percentile bootstrap over prompts (Efron 1979),
+    where a prompt that was asked several times is drawn as a whole. A model that never won cannot win in a resample
+    either, though it might have won; so the interval then reaches at least as far as the exact binomial one of the
+    decided prompts (Clopper and Pearson 1934), for n wins of n down to 0.025^(1/n). With fewer than LEAST_JUDGED judged
+    prompts, too few to resample, it reaches at least as far as the exact interval with one throw per prompt.
+    Errors: WorkbenchError for missing columns, prompts that are not texts, an unknown `of` or winner, no resamples, or
+    no vote that counts.
     """
     import numpy as np
 
@@ -123,27 +118,30 @@ def win_rate(votes, of: str = "second", resamples: int = 10_000, seed: int = 0) 
     if judged < LEAST_JUDGED:
         least, most = _throws(score / 2 + 0.5, table["prompt"])
         low, high = min(low, least), max(high, most)
-    winner = "" if judged < LEAST_JUDGED else of if low > 0.5 else other if high < 0.5 else ""
-    length = _length_difference(table, of, other, resamples, chance)
-    found = WinRate(
-        float(value),
-        low,
-        high,
-        n,
-        counts[of],
-        counts[other],
-        counts["tie"],
-        counts["both bad"],
-        counts["skip"],
-        counts["same"],
-        prompts,
-        judged,
-        length,
-        winner,
-        "",
+    winner = ""
+    if judged >= LEAST_JUDGED and low > 0.5:
+        winner = of
+    elif judged >= LEAST_JUDGED and high < 0.5:
+        winner = other
+    rate = WinRate(
+        value=float(value),
+        low=low,
+        high=high,
+        n=n,
+        wins=counts[of],
+        losses=counts[other],
+        ties=counts["tie"],
+        both_bad=counts["both bad"],
+        skipped=counts["skip"],
+        same=counts["same"],
+        prompts=prompts,
+        judged=judged,
+        length_difference=_length_difference(table, of, other, resamples, chance),
+        winner=winner,
+        verdict="",
     )
     titles = {"first": "the first", "second": "the second", **votes.attrs.get("titles", {})}
-    return replace(found, verdict=_verdict(found, of, other, titles))
+    return replace(rate, verdict=_verdict(rate, of, other, titles))
 
 
 def _interval(values, prompts, resamples, chance):
@@ -161,7 +159,7 @@ def _interval(values, prompts, resamples, chance):
 
 
 def _by_prompt(values, prompts):
-    """(sum of the values, how many there are) of each different prompt."""
+    """(sum, number) of the values of each different prompt."""
     import numpy as np
     import pandas as pd
 
@@ -170,14 +168,12 @@ def _by_prompt(values, prompts):
 
 
 def _exact(score, prompts):
-    """(low, high) where one side never won: the decided prompts might have gone otherwise as often as the exact
-    binomial interval allows, and so might the ties where all are ties.
+    """(low, high) where one side never won: the decided prompts might have gone the other way as often as the exact
+    binomial interval allows; where all are ties, so might these.
     """
     decided = score != 0
-    prompts_of = len(set(prompts[decided])) if decided.any() else len(set(prompts))
-    seldom = 0.025 ** (
-        1 / prompts_of
-    )  # the least share that gives so many of the same kind in a row with a chance of 2.5 %
+    n = len(set(prompts[decided] if decided.any() else prompts))
+    seldom = 0.025 ** (1 / n)  # the least share with which n of the same kind in a row have a chance of 2.5 %
     if not decided.any():
         return seldom / 2, 1 - seldom / 2
     mean = float(score.mean()) / 2
@@ -186,10 +182,10 @@ def _exact(score, prompts):
 
 
 def _throws(values, prompts):
-    """(low, high) of the exact binomial interval that takes every prompt, however often it was asked, for one throw.
+    """(low, high) of the exact binomial interval with one throw per prompt, however often it was asked.
 
-    Between 0 and 1 nothing varies more than a throw of the same mean. The wins are the prompts' mean values together,
-    rounded to both sides.
+    Between 0 and 1 nothing varies more than a throw of the same mean. The wins are the sum of the prompts' means,
+    rounded outwards at both ends.
     """
     sums, sizes = _by_prompt(values, prompts)
     n, wins = len(sums), round(float((sums / sizes).sum()), 9)
@@ -197,20 +193,16 @@ def _throws(values, prompts):
 
 
 def _least_share(wins, n):
-    """The share that gives so many wins of n, or more, with a chance of 2.5 %: the lower end of Clopper and Pearson's
-    interval.
-    """
+    """The share with which `wins` of n or more have a chance of 2.5 %: Clopper and Pearson's lower end."""
     if not wins:
         return 0.0
-    ways = [
-        math.lgamma(n + 1) - math.lgamma(k + 1) - math.lgamma(n - k + 1) for k in range(wins, n + 1)
-    ]  # as logarithms: of thousands they are no float
+    # as logarithms: those of thousands exceed a float
+    ways = [math.lgamma(n + 1) - math.lgamma(k + 1) - math.lgamma(n - k + 1) for k in range(wins, n + 1)]
     low, high = 0.0, 1.0
     for _ in range(50):
         middle = (low + high) / 2
-        chance = sum(
-            math.exp(way + k * math.log(middle) + (n - k) * math.log1p(-middle)) for k, way in enumerate(ways, wins)
-        )
+        terms = (way + k * math.log(middle) + (n - k) * math.log1p(-middle) for k, way in enumerate(ways, wins))
+        chance = sum(map(math.exp, terms))
         low, high = (middle, high) if chance < 0.025 else (low, middle)
     return low
 
@@ -223,50 +215,44 @@ def _length_difference(table, of, other, resamples, chance):
     if not known.any():
         return None
     difference, prompts = difference[known], table["prompt"][known]
-    low, high = (
-        _interval(difference, prompts, resamples, chance) if prompts.nunique() > 1 else (float("nan"), float("nan"))
-    )
+    low = high = math.nan
+    if prompts.nunique() > 1:
+        low, high = _interval(difference, prompts, resamples, chance)
     return LengthDifference(float(difference.mean()), low, high, len(difference))
 
 
-def _verdict(found, of, other, titles):
-    """The win rate in words. "Better" is said where the interval excludes one half, and nowhere else."""
-    rate = f"{found.value:.2f} of {found.basis} (95 % {found.low:.2f} to {found.high:.2f})"
-    alike = (
-        f" {counted(found.same, 'prompt')} with the same answer from both"
-        f" {'counts as a tie' if found.same == 1 else 'count as ties'}."
-        if found.same
-        else ""
-    )
-    length = found.length_difference
-    if found.winner:
-        if found.winner == other:
-            return _verdict(_turned(found, other), other, of, titles)
+def _verdict(rate, of, other, titles):
+    """The win rate in words; a model is called better only where there is a winner."""
+    if rate.winner == other:
+        return _verdict(_turned(rate, other), other, of, titles)
+    value = f"{rate.value:.2f} of {rate.basis} (95 % {rate.low:.2f} to {rate.high:.2f})"
+    length, alike = rate.length_difference, ""
+    if rate.same:
+        counts_as = "counts as a tie" if rate.same == 1 else "count as ties"
+        alike = f" {counted(rate.same, 'prompt')} with the same answer from both {counts_as}."
+    if rate.winner:
         beside = f", and the winner's answers are {length}" if length else ""
-        return f"By these votes {titles[of]} is better than {titles[other]}: it wins {rate}{beside}.{alike}"
-    why = (
-        f"at least {LEAST_JUDGED} judged prompts are needed before anything can be said"
-        if found.judged < LEAST_JUDGED
-        else "one half lies inside the interval"
-    )
+        return f"By these votes {titles[of]} is better than {titles[other]}: it wins {value}{beside}.{alike}"
+    why = "one half lies inside the interval"
+    if rate.judged < LEAST_JUDGED:
+        why = f"at least {LEAST_JUDGED} judged prompts are needed before anything can be said"
     beside = f" The answers of {titles[of]} are {length}." if length else ""
     return (
-        f"No difference can be told from {counted(found.n - found.same, 'vote')}: {titles[of]} wins {rate}, and"
+        f"No difference can be told from {counted(rate.n - rate.same, 'vote')}: {titles[of]} wins {value}, and"
         f" {why}.{beside}{alike}"
     )
 
 
-def _turned(found, of):
+def _turned(rate, of):
     """The same votes from the other model's side."""
-    length = found.length_difference
-    turned = length and LengthDifference(-length.value, -length.high, -length.low, length.n)
+    length = rate.length_difference
     return replace(
-        found,
-        value=1 - found.value,
-        low=1 - found.high,
-        high=1 - found.low,
-        wins=found.losses,
-        losses=found.wins,
-        length_difference=turned,
+        rate,
+        value=1 - rate.value,
+        low=1 - rate.high,
+        high=1 - rate.low,
+        wins=rate.losses,
+        losses=rate.wins,
+        length_difference=length and LengthDifference(-length.value, -length.high, -length.low, length.n),
         winner=of,
     )

@@ -17,7 +17,8 @@ import pytest
 import simpo_workbench as wb
 from simpo_workbench import WorkbenchError, win_rate
 from simpo_workbench.analysis import BlindVotes
-from simpo_workbench.analysis.blind_votes import CHOICES, sampled_answers
+from simpo_workbench.analysis.blind_items import sampled_answers
+from simpo_workbench.analysis.blind_votes import CHOICES
 
 
 def answers(n=12, same=0):

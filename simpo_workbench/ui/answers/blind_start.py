@@ -11,7 +11,8 @@ from pathlib import Path
 import ipywidgets
 import traitlets
 
-from ...analysis.blind_votes import BlindVotes, sampled_answers
+from ...analysis.blind_items import sampled_answers
+from ...analysis.blind_votes import BlindVotes
 from ...base.errors import WorkbenchError
 from ...base.format import counted, duration
 from ...pairs.data_sets import load_data
