@@ -1,7 +1,7 @@
 """Metrics in, verdicts out: what is seen, why it happens, what to do. Pure functions.
 
-SimPO can raise accuracy and margin while the model collapses. The log-probability of chosen answers against step 0, the
-repetition of sampled answers, their length and their endings tell the truth; these functions put them into words.
+SimPO can raise accuracy and margin while the model collapses. What shows a collapse is the log-probability of chosen
+answers against step 0, and the repetition, length and endings of sampled answers.
 """
 
 from __future__ import annotations
@@ -9,6 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from ..base.format import signed
+from .metrics import METRICS
 
 #: Chosen answers this much less likely than at step 0 (nats per token) want a closer look. Measured with the demo model
 #: on NF4: healthy at 1e-4 (+0.04) and 1.4e-4 (−0.16), in trouble at 2e-4 (−0.34), ruined in fp32 at 6e-4 (−2.0) and
@@ -19,7 +20,7 @@ CHOSEN_DRIFT_NOTE = -0.1
 #: Rise of the share of repeated 4-grams that counts as repetition. Same runs: 0.17 → 0.11 healthy, → 0.28 at 1.4e-4, →
 #: 0.40 at 2e-4.
 REPETITION_RISE = 0.15
-#: With this rise the answers are mostly loops, whatever the log-probabilities say.
+#: With this rise the answers are mostly loops, whatever their log-probabilities are.
 REPETITION_RISE_RUINED = 0.4
 #: Fall of the share of answers that end by themselves that counts as lost endings (a quarter of the answers).
 ENDED_FALL = 0.25
@@ -31,21 +32,19 @@ LENGTH_RATIO = 1.75
 SATURATED_SHARE = 0.95
 #: Fewer steps than this say nothing about a rate that is too low: warm-up is part of them.
 FEWEST_STEPS = 10
-#: After half of the steps, a lead (nats per token) that moved less than this and an accuracy that moved less than 0.03
-#: mean: nothing happens.
+#: A lead (nats per token) and an accuracy that both moved less than this in half of the steps: nothing happens.
 LEAD_MOVED, ACCURACY_MOVED = 0.03, 0.03
-#: A gradient norm this many times the median of the run so far is a spike, and so many spikes in the last ten steps
-#: mean the rate is too high.
+#: A gradient norm this many times the median of the run so far is a spike; this many spikes in the last ten steps mean
+#: that the rate is too high.
 GRADIENT_SPIKE, SPIKES = 5.0, 3
 
 SEVERITIES = ("healthy", "note", "attention", "collapse")
+_EXPLAINED_BY_COLLAPSE = ("repetition", "lost endings", "chosen falling", "learning rate too high")
 
 
 @dataclass(frozen=True)
 class Verdict:
-    """One finding: kind, severity (healthy, note, attention, collapse), the step it is of, and three plain
-    sentences.
-    """
+    """One finding: kind, severity (healthy, note, attention or collapse), its step, and three plain sentences."""
 
     kind: str
     severity: str
@@ -54,7 +53,7 @@ class Verdict:
     cause: str
     remedy: str
 
-    def __str__(self):
+    def __str__(self) -> str:
         return " ".join(part for part in (self.seen, self.cause, self.remedy) if part)
 
 
@@ -68,34 +67,25 @@ def diagnose(records, total_steps: int | None = None) -> list[Verdict]:
     records = _as_dicts(records)
     evaluations = [record for record in records if record.get("kind") == "eval"]
     if len(evaluations) < 2:
-        return [
-            Verdict(
-                "too early",
-                "healthy",
-                evaluations[-1]["step"] if evaluations else 0,
-                "Too early to tell: a verdict needs two evaluations.",
-                "",
-                "",
-            )
-        ]
+        step = evaluations[-1]["step"] if evaluations else 0
+        return [Verdict("too early", "healthy", step, "Too early to tell: a verdict needs two evaluations.", "", "")]
     first, last = evaluations[0], {**_newest_answers(evaluations), **evaluations[-1]}
     collapse = _collapse(first, last)
-    found = (
-        [collapse]
-        if collapse
-        else [*_repetition(first, last), *_lost_endings(first, last), *_chosen_falling(first, last)]
-    )
-    found += _length_drift(first, last)
-    found += _rate_too_high(records, collapse)
-    found += _rate_too_low(first, last, total_steps)
-    found += _saturated(last)
-    found.sort(key=lambda verdict: -SEVERITIES.index(verdict.severity))
-    return found or [_healthy(first, last)]
+    candidates = [
+        collapse,
+        *(_repetition(first, last), _lost_endings(first, last), _chosen_falling(first, last)),
+        *(_length_drift(first, last), _rate_too_high(records), _rate_too_low(first, last, total_steps)),
+        _saturated(last),
+    ]
+    explained = _EXPLAINED_BY_COLLAPSE if collapse else ()
+    verdicts = [verdict for verdict in candidates if verdict and verdict.kind not in explained]
+    verdicts.sort(key=lambda verdict: -SEVERITIES.index(verdict.severity))
+    return verdicts or [_healthy(first, last)]
 
 
 def is_healthy(first: dict, evaluation: dict) -> bool:
-    """Whether an evaluation, against that of step 0, shows no collapse, no repetition, and chosen answers not below the
-    attention line.
+    """Whether an evaluation, against that of step 0, shows no collapse, repetition, lost endings or deep fall of chosen
+    answers.
     """
     return not (
         _collapse(first, evaluation)
@@ -109,15 +99,13 @@ def recommend(records) -> int | None:
     """The step of the recommended checkpoint: most held-out pairs beyond γ among the healthy evaluations, the earlier
     one at a tie.
 
-    0 means that no trained step is healthy and the untrained model is the better one; None that nothing was evaluated
-    yet.
+    0 means that no trained step is healthy and the base model is better; None that nothing was evaluated yet.
     """
     evaluations = [record for record in _as_dicts(records) if record.get("kind") == "eval"]
     if not evaluations:
         return None
-    sampled = [
-        record for record in evaluations if "eval/answers/ended" in record
-    ] or evaluations  # health is judged by answers where there are any
+    # health is judged by answers where there are any
+    sampled = [record for record in evaluations if "eval/answers/ended" in record] or evaluations
     healthy = [record for record in sampled if is_healthy(evaluations[0], record)]
     if not healthy:
         return 0
@@ -134,12 +122,13 @@ def why_recommended(records) -> str:
     if step > 0:
         return f"most pairs {won} among the healthy ones"
     if len(evaluations) == 1:
-        return "the untrained model: nothing else is evaluated yet"
+        return "the base model: nothing else is evaluated yet"
     sampled = [record for record in evaluations[1:] if "eval/answers/ended" in record]
     if "eval/answers/ended" in evaluations[0] and not sampled:
-        return "the untrained model, until answers of a later step are sampled"
-    healthy = any(is_healthy(evaluations[0], evaluation) for evaluation in sampled or evaluations[1:])
-    return f"the untrained model: no trained step {f'has more pairs {won}' if healthy else 'is healthy'}"
+        return "the base model, until answers of a later step are sampled"
+    if any(is_healthy(evaluations[0], evaluation) for evaluation in sampled or evaluations[1:]):
+        return f"the base model: no trained step has more pairs {won}"
+    return "the base model: no trained step is healthy"
 
 
 def _collapse(first, last):
@@ -182,159 +171,137 @@ def _collapse(first, last):
 
 def _repetition(first, last):
     if _repetition_rise(first, last) < REPETITION_RISE:
-        return []
-    return [
-        Verdict(
-            "repetition",
-            "attention",
-            last["step"],
-            f"Sampled answers repeat themselves more (repeated 4-grams {first['eval/answers/repeated_4grams']:.2f} →"
-            f" {_share(last, 'eval/answers/repeated_4grams')}).",
-            "That is how a collapse begins, even while chosen answers keep their probability.",
-            "Watch the next evaluation; if it goes on, lower training.learning_rate.",
-        )
-    ]
+        return None
+    return Verdict(
+        "repetition",
+        "attention",
+        last["step"],
+        f"Sampled answers repeat themselves more (repeated 4-grams {first['eval/answers/repeated_4grams']:.2f} →"
+        f" {_share(last, 'eval/answers/repeated_4grams')}).",
+        "That is how a collapse begins, even while chosen answers keep their probability.",
+        "Watch the next evaluation; if it goes on, lower training.learning_rate.",
+    )
 
 
 def _lost_endings(first, last):
     if _ended_fall(first, last) < ENDED_FALL:
-        return []
-    return [
-        Verdict(
-            "lost endings",
-            "attention",
-            last["step"],
-            f"Sampled answers come to an end less often (ended properly {first['eval/answers/ended']:.2f} →"
-            f" {_share(last, 'eval/answers/ended')}).",
-            "The model is losing the end-of-turn token: it runs on until it is cut off.",
-            "See that chosen answers end as they should and are not cut; if they are sound, lower"
-            " training.learning_rate.",
-        )
-    ]
+        return None
+    return Verdict(
+        "lost endings",
+        "attention",
+        last["step"],
+        f"Sampled answers come to an end less often (ended properly {first['eval/answers/ended']:.2f} →"
+        f" {_share(last, 'eval/answers/ended')}).",
+        "The model is losing the end-of-turn token: it runs on until it is cut off.",
+        "See that chosen answers end as they should and are not cut; if they are sound, lower training.learning_rate.",
+    )
 
 
 def _chosen_falling(first, last):
     drift = last["eval/logps/chosen_drift"]
     if drift > CHOSEN_DRIFT_NOTE:
-        return []
+        return None
     severity = "attention" if drift < CHOSEN_DRIFT_ATTENTION else "note"
-    return [
-        Verdict(
-            "chosen falling",
-            severity,
-            last["step"],
-            f"Chosen answers became less likely (log-probability {signed(drift)} nats per token since the start),"
-            f" rejected ones {signed(last['eval/logps/rejected_drift'])}.",
-            "SimPO only asks for the difference, so both may fall; alone this is no harm as long as answers neither"
-            " repeat nor lose their endings.",
-            (
-                "Keep an eye on repetition and endings."
-                if severity == "note"
-                else "Look at the sampled answers; a lower training.learning_rate keeps chosen answers likely."
-            ),
-        )
-    ]
+    return Verdict(
+        "chosen falling",
+        severity,
+        last["step"],
+        f"Chosen answers became less likely (log-probability {signed(drift)} nats per token since the start),"
+        f" rejected ones {signed(last['eval/logps/rejected_drift'])}.",
+        "SimPO only asks for the difference, so both may fall; alone this is no harm as long as answers neither"
+        " repeat nor lose their endings.",
+        (
+            "Keep an eye on repetition and endings."
+            if severity == "note"
+            else "Look at the sampled answers; a lower training.learning_rate keeps chosen answers likely."
+        ),
+    )
 
 
 def _length_drift(first, last):
-    now, start, wanted = (
-        last.get("eval/answers/mean_tokens"),
-        first.get("eval/answers/mean_tokens"),
-        last.get("eval/chosen_tokens"),
-    )
+    start, now = first.get("eval/answers/mean_tokens"), last.get("eval/answers/mean_tokens")
+    wanted = last.get("eval/chosen_tokens")
     if not now or not start or not wanted:
-        return []
+        return None
     too_long = now > LENGTH_RATIO * wanted and now > LENGTH_RATIO * start
     too_short = now < wanted / LENGTH_RATIO and now < start / LENGTH_RATIO
     if not (too_long or too_short):
-        return []
-    return [
-        Verdict(
-            "length drift",
-            "attention",
-            last["step"],
-            f"Sampled answers got {'longer' if too_long else 'shorter'}: {start:.0f} → {now:.0f} tokens, while chosen"
-            f" answers have {wanted:.0f}.",
-            "If one length is preferred throughout the pairs, the model learns the length instead of the content.",
-            "Compare the lengths of chosen and rejected answers in the data; a larger loss.beta or fewer steps hold the"
-            " length back.",
-        )
-    ]
+        return None
+    return Verdict(
+        "length drift",
+        "attention",
+        last["step"],
+        f"Sampled answers got {'longer' if too_long else 'shorter'}: {start:.0f} → {now:.0f} tokens, while chosen"
+        f" answers have {wanted:.0f}.",
+        "If one length is preferred throughout the pairs, the model learns the length instead of the content.",
+        "Compare the lengths of chosen and rejected answers in the data; a larger loss.beta or fewer steps hold the"
+        " length back.",
+    )
 
 
-def _rate_too_high(records, collapse):
+def _rate_too_high(records):
     norms = [
         (record["step"], record["grad_norm"])
         for record in records
         if record.get("kind") == "train" and "grad_norm" in record
     ]
-    if collapse or len(norms) < 20:
-        return []
+    if len(norms) < 20:
+        return None
     ordered = sorted(norm for _, norm in norms[:-10])
     median = ordered[len(ordered) // 2]
     spikes = [norm for _, norm in norms[-10:] if norm > GRADIENT_SPIKE * median]
     if len(spikes) < SPIKES:
-        return []
-    return [
-        Verdict(
-            "learning rate too high",
-            "attention",
-            norms[-1][0],
-            f"The gradient jumps: {len(spikes)} of the last 10 steps had more than {GRADIENT_SPIKE:g} times the usual"
-            f" norm ({median:.2g}).",
-            "Steps overshoot, which is what a learning rate that is too high looks like before answers suffer.",
-            "Halve training.learning_rate.",
-        )
-    ]
+        return None
+    return Verdict(
+        "learning rate too high",
+        "attention",
+        norms[-1][0],
+        f"The gradient jumps: {len(spikes)} of the last 10 steps had more than {GRADIENT_SPIKE:g} times the usual"
+        f" norm ({median:.2g}).",
+        "Steps overshoot, which is what a learning rate that is too high looks like before answers suffer.",
+        "Halve training.learning_rate.",
+    )
 
 
 def _rate_too_low(first, last, total_steps):
     if not total_steps or last["step"] < max(total_steps / 2, FEWEST_STEPS):
-        return []
+        return None
     lead = [evaluation["eval/logps/chosen"] - evaluation["eval/logps/rejected"] for evaluation in (first, last)]
     gained = last["eval/rewards/accuracies"] - first["eval/rewards/accuracies"]
     if abs(lead[1] - lead[0]) >= LEAD_MOVED or abs(gained) >= ACCURACY_MOVED:
-        return []
-    return [
-        Verdict(
-            "learning rate too low",
-            "attention",
-            last["step"],
-            f"Hardly anything moved in {last['step']} of {total_steps} steps: the lead of chosen answers changed by"
-            f" {signed(lead[1] - lead[0], 3)} nats per token, accuracy by {signed(gained)}.",
-            "The steps are too small for an adapter; learning rates of full fine-tuning (1e-7 … 1e-6) do little with"
-            " LoRA.",
-            "Raise training.learning_rate three to ten times, or train for more steps.",
-        )
-    ]
+        return None
+    return Verdict(
+        "learning rate too low",
+        "attention",
+        last["step"],
+        f"Hardly anything moved in {last['step']} of {total_steps} steps: the lead of chosen answers changed by"
+        f" {signed(lead[1] - lead[0], 3)} nats per token, accuracy by {signed(gained)}.",
+        "The steps are too small for an adapter; learning rates of full fine-tuning (1e-7 … 1e-6) do little with LoRA.",
+        "Raise training.learning_rate three to ten times, or train for more steps.",
+    )
 
 
 def _saturated(last):
     beyond = last["eval/rewards/beyond_gamma"]
     if beyond < SATURATED_SHARE:
-        return []
+        return None
     gamma = last.get("gamma_beta_ratio", 1) > 0  # DPO has none, and SimPO may be run without
-    return [
-        Verdict(
-            "saturated margin",
-            "note",
-            last["step"],
-            f"Nearly all held-out pairs are {'beyond γ' if gamma else 'won by the chosen answer'}:"
-            f" {_share(last, 'eval/rewards/beyond_gamma')}.",
-            "Such pairs hardly pull any more: further steps mostly sharpen what is learned already.",
-            "Stop here, or use harder pairs"
-            + ("; a larger γ/β makes them pull again, at the price of probability." if gamma else "."),
-        )
-    ]
+    return Verdict(
+        "saturated margin",
+        "note",
+        last["step"],
+        f"Nearly all held-out pairs are {'beyond γ' if gamma else 'won by the chosen answer'}:"
+        f" {_share(last, 'eval/rewards/beyond_gamma')}.",
+        "Such pairs hardly pull any more: further steps mostly sharpen what is learned already.",
+        "Stop here, or use harder pairs"
+        + ("; a larger γ/β makes them pull again, at the price of probability." if gamma else "."),
+    )
 
 
 def _healthy(first, last):
-    name = "eval/answers/repeated_4grams"
-    answers = (
-        f", repeated 4-grams {first[name]:.2f} → {_share(last, name)}"
-        if name in first and name in last
-        else "; no answers were sampled"
-    )
+    name, answers = "eval/answers/repeated_4grams", "; no answers were sampled"
+    if name in first and name in last:
+        answers = f", repeated 4-grams {first[name]:.2f} → {_share(last, name)}"
     return Verdict(
         "healthy",
         "healthy",
@@ -349,10 +316,9 @@ def _healthy(first, last):
 
 def _share(record, name):
     """A share as text, with its number of cases and 95 % interval where the record has them."""
-    n = record.get("eval/answers/n" if name.startswith("eval/answers/") else "eval/pairs")
-    if n is None or f"{name}_low" not in record:
-        return f"{record[name]:.2f}"
-    return f"{record[name]:.2f} (n={n:.0f}, 95 % {record[f'{name}_low']:.2f} to {record[f'{name}_high']:.2f})"
+    metric = METRICS[name.removeprefix("eval/")]
+    text, interval, n = metric.text(record[name]), metric.interval(record), record.get(f"eval/{metric.cases}")
+    return f"{text} (n={n:.0f}, 95 % {interval})" if interval and n is not None else text
 
 
 def _repetition_rise(first, last):

@@ -1,5 +1,6 @@
-"""Small charts over the optimizer steps, drawn in one way: linked axes, names at the line ends, named thresholds and
-events. Pure functions.
+"""Small charts over the optimizer steps, all drawn alike: linked axes, names at line ends, thresholds and events.
+
+Pure functions.
 """
 
 from __future__ import annotations
@@ -85,6 +86,8 @@ class Subplot:
 
 @dataclass(frozen=True)
 class Mark:
+    """A named vertical line in every chart; `text` shows when the pointer is over the name."""
+
     step: float
     name: str
     color: str
@@ -99,13 +102,12 @@ def small_charts(subplots, rows, columns, last_step, marks, colors, height):
 
 
 def chart_spec(subplots, rows, columns, last_step, marks, colors, height):
-    """The same figure as plain data and layout, which is made twenty times faster: for figures that change while one
-    looks.
-    """
+    """The same figure as plain data and layout, which takes a twentieth of the time: for figures that change often."""
     top, bottom = 68, 50
     # the space between two charts holds the names at the line ends of the left one and the numbers at the axis of the
     # right one
-    across, down = 0.125 if columns > 2 else 0.17, 0.2 if rows == 2 else 0.36 / rows if rows > 1 else 0.0
+    across = 0.125 if columns > 2 else 0.17
+    down = {1: 0.0, 2: 0.2}.get(rows, 0.36 / rows)
     width, room = (1 - across * (columns - 1)) / columns, (1 - down * (rows - 1)) / rows
     layout = {
         **_plain_layout(colors, height),
@@ -124,41 +126,27 @@ def chart_spec(subplots, rows, columns, last_step, marks, colors, height):
             "range": [0, last_step],
             "nticks": 6,
             "tickformat": "d",
-            **({"dtick": 1} if last_step <= 5 else {}),  # no half steps
-            **({"matches": "x"} if index else {}),
-            **(
-                {"title": {"text": "optimizer step", "font": {"size": 11, "color": colors["muted"]}, "standoff": 6}}
-                if row == rows - 1
-                else {}
-            ),
         }
+        if last_step <= 5:
+            layout[f"xaxis{number}"]["dtick"] = 1  # no half steps
+        if index:
+            layout[f"xaxis{number}"]["matches"] = "x"
+        if row == rows - 1:
+            font = {"size": 11, "color": colors["muted"]}
+            layout[f"xaxis{number}"]["title"] = {"text": "optimizer step", "font": font, "standoff": 6}
         layout[f"yaxis{number}"] = {
             **_y_style(colors),
             "anchor": x,
             "domain": [max(0.0, bottom_edge), min(1.0, bottom_edge + room)],
         }
-        px = (height - top - bottom) * room
-        _draw(
-            traces, layout, subplot, x, y, f"yaxis{number}", max([mark.step for mark in marks], default=0.0), px, colors
-        )
+        px, last_mark = (height - top - bottom) * room, max((mark.step for mark in marks), default=0.0)
+        _draw(traces, layout, subplot, x, y, f"yaxis{number}", last_mark, px, colors)
         layout["shapes"] += [_vertical(mark.color, x, f"{y} domain", mark.step) for mark in marks]
         if row == 0:
             layout["annotations"] += _mark_names(marks, x, y, last_step)
-        layout["annotations"].append(
-            _note(
-                subplot.title,
-                colors["ink"],
-                12.5,
-                x=0,
-                xref=f"{x} domain",
-                xanchor="left",
-                xshift=-30,
-                y=1,
-                yref=f"{y} domain",
-                yanchor="bottom",
-                yshift=42 if row == 0 else 10,
-            )
-        )
+        place = {"x": 0, "xref": f"{x} domain", "xanchor": "left", "xshift": -30}
+        place |= {"y": 1, "yref": f"{y} domain", "yanchor": "bottom", "yshift": 42 if row == 0 else 10}
+        layout["annotations"].append(_note(subplot.title, colors["ink"], 12.5, **place))
     return {"data": traces, "layout": layout}
 
 
@@ -169,41 +157,21 @@ def _draw(traces, layout, subplot, x, y, axis, last_mark, px, colors):
     pad = 0.04 * (high - low)
     axis_low, axis_high = (low - pad, high + pad) if subplot.span else (low, high)
     layout[axis]["range"] = [axis_low, axis_high]
-    # also what has no points yet: a live figure keeps its traces, and plotly leaves out a chart without any, title and
-    # all
+    # lines without points too: a live figure keeps its traces, and plotly leaves out a chart that has none, with its
+    # title
     traces += [{**_trace(line), "xaxis": x, "yaxis": y} for line in subplot.lines]
     if not drawn:
         layout[axis] |= {"showticklabels": False, "showgrid": False}
-        notes.append(
-            _note(
-                subplot.when_empty,
-                colors["muted"],
-                x=0.5,
-                xref=f"{x} domain",
-                y=0.5,
-                yref=f"{y} domain",
-                xanchor="center",
-                yanchor="middle",
-            )
-        )
+        middle = {"xanchor": "center", "yanchor": "middle"}
+        place = {"x": 0.5, "xref": f"{x} domain", "y": 0.5, "yref": f"{y} domain"}
+        notes.append(_note(subplot.when_empty, colors["muted"], **place, **middle))
         return
     for threshold in subplot.thresholds:
         line = {"color": threshold.color, "width": 1.2, "dash": "dot"}
-        layout["shapes"].append(
-            {
-                "type": "line",
-                "xref": f"{x} domain",
-                "x0": 0,
-                "x1": 1,
-                "yref": y,
-                "y0": threshold.value,
-                "y1": threshold.value,
-                "line": line,
-            }
-        )
-    end = max(
-        max(line.points["step"].max() for line in drawn), last_mark
-    )  # right of everything drawn, so that no name sits on a line
+        place = {"xref": f"{x} domain", "x0": 0, "x1": 1, "yref": y, "y0": threshold.value, "y1": threshold.value}
+        layout["shapes"].append({"type": "line", **place, "line": line})
+    # right of everything drawn, so that no name lies on a line
+    end = max(*(line.points["step"].max() for line in drawn), last_mark)
 
     def height_px(value):
         return (value - axis_low) / (axis_high - axis_low) * px
@@ -215,17 +183,8 @@ def _draw(traces, layout, subplot, x, y, axis, last_mark, px, colors):
     named = sorted((line for line in drawn if line.label), key=lambda line: line.points["value"].iloc[-1])
     heights = [(height_px(line.points["value"].iloc[-1]), _half_px(line.label)) for line in named]
     for line, shift in zip(named, _shifts(heights, placed, px), strict=True):
-        notes.append(
-            _note(
-                line.label,
-                line.color,
-                x=float(end),
-                xref=x,
-                y=float(line.points["value"].iloc[-1]),
-                yshift=shift,
-                **at_end,
-            )
-        )
+        height = float(line.points["value"].iloc[-1])
+        notes.append(_note(line.label, line.color, x=float(end), xref=x, y=height, yshift=shift, **at_end))
 
 
 def _trace(line):
@@ -267,11 +226,13 @@ def _span(drawn, subplot):
         for end in ((share, 1 - share) if line.pale else (0.0, 1.0))
     ]
     values += [threshold.value for threshold in subplot.thresholds] + list(subplot.include)
-    low, high = padded(min(values, default=0.0), max(values, default=1.0), 0.07)
-    return (0.0 if low < 0 <= min(values, default=0.0) else low), high  # what cannot be negative gets no negative axis
+    lowest, highest = min(values, default=0.0), max(values, default=1.0)
+    low, high = padded(lowest, highest, 0.07)
+    return (0.0 if low < 0 <= lowest else low), high  # what cannot be negative gets no negative axis
 
 
-def padded(low, high, share):
+def padded(low: float, high: float, share: float) -> tuple[float, float]:
+    """An axis from low to high with this share of its length left free at both ends."""
     room = (high - low) * share or abs(high) * 0.1 or 0.1
     return low - room, high + room
 
@@ -281,11 +242,10 @@ def _half_px(label):
 
 
 def _shifts(heights, placed, px):
-    """By how many pixels to lift names so that none overlaps another or leaves the chart: heights and placed as
-    (middle, half-height), rising.
+    """By how many pixels to lift each name so that none overlaps another or leaves the chart.
 
-    Tried from below and from above; kept is what leaves the names in the order of their lines, and then moves them
-    least.
+    heights, placed: (middle, half the height) of the names to lift and of those that stay, rising. Of the solutions
+    from below and from above the one is taken that keeps the order of the lines, and then the one that moves least.
     """
     tried = []
     for order in (range(len(heights)), reversed(range(len(heights)))):
@@ -314,7 +274,11 @@ def _mark_names(marks, x, y, last_step):
     ends, notes = [float("-inf")] * _EVENT_LEVELS, []
     for mark in marks:
         middle, width = mark.step / last_step * chart_px, len(mark.name) * character_px
-        xanchor = "left" if middle < width / 2 else "right" if middle > chart_px - width / 2 else "center"
+        xanchor = "center"
+        if middle < width / 2:
+            xanchor = "left"
+        elif middle > chart_px - width / 2:
+            xanchor = "right"
         start = middle - {"left": 0, "center": width / 2, "right": width}[xanchor]
         level = next((level for level, end in enumerate(ends) if start > end + 4), None)
         if level is None:
@@ -334,6 +298,7 @@ def _mark_names(marks, x, y, last_step):
 
 
 def vertical(figure, color, x, yref, step):
+    """Add a vertical line to a plotly Figure."""
     figure.add_shape(**_vertical(color, x, yref, step))
 
 
@@ -351,6 +316,7 @@ def _vertical(color, x, yref, step):
 
 
 def note(figure, text, color, size=11, **where):
+    """Add a text without arrow and frame to a plotly Figure."""
     figure.add_annotation(**_note(text, color, size, **where))
 
 
@@ -412,7 +378,7 @@ def _y_style(colors):
 
 
 def thinned(points, most: int = MOST_POINTS):
-    """At most `most` rows of a DataFrame, evenly chosen; the first and the last are always among them."""
+    """At most `most` rows of a DataFrame, evenly chosen, with the first and the last."""
     import numpy as np
 
     if len(points) <= most:
@@ -420,6 +386,7 @@ def thinned(points, most: int = MOST_POINTS):
     return points.iloc[np.unique(np.linspace(0, len(points) - 1, most).round().astype(int))]
 
 
-def faded(color, alpha):
+def faded(color: str, alpha: float) -> str:
+    """A colour "#rrggbb" with this opacity, as CSS."""
     red, green, blue = (int(color[start : start + 2], 16) for start in (1, 3, 5))
     return f"rgba({red},{green},{blue},{alpha})"

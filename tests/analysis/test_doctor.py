@@ -243,11 +243,11 @@ def test_the_recommended_checkpoint_has_most_pairs_beyond_gamma_among_the_health
     assert recommend(records[:2]) == 20
 
 
-def test_why_the_untrained_model_is_recommended_is_true_of_steps_whose_answers_nobody_sampled():
+def test_why_the_base_model_is_recommended_is_true_of_steps_whose_answers_nobody_sampled():
     more = without_answers(evaluation(4, beyond=0.6))
-    assert why_recommended([START, more]) == "the untrained model, until answers of a later step are sampled"
+    assert why_recommended([START, more]) == "the base model, until answers of a later step are sampled"
     ruined = evaluation(8, chosen=-5.0, repeated=0.9, ended=0.0, beyond=0.7)
-    assert why_recommended([START, more, ruined]) == "the untrained model: no trained step is healthy"
+    assert why_recommended([START, more, ruined]) == "the base model: no trained step is healthy"
 
 
 def test_at_a_tie_the_earlier_checkpoint_is_recommended():
@@ -257,7 +257,7 @@ def test_at_a_tie_the_earlier_checkpoint_is_recommended():
     )
 
 
-def test_the_untrained_model_is_recommended_when_no_trained_step_is_healthy():
+def test_the_base_model_is_recommended_when_no_trained_step_is_healthy():
     assert (
         recommend(
             [
@@ -337,7 +337,7 @@ def test_lost_endings_alone_want_attention_and_are_not_recommended():
     assert [(verdict.kind, verdict.severity) for verdict in diagnose([START, last])] == [("lost endings", "attention")]
     assert not is_healthy(START, last)
     assert recommend([START, last]) == 0
-    assert why_recommended([START, last]) == "the untrained model: no trained step is healthy"
+    assert why_recommended([START, last]) == "the base model: no trained step is healthy"
 
 
 def test_shares_are_told_with_their_number_and_interval():

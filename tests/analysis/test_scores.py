@@ -130,7 +130,7 @@ def test_the_same_pairs_before_and_after_stand_side_by_side():
     assert joined.loc["a", ["prompt", "chosen", "rejected"]].to_list() == ["p a", "c", "r"]
 
 
-def test_a_flip_is_of_the_lead_also_where_the_margin_counts_from_the_untrained_model():
+def test_a_flip_is_of_the_lead_also_where_the_margin_counts_from_the_base_model():
     """DPO: every margin is 0 before training, so by the margin each pair that gained would have flipped to right."""
     before, after = table(BEFORE), table(AFTER)
     before["margin"], before["correct"] = 0.0, False

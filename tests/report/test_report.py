@@ -140,7 +140,7 @@ def test_a_collapse_is_told_first_with_cause_and_remedy(tmp_path):
     assert verdict.kind == "collapse"
     assert f"collapse{verdict.seen} Why: {verdict.cause} What to do: {verdict.remedy}" in words
     assert words.index("The model is collapsing") < words.index("In numbers")
-    assert tiles(text)["recommended"] == ("step 0", "the untrained model: no trained step is healthy")
+    assert tiles(text)["recommended"] == ("step 0", "the base model: no trained step is healthy")
     assert tiles(text)["chosen drift"][0] == "−2.00 nats/token"
 
 
@@ -310,7 +310,7 @@ def test_a_failed_run_says_why_above_all(tmp_path):
     assert words.count("the loss is not finite") == 1
 
 
-def test_a_run_with_only_step_zero_shows_the_untrained_model(tmp_path):
+def test_a_run_with_only_step_zero_shows_the_base_model(tmp_path):
     parsed = page(fake_run(tmp_path, last_step=0, state="training", message=""))
     words = parsed.words
     assert "Too early to tell" in words
