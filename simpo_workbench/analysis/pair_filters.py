@@ -1,8 +1,7 @@
-"""Per-pair tables as people look through them: leads, what became of each pair, and the filters that name it. Pure
-functions of DataFrames.
+"""The table of pairs, before and after, and the filters that name parts of it. Pure functions of DataFrames.
 
-Ahead and behind, right and wrong are said of the lead alone, whatever the loss: its sign is that of the margin for
-SimPO, but not for DPO.
+Ahead and behind, right and wrong are about the lead alone, whatever the loss: its sign is that of the margin for SimPO,
+but not for DPO.
 """
 
 from __future__ import annotations
@@ -16,7 +15,9 @@ from .scores import WITHIN_NOISE, compare_scores
 #: A chosen answer that lost more than this (nats per token) has lost log-probability.
 LOST_NATS = 0.1
 _LEAST_NOISE = 0.0001  # a smaller noise is not spelled out
-_BOTH = ("loss", "gradient_weight")
+_BOTH = ["loss", "gradient_weight"]
+_SCORES = ["step", "chosen_avg_logp", "rejected_avg_logp", "margin", "correct", "beyond_gamma"]
+_SCORES += ["chosen_reward", "rejected_reward"]
 #: What became of a pair, as in `compare_scores` -> the name of its filter and the meaning.
 _BECAME = {
     "to right": ("flipped to right", "The chosen answer was behind and is ahead now."),
@@ -44,12 +45,12 @@ class Filter:
         return int(self.mask.sum())
 
 
-def pair_table(before, after=None, noise=0.0):
-    """One row per pair: texts, tokens, and leads (chosen − rejected average log-prob, nats per token); with `after`
-    those of `compare_scores`, losses and gradient weights too.
+def pair_table(before, after=None, noise: float = 0.0):
+    """One row per pair: texts, lengths, leads (nats per token), and with `after` all that `compare_scores` gives.
 
-    before, after: scores DataFrames of one step each. Without `after` the lead is called `lead`. noise: of scoring,
-    nats per token: flips are beyond it. The user's own columns come last. Errors: as `compare_scores`.
+    before, after: scores DataFrames of one step each; with both, losses and gradient weights are there _before and
+    _after too, without `after` the column is `lead`. noise: of scoring, nats per token; flips are beyond it. The user's
+    own columns come last. Errors: as `compare_scores`.
     """
     if after is None:
         missing = [name for name in ("pair_id", "chosen_avg_logp", "rejected_avg_logp") if name not in before]
@@ -63,68 +64,47 @@ def pair_table(before, after=None, noise=0.0):
     else:
         table = compare_scores(before, after, noise)
         both = [name for name in _BOTH if name in before and name in after]
-        numbers = before[["pair_id", *both]].merge(
-            after[["pair_id", *both]], on="pair_id", suffixes=("_before", "_after")
-        )
-        rest = before.drop(columns=[name for name in before.columns if name in table and name != "pair_id"])
-        rest = rest.drop(
-            columns=[
-                name
-                for name in (
-                    *_BOTH,
-                    "step",
-                    "chosen_avg_logp",
-                    "rejected_avg_logp",
-                    "margin",
-                    "correct",
-                    "beyond_gamma",
-                    "chosen_reward",
-                    "rejected_reward",
-                )
-                if name in rest
-            ]
-        )
+        suffixes = ("_before", "_after")
+        numbers = before[["pair_id", *both]].merge(after[["pair_id", *both]], on="pair_id", suffixes=suffixes)
+        taken = ({*table.columns} - {"pair_id"}) | {*_BOTH, *_SCORES}
+        rest = before[[name for name in before.columns if name not in taken]]
         table = table.merge(numbers, on="pair_id").merge(rest, on="pair_id")
     front = [name for name in _FRONT if name in table]
     return table[front + [name for name in table.columns if name not in front]].reset_index(drop=True)
 
 
 def filters(table) -> list[Filter]:
-    """The filters of a `pair_table`, "all" first; masks are computed once. "right" and "ahead": the lead is above 0."""
+    """The filters of a `pair_table`, "all" first. "right" and "ahead" mean a lead above 0."""
     import pandas as pd
 
-    found = [Filter("all", "Every pair.", pd.Series(True, index=table.index))]
+    every = Filter("all", "Every pair.", pd.Series(True, index=table.index))
     if "flip" in table:
         right = table["lead_after"] > 0
         by_outcome = [Filter(*words, table["became"] == became) for became, words in _BECAME.items()]
-        found += [one for one in by_outcome if one.name != WITHIN_NOISE or one.count]
-        found += [
+        lost = f"The chosen answer became less likely by more than {LOST_NATS:g} nats per token."
+        named = [
+            *(outcome for outcome in by_outcome if outcome.name != WITHIN_NOISE or outcome.count),
             Filter("lead fell", "The lead of the chosen answer is smaller than before.", table["lead_change"] < 0),
-            Filter(
-                "lost log-probability",
-                f"The chosen answer became less likely by more than {LOST_NATS:g} nats per token.",
-                table["chosen_change"] < -LOST_NATS,
-            ),
+            Filter("lost log-probability", lost, table["chosen_change"] < -LOST_NATS),
         ]
     else:
         right = table["lead"] > 0
-        found += [
+        named = [
             Filter("chosen ahead", "The chosen answer is likelier per token than the rejected one.", right),
             Filter("chosen behind", "The chosen answer is no likelier per token than the rejected one.", ~right),
         ]
     if "chosen_tokens" in table:
         longer = table["rejected_tokens"] > table["chosen_tokens"]
-        found.append(
-            Filter("longer rejected ahead", "The rejected answer is ahead, and it is the longer one.", ~right & longer)
-        )
-    return found
+        meaning = "The rejected answer is ahead, and it is the longer one."
+        named.append(Filter("longer rejected ahead", meaning, ~right & longer))
+    return [every, *named]
 
 
-def noise_sentence(noise, within, noun="flip", runs="this run") -> str:
-    """What the noise of scoring means for what is counted: `within` changes of sides lie within it. noise: nats per
-    token; None where it was not measured.
+def noise_sentence(noise: float | None, within: int, noun: str = "flip", runs: str = "this run") -> str:
+    """A sentence on how many changes of sides, `within`, are not counted because they lie within the noise of scoring.
 
-    noun: what is counted, "flip" or "difference". runs: where it is measured, such as "this run".
+    noise: nats per token; None where it was not measured. noun: what is counted, "flip" or "difference". runs: where
+    the noise is measured.
     """
     if noise is None:
         return f"The noise of scoring was not measured in {runs}, so that every {noun} counts."
@@ -138,6 +118,6 @@ def noise_sentence(noise, within, noun="flip", runs="this run") -> str:
 
 
 def searchable(table) -> list[str]:
-    """The texts of each pair in one line of search, lower case."""
+    """The texts of each pair as one string in lower case, to be searched."""
     texts = [table[name].astype(str).to_list() for name in ("prompt", "chosen", "rejected") if name in table]
     return ["\n".join(parts).casefold() for parts in zip(*texts, strict=True)] if texts else [""] * len(table)

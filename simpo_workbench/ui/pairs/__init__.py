@@ -1,1 +1,1 @@
-"""The Pairs panel: every held-out pair before and after, its tokens, its loss, its lead at every evaluation."""
+"""The Pairs panel: every held-out pair before and after, its tokens, its place on the loss, its lead history."""

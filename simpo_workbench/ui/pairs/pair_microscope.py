@@ -298,9 +298,7 @@ def _title_in_menu(side):
 
 def _title(side):
     return (
-        "The base model alone"
-        if side.step == 0
-        else f"{side.title[:1].upper()}{side.title[1:]} against the base model"
+        "The base model alone" if side.step == 0 else f"{side.title[:1].upper()}{side.title[1:]} against the base model"
     )
 
 

@@ -2,19 +2,15 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field, replace
-from functools import cached_property
 from pathlib import Path
 
 import ipywidgets
 import traitlets
 
-from ...analysis.pair_filters import Filter, filters, noise_sentence, pair_table, searchable
+from ...analysis.pair_filters import noise_sentence
 from ...analysis.scores import WITHIN_NOISE, share
-from ...base.errors import WorkbenchError
 from ...base.format import counted, signed
 from ...charts.subplots import thinned
-from ...runs.folder import RunFolder
 from ...runs.run import Run
 from ..answers.two_models import choice_menu, fill_menu
 from ..parts.data_table import Column, DataTable
@@ -23,15 +19,15 @@ from ..parts.html import Html, Markup, html, joined, table
 from ..parts.live_figure import LiveFigure
 from ..parts.panel import Panel, button, column, enable, row, show
 from .pair_card import pair_card, what_became
-from .run_leads import runs_beside
+from .read_pairs import loaded_pairs, read_pairs, write_pairs
 
 _NO_SCORES = (
-    "The pairs stand here after the first evaluation: open a run in Runs. In Python a table from wb.score does as well:"
-    " wb.PairTable(before=scores)."
+    "The pairs are shown after the first evaluation: open a run in Runs. In Python, a table from wb.score can be shown"
+    " too: wb.PairTable(before=scores)."
 )
 _NO_PAIR = (
-    "Choose a pair in the chart or in the table: its prompt, both answers and their numbers open here. A box drawn in"
-    " the chart chooses all pairs in it."
+    "Choose a pair in the chart or in the table to see its prompt, both answers and their numbers. A box drawn in the"
+    " chart chooses all pairs in it."
 )
 _ROWS_IN_PICTURE = 10
 _CHART_HEIGHT = 420
@@ -39,7 +35,8 @@ _MOST_RINGS = 1000
 _LEAD = "average log-probability of the chosen answer minus that of the rejected one, nats per token"
 _NUMBER = {"numeric": True, "text": signed}
 _TOKENS = {"numeric": True, "text": lambda value: f"{value:.0f}"}
-_COLUMNS = [  # those that are there are shown: without a second table there are no changes
+# the table shows those that its rows have: without a second table there are no changes
+_COLUMNS = [
     Column("lead", "lead", help=_LEAD, **_NUMBER),
     Column("lead_before", "before", help=f"Lead before: {_LEAD}", **_NUMBER),
     Column("lead_after", "after", help=f"Lead after: {_LEAD}", **_NUMBER),
@@ -62,50 +59,11 @@ _COLUMNS = [  # those that are there are shown: without a second table there are
 ]
 
 
-@dataclass(frozen=True)
-class Loaded:
-    """What was read: the evaluated steps, the two that are shown, and the table with its filters.
-
-    noise: of scoring, nats per token; None where it was not measured. after_of: name of the run that `after` is a step
-    of, "" for the run itself; after_steps are that run's steps, `others` the runs that could be chosen.
-    """
-
-    steps: list[int]
-    before: int | None
-    after: int | None
-    table: object
-    filters: list[Filter]
-    noise: float | None = None
-    after_of: str = ""
-    after_steps: list[int] = field(default_factory=list)
-    others: list[str] = field(default_factory=list)
-
-    @cached_property
-    def places(self):
-        """Where each pair_id stands."""
-        import pandas as pd
-
-        return pd.Index(self.table["pair_id"])
-
-    @cached_property
-    def light(self):
-        """The table without the answers: what is sorted and filtered again and again is not copied with all its
-        texts.
-        """
-        return self.table.drop(columns=["chosen", "rejected"], errors="ignore")
-
-    @cached_property
-    def texts(self) -> list[str]:
-        """What the search looks through, made at the first search."""
-        return searchable(self.table)
-
-
 class PairTable(Panel):
-    """The pairs of a run, of two runs, or of one or two scores tables, through filters. `selection` holds the chosen
-    rows, `shown` those that the filters leave.
+    """The pairs of a run, of two runs, or of one or two scores tables, with filters and a search.
 
-    `picked_pair` is the row of the pair chosen last, as a dict; {} when none is chosen. noise: of scoring, nats per
-    token, for tables that are given.
+    `selection` holds the chosen rows, `shown` those that filter and search leave; `picked_pair` is the row of the pair
+    chosen last, as a dict ({} if none is). noise: of scoring, nats per token, for tables that are given.
     """
 
     title = "Held-out pairs"
@@ -121,13 +79,11 @@ class PairTable(Panel):
         if run is None:
             self._clear()
             if before is not None:
-                self.guard(lambda: self._fill(_arranged([], None, None, before, after, noise)))()
+                self.guard(lambda: self._fill(loaded_pairs(before, after, noise)))()
 
     @property
     def selection(self):
-        """DataFrame of the chosen pairs in the order of choosing; empty when none is chosen, or nothing is there to
-        choose from.
-        """
+        """DataFrame of the chosen pairs in the order of choosing; empty when none is chosen."""
         import pandas as pd
 
         if self._loaded is None:
@@ -143,23 +99,17 @@ class PairTable(Panel):
         return pd.DataFrame() if self._shown is None else self._loaded.table.loc[self._shown.index]
 
     def refresh(self):
-        """Read the run's evaluated steps again, if any came or went since.
-
-        Choices stay; whoever looks at the newest step gets the newest.
-        """
+        """Read the run's evaluated steps again if they changed; a menu at the newest step moves to the new one."""
         if self.run is not None and self._stamps() != self._stamp:
             follows = self._loaded is None or self.after.value == max(self._loaded.after_steps, default=None)
             self._read(self.before.value, None if follows else self.after.value)
 
     def export(self, path: str | Path | None = None):
-        """Write the chosen pairs, or without any those that are shown, as CSV or JSONL by the ending of the path.
-
-        An existing file is not replaced.
-        """
+        """Write the chosen pairs, or all that are shown if none is chosen, to a new .csv or .jsonl file."""
         wanted = Path(str(path or self.path.value).strip()).expanduser()
         rows = self.shown if (chosen := self.selection).empty else chosen
         self.later(
-            lambda: _write(rows, wanted),
+            lambda: write_pairs(rows, wanted),
             lambda _: self.say(f"{counted(len(rows), 'pair')} written to {wanted}.", "good"),
         )
 
@@ -168,16 +118,16 @@ class PairTable(Panel):
 
     def snapshot(self) -> Markup:
         if self.run is not None and self._loaded is None:  # shown in the cell that made it: a still picture cannot wait
-            self.guard(lambda: self._fill(_read(self.run, None, None, "")))()
+            self.guard(lambda: self._fill(read_pairs(self.run, None, None, "")))()
         if self._loaded is None:
             return html("<p>{}</p>", _NO_SCORES)
         rows, n = self.table.rows[:_ROWS_IN_PICTURE], len(self._shown)
         first = table(
-            [one["title"] for one in self.table.columns],
-            (one["cells"] for one in rows),
+            [column["title"] for column in self.table.columns],
+            (row["cells"] for row in rows),
             f"The first {len(rows)} of {counted(n, 'pair')}.",
         )
-        counts = html("<p>{}</p>", " · ".join(f"{one.name} {one.count:,}" for one in self._loaded.filters))
+        counts = html("<p>{}</p>", " · ".join(f"{part.name} {part.count:,}" for part in self._loaded.filters))
         return joined([counts, first, self._pair.value if self.table.chosen else ""])
 
     # --- the controls
@@ -222,11 +172,11 @@ class PairTable(Panel):
         self.path = ipywidgets.Text(
             description="File",
             value="pairs.csv",
-            continuous_update=False,
+            continuous_update=False,  # else a click may come before the last characters
             layout={"width": "300px"},
             style={"description_width": "initial"},
             tooltip="The ending says how: .csv or .jsonl",
-        )  # not continuous: else a click may come before the last letters
+        )
         self.export_button = button("Export", self.guard(self.export), icon="download")
         self.clear_button = button("Choose none", self.guard(lambda: self.table.choose([])))
         self.more = column()
@@ -267,10 +217,10 @@ class PairTable(Panel):
 
     def _read(self, before, after):
         run, of, self._stamp = self.run, self.after_of.value or "", self._stamps()
-        self.later(lambda: _read(run, before, after, of), self._fill, lambda _: self._not_read(), latest="scores")
+        self.later(lambda: read_pairs(run, before, after, of), self._fill, lambda _: self._not_read(), latest="scores")
 
     def _not_read(self):
-        """What was read before is still there: the menus and the sentence say so again."""
+        """Show again what was read before."""
         if self._loaded is not None:
             with self.quietly():
                 self.before.value, self.after_of.value = self._loaded.before, self._loaded.after_of
@@ -287,36 +237,33 @@ class PairTable(Panel):
             self._sentence.value = html('<span class="swb-muted">{}</span>', "Reading the scores …")
             self._read(self.before.value, self.after.value)
 
-    def _fill(self, found):
-        if found is None:
+    def _fill(self, loaded):
+        if loaded is None:
             self._clear()
             return
-        kept = (
-            "all" if self._loaded is None or self.chips.index is None else self._loaded.filters[self.chips.index].name
-        )
-        self._loaded = found
+        chosen_filter = "all"
+        if self._loaded is not None and self.chips.index is not None:
+            chosen_filter = self._loaded.filters[self.chips.index].name
+        self._loaded = loaded
+        names = [part.name for part in loaded.filters]
         with self.quietly():
             for menu, steps, value in (
-                (self.before, found.steps, found.before),
-                (self.after, found.after_steps, found.after),
+                (self.before, loaded.steps, loaded.before),
+                (self.after, loaded.after_steps, loaded.after),
             ):
                 menu.options = [("base model (step 0)" if step == 0 else f"step {step}", step) for step in steps]
                 menu.value = value if steps else None
-            enable(
-                self.after, "" if len(found.after_steps) > 1 or found.after_of else "There is one evaluation so far."
-            )
-            fill_menu(self.after_of, [("this run", ""), *((name, name) for name in found.others)], "")
-            self.after_of.value = found.after_of
-            enable(
-                self.after_of,
-                "" if found.others else "There is no other evaluated run in this folder of runs.",
-                "Another run or seed: its pairs are joined with these",
-            )
-            self.chips.options = [(f"{one.name} {one.count:,}", number) for number, one in enumerate(found.filters)]
-            self.chips.tooltips = [f"{one.meaning} {_share_of(one, len(found.table))}" for one in found.filters]
-            self.chips.index = next((number for number, one in enumerate(found.filters) if one.name == kept), 0)
+            several = len(loaded.after_steps) > 1 or loaded.after_of
+            enable(self.after, "" if several else "There is one evaluation so far.")
+            fill_menu(self.after_of, [("this run", ""), *((name, name) for name in loaded.others)], "")
+            self.after_of.value = loaded.after_of
+            alone = "" if loaded.others else "There is no other evaluated run in this folder of runs."
+            enable(self.after_of, alone, "Another run or seed: its pairs are joined with these")
+            self.chips.options = [(f"{part.name} {part.count:,}", place) for place, part in enumerate(loaded.filters)]
+            self.chips.tooltips = [f"{part.meaning} {_share_of(part, len(loaded.table))}" for part in loaded.filters]
+            self.chips.index = names.index(chosen_filter) if chosen_filter in names else 0
         show(self._empty, False)
-        show(self._steps, bool(found.steps))
+        show(self._steps, bool(loaded.steps))
         show(self._content, True)
         self.table.chosen = list(self.selection.get("pair_id", []))
         self._show_filtered(keep=True)
@@ -328,8 +275,10 @@ class PairTable(Panel):
             self._show_filtered()
 
     def _show_filtered(self, keep=False):
-        """keep: page and chosen pairs, for other numbers came and nobody chose another filter: a pair that is looked at
-        may leave the filter, but stays open.
+        """Show the pairs that filter and search leave.
+
+        keep: the page and the chosen pairs stay, because new numbers came without a choice by the user; so an open pair
+        stays open even if the filter leaves it out now.
         """
         import numpy as np
 
@@ -344,26 +293,15 @@ class PairTable(Panel):
         self._chosen()
 
     def _say_what_is_shown(self):
-        one, n = self._loaded.filters[self.chips.index or 0], len(self._loaded.table)
-        found = (
-            f" {counted(len(self._shown), 'pair')} of these hold the words searched for."
-            if self.search.value.strip()
-            else ""
-        )
-        noise = ""
-        if "flip" in self._loaded.table and (self.run is not None or self._loaded.noise):
-            noise = noise_sentence(
-                self._loaded.noise,
-                int((self._loaded.table["became"] == WITHIN_NOISE).sum()),
-                runs="each of the two runs" if self._loaded.after_of else "this run",
-            )
+        loaded, part, searched, noise = self._loaded, self._loaded.filters[self.chips.index or 0], "", ""
+        if self.search.value.strip():
+            searched = f" {counted(len(self._shown), 'pair')} of these hold the words searched for."
+        if "flip" in loaded.table and (self.run is not None or loaded.noise):
+            within = int((loaded.table["became"] == WITHIN_NOISE).sum())
+            noise = noise_sentence(loaded.noise, within, runs="each of the two runs" if loaded.after_of else "this run")
+        pattern = '<b>{}</b>: {} {}{} <span class="swb-muted">{}</span>'
         self._sentence.value = html(
-            '<b>{}</b>: {} {}{} <span class="swb-muted">{}</span>',
-            one.name,
-            one.meaning,
-            _share_of(one, n),
-            found,
-            noise,
+            pattern, part.name, part.meaning, _share_of(part, len(loaded.table)), searched, noise
         )
 
     def _draw_chart(self):
@@ -378,7 +316,7 @@ class PairTable(Panel):
             self._figure.update_layout(dragmode="select").update_traces(
                 unselected_marker_opacity=1
             )  # the rings say what is chosen
-            counts = [(one.name, f"{one.count:,}") for one in self._loaded.filters]
+            counts = [(part.name, f"{part.count:,}") for part in self._loaded.filters]
             self.chart.describe(
                 "Each pair's lead before (across) and after (up) training, nats per token. The pairs themselves are in"
                 " the table beside it.",
@@ -424,61 +362,16 @@ class PairTable(Panel):
         self.picked_pair = rows.iloc[-1].to_dict() if chosen else {}
         if self._loaded is None:
             return
-        if not chosen:
-            self._pair.value = html('<p class="swb-muted">{}</p>', _NO_PAIR)
+        if chosen:
+            pair, which = self.picked_pair, f"{chosen:,} pairs chosen; this is the one chosen last: "
+            heading = (which if chosen > 1 else "") + what_became(pair)
+            self._pair.value = html("<h3>{}</h3>{}", heading, pair_card(pair))
         else:
-            pair = self.picked_pair
-            which = f"{chosen:,} pairs chosen; this is the one chosen last: " if chosen > 1 else ""
-            self._pair.value = html("<h3>{}{}</h3>{}", which, what_became(pair), pair_card(pair))
+            self._pair.value = html('<p class="swb-muted">{}</p>', _NO_PAIR)
         self._mark_chosen()
 
 
-def _read(run, before, after, after_of):
-    """Loaded of a run; before, after: evaluated steps (None: the first, the last); after_of: name of the run of
-    `after`, "" for the same. None when nothing was evaluated yet.
-    """
-    steps, others = run.folder.evaluated_steps(), runs_beside(run)
-    if not steps:
-        return None
-    second = Run(RunFolder(run.path.parent / after_of)) if after_of in others else run
-    after_steps = second.folder.evaluated_steps()
-    before = before if before in steps else steps[0]
-    after = after if after in after_steps else after_steps[-1]
-    two = second is not run or len(steps) > 1
-    noises = [one.scoring_noise for one in {run.path: run, second.path: second}.values()]
-    found = _arranged(
-        steps,
-        before,
-        after,
-        run.scores_at(before),
-        second.scores_at(after) if two else None,
-        None if None in noises else max(noises),
-    )
-    return replace(found, after_of=second.name if second is not run else "", after_steps=after_steps, others=others)
-
-
-def _arranged(steps, before, after, first, second, noise):
-    made = pair_table(first, second, noise or 0.0)
-    return Loaded(steps, before, after, made, filters(made), noise)
-
-
-def _share_of(one, n):
-    return (
-        f"{one.count:,} of {n:,} pairs: share {share(one.count, n)}."
-        if 0 < n != one.count
-        else counted(n, "pair") + "."
-    )
-
-
-def _write(rows, path):
-    if path.suffix not in (".csv", ".jsonl"):
-        raise WorkbenchError(f"{path.name!r} does not say how to write it: end the name with .csv or .jsonl.")
-    if path.exists():
-        raise WorkbenchError(f"{str(path)!r} is there already: choose another name, nothing is replaced.")
-    try:
-        if path.suffix == ".csv":
-            rows.to_csv(path, index=False)
-        else:
-            rows.to_json(path, orient="records", lines=True, force_ascii=False)
-    except OSError as error:
-        raise WorkbenchError(f"{str(path)!r} cannot be written: {error.strerror or error}.") from None
+def _share_of(part, n):
+    if n in (0, part.count):
+        return counted(n, "pair") + "."
+    return f"{part.count:,} of {n:,} pairs: share {share(part.count, n)}."
