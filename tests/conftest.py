@@ -78,28 +78,49 @@ def tiny_pairs(tmp_path_factory):
     return str(folder / "train.jsonl"), str(folder / "eval.jsonl")
 
 
+@pytest.fixture(scope="session")
+def tiny_settings(tiny_model, tiny_pairs):
+    """Six steps of four pairs on the tiny model in fp32, for RunConfig.from_dict."""
+    return {
+        "model": {"name": tiny_model, "load_in": "fp32"},
+        "data": {"train": tiny_pairs[0], "eval": tiny_pairs[1]},
+        "lora": {"r": 4, "alpha": 8},
+        "training": {"learning_rate": 1e-2, "pairs_per_step": 4, "max_steps": 6, "eval_every": 3, "save_every": 2},
+        "generation": {
+            "prompts": ["What is the capital of France?"],
+            "held_out_prompts": 2,
+            "max_new_tokens": 8,
+            "every": 3,
+        },
+    }
+
+
 @pytest.fixture
-def tiny_config(tiny_model, tiny_pairs, tmp_path):
-    """Six steps of four pairs on the tiny model in fp32, into a temporary runs folder."""
+def tiny_config(tiny_settings, tmp_path):
+    """The tiny settings, with runs in a temporary folder; what still trains there at the end is killed."""
     from simpo_workbench.config.run_config import RunConfig
 
-    yield RunConfig.from_dict(
-        {
-            "model": {"name": tiny_model, "load_in": "fp32"},
-            "data": {"train": tiny_pairs[0], "eval": tiny_pairs[1]},
-            "lora": {"r": 4, "alpha": 8},
-            "training": {"learning_rate": 1e-2, "pairs_per_step": 4, "max_steps": 6, "eval_every": 3, "save_every": 2},
-            "generation": {
-                "prompts": ["What is the capital of France?"],
-                "held_out_prompts": 2,
-                "max_new_tokens": 8,
-                "every": 3,
-            },
-            "run": {"name": "tiny", "root": str(tmp_path / "runs")},
-        }
-    )
+    yield RunConfig.from_dict(tiny_settings, {"run.name": "tiny", "run.root": str(tmp_path / "runs")})
     for status in tmp_path.rglob("status.json"):
         end_worker(status)
+
+
+@pytest.fixture(scope="session")
+def finished_run(tiny_settings, tmp_path_factory):
+    """A function from changes of the tiny settings to the finished run, which is trained once and must only be read."""
+    from simpo_workbench.config.run_config import RunConfig
+    from simpo_workbench.engine.training import train
+
+    runs = {}
+
+    def run_with(changes=None):
+        key = json.dumps(changes, sort_keys=True)
+        if key not in runs:
+            place = {"run.name": "finished", "run.root": str(tmp_path_factory.mktemp("runs"))}
+            runs[key] = train(RunConfig.from_dict(tiny_settings, {**(changes or {}), **place}))
+        return runs[key]
+
+    return run_with
 
 
 def end_worker(status):
@@ -107,6 +128,6 @@ def end_worker(status):
     from simpo_workbench.base import process
     from simpo_workbench.base.files import read_json
 
-    found = read_json(status) or {}
-    if found.get("owner") == "worker":
-        process.signal_group(found.get("process"), signal.SIGKILL)
+    values = read_json(status) or {}
+    if values.get("owner") == "worker":
+        process.signal_group(values.get("process"), signal.SIGKILL)

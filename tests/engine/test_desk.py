@@ -42,11 +42,11 @@ PLAN = {
 }
 
 
-def test_settings_change_at_the_next_step_and_are_recorded(tiny_config):
-    config = tiny_config.with_changes({"training.scheduler": "constant", "training.warmup_ratio": 0.0})
+def test_settings_change_at_the_next_step_and_are_recorded(tiny_config, finished_run):
+    constant = {"training.scheduler": "constant", "training.warmup_ratio": 0.0}
+    config, plain = tiny_config.with_changes(constant), finished_run(constant)
     asker = Asker(config, PLAN)
     run = wb.train(config, on_record=asker)
-    plain = wb.train(config.with_changes({"run.name": "plain"}))
     rate = config.training.learning_rate
     assert [row[2] for row in numbers(run)] == [rate, rate, *[0.5 * rate] * 4]
     assert [row[3:] for row in numbers(run)] == [*[(2.0, 0.5)] * 3, *[(4.0, 0.25)] * 3]
@@ -63,17 +63,21 @@ def test_settings_change_at_the_next_step_and_are_recorded(tiny_config):
     assert asker.reply(2, "set") == {"state": "done", "text": "After step 2: learning_rate_scale = 0.5.", "step": 2}
 
 
+@pytest.fixture(scope="module")
+def changed_run(tiny_settings, tmp_path_factory):
+    """An uninterrupted run with dropout whose settings changed by PLAN; saving more or less often changes no number."""
+    place = {"run.name": "quiet", "run.root": str(tmp_path_factory.mktemp("runs"))}
+    config = wb.RunConfig.from_dict(tiny_settings, {"lora.dropout": 0.1, **place})
+    return wb.train(config, on_record=Asker(config, PLAN))
+
+
 @pytest.mark.parametrize(
     ("save_every", "crash_after"),
     [(2, 3), (2, 5), (0, 4)],
     ids=["between a change and the next checkpoint", "after both", "before any checkpoint"],
 )
-def test_a_resumed_run_makes_the_same_changes_again(tiny_config, save_every, crash_after):
-    config = tiny_config.with_changes(
-        {"training.save_every": save_every, "lora.dropout": 0.1, "training.eval_every": 3}
-    )
-    quiet_config = config.with_changes({"run.name": "quiet"})
-    quiet = wb.train(quiet_config, on_record=Asker(quiet_config, PLAN))
+def test_a_resumed_run_makes_the_same_changes_again(tiny_config, changed_run, save_every, crash_after):
+    config = tiny_config.with_changes({"training.save_every": save_every, "lora.dropout": 0.1})
     plan = {step: requests for step, requests in PLAN.items() if step < crash_after}
     with pytest.raises(RuntimeError, match="on fire"):
         wb.train(config, on_record=Asker(config, plan, crash_after))
@@ -82,9 +86,9 @@ def test_a_resumed_run_makes_the_same_changes_again(tiny_config, save_every, cra
     rest = {step: requests for step, requests in PLAN.items() if step >= crash_after}
     train_in_process(run.folder, resume=True, on_record=Asker(config, rest))
     assert run.status.state == "finished"
-    assert numbers(run) == numbers(quiet)
+    assert numbers(run) == numbers(changed_run)
     assert (run.adapter / "adapter_model.safetensors").read_bytes() == (
-        quiet.adapter / "adapter_model.safetensors"
+        changed_run.adapter / "adapter_model.safetensors"
     ).read_bytes()
     assert [change["step"] for change in read_jsonl(run.folder.changes)] == [2, 3, 3]
     assert [record["step"] for record in run.records if record.get("event") == "set"] == [2, 3, 3]
@@ -142,9 +146,8 @@ def test_every_request_gets_a_reply(tiny_config):
     assert (4, "stopped") in events
 
 
-def test_a_suspended_run_frees_its_process_and_goes_on_as_if_uninterrupted(tiny_config):
-    config = tiny_config.with_changes({"lora.dropout": 0.1})
-    quiet = wb.train(config.with_changes({"run.name": "quiet"}))
+def test_a_suspended_run_frees_its_process_and_goes_on_as_if_uninterrupted(tiny_config, finished_run):
+    config, quiet = tiny_config.with_changes({"lora.dropout": 0.1}), finished_run({"lora.dropout": 0.1})
     asker = Asker(config, {3: [("suspend", {})]})
     run = wb.train(config, on_record=asker)
     assert (run.status.state, run.status.alive, run.status.ended) == ("suspended", False, False)

@@ -310,8 +310,8 @@ def test_a_folder_from_another_machine_is_read_and_goes_on_after_a_look(config, 
     go_on(copy, config.with_changes({"run.root": str(elsewhere)}))
 
 
-def test_a_clock_that_goes_backwards_changes_nothing(tiny_config, monkeypatch):
-    quiet = wb.train(tiny_config.with_changes({"run.name": "quiet"}))
+def test_a_clock_that_goes_backwards_changes_nothing(tiny_config, finished_run, monkeypatch):
+    quiet = finished_run()
     now = time.time()
     monkeypatch.setattr(time, "time", lambda: now - 1000 * (time.monotonic() % 1000))
     run = wb.train(tiny_config)
