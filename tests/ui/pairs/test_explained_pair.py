@@ -119,7 +119,7 @@ def test_averages_that_are_not_those_of_the_scores_are_said_beyond_the_noise(apa
         assert ("was not measured" in found[0]) == (noise is None)
 
 
-def test_the_untrained_model_is_held_against_step_zero():
+def test_the_base_model_is_held_against_step_zero():
     assert (
         "at step 0: the chosen answer of the base model differs by 0.1250"
         in disagreements(MARGINS, (scored(-1.0, -0.9, 0), None), None)[0]

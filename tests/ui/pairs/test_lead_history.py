@@ -209,7 +209,7 @@ def test_sixty_thousand_pairs_send_the_page_one_page_and_some_lines():
 # --- answers
 
 
-def test_the_answer_of_the_step_stands_beside_the_untrained_one(panel):
+def test_the_answer_of_the_step_stands_beside_the_base_models(panel):
     assert "Answer 0 at step 0" in text(panel._cards)
     assert "tuned · step 60" in text(panel._cards)
     panel.step.value = 20

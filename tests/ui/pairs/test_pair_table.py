@@ -164,7 +164,7 @@ def test_a_step_that_cannot_be_read_leaves_what_was_there_and_no_waiting_words(p
     assert (panel.after.value, len(panel.shown)) == (40, 24)
 
 
-def test_the_words_are_of_the_lead_in_a_run_whose_margin_counts_from_the_untrained_model(tmp_path):
+def test_the_words_are_of_the_lead_in_a_run_whose_margin_counts_from_the_base_model(tmp_path):
     """DPO: before training every margin is 0, so by the margin no pair would be ahead and all of them would flip."""
     run = fake_run(tmp_path, total_steps=20)
     table = run.scores

@@ -233,7 +233,7 @@ def evaluate(run, step, prompts=PROMPTS):
     write_jsonl(run.folder.generations(step), sampled(step, 120, prompts))
 
 
-def test_the_newest_answers_stand_beside_those_of_the_untrained_model(run):
+def test_the_newest_answers_stand_beside_those_of_the_base_model(run):
     panel = RunSamples(run)
     assert panel.step.value == 40
     words = panel.cards.value.striptags()
