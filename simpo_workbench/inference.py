@@ -1,4 +1,4 @@
-"""Requests to a model wherever it lives: in this process (`wb.load_model`) or in another one (`wb.open_model`)."""
+"""One call for a model wherever it lives: in this process (`wb.load_model`) or in another one (`wb.open_model`)."""
 
 from __future__ import annotations
 

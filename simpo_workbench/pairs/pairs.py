@@ -122,10 +122,6 @@ class Pairs:
             raise WorkbenchError(f"limit is {count!r}, expected a whole number from 1, or None for all pairs.")
         return Pairs(self._pairs[:count], self._report)
 
-    def head(self, count=5) -> Pairs:
-        """The first `count` pairs as Pairs."""
-        return self.limit(count)
-
     def split(self, eval_fraction, seed) -> tuple[Pairs, Pairs]:
         """(training pairs, held-out pairs) with no prompt on both sides.
 

@@ -411,14 +411,9 @@ def _is_missing(value):
     return value is None or (isinstance(value, float) and math.isnan(value))
 
 
+_TYPE_NAMES = {str: "text", bool: "true/false", list: "a list", dict: "an object", type(None): "missing"}
+_TYPE_NAMES |= {int: "a number", float: "a number"}
+
+
 def _type(value):
-    names = {
-        str: "text",
-        bool: "true/false",
-        int: "a number",
-        float: "a number",
-        list: "a list",
-        dict: "an object",
-        type(None): "missing",
-    }
-    return names.get(type(value), f"a {type(value).__name__}")
+    return _TYPE_NAMES.get(type(value), f"a {type(value).__name__}")

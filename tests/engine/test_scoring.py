@@ -12,8 +12,8 @@ from simpo_workbench.config.run_config import DataConfig, LossConfig, ModelConfi
 
 COLUMNS = [
     "pair_id", "prompt", "chosen", "rejected", "chosen_tokens", "rejected_tokens", "chosen_avg_logp",
-    "rejected_avg_logp", "chosen_reward", "rejected_reward", "margin", "correct", "beyond_gamma", "loss", "gradient_weight", "truncated",
-    "beta", "gamma_beta_ratio",
+    "rejected_avg_logp", "chosen_reward", "rejected_reward", "margin", "correct", "beyond_gamma", "loss",
+    "gradient_weight", "truncated", "beta", "gamma_beta_ratio",
 ]  # fmt: skip
 
 

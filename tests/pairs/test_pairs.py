@@ -426,9 +426,7 @@ def test_the_content_hash_is_of_the_set_of_pairs():
 
 def test_pairs_read_like_a_sequence_and_print_what_they_are():
     pairs = load_pairs(ROWS, name="colours")
-    assert (
-        [pair.prompt_text for pair in pairs.head(2)] == [pair.prompt_text for pair in pairs[:2]] == ["Sky?", "Grass?"]
-    )
+    assert [pair.prompt_text for pair in pairs[:2]] == ["Sky?", "Grass?"]
     assert len(pairs.limit(None)) == 3
     assert pairs[1].extra == {"score": 2, "tag": "x"}
     text = str(pairs)
