@@ -1,5 +1,6 @@
 """Fixtures that many tests share: a tiny model on disk, a tiny data set, a short configuration."""
 
+import gc
 import json
 import os
 import shutil
@@ -29,6 +30,12 @@ def pytest_collection_modifyitems(items):
     that no process waits for another.
     """
     items.sort(key=lambda item: ("quickstart" not in item.fixturenames, "full" not in item.path.parts))
+
+
+def pytest_collection_finish():
+    """Spare the garbage collector the libraries: a training run collects twice, and would search all of them."""
+    gc.collect()
+    gc.freeze()
 
 
 @pytest.fixture(scope="session")

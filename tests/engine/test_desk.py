@@ -170,19 +170,19 @@ def test_a_paused_run_answers_saves_changes_and_suspends(tiny_config):
     run.pause().wait(120)
     assert run.status.state == "paused"
     step = run.status.step
-    assert run.set(beta=5.0).wait(20).text == f"After step {step}: beta = 5."
-    assert run.save().wait(20).text == f"Saved the checkpoint of step {step}."
-    assert run.evaluate().wait(60).text == f"Evaluated after step {step}."
+    assert run.set(beta=5.0).wait(120).text == f"After step {step}: beta = 5."
+    assert run.save().wait(120).text == f"Saved the checkpoint of step {step}."
+    assert run.evaluate().wait(120).text == f"Evaluated after step {step}."
     assert run.status.state == "paused"
     assert set(run.scores.query(f"step == {step}")["beta"]) == {5.0}
     assert len(wb.open_model(run).score([{"prompt": "Hi", "chosen": "Hello.", "rejected": "What?"}])) == 1
-    run.suspend().wait(30)
-    assert run.wait(30).state == "suspended"
+    run.suspend().wait(120)
+    assert run.wait(120).state == "suspended"
     assert wb.resume("tiny", tiny_config.run.root).pause().wait(120).text.startswith("Paused after step")
     assert [record["beta"] for record in run.records if record["kind"] == "train"][step:] == [5.0] * (
         run.status.step - step
     )
-    run.stop().wait(60)
+    run.stop().wait(120)
 
 
 def test_requests_that_come_too_late_are_refused(tiny_config):

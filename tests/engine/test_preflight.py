@@ -2,22 +2,15 @@
 
 import dataclasses
 import json
-import subprocess
-import sys
-import time
-from pathlib import Path
 
 import pytest
 from click.testing import CliRunner
 from full_device import OutOfMemory
 
 import simpo_workbench as wb
-from simpo_workbench.base import process
-from simpo_workbench.base.files import read_json
 from simpo_workbench.cli.main import main
 from simpo_workbench.engine import preflight as module
 from simpo_workbench.runs.preflight_result import PreflightResult
-from simpo_workbench.runs.remote_preflight import start_preflight
 
 
 @pytest.fixture(scope="module")
@@ -176,56 +169,3 @@ def test_on_the_command_line(measured, tmp_path):
     result = CliRunner().invoke(main, ["preflight", str(tmp_path / "config.yaml"), "--json"])
     assert result.exit_code == 0, result.output
     assert json.loads(result.stdout)["train_pairs"] > 0
-
-
-def result_of(measuring):
-    end = time.monotonic() + 120
-    while (found := measuring.result()) is None:
-        assert time.monotonic() < end, measuring.status
-        time.sleep(0.1)
-    return found
-
-
-def test_in_a_process_of_its_own(measured, tmp_path):
-    config, here = measured
-    measuring = start_preflight(config)
-    said = {measuring.status.message}
-    while measuring.status.alive:
-        said.add(measuring.status.message)
-    there = result_of(measuring)
-    assert there.base_leads == pytest.approx(here.base_leads, abs=1e-5)
-    assert (there.steps, there.evaluations, there.dropped) == (here.steps, here.evaluations, here.dropped)
-    assert any("on the longest pairs" in sentence for sentence in said), said
-    assert measuring.result() is there, "asked again"
-    assert wb.list_runs(config.run.root).empty
-    with pytest.raises(wb.WorkbenchError, match="There is no model folder"):
-        result_of(start_preflight(config.with_changes({"model.name": "./nowhere"})))
-
-
-def test_cancelled_it_is_gone_at_once(measured):
-    measuring = start_preflight(measured[0])
-    identity = read_json(measuring._run.folder.status)["process"]
-    measuring.cancel()
-    end = time.monotonic() + 20
-    while process.is_alive(identity):
-        assert time.monotonic() < end
-        time.sleep(0.05)
-    assert not measuring._run.path.exists()
-
-
-def test_it_ends_with_the_program_that_asked_for_it(measured, tmp_path):
-    config = measured[0].with_changes({"run.root": str(tmp_path / "runs")})
-    config.to_yaml(tmp_path / "config.yaml")
-    code = f"""
-import os, simpo_workbench as wb
-measuring = wb.runs.start_preflight(wb.RunConfig.from_yaml({str(tmp_path / "config.yaml")!r}))
-print(measuring._run.path, flush=True)
-os._exit(0)
-"""
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=120, check=True)
-    folder = Path(done.stdout.strip())
-    end = time.monotonic() + 120
-    while folder.exists():
-        assert time.monotonic() < end
-        time.sleep(0.1)
-    assert list(tmp_path.glob("runs/*")) == []

@@ -15,7 +15,7 @@ from pathlib import Path
 import nbformat
 
 SCREENSHOTS = Path(__file__).parents[1] / "full" / "browser" / "screenshots"
-WAIT_MS = 60_000
+WAIT_MS = 120_000
 
 
 class LabServer:
@@ -101,6 +101,7 @@ class LabPage:
     def __init__(self, chromium, server, notebook, width=1500, height=1400, theme="Light"):
         self.server, self.notebook, self.errors, self.faults, self.foreign = server, notebook, [], [], []
         self.page = chromium.new_page(viewport={"width": width, "height": height})
+        self.page.set_default_timeout(WAIT_MS)
         self.page.on("console", lambda message: self.errors.append(message.text) if message.type == "error" else None)
         self.page.on("pageerror", self._failed)
         self.page.on("request", self._asked)

@@ -5,7 +5,7 @@ import time
 from simpo_workbench.ui.parts.following import LOCK
 
 
-def until(condition, seconds=30.0):
+def until(condition, seconds=120.0):
     """What the condition gives, once it is true; looked at under the lock, so that what comes in the background has
     come as a whole.
     """

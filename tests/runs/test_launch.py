@@ -4,21 +4,12 @@ import os
 import signal
 import subprocess
 import sys
-import time
 
 import pytest
+from waiting import DEADLINE_S, wait_for
 
 import simpo_workbench as wb
 from simpo_workbench.base.files import read_json
-
-DEADLINE_S = 120
-
-
-def wait_for(condition, what):
-    end = time.monotonic() + DEADLINE_S
-    while not condition():
-        assert time.monotonic() < end, f"waited in vain for {what}"
-        time.sleep(0.1)
 
 
 def steps_done(run):
@@ -33,7 +24,7 @@ def test_a_started_run_outlives_the_process_that_started_it(tiny_config):
         f"import simpo_workbench as wb; run = wb.start(wb.RunConfig.from_yaml({config_path!r}));"
         " print(run.status.state)"
     )
-    child = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60)
+    child = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=300)
     assert child.stdout.strip() == "loading", child.stderr
     run = wb.attach("tiny", tiny_config.run.root)
     status = run.wait(timeout_s=DEADLINE_S)

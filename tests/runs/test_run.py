@@ -256,7 +256,7 @@ def test_other_work_goes_on_while_a_cell_awaits_the_end(tmp_path, monkeypatch):
             await asyncio.sleep(0.05)
             set_state(run, "finished")  # only reached when the waiting lets others run
 
-        status, _ = await asyncio.wait_for(asyncio.gather(run.finished(), click()), timeout=60)
+        status, _ = await asyncio.wait_for(asyncio.gather(run.finished(), click()), timeout=300)
         return status
 
     assert asyncio.run(cell()).state == "finished"

@@ -214,7 +214,7 @@ def test_a_run(page):
     page.shows("text=mean of 3 steps")
     change = page.shows("button:has-text('Change while training…')")
     assert change.is_disabled()
-    assert change.get_attribute("title") == "The run is finished: nobody is there to ask."
+    assert change.get_attribute("title") == "The run is finished: it has no process that could do this."
     focus(page, ".jupyter-widget-Collapse-header")
     press(page, "Enter")
     page.shows("pre:has-text('The log is empty.')")

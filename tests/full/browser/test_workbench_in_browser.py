@@ -94,7 +94,7 @@ def look_at_a_pair(page):
 def start(page):
     page.turn_to("3 Train")
     page.page.click("button:has-text('Start …')")
-    page.shows("text=Measuring before the start", 3000)
+    page.shows("text=Measuring before the start")
     page.picture("05-preflight")
     page.shows("td:has-text('whole run')")
     assert "Before training the chosen answer is ahead in" in page.page.inner_text(
@@ -154,7 +154,7 @@ def read_answers(page):
         page.page.get_by_label("Your prompt").fill(prompt)
         page.page.get_by_label("Your prompt").press("Tab")
         page.page.click("button.swb-button:has-text('Answer')")
-        page.shows("text=/(Loading the model|Answering)/", 5000)
+        page.shows("text=/(Loading the model|Answering)/")
         page.until(
             "prompt => { const cards = [...document.querySelectorAll('.swb-cards')].find(one => one.offsetParent);"
             " return cards?.parentElement.parentElement.textContent.includes(prompt); }",

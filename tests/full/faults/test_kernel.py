@@ -21,7 +21,7 @@ class Kernel:
         self.manager.start_kernel(cwd=str(folder))
         self.client = self.manager.client()
         self.client.start_channels()
-        self.client.wait_for_ready(timeout=60)
+        self.client.wait_for_ready(timeout=120)
 
     def run(self, cell):
         """What a cell printed. An error in it is an AssertionError here."""
@@ -74,8 +74,8 @@ def test_a_run_outlives_its_kernel_and_a_new_one_sees_and_stops_it(long_config, 
         assert seen[:2] == ["training", "training"]
         assert before <= int(seen[2]) <= int(seen[3])
         wait_for(lambda: len(run.records) > before + 3, "records after the kernel's death", run)
-        assert second.run("print(run.stop().wait(60).text)").startswith("Stopped after step")
-        assert second.run("print(run.wait(60).state, run.adapter.is_dir())") == "stopped True"
+        assert second.run("print(run.stop().wait(120).text)").startswith("Stopped after step")
+        assert second.run("print(run.wait(120).state, run.adapter.is_dir())") == "stopped True"
     finally:
         second.close()
     steps = [record["step"] for record in run.records if record["kind"] == "train"]

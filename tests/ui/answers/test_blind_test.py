@@ -69,7 +69,7 @@ def held(monkeypatch):
         work, gate, made = getattr(blind_start, name), threading.Event(), []
 
         def waiting(*given):
-            gate.wait(30)
+            gate.wait(120)
             made.append(work(*given))
             return made[-1]
 

@@ -137,7 +137,7 @@ def test_a_reading_that_comes_late_does_not_take_the_place_of_a_newer_one(tmp_pa
 
     def first_one_is_slow(run):
         found = read_now(run)
-        assert next(numbers) or may_end.wait(20)
+        assert next(numbers) or may_end.wait(120)
         return found
 
     monkeypatch.setattr(comparison, "_read", first_one_is_slow)
@@ -273,7 +273,7 @@ def test_a_cancelled_round_that_fails_later_does_not_end_the_next_one(panel, mod
             first.append(step)
             LOCK.release()  # a model that takes long to open; the panel goes on meanwhile
             try:
-                assert may_fail.wait(20)
+                assert may_fail.wait(120)
             finally:
                 LOCK.acquire()
             refuse()

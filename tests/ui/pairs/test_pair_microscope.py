@@ -245,7 +245,7 @@ def test_a_question_cancelled_while_the_model_opens_is_never_asked(run, monkeypa
     may_open, model = threading.Event(), FakeModel()
 
     def slow(run, pair):
-        assert may_open.wait(20)
+        assert may_open.wait(120)
         return {"prompt": [{"role": "user", "content": "x"}], "chosen": "a", "rejected": "b"}
 
     monkeypatch.setattr(pair_microscope, "original_pair", slow)
