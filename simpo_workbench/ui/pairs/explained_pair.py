@@ -1,6 +1,4 @@
-"""What is known of one pair once a model has read it: its tokens, its place on the loss, and whether the run's scores
-say the same. HTML of it.
-"""
+"""What a model makes of one pair: its tokens, its place on the loss, and whether the run's scores agree. HTML of it."""
 
 from __future__ import annotations
 
@@ -13,14 +11,14 @@ from ...config.run_config import LossConfig
 from ...runs.run import Run
 from ..parts.html import Markup, facts, html, joined, table
 
-#: Averages that differ from the run's scores by more than this and the measured noise of scoring (nats per token) are
-#: of other tokens, or of another model.
+#: Averages that differ from the run's scores by more than this plus the measured noise of scoring (nats per token) come
+#: from other tokens, or from another model.
 ROUNDING = 1e-3
 
 
 @dataclass(frozen=True)
 class Scored:
-    """A pair's averages in the scores of one evaluated step, by side, and the β and γ/β they were rewarded with."""
+    """A pair's average log-probabilities at an evaluated step, by side, and the β and γ/β of its rewards."""
 
     step: int
     averages: dict[str, float]
@@ -30,8 +28,10 @@ class Scored:
 
 @dataclass(frozen=True)
 class ExplainedPair:
-    """One answer of a model: `tokens` from `token_leads`; title: which model; loss: where the pair is placed, and
-    loss_from: where its β and γ/β come from.
+    """A pair as a model reads it.
+
+    title: which model. tokens: from `token_leads`. loss: where the pair is placed; loss_from: where its β and γ/β come
+    from.
     """
 
     title: str
@@ -48,11 +48,10 @@ class ExplainedPair:
 
     @property
     def said(self) -> Markup:
-        """What is to be known at first sight: remarks, who leads, and where the lead is won."""
+        """What comes first: remarks, which answer leads, and where the lead is won."""
         remarks = joined(html('<p class="swb-notice swb-attention">{}</p>', remark) for remark in self.remarks)
-        sentences = joined(
-            html("<li>{}</li>", one) for one in [*pair_facts(self.tokens).sentences, *where_won(self.tokens)]
-        )
+        findings = [*pair_facts(self.tokens).sentences, *where_won(self.tokens)]
+        sentences = joined(html("<li>{}</li>", finding) for finding in findings)
         prompt = ""
         if self.prompt:
             prompt = html(
@@ -70,9 +69,9 @@ class ExplainedPair:
     @property
     def place(self) -> Markup:
         """The pair before and after on the loss −log σ(z)."""
-        rows = loss_geometry(
-            self._averages(), self.loss.beta, self.loss.gamma_beta_ratio, self.loss.label_smoothing
-        ).pairs.to_dict("records")
+        loss = self.loss
+        geometry = loss_geometry(self._averages(), loss.beta, loss.gamma_beta_ratio, loss.label_smoothing)
+        rows = geometry.pairs.to_dict("records")
         names = [("lead", "lead (nats per token)", 2), ("margin", "margin β · lead", 2), ("z", "z = margin − γ", 2)]
         lines = [(words, *(signed(row[name], digits) for row in rows)) for name, words, digits in names]
         lines += [
@@ -83,7 +82,6 @@ class ExplainedPair:
             ("share of the strongest pull", *(f"{max(0.0, row['pull_share']):.0%}" for row in rows)),
             ("so the pair", *(_state(row["state"]) for row in rows)),
         ]
-        loss = self.loss
         smoothing = f", ε {loss.label_smoothing:g}" if loss.label_smoothing else ""
         caption = (
             f"Place on SimPO's loss at β {loss.beta:g}, γ/β {loss.gamma_beta_ratio:g} (γ {loss.gamma:.3g}){smoothing}:"
@@ -97,12 +95,10 @@ class ExplainedPair:
 
         columns = ["base_logp", "logp"] if self.tuned else ["logp"]
         means = {column: self.tokens.groupby("side")[column].mean() for column in columns}
-        return pd.DataFrame(
-            [
-                {"pair_id": column, "chosen_avg_logp": mean["chosen"], "rejected_avg_logp": mean["rejected"]}
-                for column, mean in means.items()
-            ]
-        )
+        averages = {"pair_id": columns}
+        for side in SIDES:
+            averages[f"{side}_avg_logp"] = [float(means[column][side]) for column in columns]
+        return pd.DataFrame(averages)
 
 
 def explained_pair(
@@ -112,9 +108,9 @@ def explained_pair(
     prompt: str = "",
     scored: tuple[Scored | None, Scored | None] = (None, None),
 ) -> ExplainedPair:
-    """An ExplainedPair of `wb.explain_pair`'s table. scored: the run's own scores of the base model and of the one
-    that was asked, where there are any.
+    """An ExplainedPair of `wb.explain_pair`'s table.
 
+    scored: the run's own scores of the base model and of the model that was asked, where there are any.
     Errors: as `token_leads`.
     """
     tokens, remarks = token_leads(tokens), [tokens.attrs["report"]] if tokens.attrs.get("report") else []
@@ -124,19 +120,15 @@ def explained_pair(
     loss, where = run.config.loss, "as in the run"
     if loss.kind == "dpo":  # its β weighs another margin, and it has no γ
         loss, where = LossConfig(kind="dpo"), "the default settings"
-    elif (last := scored[1]) is not None:  # β and γ/β may have been changed on the way
+    elif (last := scored[1]) is not None:  # β and γ/β may have been changed during the run
         ratio = loss.gamma_beta_ratio if last.gamma_beta_ratio is None else last.gamma_beta_ratio
-        loss, where = (
-            loss.model_copy(update={"beta": last.beta, "gamma_beta_ratio": ratio}),
-            f"as in the run at step {last.step}",
-        )
+        loss = loss.model_copy(update={"beta": last.beta, "gamma_beta_ratio": ratio})
+        where = f"as in the run at step {last.step}"
     return ExplainedPair(title, tokens, loss, where, prompt, tuple(remarks))
 
 
 def scored_pair(run: Run, step: int | None, wanted: str) -> Scored | None:
-    """What the run's scores of a step say of a pair; None where it was not evaluated then, or does not hold the
-    pair.
-    """
+    """The run's scores of a pair at a step; None where the step was not evaluated, or without this pair."""
     import pandas as pd
 
     if step is None or not run.folder.scores(step).is_file():
@@ -144,70 +136,52 @@ def scored_pair(run: Run, step: int | None, wanted: str) -> Scored | None:
     columns = ["pair_id", "chosen_avg_logp", "rejected_avg_logp", "beta", "gamma_beta_ratio"]
     rows = pd.read_parquet(run.folder.scores(step), columns=columns)
     rows = rows[rows["pair_id"] == wanted].to_dict("records")
-    return (
-        Scored(
-            step, {side: rows[0][f"{side}_avg_logp"] for side in SIDES}, rows[0]["beta"], rows[0]["gamma_beta_ratio"]
-        )
-        if rows
-        else None
-    )
+    if not rows:
+        return None
+    averages = {side: rows[0][f"{side}_avg_logp"] for side in SIDES}
+    return Scored(step, averages, rows[0]["beta"], rows[0]["gamma_beta_ratio"])
 
 
 def disagreements(tokens, scored: tuple[Scored | None, Scored | None], noise: float | None) -> list[str]:
-    """A sentence where the averages over the tokens are not those of the run's scores, beyond rounding and the measured
-    noise of scoring; else none.
+    """A sentence if the averages over the tokens differ from the run's scores beyond rounding and noise, else none.
+
+    noise: of scoring, nats per token; None where it was not measured.
     """
-    found = []
+    differences = []
     for column, known in zip(("base_logp", "logp"), scored, strict=True):
         if known is not None and column in tokens:
             for side, mean in tokens.groupby("side")[column].mean().items():
-                found.append((abs(mean - known.averages[side]), side, column, known.step))
-    apart, side, column, step = max(found, default=(0.0, "", "", 0))
+                differences.append((abs(mean - known.averages[side]), side, column, known.step))
+    apart, side, column, step = max(differences, default=(0.0, "", "", 0))
     if apart <= ROUNDING + (noise or 0.0):
         return []
-    which = "base model" if column == "base_logp" else "tuned model" if "base_logp" in tokens else "model"
-    measured = (
-        "this run's noise of scoring was not measured"
-        if noise is None
-        else f"this run's noise of scoring is {noise:.4f}"
-    )
+    which = "tuned model" if "base_logp" in tokens else "model"
+    if column == "base_logp":
+        which = "base model"
+    measured = "was not measured" if noise is None else f"is {noise:.4f}"
     return [
         f"The averages are not those of the run's scores at step {step}: the {side} answer of the {which} differs by"
-        f" {apart:.4f} nats per token, and {measured}. Then other tokens, or another model, are shown than were scored:"
-        " look whether data, chat template or model were changed since, or whether the precision is low (16 bit)."
+        f" {apart:.4f} nats per token, and this run's noise of scoring {measured}. So other tokens, or another model,"
+        " are shown than were scored: check whether data, chat template or model were changed since, or whether the"
+        " precision is low (16 bit)."
     ]
 
 
 def facts_table(tokens) -> Markup:
-    """Tokens, averages and sums of both answers, and what is left between them."""
-    found = {row["side"]: row for row in pair_facts(tokens).table.to_dict("records")}
-    columns = [*SIDES, "lead"]
-    rows = [
-        (
-            "tokens, the end of turn among them",
-            *(f"{found[side]['tokens']:,}" for side in SIDES),
-            f"{found['lead']['tokens']:+,}".replace("-", "−") if found["lead"]["tokens"] else "0",
-        )
-    ]
+    """Tokens, averages and sums of both answers, and their differences."""
+    numbers = {row["side"]: row for row in pair_facts(tokens).table.to_dict("records")}
+    columns, longer = [*SIDES, "lead"], numbers["lead"]["tokens"]
+    counts = [f"{numbers[side]['tokens']:,}" for side in SIDES]
+    rows = [("tokens, the end of turn among them", *counts, f"{longer:+,}".replace("-", "−") if longer else "0")]
     for name, unit in (("avg", "average (nats per token)"), ("sum", "sum (nats)")):
-        kinds = (
-            {"base": f"base_{name}_logp", "tuned": f"{name}_logp", "change": f"{name}_change"}
-            if "avg_change" in found["lead"]
-            else {"": f"{name}_logp"}
-        )
-        rows += [
-            (f"{unit}{f', {kind}' if kind else ''}", *(signed(found[side][key]) for side in columns))
-            for kind, key in kinds.items()
-        ]
-    return table(
-        ["log-probability", "chosen", "rejected", "chosen − rejected"], rows, "With and without length normalisation"
-    )
+        kinds = {"": f"{name}_logp"}
+        if "avg_change" in numbers["lead"]:
+            kinds = {", base": f"base_{name}_logp", ", tuned": f"{name}_logp", ", change": f"{name}_change"}
+        rows += [(unit + kind, *(signed(numbers[side][key]) for side in columns)) for kind, key in kinds.items()]
+    head = ["log-probability", "chosen", "rejected", "chosen − rejected"]
+    return table(head, rows, "With and without length normalisation")
 
 
 def _state(state):
-    return {
-        "full pull": "pulls with all its might",
-        "pulls": "still pulls",
-        "saturated": "is saturated",
-        "pulls back": "pulls back",
-    }.get(state, state)
+    words = {"full pull": "pulls with nearly all it could", "pulls": "still pulls", "saturated": "is saturated"}
+    return words.get(state, state)

@@ -1,6 +1,4 @@
-"""Both answers of a pair as a heat map over their text: every token on a ground that says how far it moved, or how sure
-the model was of it.
-"""
+"""Both answers of a pair as text with a heat map: how far each token moved, or how likely the model found it."""
 
 from __future__ import annotations
 
@@ -13,8 +11,8 @@ from ..data.token_view import visible
 from ..parts.html import Markup, facts, html, joined
 
 CHANGE, TUNED, BASE = "change", "logp", "base_logp"
-#: Strengths of the ground, weakest first: from so many nats on, and what that means. The same for every pair, so that
-#: two pictures can be compared.
+#: Steps of the background colour: from how many nats on, and what that means. They are the same for every pair, so that
+#: two pairs can be compared.
 CHANGE_STEPS = (
     (0.1, "10 % likelier"),
     (0.3, "a third likelier"),
@@ -27,11 +25,11 @@ MOST_SHOWN = 1000
 
 
 def heat_text(tokens, what: str = CHANGE) -> Markup:
-    """A legend in words and both answers side by side, each token with its numbers as tooltip; tokens that only one
-    answer has are underlined.
+    """A legend and both answers side by side, each token with its numbers as tooltip.
 
-    tokens: DataFrame from `microscope.token_leads`. what: "change" (tuned − base), "logp" or "base_logp"; without
-    base_logp there is "logp" alone. Of an answer of more than MOST_SHOWN tokens the middle is left out, and it says so.
+    Tokens that only one answer has are underlined. tokens: DataFrame from `token_leads`. what: "change" (tuned − base),
+    "logp" or "base_logp"; without base_logp always "logp". Of an answer of more than MOST_SHOWN tokens the middle is
+    left out, and a note says so.
     """
     what = what if what in tokens else TUNED
     sides = {side: tokens[tokens["side"] == side].sort_values("position").to_dict("records") for side in SIDES}
@@ -45,45 +43,36 @@ def heat_text(tokens, what: str = CHANGE) -> Markup:
 
 
 def strength(value: float, what: str) -> int:
-    """0 to 4: how strong the ground of a token with this change or log-probability is."""
+    """The step, 0 to 4, of the background of a token with this change or log-probability."""
     steps = CHANGE_STEPS if what == CHANGE else LOGP_STEPS
     return sum(abs(value) >= least for least, _ in steps)
 
 
 def _legend(what, shared, tuned):
     if what == CHANGE:
+        likelier = [f"{least:g} nats ({words})" for least, words in CHANGE_STEPS]
         rows = [
-            (
-                "up",
-                "bar above: likelier than in the base model, from",
-                [f"{least:g} nats ({words})" for least, words in CHANGE_STEPS],
-            ),
+            ("up", "bar above: likelier than in the base model, from", likelier),
             ("down", "bar below: less likely, by the same steps", [f"−{least:g}" for least, _ in CHANGE_STEPS]),
         ]
     else:
-        whose = "the base model" if what == BASE else "the tuned model" if tuned else "the model"
-        rows = [
-            ("low", f"the darker, the less {whose} expected the token: probability", [words for _, words in LOGP_STEPS])
-        ]
+        whose = "the tuned model" if tuned else "the model"
+        if what == BASE:
+            whose = "the base model"
+        words = f"the darker, the less {whose} expected the token: probability"
+        rows = [("low", words, [words for _, words in LOGP_STEPS])]
     entries = []
     for kind, words, steps in rows:
-        grounds = (
-            html('<span class="swb-token swb-heat-{}{}">{}</span>', kind, number, one)
-            for number, one in enumerate(steps, 1)
-        )
-        entries.append(html("<li>{} {}</li>", words, joined(grounds, " ")))
+        pattern = f'<span class="swb-token swb-heat-{kind}{{}}">{{}}</span>'
+        samples = (html(pattern, number, step) for number, step in enumerate(steps, 1))
+        entries.append(html("<li>{} {}</li>", words, joined(samples, " ")))
     if shared:
-        entries.append(
-            html('<li><span class="swb-token swb-only">{}</span> {}</li>', "underlined", "only this answer says it")
-        )
+        sample = html('<span class="swb-token swb-only">{}</span>', "underlined")
+        entries.append(html("<li>{} {}</li>", sample, "only this answer says it"))
     else:
         entries.append(html("<li>{}</li>", "what only one answer says is not marked: the two share too few words"))
-    return html(
-        '<ul class="swb-legend" aria-label="{}">{}<li>{}</li></ul>',
-        "Legend",
-        joined(entries),
-        "point at a token for its numbers",
-    )
+    entries.append(html("<li>{}</li>", "point at a token for its numbers"))
+    return html('<ul class="swb-legend" aria-label="{}">{}</ul>', "Legend", joined(entries))
 
 
 def _card(side, tokens, marks, what):
@@ -96,21 +85,19 @@ def _card(side, tokens, marks, what):
         words = f"… {missing:,} tokens in the middle are not shown here …"
         shown.insert(MOST_SHOWN // 2, html('<span class="swb-muted swb-gap">{}</span>', words))
     average = sum(token["logp"] for token in tokens) / len(tokens)
-    known = [counted(len(tokens), "token"), f"average {signed(average)} nats per token"]
+    numbers = [counted(len(tokens), "token"), f"average {signed(average)} nats per token"]
     if CHANGE in tokens[0]:
         base = sum(token["base_logp"] for token in tokens) / len(tokens)
-        known[1:] = [
-            f"average {signed(base)} → {signed(average)} nats per token ({signed(average - base)})",
-            _moved(tokens),
-        ]
+        change = f"average {signed(base)} → {signed(average)} nats per token ({signed(average - base)})"
+        numbers = [numbers[0], change, _moved(tokens)]
     return html(
         '<section class="swb-card"><h4 class="swb-{}">{}</h4><div class="swb-text swb-tokens" tabindex="0" role="group"'
         ' aria-label="{}">{}</div>{}</section>',
         side,
         f"{side} answer",
-        f"{side} answer, {', '.join(known)}",
+        f"{side} answer, {', '.join(numbers)}",
         joined(shown),
-        facts(*known),
+        facts(*numbers),
     )
 
 
@@ -127,29 +114,26 @@ def _left_out(position, length):
 
 
 def _token(side, token, only, what):
-    level = strength(token[what], what)
-    kind = "low" if what != CHANGE else "up" if token[what] > 0 else "down"
+    level, kind = strength(token[what], what), "low"
+    if what == CHANGE:
+        kind = "up" if token[what] > 0 else "down"
     classes = f"{f' swb-heat-{kind}{level}' if level else ''}{' swb-only' if only else ''}"
-    numbers = (
-        f"{signed(token[BASE], 3)} → {signed(token['logp'], 3)} nats ({signed(token[CHANGE], 3)})"
-        if CHANGE in token
-        else f"{signed(token['logp'], 3)} nats"
-    )
-    adds = token["change_share"] if CHANGE in token else token["lead_share"]
-    title = (
-        f"{side} token {token['position']}: {numbers}; adds {signed(adds, 4)} to the"
-        f" {'change of the ' if CHANGE in token else ''}lead{'; only in this answer' if only else ''}"
-    )
+    numbers, adds, to = f"{signed(token['logp'], 3)} nats", token["lead_share"], "lead"
+    if CHANGE in token:
+        numbers = f"{signed(token[BASE], 3)} → {numbers} ({signed(token[CHANGE], 3)})"
+        adds, to = token["change_share"], "change of the lead"
+    title = f"{side} token {token['position']}: {numbers}; adds {signed(adds, 4)} to the {to}"
+    if only:
+        title += "; only in this answer"
     return html('<span class="swb-token{}" title="{}">{}</span>', classes, title, visible(token["token"]))
 
 
 def _only_here(sides):
-    """({side: whether each token holds what only this answer says}, whether the two answers share enough to tell)."""
-    # some tokenizers leave the spaces between words out of the tokens' texts: a token is then taken for a word
+    """({side: for each token whether only this answer says it}, whether the two answers share enough to tell)."""
+    # some tokenizers leave the spaces between words out of the tokens' texts: then each token counts as a word
     space = "" if any(" " in token["token"] for tokens in sides.values() for token in tokens) else " "
-    pieces = {
-        side: [space + token["token"] for token in tokens[:-1]] for side, tokens in sides.items()
-    }  # the last one is the end of turn
+    # without the last token, the end of turn
+    pieces = {side: [space + token["token"] for token in tokens[:-1]] for side, tokens in sides.items()}
     parts = differences("".join(pieces["chosen"]), "".join(pieces["rejected"]))
     if all(kind != "same" for kind, _ in parts):
         return {side: [False] * len(tokens) for side, tokens in sides.items()}, False

@@ -1,6 +1,4 @@
-"""Loss geometry: drag β and γ/β, and watch where every pair stands on SimPO's loss, how hard it pulls, and what that
-means.
-"""
+"""Loss geometry: drag β and γ/β, and see where every pair stands on SimPO's loss and how hard it pulls."""
 
 from __future__ import annotations
 
@@ -14,7 +12,7 @@ from ...analysis.geometry import OTHER_LOSS, SATURATED, Geometry, loss_geometry
 from ...analysis.loss_suggestion import LossSuggestion, suggest_loss
 from ...analysis.scored_leads import Leads, leads_of
 from ...analysis.scores import share
-from ...base.format import counted, signed
+from ...base.format import counted, in_one_line, signed
 from ...charts.geometry import HEIGHT, MOST, curve_spec, leads_spec
 from ...config.run_config import LossConfig
 from ...runs.run import Run
@@ -25,7 +23,7 @@ from ..parts.live_figure import LiveFigure
 from ..parts.panel import Panel, button, column, enable, row, show
 
 _NO_SCORES = (
-    "The pairs stand here after the first evaluation: choose a run that was evaluated, or give a table from wb.score,"
+    "The pairs are shown after the first evaluation: choose a run that was evaluated, or give a table from wb.score,"
     " such as LossGeometry(scores)."
 )
 _CLICK = "Click a point to see which pair it is."
@@ -36,8 +34,9 @@ _SMOOTHINGS = {"min": 0.0, "max": 0.45, "step": 0.05}
 
 @dataclass(frozen=True)
 class Loaded:
-    """What was read: the evaluated steps and the one that is shown, its leads, a suggestion, and the settings that the
-    scores were made with (None: unknown).
+    """The evaluated steps, the one that is shown, its leads, and a suggestion.
+
+    own: β, γ/β and ε that the scores were made with (None: unknown).
     """
 
     steps: list[int]
@@ -50,12 +49,11 @@ class Loaded:
 
 
 class LossGeometry(Panel):
-    """The pairs of a scores table, or of a run's evaluated step, on SimPO's loss. `geometry` holds the numbers behind
-    what is shown (None before there are any).
+    """The pairs of a scores table, or of a run's evaluated step, on SimPO's loss.
 
-    beta, gamma_beta_ratio, label_smoothing: what the sliders say. chosen: pair ids that are marked; picked: the pair
-    whose point was clicked last. on_use(beta, gamma_beta_ratio): called by a button that is there only when this is
-    given.
+    `geometry` holds the numbers behind what is shown (None before there are any). beta, gamma_beta_ratio,
+    label_smoothing: the sliders' values. chosen: pair ids that are marked; picked: the pair whose point was clicked
+    last. on_use(beta, gamma_beta_ratio): called by a button, which is there only when this is given.
     """
 
     title = "Loss geometry"
@@ -92,10 +90,7 @@ class LossGeometry(Panel):
         return None if self._loaded is None else self._loaded.suggestion
 
     def refresh(self):
-        """Read the run's evaluated steps again, if any came or went since.
-
-        Whoever looks at the newest step gets the newest; the sliders stay.
-        """
+        """Read the run's evaluated steps again if they changed; a menu at the newest step moves to the new one."""
         if self.run is not None and folder_stamp(self.run.path / "scores") != self._stamp:
             follows = self._loaded is None or self.step.value == max(self._loaded.steps, default=None)
             self._read(None if follows else self.step.value)
@@ -108,10 +103,8 @@ class LossGeometry(Panel):
             self.guard(lambda: self._fill(_read(self.run, None)))()
         if self.geometry is None:
             return html("<p>{}</p>", _NO_SCORES)
-        sentences = joined(
-            html("<p>{}</p>", sentence) for sentence in [self._loaded.note, *str(self.geometry).split("\n")] if sentence
-        )
-        return joined([sentences, self._advice.value])
+        sentences = [self._loaded.note, *str(self.geometry).split("\n")]
+        return joined([*(html("<p>{}</p>", sentence) for sentence in sentences if sentence), self._advice.value])
 
     # --- the controls
 
@@ -164,7 +157,7 @@ class LossGeometry(Panel):
         both.add_class("swb-halves")
         self._picked, self._tiles, self._words, self._advice = Html(), Html(), Html(), Html()
         for part, lines in ((self._picked, 2), (self._words, 4)):
-            part.layout.min_height = f"{lines * 20}px"  # nothing below moves while one drags
+            part.layout.min_height = f"{lines * 20}px"  # so that nothing below moves while one drags
         buttons = row(self.as_scored, self.suggested, self.use)
         self._content = column(
             self._what,
@@ -180,7 +173,7 @@ class LossGeometry(Panel):
         self.compose(row(self.step), self._empty, self._content)
 
     def _dial(self, trait, name, tooltip):
-        """A slider over the same stops as in the configuration, and a field for any number."""
+        """A slider with the same stops as in the configuration form, and a field for any number."""
         stops = STOPS[f"loss.{trait}"]
         slider = ipywidgets.SelectionSlider(
             description=name,
@@ -212,7 +205,7 @@ class LossGeometry(Panel):
         try:
             setattr(self, trait, value)
         finally:
-            self._show_settings()  # what is not possible does not stay in the field
+            self._show_settings()  # a value that is not possible does not stay in the field
 
     def _set(self, beta, gamma_beta_ratio, label_smoothing):
         with self.quietly():
@@ -260,7 +253,7 @@ class LossGeometry(Panel):
         self.later(lambda: _read(run, step), self._fill, lambda _: self._not_read(), latest="scores")
 
     def _not_read(self):
-        """What was read before is still there: the menu says so again."""
+        """Show again what was read before."""
         if self._loaded is not None:
             with self.quietly():
                 self.step.value = self._loaded.step
@@ -271,39 +264,28 @@ class LossGeometry(Panel):
             self._what.value = html('<span class="swb-muted">{}</span>', "Reading the scores …")
             self._read(self.step.value)
 
-    def _fill(self, found):
-        if found is None:
+    def _fill(self, loaded):
+        if loaded is None:
             self._clear()
             return
         settings = (self.beta, self.gamma_beta_ratio, self.label_smoothing)
         untouched = self._loaded is None or settings == self._loaded.own
-        self._loaded = found
+        self._loaded = loaded
         with self.quietly():
-            self.step.options = [
-                ("the base model (step 0)" if step == 0 else f"step {step}", step) for step in found.steps
-            ]
-            self.step.value = found.step if found.steps else None
+            titles = ["the base model (step 0)" if step == 0 else f"step {step}" for step in loaded.steps]
+            self.step.options = list(zip(titles, loaded.steps, strict=True))
+            self.step.value = loaded.step if loaded.steps else None
         show(self._empty, False)
-        show(self.step, bool(found.steps))
+        show(self.step, bool(loaded.steps))
         show(self._content, True)
-        self.as_scored.description = "As in the run" if found.steps else "As scored"
-        enable(
-            self.as_scored,
-            (
-                ""
-                if found.own
-                else "The scores do not say with which β and γ/β they were made, or were made with another loss."
-            ),
-            "β, γ/β and ε that these scores were made with",
-        )
-        enable(
-            self.suggested,
-            "" if found.suggestion else "There are no pairs to suggest anything from.",
-            "β and γ/β that suit these pairs; the reasons stand below",
-        )
+        self.as_scored.description = "As in the run" if loaded.steps else "As scored"
+        unknown = "The scores do not say with which β and γ/β they were made, or were made with another loss."
+        enable(self.as_scored, "" if loaded.own else unknown, "β, γ/β and ε that these scores were made with")
+        no_pairs = "" if loaded.suggestion else "There are no pairs to suggest anything from."
+        enable(self.suggested, no_pairs, "β and γ/β that suit these pairs; the reasons are below")
         self._say_what()
         self._say_advice()
-        self._set(*(found.own if untouched and found.own else settings))
+        self._set(*(loaded.own if untouched and loaded.own else settings))
 
     def _say_what(self):
         n = len(self._loaded.leads)
@@ -311,12 +293,11 @@ class LossGeometry(Panel):
             "Every pair stands on the loss by its margin. The further left, the harder it pulls on the model; far to"
             " the right nothing is left to learn from it."
         )
-        note = self._loaded.note or (
-            "" if self._loaded.leads.simpo else OTHER_LOSS["dpo"].replace("This run trains", "These scores were made")
-        )
-        self._what.value = html(
-            "<b>{}</b>: {} {}", counted(n, "held-out pair" if self._loaded.steps else "pair"), words, note
-        )
+        note = self._loaded.note
+        if not note and not self._loaded.leads.simpo:
+            note = OTHER_LOSS["dpo"].replace("This run trains", "These scores were made")
+        count = counted(n, "held-out pair" if self._loaded.steps else "pair")
+        self._what.value = html("<b>{}</b>: {} {}", count, words, note)
 
     # --- showing
 
@@ -345,7 +326,7 @@ class LossGeometry(Panel):
 
     def _marks(self, change):
         if change["name"] == "chosen" and self.picked not in self.chosen:
-            self.picked = ""  # so that a click on the same point is heard again
+            self.picked = ""  # so that a click on the same point counts again
         if self.geometry is not None:
             self._draw_curve()
             self._say_picked()
@@ -356,26 +337,22 @@ class LossGeometry(Panel):
             self.picked = str(ids[places[0]])
 
     def _say_numbers(self):
-        found, n = self.geometry, len(self.geometry.leads)
-        counts = found.counts
-        part = share(counts["still pull"], n) if n else None
-        back = (
-            f"{counts['pulls back']:,} more pull back"
-            if counts["pulls back"]
-            else f"pull under {SATURATED:.0%} of the most"
-        )
+        geometry, n = self.geometry, len(self.geometry.leads)
+        counts, interval = geometry.counts, ""
+        if n:
+            part = share(counts["still pull"], n)
+            interval = f"95 %: {part.low:.0%} to {part.high:.0%}"
+        saturated = f"pull under {SATURATED:.0%} of the most"
+        if counts["pulls back"]:
+            saturated = f"{counts['pulls back']:,} more pull back"
         tiles = [
-            (
-                f"{counts['still pull']:,} of {n:,}",
-                "still pull",
-                f"95 %: {part.low:.0%} to {part.high:.0%}" if part else "",
-            ),
+            (f"{counts['still pull']:,} of {n:,}", "still pull", interval),
             (f"{counts['full pull']:,}", "of them in full pull", "far short of γ"),
-            (f"{counts['saturated']:,}", "saturated", back),
+            (f"{counts['saturated']:,}", "saturated", saturated),
             (f"{counts['behind']:,}", "behind", "the rejected answer leads"),
             (f"{counts['beyond γ']:,}", "beyond γ", f"{counts['short of γ']:,} ahead, but short of it"),
-            (f"{found.mean_loss:.3f}" if n else "–", "mean loss", "compare at one β only"),
-            (f"≈ {found.effective_pairs:,.0f}", "pairs' worth of gradient", f"{n:,} if all pulled alike"),
+            (f"{geometry.mean_loss:.3f}" if n else "–", "mean loss", "compare at one β only"),
+            (f"≈ {geometry.effective_pairs:,.0f}", "pairs' worth of gradient", f"{n:,} if all pulled alike"),
         ]
         self._tiles.value = html(
             '<dl class="swb-tiles">{}</dl>',
@@ -384,38 +361,33 @@ class LossGeometry(Panel):
                 for tile in tiles
             ),
         )
-        cautions = joined(html('<div class="swb-notice swb-attention">{}</div>', caution) for caution in found.cautions)
-        self._words.value = html("<div>{}</div>{}", f"Length: {found.length}" if found.length else "", cautions)
+        notice = '<div class="swb-notice swb-attention">{}</div>'
+        cautions = joined(html(notice, caution) for caution in geometry.cautions)
+        self._words.value = html("<div>{}</div>{}", f"Length: {geometry.length}" if geometry.length else "", cautions)
 
     def _say_picked(self):
-        leads, found = self._loaded.leads, self.geometry
+        leads, geometry = self._loaded.leads, self.geometry
         row = leads.places.get(self.picked)
         if row is None:
             self._picked.value = html('<p class="swb-muted">{}</p>', _CLICK if len(leads) <= MOST else _CLICK_BUBBLE)
             return
-        lead, z, name = (
-            float(leads.lead[row]),
-            float(found.z[row]),
-            self.picked if leads.prompt is None else " ".join(str(leads.prompt[row]).split()),
-        )
+        lead, z = float(leads.lead[row]), float(geometry.z[row])
+        name = in_one_line(self.picked if leads.prompt is None else str(leads.prompt[row]), 160)
         numbers = (
             f"lead {signed(lead)} nats per token, margin {signed(self.beta * lead)}, z {signed(z)}, loss"
-            f" {found.loss[row]:.2f}, pulls with {found.pull_share[row]:.0%} of the most a pair could"
+            f" {geometry.loss[row]:.2f}, pulls with {geometry.pull_share[row]:.0%} of the most a pair could"
         )
-        self._picked.value = html("<div><b>{}</b> {}</div>", name[:160] + ("…" if len(name) > 160 else ""), numbers)
+        self._picked.value = html("<div><b>{}</b> {}</div>", name, numbers)
 
     def _say_advice(self):
-        made = self.suggestion
-        if made is None:
+        suggestion = self.suggestion
+        if suggestion is None:
             self._advice.value = ""
             return
-        reasons = joined(html("<li>{}</li>", reason) for reason in made.reasons)
-        pattern = "<h3>Suggested: β {} and γ/β {} (γ {}), from {}</h3><ul>{}</ul>"
-        gamma = f"{made.beta * made.gamma_beta_ratio:.3g}"
-        self._advice.value = html(
-            '<div class="swb-notice">{}</div>',
-            html(pattern, f"{made.beta:g}", f"{made.gamma_beta_ratio:g}", gamma, self._loaded.suggested_from, reasons),
-        )
+        beta, ratio = suggestion.beta, suggestion.gamma_beta_ratio
+        heading = f"Suggested: β {beta:g} and γ/β {ratio:g} (γ {beta * ratio:.3g}), from {self._loaded.suggested_from}"
+        reasons = joined(html("<li>{}</li>", reason) for reason in suggestion.reasons)
+        self._advice.value = html('<div class="swb-notice"><h3>{}</h3><ul>{}</ul></div>', heading, reasons)
 
 
 def _read(run, step):
@@ -430,33 +402,20 @@ def _read(run, step):
 
 
 def _arranged(scores, first=None, steps=(), step=None, label_smoothing=0.0, note=""):
-    """Loaded of a table; first: the one before training, where that is another, for the suggestion.
+    """Loaded of a table. first: the table before training, for the suggestion, if that is another one.
 
-    What takes long and does not depend on the sliders is done here.
+    All that takes long and does not depend on the sliders is computed here, in the background.
     """
-    leads = leads_of(
-        scores.assign(pair_id=scores["pair_id"].map(str)) if "pair_id" in scores else scores
-    )  # a page names pairs by text
+    if "pair_id" in scores:
+        scores = scores.assign(pair_id=scores["pair_id"].map(str))  # the page knows pairs by text
+    leads = leads_of(scores)
     before = leads if first is None else leads_of(first)
     _ = leads.rising, leads.places, leads.length_correlation, len(leads) <= MOST and leads.labels
-    own = (
-        (leads.beta, leads.gamma_beta_ratio, label_smoothing)
-        if leads.simpo and leads.beta and leads.gamma_beta_ratio is not None
-        else None
-    )
-    where = (
-        f"the scores of step {steps[0]}"
-        if steps and steps[0]
-        else "the scores before training"
-        if steps
-        else "these scores"
-    )
-    return Loaded(
-        list(steps),
-        step,
-        leads,
-        suggest_loss(before) if len(before) else None,
-        f"{where} ({counted(len(before), 'pair')})",
-        own,
-        note,
-    )
+    own = None
+    if leads.simpo and leads.beta and leads.gamma_beta_ratio is not None:
+        own = (leads.beta, leads.gamma_beta_ratio, label_smoothing)
+    where = "these scores"
+    if steps:
+        where = f"the scores of step {steps[0]}" if steps[0] else "the scores before training"
+    suggestion = suggest_loss(before) if len(before) else None
+    return Loaded(list(steps), step, leads, suggestion, f"{where} ({counted(len(before), 'pair')})", own, note)

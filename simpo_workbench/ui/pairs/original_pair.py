@@ -1,4 +1,4 @@
-"""A run's held-out pair with exactly the messages that it was scored with: its tables hold prompts as readable text."""
+"""A run's held-out pair with the messages that it was scored with: the run's tables hold prompts as readable text."""
 
 from __future__ import annotations
 
@@ -11,15 +11,14 @@ from ...pairs.data_sets import load_source
 from ...pairs.shapes import pair_id
 from ...runs.run import Run
 
-_OUR_ID = re.compile(r"[0-9a-f]{16}")  # anything else is a name that somebody gave, and says nothing of the content
+_OUR_ID = re.compile(r"[0-9a-f]{16}")  # anything else is the user's own name, which does not follow from the content
 
 
 def original_pair(run: Run, pair: dict | str) -> dict:
-    """The row (prompt as messages, chosen, rejected) of a pair of the run's tables, or of a pair_id among its held-out
-    ones; messages are taken as they are.
+    """The row (prompt as messages, chosen, rejected) of a pair: a row of the run's tables, or a held-out pair's id.
 
-    The readable text of several turns is not what was scored, so the messages are found again in the run's data, by the
-    pair_id, which is made from the content.
+    A prompt of messages is returned as it is. The readable text of several turns is not what was scored, so their
+    messages are looked up in the run's data by the pair_id, which follows from the content.
     Errors: WorkbenchError when the run has no such pair, or its messages are not in its data any more.
     """
     row = _held_out(run, pair) if isinstance(pair, str) else pair
@@ -34,7 +33,7 @@ def original_pair(run: Run, pair: dict | str) -> dict:
     messages, wanted = [{"role": "user", "content": prompt}], str(row.get("pair_id", ""))
     if not _OUR_ID.fullmatch(wanted) or pair_id(messages, **texts) == wanted:
         return {"prompt": messages, **texts}
-    return _found_again(run, wanted)
+    return _looked_up(run, wanted)
 
 
 def _held_out(run, wanted):
@@ -50,17 +49,17 @@ def _held_out(run, wanted):
     )
 
 
-def _found_again(run, wanted):
+def _looked_up(run, wanted):
     data = run.config.data
     source, side = (data.eval or DEMO, "eval") if data.eval or data.train == DEMO else (data.train, "train")
+    pair, why = None, "does not hold it any more"
     try:
-        found = next((pair for pair in load_source(source, side, data) if pair.pair_id == wanted), None)
-        why = "does not hold it any more"
+        pair = next((pair for pair in load_source(source, side, data) if pair.pair_id == wanted), None)
     except WorkbenchError as error:
-        found, why = None, f"cannot be read: {str(error).rstrip('.')}"
-    if found is None:
+        why = f"cannot be read: {str(error).rstrip('.')}"
+    if pair is None:
         raise WorkbenchError(
-            f"The pair {wanted} has a prompt of several turns, and the run keeps its readable text alone; its data"
+            f"The pair {wanted} has a prompt of several turns, and the run keeps only its readable text; its data"
             f" ({source}) {why}. Give the pair with its messages: a row of wb.load_pairs(...).df."
         )
-    return {"prompt": [dict(turn) for turn in found.prompt], "chosen": found.chosen, "rejected": found.rejected}
+    return {"prompt": [dict(turn) for turn in pair.prompt], "chosen": pair.chosen, "rejected": pair.rejected}

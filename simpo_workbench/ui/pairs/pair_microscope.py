@@ -1,4 +1,4 @@
-"""One pair token by token: both answers in the base and the tuned model, as text, as charts and in sentences."""
+"""One pair token by token in the base and the tuned model: as text, as charts and in sentences."""
 
 from __future__ import annotations
 
@@ -21,17 +21,17 @@ from .heat_text import BASE, CHANGE, TUNED, heat_text
 from .original_pair import original_pair
 
 _NO_RUN = (
-    "Every token of a pair stands here once a model has read it: open a run in Runs, and choose a pair. In Python:"
-    " wb.ui.PairMicroscope(run, pair_id), or wb.ui.PairMicroscope(tokens=wb.explain_pair(model, pair)) for tokens that are"
-    " there already."
+    "Every token of a pair is shown here once a model has read it: open a run in Runs, and choose a pair. In Python:"
+    " wb.ui.PairMicroscope(run, pair_id), or wb.ui.PairMicroscope(tokens=wb.explain_pair(model, pair)) with tokens from"
+    " elsewhere."
 )
 _NO_PAIR = (
-    "Choose a pair: then Show every token says what the model makes of each of its tokens, before and after training,"
-    " and where in the answers the lead is won."
+    "Choose a pair: then Show every token says how likely each of its tokens is, before and after training, and where"
+    " in the answers the lead is won."
 )
 _READY = (
-    "Show every token lets the model read this pair, in a process of its own; a run that trains reads it between two"
-    " steps."
+    "Show every token has a model read this pair, in a process of its own; the worker of a run that trains reads it"
+    " between two steps."
 )
 _WHAT = {CHANGE: "Change by training", TUNED: "Tuned model", BASE: "Base model"}
 _WHAT_HELP = (
@@ -39,17 +39,17 @@ _WHAT_HELP = (
     "How sure the tuned model is of each token",
     "How sure the base model was of each token",
 )
-_LOADED_S = 540.0  # so long after an answer the model is still open: the next pair is read without being asked for
+_LOADED_S = 540.0  # so long after an answer the model is still open, and the next pair chosen is read at once
 _MOST_IN_WORDS = 20
 _HEIGHT = 360
 
 
 class PairMicroscope(Panel):
-    """One pair token by token. `run` and `pair` (a row with prompt, chosen, rejected, or a pair_id of the run's
-    held-out pairs) may be set at any time; `ask()` asks.
+    """One pair token by token.
 
-    `tokens` is the DataFrame that is shown (see `wb.analysis.token_leads`), else None. tokens: a table from `wb.explain_pair`,
-    shown without any model.
+    `run` and `pair` (a row with prompt, chosen, rejected, or a pair_id of the run's held-out pairs) may be set at any
+    time; `ask()` has the model read the pair. `tokens` is the DataFrame that is shown (see `wb.analysis.token_leads`),
+    else None. tokens: a table from `wb.explain_pair`, shown without any model.
     """
 
     title = "Pair microscope"
@@ -70,7 +70,7 @@ class PairMicroscope(Panel):
             self.guard(lambda: self._display(explained_pair(tokens, "Every token of the pair", run)))()
 
     def refresh(self):
-        """Read again which models the run has, if any came since; the chosen one stays."""
+        """Read again which models the run has, if they changed; the chosen one stays."""
         run = self.run
         if run is None or (stamp := _stamp(run)) == self._stamp:
             return
@@ -78,7 +78,7 @@ class PairMicroscope(Panel):
         self.later(lambda: _own_sides(run), self._fill, latest="models")
 
     def ask(self):
-        """Let the chosen model read the pair."""
+        """Have the chosen model read the pair."""
         if self.ask_button.disabled:
             return
         run, pair, side = self.run, self.pair, self._sides[self.model.value]
@@ -130,7 +130,7 @@ class PairMicroscope(Panel):
             options=[],
             style={"description_width": "initial"},
             layout={"width": "300px"},
-            tooltip="Its base, the base model, is read beside it",
+            tooltip="Its base model is read beside it",
         )
         self.model.observe(self.guard(lambda _: self._enable()), "value")
         self.ask_button = button("Show every token", self.guard(self.ask), icon="search", style="primary")
@@ -151,25 +151,16 @@ class PairMicroscope(Panel):
         self.compose(self._asks, self._empty, self._content)
 
     def _enable(self):
-        why_not = (
-            "The model is reading the pair."
-            if self._waits
-            else "Choose a pair first."
-            if self.pair is None
-            else ""
-            if self._sides
-            else "The run is being read."
-        )
-        enable(self.ask_button, why_not, "Log-probability of every token, before and after training")
+        why_not, read = "", "" if self._sides else "The run is being read."
+        if self._waits:
+            why_not = "The model is reading the pair."
+        elif self.pair is None:
+            why_not = "Choose a pair first."
+        enable(self.ask_button, why_not or read, "Log-probability of every token, before and after training")
         enable(self.cancel_button, "" if self._waits else "Nothing was asked.", "Wait no longer")
-        enable(
-            self.model,
-            "" if self._sides else "The run is being read.",
-            "Its base, the base model, is read beside it",
-        )
-        show(
-            self._asks, self.run is not None and (self.pair is not None or self._shown is None)
-        )  # tokens that were given are asked of nobody
+        enable(self.model, read, "Its base model is read beside it")
+        # for tokens that were given no model is asked
+        show(self._asks, self.run is not None and (self.pair is not None or self._shown is None))
 
     # --- run and pair
 
@@ -187,29 +178,23 @@ class PairMicroscope(Panel):
         self._take_back()
         self._clear()
         loaded = self._answered_at is not None and time.monotonic() - self._answered_at < _LOADED_S
-        seen = self.layout.display != "none"
-        if (
-            self.pair is not None
-            and seen
-            and (was_waiting or loaded)
-            and self.run is not None
-            and not self.run.status.alive
-        ):
+        seen, run = self.layout.display != "none", self.run
+        if self.pair is not None and seen and (was_waiting or loaded) and run is not None and not run.status.alive:
             self.ask()
 
     def _fill(self, sides):
-        default = next(
-            (key for key in ("now", *reversed([key for key in sides if key.startswith("step ")])) if key in sides), None
-        )
-        kept = self.model.value if self.model.value in sides else default or next(iter(sides))
+        newest = [key for key in ("now", *reversed([key for key in sides if key.startswith("step ")])) if key in sides]
+        chosen = self.model.value if self.model.value in sides else [*newest, *sides][0]
         self._sides = sides
         self.model.options = [(_title_in_menu(side), key) for key, side in sides.items()]
-        self.model.value = kept
+        self.model.value = chosen
         self._enable()
 
     def _clear(self):
         self.tokens = self._shown = None
-        words = _NO_RUN if self.run is None else _NO_PAIR if self.pair is None else _READY
+        words = _READY if self.pair is not None else _NO_PAIR
+        if self.run is None:
+            words = _NO_RUN
         self._empty.value = html('<p class="swb-muted">{}</p>', words)
         show(self._empty, True)
         show(self._content, False)
@@ -275,7 +260,7 @@ class PairMicroscope(Panel):
 
 
 def _stamp(run):
-    """What the menu is made of, without reading it."""
+    """What the menu depends on; it changes whenever the menu would."""
     status = run.status
     return (
         run.path,
@@ -306,13 +291,9 @@ def _in_words(tokens):
     changed = "change" in tokens
     order = tokens["change"].abs() if changed else -tokens["logp"]
     rows = tokens.loc[order.sort_values(ascending=False, kind="stable").index[:_MOST_IN_WORDS]].to_dict("records")
-    cells = (
-        [
-            f"{one['side']} {one['position']}",
-            token_name(one["token"]),
-            signed(one["logp"]),
-            *([signed(one["change"])] if changed else []),
-        ]
-        for one in rows
-    )
+    cells = []
+    for token in rows:
+        cells.append([f"{token['side']} {token['position']}", token_name(token["token"]), signed(token["logp"])])
+        if changed:
+            cells[-1].append(signed(token["change"]))
     return table(["token", "text", "log-probability (nats)", *(["change (nats)"] if changed else [])], cells)

@@ -59,7 +59,7 @@ class RunLeads:
         return self.texts["prompt"].reindex(self.leads.index) if "prompt" in self.texts else None
 
     def lead_history(self, noise: float, until: int | None = None):
-        """The `wb.analysis.lead_history` until a step (default: the last); it is kept for the next call, so do not change it."""
+        """The `lead_history` until a step (default: the last); it is kept for the next call, so do not change it."""
         steps = [step for step in self.leads if until is None or step <= until]
         key = noise, len(steps)
         if key not in self._histories:
