@@ -146,7 +146,7 @@ def append_jsonl(path: Path, record: dict, create: bool = True):
                 line = line[file.write(line) :]
             os.fsync(file.fileno())
         except OSError:
-            with contextlib.suppress(OSError):  # half a line helps nobody
+            with contextlib.suppress(OSError):  # half a line is worse than none
                 file.truncate(start)
             raise
 

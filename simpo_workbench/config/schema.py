@@ -1,6 +1,4 @@
-"""What every section of the configuration shares: how a setting is stated once, and how a wrong one is refused in
-words.
-"""
+"""What sections and settings are made of: their facts for forms, YAML and options, and errors that say what to do."""
 
 from __future__ import annotations
 
