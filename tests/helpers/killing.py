@@ -19,13 +19,13 @@ def soak(*values):
     return [pytest.param(value, marks=pytest.mark.skipif(not SOAK, reason="make soak runs it")) for value in values]
 
 
-def wait_for(condition, what, run=None):
+def wait_for(condition, what, run=None, every_s=0.05):
     end = time.monotonic() + DEADLINE_S
     while not condition():
         if time.monotonic() > end:
             log = run.folder.log.read_text()[-3000:] if run else ""
             raise AssertionError(f"waited in vain for {what}: {run and run.status}\n{log}")
-        time.sleep(0.002)
+        time.sleep(every_s)
 
 
 def identity_of(run):
@@ -51,7 +51,7 @@ def kill_at(run, moment, rng):
     else:
         wait_for(lambda: run.status.ended or max(train_steps(run), default=0) > begun, "a step", run)
         if moment == "save":
-            wait_for(lambda: run.status.ended or saving(run), "a save", run)
+            wait_for(lambda: run.status.ended or saving(run), "a save", run, every_s=0.002)
             time.sleep(rng.uniform(0, 0.03))
         else:
             time.sleep(rng.uniform(0, 0.5))
