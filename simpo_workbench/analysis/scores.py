@@ -5,8 +5,13 @@ from __future__ import annotations
 import math
 import numbers
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 from ..base.errors import WorkbenchError
+
+if TYPE_CHECKING:
+    import numpy as np
+    import pandas as pd
 
 Z95 = 1.959963984540054  # 97.5th percentile of the standard normal
 WITHIN_NOISE = "within the noise"
@@ -21,13 +26,14 @@ class Share:
     low: float
     high: float
 
-    def __str__(self):
+    def __str__(self) -> str:
         return f"{self.value:.2f} (n={self.n}, 95 % {self.low:.2f} to {self.high:.2f})"
 
 
 def share(hits: int, n: int) -> Share:
-    """The share hits / n with Wilson's score interval (Wilson 1927), which holds for small n and for shares near 0 and
-    1.
+    """The share hits / n with Wilson's score interval, which is right for small n and for shares near 0 and 1.
+
+    Errors: WorkbenchError when n is 0. Source: Wilson 1927.
     """
     if n <= 0:
         raise WorkbenchError("A share of nothing has no value: there are no cases.")
@@ -39,8 +45,9 @@ def share(hits: int, n: int) -> Share:
 
 
 def mean_share(values: list[float]) -> Share:
-    """The mean of n per-case shares (such as repeated 4-grams per answer) with the normal 95 % interval of a mean, kept
-    within 0 … 1.
+    """The mean of per-case shares, such as repeated 4-grams per answer, with the normal 95 % interval within 0 … 1.
+
+    Errors: WorkbenchError without values.
     """
     n = len(values)
     if n == 0:
@@ -57,29 +64,27 @@ def repeated_4gram_share(tokens: list) -> float:
     return 1 - len(set(grams)) / len(grams) if grams else 0.0
 
 
-def pair_texts(pairs):
-    """DataFrame of a Pairs' texts and extra columns, the prompt as readable text: what a scores table is joined
-    with.
-    """
+def pair_texts(pairs) -> pd.DataFrame:
+    """DataFrame of a Pairs' texts and extra columns, the prompt as readable text, for `join_texts`."""
     texts = pairs.df.copy()
     texts["prompt"] = [pair.prompt_text for pair in pairs]
     return texts
 
 
-def join_texts(numbers, texts):
+def join_texts(numbers, texts) -> pd.DataFrame:
     """A scores table from its numbers and the pairs' texts, joined on pair_id in the order of `numbers`.
 
-    First step (where there is one), pair_id, prompt, chosen, rejected; then the numbers; then the user's own columns,
-    with "_data" behind a name that is taken.
+    First come step (if there is one), pair_id, prompt, chosen, rejected; then the numbers; then the user's own columns,
+    with "_data" appended to a name that is taken.
     """
-    texts = texts.rename(columns={"step": "step_data"})  # also where the numbers have no step: the name is ours
+    texts = texts.rename(columns={"step": "step_data"})  # also without steps in the numbers: the name is reserved
     joined = numbers.merge(texts, on="pair_id", how="left", suffixes=("", "_data"))
     front = [name for name in ("step", "pair_id", "prompt", "chosen", "rejected") if name in joined]
     return joined[front + [name for name in joined.columns if name not in front]]
 
 
-def compare_scores(before, after, noise=0.0):
-    """The pairs that both tables hold, joined on pair_id, one row each.
+def compare_scores(before, after, noise=0.0) -> pd.DataFrame:
+    """One row for each pair that both tables have, joined on pair_id.
 
     before, after: scores DataFrames of one step each (`run.scores` filtered by step, or `wb.score`), of one run or of
     any two.
@@ -107,7 +112,7 @@ def compare_scores(before, after, noise=0.0):
     return joined
 
 
-def sides(leads, noise: float = 0.0):
+def sides(leads, noise: float = 0.0) -> np.ndarray:
     """int8 array in the shape of the leads: 1 right (above the noise), -1 wrong (as far below 0), 0 in between or NaN.
 
     A lead as large as the noise may in truth be 0, and 0 is wrong; so without a noise only NaN is neither.
@@ -118,7 +123,7 @@ def sides(leads, noise: float = 0.0):
     return (leads > noise).astype(np.int8) - (leads <= -noise).astype(np.int8)
 
 
-def what_became(before, after, noise: float = 0.0):
+def what_became(before, after, noise: float = 0.0) -> np.ndarray:
     """What became of each pair by its leads before and after, (pairs,): "to right", "to wrong", "still right", "still
     wrong" or "within the noise".
 
@@ -139,11 +144,10 @@ def what_became(before, after, noise: float = 0.0):
 
 
 def scoring_noise(one, again) -> float:
-    """The largest difference (its size, nats per token) between the leads of the same pairs, scored twice by the same
-    model.
+    """The largest difference, nats per token, between the leads of the same pairs scored twice by the same model.
 
     one, again: DataFrames with pair_id, chosen_avg_logp and rejected_avg_logp, such as two of `wb.score`; pairs that
-    only one of them holds are left out. A pair that is packed with other pairs is scored a little differently: by about
+    only one of them has are left out. A pair that is packed with other pairs is scored a little differently: by about
     1e-6 in fp32, 1e-2 in bf16. Smaller changes of a lead say nothing.
     Errors: WorkbenchError for tables without these columns, with several steps or a pair twice, or without a pair in
     common.
@@ -152,15 +156,13 @@ def scoring_noise(one, again) -> float:
     for name, table in (("one", one), ("again", again)):
         _require_one_step(name, table, columns)
     joined = _in_common(one[["pair_id", *columns]], again[["pair_id", *columns]], ("", "_again"))
-    leads = (
-        joined["chosen_avg_logp"] - joined["rejected_avg_logp"],
-        joined["chosen_avg_logp_again"] - joined["rejected_avg_logp_again"],
-    )
-    return float((leads[0] - leads[1]).abs().max())
+    lead = joined["chosen_avg_logp"] - joined["rejected_avg_logp"]
+    lead_again = joined["chosen_avg_logp_again"] - joined["rejected_avg_logp_again"]
+    return float((lead - lead_again).abs().max())
 
 
 def require_noise(noise):
-    """Errors: WorkbenchError when a noise of scoring is no number of 0 or more."""
+    """Raise WorkbenchError unless a noise of scoring is a number of 0 or more."""
     if not (isinstance(noise, numbers.Real) and 0 <= noise < math.inf):
         raise WorkbenchError(
             f"noise = {noise!r} is no noise of scoring: give nats per token, 0 or more, such as run.scoring_noise or"

@@ -1,13 +1,10 @@
-"""Numbers as people read them: signs, durations, memory, counts; and texts where there is one line for them.
-
-One way everywhere.
-"""
+"""Numbers as people read them: signs, durations, memory, counts; and texts cut to one line."""
 
 from __future__ import annotations
 
 
 def signed(value: float, digits: int = 2) -> str:
-    """A number with its sign, the minus as it is printed in text: "+0.04", "−0.42"."""
+    """A number with its sign and a true minus: "+0.04", "−0.42"."""
     return f"{value:+.{digits}f}".replace("-", "−")
 
 
@@ -17,12 +14,14 @@ def significant(value: float) -> str:
 
 
 def duration(seconds: float | None) -> str:
-    """A time as people say it: "1 min 04 s"."""
+    """A length of time: "1 min 04 s", "2 h 05 min"; "?" for None."""
     if seconds is None:
         return "?"
     minutes, rest = divmod(round(seconds), 60)
     hours, minutes = divmod(minutes, 60)
-    return f"{hours} h {minutes:02d} min" if hours else f"{minutes} min {rest:02d} s" if minutes else f"{rest} s"
+    if hours:
+        return f"{hours} h {minutes:02d} min"
+    return f"{minutes} min {rest:02d} s" if minutes else f"{rest} s"
 
 
 def memory(size_bytes: float) -> str:
@@ -36,6 +35,6 @@ def counted(number: int, noun: str) -> str:
 
 
 def in_one_line(text: str, most: int = 110) -> str:
-    """A text without its line breaks, cut after `most` characters: what a menu has room for."""
+    """A text without line breaks, cut to `most` characters, for a menu."""
     text = " ".join(text.split())
     return text if len(text) <= most else text[: most - 1] + "…"

@@ -1,31 +1,37 @@
-"""What a set of preference pairs looks like in numbers: lengths, length bias, search.
+"""A set of preference pairs in numbers: lengths, length bias, search.
 
 Pure functions: DataFrames in, numbers and plotly figures out.
 """
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 from ..analysis.scores import Share, share
 from ..base.format import counted, significant
 from .subplots import COLORS, bare, faded, note
 
+if TYPE_CHECKING:
+    import numpy as np
+    import pandas as pd
+    import plotly.graph_objects as go
+
 SIDES = ("prompt", "chosen", "rejected")
-#: Fewer pairs than this say nothing of length.
+#: Fewer pairs than this say nothing about length.
 FEW_PAIRS = 20
 #: Above this share of pairs with one side longer, the lengths are called one-sided.
 ONE_SIDED = 0.6
 _HEIGHT = 300
-_LONGEST_WORD = 20  # characters per word on average: beyond that the language puts no spaces between words
+_LONGEST_WORD = 20  # characters per word on average: texts with more are in a language without spaces between words
 _BINS = 40
 _DASHES = {"prompt": "dot", "chosen": "solid", "rejected": "dash"}
 
 
-def pair_lengths(pairs):
-    """DataFrame with one row per pair: pair_id, prompt (as readable text), chosen, rejected, prompt_length,
-    chosen_length, rejected_length.
+def pair_lengths(pairs) -> pd.DataFrame:
+    """DataFrame with one row per pair: pair_id, prompt (as readable text), chosen, rejected, and their lengths.
 
-    `.attrs["unit"]` names what was counted: words between white space, or characters where the texts have no such
-    words. Tokens would need the model's tokenizer.
+    The lengths are prompt_length, chosen_length and rejected_length; `.attrs["unit"]` names what was counted: words
+    between white space, or characters where the texts have no such words. Tokens would need the model's tokenizer.
     """
     import pandas as pd
 
@@ -39,21 +45,20 @@ def pair_lengths(pairs):
     use_words = sum(map(sum, characters.values())) <= _LONGEST_WORD * sum(map(sum, words.values()))
     counts = words if use_words else characters
     ids = [pair.pair_id for pair in pairs]
-    made = pd.DataFrame({"pair_id": ids, **texts, **{f"{side}_length": counts[side] for side in SIDES}})
-    made.attrs["unit"] = "words" if use_words else "characters"
-    return made
+    lengths = pd.DataFrame({"pair_id": ids, **texts, **{f"{side}_length": counts[side] for side in SIDES}})
+    lengths.attrs["unit"] = "words" if use_words else "characters"
+    return lengths
 
 
-def matches(lengths, query: str):
-    """Boolean array, one value per row: whether prompt, chosen or rejected hold the query, upper and lower case
-    alike.
-    """
+def matches(lengths, query: str) -> np.ndarray:
+    """Boolean array, (pairs,): whether prompt, chosen or rejected contain the query, in upper or lower case."""
     import numpy as np
 
-    found = np.full(len(lengths), not query.strip())
-    for side in SIDES if query.strip() else ():
-        found |= lengths[side].str.contains(query.strip(), case=False, regex=False).to_numpy(dtype=bool)
-    return found
+    query = query.strip()
+    contained = np.full(len(lengths), not query)
+    for side in SIDES if query else ():
+        contained |= lengths[side].str.contains(query, case=False, regex=False).to_numpy(dtype=bool)
+    return contained
 
 
 def chosen_longer(lengths) -> Share:
@@ -62,7 +67,7 @@ def chosen_longer(lengths) -> Share:
 
 
 def length_bias(lengths) -> tuple[str, str]:
-    """(what is seen, what it means for SimPO), each a sentence."""
+    """(what the lengths are, what they mean for SimPO), each a sentence."""
     longer, n = chosen_longer(lengths), len(lengths)
     alike = int((lengths["chosen_length"] == lengths["rejected_length"]).sum())
     ties = f"; in {counted(alike, 'pair')} both are equally long" if alike else ""
@@ -70,24 +75,20 @@ def length_bias(lengths) -> tuple[str, str]:
     shorter = share(int((lengths["chosen_length"] < lengths["rejected_length"]).sum()), n)
     even = "SimPO divides by length, so long answers score no better for being long"
     if n < FEW_PAIRS:
-        return seen, f"{even}; {counted(n, 'pair')} {'is' if n == 1 else 'are'} too few to tell whether length decides."
-    if longer.low > ONE_SIDED:
-        return (
-            seen,
-            (
-                f"{even}; but here length alone tells most pairs apart, so the model may learn to write more instead of"
-                " better: watch the answer length while it trains."
-            ),
+        meaning = f"{counted(n, 'pair')} {'is' if n == 1 else 'are'} too few to tell whether length decides."
+    elif longer.low > ONE_SIDED:
+        meaning = (
+            "but here length alone tells most pairs apart, so the model may learn to write more instead of better:"
+            " watch the answer length while it trains."
         )
-    if shorter.low > ONE_SIDED:
-        return (
-            seen,
-            (
-                f"{even}; but here brevity alone tells most pairs apart, so the model will learn to answer more"
-                " briefly, whether or not that is better: watch the answer length while it trains."
-            ),
+    elif shorter.low > ONE_SIDED:
+        meaning = (
+            "but here brevity alone tells most pairs apart, so the model will learn to answer more briefly, whether or"
+            " not that is better: watch the answer length while it trains."
         )
-    return seen, f"{even}; and here length alone tells few pairs apart, so there is little of it to learn."
+    else:
+        meaning = "and here length alone tells few pairs apart, so there is little of it to learn."
+    return seen, f"{even}; {meaning}"
 
 
 def length_table(lengths) -> list[list[str]]:
@@ -99,28 +100,18 @@ def length_table(lengths) -> list[list[str]]:
     ]
 
 
-def length_figure(lengths, theme="light"):
-    """plotly Figure: how long prompts, chosen and rejected answers are, as overlaid outlines in shared bins, with their
-    medians.
+def length_figure(lengths, theme="light") -> go.Figure:
+    """plotly Figure of the lengths of prompts, chosen and rejected answers: outlines in shared bins, with medians.
 
-    lengths: DataFrame from `pair_lengths`. The longest hundredth of the texts stands in the last bin, and the figure
-    says so. theme: "light" or "dark".
+    lengths: DataFrame from `pair_lengths`. The longest hundredth of the texts is counted in the last bin, and the
+    figure says so. theme: "light" or "dark".
     """
     import numpy as np
     import plotly.graph_objects as go
 
     colors, figure, unit = COLORS[theme], go.Figure(), lengths.attrs.get("unit", "words")
-    bare(figure, colors, _HEIGHT)
-    title = {
-        "text": f"Length ({unit}), {counted(len(lengths), 'pair')}",
-        "font": {"size": 12.5},
-        "x": 0,
-        "xref": "paper",
-        "xanchor": "left",
-        "y": 0.97,
-        "yanchor": "top",
-    }
-    figure.update_layout(margin={"t": 84, "r": 24, "b": 48, "l": 52}, title=title, hovermode="closest")
+    bare(figure, colors, _HEIGHT, f"Length ({unit}), {counted(len(lengths), 'pair')}")
+    figure.update_layout(margin={"t": 84, "r": 24, "b": 48, "l": 52}, hovermode="closest")
     if lengths.empty:
         figure.update_xaxes(visible=False).update_yaxes(visible=False)
         note(figure, "comes with the pairs", colors["muted"], x=0.5, y=0.5, xref="paper", yref="paper")
@@ -142,7 +133,7 @@ def length_figure(lengths, theme="light"):
             fillcolor=faded(shade[side], 0.12),
             hoverinfo="skip",
         )
-        figure.add_bar(  # carries the hover text; the outline is what is seen
+        figure.add_bar(  # invisible, for the hover text
             name=f"{side}, per bin",
             x=(edges[:-1] + edges[1:]) / 2,
             y=counts,
@@ -158,19 +149,8 @@ def length_figure(lengths, theme="light"):
     if beyond:
         longest = max(lengths[f"{side}_length"].max() for side in SIDES)
         words = f"{counted(beyond, 'longer text')}, up to {longest:,} {unit}, in the last bin"
-        note(
-            figure,
-            words,
-            colors["muted"],
-            10.5,
-            x=1,
-            xref="paper",
-            xanchor="right",
-            y=1,
-            yref="paper",
-            yshift=44,
-            yanchor="bottom",
-        )
+        place = {"x": 1, "xref": "paper", "xanchor": "right", "y": 1, "yref": "paper", "yanchor": "bottom"}
+        note(figure, words, colors["muted"], 10.5, yshift=44, **place)
     return figure
 
 
@@ -186,31 +166,12 @@ def _edges(values):
 
 
 def _name_medians(figure, lengths, shade, end):
-    """A line at each median, its name above the chart on a row of its own, so that close medians stay readable."""
+    """Draw a line at each median, with its name in a row of its own above the chart, so that no two overlap."""
     for level, side in enumerate(SIDES):
         median, color = float(lengths[f"{side}_length"].median()), shade[side]
         at = min(median, end)
-        figure.add_shape(
-            type="line",
-            xref="x",
-            x0=at,
-            x1=at,
-            yref="paper",
-            y0=0,
-            y1=1,
-            line={"color": color, "width": 1.4, "dash": _DASHES[side]},
-        )
-        left = at < 0.7 * end
-        words = f"{side}: median {significant(median)}"
-        note(
-            figure,
-            words,
-            color,
-            x=at,
-            y=1,
-            yref="paper",
-            xanchor="left" if left else "right",
-            xshift=3 if left else -3,
-            yanchor="bottom",
-            yshift=1 + 14 * (2 - level),
-        )
+        line = {"color": color, "width": 1.4, "dash": _DASHES[side]}
+        figure.add_shape(type="line", xref="x", x0=at, x1=at, yref="paper", y0=0, y1=1, line=line)
+        place = {"xanchor": "left", "xshift": 3} if at < 0.7 * end else {"xanchor": "right", "xshift": -3}
+        place |= {"x": at, "y": 1, "yref": "paper", "yanchor": "bottom", "yshift": 1 + 14 * (2 - level)}
+        note(figure, f"{side}: median {significant(median)}", color, **place)

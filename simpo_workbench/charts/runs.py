@@ -8,11 +8,15 @@ from __future__ import annotations
 
 from itertools import takewhile
 from string import ascii_uppercase
+from typing import TYPE_CHECKING
 
 from ..analysis.metrics import METRICS, SHARE
 from ..base.escape import plotly_text
 from .subplots import COLORS, Line, Subplot, Threshold, small_charts
 from .training import AT_FIRST_ANSWERS, AT_FIRST_EVALUATION, last_step_of, lead_of, points_of, records_of
+
+if TYPE_CHECKING:
+    import plotly.graph_objects as go
 
 #: More runs than this are not told apart in one chart.
 MOST_RUNS = 8
@@ -35,7 +39,7 @@ MEANING = (
 )
 
 
-def runs_figure(metrics, gamma_beta_ratio=None, total_steps=0, theme="light"):
+def runs_figure(metrics, gamma_beta_ratio=None, total_steps=0, theme="light") -> go.Figure:
     """plotly Figure of several runs laid over each other at their evaluations, one chart for each metric of SHOWN.
 
     metrics: {name: DataFrame as `run.metrics`}, at most MOST_RUNS of them. gamma_beta_ratio: γ/β, nats per token, where

@@ -5,17 +5,22 @@ Leads are in nats per token.
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 from ..analysis.scores import WITHIN_NOISE
 from ..base.escape import plotly_text
 from ..base.format import signed
 from .subplots import COLORS, bare, faded, note, padded, thinned, vertical
+
+if TYPE_CHECKING:
+    import plotly.graph_objects as go
 
 #: Points in one corner of the scatter: more cannot be told apart, and a page draws these at once.
 MOST_IN_CORNER = 1000
 _HEIGHT = 420
 
 
-def score_histogram(before, after, gamma_beta_ratio, theme="light"):
+def score_histogram(before, after, gamma_beta_ratio, theme="light") -> go.Figure:
     """plotly Figure: how far chosen answers lead (average log-prob, chosen − rejected, nats per token) before and
     after, in shared bins.
 
@@ -81,7 +86,7 @@ def score_histogram(before, after, gamma_beta_ratio, theme="light"):
     return figure
 
 
-def lead_scatter(compared, theme="light", among=None, chosen=None):
+def lead_scatter(compared, theme="light", among=None, chosen=None) -> go.Figure:
     """plotly Figure: each pair's lead before (x) and after (y), nats per token, its four corners named and counted.
 
     compared: DataFrame from `compare_scores`, whose column `became` says which corner a pair belongs to; those within

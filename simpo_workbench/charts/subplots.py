@@ -6,8 +6,13 @@ Pure functions.
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
 
 from ..base.escape import plotly_text
+
+if TYPE_CHECKING:
+    import pandas as pd
+    import plotly.graph_objects as go
 
 COLORS = {
     "light": {
@@ -94,14 +99,14 @@ class Mark:
     text: str
 
 
-def small_charts(subplots, rows, columns, last_step, marks, colors, height):
+def small_charts(subplots, rows, columns, last_step, marks, colors, height) -> go.Figure:
     """plotly Figure of linked small charts with one x-axis from 0 to the last planned step."""
     import plotly.graph_objects as go
 
     return go.Figure(chart_spec(subplots, rows, columns, last_step, marks, colors, height))
 
 
-def chart_spec(subplots, rows, columns, last_step, marks, colors, height):
+def chart_spec(subplots, rows, columns, last_step, marks, colors, height) -> dict:
     """The same figure as plain data and layout, which takes a twentieth of the time: for figures that change often."""
     top, bottom = 68, 50
     # the space between two charts holds the names at the line ends of the left one and the numbers at the axis of the
@@ -377,7 +382,7 @@ def _y_style(colors):
     }
 
 
-def thinned(points, most: int = MOST_POINTS):
+def thinned(points, most: int = MOST_POINTS) -> pd.DataFrame:
     """At most `most` rows of a DataFrame, evenly chosen, with the first and the last."""
     import numpy as np
 

@@ -7,8 +7,14 @@ runs with different β compare.
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 from ..analysis.metrics import METRICS
 from .subplots import COLORS, Line, Mark, Subplot, Threshold, chart_spec, small_charts
+
+if TYPE_CHECKING:
+    import pandas as pd
+    import plotly.graph_objects as go
 
 #: Columns of the live figure -> its height in pixels, which a page reserves for it. Two columns are for pages narrower
 #: than WIDE pixels.
@@ -19,7 +25,9 @@ AT_STEP_1 = "comes with step 1"
 _LOOKS = {"chosen": ("solid", "circle"), "rejected": ("dash", "diamond")}
 
 
-def training_figure(metrics, gamma_beta_ratio, total_steps, chosen_tokens=None, theme="light", attention_drift=None):
+def training_figure(
+    metrics, gamma_beta_ratio, total_steps, chosen_tokens=None, theme="light", attention_drift=None
+) -> go.Figure:
     """plotly Figure of a run, live or finished: six small charts over the optimizer steps, those that show a collapse
     above lead and loss.
 
@@ -38,7 +46,7 @@ def training_figure(metrics, gamma_beta_ratio, total_steps, chosen_tokens=None, 
     return small_charts(subplots, 2, 3, last_step, _marks(metrics, colors), colors, height=600)
 
 
-def steps_figure(records, gamma_beta_ratio, theme="light"):
+def steps_figure(records, gamma_beta_ratio, theme="light") -> go.Figure:
     """plotly Figure of single optimizer steps: log-probabilities of both sides, lead, and loss. records: the `record`
     of each step of `wb.steps`.
     """
@@ -59,7 +67,7 @@ def steps_figure(records, gamma_beta_ratio, theme="light"):
     return small_charts(subplots, 1, 3, last_step_of(metrics, 0), [], colors, height=330)
 
 
-def rewards_figure(metrics, total_steps, theme="light"):
+def rewards_figure(metrics, total_steps, theme="light") -> go.Figure:
     """plotly Figure of what lies behind the training charts, over the optimizer steps: rewards (β × average log-prob),
     learning rate, gradient norm.
     """
@@ -179,7 +187,7 @@ def _held_out(evals, key, color, label, dash="solid", symbol="circle"):
     return Line(METRICS[key].label, points_of(evals, f"eval/{key}"), color, label, dash, symbol)
 
 
-def smoothed(points, window: int | None = None):
+def smoothed(points, window: int | None = None) -> pd.DataFrame:
     """The same steps with the mean value of the steps around each: a window of a fifteenth of the steps, at least five,
     cut off at the ends.
     """
@@ -187,12 +195,12 @@ def smoothed(points, window: int | None = None):
     return points.assign(value=points["value"].rolling(window, center=True, min_periods=1).mean())
 
 
-def records_of(metrics, kind):
+def records_of(metrics, kind) -> pd.DataFrame:
     """The records of one kind ("train", "eval", "event") in a DataFrame as `run.metrics`."""
     return metrics[metrics["kind"] == kind] if "kind" in metrics else metrics.iloc[:0]
 
 
-def points_of(records, column):
+def points_of(records, column) -> pd.DataFrame:
     """DataFrame step, value (low, high where recorded) of one metric, without the records that lack it."""
     import pandas as pd
 
@@ -207,7 +215,7 @@ def points_of(records, column):
     return points[points["value"].notna()]
 
 
-def lead_of(records, prefix=""):
+def lead_of(records, prefix="") -> pd.DataFrame:
     """DataFrame step, value of the lead, nats per token: chosen minus rejected average log-probability.
 
     Where these are missing it is the margin divided by β, which is the same for SimPO.
@@ -244,7 +252,7 @@ def _counted(title, evals, column):
     return f"{title} (n {counts.iloc[-1]:.0f}, bars: 95 %)" if len(counts) else title
 
 
-def last_step_of(metrics, total_steps):
+def last_step_of(metrics, total_steps) -> float:
     """Where an x-axis ends: at the last planned step, or the last recorded one where that is later."""
     seen = metrics["step"].max() if "step" in metrics and len(metrics) else 0
     return float(max(total_steps or 0, seen if seen == seen else 0, 1))

@@ -1,9 +1,7 @@
-"""A finished or live run as one self-contained HTML page: verdicts first, then numbers, charts, pairs, answers, and how
-it was made.
+"""A finished or live run as one self-contained HTML page: verdicts, numbers, charts, pairs, answers, how it was made.
 
-The page escapes by Jinja2's autoescape; only the three scripts, made here, go in as they are. Its content security
-policy names these scripts by hash, so that a text which got through as markup after all could neither run nor ask for
-anything.
+Jinja2's autoescape escapes all texts; only the three scripts, made here, go in unescaped. The page's content security
+policy names these scripts by hash, so that markup which got through nevertheless could neither run nor load anything.
 """
 
 from __future__ import annotations
@@ -54,7 +52,7 @@ _COLUMNS = (
 
 
 def write_report(run: Run, path: str | Path | None = None) -> Path:
-    """The path of a page that shows the run as it stands now; default: report.html in the run's folder.
+    """Write a page that shows the run as it stands now, and return its path; default: report.html in the run's folder.
 
     Errors: WorkbenchError when the page cannot be written, or the run's configuration or metrics are damaged.
     """
@@ -64,7 +62,7 @@ def write_report(run: Run, path: str | Path | None = None) -> Path:
 
 
 def report_html(run: Run) -> str:
-    """The page itself, as text."""
+    """The page that `write_report` writes, as text."""
     from jinja2 import Environment, StrictUndefined
     from markupsafe import Markup
     from plotly.offline import get_plotlyjs
@@ -167,9 +165,7 @@ def _of_steps(records, name):
 
 
 def _scores(run):
-    """(before, after): scores at the first and the last evaluated step; None where there is none, and after only when a
-    step lies between.
-    """
+    """(before, after): scores at the first and the last evaluated step; None where there is none."""
     steps = run.folder.evaluated_steps()
     if not steps:
         return None, None
@@ -213,7 +209,7 @@ def _flips(compared):
 
 
 def _samples(run):
-    """One dict per sample prompt: prompt, and its answers at the first and the last sampled step."""
+    """One dict per sample prompt: the prompt, and its answers at the first and the last sampled step."""
     answers = run.generations
     if answers.empty:
         return []
@@ -221,18 +217,16 @@ def _samples(run):
     steps = [first] if first == last else [first, last]
     by_step = [answers[answers["step"] == step].to_dict("records") for step in steps]
     return [
-        {"prompt": _text(together[0]["prompt"]), "answers": [_answer(row) for row in together]}
-        for together in zip(*by_step, strict=False)
+        {"prompt": _text(rows[0]["prompt"]), "answers": [_answer(row) for row in rows]}
+        for rows in zip(*by_step, strict=False)
     ]
 
 
 def _answer(row):
     step = int(row["step"])
-    title = "base · step 0" if step == 0 else f"tuned · step {step}"
-    text = _text(row["answer"]) or "(empty answer)"
     return {
-        "title": title,
-        "text": text,
+        "title": "base · step 0" if step == 0 else f"tuned · step {step}",
+        "text": _text(row["answer"]) or "(empty answer)",
         "tokens": int(row["tokens"]),
         "ended": bool(row["ended"]),
         "repeated": f"{row['repeated_4grams']:.2f}",

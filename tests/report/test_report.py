@@ -235,6 +235,15 @@ def test_flips_are_counted_and_the_pairs_that_changed_most_come_first(finished, 
     assert changes[shown[11:]].is_monotonic_decreasing
 
 
+def test_pairs_that_crossed_zero_within_the_noise_are_said_to(tmp_path):
+    """They are neither flips nor "still right"."""
+    run = fake_run(tmp_path, noise=0.2)
+    within = run.compare()["became"].value_counts()["within the noise"]
+    text = report_html(run)
+    assert f"{within} changed sides within the noise of scoring, " in text
+    assert len(re.findall(r"\nwithin the noise</td>", text)) == within
+
+
 def test_data_notes_configuration_and_environment_are_there(finished, finished_page):
     words = finished_page.words
     assert "Held-out pairs: 24 pairs, none dropped." in words

@@ -1,6 +1,4 @@
-"""All runs of a folder: find one, open it, go on with it, take its settings over, delete it; lay several over each
-other; order those that wait.
-"""
+"""All runs of a folder: find, open, resume, clone or delete one; compare several; order those that wait."""
 
 from __future__ import annotations
 
@@ -92,10 +90,10 @@ COLUMNS = [
 
 
 class RunList(Panel):
-    """All runs in a root folder, kept up to date by itself. `root` may be changed; `chosen` are the Runs that are
-    chosen in the table.
+    """All runs in a root folder, kept up to date. `root` may be changed; `chosen` are the Runs chosen in the table.
 
-    on_open(run): the "Open" button; on_clone(config): "Clone into the form", with a configuration that names no run.
+    on_open(run): called by the "Open" button; on_clone(config): called by "Clone into the form", with a configuration
+    that names no run.
     """
 
     title = "Runs"
@@ -148,22 +146,22 @@ class RunList(Panel):
 
     @property
     def chosen(self) -> list[Run]:
-        """The runs that are chosen, in the order of choosing."""
+        """The chosen runs, in the order of choosing."""
         return [attach(name, self.root) for name in self.table.chosen]
 
     def refresh(self):
-        """Read the runs and the queue again, in the background; what has not changed is not drawn again."""
-        if self._reading != self.root:  # else it is on the way
+        """Read the runs and the queue again, in the background, and draw what has changed."""
+        if self._reading != self.root:  # else they are being read
             self._reading = root = self.root
             self.later(lambda: (list_runs(root), list_queue()), self._read, self._not_read, latest="runs")
 
     def close(self):
-        """Follow the runs no more, and take the panel away."""
+        """Stop following the runs, and close the panel."""
         self._follower.stop()
         super().close()
 
     def redraw(self):
-        """Draw the charts in the colours of the theme."""
+        """Draw the charts again, in the colours of the theme."""
         self.several.redraw()
 
     def snapshot(self):
@@ -173,11 +171,8 @@ class RunList(Panel):
             return self._teaching()
         rows = _shown(frame).head(_STILL_ROWS).to_dict("records")
         more = f"The newest {_STILL_ROWS} of {len(frame)} runs." if len(frame) > _STILL_ROWS else ""
-        return table(
-            [one.title for one in COLUMNS],
-            [["–" if _missing(run[one.key]) else one.text(run[one.key]) for one in COLUMNS] for run in rows],
-            more,
-        )
+        cells = [["–" if _missing(run[shown.key]) else shown.text(run[shown.key]) for shown in COLUMNS] for run in rows]
+        return table([shown.title for shown in COLUMNS], cells, more)
 
     # --- the list
 
@@ -262,58 +257,35 @@ class RunList(Panel):
             config, broken = run.config, ""
         except WorkbenchError as error:
             config, broken = None, str(error)
-        settings = (
-            facts(
-                headline(config),
-                f"pairs {config.data.train}",
-                f"learning rate {number_text(config.training.learning_rate)}",
-            )
-            if config
-            else html("<p>{}</p>", broken)
-        )
-        said = [text for text in (status.message, status.verdict) if text]
+        if config:
+            rate = f"learning rate {number_text(config.training.learning_rate)}"
+            settings = facts(headline(config), f"pairs {config.data.train}", rate)
+        else:
+            settings = html("<p>{}</p>", broken)
+        words = [text for text in (status.message, status.verdict) if text]
         self.about.value = html(
             "<h3>{}</h3>{}{}{}<div class='swb-text'>{}</div>",
             run.name,
             facts(_IN_WORDS.get(status.state, status.state), f"step {status.step} of {status.total_steps}"),
             settings,
             html("<div class='swb-facts'><code>{}</code></div>", run.path.resolve()),
-            joined(said, "\n"),
+            joined(words, "\n"),
         )
-        self.open_run.description = "Attach" if status.alive else "Open"
-        opened = (
-            "Show the live run; nothing is interrupted."
-            if status.alive
-            else "Show the run with its curves, answers and pairs."
-        )
-        enable(
-            self.open_run,
-            (
-                ""
-                if self._on_open
-                else f"This list stands alone: wb.attach({run.name!r}, {self.root!r}) gives the run in Python."
-            ),
-            opened,
-        )
-        enable(
-            self.go_on,
-            _why_no_resume(status),
-            (
-                "Go on from the newest checkpoint, in a process of its own."
-                if not status.alive
-                else "Tell the paused run to go on."
-            ),
-        )
-        no_form = (
-            ""
-            if self._on_clone
-            else f"This list stands alone: wb.clone({run.name!r}, {self.root!r}) makes and starts a clone in Python."
-        )
-        enable(
-            self.clone,
-            broken or no_form,
-            "Put the settings of this run into the form, to change and to start as a new run.",
-        )
+        if status.alive:
+            self.open_run.description, open_tip = "Attach", "Show the live run; nothing is interrupted."
+            resume_tip = "Tell the paused run to go on."
+        else:
+            self.open_run.description, open_tip = "Open", "Show the run with its curves, answers and pairs."
+            resume_tip = "Go on from the newest checkpoint, in a process of its own."
+        not_open = not_cloned = ""
+        if not self._on_open:
+            not_open = f"This list stands alone: wb.attach({run.name!r}, {self.root!r}) gives the run in Python."
+        if not self._on_clone:
+            not_cloned = f"This list stands alone: wb.clone({run.name!r}, {self.root!r}) makes and starts a clone."
+        enable(self.open_run, not_open, open_tip)
+        enable(self.go_on, _why_no_resume(status), resume_tip)
+        clone_tip = "Put the settings of this run into the form, to change and to start as a new run."
+        enable(self.clone, broken or not_cloned, clone_tip)
         why_not = f"It is {status.state} and a process has it: stop it first." if status.alive else ""
         enable(self.delete, why_not, "Asks once more before anything is deleted.")
         if why_not:
@@ -361,9 +333,9 @@ class RunList(Panel):
 
 
 def _shown(frame):
-    """The list with what the table shows as one cell."""
-    facts_of = frame[["accuracy", "accuracy_low", "accuracy_high", "pairs"]]
-    ahead = [None if _missing(*found) else tuple(map(float, found)) for found in facts_of.itertuples(index=False)]
+    """The list with columns of tuples, for cells that show several values."""
+    shares = frame[["accuracy", "accuracy_low", "accuracy_high", "pairs"]]
+    ahead = [None if _missing(*values) else tuple(map(float, values)) for values in shares.itertuples(index=False)]
     steps = list(zip(frame["step"], frame["total_steps"], strict=True))
     return frame.assign(progress=steps, chosen_ahead=ahead)
 
@@ -373,12 +345,12 @@ def _missing(*values):
 
 
 def _cut(text, most):
-    """At most so many characters: the middle goes, for beginning and end tell runs apart."""
+    """At most `most` characters of a name, without its middle: beginning and end tell runs apart."""
     return text if len(text) <= most else f"{text[: most // 2]}…{text[-(most // 2 - 1) :]}"
 
 
 def _last_part(name):
-    """The end of a path or id, which tells most: the table has little room, and the whole stands below it."""
+    """The last part of a path or id, for the narrow table; the whole is shown below it."""
     return name.rstrip("/").rsplit("/", 1)[-1] or name
 
 

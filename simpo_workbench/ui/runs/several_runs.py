@@ -1,4 +1,4 @@
-"""Several runs laid over each other: their charts, and the settings in which they differ."""
+"""Several runs compared: their charts laid over each other, and the settings in which they differ."""
 
 from __future__ import annotations
 
@@ -22,9 +22,7 @@ _CHANGED = "changed while it trained"
 
 
 class SeveralRuns(ipywidgets.VBox):
-    """A part of a panel: the charts of some runs in one figure, and a table of the settings that are not the same in
-    all of them.
-    """
+    """A part of a panel: the charts of some runs in one figure, and a table of the settings in which they differ."""
 
     def __init__(self, panel: Panel):
         self._panel, self._names, self._read = panel, [], None
@@ -37,8 +35,9 @@ class SeveralRuns(ipywidgets.VBox):
         self.layout.display = "none"
 
     def show_runs(self, names: list[str]):
-        """Show these runs of the panel's root, read in the background, from where the last reading ended; none of them:
-        show nothing.
+        """Show these runs of the panel's root, or nothing for an empty list.
+
+        They are read in the background, each from where the last reading ended.
         """
         self._names = names
         show(self, bool(names))
@@ -52,7 +51,7 @@ class SeveralRuns(ipywidgets.VBox):
         self._look()
 
     def _look(self):
-        if self._reading:  # two must not read one tail at a time
+        if self._reading:  # a tail must not be read twice at a time
             self._again = True
             return
         names, root, tails = self._names, self._panel.root, self._tails
@@ -60,13 +59,13 @@ class SeveralRuns(ipywidgets.VBox):
 
         def read():
             runs = [attach(name, root) for name in names]
-            kept = {run.path: tails.get(run.path) or MetricsTail(run.folder.metrics) for run in runs}
-            return names, root, _read(runs, kept), kept
+            current = {run.path: tails.get(run.path) or MetricsTail(run.folder.metrics) for run in runs}
+            return names, root, _read(runs, current), current
 
         self._panel.later(read, self._arrived, lambda _: self._look_again())
 
-    def _arrived(self, found):
-        names, root, read, tails = found
+    def _arrived(self, result):
+        names, root, read, tails = result
         self._tails = tails if self._names else {}
         try:
             if names == self._names and root == self._panel.root:  # else others were chosen meanwhile
@@ -80,7 +79,7 @@ class SeveralRuns(ipywidgets.VBox):
             self._look()
 
     def redraw(self):
-        """Draw the charts in the colours of the theme."""
+        """Draw the charts again, in the colours of the theme."""
         if self._read is not None and self._names:
             self._draw()
 
@@ -88,31 +87,22 @@ class SeveralRuns(ipywidgets.VBox):
         self._read = read
         self._draw()
         columns, rows = config_differences(self._read["configs"], self._read["changes"])
-        same = (
-            ""
-            if rows
-            else html(
-                '<p class="swb-muted">{}</p>',
-                "All settings are the same; names, and the machines that trained them, may differ.",
-            )
-        )
-        self.settings.value = html(
-            '<h3>{}</h3><div class="swb-table-frame">{}</div>', "Settings that differ", same or table(columns, rows)
-        )
+        if rows:
+            differences = table(columns, rows)
+        else:
+            words = "All settings are the same; names, and the machines that trained them, may differ."
+            differences = html('<p class="swb-muted">{}</p>', words)
+        frame = '<h3>{}</h3><div class="swb-table-frame">{}</div>'
+        self.settings.value = html(frame, "Settings that differ", differences)
 
     def _draw(self):
         metrics = self._read["metrics"]
         if self.figure is None:
             self.figure = LiveFigure(HEIGHT)
-        self.figure.show(
-            runs_figure(metrics, self._read["gamma_beta_ratio"], self._read["total_steps"], self._panel.theme)
-        )
-        self.children = [
-            self.words,
-            self.key,
-            self.figure,
-            self.settings,
-        ]  # a plotly figure that is put into the page empty would stay 700 pixels wide
+        ratio, total_steps = self._read["gamma_beta_ratio"], self._read["total_steps"]
+        self.figure.show(runs_figure(metrics, ratio, total_steps, self._panel.theme))
+        # only now: a plotly figure that is put into the page empty would stay 700 pixels wide
+        self.children = [self.words, self.key, self.figure, self.settings]
         labels, colors = line_labels(list(metrics)), RUN_COLORS[self._panel.theme]
         names = [
             html('<b style="color: {}">{}</b> <bdi>{}</bdi>', color, label, name)
@@ -122,7 +112,7 @@ class SeveralRuns(ipywidgets.VBox):
         columns, rows = last_values(metrics)
         self.figure.describe(
             f"Charts of {len(metrics)} runs over their optimizer steps: log-probabilities, repetition and endings of"
-            " answers, margin and accuracy.",
+            " answers, lead, and pairs with the chosen answer ahead.",
             table(columns, rows, "At the last evaluation"),
         )
 
@@ -130,11 +120,10 @@ class SeveralRuns(ipywidgets.VBox):
 def config_differences(
     configs: dict[str, RunConfig | None], changes: dict[str, str] | None = None
 ) -> tuple[list[str], list[list[str]]]:
-    """(columns, rows) of the settings that are not the same in all configurations, one column per run; name and place
-    of the run are left out.
+    """(columns, rows) of the settings in which configurations differ, one column per run, without the section `run`.
 
-    configs: by the run's name; None for one that cannot be read. changes: what was changed while a run trained, in
-    words.
+    configs: by the run's name; None for one that cannot be read. changes: what was changed while a run trained, by the
+    run's name.
     """
     rows = []
     for info in settings():
@@ -156,9 +145,9 @@ def _read(runs: list[Run], tails: dict[Path, MetricsTail]) -> dict:
     for run in runs:
         configs[run.name] = _config(run)
         changes[run.name] = "; ".join(
-            f"step {kept['step']}: {name} {_text(value)}"
-            for kept in read_jsonl(run.folder.changes)
-            for name, value in kept["changes"].items()
+            f"step {change['step']}: {name} {_text(value)}"
+            for change in read_jsonl(run.folder.changes)
+            for name, value in change["changes"].items()
         )
         if len(metrics) < MOST_RUNS:
             tails[run.path].read()
@@ -184,5 +173,7 @@ def _config(run):
 
 
 def _text(value):
-    text = number_text(value) if isinstance(value, float) else "none" if value is None else str(value)
+    if value is None:
+        return "none"
+    text = number_text(value) if isinstance(value, float) else str(value)
     return text if len(text) <= _LONGEST_VALUE else text[: _LONGEST_VALUE - 1] + "…"

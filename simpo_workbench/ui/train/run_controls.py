@@ -1,4 +1,4 @@
-"""What can be asked of a run while it trains: pause, evaluate, save, stop, and settings that change on the way."""
+"""Requests to a run while it trains: pause, evaluate, save, stop, and changes of settings."""
 
 from __future__ import annotations
 
@@ -14,6 +14,13 @@ from ...runs.run import Reply, Run
 from ..parts.html import Html
 from ..parts.panel import Panel, button, column, enable, row, show
 
+_PAUSE_TIP = "Wait after this step; the model stays in memory"
+_SUSPEND_TIP = "Save a checkpoint, end the process; Go on starts it again"
+_EVALUATE_TIP = "Score the held-out pairs and answer the sample prompts after this step"
+_SAVE_TIP = "Save a checkpoint after this step"
+_CHANGE_TIP = "β, γ/β and the learning rate, from the next step on"
+_APPLY_TIP = "Applies after the step that runs now"
+_STOP_TIP = "End after this step, with adapter and checkpoint"
 _STOPPABLE = ("training", "paused", "scoring", "loading", "queued")
 _DONE = {
     "pause": "Paused",
@@ -27,9 +34,9 @@ _DONE = {
 
 
 class RunControls(Panel):
-    """Buttons for a run. `update(status)` says what can be asked now.
+    """Buttons for a run. `update(status)` enables those that can be used now.
 
-    `holding`: β, γ/β and the factor on the learning rate as they are.
+    `holding`: the present β, γ/β and factor on the learning rate.
     """
 
     title = "Controls"
@@ -38,54 +45,22 @@ class RunControls(Panel):
         super().__init__(line)
         self.run: Run | None = None
         self._requests: list[Reply] = []
-        self._on_changed, self._state, self._kept, self.holding = on_changed, None, None, {}
-        ask = self._asker
-        self.pause = button(
-            "Pause", ask("pause", lambda: self.run.pause()), "pause", "Wait after this step; the model stays in memory"
-        )
+        self._on_changed, self._state, self._changes_stamp, self.holding = on_changed, None, None, {}
+        request = self._requester
+        self.pause = button("Pause", request("pause", lambda: self.run.pause()), "pause", _PAUSE_TIP)
         self.unpause = button("Go on", self.guard(self._go_on), "play", "Go on from here")
-        self.suspend = button(
-            "Free the memory",
-            ask("suspend", lambda: self.run.suspend()),
-            "eject",
-            "Save a checkpoint, end the process; Go on starts it again",
-        )
-        self.evaluate = button(
-            "Evaluate now",
-            ask("evaluate", lambda: self.run.evaluate()),
-            "check",
-            "Score the held-out pairs and answer the sample prompts after this step",
-        )
-        self.save = button(
-            "Save checkpoint", ask("save", lambda: self.run.save()), "save", "Save a checkpoint after this step"
-        )
-        self.change = button(
-            "Change while training…",
-            self.guard(self._toggle_change),
-            "sliders",
-            "β, γ/β and the learning rate, from the next step on",
-        )
-        self.stop = button(
-            "Stop and save",
-            ask("stop", lambda: self.run.stop()),
-            "stop",
-            "End after this step, with adapter and checkpoint",
-            "danger",
-        )
-        # no bounds here: a field that bends a number would ask for something that nobody typed; the request itself is
-        # checked, in words
-        self.beta = ipywidgets.FloatText(
-            description="β", step=0.1, layout={"width": "150px"}, style={"description_width": "30px"}
-        )
-        self.ratio = ipywidgets.FloatText(
-            description="γ/β", step=0.05, layout={"width": "150px"}, style={"description_width": "30px"}
-        )
-        self.scale = ipywidgets.FloatText(
-            description="learning rate ×", step=0.1, layout={"width": "210px"}, style={"description_width": "100px"}
-        )
-        self.apply = button("Apply", self.guard(self._apply), "", "Applies after the step that runs now", "primary")
+        self.suspend = button("Free the memory", request("suspend", lambda: self.run.suspend()), "eject", _SUSPEND_TIP)
+        self.evaluate = button("Evaluate now", request("evaluate", lambda: self.run.evaluate()), "check", _EVALUATE_TIP)
+        self.save = button("Save checkpoint", request("save", lambda: self.run.save()), "save", _SAVE_TIP)
+        self.change = button("Change while training…", self.guard(self._toggle_change), "sliders", _CHANGE_TIP)
+        self.stop = button("Stop and save", request("stop", lambda: self.run.stop()), "stop", _STOP_TIP, "danger")
+        # no bounds here: a field that corrects a number would request a value that was not typed; the request itself is
+        # checked, with a message
+        self.beta, self.ratio = _number("β", 0.1, 150, 30), _number("γ/β", 0.05, 150, 30)
+        self.scale = _number("learning rate ×", 0.1, 210, 100)
+        self.apply = button("Apply", self.guard(self._apply), "", _APPLY_TIP, "primary")
         words = (
-            "A change of β or γ/β changes the objective: loss and rewards before and after it do not compare, margins"
+            "A change of β or γ/β changes the objective: loss and rewards before and after it do not compare, leads"
             " in nats per token do, and the charts say “objective changed”. The learning rate is multiplied by its"
             " factor from the next step on; 1 is the configured rate."
         )
@@ -99,47 +74,43 @@ class RunControls(Panel):
 
     def attach(self, run: Run | None, config: RunConfig | None = None):
         """Control this run, which began with this configuration."""
-        self.run, self._config, self._requests, self._state, self._kept, self.holding = run, config, [], None, None, {}
+        self.run, self._config, self._requests = run, config, []
+        self._state, self._changes_stamp, self.holding = None, None, {}
         show(self._changes, False)
         if config is not None:
-            show(self.ratio, config.loss.kind != "dpo")  # without γ in its loss there is none to change
+            show(self.ratio, config.loss.kind != "dpo")  # DPO has no γ
             self._show_values(0)
 
     def update(self, status):
-        """Enable what can be asked in this state, and say what came of earlier requests."""
+        """Enable the buttons that this state allows, and say what became of earlier requests."""
         self._follow_requests()
         self._show_values(status.step)
         if (status.state, status.alive) == self._state:
             return
         self._state = (status.state, status.alive)
-        waiting = status.state in ("paused", "suspended") or (
-            not status.alive and status.state in ("stopped", "failed")
-        )
+        ended = not status.alive and status.state in ("stopped", "failed")
+        waiting = status.state in ("paused", "suspended") or ended
         show(self.pause, not waiting)
         show(self.unpause, waiting)
-        gone = "" if status.alive else f"The run is {status.state}: nobody is there to ask."
-        early = gone or (
-            "" if status.state in ("training", "paused") else f"It is {status.state}: this waits until it trains."
-        )
+        gone = "" if status.alive else f"The run is {status.state}: it has no process that could do this."
+        why_not = gone
+        if not gone and status.state not in ("training", "paused"):
+            why_not = f"It is {status.state}: this waits until it trains."
         paused = "It is paused: go on first." if status.state == "paused" else ""
-        enable(self.pause, early, "Wait after this step; the model stays in memory")
-        enable(self.evaluate, early or paused, "Score the held-out pairs and answer the sample prompts after this step")
-        enable(self.save, early, "Save a checkpoint after this step")
-        enable(self.change, early, "β, γ/β and the learning rate, from the next step on")
-        enable(self.suspend, early, "Save a checkpoint, end the process; Go on starts it again")
-        enable(self.apply, early, "Applies after the step that runs now")
-        enable(
-            self.stop,
-            gone if status.state not in _STOPPABLE else "",
-            "End after this step, with adapter and checkpoint",
-        )
+        enable(self.pause, why_not, _PAUSE_TIP)
+        enable(self.evaluate, why_not or paused, _EVALUATE_TIP)
+        enable(self.save, why_not, _SAVE_TIP)
+        enable(self.change, why_not, _CHANGE_TIP)
+        enable(self.suspend, why_not, _SUSPEND_TIP)
+        enable(self.apply, why_not, _APPLY_TIP)
+        enable(self.stop, gone if status.state not in _STOPPABLE else "", _STOP_TIP)
 
-    def _asker(self, kind, ask):
-        def asked():
-            self._requests.append(ask())
-            self.say(f"Asked the run to {'go on' if kind == 'unpause' else kind}.")
+    def _requester(self, kind, request):
+        def send():
+            self._requests.append(request())
+            self.say(f"Asked the run to {kind}.")
 
-        return self.guard(asked)
+        return self.guard(send)
 
     def _go_on(self):
         if self.run.status.alive:
@@ -161,15 +132,15 @@ class RunControls(Panel):
         show(self._changes, self._changes.layout.display == "none")
 
     def _show_values(self, step):
-        """What holds at this step; a field changes when that does, not while somebody types another value."""
+        """Show the values at this step; a field changes only when its value did, not while another one is typed."""
         try:
-            found = self.run.folder.changes.stat()
-            kept = (found.st_mtime_ns, found.st_size, step)
+            stat = self.run.folder.changes.stat()
+            stamp = (stat.st_mtime_ns, stat.st_size, step)
         except OSError:
-            kept = None
-        if self.holding and kept == self._kept:
+            stamp = None
+        if self.holding and stamp == self._changes_stamp:
             return
-        self._kept, before, self.holding = kept, self.holding, _holding(self.run, self._config, step)
+        self._changes_stamp, before, self.holding = stamp, self.holding, _holding(self.run, self._config, step)
         for name, field in (("beta", self.beta), ("gamma_beta_ratio", self.ratio), ("learning_rate_scale", self.scale)):
             if self.holding[name] != before.get(name):
                 field.value = self.holding[name]
@@ -182,12 +153,11 @@ class RunControls(Panel):
         }
         changes = {name: value for name, value in wanted.items() if value != self.holding[name]}
         if not changes:
-            self.say("Nothing is changed: the fields say what holds already.")
+            self.say("Nothing is changed: the run already has these values.")
             return
         self._requests.append(self.run.set(**changes))
-        self.say(
-            f"Asked for {', '.join(f'{name} {value:g}' for name, value in changes.items())} from the next step on."
-        )
+        values = ", ".join(f"{name} {value:g}" for name, value in changes.items())
+        self.say(f"Asked for {values} from the next step on.")
 
     def _follow_requests(self):
         for request in list(self._requests):
@@ -198,10 +168,18 @@ class RunControls(Panel):
             self.say(request.text or _DONE[request.kind] + ".", "error" if refused else "good")
 
 
+def _number(description, step, width, description_width):
+    """A field for a number; widths in pixels."""
+    return ipywidgets.FloatText(
+        description=description,
+        step=step,
+        layout={"width": f"{width}px"},
+        style={"description_width": f"{description_width}px"},
+    )
+
+
 def _holding(run, config, step):
-    """β, γ/β and the factor on the learning rate at a step: what the run began with, and its own record of what was
-    changed on the way.
-    """
+    """β, γ/β and the factor on the learning rate at a step: the run's configuration with its recorded changes."""
     scale = 1.0
     for record in read_jsonl(run.folder.changes):
         if record["step"] <= step:

@@ -1,11 +1,8 @@
-"""A run as it happens: the verdict first, then the few numbers that matter, then the charts that tell the truth above
-those that can lie.
-"""
+"""A run as it happens: the verdict, then the few numbers that matter, then the charts, those of health first."""
 
 from __future__ import annotations
 
 import time
-from dataclasses import dataclass
 
 import ipywidgets
 import traitlets
@@ -17,18 +14,19 @@ from ...base.format import counted, duration
 from ...charts import training as training_charts
 from ...config.run_config import RunConfig
 from ...report.facts import headline, tiles
-from ...runs.launch import clone, resumable_steps
+from ...runs.launch import clone
 from ...runs.metrics_tail import MetricsTail
 from ...runs.run import Run
 from ..parts.following import POLL_S
 from ..parts.html import Html, Markup, html, joined, table
 from ..parts.live_figure import LiveFigure
 from ..parts.panel import Panel, button, column, row, show
+from .remedies import remedies
 from .run_controls import RunControls
 from .run_samples import RunSamples
 from .run_start import RunStart
 
-#: State -> its shape and tone; the word stands beside it.
+#: State -> its shape and tone; the shape stands before the state's name.
 STATES = {
     "queued": ("◌", "muted"),
     "loading": ("◌", "muted"),
@@ -41,9 +39,9 @@ STATES = {
     "stopped": ("■", "attention"),
     "failed": ("✕", "failure"),
 }
-#: After an end somebody may go on with the run: it is looked at this often then.
+#: A run that has ended may be resumed: it is looked at this often then.
 _ENDED_POLL_S = 2.0
-#: Charts are drawn at most so often, and take at most about this share of the time.
+#: Charts are drawn at most this often, and take at most about this share of the time.
 _DRAW_S, _DRAW_SHARE = 0.9, 0.15
 _LOG_BYTES = 20_000
 #: Metrics in the table for screen readers.
@@ -51,37 +49,19 @@ _COLUMNS = (
     *("logps/chosen_drift", "logps/rejected_drift", "answers/mean_tokens", "answers/ended", "answers/repeated_4grams"),
     *("loss", "rewards/accuracies", "rewards/beyond_gamma"),
 )
-#: What the rate is multiplied by in the remedy for a verdict; other verdicts have none that one click could do.
-_RATES = {
-    "collapse": (1 / 3, "a third of the rate"),
-    **dict.fromkeys(("repetition", "lost endings", "chosen falling", "learning rate too high"), (0.5, "half the rate")),
-    "learning rate too low": (3, "three times the rate"),
-}
-
-
-@dataclass(frozen=True)
-class _Remedy:
-    """A new run that can be made out of the one that is followed: what the button says, from which step, with which
-    changes.
-    """
-
-    words: str
-    tooltip: str
-    step: int | None
-    changes: dict
 
 
 def badge(state: str) -> Markup:
-    """A run's state as shape and word."""
+    """A run's state as shape and name."""
     shape, tone = STATES.get(state, ("", "muted"))
     return html('<span class="swb-badge swb-tone-{}" role="status">{} {}</span>', tone, shape, state)
 
 
 class RunMonitor(Panel):
-    """Follows `run` while it trains, and shows it when it has ended; without one, or after its end, offers to start
-    `config`.
+    """Follows `run` while it trains and shows it when it has ended; without a run, or after one, it starts `config`.
 
-    Setting `run` follows another one. Everything is read from the run's folder, by a thread that outlives a busy cell.
+    Setting `run` follows another one. Everything is read from the run's folder, by a thread that works while a cell is
+    busy.
     """
 
     title = "Train"
@@ -121,9 +101,8 @@ class RunMonitor(Panel):
             "Thin lines: single steps; solid: smoothed; points: held-out evaluations. Rewards are negative; only the"
             " difference matters."
         )
-        options = row(
-            self.units, self.smoothing, self.smoothing_words, Html(html('<span class="swb-muted">{}</span>', words))
-        )
+        about_charts = Html(html('<span class="swb-muted">{}</span>', words))
+        options = row(self.units, self.smoothing, self.smoothing_words, about_charts)
         self._log_fold = ipywidgets.Accordion([self.log_text], titles=("Log of the run",), selected_index=None)
         self._log_fold.observe(self.guard(lambda _: self._show_log()), "selected_index")
         self._about = column(
@@ -144,7 +123,7 @@ class RunMonitor(Panel):
     # --- following
 
     def close(self):
-        """Follow the run no more, and take the panel away; the run goes on."""
+        """Stop following the run, and close the panel; the run goes on."""
         self._stop_following()
         self.starter.close()
         super().close()
@@ -155,16 +134,9 @@ class RunMonitor(Panel):
             self._follower = None
 
     def _forget(self):
-        """Nothing is known of a run."""
-        self._followed, self._tail, self._seen, self._status, self._verdicts, self._remedies, self._damaged = (
-            None,
-            None,
-            None,
-            None,
-            [],
-            [],
-            0,
-        )
+        """Forget what was read of a run."""
+        self._followed = self._tail = self._seen = self._status = None
+        self._verdicts, self._remedies, self._damaged = [], [], 0
         self._drawn_at, self._draw_took, self._stale = 0.0, 0.0, True
 
     def _follow_run(self, _):
@@ -183,10 +155,8 @@ class RunMonitor(Panel):
             self._show_unreadable(run, error)
             return
         show(self._readable, True)
-        self._followed, self._tail = (
-            run,
-            MetricsTail(run.folder.metrics),
-        )  # `run` may be set to another one at any moment
+        # `run` may be set to another one at any moment
+        self._followed, self._tail = run, MetricsTail(run.folder.metrics)
         self.controls.attach(run, self._run_config)
         self._show_log()
         self._follower = self.follow(self._look, POLL_S)
@@ -209,16 +179,10 @@ class RunMonitor(Panel):
             self._take_evaluations(new)
             events = [record for record in new if record.get("kind") == "event"]
             if events and self._seen is not None:
-                self.say(
-                    f"{time.strftime('%H:%M:%S', time.localtime(events[-1].get('time', time.time())))} step"
-                    f" {events[-1].get('step')}: {events[-1].get('text', events[-1].get('event'))}"
-                )
+                self._say_event(events[-1])
         if self._tail.damaged_lines > self._damaged:
-            self.say(
-                f"{counted(self._tail.damaged_lines, 'line')} of {run.folder.metrics.name} cannot be read: what stood"
-                " there is missing in the charts.",
-                "error",
-            )
+            lines = counted(self._tail.damaged_lines, "line")
+            self.say(f"{lines} of {run.folder.metrics.name} cannot be read and are missing in the charts.", "error")
         self._damaged = self._tail.damaged_lines
         self.controls.update(status)
         if new or status != self._seen:
@@ -229,6 +193,10 @@ class RunMonitor(Panel):
         self._show_log()
         if self._follower is not None:
             self._follower.every_s = POLL_S if status.alive or self._stale else _ENDED_POLL_S
+
+    def _say_event(self, event):
+        at = time.strftime("%H:%M:%S", time.localtime(event.get("time", time.time())))
+        self.say(f"{at} step {event.get('step')}: {event.get('text', event.get('event'))}")
 
     def _take_evaluations(self, new):
         if not any(record.get("kind") == "eval" for record in new):
@@ -275,67 +243,32 @@ class RunMonitor(Panel):
         self._remedies = []
         if not self._followed.path.is_dir():
             words = (
-                f"The run's folder {self._followed.path} is gone: it was deleted or moved. What stands here was read"
+                f"The run's folder {self._followed.path} is gone: it was deleted or moved. What is shown was read"
                 " before."
             )
             self.verdict.value = html('<div class="swb-notice swb-failed">{}</div>', words)
         elif status.state == "failed" or status.stalled:
-            self.verdict.value = html(
-                '<div class="swb-notice swb-{}"><b>{}</b> {}</div>',
-                "failed",
-                "Failed." if status.state == "failed" else "",
-                status.message,
-            )
+            words = "Failed." if status.state == "failed" else ""
+            self.verdict.value = html('<div class="swb-notice swb-failed"><b>{}</b> {}</div>', words, status.message)
         elif status.state in ("queued", "loading") or worst is None:
-            self.verdict.value = html(
-                '<div class="swb-notice">{}</div>',
-                status.message or "The doctor's verdict comes with the second evaluation.",
-            )
+            words = status.message or "The doctor's verdict comes with the second evaluation."
+            self.verdict.value = html('<div class="swb-notice">{}</div>', words)
         else:
             more = joined(html("<p>{}</p>", str(verdict)) for verdict in self._verdicts[1:])
-            said, colon, figures_of_it = worst.seen.partition(": ")
+            short, colon, numbers = worst.seen.partition(": ")
             pattern = '<div class="swb-notice swb-{}"><b>{}</b> {} {} {}{}</div>'
             self.verdict.value = html(
-                pattern, worst.severity, said + colon.strip(), figures_of_it, worst.cause, worst.remedy, more
+                pattern, worst.severity, short + colon.strip(), numbers, worst.cause, worst.remedy, more
             )
-            if worst.kind in _RATES and worst.severity != "note":
-                self._remedies = self._find_remedies(worst, status)
+            scale = self.controls.holding["learning_rate_scale"] or 1.0
+            self._remedies = remedies(self._followed, self._run_config, worst, status, scale)
         self._offer(self._remedies)
 
-    def _offer(self, remedies):
+    def _offer(self, offered):
         for place, control in enumerate((self.remedy, self.second_remedy)):
-            show(control, place < len(remedies))
-            if place < len(remedies):
-                control.description, control.tooltip = remedies[place].words, remedies[place].tooltip
-
-    def _find_remedies(self, worst, status):
-        """Clone with a lower rate, from the newest healthy checkpoint that can be gone on from; and where there is one,
-        go on from it as it was.
-        """
-        factor, words = _RATES[worst.kind]
-        now = self._run_config.training.learning_rate * (self.controls.holding["learning_rate_scale"] or 1.0)
-        steps = [step for step in resumable_steps(self._followed.folder) if step <= (status.recommended_step or 0)]
-        step, start = (steps[-1], f"from step {steps[-1]}") if steps else (None, "from the start")
-        stop, stays = (
-            ("Stop, clone", "; this one is stopped and saved, and stays")
-            if status.alive
-            else ("Clone", "; this one stays as it is")
-        )
-        found = [
-            _Remedy(
-                f"{stop} {start} with {words}",
-                f"A new run {start} with learning rate {now * factor:.2g}{stays}",
-                step,
-                {"training.learning_rate": now * factor},
-            )
-        ]
-        if steps:
-            found.append(
-                _Remedy(
-                    f"Go on from step {step} as it was", f"A new run {start} with the same settings{stays}", step, {}
-                )
-            )
-        return found
+            show(control, place < len(offered))
+            if place < len(offered):
+                control.description, control.tooltip = offered[place].words, offered[place].tooltip
 
     def _heal(self, place):
         if place >= len(self._remedies):  # a double click
@@ -347,42 +280,40 @@ class RunMonitor(Panel):
         # first the clone: a run is stopped only for one that is there
         self.later(
             lambda: clone(run.path, step=remedy.step, changes=remedy.changes),
-            lambda made: self._healed(run, made),
+            lambda new_run: self._healed(run, new_run),
             lambda error: self._healed(run, None),
         )
 
-    def _healed(self, run, made):
+    def _healed(self, run, new_run):
         for control in (self.remedy, self.second_remedy):
             control.disabled = False
-        self._seen = None  # what can be done is looked at anew
-        if made is None:
+        self._seen = None  # so that the state is shown again, with its remedies
+        if new_run is None:
             return
-        self.say(f"{made.name} was made from {run.name}.", "good")
+        self.say(f"{new_run.name} was made from {run.name}.", "good")
         if self._followed is run:
-            self.run = made
+            self.run = new_run
         if run.status.alive:
             run.stop()
 
     def _show_unreadable(self, run, error):
-        """A run whose configuration says nothing: its name and why."""
+        """Show a run whose configuration cannot be read: its name, and why."""
         show(self._readable, False)
         self._offer([])
         show(self.starter, self.config is not None)
         self.head.value, self.bar.value, self.tiles.value = html("<b>{}</b>", run.name), "", ""
-        self.verdict.value = html(
-            '<div class="swb-notice swb-failed"><b>{}</b> {}</div>', "It cannot be shown:", str(error)
-        )
+        notice = '<div class="swb-notice swb-failed"><b>{}</b> {}</div>'
+        self.verdict.value = html(notice, "It cannot be shown:", str(error))
         self.say_error(error)
 
     def _draw(self):
         if self._tail is None:
             return
         began, frame = time.monotonic(), self._tail.frame()
-        ratio = (
-            None
-            if self._run_config.loss.kind == "dpo"
-            else self._tail.last_train.get("gamma_beta_ratio", self._run_config.loss.gamma_beta_ratio)
-        )
+        loss = self._run_config.loss
+        ratio = None  # DPO has no γ
+        if loss.kind != "dpo":
+            ratio = self._tail.last_train.get("gamma_beta_ratio", loss.gamma_beta_ratio)
         total = self._status.total_steps if self._status else 0
         window = 2 * self.smoothing.value + 1 if self.smoothing.value else None
         self.smoothing_words.value = html(
@@ -444,7 +375,7 @@ def _tile(tile):
 
 
 def _in_words(name, evaluations):
-    """A sentence on the charts, and the evaluations as a table."""
+    """A sentence about the charts, and the evaluations as a table, for screen readers."""
     charts = f"Nine charts of {name} over the optimizer steps"
     if not evaluations:
         return f"{charts}; nothing was evaluated yet.", ""

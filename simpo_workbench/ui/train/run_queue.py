@@ -1,4 +1,4 @@
-"""The queue before the device: who has it, who waits, and buttons to change the order or leave."""
+"""The queue for the device: which run has it, which wait, and buttons to change the order or leave."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ class QueueView(ipywidgets.VBox):
         self.layout.margin = "0 0 8px"
 
     def show_queue(self, queue):
-        """Show this queue, where it is another one than before."""
+        """Show this queue unless it is shown already."""
         if self._queue is not None and queue.equals(self._queue):
             return
         self._queue = queue
@@ -32,7 +32,7 @@ class QueueView(ipywidgets.VBox):
         self.words.value = html(
             '<div class="swb-muted">{}{}</div>',
             has_it,
-            "; these runs wait, and begin in this order:" if line else ", and nobody waits for it.",
+            "; these runs wait, and begin in this order:" if line else ", and no run waits for it.",
         )
         while len(self.waiting) < len(line):
             self.waiting.append(_Waiting(self._panel))
@@ -50,8 +50,7 @@ class _Waiting(ipywidgets.HBox):
         self.up = button("Up", panel.guard(lambda: self._move(-1)), "arrow-up")
         self.down = button("Down", panel.guard(lambda: self._move(1)), "arrow-down")
         self.cancel = button("Cancel", panel.guard(self._leave), "times")
-        made = row(self.up, self.down, self.cancel, self.words)
-        super().__init__([made])
+        super().__init__([row(self.up, self.down, self.cancel, self.words)])
 
     def show_run(self, run, place, last):
         self._run, self._place, name = run, place, run["name"]

@@ -1,4 +1,4 @@
-"""Answers to the sample prompts while a run trains: any evaluated step beside the untrained model."""
+"""Answers to the sample prompts while a run trains: any evaluated step beside the base model."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ from ..parts.panel import Panel, button, row
 
 
 class RunSamples(Panel):
-    """A step slider, one of the sample prompts, and its answer then beside that of step 0.
+    """A step slider, one of the sample prompts, and its answer at that step beside the one of step 0.
 
-    `refresh()` reads what is new and stays at the newest step.
+    `refresh()` reads new answers; a slider at the newest step follows them.
     """
 
     title = "Sample answers"
@@ -38,10 +38,10 @@ class RunSamples(Panel):
         self.refresh()
 
     def refresh(self):
-        """Read the answers; a slider that stood at the newest step moves on to the new one."""
+        """Read the answers; a slider at the newest step moves on to the new one."""
         try:
             answers = self.run.generations if self.run is not None else None
-        except WorkbenchError as error:  # a damaged file: what was read before stays
+        except WorkbenchError as error:  # a damaged file: keep what was read before
             self.say_error(error)
             answers = self._answers
         if answers is None or answers.empty:
@@ -72,22 +72,20 @@ class RunSamples(Panel):
             return
         self._place %= len(self._prompts)
         prompt = self._prompts[self._place]
-        mine = self._answers[self._answers["prompt"] == prompt]
-        base, now = (self._answer(mine, step) for step in (int(self._answers["step"].min()), self.step.value))
+        answers = self._answers[self._answers["prompt"] == prompt]
+        base, now = (self._answer(answers, step) for step in (int(self._answers["step"].min()), self.step.value))
         self.about.value = html(
             '<span class="swb-muted">Sample prompt {} of {}</span>&ensp;{}', self._place + 1, len(self._prompts), prompt
         )
         self.cards.value = answer_cards(base, now)
 
-    def _answer(self, mine, step):
-        rows = mine[mine["step"] == step]
+    def _answer(self, answers, step):
+        rows = answers[answers["step"] == step]
         title = "Base · step 0" if step == 0 else f"Tuned · step {step}"
         if rows.empty:
             return Answer(title, "(not asked at this step)")
-        found = rows.iloc[0]
-        return Answer(
-            title, found["answer"], int(found["tokens"]), bool(found["ended"]), float(found["repeated_4grams"])
-        )
+        row = rows.iloc[0]
+        return Answer(title, row["answer"], int(row["tokens"]), bool(row["ended"]), float(row["repeated_4grams"]))
 
     def snapshot(self) -> Markup:
         return html("{}{}", self.about.value, self.cards.value)

@@ -250,7 +250,7 @@ def test_a_run_whose_process_died_is_never_shown_as_running(tmp_path, live, watc
     assert "Failed." in panel.verdict.value
     assert "died while it was training" in panel.verdict.value
     assert panel.controls.stop.disabled
-    assert "nobody is there" in panel.controls.evaluate.tooltip
+    assert "it has no process" in panel.controls.evaluate.tooltip
     assert visible(panel.controls.unpause)
 
 

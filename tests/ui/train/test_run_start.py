@@ -97,12 +97,12 @@ def test_it_measures_first_then_asks_once_and_hands_the_run_over(desk):
     panel.start.click()
     assert visible(panel.cancel)
     assert not visible(panel.start)
-    until(lambda: "Loading the model." in panel.found.value)
+    until(lambda: "Loading the model." in panel.measured.value)
     desk.measurings[0].found = MEASURED
     until(lambda: visible(panel.confirm))
     assert not visible(panel.cancel)
     assert desk.started == []
-    words = panel.found.value.striptags()
+    words = panel.measured.value.striptags()
     for part in (
         "Fits.",
         "Training takes 1 GB beside the model",
@@ -119,7 +119,7 @@ def test_it_measures_first_then_asks_once_and_hands_the_run_over(desk):
     assert "Started run-1" in panel.line.value
     assert visible(panel.start)
     assert not visible(panel.confirm)
-    assert panel.found.value == ""
+    assert panel.measured.value == ""
 
 
 @pytest.mark.parametrize(
@@ -127,7 +127,7 @@ def test_it_measures_first_then_asks_once_and_hands_the_run_over(desk):
     [(MEASURED, "fits", "Fits."), (TIGHT, "tight", "Tight."), (TOO_LARGE, "failed", "Does not fit.")],
 )
 def test_whether_it_fits_is_said_first_with_what_would_help(desk, result, tone, words):
-    shown = measured(desk, result).found.value
+    shown = measured(desk, result).measured.value
     assert f"swb-{tone}" in shown
     assert shown.striptags().startswith(words)
     assert ("lower training.max_tokens_per_microbatch" in shown) == (result is not MEASURED)
@@ -152,9 +152,9 @@ def test_foreign_words_stay_words():
 )
 def test_what_would_end_the_run_is_said_before_it_starts(desk, error):
     panel = measured(desk, error)
-    assert "It does not start:" in panel.found.value
-    assert "<img" not in panel.found.value + panel.line.value
-    assert str(error) in panel.found.value.unescape()
+    assert "It does not start:" in panel.measured.value
+    assert "<img" not in panel.measured.value + panel.line.value
+    assert str(error) in panel.measured.value.unescape()
     assert visible(panel.start)
     assert not visible(panel.confirm)
     panel.start.click()
@@ -169,7 +169,7 @@ def test_cancel_ends_the_measuring_and_starts_nothing(desk):
     until(lambda: "cancelled" in panel.line.value)
     assert desk.measurings[0].cancelled == 1
     desk.measurings[0].found = MEASURED
-    assert panel.found.value == ""
+    assert panel.measured.value == ""
     assert visible(panel.start)
     assert not visible(panel.confirm)
     assert desk.started == []
@@ -178,7 +178,7 @@ def test_cancel_ends_the_measuring_and_starts_nothing(desk):
 def test_other_settings_throw_an_old_measurement_away(desk):
     panel = measured(desk)
     panel.config = RunConfig(loss={"beta": 9})
-    assert panel.found.value == ""
+    assert panel.measured.value == ""
     assert not visible(panel.confirm)
     assert "β 9" in panel.about.value
     panel.start.click()
@@ -186,13 +186,13 @@ def test_other_settings_throw_an_old_measurement_away(desk):
     panel.config = RunConfig(loss={"beta": 8})
     until(lambda: desk.measurings[1].cancelled == 1)
     assert visible(panel.start)
-    assert panel.found.value == ""
+    assert panel.measured.value == ""
 
 
 def test_not_now_keeps_everything_as_it_was(desk):
     panel = measured(desk)
     panel.decline.click()
-    assert panel.found.value == ""
+    assert panel.measured.value == ""
     assert visible(panel.start)
     assert desk.started == []
 
