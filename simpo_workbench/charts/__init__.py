@@ -13,6 +13,7 @@ _HOMES = {
     "lead_scatter": "scores",
     "length_figure": "pairs",
     "curve_figure": "geometry",
+    "leads_figure": "geometry",
     "lead_history_figure": "leads",
     "lead_histories_figure": "leads",
     "token_figure": "microscope",
@@ -23,7 +24,7 @@ _HOMES = {
 __getattr__, __dir__, __all__ = lazy_names(__name__, _HOMES)
 
 if TYPE_CHECKING:  # so that editors and type checkers see the names that are loaded lazily
-    from .geometry import curve_figure
+    from .geometry import curve_figure, leads_figure
     from .leads import lead_histories_figure, lead_history_figure
     from .microscope import token_figure, won_figure
     from .pairs import length_figure

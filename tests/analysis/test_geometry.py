@@ -105,7 +105,9 @@ def test_places_and_states_of_hand_placed_pairs():
 @pytest.mark.parametrize("smoothing", [0.0, 0.2])
 def test_a_pair_exactly_at_a_bound_is_still_in_the_state_before_it(smoothing):
     bounds = wb.analysis.loss_geometry(of_leads([]), 1.0, 0.0, smoothing).bounds
-    found = wb.analysis.loss_geometry(Leads([f"p{n}" for n in range(len(bounds))], np.array(bounds)), 1.0, 0.0, smoothing)
+    found = wb.analysis.loss_geometry(
+        Leads([f"p{n}" for n in range(len(bounds))], np.array(bounds)), 1.0, 0.0, smoothing
+    )
     assert found.z.tolist() == list(bounds)
     assert found.pairs["state"].tolist() == list(STATES[: len(bounds)])
     assert [found.counts[state] for state in STATES] == [int(state in STATES[: len(bounds)]) for state in STATES]
@@ -200,7 +202,9 @@ def test_equal_pull_is_no_difference_however_exact():
 
 
 def test_lengths_that_are_all_on_one_side_compare_with_nothing():
-    found = wb.analysis.loss_geometry(of_leads(np.linspace(-1, 1, 40), chosen_tokens=3, rejected_tokens=30), 2.0, 0.5).length
+    found = wb.analysis.loss_geometry(
+        of_leads(np.linspace(-1, 1, 40), chosen_tokens=3, rejected_tokens=30), 2.0, 0.5
+    ).length
     assert "in no pair" in str(found)
     assert "Most of the gradient (100%) is for the shorter answer" in str(found)
 
@@ -213,7 +217,9 @@ def test_without_lengths_nothing_is_said_of_them():
 def test_the_correlation_is_spearmans_whatever_the_sliders_say():
     """Longer chosen answers with ever smaller leads: rank correlation of length difference and pull is 1."""
     table = of_leads([0.9, 0.5, -0.1, -2.0], chosen_tokens=[1, 2, 3, 40], rejected_tokens=5)
-    assert [wb.analysis.loss_geometry(table, beta, 0.4).length.correlation for beta in (0.1, 20)] == pytest.approx([1.0, 1.0])
+    assert [wb.analysis.loss_geometry(table, beta, 0.4).length.correlation for beta in (0.1, 20)] == pytest.approx(
+        [1.0, 1.0]
+    )
     assert leads_of(of_leads([0.1] * 5, chosen_tokens=3, rejected_tokens=5)).length_correlation is None
 
 
@@ -242,7 +248,10 @@ def test_settings_that_do_not_suit_the_pairs_are_named(leads, beta, ratio, said)
 def test_settings_come_from_the_table_where_none_are_given():
     table = of_leads([0.1, 0.2], beta=2.5, gamma_beta_ratio=0.55)
     assert (wb.analysis.loss_geometry(table).beta, wb.analysis.loss_geometry(table).gamma_beta_ratio) == (2.5, 0.55)
-    assert (wb.analysis.loss_geometry(table, beta=4).beta, wb.analysis.loss_geometry(table, beta=4).gamma_beta_ratio) == (4.0, 0.55)
+    assert (
+        wb.analysis.loss_geometry(table, beta=4).beta,
+        wb.analysis.loss_geometry(table, beta=4).gamma_beta_ratio,
+    ) == (4.0, 0.55)
 
 
 @pytest.mark.parametrize(

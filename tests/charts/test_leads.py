@@ -6,7 +6,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from simpo_workbench.analysis.leads import lead_history_of, lead_history
+from simpo_workbench.analysis.leads import lead_history, lead_history_of
 from simpo_workbench.charts.leads import MOST_LINES, lead_histories_figure, lead_history_figure, with_step
 from simpo_workbench.charts.subplots import COLORS
 
@@ -149,7 +149,9 @@ def test_a_first_evaluation_alone_is_points_and_none_is_a_sentence():
 
 def test_two_runs_lie_over_each_other_each_with_its_steps_and_colour():
     other = leads(40, seed=1).rename(columns={20: 30})
-    figure = lead_histories_figure({"seed-a": lead_history_of(leads()), "seed-b": lead_history_of(other)}, 0.5, "dark", chosen=["p3"])
+    figure = lead_histories_figure(
+        {"seed-a": lead_history_of(leads()), "seed-b": lead_history_of(other)}, 0.5, "dark", chosen=["p3"]
+    )
     assert list(trace(figure, "seed-b").x) == [0, 10, 30]
     assert list(trace(figure, "seed-b").y) == pytest.approx(np.median(other, axis=0))
     assert lines_of(figure, "seed-b, chosen pairs") == {"p3": pytest.approx(other.loc["p3"].tolist())}

@@ -73,7 +73,9 @@ def test_the_rows_may_come_in_any_order():
 
 
 def test_markup_in_a_token_is_text_in_the_chart():
-    tokens = wb.analysis.token_leads(with_tokens(["<b>bold</b>", "\u202ebackwards", "$x$"], ["<a href='javascript:1'>"]))
+    tokens = wb.analysis.token_leads(
+        with_tokens(["<b>bold</b>", "\u202ebackwards", "$x$"], ["<a href='javascript:1'>"])
+    )
     for text in trace(token_figure(tokens), "chosen").text + trace(token_figure(tokens), "rejected").text:
         assert "<b>" not in text
         assert "<a" not in text

@@ -11,14 +11,13 @@ from ...analysis.scores import share
 from ...base.format import counted, in_one_line, signed
 from ...charts.leads import HEIGHT
 from ...runs.run import Run
-from ..answers.two_models import choice_menu, fill_menu, sampled_at
-from ..parts.answers import Answer, answer_cards
+from ..answers.two_models import choice_menu, fill_menu
 from ..parts.data_table import Column, DataTable
 from ..parts.folder_stamp import folder_stamp
 from ..parts.html import Html, Markup, html, joined, table
 from ..parts.live_figure import LiveFigure
 from ..parts.panel import Panel, button, column, enable, row, show
-from .pair_history import pair_history
+from .pair_history import answers_at, leads_by_step_table, pair_history
 from .run_leads import read_run_leads, run_leads_of_scores
 
 _NO_SCORES = (
@@ -26,7 +25,6 @@ _NO_SCORES = (
     " LeadHistory(scores=run.scores)."
 )
 _NO_PAIR = "Choose a line in the chart or a row of the table to see the pair's lead at every step."
-_NO_ANSWERS = "Sample answers come with the first evaluation of a run; the prompts are a setting (generation.prompts)."
 _ROWS_IN_PICTURE = 10
 _LEAD = "average log-probability of the chosen answer minus that of the rejected one, nats per token"
 _TONES = {"to right": "chosen", "to wrong": "rejected", "back and forth": "attention"}
@@ -96,7 +94,7 @@ class LeadHistory(Panel):
         if rows:
             caption = f"The first {len(rows)} of {self.table.count_text}."
             flips = table([column["title"] for column in self.table.columns], (row["cells"] for row in rows), caption)
-        return joined([sentence, _by_step(self._here), flips, pair, self._cards.value])
+        return joined([sentence, leads_by_step_table(self._here), flips, pair, self._cards.value])
 
     # --- the controls
 
@@ -342,31 +340,14 @@ class LeadHistory(Panel):
                     " token: the lines are the medians, the bands the middle 50 % of all pairs."
                 )
             self._drawn = {"looks": looks, "figure": figure}
-            self.figure.describe(words, joined(_by_step(run) for run in self._runs))
+            self.figure.describe(words, joined(leads_by_step_table(run) for run in self._runs))
         self.figure.show(with_step(self._drawn["figure"], self.step.value, self.theme))
 
     def _show_answers(self):
         if self.filling or self._here is None:
             return
-        sampled = {
-            step: record
-            for step, (_, records) in sorted(self._here.answers.items())
-            for record in reversed(records)
-            if record["prompt"] == self.prompt.value
-        }
         enable(self.prompt, "" if self.prompt.options else "Nothing was sampled yet.")
-        if not sampled:
-            self._cards.value = html('<p class="swb-muted">{}</p>', _NO_ANSWERS)
-            return
-        first, step = min(sampled), self.step.value
-        at = max((sampled_step for sampled_step in sampled if sampled_step <= step), default=first)
-        note = ""
-        if at != step:
-            words = f"Nothing was sampled at step {step}: this is the answer of step {at}, the last one before it."
-            note = html('<div class="swb-help">{}</div>', words)
-        prompt = html('<div class="swb-text">{}</div>', self.prompt.value)
-        cards = answer_cards(_as_answer(sampled[first]), _as_answer(sampled[at]))
-        self._cards.value = joined([prompt, note, cards])
+        self._cards.value = answers_at(self._here, self.prompt.value, self.step.value)
 
     # --- choosing
 
@@ -406,27 +387,6 @@ class LeadHistory(Panel):
             self._pair.value = pair_history(self._now, self._opened, self._here, self._other, self._with_texts)
         else:
             self._pair.value = html('<p class="swb-muted">{}</p>', _NO_PAIR)
-
-
-def _by_step(run):
-    """The figure as a table: at every step of RunLeads the pairs ahead, and quantiles of the lead."""
-    columns = ["step", "pairs", "chosen ahead", "10 %", "25 %", "median", "75 %", "90 %"]
-    rows = []
-    for step in run.steps:
-        leads = run.leads[step].dropna()
-        quantiles = [signed(value) for value in leads.quantile([0.1, 0.25, 0.5, 0.75, 0.9])]
-        rows.append([str(step), f"{len(leads):,}", f"{(leads > 0).sum():,}", *quantiles])
-    return table(columns, rows, f"Leads of the chosen answers in {run.name}, nats per token")
-
-
-def _as_answer(record):
-    return Answer(
-        sampled_at(record["step"]),
-        record["answer"],
-        int(record["tokens"]),
-        bool(record["ended"]),
-        float(record["repeated_4grams"]),
-    )
 
 
 def _step_words(step):

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
 
 import ipywidgets
 import traitlets
 
 from ...analysis.geometry import OTHER_LOSS, SATURATED, Geometry, loss_geometry
-from ...analysis.loss_suggestion import LossSuggestion, suggest_loss
-from ...analysis.scored_leads import Leads, leads_of
+from ...analysis.loss_suggestion import LossSuggestion
+from ...analysis.scored_leads import Leads
 from ...analysis.scores import share
 from ...base.format import counted, in_one_line, signed
 from ...charts.geometry import HEIGHT, MOST, curve_spec, leads_spec
@@ -21,6 +20,7 @@ from ..parts.folder_stamp import folder_stamp
 from ..parts.html import Html, Markup, html, joined, table
 from ..parts.live_figure import LiveFigure
 from ..parts.panel import Panel, button, column, enable, row, show
+from .read_geometry import loaded_geometry, read_geometry
 
 _NO_SCORES = (
     "The pairs are shown after the first evaluation: choose a run that was evaluated, or give a table from wb.score,"
@@ -30,22 +30,6 @@ _CLICK = "Click a point to see which pair it is."
 _CLICK_BUBBLE = "A bubble stands for several pairs. Click it to see the one in the middle of them."
 _NOTHING = Leads((), ())  # settings are checked without any pair
 _SMOOTHINGS = {"min": 0.0, "max": 0.45, "step": 0.05}
-
-
-@dataclass(frozen=True)
-class Loaded:
-    """The evaluated steps, the one that is shown, its leads, and a suggestion.
-
-    own: β, γ/β and ε that the scores were made with (None: unknown).
-    """
-
-    steps: list[int]
-    step: int | None
-    leads: Leads
-    suggestion: LossSuggestion | None
-    suggested_from: str
-    own: tuple[float, float, float] | None
-    note: str = ""
 
 
 class LossGeometry(Panel):
@@ -82,7 +66,7 @@ class LossGeometry(Panel):
         if run is None:
             self._clear()
             if scores is not None:
-                self.guard(lambda: self._fill(_arranged(scores)))()
+                self.guard(lambda: self._fill(loaded_geometry(scores)))()
 
     @property
     def suggestion(self) -> LossSuggestion | None:
@@ -100,7 +84,7 @@ class LossGeometry(Panel):
 
     def snapshot(self) -> Markup:
         if self.run is not None and self._loaded is None:  # shown in the cell that made it: a still picture cannot wait
-            self.guard(lambda: self._fill(_read(self.run, None)))()
+            self.guard(lambda: self._fill(read_geometry(self.run, None)))()
         if self.geometry is None:
             return html("<p>{}</p>", _NO_SCORES)
         sentences = [self._loaded.note, *str(self.geometry).split("\n")]
@@ -250,7 +234,7 @@ class LossGeometry(Panel):
 
     def _read(self, step):
         run, self._stamp = self.run, folder_stamp(self.run.path / "scores")
-        self.later(lambda: _read(run, step), self._fill, lambda _: self._not_read(), latest="scores")
+        self.later(lambda: read_geometry(run, step), self._fill, lambda _: self._not_read(), latest="scores")
 
     def _not_read(self):
         """Show again what was read before."""
@@ -388,34 +372,3 @@ class LossGeometry(Panel):
         heading = f"Suggested: β {beta:g} and γ/β {ratio:g} (γ {beta * ratio:.3g}), from {self._loaded.suggested_from}"
         reasons = joined(html("<li>{}</li>", reason) for reason in suggestion.reasons)
         self._advice.value = html('<div class="swb-notice"><h3>{}</h3><ul>{}</ul></div>', heading, reasons)
-
-
-def _read(run, step):
-    """Loaded of a run at an evaluated step (None: the newest); None when nothing was evaluated yet."""
-    steps = run.folder.evaluated_steps()
-    if not steps:
-        return None
-    step = step if step in steps else steps[-1]
-    loss = run.config.loss
-    first = None if step == steps[0] else run.scores_at(steps[0])
-    return _arranged(run.scores_at(step), first, steps, step, loss.label_smoothing, OTHER_LOSS.get(loss.kind, ""))
-
-
-def _arranged(scores, first=None, steps=(), step=None, label_smoothing=0.0, note=""):
-    """Loaded of a table. first: the table before training, for the suggestion, if that is another one.
-
-    All that takes long and does not depend on the sliders is computed here, in the background.
-    """
-    if "pair_id" in scores:
-        scores = scores.assign(pair_id=scores["pair_id"].map(str))  # the page knows pairs by text
-    leads = leads_of(scores)
-    before = leads if first is None else leads_of(first)
-    _ = leads.rising, leads.places, leads.length_correlation, len(leads) <= MOST and leads.labels
-    own = None
-    if leads.simpo and leads.beta and leads.gamma_beta_ratio is not None:
-        own = (leads.beta, leads.gamma_beta_ratio, label_smoothing)
-    where = "these scores"
-    if steps:
-        where = f"the scores of step {steps[0]}" if steps[0] else "the scores before training"
-    suggestion = suggest_loss(before) if len(before) else None
-    return Loaded(list(steps), step, leads, suggestion, f"{where} ({counted(len(before), 'pair')})", own, note)

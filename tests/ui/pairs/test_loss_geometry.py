@@ -268,7 +268,9 @@ def test_the_charts_follow_the_theme(panel):
     panel._frame.theme = "dark"
     assert panel.trouble == ""
     assert (
-        panel.chart.widget.layout.paper_bgcolor == panel.lead_chart.widget.layout.paper_bgcolor == COLORS["dark"]["ground"]
+        panel.chart.widget.layout.paper_bgcolor
+        == panel.lead_chart.widget.layout.paper_bgcolor
+        == COLORS["dark"]["ground"]
     )
 
 
