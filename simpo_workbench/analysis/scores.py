@@ -161,7 +161,7 @@ def scoring_noise(one, again) -> float:
     return float((lead - lead_again).abs().max())
 
 
-def require_noise(noise):
+def require_noise(noise) -> None:
     """Raise WorkbenchError unless a noise of scoring is a number of 0 or more."""
     if not (isinstance(noise, numbers.Real) and 0 <= noise < math.inf):
         raise WorkbenchError(

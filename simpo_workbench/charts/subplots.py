@@ -302,7 +302,7 @@ def _mark_names(marks, x, y, last_step):
     return notes
 
 
-def vertical(figure, color, x, yref, step):
+def vertical(figure, color, x, yref, step) -> None:
     """Add a vertical line to a plotly Figure."""
     figure.add_shape(**_vertical(color, x, yref, step))
 
@@ -320,7 +320,7 @@ def _vertical(color, x, yref, step):
     }
 
 
-def note(figure, text, color, size=11, **where):
+def note(figure, text, color, size=11, **where) -> None:
     """Add a text without arrow and frame to a plotly Figure."""
     figure.add_annotation(**_note(text, color, size, **where))
 
@@ -329,7 +329,7 @@ def _note(text, color, size=11, **where):
     return {"text": text, "showarrow": False, "font": {"color": color, "size": size}, "borderpad": 0, **where}
 
 
-def bare(figure, colors, height, title=None):
+def bare(figure, colors, height, title=None) -> None:
     """Give a plotly Figure the look of all charts: no box, vertical grid or legend; a small title at the top left."""
     figure.update_layout(**_plain_layout(colors, height))
     if title is not None:

@@ -1,4 +1,4 @@
-"""What the command line shows: a progress bar in a terminal and plain lines elsewhere, tables, answers side by side."""
+"""Output of the command line: a progress bar in a terminal and plain lines elsewhere, tables, answers side by side."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ _BEFORE_AFTER = (
 
 
 class Progress:
-    """Shows the records of a run as they come: use it as a context and give `show` to `train(on_record=…)`."""
+    """Shows the records of a run as they come: use it in a `with` block and give `show` to `train(on_record=…)`."""
 
     def __init__(self):
         self.console = Console(stderr=True)
@@ -51,7 +51,7 @@ class Progress:
         if self.bar:
             self.bar.stop()
 
-    def show(self, record: dict):
+    def show(self, record: dict) -> None:
         """Show one metrics record, event or change of state."""
         kind = record["kind"]
         if kind == "state":
@@ -100,12 +100,13 @@ def summary(run) -> dict:
         "before": evaluations[0] if evaluations else None,
         "after": evaluations[-1] if len(evaluations) > 1 else None,
         "verdicts": [
-            {"kind": one.kind, "severity": one.severity, "step": one.step, "text": str(one)} for one in verdicts
+            {"kind": verdict.kind, "severity": verdict.severity, "step": verdict.step, "text": str(verdict)}
+            for verdict in verdicts
         ],
     }
 
 
-def print_status(run):
+def print_status(run) -> None:
     """Print one line on where the run stands."""
     status = run.status
     left = f" · {duration(status.seconds_left)} left" if status.seconds_left and not status.ended else ""
@@ -115,7 +116,7 @@ def print_status(run):
     )
 
 
-def print_summary(run, report: Path | None = None):
+def print_summary(run, report: Path | None = None) -> None:
     """Print before and after as a table, three prompts side by side, the doctor's verdicts, and where the report is."""
     console, facts = _out(), summary(run)
     before, after = facts["before"], facts["after"]
@@ -139,7 +140,7 @@ def print_summary(run, report: Path | None = None):
         console.print(Text(f"Report: {report}"), soft_wrap=True)
 
 
-def print_answers(table):
+def print_answers(table) -> None:
     """Print the answers of `wb.generate`, base and tuned side by side."""
     names = {}
     for side in ("base", "tuned"):
@@ -148,7 +149,7 @@ def print_answers(table):
     _out().print(_side_by_side(table.rename(columns=names), "base", "tuned"))
 
 
-def print_table(table):
+def print_table(table) -> None:
     """Print a DataFrame without its index."""
     shown = Table()
     for name in table.columns:

@@ -19,7 +19,7 @@ from ...runs.root import delete_run, list_runs
 from ...runs.run import Run, attach
 from ..parts.data_table import Column, DataTable
 from ..parts.fields import number_text
-from ..parts.html import Html, facts, html, joined, table
+from ..parts.html import Html, Markup, facts, html, joined, table
 from ..parts.panel import Panel, button, column, enable, row, show
 from ..train.run_queue import QueueView
 from .several_runs import SeveralRuns
@@ -149,22 +149,22 @@ class RunList(Panel):
         """The chosen runs, in the order of choosing."""
         return [attach(name, self.root) for name in self.table.chosen]
 
-    def refresh(self):
+    def refresh(self) -> None:
         """Read the runs and the queue again, in the background, and draw what has changed."""
         if self._reading != self.root:  # else they are being read
             self._reading = root = self.root
             self.later(lambda: (list_runs(root), list_queue()), self._read, self._not_read, latest="runs")
 
-    def close(self):
+    def close(self) -> None:
         """Stop following the runs, and close the panel."""
         self._follower.stop()
         super().close()
 
-    def redraw(self):
+    def redraw(self) -> None:
         """Draw the charts again, in the colours of the theme."""
         self.several.redraw()
 
-    def snapshot(self):
+    def snapshot(self) -> Markup:
         """The runs as a plain table."""
         frame = list_runs(self.root) if self._runs is None else self._runs
         if frame.empty:

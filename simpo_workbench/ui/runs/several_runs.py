@@ -34,7 +34,7 @@ class SeveralRuns(ipywidgets.VBox):
         super().__init__([self.words, self.settings])
         self.layout.display = "none"
 
-    def show_runs(self, names: list[str]):
+    def show_runs(self, names: list[str]) -> None:
         """Show these runs of the panel's root, or nothing for an empty list.
 
         They are read in the background, each from where the last reading ended.
@@ -78,7 +78,7 @@ class SeveralRuns(ipywidgets.VBox):
         if again and self._names:
             self._look()
 
-    def redraw(self):
+    def redraw(self) -> None:
         """Draw the charts again, in the colours of the theme."""
         if self._read is not None and self._names:
             self._draw()

@@ -72,7 +72,7 @@ class RunControls(Panel):
         left = row(self.pause, self.unpause, self.evaluate, self.save, self.change, self.suspend)
         self.compose(row(left, self.stop, classes="swb-spread"), self._changes)
 
-    def attach(self, run: Run | None, config: RunConfig | None = None):
+    def attach(self, run: Run | None, config: RunConfig | None = None) -> None:
         """Control this run, which began with this configuration."""
         self.run, self._config, self._requests = run, config, []
         self._state, self._changes_stamp, self.holding = None, None, {}
@@ -81,7 +81,7 @@ class RunControls(Panel):
             show(self.ratio, config.loss.kind != "dpo")  # DPO has no γ
             self._show_values(0)
 
-    def update(self, status):
+    def update(self, status) -> None:
         """Enable the buttons that this state allows, and say what became of earlier requests."""
         self._follow_requests()
         self._show_values(status.step)

@@ -122,7 +122,7 @@ class RunMonitor(Panel):
 
     # --- following
 
-    def close(self):
+    def close(self) -> None:
         """Stop following the run, and close the panel; the run goes on."""
         self._stop_following()
         self.starter.close()
@@ -333,7 +333,7 @@ class RunMonitor(Panel):
             self._columns = columns
             self._draw()
 
-    def redraw(self):
+    def redraw(self) -> None:
         self._draw()
 
     def _show_log(self):

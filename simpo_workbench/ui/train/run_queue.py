@@ -22,7 +22,7 @@ class QueueView(ipywidgets.VBox):
         super().__init__([self.words])
         self.layout.margin = "0 0 8px"
 
-    def show_queue(self, queue):
+    def show_queue(self, queue) -> None:
         """Show this queue unless it is shown already."""
         if self._queue is not None and queue.equals(self._queue):
             return

@@ -32,12 +32,12 @@ class RunSamples(Panel):
         self.compose(row(self.step, self.before, self.after, self.about), self.cards)
         self.attach(run)
 
-    def attach(self, run: Run | None):
+    def attach(self, run: Run | None) -> None:
         """Show the answers of this run."""
         self.run, self._place, self._answers = run, 0, None
         self.refresh()
 
-    def refresh(self):
+    def refresh(self) -> None:
         """Read the answers; a slider at the newest step moves on to the new one."""
         try:
             answers = self.run.generations if self.run is not None else None

@@ -59,7 +59,7 @@ class RunStart(Panel):
         """Whether a measurement is under way."""
         return self._measuring is not None
 
-    def close(self):
+    def close(self) -> None:
         """End a measurement, and take the panel away."""
         self._cancel()
         super().close()
