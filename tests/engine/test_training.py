@@ -380,11 +380,14 @@ def test_an_interrupt_ends_the_run_in_order(tiny_config):
         if record["kind"] == "train" and record["step"] == 2:
             os.kill(os.getpid(), signal.SIGINT)
 
-    before = signal.getsignal(signal.SIGINT)
-    run = wb.train(tiny_config, on_record=interrupt)
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background jobs ignore it
+    try:
+        run = wb.train(tiny_config, on_record=interrupt)
+        assert signal.getsignal(signal.SIGINT) is signal.default_int_handler  # the notebook's own handler is back
+    finally:
+        signal.signal(signal.SIGINT, before)
     assert (run.status.state, run.status.step) == ("stopped", 2)
     assert run.adapter.is_dir()
-    assert signal.getsignal(signal.SIGINT) is before  # the notebook's own handler is back
 
 
 @pytest.mark.parametrize(
