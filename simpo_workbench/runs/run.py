@@ -151,7 +151,7 @@ class Run:
     @property
     def scoring_noise(self) -> float | None:
         """Nats per token by which one model's leads differ between two packings, measured at step 0; None where it was
-        not measured. See `wb.scoring_noise`.
+        not measured. See `wb.analysis.scoring_noise`.
         """
         return next((record.get("eval/scoring_noise") for record in self.records if record["kind"] == "eval"), None)
 
