@@ -145,7 +145,7 @@ class BlindVotes:
         """The first item without a vote; None when all have one."""
         return next((item for item in self.items if not item.same and item.number not in self._current), None)
 
-    def vote(self, item: Item | int, choice: str):
+    def vote(self, item: Item | int, choice: str) -> None:
         """Save a vote, one of CHOICES; it is on disk when this returns. Of several votes on an item the last counts.
 
         Errors: WorkbenchError for another choice, an item that is not asked, or a vote that cannot be written; then
@@ -173,7 +173,7 @@ class BlindVotes:
         self._append({"undo": item.number, "at": time.time()})
         return item
 
-    def reveal(self):
+    def reveal(self) -> None:
         """Record once that the titles are shown: later votes are not blind."""
         if self.blind:
             self._append({"revealed": True, "at": time.time()})

@@ -22,7 +22,7 @@ _NO_LOCKS = (errno.ENOLCK, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS)
 _BLOCK_BYTES = 65536
 
 
-def write_atomically(path: Path, content: bytes, durable: bool = True):
+def write_atomically(path: Path, content: bytes, durable: bool = True) -> None:
     """Replace a file's content in one step: written beside it, flushed to disk where `durable`, renamed.
 
     Errors: WorkbenchError when it cannot be written; the file is then as it was.
@@ -43,7 +43,7 @@ def write_atomically(path: Path, content: bytes, durable: bool = True):
         ) from error
 
 
-def write_json(path: Path, value: dict, durable: bool = True):
+def write_json(path: Path, value: dict, durable: bool = True) -> None:
     """Replace a JSON file in one step, so that a reader sees the old or the new one, never half of it."""
     write_atomically(path, json.dumps(value, ensure_ascii=False, indent=1).encode(), durable)
 
@@ -124,7 +124,7 @@ def read_jsonl_backwards(path: Path) -> Iterator[dict]:
                         yield record
 
 
-def append_jsonl(path: Path, record: dict, create: bool = True):
+def append_jsonl(path: Path, record: dict, create: bool = True) -> None:
     """Add one record to a JSON-lines file in one write, flushed to disk; a torn last line that an earlier process left
     is cut off first.
 
@@ -151,12 +151,12 @@ def append_jsonl(path: Path, record: dict, create: bool = True):
             raise
 
 
-def write_jsonl(path: Path, records: list[dict]):
+def write_jsonl(path: Path, records: list[dict]) -> None:
     """Replace a JSON-lines file in one step."""
     write_atomically(path, _lines(records))
 
 
-def create_jsonl(path: Path, records: list[dict]):
+def create_jsonl(path: Path, records: list[dict]) -> None:
     """Make a JSON-lines file, flushed to disk, where there is none; of several processes that try, one succeeds.
 
     Errors: FileExistsError when the file exists; WorkbenchError when it cannot be written, and then none is left.

@@ -65,7 +65,7 @@ def signal_group(identity: dict, number: signal.Signals) -> bool:
     return True
 
 
-def kill_after(identity: dict | None, patience_s: float):
+def kill_after(identity: dict | None, patience_s: float) -> None:
     """Wait for a process to end; after `patience_s` seconds kill it and its process group."""
     end = time.monotonic() + patience_s
     while is_alive(identity) and time.monotonic() < end:

@@ -112,11 +112,11 @@ class RedactedStream:
                 self._stream.write(redact(held[:end]))
         return len(text)
 
-    def writelines(self, lines):
+    def writelines(self, lines) -> None:
         for line in lines:
             self.write(line)
 
-    def flush(self):
+    def flush(self) -> None:
         with self._lock:
             held, self._held = self._held, ""
             if held:
@@ -127,7 +127,7 @@ class RedactedStream:
         return getattr(self._stream, name)
 
 
-def redact_output():
+def redact_output() -> None:
     """Redact whatever this process prints from now on, tracebacks included; what libraries write past Python is not."""
     sys.stdout, sys.stderr = RedactedStream(sys.stdout), RedactedStream(sys.stderr)
 

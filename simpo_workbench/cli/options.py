@@ -12,7 +12,7 @@ root_option = click.option("--root", default=RUNS_ROOT, show_default=True, help=
 class SettingsCommand(click.Command):
     """A command whose help lists the many options of the configuration under a heading of their own."""
 
-    def format_options(self, context, formatter):
+    def format_options(self, context, formatter) -> None:
         own, config = [], []
         for parameter in self.get_params(context):
             record = parameter.get_help_record(context)

@@ -9,7 +9,7 @@ from .options import SettingsCommand, changes_of, root_option, with_settings
 _WAIT_S = 600.0
 
 
-def add_to(group: click.Group):
+def add_to(group: click.Group) -> None:
     """Add the commands of this file to a command group."""
     for command in (resume, stop, pause, unpause, suspend, save, evaluate, change, dump_stack, clone, queue, move):
         group.add_command(command)
@@ -18,7 +18,7 @@ def add_to(group: click.Group):
 @click.command()
 @click.argument("name")
 @root_option
-def resume(name, root):
+def resume(name, root) -> None:
     """Go on with an ended, suspended or paused run, from its newest valid checkpoint, in a process of its own."""
     from ..runs.launch import resume as resume_run
 
@@ -35,7 +35,7 @@ def resume(name, root):
     help="Wait this long for it; then send SIGTERM, and 30 s later kill it.",
 )
 @root_option
-def stop(name, patience, root):
+def stop(name, patience, root) -> None:
     """Ask a run to stop after its next step, with adapter and checkpoint saved; a waiting one leaves the queue."""
     from ..runs.run import attach
 
@@ -79,7 +79,7 @@ evaluate = _request_command("evaluate", "Evaluate after the run's next step.")
 @click.option("--gamma-beta-ratio", type=float, help="γ/β, nats per token.")
 @click.option("--prompt", "prompts", multiple=True, help="Sample prompt; give it once for each.")
 @root_option
-def change(name, root, prompts, **changes):
+def change(name, root, prompts, **changes) -> None:
     """Change settings of a run that trains, after its next step."""
     from ..runs.run import attach
 
@@ -92,7 +92,7 @@ def change(name, root, prompts, **changes):
 @click.command("dump-stack")
 @click.argument("name")
 @root_option
-def dump_stack(name, root):
+def dump_stack(name, root) -> None:
     """Show the stack of every thread of a run's process, for a run that seems to hang."""
     from ..runs.run import attach
 
@@ -104,7 +104,7 @@ def dump_stack(name, root):
 @click.option("--step", type=int, help="Go on from the checkpoint of this step; without it from the start.")
 @root_option
 @with_settings
-def clone(name, root, step, **options):
+def clone(name, root, step, **options) -> None:
     """Start a new run with the settings of an existing one, and any of them changed."""
     from ..runs.launch import clone as clone_run
 
@@ -114,7 +114,7 @@ def clone(name, root, step, **options):
 
 
 @click.command()
-def queue():
+def queue() -> None:
     """Show which run has the device and which ones wait for it."""
     from ..runs.device_queue import list_queue
     from .terminal import print_table
@@ -130,7 +130,7 @@ def queue():
 @click.argument("name")
 @click.argument("place", type=click.IntRange(1))
 @root_option
-def move(name, place, root):
+def move(name, place, root) -> None:
     """Put a waiting run at PLACE in the queue; 1 is the next."""
     from ..runs.run import attach
 

@@ -29,7 +29,7 @@ def checked_mapping(columns) -> dict[str, str]:
     return columns
 
 
-def check_found(columns, seen, name):
+def check_found(columns, seen, name) -> None:
     """Raise WorkbenchError, with the nearest name, if a mapped column is not among those seen."""
     for role, column in columns.items():
         if column not in seen:

@@ -79,7 +79,7 @@ class DeviceQueue:
         write_json(path, {"run": str(run), "name": name, "process": identity, "place": last + 1.0})
         return _read(path)
 
-    def leave(self, ticket: Ticket):
+    def leave(self, ticket: Ticket) -> None:
         """Leave the queue."""
         ticket.path.unlink(missing_ok=True)
 
@@ -127,7 +127,7 @@ class DeviceQueue:
         file.flush()
         return True
 
-    def release(self):
+    def release(self) -> None:
         """Give the device back."""
         if self._held is not None:
             self._held.truncate(0)

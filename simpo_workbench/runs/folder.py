@@ -91,7 +91,7 @@ class RunFolder:
             return False
         return False
 
-    def append_metrics(self, record: dict):
+    def append_metrics(self, record: dict) -> None:
         """Add one record to metrics.jsonl with the time of writing; it is on disk when this returns.
 
         Errors: WorkbenchError for a NaN or an infinity, which JSON cannot hold.
@@ -103,7 +103,7 @@ class RunFolder:
             )
         append_jsonl(self.metrics, {**record, "time": time.time()})
 
-    def write_pairs(self, pairs: Pairs):
+    def write_pairs(self, pairs: Pairs) -> None:
         """Write the texts and extra columns of the held-out pairs once, for readers to join to the scores.
 
         Values that no column type holds become JSON text.
@@ -199,7 +199,7 @@ def check_name(name: str) -> str:
     return name
 
 
-def require_free_name(root: str | Path, name: str | None):
+def require_free_name(root: str | Path, name: str | None) -> None:
     """Raise WorkbenchError when the name is unusable, or a run in this root folder has it."""
     if name is not None and (Path(root).expanduser() / check_name(name)).exists():
         raise _taken(root, name)

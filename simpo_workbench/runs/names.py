@@ -25,7 +25,7 @@ def leads_elsewhere(path: Path) -> bool:
         return True
 
 
-def require_own_folder(path: Path):
+def require_own_folder(path: Path) -> None:
     """Raise WorkbenchError if a run's folder, or a file that it writes to, is a link to somewhere else."""
     if leads_elsewhere(path):
         raise WorkbenchError(

@@ -91,7 +91,7 @@ class RemoteModel:
             raise WorkbenchError(status.message)
         return self
 
-    def close(self):
+    def close(self) -> None:
         """End the process of an opened model and free its memory; a run goes on."""
         if not self._own or self._closed:
             return

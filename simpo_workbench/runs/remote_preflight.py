@@ -50,7 +50,7 @@ class RemotePreflight:
             self._result = PreflightResult.from_dict(values)
         return self._result
 
-    def cancel(self):
+    def cancel(self) -> None:
         """End it and free its memory; returns when it has ended."""
         identity = (read_json(self._run.folder.status) or {}).get("process")
         # SIGTERM first, so that it deletes what it wrote to measure saving

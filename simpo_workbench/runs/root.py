@@ -67,7 +67,7 @@ def list_runs(root: str | Path = RUNS_ROOT) -> pd.DataFrame:
     return pd.DataFrame(rows, columns=_LISTED)
 
 
-def delete_run(name: str, root: str | Path = RUNS_ROOT):
+def delete_run(name: str, root: str | Path = RUNS_ROOT) -> None:
     """Delete a run's folder with everything in it, for good.
 
     Errors: WorkbenchError when `root` has no such run, when a process has it, or when a part cannot be deleted.

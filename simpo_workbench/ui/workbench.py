@@ -76,13 +76,13 @@ class Workbench(Sections):
         panel = self.made("5 Pairs")
         return panel.selection if panel else pd.DataFrame()
 
-    def close(self):
+    def close(self) -> None:
         """Remove the workbench from the page; runs go on."""
         if self._follower is not None:
             self._follower.stop()
         super().close()
 
-    def close_models(self):
+    def close_models(self) -> None:
         """End the processes of the models that panels have opened, and free their memory."""
         OPEN_MODELS.close()
 

@@ -35,7 +35,7 @@ class BlindResult(Panel):
         self._place, self.table = column(), None
         self.compose(self._summary, row(self.export_button, self.path), self._place, self._item)
 
-    def show(self, votes: BlindVotes):
+    def show(self, votes: BlindVotes) -> None:
         """Show the result of these votes, however many there are."""
         import pandas as pd
 
@@ -82,7 +82,7 @@ class BlindResult(Panel):
         )
         self._chosen()
 
-    def export(self, path: str | Path | None = None):
+    def export(self, path: str | Path | None = None) -> None:
         """Write the decided votes as preference pairs. An existing file is not replaced."""
         target, votes = Path(str(path or self.path.value).strip()).expanduser(), self.votes
         self.later(

@@ -55,7 +55,7 @@ class BlindStart(Panel):
         self._another_run()
         self.run = run
 
-    def refresh(self):
+    def refresh(self) -> None:
         """Read the run's steps, samples and earlier tests again, if there are others since; choices stay."""
         run = self.run
         if run is None or (stamp := (sides_stamp(run), _tests_stamp(run))) == self._stamp:
@@ -63,7 +63,7 @@ class BlindStart(Panel):
         self._stamp = stamp
         self.later(lambda: _read(run), lambda read: self._fill(*read), latest="run")
 
-    def begin(self):
+    def begin(self) -> None:
         """Begin with what is chosen: at once with sampled answers, else as soon as both models have answered."""
         if self.begin_button.disabled:
             return
@@ -85,7 +85,7 @@ class BlindStart(Panel):
             lambda prompts: self._ask(Round(prompts, *sides, generation, seed), path),
         )
 
-    def cancel(self):
+    def cancel(self) -> None:
         """Cancel the test that is being begun; one whose file was written already is among the earlier tests."""
         if self._begins:
             if self._round is not None:

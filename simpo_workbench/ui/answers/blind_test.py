@@ -63,11 +63,11 @@ class BlindTest(Panel):
         elif answers is not None or path is not None:
             self.guard(lambda: self._take(_votes(run, answers, path)))()
 
-    def refresh(self):
+    def refresh(self) -> None:
         """Read the run's steps, samples and earlier tests again; a test under way stays as it is."""
         self.start.refresh()
 
-    def vote(self, choice: str):
+    def vote(self, choice: str) -> None:
         """Vote "left", "right", "tie", "both bad" or "skip" on the prompt that is shown, and show the next one."""
         if self._item is None:
             raise WorkbenchError("No prompt is shown that could be voted on.")
@@ -75,13 +75,13 @@ class BlindTest(Panel):
         self.line.value = ""  # the last message was about another prompt
         self._show_next()
 
-    def undo(self):
+    def undo(self) -> None:
         """Undo the last vote and show its prompt again, even if earlier prompts have no vote."""
         item = self.votes.undo()
         self._show_next(item)
         self.say(f"The vote on prompt {self._place(item)} is taken back.")
 
-    def show_result(self):
+    def show_result(self) -> None:
         """Show the result, with the names of the models: votes after it are not blind, and the file says so.
 
         Errors: WorkbenchError while votes are missing and that cannot be written.
@@ -101,7 +101,7 @@ class BlindTest(Panel):
         show(self.again_button, missing > 0)
         self._turn_to(self._result_page)
 
-    def leave(self):
+    def leave(self) -> None:
         """Go back to the first page; the test can be opened again from its file."""
         if self.votes is not None:
             self.say(f"{self.votes.voted} of {self.votes.asked} votes are kept in {self.votes.path}.")

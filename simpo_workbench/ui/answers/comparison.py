@@ -63,7 +63,7 @@ class Comparison(Panel):
         self._clear()
         self.run = run
 
-    def refresh(self):
+    def refresh(self) -> None:
         """Read the run's sampled answers and kept steps again, if there are others since.
 
         Choices and the typed prompt stay; a menu at the newest sampled answer moves to the newest.
@@ -74,7 +74,7 @@ class Comparison(Panel):
         self._stamp = stamp
         self.later(lambda: _read(run), lambda read: self._fill(*read), latest="run")
 
-    def ask(self):
+    def ask(self) -> None:
         """Ask both models for an answer to the prompt in the box."""
         if self.ask_button.disabled:
             return
@@ -86,7 +86,7 @@ class Comparison(Panel):
         self._enable()
         self._round.ask(self, self._answered, lambda _: self._end_round(), self._waiting)
 
-    def cancel(self):
+    def cancel(self) -> None:
         """Cancel the answers that are under way."""
         if self._round is not None:
             self._round.cancel()

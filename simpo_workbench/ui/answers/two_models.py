@@ -103,7 +103,7 @@ def generation_controls() -> tuple[ipywidgets.Widget, ...]:
     )
 
 
-def fill_menu(menu: ipywidgets.Dropdown, options: list[tuple], default):
+def fill_menu(menu: ipywidgets.Dropdown, options: list[tuple], default) -> None:
     """Give a menu new options, as (title, value); the choice stays if it is among them."""
     values = [value for _, value in options]
     wanted = menu.value if menu.value in values else default
@@ -136,7 +136,7 @@ class Round:
         words = [f"at most {self.generation.max_new_tokens} tokens", f"temperature {self.generation.temperature:g}"]
         return ", ".join([*words, f"seed {self.seed}"] if self.generation.temperature else words)
 
-    def ask(self, panel: Panel, done: Callable, failed: Callable, waiting: Callable[[str], None]):
+    def ask(self, panel: Panel, done: Callable, failed: Callable, waiting: Callable[[str], None]) -> None:
         """Ask both models; one that is needed on both sides is asked once.
 
         Handlers of the panel, none of which is called after `cancel()`: `done(round)`, or `failed(error)`, and until
@@ -175,7 +175,7 @@ class Round:
                     seed=self.seed,
                 )
 
-    def cancel(self):
+    def cancel(self) -> None:
         """Withdraw what was asked."""
         for request in self._requests.values():
             request.cancel()

@@ -44,7 +44,7 @@ class ColumnForm(ipywidgets.VBox):
         """Our name -> the file's column, for the menus in which one is chosen."""
         return {role: menu.value for role, menu in self.menus.items() if menu.value}
 
-    def show(self, sentence: str, rows: list[dict], columns: dict[str, str]):
+    def show(self, sentence: str, rows: list[dict], columns: dict[str, str]) -> None:
         """Show menus for the columns of these rows. columns: the mapping so far; a guess if it does not fit."""
         names = list(dict.fromkeys(name for row in rows for name in row))
         fits = columns and set(columns.values()) <= set(names)

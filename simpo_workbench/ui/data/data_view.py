@@ -102,13 +102,13 @@ class DataView(Panel):
         self.observe(self.guard(lambda _: self._settings_set()), ("data", "model", "seed"))
         self.refresh()
 
-    def refresh(self):
+    def refresh(self) -> None:
         """Read the pairs if `data` or `seed` changed since they were read."""
         self.browser.use(self.model, self.data)
         if self._wanted() != self._settings_read:
             self.load()
 
-    def load(self):
+    def load(self) -> None:
         """Read the pairs again, in the background; earlier ones are hidden at once."""
         self._forget()
         self._settings_read, self._reading = self._wanted(), (reading := Reading(self.data, self.seed))
@@ -117,14 +117,14 @@ class DataView(Panel):
         self.say(f"Reading {self.data.train}{held_out} … A hub id is downloaded first.")
         self.later(reading.do, self._take)
 
-    def cancel(self):
+    def cancel(self) -> None:
         """Cancel the reading."""
         if self._reading is not None:
             self._reading = None
             self._arrange(_empty_state())
             self.say("Cancelled: nothing is loaded. Press Load to read the pairs.")
 
-    def redraw(self):
+    def redraw(self) -> None:
         if self._loaded is not None:
             self._draw_lengths()
 

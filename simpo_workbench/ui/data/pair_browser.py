@@ -67,12 +67,12 @@ class PairBrowser(ipywidgets.VBox):
         self.table.observe(panel.guard(lambda _: self._choose()), "chosen")
         self.form.observe(panel.guard(lambda _: self._show_pair()), "value")
 
-    def show(self, pair_set: PairSet):
+    def show(self, pair_set: PairSet) -> None:
         """Show these pairs; the search stays."""
         self._set, self.table.chosen = pair_set, []
         self._search()
 
-    def use(self, model: ModelConfig, data: DataConfig):
+    def use(self, model: ModelConfig, data: DataConfig) -> None:
         """Show tokens as this model's tokenizer and these settings make them."""
         if (model, data) != (self._model, self._data):
             self._model, self._data = model, data

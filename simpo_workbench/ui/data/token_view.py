@@ -26,11 +26,11 @@ class TokenView(Html):
         super().__init__()
         self.add_class("swb-tokenview")
 
-    def show(self, tokens):
+    def show(self, tokens) -> None:
         """Show the tokens of one pair."""
         self.value = token_cards(tokens)
 
-    def tell(self, sentence: str, tone: str = "muted"):
+    def tell(self, sentence: str, tone: str = "muted") -> None:
         """Show a sentence in place of the tokens. tone: muted or error."""
         self.value = html('<p class="swb-{}" role="status">{}</p>', tone, sentence)
 

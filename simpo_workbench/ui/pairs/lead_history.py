@@ -76,12 +76,12 @@ class LeadHistory(Panel):
         if run is None and scores is not None:
             self.guard(lambda: self._fill(run_leads_of_scores(scores), None, []))()
 
-    def refresh(self):
+    def refresh(self) -> None:
         """Read the new evaluations of the run and the one beside it; a slider at the newest step moves on too."""
         if self.run is not None and self._stamps() != self._stamp:
             self._read(self.beside.value)
 
-    def redraw(self):
+    def redraw(self) -> None:
         self._draw_figure()
 
     def snapshot(self) -> Markup:

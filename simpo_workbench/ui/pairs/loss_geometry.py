@@ -73,13 +73,13 @@ class LossGeometry(Panel):
         """What `wb.analysis.suggest_loss` says of the scores: of a run those before training."""
         return None if self._loaded is None else self._loaded.suggestion
 
-    def refresh(self):
+    def refresh(self) -> None:
         """Read the run's evaluated steps again if they changed; a menu at the newest step moves to the new one."""
         if self.run is not None and folder_stamp(self.run.path / "scores") != self._stamp:
             follows = self._loaded is None or self.step.value == max(self._loaded.steps, default=None)
             self._read(None if follows else self.step.value)
 
-    def redraw(self):
+    def redraw(self) -> None:
         self._draw()
 
     def snapshot(self) -> Markup:

@@ -69,7 +69,7 @@ class PairMicroscope(Panel):
         if tokens is not None:
             self.guard(lambda: self._display(explained_pair(tokens, "Every token of the pair", run)))()
 
-    def refresh(self):
+    def refresh(self) -> None:
         """Read again which models the run has, if they changed; the chosen one stays."""
         run = self.run
         if run is None or (stamp := _stamp(run)) == self._stamp:
@@ -77,7 +77,7 @@ class PairMicroscope(Panel):
         self._stamp = stamp
         self.later(lambda: _own_sides(run), self._fill, latest="models")
 
-    def ask(self):
+    def ask(self) -> None:
         """Have the chosen model read the pair."""
         if self.ask_button.disabled:
             return
@@ -108,13 +108,13 @@ class PairMicroscope(Panel):
 
         self.later(prepare, ask, lambda _: self._end(), latest="pair")
 
-    def cancel(self):
+    def cancel(self) -> None:
         """Take back what was asked."""
         if self._waits:
             self._take_back()
             self.say("Cancelled: nobody waits for the tokens any more.")
 
-    def redraw(self):
+    def redraw(self) -> None:
         self._draw_charts()
 
     def snapshot(self) -> Markup:

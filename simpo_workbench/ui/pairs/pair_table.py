@@ -98,13 +98,13 @@ class PairTable(Panel):
 
         return pd.DataFrame() if self._shown is None else self._loaded.table.loc[self._shown.index]
 
-    def refresh(self):
+    def refresh(self) -> None:
         """Read the run's evaluated steps again if they changed; a menu at the newest step moves to the new one."""
         if self.run is not None and self._stamps() != self._stamp:
             follows = self._loaded is None or self.after.value == max(self._loaded.after_steps, default=None)
             self._read(self.before.value, None if follows else self.after.value)
 
-    def export(self, path: str | Path | None = None):
+    def export(self, path: str | Path | None = None) -> None:
         """Write the chosen pairs, or all that are shown if none is chosen, to a new .csv or .jsonl file."""
         wanted = Path(str(path or self.path.value).strip()).expanduser()
         rows = self.shown if (chosen := self.selection).empty else chosen
@@ -113,7 +113,7 @@ class PairTable(Panel):
             lambda _: self.say(f"{counted(len(rows), 'pair')} written to {wanted}.", "good"),
         )
 
-    def redraw(self):
+    def redraw(self) -> None:
         self._draw_chart()
 
     def snapshot(self) -> Markup:

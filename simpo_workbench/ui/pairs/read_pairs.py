@@ -75,7 +75,7 @@ def read_pairs(run: Run, before: int | None, after: int | None, after_of: str) -
     return LoadedPairs(steps, before, after, table, filters(table), noise, other, after_steps, others)
 
 
-def write_pairs(rows, path: Path):
+def write_pairs(rows, path: Path) -> None:
     """Write a DataFrame as CSV or JSONL, by the ending of the path.
 
     Errors: WorkbenchError for another ending, and for a file that exists or cannot be written.

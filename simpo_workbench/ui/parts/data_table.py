@@ -75,7 +75,7 @@ class DataTable(anywidget.AnyWidget):
         super().__init__(label=label, empty_text=empty_text)
         self.on_msg(self._heard)
 
-    def show(self, frame, keep_page: bool = False, keep_chosen: bool = False):
+    def show(self, frame, keep_page: bool = False, keep_chosen: bool = False) -> None:
         """Show a DataFrame, sorted as before; chosen rows that it lacks are dropped, unless `keep_chosen`."""
         self._frame = frame
         if self.chosen and not keep_chosen:
@@ -84,7 +84,7 @@ class DataTable(anywidget.AnyWidget):
         self._arrange()
         self._draw(self.page if keep_page else 1)
 
-    def choose(self, identities: list):
+    def choose(self, identities: list) -> None:
         """Choose rows and turn to the page of the first."""
         self.chosen = list(identities)
         if self._frame is None or not identities:

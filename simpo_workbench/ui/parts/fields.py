@@ -194,7 +194,7 @@ class Fields(anywidget.AnyWidget):
         self.paths = [field["path"] for section in self.sections for field in section["fields"]]
         self.on_msg(self._heard)
 
-    def say(self, path: str, text: str | bool):
+    def say(self, path: str, text: str | bool) -> None:
         """Set one control, as if this were typed there."""
         self.values = {**self.values, path: text}
 

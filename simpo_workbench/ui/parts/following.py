@@ -27,11 +27,11 @@ class Follower:
     def __init__(self, look: Callable[[], None], every_s: float):
         self._look, self.every_s, self.trouble, self._due, self.active = look, every_s, None, 0.0, True
 
-    def stop(self):
+    def stop(self) -> None:
         """Call `look` no more."""
         self.active = False
 
-    def look_now(self):
+    def look_now(self) -> None:
         """Call `look` at once, in the thread."""
         self._due = 0.0
         _wake.set()

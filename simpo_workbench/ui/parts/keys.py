@@ -27,7 +27,7 @@ class Keys(anywidget.AnyWidget):
         super().__init__(label=label)
         self.on_msg(self._heard)
 
-    def offer(self, number: int, actions: list[dict]):
+    def offer(self, number: int, actions: list[dict]) -> None:
         """Show these buttons for what has this number.
 
         Each: name, keys (the first is shown on the button), text, and why_not if it cannot be used now.
@@ -36,7 +36,7 @@ class Keys(anywidget.AnyWidget):
             self.number, self.actions = number, actions
             self.version += 1
 
-    def turned(self):
+    def turned(self) -> None:
         """Scroll to the panel's page that was just turned to."""
         self.page += 1
 

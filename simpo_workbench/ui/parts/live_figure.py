@@ -51,7 +51,7 @@ class LiveFigure(ipywidgets.VBox):
         self.add_class("swb-figure")
         self.layout.min_height = f"{height}px"  # before anything is drawn too
 
-    def show(self, figure):
+    def show(self, figure) -> None:
         """Show a plotly Figure or its data and layout; what has not changed is not sent again."""
         spec = figure if isinstance(figure, dict) else figure.to_plotly_json()
         before, self._shown = self._shown, spec
@@ -66,11 +66,11 @@ class LiveFigure(ipywidgets.VBox):
                 self._chart.drawn += 1
             self.widget.layout.update(_changed(before["layout"], spec["layout"]), overwrite=True)
 
-    def describe(self, sentence: str, table: Markup | str = ""):
+    def describe(self, sentence: str, table: Markup | str = "") -> None:
         """Give screen readers what the figure shows, as a sentence and a table."""
         self.words.value = html("<p>{}</p>{}", sentence, table)
 
-    def forget_box(self):
+    def forget_box(self) -> None:
         """Remove the drawn box."""
         # the widget does not know of the box and sends only changes, so it gets another one first
         for boxes in ([{"type": "rect", "x0": 0, "x1": 0, "y0": 0, "y1": 0}], []):

@@ -59,7 +59,7 @@ class OpenModels:
         config = run.config
         return self.of(config.model, config.data, adapter)
 
-    def close(self):
+    def close(self) -> None:
         """Close all of them, in the background, and free their memory."""
         with LOCK:
             models, self._open = list(self._open.values()), OrderedDict()
@@ -98,7 +98,7 @@ class ModelRequest:
         self._cancelled, self._model, self._reply, self._follower = False, None, None, None
         panel.later(self._open, self._failing(self._ask), failed, latest=self)
 
-    def cancel(self):
+    def cancel(self) -> None:
         """Withdraw the request; nothing that it still brings is shown."""
         self._cancelled = True
         self._panel.drop(self)

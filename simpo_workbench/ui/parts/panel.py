@@ -57,11 +57,11 @@ class Panel(ipywidgets.VBox):
         self._latest: dict[object, object] = {}
         self._frame.on_msg(self._count_views)
 
-    def compose(self, *children: ipywidgets.Widget):
+    def compose(self, *children: ipywidgets.Widget) -> None:
         """Show these from top to bottom, and below them the message line if it is the panel's own."""
         self.children = (self._frame, *children, *([self.line] if self._own_line else []))
 
-    def say(self, text: str | Markup, tone: str = "note"):
+    def say(self, text: str | Markup, tone: str = "note") -> None:
         """Show a message in the line. tone: note, good or error."""
         self.line.value = html(
             '<div role="status" class="swb-said swb-{}">{}{}</div>',
@@ -70,7 +70,7 @@ class Panel(ipywidgets.VBox):
             text,
         )
 
-    def say_error(self, error: BaseException):
+    def say_error(self, error: BaseException) -> None:
         """Show an error as a sentence; the traceback of one that the workbench did not expect is kept in `trouble`."""
         if isinstance(error, (WorkbenchError, TimeoutError)):
             self.say(str(error), "error")
@@ -114,7 +114,7 @@ class Panel(ipywidgets.VBox):
 
         return in_background(work, unless_dropped(self.guard(done)), unless_dropped(fail))
 
-    def drop(self, key: object):
+    def drop(self, key: object) -> None:
         """Drop what a call of `later` with this key still brings."""
         self._latest.pop(key, None)
 
@@ -159,7 +159,7 @@ class Panel(ipywidgets.VBox):
         finally:
             self.filling = before
 
-    def redraw(self):
+    def redraw(self) -> None:
         """Draw again what depends on the theme; panels with charts override it."""
 
     def snapshot(self) -> Markup:
@@ -217,7 +217,7 @@ def button(
     return widget
 
 
-def enable(control: ipywidgets.Widget, why_not: str = "", tooltip: str = ""):
+def enable(control: ipywidgets.Widget, why_not: str = "", tooltip: str = "") -> None:
     """Enable a control, or disable it with the reason `why_not` as its tooltip."""
     control.disabled = bool(why_not)
     control.tooltip = why_not or tooltip
@@ -239,6 +239,6 @@ def _with_classes(box, classes):
     return box
 
 
-def show(widget: ipywidgets.Widget, visible: bool):
+def show(widget: ipywidgets.Widget, visible: bool) -> None:
     """Show or hide a widget."""
     widget.layout.display = None if visible else "none"

@@ -56,7 +56,7 @@ class Sections(Panel):
         """The visible panel."""
         return self._panels[self.menu.value]
 
-    def close(self):
+    def close(self) -> None:
         for panel in self._panels.values():
             panel.close()
         super().close()
@@ -90,7 +90,7 @@ class RunSections(Sections):
         self.observe(self.guard(self._hand_on_run), "run")
         self.turn_to(self.menu.options[0])
 
-    def refresh(self):
+    def refresh(self) -> None:
         """Read again what the visible panel shows, if anything changed since."""
         if hasattr(self.panel, "refresh"):
             self.panel.refresh()
