@@ -5,11 +5,15 @@ from __future__ import annotations
 import random
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
 
 from ..base.errors import WorkbenchError
 from ..base.format import counted
 from ..pairs.shapes import RowRefused, excerpt, prompt_text, read_row
 from .vote_statistics import SIDES
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 
 @dataclass(frozen=True)
@@ -144,7 +148,7 @@ def _is_same(record):
     return record["first"].strip() == record["second"].strip()
 
 
-def sampled_answers(generations, first: int, second: int):
+def sampled_answers(generations, first: int, second: int) -> pd.DataFrame:
     """DataFrame of the prompts that a run answered at both steps, for `BlindVotes.begin`.
 
     Columns: prompt, first, second, first_tokens, second_tokens. generations: DataFrame as `run.generations`.

@@ -13,11 +13,15 @@ import secrets
 import time
 from datetime import datetime
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from ..base.errors import WorkbenchError
 from ..base.files import append_jsonl, create_jsonl, read_jsonl_from
 from .blind_items import Item, item_of, item_records, shuffled
 from .vote_statistics import SIDES
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 CHOICES = ("left", "right", "tie", "both bad", "skip")
 _COLUMNS = ["item", "prompt", "left_is", "choice", "winner", "first_tokens", "second_tokens", "blind", "at"]
@@ -110,7 +114,7 @@ class BlindVotes:
         return len(self._current)
 
     @property
-    def votes(self):
+    def votes(self) -> pd.DataFrame:
         """DataFrame of the votes that count, in the order of asking; attrs["titles"] holds the titles.
 
         Columns: item, prompt, left_is ("first" or "second"), choice, winner, first_tokens, second_tokens, blind, at.

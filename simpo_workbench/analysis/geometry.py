@@ -10,11 +10,16 @@ import math
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import pairwise
+from typing import TYPE_CHECKING
 
 from ..base.errors import WorkbenchError
 from ..base.format import counted, signed
 from .scored_leads import Leads, leads_of
 from .scores import Z95, share
+
+if TYPE_CHECKING:
+    import numpy as np
+    import pandas as pd
 
 #: A pair is saturated when it pulls with less than this share of the most that a pair could, and in full pull when it
 #: lacks less than this share of it.
@@ -109,22 +114,22 @@ class Geometry:
         return self.beta * self.gamma_beta_ratio
 
     @cached_property
-    def z(self):
+    def z(self) -> np.ndarray:
         """Margin minus γ, (pairs,)."""
         return self.beta * (self.leads.lead - self.gamma_beta_ratio)
 
     @cached_property
-    def loss(self):
+    def loss(self) -> np.ndarray:
         """Loss of each pair, (pairs,)."""
         return loss_at(self.z, self.label_smoothing)
 
     @cached_property
-    def pull_share(self):
+    def pull_share(self) -> np.ndarray:
         """Gradient weight divided by β, (pairs,): σ(−z) − ε, from 1 − ε far behind to −ε far beyond γ."""
         return pull_at(self.z, self.label_smoothing)
 
     @property
-    def gradient_weight(self):
+    def gradient_weight(self) -> np.ndarray:
         """−∂L/∂ℓ_w of each pair, (pairs,): how hard it pulls; negative only far beyond γ, with label smoothing."""
         return self.beta * self.pull_share
 
@@ -136,7 +141,7 @@ class Geometry:
         return tuple(math.log((1 - pull) / pull) for pull in pulls if pull > 0)
 
     @cached_property
-    def pairs(self):
+    def pairs(self) -> pd.DataFrame:
         """DataFrame with one row per pair.
 
         Columns: pair_id, lead (nats per token), margin and z (reward units), loss, gradient_weight, pull_share, place
@@ -247,14 +252,14 @@ class Geometry:
         return "\n".join([*lines, *self.cautions])
 
 
-def loss_at(z, label_smoothing: float = 0.0):
+def loss_at(z, label_smoothing: float = 0.0) -> np.ndarray:
     """SimPO's loss at z = margin − γ, an array of any shape; exact for large |z|."""
     import numpy as np
 
     return np.maximum(-z, 0.0) + np.log1p(np.exp(-np.abs(z))) + label_smoothing * z  # −log σ(−z) = z − log σ(z)
 
 
-def pull_at(z, label_smoothing: float = 0.0):
+def pull_at(z, label_smoothing: float = 0.0) -> np.ndarray:
     """Gradient weight divided by β at z = margin − γ, an array of any shape: σ(−z) − ε."""
     import numpy as np
 

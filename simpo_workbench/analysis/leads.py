@@ -6,8 +6,13 @@ per token.
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 from ..base.errors import WorkbenchError
 from .scores import require_noise, sides
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 #: What became of a pair that flipped.
 FLIPPED = ("to right", "to wrong", "back and forth")
@@ -15,7 +20,7 @@ FLIPPED = ("to right", "to wrong", "back and forth")
 GROUPS = ("both right", "only this run", "only that run", "neither", "too close to tell")
 
 
-def lead_history(scores, noise: float = 0.0):
+def lead_history(scores, noise: float = 0.0) -> pd.DataFrame:
     """One row per pair: its lead at every evaluated step, how often and when it flipped, and what became of it.
 
     scores: DataFrame of all steps, as `run.scores`. noise: of scoring, nats per token, as `run.scoring_noise`.
@@ -33,7 +38,7 @@ def lead_history(scores, noise: float = 0.0):
     return lead_history_of(leads_by_step(scores), prompts, noise)
 
 
-def leads_by_step(scores):
+def leads_by_step(scores) -> pd.DataFrame:
     """DataFrame of leads, one row per pair_id and one column per evaluated step; NaN where a pair was not scored."""
     import pandas as pd
 
@@ -53,7 +58,7 @@ def leads_by_step(scores):
     return pd.concat(columns, axis=1, sort=False) if columns else pd.DataFrame(index=pd.Index([], dtype=object))
 
 
-def lead_history_of(leads, prompts=None, noise: float = 0.0):
+def lead_history_of(leads, prompts=None, noise: float = 0.0) -> pd.DataFrame:
     """The table of `lead_history` from leads by step. prompts: Series by pair_id, or None."""
     import pandas as pd
 
@@ -97,7 +102,7 @@ def _course(values, steps, noise):
     return flips, last, names.astype(object)
 
 
-def compare_histories(here, there, noise: float = 0.0):
+def compare_histories(here, there, noise: float = 0.0) -> pd.DataFrame:
     """The pairs that two runs hold and scored at their last steps, one row each: how both ended, and who was right.
 
     here, there: DataFrames from `lead_history`, of which the last step counts. Columns: pair_id, prompt (where `here`

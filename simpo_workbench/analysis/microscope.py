@@ -7,9 +7,13 @@ from __future__ import annotations
 
 import unicodedata
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 from ..base.errors import WorkbenchError
 from ..base.format import counted, signed
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 SIDES = ("chosen", "rejected")
 THIRDS = ("first", "middle", "last")
@@ -37,7 +41,7 @@ class PairFacts:
         return " ".join(self.sentences)
 
 
-def token_leads(tokens):
+def token_leads(tokens) -> pd.DataFrame:
     """`wb.explain_pair`'s table with what each token adds to the lead.
 
     Columns are added: share, what the token adds to its answer's average, logp / |y|; lead_share, what it adds to the

@@ -7,10 +7,14 @@ but not for DPO.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 from ..base.errors import WorkbenchError
 from ..base.format import counted
 from .scores import WITHIN_NOISE, compare_scores
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 #: A chosen answer that lost more than this (nats per token) has lost log-probability.
 LOST_NATS = 0.1
@@ -45,7 +49,7 @@ class Filter:
         return int(self.mask.sum())
 
 
-def pair_table(before, after=None, noise: float = 0.0):
+def pair_table(before, after=None, noise: float = 0.0) -> pd.DataFrame:
     """One row per pair: texts, lengths, leads (nats per token), and with `after` all that `compare_scores` gives.
 
     before, after: scores DataFrames of one step each; with both, losses and gradient weights are there _before and

@@ -4,10 +4,14 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import cached_property
+from typing import TYPE_CHECKING
 
 from ..base.errors import WorkbenchError
 from ..base.escape import plotly_text
 from ..base.format import counted
+
+if TYPE_CHECKING:
+    import numpy as np
 
 
 @dataclass(frozen=True, eq=False)
@@ -32,14 +36,14 @@ class Leads:
         return len(self.lead)
 
     @cached_property
-    def order(self):
+    def order(self) -> np.ndarray:
         """Places of the pairs from the smallest lead to the largest."""
         import numpy as np
 
         return np.argsort(self.lead, kind="stable")
 
     @cached_property
-    def rising(self):
+    def rising(self) -> np.ndarray:
         """The leads in that order."""
         return self.lead[self.order]
 
@@ -49,14 +53,14 @@ class Leads:
         return {name: place for place, name in enumerate(self.pair_id)}
 
     @cached_property
-    def longer(self):
+    def longer(self) -> np.ndarray | None:
         """1 where the chosen answer is longer, −1 where the rejected one is, else 0, (pairs,); None without lengths."""
         import numpy as np
 
         return None if self.chosen_tokens is None else np.sign(self.chosen_tokens - self.rejected_tokens)
 
     @cached_property
-    def length_correlation(self):
+    def length_correlation(self) -> float | None:
         """Spearman's correlation of length difference (chosen − rejected, tokens) and pull; None where it has no value.
 
         It is the same for every β and γ/β: a smaller lead pulls harder.

@@ -7,10 +7,14 @@ plain data and layout, which is made much faster.
 from __future__ import annotations
 
 from functools import cache
+from typing import TYPE_CHECKING
 
 from ..analysis.geometry import STATES, loss_at, pull_at
 from ..base.format import counted
 from .subplots import COLORS, bare
+
+if TYPE_CHECKING:
+    import plotly.graph_objects as go
 
 #: More pairs than this are drawn as bubbles, each for the pairs in one stretch of the loss.
 MOST = 2000
@@ -29,7 +33,7 @@ _MARGIN = {"t": 74, "r": 24, "b": 46, "l": 60}
 _PULLS = {"light": ("#f1eff9", "#5b4a9e"), "dark": ("#26222f", "#b3a5f0")}
 
 
-def curve_figure(geometry, theme="light", chosen=None):
+def curve_figure(geometry, theme="light", chosen=None) -> go.Figure:
     """plotly Figure: the loss −log σ(z) over z = margin − γ (reward units) with the pairs on it, and below it the pull.
 
     geometry: from `loss_geometry`. Colours say how hard pairs pull. Up to MOST pairs are points with their pair_id as
@@ -41,7 +45,7 @@ def curve_figure(geometry, theme="light", chosen=None):
     return go.Figure(curve_spec(geometry, theme, chosen))
 
 
-def leads_figure(geometry, theme="light"):
+def leads_figure(geometry, theme="light") -> go.Figure:
     """plotly Figure: how far the chosen answers lead (nats per token), as bars coloured by how hard their pairs pull.
 
     0, γ/β, and the leads at which full pull ends and saturation begins are marked. Of MOST pairs or more, the first and

@@ -5,11 +5,16 @@ Pure functions.
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 from ..analysis.leads import FLIPPED, steps_of
 from ..base.escape import plotly_text
 from ..base.format import counted
 from .runs import RUN_COLORS, line_labels
 from .subplots import COLORS, bare, faded, note, padded, thinned, vertical
+
+if TYPE_CHECKING:
+    import plotly.graph_objects as go
 
 HEIGHT = 460
 #: Lines of one kind in one figure: more cannot be told apart, and a page would draw them slowly.
@@ -28,7 +33,7 @@ _FAR = 3.0  # interquartile ranges beyond the quartiles: what lies further out w
 _ABOVE = {"xref": "paper", "y": 1, "yref": "paper", "yanchor": "bottom"}
 
 
-def lead_history_figure(history, gamma_beta_ratio=None, theme="light", chosen=(), most_lines=MOST_LINES):
+def lead_history_figure(history, gamma_beta_ratio=None, theme="light", chosen=(), most_lines=MOST_LINES) -> go.Figure:
     """plotly Figure: the lead of every pair over the evaluated steps (nats per token); `with_step` marks a step in it.
 
     history: DataFrame from `lead_history`. Drawn are the median, the middle 50 % and 80 % of all pairs, and the pairs
@@ -66,7 +71,7 @@ def lead_history_figure(history, gamma_beta_ratio=None, theme="light", chosen=()
     return figure
 
 
-def lead_histories_figure(histories: dict, gamma_beta_ratio=None, theme="light", chosen=()):
+def lead_histories_figure(histories: dict, gamma_beta_ratio=None, theme="light", chosen=()) -> go.Figure:
     """plotly Figure of several runs: median lead and middle 50 % of pairs over the evaluated steps (nats per token).
 
     histories: {name: DataFrame from `lead_history`}, at most as many as RUN_COLORS has colours. chosen: pair_ids whose
@@ -108,7 +113,7 @@ def lead_histories_figure(histories: dict, gamma_beta_ratio=None, theme="light",
     return figure
 
 
-def with_step(figure, step, theme="light"):
+def with_step(figure, step, theme="light") -> go.Figure:
     """A figure of this module with a step marked in it, as a new figure."""
     import plotly.graph_objects as go
 

@@ -5,10 +5,15 @@ Pure functions: DataFrames in, plotly figures out.
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 from ..analysis.microscope import SIDES, THIRDS, nats, thirds, token_name
 from ..base.escape import plotly_text
 from ..base.format import counted, signed
 from .subplots import COLORS, MOST_POINTS, bare, faded, note, padded, thinned
+
+if TYPE_CHECKING:
+    import plotly.graph_objects as go
 
 HEIGHT = 360
 _DASHES = {"chosen": "solid", "rejected": "dash"}
@@ -20,7 +25,7 @@ _INSIDE_PX = HEIGHT - 96 - 46
 _AT_RIGHT = {"x": 1, "xref": "paper", "xanchor": "left", "xshift": 8, "yanchor": "middle"}
 
 
-def token_figure(tokens, theme="light"):
+def token_figure(tokens, theme="light") -> go.Figure:
     """plotly Figure: the log-probability of every token (nats) along the chosen and the rejected answer.
 
     tokens: DataFrame from `token_leads`. The chosen answer is above (solid, circles), the rejected one below (dashed,
@@ -76,7 +81,7 @@ def token_figure(tokens, theme="light"):
     return figure
 
 
-def won_figure(tokens, theme="light"):
+def won_figure(tokens, theme="light") -> go.Figure:
     """plotly Figure: what the tokens up to a place add to the change of the lead (nats per token).
 
     tokens: DataFrame from `token_leads`; without base_logp it is the lead itself. The x-axis goes from 0 to 100 % of

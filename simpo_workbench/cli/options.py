@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import click
 
 from ..config.run_config import RUNS_ROOT, settings
@@ -24,7 +26,7 @@ class SettingsCommand(click.Command):
                     formatter.write_dl(records)
 
 
-def with_settings(function):
+def with_settings(function) -> Callable:
     """The function with one option per setting of the configuration; `changes_of` reads those that are given."""
     sentences = {}
     for info in settings():

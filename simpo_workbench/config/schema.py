@@ -79,7 +79,7 @@ FOREIGN_KEYS = {
 _WITHOUT_SECRETS = "Log in with `hf auth login` or set HF_TOKEN; download what needs a password, and give its path."
 
 
-def setting(default, help, unit="", rare=False, gt=None, ge=None, lt=None, le=None):
+def setting(default, help, unit="", rare=False, gt=None, ge=None, lt=None, le=None) -> Any:
     """A pydantic field with its default, help, unit and bounds, which are written nowhere else.
 
     rare: forms fold the setting away.
@@ -105,11 +105,11 @@ class SettingInfo:
     rare: bool
 
     @property
-    def path(self):
+    def path(self) -> str:
         return f"{self.section}.{self.name}"
 
     @property
-    def sentence(self):
+    def sentence(self) -> str:
         """Help, unit, choices and bounds in one line."""
         facts = [fact for fact in (self.unit, " | ".join(self.choices), self.bounds) if fact]
         return f"{self.help} [{'; '.join(facts)}]" if facts else self.help

@@ -1,5 +1,9 @@
 """One evaluation: every held-out pair scored, the sample prompts answered, and the metrics of both."""
 
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
 import numpy as np
 
 from ..analysis.metrics import answer_metrics, score_metrics
@@ -12,11 +16,16 @@ from .forward.logprobs import PackedScorer
 from .scoring import response_logps, score_encoded
 from .setup import Setup
 
+if TYPE_CHECKING:
+    import pandas as pd
+
 #: Held-out pairs that are scored a second time before the first step, to measure the noise of scoring.
 NOISE_PAIRS = 16
 
 
-def evaluate(setup: Setup, config: RunConfig, step: int, with_answers: bool, first: dict | None):
+def evaluate(
+    setup: Setup, config: RunConfig, step: int, with_answers: bool, first: dict | None
+) -> tuple[dict, pd.DataFrame, list[dict]]:
     """(record, scores, answers): the metrics record with prefix eval/, the scores table's numbers, and one dict per
     sampled answer.
 

@@ -11,8 +11,12 @@ import contextlib
 import os
 import sys
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from ..base.files import parse_json_line
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 
 class MetricsTail:
@@ -83,7 +87,7 @@ class MetricsTail:
         """The values of one metric, for every training step that has it."""
         return [value for value in self._columns.get(name, []) if value == value]
 
-    def frame(self):
+    def frame(self) -> pd.DataFrame:
         """DataFrame of all records with the columns of `run.metrics`: first training, then evaluations, then events."""
         import numpy as np
         import pandas as pd

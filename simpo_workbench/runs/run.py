@@ -26,6 +26,7 @@ from .status import RunStatus
 
 if TYPE_CHECKING:
     import pandas as pd
+    import plotly.graph_objects as go
 
 _POLL_S = 0.25
 #: After SIGTERM a worker has this long to finish its step, save and leave; then its whole group is killed.
@@ -200,7 +201,7 @@ class Run:
         after = self._evaluated_steps()[-1] if after is None else after
         return compare_scores(self.scores_at(before), self.scores_at(after), self.scoring_noise or 0.0)
 
-    def plot(self):
+    def plot(self) -> go.Figure:
         """The run's charts as one plotly figure."""
         from ..charts.training import training_figure
 

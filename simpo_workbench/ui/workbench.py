@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import contextlib
+from typing import TYPE_CHECKING
 
 import traitlets
 
 from ..base.errors import WorkbenchError
 from ..config.presets import preset
 from ..config.run_config import RUNS_ROOT, RunConfig
+from ..pairs.pairs import Pairs
 from ..report.facts import headline
 from ..runs.folder import run_names
 from ..runs.run import Run, attach
@@ -23,6 +25,9 @@ from .parts.sections import RunSections, Sections
 from .runs.run_list import RunList
 from .setup.config_form import ConfigForm
 from .train.run_monitor import RunMonitor, badge
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 PANELS = ("1 Setup", "2 Data", "3 Train", "4 Answers", "5 Pairs", "Runs")
 _HEAD_POLL_S = 1.0
@@ -63,13 +68,13 @@ class Workbench(Sections):
         return panel
 
     @property
-    def pairs(self):
+    def pairs(self) -> Pairs | None:
         """The training pairs of 2 Data; None before they are loaded."""
         panel = self.made("2 Data")
         return panel and panel.pairs
 
     @property
-    def selection(self):
+    def selection(self) -> pd.DataFrame:
         """DataFrame of the pairs selected in 5 Pairs; empty before it is opened."""
         import pandas as pd
 

@@ -42,14 +42,14 @@ class LoadedModel:
         self.device, self.compute_dtype = device, compute_dtype
 
     @property
-    def model(self):
+    def model(self) -> torch.nn.Module:
         """The transformers model, wrapped by PEFT if there is an adapter. Errors: WorkbenchError once it is closed."""
         if self._model is None:
             raise WorkbenchError("This model is closed: load it again with wb.load_model.")
         return self._model
 
     @model.setter
-    def model(self, model):
+    def model(self, model) -> None:
         self._model = model
 
     @property

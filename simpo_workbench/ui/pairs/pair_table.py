@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import ipywidgets
 import traitlets
@@ -20,6 +21,9 @@ from ..parts.live_figure import LiveFigure
 from ..parts.panel import Panel, button, column, enable, row, show
 from .pair_card import pair_card, what_became
 from .read_pairs import loaded_pairs, read_pairs, write_pairs
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 _NO_SCORES = (
     "The pairs are shown after the first evaluation: open a run in Runs. In Python, a table from wb.score can be shown"
@@ -82,7 +86,7 @@ class PairTable(Panel):
                 self.guard(lambda: self._fill(loaded_pairs(before, after, noise)))()
 
     @property
-    def selection(self):
+    def selection(self) -> pd.DataFrame:
         """DataFrame of the chosen pairs in the order of choosing; empty when none is chosen."""
         import pandas as pd
 
@@ -92,7 +96,7 @@ class PairTable(Panel):
         return self._loaded.table.iloc[places[places >= 0]].reset_index(drop=True)
 
     @property
-    def shown(self):
+    def shown(self) -> pd.DataFrame:
         """DataFrame of the pairs that filter and search leave."""
         import pandas as pd
 

@@ -5,12 +5,16 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from ...analysis.pair_filters import Filter, filters, pair_table, searchable
 from ...base.errors import WorkbenchError
 from ...runs.folder import RunFolder
 from ...runs.run import Run
 from .run_leads import runs_beside
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 
 @dataclass(frozen=True)
@@ -32,14 +36,14 @@ class LoadedPairs:
     others: list[str] = field(default_factory=list)
 
     @cached_property
-    def places(self):
+    def places(self) -> pd.Index:
         """Index of the pair ids, in the order of the table."""
         import pandas as pd
 
         return pd.Index(self.table["pair_id"])
 
     @cached_property
-    def light(self):
+    def light(self) -> pd.DataFrame:
         """The table without the answers, so that sorting and filtering it copies less."""
         return self.table.drop(columns=["chosen", "rejected"], errors="ignore")
 

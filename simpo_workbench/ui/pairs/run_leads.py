@@ -5,12 +5,16 @@ from __future__ import annotations
 import contextlib
 from dataclasses import dataclass, field, replace
 from functools import cached_property
+from typing import TYPE_CHECKING
 
 from ...analysis.leads import lead_history_of, leads_by_step
 from ...base.errors import WorkbenchError
 from ...base.files import read_jsonl
 from ...runs.folder import RunFolder, run_names
 from ...runs.run import Run
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 _KEPT_HISTORIES = 12  # one of sixty thousand pairs and thirty steps takes some 10 MB
 _NUMBERS = ["pair_id", "chosen_tokens", "rejected_tokens", "chosen_avg_logp", "rejected_avg_logp", "gamma_beta_ratio"]
@@ -37,7 +41,7 @@ class RunLeads:
         return sorted(self.scores)
 
     @cached_property
-    def leads(self):
+    def leads(self) -> pd.DataFrame:
         """DataFrame (pairs, steps), nats per token."""
         import pandas as pd
 
@@ -54,11 +58,11 @@ class RunLeads:
         return float(newest["gamma_beta_ratio"].iloc[0]) or None
 
     @cached_property
-    def prompts(self):
+    def prompts(self) -> pd.Series | None:
         """Series of the prompts in the order of the leads; None where the texts have none."""
         return self.texts["prompt"].reindex(self.leads.index) if "prompt" in self.texts else None
 
-    def lead_history(self, noise: float, until: int | None = None):
+    def lead_history(self, noise: float, until: int | None = None) -> pd.DataFrame:
         """The `lead_history` until a step (default: the last); it is kept for the next call, so do not change it."""
         steps = [step for step in self.leads if until is None or step <= until]
         key = noise, len(steps)

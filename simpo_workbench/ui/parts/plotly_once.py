@@ -4,10 +4,14 @@ from __future__ import annotations
 
 from functools import cache
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import anywidget
 import ipywidgets
 import traitlets
+
+if TYPE_CHECKING:
+    import plotly.graph_objects as go
 
 
 class _Library(anywidget.AnyWidget):
@@ -29,7 +33,7 @@ class _Library(anywidget.AnyWidget):
         return cls._one
 
 
-def figure_widget():
+def figure_widget() -> go.FigureWidget:
     """A new, empty plotly FigureWidget."""
     return _kind()()
 
