@@ -230,7 +230,7 @@ def restore(folder: RunFolder, step: int, setup: Setup) -> None:
     setup.optimizer.load_state_dict(state["optimizer"])
     for group in setup.optimizer.param_groups:  # a clone may have another than the checkpoint
         group["weight_decay"] = setup.config.training.weight_decay
-    # checkpoints written before version 0.1 hold the state of a scheduler, which counted the steps
+    # earlier checkpoints hold the state of a scheduler, which counted the updates
     setup.applied_updates = state["scheduler"]["last_epoch"] if "scheduler" in state else state["applied_updates"]
     if setup.accelerator.scaler is not None and state["scaler"]:
         setup.accelerator.scaler.load_state_dict(state["scaler"])

@@ -19,6 +19,11 @@ class StopSignal(threading.Event):
 
     at_once = False
 
+    @property
+    def requests(self) -> set[str]:
+        """The request that the signal stands for, as `decide` takes it; empty before a signal."""
+        return {"stop"} if self.is_set() else set()
+
     def interrupt(self, frame) -> None:
         """Raise KeyboardInterrupt in `frame`, unless it is importing: then the next `check` raises it."""
         self.at_once = True

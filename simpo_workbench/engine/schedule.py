@@ -21,4 +21,4 @@ def learning_rate(applied_updates: int, total_steps: int, training: TrainingConf
     decay = max(1, total_steps - warmup)
     if training.scheduler == "linear":
         return peak * max(0.0, (total_steps - applied_updates) / decay)
-    return peak * (0.5 * (1.0 + math.cos(math.pi * (applied_updates - warmup) / decay)))
+    return peak * (0.5 * (1.0 + math.cos(math.pi * ((applied_updates - warmup) / decay))))

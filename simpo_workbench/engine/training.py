@@ -138,12 +138,13 @@ def _train(setup: Setup, recorder: Recorder, checkpoint: checkpoints.Resumable |
         else:
             step += 1
             _step(setup, recorder, desk, step)
-        requests = desk.take(step) | ({"stop"} if stop.is_set() else set())
-        decision = decide(step, total_steps, requests, training, paused)
+        requests = desk.take(step)
+        decision = decide(step, total_steps, requests | stop.requests, training, paused)
         if decision.evaluate:
             evaluation = _evaluate(setup, recorder, desk, step)
             desk.done("evaluate", f"Evaluated after step {step}.")
-            decision = decide(step, total_steps, requests, training, paused, evaluation)
+            # the signal may have come during the evaluation
+            decision = decide(step, total_steps, requests | stop.requests, training, paused, evaluation)
         if decision.save:
             checkpoints.save_checkpoint(recorder.folder, step, setup, decision.save == "resumable")
             checkpoints.prune(recorder.folder, training.keep_checkpoints, recorder.status.get("recommended_step"))

@@ -6,7 +6,7 @@
     replies/<id>.parquet         the table that belongs to a reply, where there is one
 
 No side waits for a lock, a half-written request is never read, and either side may die at any moment.
-Runs made before version 0.1 keep their replies in `answers/`; those are still read.
+Folders from before replies were called so have them in `answers/`; they are still read.
 """
 
 from __future__ import annotations
@@ -20,11 +20,15 @@ from collections import deque
 from dataclasses import dataclass
 from pathlib import Path
 from threading import Lock
+from typing import TYPE_CHECKING
 
 from ..base import process
 from ..base.errors import WorkbenchError
 from ..base.files import read_json, write_atomically
 from ..base.redaction import redact
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 #: Requests that steer a run; done between two steps.
 CONTROL = ("stop", "pause", "unpause", "suspend", "save", "evaluate", "set")
@@ -74,14 +78,13 @@ class Mailbox:
 
     def reply(self, request_id: str) -> dict | None:
         """The reply so far: {"state", "text", …}; None while the request has not been taken."""
-        name = f"{request_id}.json"
-        return read_json(self.replies / name) or read_json(self._old_replies / name)
+        return read_json(self._reply_file(f"{request_id}.json"))
 
-    def table(self, request_id: str):
+    def table(self, request_id: str) -> pd.DataFrame:
         """The DataFrame that came with a reply."""
         import pandas as pd
 
-        return pd.read_parquet(self.replies / f"{request_id}.parquet")
+        return pd.read_parquet(self._reply_file(f"{request_id}.parquet"))
 
     def withdraw(self, request_id: str) -> bool:
         """Whether the request was taken back before it was read.
@@ -96,17 +99,21 @@ class Mailbox:
                 _withdrawn_marker(self.requests, request_id).touch()
         return bool(unread)
 
-    def clear(self):
+    def clear(self) -> None:
         """Delete all requests and replies, which were meant for an earlier process."""
         for folder in (self.requests, self.replies, self._old_replies):
             if folder.is_dir():
                 for path in folder.iterdir():
                     path.unlink(missing_ok=True)
 
-    def forget(self, request_id: str):
+    def forget(self, request_id: str) -> None:
         """Delete a reply that was read."""
         for suffix in ("json", "parquet"):
-            (self.replies / f"{request_id}.{suffix}").unlink(missing_ok=True)
+            self._reply_file(f"{request_id}.{suffix}").unlink(missing_ok=True)
+
+    def _reply_file(self, name):
+        path = self.replies / name
+        return path if path.exists() else self._old_replies / name
 
 
 class Inbox:
@@ -117,7 +124,7 @@ class Inbox:
         self._waiting: deque[Request] = deque()
         self._lock = Lock()
 
-    def collect(self):
+    def collect(self) -> None:
         """Read the requests that have come, in the order in which they were asked, and acknowledge each once."""
         with self._lock:
             try:
@@ -143,7 +150,7 @@ class Inbox:
             _withdrawn_marker(self.requests, request.id).unlink(missing_ok=True)
         return wanted
 
-    def done(self, request: Request, text: str = "", table=None, **values):
+    def done(self, request: Request, text: str = "", table=None, **values) -> None:
         """Reply that the request was done: the outcome as a sentence, as values, and as a DataFrame where there is
         one (Parquet, so that numbers keep their types).
         """
@@ -154,11 +161,11 @@ class Inbox:
             unfinished.replace(self.replies / f"{request.id}.parquet")
         self._reply(request, "done", text, **values)
 
-    def refuse(self, request: Request, text: str):
+    def refuse(self, request: Request, text: str) -> None:
         """Reply that the request will not be done, and why."""
         self._reply(request, "refused", text)
 
-    def sweep(self):
+    def sweep(self) -> None:
         """Delete replies that were not collected within REPLY_LIFETIME_S."""
         for path in [*self.replies.glob("*"), *self.requests.glob("withdrawn-*")]:
             with contextlib.suppress(OSError):

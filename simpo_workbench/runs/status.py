@@ -79,14 +79,21 @@ def _status_from_records(folder, alive) -> dict:
         records = read_jsonl(folder.metrics)
     except WorkbenchError:  # damaged as well; reading the records themselves says where
         records = []
-    last = next((record for record in reversed(records) if record.get("kind") in ("train", "event")), {})
-    step, event = last.get("step", 0), last.get("event")
-    if event in (*END_STATES, "suspended", "paused"):
+    ended = (*END_STATES, "suspended")
+    last, event = {}, None
+    for record in records:
+        if record.get("kind") == "train" or record.get("event") in (*ended, "resumed", "paused", "unpaused"):
+            last, event = record, record.get("event")
+    message = "status.json is missing or damaged."
+    if event == "paused" or (event in ended and not alive):
         state, message = event, last["text"]
-    elif alive:
-        state, message = "training" if last else "loading", "status.json is missing or damaged."
-    else:
+    elif not alive:
         state, message = "failed", "status.json is missing or damaged, and no process tends this run."
+    elif not last or event in (*ended, "resumed"):  # a process that lives after an end was resumed, and has not stepped
+        state = "loading"
+    else:
+        state = "training"
+    step = last.get("step", 0)
     return {"state": state, "step": step, "total_steps": step, "message": f"{message} (read from the records)"}
 
 

@@ -390,6 +390,24 @@ def test_an_interrupt_ends_the_run_in_order(tiny_config):
     assert run.adapter.is_dir()
 
 
+@pytest.mark.parametrize(("evaluated", "on_collapse"), [(3, "warn"), (5, "pause")])
+def test_a_signal_during_an_evaluation_stops_after_that_step(tiny_config, evaluated, on_collapse):
+    """Also after the last evaluation but one: the run must not end as if nobody had asked, nor record a pause first."""
+    changes = {"training.eval_every": evaluated, "training.save_every": 0, "training.on_collapse": on_collapse}
+
+    def stop_at_the_evaluation(record):
+        if record["kind"] == "eval" and record["step"] == evaluated:
+            os.kill(os.getpid(), signal.SIGINT)
+
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background jobs ignore it
+    try:
+        run = wb.train(tiny_config.with_changes(changes), on_record=stop_at_the_evaluation)
+    finally:
+        signal.signal(signal.SIGINT, before)
+    assert (run.status.state, run.status.step) == ("stopped", evaluated)
+    assert [record for record in run.records if record.get("event") == "paused"] == []
+
+
 @pytest.mark.parametrize(
     ("policy", "state", "step"), [("warn", "finished", 6), ("stop", "stopped", 3), ("pause", "stopped", 3)]
 )

@@ -120,3 +120,15 @@ def test_a_letter_counts_even_if_its_acknowledgement_cannot_be_written(box, monk
 
     monkeypatch.setattr(mailbox, "write_atomically", full)
     assert [request.kind for request in inbox.take()] == ["stop"]
+
+
+def test_replies_of_an_older_folder_are_read_with_their_tables(tmp_path):
+    """Replies were kept in `answers/` once."""
+    (tmp_path / "answers").mkdir()
+    (tmp_path / "answers" / "1234.json").write_text('{"state": "done", "text": "2 pairs."}')
+    pd.DataFrame({"pair_id": ["a", "b"]}).to_parquet(tmp_path / "answers" / "1234.parquet")
+    asker = Mailbox(tmp_path)
+    assert asker.reply("1234")["text"] == "2 pairs."
+    assert asker.table("1234")["pair_id"].tolist() == ["a", "b"]
+    asker.forget("1234")
+    assert asker.reply("1234") is None

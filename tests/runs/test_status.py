@@ -99,12 +99,20 @@ def test_a_run_without_a_readable_status_has_failed_and_says_why(tmp_path, conte
     assert run.status.message.startswith("status.json is missing or damaged, and no process tends this run.")
 
 
+def event(name):
+    return {"kind": "event", "step": 7, "event": name, "text": "So it was."}
+
+
 @pytest.mark.parametrize(
     ("records", "state"),
     [
         ([], "loading"),
         ([{"kind": "train", "step": 7}], "training"),
-        ([{"kind": "train", "step": 7}, {"kind": "event", "step": 7, "event": "paused", "text": "Paused."}], "paused"),
+        ([{"kind": "train", "step": 7}, event("paused")], "paused"),
+        ([{"kind": "train", "step": 7}, event("paused"), event("saved"), event("set")], "paused"),
+        ([{"kind": "train", "step": 7}, event("paused"), event("unpaused")], "training"),
+        ([{"kind": "train", "step": 7}, event("stopped")], "loading"),
+        ([{"kind": "train", "step": 7}, event("suspended"), event("resumed")], "loading"),
     ],
 )
 def test_a_live_run_without_a_status_lives_and_is_not_waited_for(tmp_path, monkeypatch, records, state):
