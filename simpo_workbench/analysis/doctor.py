@@ -292,7 +292,7 @@ def _saturated(last):
         last["step"],
         f"Nearly all held-out pairs are {'beyond γ' if gamma else 'won by the chosen answer'}:"
         f" {_share(last, 'eval/rewards/beyond_gamma')}.",
-        "Such pairs hardly pull any more: further steps mostly sharpen what is learned already.",
+        "Such pairs hardly pull: further steps mostly sharpen what is learned already.",
         "Stop here, or use harder pairs"
         + ("; a larger γ/β makes them pull again, at the price of probability." if gamma else "."),
     )

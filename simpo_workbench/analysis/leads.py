@@ -14,14 +14,14 @@ from .scores import require_noise, sides
 if TYPE_CHECKING:
     import pandas as pd
 
-#: What became of a pair that flipped.
+#: Outcomes of pairs that flipped.
 FLIPPED = ("to right", "to wrong", "back and forth")
 #: Where a pair of two runs belongs.
 GROUPS = ("both right", "only this run", "only that run", "neither", "too close to tell")
 
 
 def lead_history(scores, noise: float = 0.0) -> pd.DataFrame:
-    """One row per pair: its lead at every evaluated step, how often and when it flipped, and what became of it.
+    """One row per pair: its lead at every evaluated step, how often and when it flipped, and the outcome.
 
     scores: DataFrame of all steps, as `run.scores`. noise: of scoring, nats per token, as `run.scoring_noise`.
     Columns: pair_id; prompt (where the scores have it); one column per evaluated step, named by the step as an int,
@@ -82,7 +82,7 @@ def steps_of(history) -> list[int]:
 
 
 def _course(values, steps, noise):
-    """(number of flips, step of the last one, what became of each pair), each (pairs,), of leads (pairs, steps)."""
+    """(number of flips, step of the last one, outcome of each pair), each (pairs,), of leads (pairs, steps)."""
     import numpy as np
 
     side = np.zeros(len(values), dtype=np.int8)  # 1 right, −1 wrong, 0 not beyond the noise so far

@@ -1,4 +1,4 @@
-"""Every number of metrics.jsonl: what it is called and how it reads, and how an evaluation computes its own.
+"""Names, units and formats of all metrics, and the computation of evaluation metrics.
 
 Charts, tiles, terminal, report, run list and tooltips take labels, units and formats from METRICS and list only keys. A
 new metric needs the line that computes it, a row in METRICS, and its key wherever it should be shown.
@@ -60,7 +60,7 @@ class Metric:
         return "−" + text[1:] if text.startswith("-") else text
 
     def with_unit(self, text: str) -> str:
-        """A text made by `text` with the unit behind it."""
+        """The text of `text`, followed by the unit."""
         return f"{text} {self.unit}" if self.unit not in ("", SHARE) else text
 
     def interval(self, record: dict) -> str:
@@ -112,7 +112,7 @@ METRICS = {
             SHARE,
             ".2f",
             "higher",
-            "Share of pairs whose margin exceeds the target γ; such pairs hardly pull any more.",
+            "Share of pairs whose margin exceeds the target γ; such pairs hardly pull.",
             cases="pairs",
         ),
         Metric(

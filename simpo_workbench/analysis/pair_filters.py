@@ -22,7 +22,7 @@ _LEAST_NOISE = 0.0001  # a smaller noise is not spelled out
 _BOTH = ["loss", "gradient_weight"]
 _SCORES = ["step", "chosen_avg_logp", "rejected_avg_logp", "margin", "correct", "beyond_gamma"]
 _SCORES += ["chosen_reward", "rejected_reward"]
-#: What became of a pair, as in `compare_scores` -> the name of its filter and the meaning.
+#: Outcome of a pair, as in `compare_scores` -> the name of its filter and the meaning.
 _BECAME = {
     "to right": ("flipped to right", "The chosen answer was behind and is ahead now."),
     "to wrong": ("flipped to wrong", "The chosen answer was ahead and is behind now."),

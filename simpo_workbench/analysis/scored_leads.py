@@ -49,7 +49,7 @@ class Leads:
 
     @cached_property
     def places(self) -> dict[str, int]:
-        """Where each pair_id stands."""
+        """The row number of each pair_id."""
         return {name: place for place, name in enumerate(self.pair_id)}
 
     @cached_property

@@ -124,7 +124,7 @@ def sides(leads, noise: float = 0.0) -> np.ndarray:
 
 
 def what_became(before, after, noise: float = 0.0) -> np.ndarray:
-    """What became of each pair by its leads before and after, (pairs,): "to right", "to wrong", "still right", "still
+    """The outcome of each pair by its leads before and after, (pairs,): "to right", "to wrong", "still right", "still
     wrong" or "within the noise".
 
     A flip, to right or to wrong, counts only where both leads lie beyond the noise, one on each side of 0: then neither

@@ -91,13 +91,11 @@ def read_jsonl_from(path: Path, start: int = 0) -> tuple[list[dict], int]:
     next call there.
 
     Errors: OSError; WorkbenchError for a damaged line, or when no line begins at `start`, because the file was changed
-    otherwise than by adding to it.
+    by something other than appended lines.
     """
     with open(path, "rb") as file:
         if start and (file.seek(start - 1), file.read(1))[1] != b"\n":
-            raise WorkbenchError(
-                f"{str(path)!r} is not as it was left: something else than new lines has changed it. Open it again."
-            )
+            raise WorkbenchError(f"{str(path)!r} was changed by something other than appended lines. Open it again.")
         content = file.read()
     content = content[: content.rfind(b"\n") + 1]
     lines = content.decode("utf-8" if start else "utf-8-sig", errors="replace").split("\n")

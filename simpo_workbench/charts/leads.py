@@ -29,7 +29,7 @@ _KINDS = [
 _QUANTILES = {"10 %": 0.1, "25 %": 0.25, "median": 0.5, "75 %": 0.75, "90 %": 0.9}
 _MARGIN = {"t": 80, "r": 64, "b": 56, "l": 58}
 _LABEL_PX = 13
-_FAR = 3.0  # interquartile ranges beyond the quartiles: what lies further out would flatten all others
+_FAR = 3.0  # interquartile ranges beyond the quartiles; leads further out would flatten all others
 _ABOVE = {"xref": "paper", "y": 1, "yref": "paper", "yanchor": "bottom"}
 
 
@@ -39,7 +39,7 @@ def lead_history_figure(history, gamma_beta_ratio=None, theme="light", chosen=()
     history: DataFrame from `lead_history`. Drawn are the median, the middle 50 % and 80 % of all pairs, and the pairs
     as thin lines, those that flipped in colour; a point's customdata is its pair_id. Of a kind with more than
     `most_lines` pairs so many are drawn, evenly chosen by where they end, and the figure says so. The axis leaves out
-    what lies very far from all others, and the figure says how many pairs that are.
+    leads very far from all others, and the figure says how many pairs that are.
     gamma_beta_ratio: γ/β, nats per token (None for a loss without it). chosen: pair_ids drawn thick.
     """
     import plotly.graph_objects as go

@@ -86,9 +86,7 @@ def _points(evaluations, key):
 
 
 def line_labels(names: list[str]) -> dict[str, str]:
-    """What stands for each name at the end of its lines: the part that the others do not share, or letters where such
-    parts are too long for the place.
-    """
+    """Short labels for the line ends: the part of each name that differs, else letters."""
     alike = takewhile(lambda letters: len(set(letters)) == 1, zip(*names, strict=False)) if len(names) > 1 else []
     common = "".join(letters[0] for letters in alike)
     shared = max(common.rfind(mark) + 1 for mark in "-_. ")

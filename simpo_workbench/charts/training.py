@@ -68,9 +68,7 @@ def steps_figure(records, gamma_beta_ratio, theme="light") -> go.Figure:
 
 
 def rewards_figure(metrics, total_steps, theme="light") -> go.Figure:
-    """plotly Figure of what lies behind the training charts, over the optimizer steps: rewards (β × average log-prob),
-    learning rate, gradient norm.
-    """
+    """plotly Figure of rewards (β × average log-prob), learning rate and gradient norm over the steps."""
     colors = COLORS[theme]
     subplots, last_step = _background_subplots(metrics, colors), last_step_of(metrics, total_steps)
     return small_charts(subplots, 1, 3, last_step, _marks(metrics, colors), colors, height=330)
@@ -160,7 +158,7 @@ def _objective_subplots(metrics, gamma_beta_ratio, colors, smoothing=None, in_re
 
 
 def _background_subplots(metrics, colors, smoothing=None):
-    """Rewards, learning rate and gradient norm: what lies behind."""
+    """Subplots of rewards, learning rate and gradient norm."""
     train, evals = records_of(metrics, "train"), records_of(metrics, "eval")
     rewards = []
     for side, look in _LOOKS.items():
@@ -170,7 +168,7 @@ def _background_subplots(metrics, colors, smoothing=None):
         rewards.append(Line(f"{side}, held-out", held_out, colors[side], "" if held_out.empty else side, *look))
     rate = Line("learning rate", points_of(train, "learning_rate"), colors["muted"], symbol=None)
     norms = points_of(train, "grad_norm")
-    norms = norms[norms["value"] >= 0]  # older runs: −1 stands for a step that loss scaling skipped
+    norms = norms[norms["value"] >= 0]  # older runs: −1 means a step that loss scaling skipped
     norms = [
         Line("gradient norm, each step", norms, colors["muted"], symbol=None, pale=True),
         Line("gradient norm, smoothed", smoothed(norms, smoothing), colors["muted"], symbol=None),
@@ -253,15 +251,13 @@ def _counted(title, evals, column):
 
 
 def last_step_of(metrics, total_steps) -> float:
-    """Where an x-axis ends: at the last planned step, or the last recorded one where that is later."""
+    """End of the x-axis: the last planned step, or the last recorded one if that is later."""
     seen = metrics["step"].max() if "step" in metrics and len(metrics) else 0
     return float(max(total_steps or 0, seen if seen == seen else 0, 1))
 
 
 def _marks(metrics, colors):
-    """What is worth a vertical line, one per step: events, verdicts that ask for attention, and changes of the
-    objective.
-    """
+    """The vertical lines to draw, at most one per step: events, verdicts that ask for attention, changed objectives."""
     by_step = {}
     for event in records_of(metrics, "event").to_dict("records"):
         name, color = str(event.get("event", "")), colors["muted"]

@@ -88,7 +88,7 @@ def free_port() -> int:
         return port
     raise WorkbenchError(
         f"The ports {_FIRST_PORT} to {_FIRST_PORT + _PORTS - 1} are all taken: close a JupyterLab that is not needed"
-        " any more (`jupyter server list` names them)."
+        " (`jupyter server list` names them)."
     )
 
 

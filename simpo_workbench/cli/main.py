@@ -69,7 +69,7 @@ def demo(**options):
     "--resume",
     "resumed",
     metavar="NAME",
-    help="Go on with this run here, from its newest valid checkpoint; `resume NAME` does so in a process of its own.",
+    help="Continue this run here, from its newest valid checkpoint; `resume NAME` does so in a process of its own.",
 )
 @with_settings
 def train(config, preset_name, detach, show_config, resumed, **options):
@@ -130,7 +130,7 @@ def _resume_here(name, other_options, changes):
     root = changes.pop("run.root", RUNS_ROOT)
     if other_options or changes:
         raise click.UsageError(
-            "--resume goes on with a run as it is: nothing but --run.root belongs beside it. `clone` makes a new run"
+            "--resume continues a run as it is: only --run.root may be combined with --resume. `clone` makes a new run"
             " with changed settings."
         )
     from ..runs.folder import find_run_folder
@@ -161,7 +161,7 @@ def _train(config: RunConfig):
 
 
 def _show(train_run):
-    """Train with a progress bar, then print what came of it and write the report."""
+    """Train with a progress bar, then print the outcome and write the report."""
     from .terminal import Progress, print_summary
 
     with Progress() as progress:

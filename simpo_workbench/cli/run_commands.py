@@ -19,7 +19,7 @@ def add_to(group: click.Group) -> None:
 @click.argument("name")
 @root_option
 def resume(name, root) -> None:
-    """Go on with an ended, suspended or paused run, from its newest valid checkpoint, in a process of its own."""
+    """Continue an ended, suspended or paused run from its newest valid checkpoint, in a process of its own."""
     from ..runs.launch import resume as resume_run
 
     run = resume_run(name, root)
@@ -55,7 +55,7 @@ def _request_command(kind, sentence):
         run = attach(name, root)
         queued, request = run.status.state == "queued", getattr(run, kind)()
         if queued:
-            click.echo(f"{name} waits for its device: it is done after its first step.")
+            click.echo(f"{name} waits for its device: the request will be carried out after its first step.")
         else:
             click.echo(request.wait(_WAIT_S).text)
 

@@ -47,7 +47,7 @@ class Resumable:
 
 
 def save_checkpoint(folder: RunFolder, step: int, setup: Setup, resumable: bool = True) -> None:
-    """Publish checkpoints/step-N with one rename: the adapter and, if resumable, what training goes on with.
+    """Publish checkpoints/step-N with one rename: the adapter and, if resumable, the training state.
 
     The memory plan is kept because another plan adds the same numbers in another order: with it a resumed run on a CPU
     is the uninterrupted one, bit for bit (on a GPU some kernels add in an order of their own). manifest.json holds
@@ -146,7 +146,7 @@ def prune(folder: RunFolder, keep: int, best: int | None = None) -> None:
 
 
 def clean(folder: RunFolder) -> None:
-    """Delete what a process left that died while it wrote a checkpoint; one that was being replaced is put back."""
+    """Delete files left by a process that died while writing a checkpoint; put one back that was being replaced."""
     for aside in folder.checkpoints.glob(".step-*.old"):
         final = aside.with_name(aside.name[1:].removesuffix(".old"))
         if not final.exists():
@@ -223,7 +223,7 @@ def restore(folder: RunFolder, step: int, setup: Setup) -> None:
         )
     try:
         state = torch.load(path / _STATE, map_location="cpu", weights_only=True)
-    except pickle.UnpicklingError as error:  # its hash was right, so somebody made it this way
+    except pickle.UnpicklingError as error:  # its hash was right, so it was made this way
         raise WorkbenchError(
             f"The checkpoint of step {step} holds more than tensors in {_STATE} and is not read: {first_line(error)}."
         ) from None

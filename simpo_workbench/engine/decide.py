@@ -1,4 +1,4 @@
-"""What happens after a step, decided from what is known then."""
+"""Decide what to do after a step."""
 
 from collections.abc import Set
 from dataclasses import dataclass
@@ -9,7 +9,7 @@ from ..config.run_config import TrainingConfig
 
 @dataclass(frozen=True)
 class Evaluation:
-    """What the evaluation after a step found: a collapse, or a step that is now the recommended one."""
+    """The result of the evaluation after a step: a collapse, or a step that is now the recommended one."""
 
     collapsed: bool = False
     recommended: bool = False

@@ -5,6 +5,7 @@ Changes of settings are recorded in changes.jsonl, so that a resumed run makes t
 
 from ..base.errors import WorkbenchError
 from ..base.files import append_jsonl, read_jsonl
+from ..base.format import counted
 from ..runs.mailbox import CONTROL, MODEL_REQUESTS, Request
 from . import replies
 from .recorder import Recorder
@@ -50,7 +51,7 @@ class Desk:
                 self._set(request, step)
                 continue
             if request.kind in _OPPOSITE:  # of a pause and an unpause within one step the later one counts
-                self.done(_OPPOSITE[request.kind], f"Taken back by the {request.kind} that came after it.")
+                self.done(_OPPOSITE[request.kind], f"Cancelled by the {request.kind} that followed.")
             self._waiting.append(request)
         for request in self.presence.inbox.take(MODEL_REQUESTS):
             if request.kind == "close":
@@ -68,7 +69,7 @@ class Desk:
         self._waiting = [request for request in self._waiting if request.kind != kind]
         step = self.presence.status["step"]
         if done and kind in ("save", "evaluate"):
-            self.recorder.event(step, f"{kind}d", f"{text.removesuffix('.')}, as somebody asked.")
+            self.recorder.event(step, f"{kind}d", f"{text.removesuffix('.')}, on request.")
         for request in done:
             self.presence.inbox.done(request, text, step=step)
 
@@ -94,4 +95,4 @@ class Desk:
 
 
 def _shown(value):
-    return f"{len(value)} prompts" if isinstance(value, list) else f"{value:g}"
+    return counted(len(value), "prompt") if isinstance(value, list) else f"{value:g}"

@@ -40,7 +40,7 @@ def evaluate(
     if len(broken):
         raise WorkbenchError(
             f"Step {step}: the scores of held-out pairs {', '.join(broken[:8])} are not finite numbers. The last"
-            " checkpoint is whole; lower training.learning_rate."
+            " checkpoint is intact; lower training.learning_rate."
         )
     scores.insert(0, "step", step)
     record = {"kind": "eval", "step": step, **score_metrics(scores, first)}

@@ -21,7 +21,7 @@ class StopSignal(threading.Event):
 
     @property
     def requests(self) -> set[str]:
-        """The request that the signal stands for, as `decide` takes it; empty before a signal."""
+        """The request that the signal means, as `decide` takes it; empty before a signal."""
         return {"stop"} if self.is_set() else set()
 
     def interrupt(self, frame) -> None:

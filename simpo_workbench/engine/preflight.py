@@ -1,4 +1,4 @@
-"""What a run will take, measured before it starts by a few real steps, some scoring and some sampling."""
+"""Time and memory of a run, measured before it starts by a few real steps, some scoring and some sampling."""
 
 import math
 import statistics
@@ -28,7 +28,7 @@ _SCORED_PAIRS, _ANSWERED_PROMPTS, _ANSWER_TOKENS = 32, 8, 16
 
 
 def preflight(config: RunConfig, progress: Callable[[str], None] | None = None) -> PreflightResult:
-    """What a run of this configuration will take, measured in this process; no run folder is made.
+    """Time and memory that a run of this configuration needs, measured in this process; no run folder is made.
 
     progress: called with a sentence on what is done now. Errors: WorkbenchError for what would end the run as well:
     pairs or a model that cannot be used, or too little memory for a single pair.

@@ -1,6 +1,7 @@
 """Writes what a run does to its folder: status, metrics, scores, answers and events."""
 
 import contextlib
+import math
 import statistics
 from collections.abc import Callable
 
@@ -31,7 +32,7 @@ class Recorder:
 
     @property
     def status(self) -> dict:
-        """What status.json says, or will say at the next change of state."""
+        """The current status; written to status.json at the next change of state."""
         return self.presence.status
 
     def state(self, state: str, message: str = "", **more) -> None:
@@ -90,7 +91,7 @@ class Recorder:
             self.on_record({"kind": "note", "text": text, "step": self.status["step"]})
 
     def rewind(self, step: int) -> None:
-        """Delete all records, scores and answers after `step`: the run goes on from there."""
+        """Delete all records, scores and answers after `step`: the run continues from there."""
         self.records = [record for record in self.records if record["step"] <= step]
         write_jsonl(self.folder.metrics, self.records)
         for pattern in ("scores/step-*.parquet", "generations/step-*.jsonl"):
@@ -124,6 +125,8 @@ class Recorder:
 
     def _seconds_left(self, step, seconds_per_step):
         total, every = self.status["total_steps"], self.config.training.eval_every
-        evaluations = (total // every - step // every if every else 0) + (1 if not every or total % every else 0)
+        evaluations = 1  # the last step is always evaluated
+        if every:
+            evaluations = math.ceil(total / every) - step // every
         seconds_per_evaluation = self.evaluation_seconds[-1] if self.evaluation_seconds else 0.0
         return (total - step) * seconds_per_step + evaluations * seconds_per_evaluation

@@ -27,8 +27,8 @@ def reply(inbox: Inbox, request: Request, loaded: LoadedModel, config: RunConfig
         refusal = f"The request failed: {type(error).__name__}: {first_line(error)}."
         if is_out_of_memory(error):
             refusal = (
-                "There is not enough memory for this request beside what the process holds: ask for less at once, or"
-                " wait until the run has ended."
+                "There is not enough memory for this request in addition to what the process holds: ask for less at"
+                " once, or wait until the run has ended."
             )
     finally:
         loaded.model.train(training)

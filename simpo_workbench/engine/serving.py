@@ -28,7 +28,7 @@ def serve(folder: RunFolder, presence: Presence) -> None:
             reply = _with_tokenizer(presence, config)
         else:
             reply = _with_model(presence, config, opened.get("adapter"), stack)
-        presence.write(state="paused", message="Ready.")  # alive, and nothing moves by itself
+        presence.write(state="paused", message="Ready.")  # alive, but idle until a request comes
         last_request = last_look = time.monotonic()
         while time.monotonic() - last_request < opened.get("idle_s", 600.0):
             for request in presence.inbox.take():
@@ -53,7 +53,7 @@ def serve(folder: RunFolder, presence: Presence) -> None:
 
 
 def _with_model(presence, config, adapter, stack) -> Callable[[Request], None]:
-    """What replies to a request, with the model, which `stack` closes."""
+    """Load the model and return the function that answers requests; `stack` closes the model."""
     # torch and PEFT, which a tokenizer does without
     from . import replies
     from .forward import memory
@@ -68,8 +68,8 @@ def _with_model(presence, config, adapter, stack) -> Callable[[Request], None]:
             message = str(error)
         elif memory.is_out_of_memory(error):
             message = (
-                "There is not enough memory for the model beside what the device holds: close other models, or suspend"
-                " the run."
+                "There is not enough memory for the model in addition to what the device holds: close other models, or"
+                " suspend the run."
             )
         presence.write(state="failed", message=message)
         raise
@@ -77,7 +77,7 @@ def _with_model(presence, config, adapter, stack) -> Callable[[Request], None]:
 
 
 def _with_tokenizer(presence, config) -> Callable[[Request], None]:
-    """What replies to a request, with the tokenizer alone."""
+    """Load the tokenizer alone and return the function that answers requests."""
     presence.write(state="loading", message="Loading the tokenizer.")
     try:
         from .model.tokenizer import load_tokenizer

@@ -1,4 +1,4 @@
-"""What a training needs, made from its configuration: model with adapter, encoded pairs, optimizer, memory plan."""
+"""Everything a training run needs, built from its configuration: model, encoded pairs, optimizer, memory plan."""
 
 import contextlib
 import functools

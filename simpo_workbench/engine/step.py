@@ -17,13 +17,13 @@ from .schedule import learning_rate
 from .setup import Settings, Setup
 
 _NOT_FINITE_REMEDY = (
-    "Lower training.learning_rate, or compute in bf16 or fp32 (model.compute_dtype); the last checkpoint is whole."
+    "Lower training.learning_rate, or compute in bf16 or fp32 (model.compute_dtype); the last checkpoint is intact."
 )
 
 
 @dataclass(frozen=True)
 class OptimizerStep:
-    """What one optimizer step did: its pairs, their values before the update, and its metrics record.
+    """The result of one optimizer step: its pairs, their values before the update, and its metrics record.
 
     chosen_avg_logps, rejected_avg_logps: (pairs,), nats per token; losses: (pairs,). Under several processes all pairs
     of the step are here, in every process. shortages: a sentence for every time that memory ran out.

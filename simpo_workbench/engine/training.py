@@ -96,7 +96,7 @@ def run_training(
         if isinstance(error, KeyboardInterrupt) or stop.at_once:
             resumable = any(folder.checkpoints.glob("step-*/training_state.pt"))
             start = "the last checkpoint" if resumable else "the start"
-            message = f"Interrupted; `simpo-workbench resume {folder.name}` goes on from {start}."
+            message = f"Interrupted; `simpo-workbench resume {folder.name}` continues from {start}."
             recorder.end("stopped", message)
             raise KeyboardInterrupt(message) from None
         presence.give_back_reserve()
@@ -115,11 +115,11 @@ def _explained(error, config):
     """A full memory or disk as a WorkbenchError; any other error as it is."""
     if memory.is_out_of_memory(error):
         shortage = memory.shortage(config.training)
-        return WorkbenchError(f"{shortage} Checkpoints are whole; resume goes on from the last one.")
+        return WorkbenchError(f"{shortage} Checkpoints are intact; resume continues from the last one.")
     if isinstance(error, OSError) and error.errno in _NO_SPACE | _NO_ACCESS:
         return WorkbenchError(
             f"The run folder cannot be written: {error.strerror or first_line(error)}. Free some space; checkpoints are"
-            " whole and resume goes on from the last one."
+            " intact and resume continues from the last one."
         )
     return error
 
@@ -237,7 +237,7 @@ def _record_pause(recorder, desk, step, was_paused, decision):
 
 def _end(setup, recorder, step, ending):
     """Save the final adapter, unless the run is suspended, and record the final state."""
-    go_on = f"`simpo-workbench resume {recorder.folder.name}` goes on from here."
+    go_on = f"`simpo-workbench resume {recorder.folder.name}` continues from here."
     saved = "adapter and checkpoint are saved."
     state, message = {
         None: ("finished", "Finished."),

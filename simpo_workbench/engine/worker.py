@@ -99,7 +99,7 @@ def _write_error(presence, error):
         message = str(error)
     elif isinstance(error, KeyboardInterrupt):
         state = "stopped"
-        message = f"Interrupted before it trained; `simpo-workbench resume {presence.folder.name}` goes on with it."
+        message = f"Interrupted before it trained; `simpo-workbench resume {presence.folder.name}` continues it."
     with contextlib.suppress(WorkbenchError):  # a full disk must not hide the error itself
         presence.write(state=state, message=message)
 

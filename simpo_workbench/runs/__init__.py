@@ -1,4 +1,4 @@
-"""A run on disk and the process behind it: folder, status, requests, launching, the queue, models elsewhere."""
+"""A run on disk and its process: folder, status, requests, launching, the queue, models elsewhere."""
 
 from typing import TYPE_CHECKING
 

@@ -34,7 +34,7 @@ if TYPE_CHECKING:
 CONTROL = ("stop", "pause", "unpause", "suspend", "save", "evaluate", "set")
 #: Requests to the loaded model; answered between two steps.
 MODEL_REQUESTS = ("generate", "score", "explain", "encode", "close")
-#: States of a reply that do not change any more.
+#: Final states of a reply.
 REPLIED = ("done", "refused")
 
 _REQUEST_NAME = re.compile(r"\d{20}-[0-9a-f]{32}\.json")
@@ -46,7 +46,7 @@ REPLY_LIFETIME_S = 3600.0
 
 @dataclass(frozen=True)
 class Request:
-    """What was asked: its id, its kind (one of CONTROL or MODEL_REQUESTS), and the values that go with it."""
+    """A request: its id, its kind (one of CONTROL or MODEL_REQUESTS), and the values that go with it."""
 
     id: str
     kind: str

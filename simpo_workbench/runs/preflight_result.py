@@ -60,14 +60,14 @@ class PreflightResult:
 
     @property
     def memory_share(self) -> float:
-        """The memory that training takes beyond the loaded model, as a share of what was free beside it."""
+        """The memory that training takes beyond the loaded model, as a share of the memory that was free then."""
         return (self.peak_memory_bytes - self.base_memory_bytes) / max(1, self.free_memory_bytes)
 
     @property
     def fit(self) -> str:
-        """ "fits", "tight" or "does not fit": the last where it took more than had been free, such as swap.
+        """ "fits", "tight", or "does not fit" if it used more memory than was free, for example swap.
 
-        Where not one pair fits there is no result but an error.
+        If not even one pair fits, the preflight raises an error instead.
         """
         if self.memory_share > 1:
             return "does not fit"

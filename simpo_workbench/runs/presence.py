@@ -1,4 +1,4 @@
-"""What the process of a run does beside its work: hold the folder, write heartbeats, acknowledge requests, and keep
+"""What the process of a run does besides its work: hold the folder, write heartbeats, acknowledge requests, and keep
 status.json.
 
 A thread of its own does it, so that a step of ten minutes leaves no gap of ten minutes. It imports no torch: a run that
@@ -77,7 +77,7 @@ class Presence:
         self._thread.join()
         with contextlib.suppress(OSError, WorkbenchError):  # the final state is written already
             for request in self.inbox.take():
-                self.inbox.refuse(request, f"The run is {self.status.get('state')}: nobody is there any more.")
+                self.inbox.refuse(request, f"The run is {self.status.get('state')}; its process has ended.")
         self._reserve.unlink(missing_ok=True)
         # faulthandler and its log stay until the process ends: by default the signal would kill it
         self._lock_file.close()

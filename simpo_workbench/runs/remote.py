@@ -13,7 +13,7 @@ from ..base.errors import WorkbenchError
 from ..base.files import read_json, write_json
 from ..config.run_config import DataConfig, GenerationConfig, LossConfig, ModelConfig, RunConfig
 from ..config.schema import Section
-from ..pairs.pairs import Pairs, load_pairs, prompt_list
+from ..pairs.pairs import as_pairs, prompt_list
 from .folder import RunFolder
 from .launch import launch
 from .mailbox import REPLIED
@@ -103,7 +103,7 @@ class RemoteModel:
 
 
 class TableReply(Reply):
-    """What becomes of a request to a model in another process."""
+    """The reply to a request to a model in another process, which may still be pending."""
 
     _table = None
 
@@ -125,7 +125,7 @@ class TableReply(Reply):
         return self._table
 
     def cancel(self) -> bool:
-        """Whether the request was taken back unread; a model that generates already stops at its next token."""
+        """Whether the request was cancelled unread; a model that generates already stops at its next token."""
         if self.state in REPLIED:
             return False
         self._last = {"state": "refused", "text": "The request was cancelled."}
@@ -173,10 +173,9 @@ def open_model(
 
 def _rows(pairs) -> list[dict]:
     """Pairs as rows that `load_pairs` reads back: messages, answers and the user's own columns."""
-    pairs = pairs if isinstance(pairs, Pairs) else load_pairs([pairs] if isinstance(pairs, dict) else pairs)
     return [
         {"prompt": list(pair.prompt), "chosen": pair.chosen, "rejected": pair.rejected, **_plain(pair.extra)}
-        for pair in pairs
+        for pair in as_pairs(pairs)
     ]
 
 

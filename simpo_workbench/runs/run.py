@@ -37,9 +37,9 @@ _LAST_REPLIES_S = 1.0
 
 
 class Reply:
-    """What becomes of a request to a run.
+    """The reply to a request to a run, which may still be pending.
 
-    `state` is "asked", within a second "acknowledged", then "done" or "refused"; `text` says what came of it.
+    `state` is "asked", within a second "acknowledged", then "done" or "refused"; `text` is the outcome.
     """
 
     def __init__(self, run: Run, kind: str, request: str):
@@ -291,7 +291,7 @@ class Run:
         return status
 
     async def finished(self) -> RunStatus:
-        """The final status, to be awaited: meanwhile a notebook's widgets still react."""
+        """Await the final status, so that a notebook's widgets still react."""
         while not (status := self.status).ended and status.state != "suspended":
             await asyncio.sleep(_POLL_S)
         return status
@@ -301,7 +301,7 @@ class Run:
         if not status.alive:
             remedy = ""
             if kind == "unpause" and status.state != "finished":
-                remedy = f" wb.resume({self.name!r}) goes on with it."
+                remedy = f" wb.resume({self.name!r}) continues it."
             raise WorkbenchError(f"The run {self.name!r} is {status.state}: it cannot be asked to {kind}.{remedy}")
         return Reply(self, kind, self.folder.mailbox.ask(kind, **values))
 
@@ -335,7 +335,7 @@ class Run:
         if raw.get("state") in LIVE_STATES:
             message = (
                 f"Killed: it did not stop within {patience_s + TERM_PATIENCE_S:.0f} s. `simpo-workbench resume"
-                f" {self.name}` goes on from its last checkpoint."
+                f" {self.name}` continues from its last checkpoint."
             )
             write_json(self.folder.status, {**raw, "state": "stopped", "message": message, "seconds_left": None})
 

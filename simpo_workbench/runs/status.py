@@ -21,7 +21,7 @@ _BEATS_S = 5.0
 
 @dataclass(frozen=True)
 class RunStatus:
-    """Where a run stands. A run whose process is dead is never shown as running."""
+    """The state of a run. A run whose process is dead is never shown as running."""
 
     state: str
     step: int

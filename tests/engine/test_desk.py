@@ -58,7 +58,7 @@ def test_settings_change_at_the_next_step_and_are_recorded(tiny_config, finished
     assert events == [
         (2, "After step 2: learning_rate_scale = 0.5."),
         (3, "After step 3: beta = 4, gamma_beta_ratio = 0.25."),
-        (3, "After step 3: prompts = 1 prompts."),
+        (3, "After step 3: prompts = 1 prompt."),
     ]
     assert asker.reply(2, "set") == {"state": "done", "text": "After step 2: learning_rate_scale = 0.5.", "step": 2}
 
@@ -141,8 +141,8 @@ def test_every_request_gets_a_reply(tiny_config):
     assert (run.folder.checkpoint(1) / "manifest.json").exists()
     assert 2 in set(run.scores["step"])
     events = {(record["step"], record["event"]): record["text"] for record in run.records if record["kind"] == "event"}
-    assert events[1, "saved"] == "Saved the checkpoint of step 1, as somebody asked."
-    assert events[2, "evaluated"] == "Evaluated after step 2, as somebody asked."
+    assert events[1, "saved"] == "Saved the checkpoint of step 1, on request."
+    assert events[2, "evaluated"] == "Evaluated after step 2, on request."
     assert (4, "stopped") in events
 
 
@@ -194,7 +194,7 @@ def test_requests_that_come_too_late_are_refused(tiny_config):
             requests.append(box.ask("generate", prompts=["Hi"])) if record.get("event") == "finished" else None
         ),
     )
-    assert box.reply(requests[0]) == {"state": "refused", "text": "The run is finished: nobody is there any more."}
+    assert box.reply(requests[0]) == {"state": "refused", "text": "The run is finished; its process has ended."}
     assert run.status.state == "finished"
 
 
@@ -205,7 +205,7 @@ def test_of_a_pause_and_an_unpause_within_a_step_the_later_one_counts(tiny_confi
     assert run.status.state == "finished"
     assert asker.reply(2, "pause") == {
         "state": "done",
-        "text": "Taken back by the unpause that came after it.",
+        "text": "Cancelled by the unpause that followed.",
         "step": 2,
     }
     assert asker.reply(2, "unpause")["text"] == "It is not paused."

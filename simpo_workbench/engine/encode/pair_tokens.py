@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from ...base.errors import WorkbenchError
 from ...config.run_config import DataConfig
-from ...pairs.pairs import Pair, Pairs, load_pairs
+from ...pairs.pairs import Pair, as_pairs
 from .tokens import ChatEncoder, EncodedPair
 
 if TYPE_CHECKING:
@@ -42,7 +42,7 @@ def encode_pair(tokenizer, pair, data: DataConfig | None = None) -> pd.DataFrame
 
 def single_pair(pair) -> Pair:
     """The one Pair in a row, a list of one row, or Pairs of one. Errors: WorkbenchError when it is not exactly one."""
-    pairs = pair if isinstance(pair, Pairs) else load_pairs([pair] if isinstance(pair, dict) else pair)
+    pairs = as_pairs(pair)
     if len(pairs) != 1:
         raise WorkbenchError(f"One pair is explained at a time; got {len(pairs)}. {pairs.report()}")
     return pairs[0]

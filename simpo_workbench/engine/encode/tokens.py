@@ -45,7 +45,7 @@ class EncodedPair:
 class EncodingReport:
     """How many pairs were encoded, cut and dropped (by reason, with the first pair's id).
 
-    rewritten: answers that the template writes otherwise than the data; unplaced: pairs whose answers it changes so
+    rewritten: answers that the template writes differently from the data; unplaced: pairs whose answers it changes so
     that they cannot be found in the conversation.
     """
 
@@ -124,7 +124,7 @@ class ChatEncoder:
             )
         if report.rewritten:
             report.notes.append(
-                f"The chat template writes {report.rewritten} answers otherwise than the data (white space, thinking"
+                f"The chat template writes {report.rewritten} answers differently from the data (white space, thinking"
                 " tags, end marks): the template's form is scored."
             )
         if report.unplaced:

@@ -112,7 +112,7 @@ def _backend(layout, query, softcap):
 
 
 def _allowed(mask, query, key):
-    """transformers' mask of a padded batch, True where a query attends to a key; None stands for causal attention."""
+    """transformers' mask of a padded batch, True where a query attends to a key; None means causal attention."""
     if mask is None:
         queries, keys = query.shape[2], key.shape[2]
         return torch.ones(queries, keys, dtype=torch.bool, device=query.device).tril(keys - queries)

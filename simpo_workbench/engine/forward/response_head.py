@@ -22,7 +22,7 @@ KNOWN_HEADS = (*SHARING_MODELS, "lfm2", "qwen3_5_text")
 
 @dataclass(frozen=True)
 class HeadTransform:
-    """What a model does to its head's output: multiply by `scale`, then soft-cap."""
+    """The transformation of a head's output: multiply by `scale`, then soft-cap."""
 
     scale: float = 1.0
     softcap: float | None = None

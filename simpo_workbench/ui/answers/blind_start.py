@@ -91,7 +91,7 @@ class BlindStart(Panel):
             if self._round is not None:
                 self._round.cancel()
             self._ended()
-            self.say("Cancelled: no answers are being made any more.")
+            self.say("Cancelled: answers are no longer being generated.")
 
     def snapshot(self) -> Markup:
         words = _NO_RUN
@@ -340,7 +340,7 @@ def _begin_with_samples(path, run, samples, steps):
 
 
 def _conversations(run):
-    """{prompt as text: its messages} of held-out prompts of several turns; {} if the data cannot be read any more."""
+    """{prompt as text: its messages} of held-out prompts of several turns; {} if the data can no longer be read."""
     try:
         _, held_out, _ = load_data(run.config.data, run.config.training.seed)
     except WorkbenchError:

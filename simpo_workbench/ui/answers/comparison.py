@@ -91,7 +91,7 @@ class Comparison(Panel):
         if self._round is not None:
             self._round.cancel()
             self._end_round()
-            self.say("Cancelled: no answers are being made any more.")
+            self.say("Cancelled: answers are no longer being generated.")
 
     def snapshot(self) -> Markup:
         if self.run is not None and self._samples is None:  # a still picture cannot wait for the thread

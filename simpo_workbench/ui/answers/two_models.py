@@ -51,9 +51,7 @@ def sides_of(run: Run) -> dict[str, Side]:
 
 
 def sides_stamp(run: Run) -> tuple:
-    """What changes when there is more or less to choose from: sampled answers, kept adapters, whether the run is alive,
-    and the final adapters in its root. None of them is read.
-    """
+    """A stamp of the available models, computed without reading them."""
     status = run.status
     return (
         folder_stamp(run.path / "generations"),

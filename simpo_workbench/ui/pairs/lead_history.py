@@ -43,9 +43,9 @@ _COLUMNS = [
     Column("lead_first", "before", help=f"At the first step: {_LEAD}", **_NUMBER),
     Column("lead_now", "now", help=f"At the chosen step: {_LEAD}", **_NUMBER),
     Column("lead_here", "this run", help=f"In this run: {_LEAD}", **_NUMBER),
-    Column("lead_there", "that run", help=f"In the run beside it: {_LEAD}", **_NUMBER),
-    Column("became_here", "flip here", help="What became of the pair in this run", **_FLIP),
-    Column("became_there", "flip there", help="What became of the pair in the run beside it", **_FLIP),
+    Column("lead_there", "that run", help=f"In the other run: {_LEAD}", **_NUMBER),
+    Column("became_here", "flip here", help="Outcome of the pair in this run", **_FLIP),
+    Column("became_there", "flip there", help="Outcome of the pair in the other run", **_FLIP),
     Column("prompt", "prompt", wide=True),
 ]
 

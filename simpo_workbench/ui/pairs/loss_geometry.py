@@ -70,7 +70,7 @@ class LossGeometry(Panel):
 
     @property
     def suggestion(self) -> LossSuggestion | None:
-        """What `wb.analysis.suggest_loss` says of the scores: of a run those before training."""
+        """The result of `wb.analysis.suggest_loss` for the scores; of a run, those before training."""
         return None if self._loaded is None else self._loaded.suggestion
 
     def refresh(self) -> None:

@@ -19,7 +19,7 @@ def original_pair(run: Run, pair: dict | str) -> dict:
 
     A prompt of messages is returned as it is. The readable text of several turns is not what was scored, so their
     messages are looked up in the run's data by the pair_id, which follows from the content.
-    Errors: WorkbenchError when the run has no such pair, or its messages are not in its data any more.
+    Errors: WorkbenchError when the run has no such pair, or its messages are no longer in its data.
     """
     row = _held_out(run, pair) if isinstance(pair, str) else pair
     if not isinstance(row, Mapping) or not {"prompt", "chosen", "rejected"} <= row.keys():
@@ -52,7 +52,7 @@ def _held_out(run, wanted):
 def _looked_up(run, wanted):
     data = run.config.data
     source, side = (data.eval or DEMO, "eval") if data.eval or data.train == DEMO else (data.train, "train")
-    pair, why = None, "does not hold it any more"
+    pair, why = None, "no longer holds it"
     try:
         pair = next((pair for pair in load_source(source, side, data) if pair.pair_id == wanted), None)
     except WorkbenchError as error:

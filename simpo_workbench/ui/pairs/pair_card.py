@@ -36,7 +36,7 @@ def pair_card(pair: dict) -> Markup:
 
 
 def what_became(pair: dict) -> str:
-    """What became of a pair, such as "flipped to wrong"; without a second table "chosen ahead" or "chosen behind"."""
+    """The outcome of a pair, such as "flipped to wrong"; without a second table "chosen ahead" or "chosen behind"."""
     if "became" not in pair:
         return "chosen ahead" if pair["lead"] > 0 else "chosen behind"
     if pair["became"] == WITHIN_NOISE:

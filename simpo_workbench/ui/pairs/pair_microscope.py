@@ -88,7 +88,9 @@ class PairMicroscope(Panel):
         def prepare():
             row = original_pair(run, pair)
             name = pair if isinstance(pair, str) else str(pair.get("pair_id", ""))
-            step = side.step if side.step is not None else None if run.status.alive else run.status.step
+            step = side.step
+            if step is None and not run.status.alive:
+                step = run.status.step
             scored = scored_pair(run, 0, name), scored_pair(run, step, name)
             about = {"title": _title(side), "run": run, "prompt": prompt_text(row["prompt"]), "scored": scored}
             return row, about, run.config.data
@@ -109,10 +111,10 @@ class PairMicroscope(Panel):
         self.later(prepare, ask, lambda _: self._end(), latest="pair")
 
     def cancel(self) -> None:
-        """Take back what was asked."""
+        """Cancel the request."""
         if self._waits:
             self._take_back()
-            self.say("Cancelled: nobody waits for the tokens any more.")
+            self.say("Cancelled: the tokens are no longer being computed.")
 
     def redraw(self) -> None:
         self._draw_charts()
@@ -130,7 +132,7 @@ class PairMicroscope(Panel):
             options=[],
             style={"description_width": "initial"},
             layout={"width": "300px"},
-            tooltip="Its base model is read beside it",
+            tooltip="The base model is evaluated as well, for comparison.",
         )
         self.model.observe(self.guard(lambda _: self._enable()), "value")
         self.ask_button = button("Show every token", self.guard(self.ask), icon="search", style="primary")
@@ -158,8 +160,8 @@ class PairMicroscope(Panel):
             why_not = "Choose a pair first."
         enable(self.ask_button, why_not or read, "Log-probability of every token, before and after training")
         enable(self.cancel_button, "" if self._waits else "Nothing was asked.", "Wait no longer")
-        enable(self.model, read, "Its base model is read beside it")
-        # for tokens that were given no model is asked
+        enable(self.model, read, "The base model is evaluated as well, for comparison.")
+        # tokens that were given need no model
         show(self._asks, self.run is not None and (self.pair is not None or self._shown is None))
 
     # --- run and pair
@@ -260,7 +262,7 @@ class PairMicroscope(Panel):
 
 
 def _stamp(run):
-    """What the menu depends on; it changes whenever the menu would."""
+    """A value that changes whenever the model menu needs rebuilding."""
     status = run.status
     return (
         run.path,

@@ -22,7 +22,7 @@ _NUMBERS = ["pair_id", "chosen_tokens", "rejected_tokens", "chosen_avg_logp", "r
 
 @dataclass(frozen=True)
 class RunLeads:
-    """What was read of a run.
+    """Scores and sample answers read from a run.
 
     scores: {step: (stamp of the file, DataFrame by pair_id)}; answers: {step: (stamp, records)}; texts: DataFrame by
     pair_id; noise: of scoring, nats per token (None: not measured).

@@ -62,7 +62,7 @@ class Field:
         return value if isinstance(value, str) else number_text(value)
 
     def read(self, shown: str | bool) -> Any:
-        """The value that a control stands for, not yet checked against type and bounds.
+        """The value of a control, not yet checked against type and bounds.
 
         Errors: WorkbenchError where the text should be YAML and is not.
         """
@@ -110,7 +110,7 @@ class Field:
         )
 
     def described(self) -> dict:
-        """What the page needs to draw the control."""
+        """The data that the page needs to draw the control."""
         info = self.info
         return {
             "path": info.path,

@@ -45,7 +45,7 @@ class Follower:
                     self._look()
         except Exception as error:  # the other panels must go on
             self.trouble, self.active = error, False
-            _log.exception("A panel cannot be kept up to date any more.")
+            _log.exception("A panel can no longer be kept up to date.")
         self._due = time.monotonic() + self.every_s
 
 

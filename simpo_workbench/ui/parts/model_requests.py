@@ -158,7 +158,7 @@ def _close(remote):
 
 
 def _stamp(adapter):
-    """What tells an adapter from another that later stands at the same path."""
+    """Identity of an adapter file, so that a replacement at the same path is noticed."""
     if adapter is None:
         return None
     path = Path(adapter).expanduser().resolve()

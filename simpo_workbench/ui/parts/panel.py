@@ -115,7 +115,7 @@ class Panel(ipywidgets.VBox):
         return in_background(work, unless_dropped(self.guard(done)), unless_dropped(fail))
 
     def drop(self, key: object) -> None:
-        """Drop what a call of `later` with this key still brings."""
+        """Ignore the result or error of the pending `later` call with this key."""
         self._latest.pop(key, None)
 
     def follow(self, look: Callable[[], Any], every_s: float = POLL_S) -> Follower:
@@ -168,7 +168,7 @@ class Panel(ipywidgets.VBox):
 
     @property
     def forgotten(self) -> bool:
-        """Whether the panel was shown but is in no page any more, for example because its cell was run again."""
+        """Whether the panel was shown but is no longer in a page, for example because its cell was run again."""
         return self._was_shown and self._views <= 0
 
     def _count_views(self, _, message, buffers):

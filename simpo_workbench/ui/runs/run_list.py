@@ -302,7 +302,7 @@ class RunList(Panel):
         self.later(lambda: resume(name, root), self._resumed, lambda _: self._show_choice())
 
     def _resumed(self, run):
-        self.say(f"The run {run.name!r} goes on from its newest checkpoint. Attach shows how.", "good")
+        self.say(f"The run {run.name!r} continues from its newest checkpoint. Attach shows its progress.", "good")
         self.refresh()
 
     def _clone(self):

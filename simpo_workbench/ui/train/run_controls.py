@@ -82,7 +82,7 @@ class RunControls(Panel):
             self._show_values(0)
 
     def update(self, status) -> None:
-        """Enable the buttons that this state allows, and say what became of earlier requests."""
+        """Enable the buttons that this state allows, and show the replies to earlier requests."""
         self._follow_requests()
         self._show_values(status.step)
         if (status.state, status.alive) == self._state:
@@ -125,7 +125,7 @@ class RunControls(Panel):
     def _goes_on(self, run):
         self.unpause.disabled, self._state = False, None
         if run is not None:
-            self.say(f"{run.name} goes on from its newest checkpoint.", "good")
+            self.say(f"{run.name} continues from its newest checkpoint.", "good")
             self._on_changed()
 
     def _toggle_change(self):

@@ -151,7 +151,7 @@ class RunStart(Panel):
 
 
 def next_run(config: RunConfig) -> str:
-    """What a start would train, in one line."""
+    """One line that says what a start would train."""
     training, name = config.training, f", as {config.run.name}" if config.run.name else ""
     length = f"{training.max_steps:,} steps" if training.max_steps else f"{training.epochs:g} passes"
     return (

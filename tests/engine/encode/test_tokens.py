@@ -121,7 +121,7 @@ def test_what_the_template_trims_is_not_scored_and_said():
     (pair,), report = chat_encoder("llama3").encode_pairs(pairs(("What?", "  Paris.\n", "Lyon.")))
     assert text(chat_encoder("llama3"), pair.chosen_ids) == "Paris.<|eot|>"
     assert report.rewritten == 1
-    assert "otherwise than the data" in str(report)
+    assert "differently from the data" in str(report)
 
 
 def test_an_end_mark_in_the_data_is_not_scored_twice():
@@ -322,7 +322,7 @@ def test_notes_count_over_all_chunks(monkeypatch):
     assert report.rewritten == 5
     assert [note.split(":")[0] for note in report.notes] == [
         "The chat template has no system turn",
-        "The chat template writes 5 answers otherwise than the data (white space, thinking tags, end marks)",
+        "The chat template writes 5 answers differently from the data (white space, thinking tags, end marks)",
     ]
 
 

@@ -86,7 +86,7 @@ def test_messages_that_are_lost_are_said_to_be_lost(run, tmp_path, gone):
     with pytest.raises(
         wb.WorkbenchError,
         match=(
-            r"has a prompt of several turns.*(cannot be read|does not hold it any more).*Give the pair with its"
+            r"has a prompt of several turns.*(cannot be read|no longer holds it).*Give the pair with its"
             r" messages"
         ),
     ):
