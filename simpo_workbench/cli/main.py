@@ -42,7 +42,7 @@ _json = click.option("--json", "as_json", is_flag=True, help="Machine-readable J
 
 @click.group(cls=_Commands, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 120})
 @click.version_option(__version__, prog_name="simpo-workbench")
-def main():
+def main() -> None:
     """Tune a language model on preference pairs with SimPO, and see whether it got better or broke."""
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "true")  # without it tokenizers warns at every fork
     warnings.simplefilter("ignore", SettingWarning)  # `_warn` prints them instead
@@ -53,7 +53,7 @@ run_commands.add_to(main)
 
 @main.command(cls=SettingsCommand)
 @with_settings
-def demo(**options):
+def demo(**options) -> None:
     """Train the demo: SmolLM2-135M-Instruct, NF4 and LoRA, 300 pairs; about five minutes of training on two CPU cores,
     and two of evaluation.
     """
@@ -72,7 +72,7 @@ def demo(**options):
     help="Continue this run here, from its newest valid checkpoint; `resume NAME` does so in a process of its own.",
 )
 @with_settings
-def train(config, preset_name, detach, show_config, resumed, **options):
+def train(config, preset_name, detach, show_config, resumed, **options) -> None:
     """Train what CONFIG (a YAML file) or a preset says, with any setting changed on the command line."""
     if resumed:
         _resume_here(resumed, config or preset_name or detach or show_config, changes_of(options))
@@ -96,7 +96,7 @@ def train(config, preset_name, detach, show_config, resumed, **options):
 @click.option("--preset", "preset_name", help="Start from a preset instead of a file (see `simpo-workbench presets`).")
 @_json
 @with_settings
-def preflight(config, preset_name, as_json, **options):
+def preflight(config, preset_name, as_json, **options) -> None:
     """Measure what training CONFIG will take: a few real steps on the longest pairs, time, memory, dropped pairs.
 
     Nothing is kept.
@@ -179,7 +179,7 @@ def _show(train_run):
 @main.command()
 @root_option
 @_json
-def runs(root, as_json):
+def runs(root, as_json) -> None:
     """List all runs, the newest first."""
     from ..runs.root import list_runs
     from .terminal import print_table
@@ -197,7 +197,7 @@ def runs(root, as_json):
 @click.argument("name")
 @root_option
 @_json
-def show(name, root, as_json):
+def show(name, root, as_json) -> None:
     """Show where a run stands: state, progress, held-out results before and after, the doctor's verdicts."""
     from ..runs.run import attach
     from .terminal import print_status, print_summary, summary
@@ -222,7 +222,7 @@ def show(name, root, as_json):
 @click.option("--output", type=click.Path(), help="Write the table to this .csv, .jsonl or .parquet file.")
 @root_option
 @_json
-def score(pairs, run_name, step, model, adapter, output, root, as_json):
+def score(pairs, run_name, step, model, adapter, output, root, as_json) -> None:
     """Score every pair of PAIRS (a file, a folder, a hub id or 'demo'): log-probabilities, rewards, margin."""
     from ..analysis.scores import share
     from ..pairs.data_sets import load_source
@@ -264,7 +264,7 @@ def score(pairs, run_name, step, model, adapter, output, root, as_json):
 @click.option("--seed", type=int, default=0, show_default=True)
 @root_option
 @_json
-def generate(prompts, run_name, step, model, adapter, max_new_tokens, temperature, seed, root, as_json):
+def generate(prompts, run_name, step, model, adapter, max_new_tokens, temperature, seed, root, as_json) -> None:
     """Answer PROMPTS with the base and the tuned model."""
     from ..config.run_config import GenerationConfig
     from .terminal import print_answers
@@ -302,7 +302,7 @@ def _which_model(run_name, step, model, adapter, root):
 @click.argument("name")
 @click.option("--output", type=click.Path(), help="Where to write it; by default report.html in the run's folder.")
 @root_option
-def report(name, output, root):
+def report(name, output, root) -> None:
     """Write a run's report: one self-contained HTML file."""
     from ..report.report import write_report
     from ..runs.run import attach
@@ -312,7 +312,7 @@ def report(name, output, root):
 
 @main.command()
 @_json
-def presets(as_json):
+def presets(as_json) -> None:
     """List the presets."""
     from ..config.presets import list_presets
     from .terminal import print_table
@@ -333,7 +333,7 @@ def presets(as_json):
     is_flag=True,
     help="Open no browser here; print the SSH tunnel for the computer that has one. The default in an SSH session.",
 )
-def lab(folder, remote):
+def lab(folder, remote) -> None:
     """Open JupyterLab on the workbench: the notebooks in FOLDER, copied there if it is not there yet; without FOLDER
     those of the clone, else copies in simpo-notebooks.
     """

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import TYPE_CHECKING
 
 import traitlets
 
@@ -14,6 +15,9 @@ from .lead_history import LeadHistory
 from .loss_geometry import LossGeometry
 from .pair_microscope import PairMicroscope
 from .pair_table import PairTable
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 PARTS = ("Token by token", "Loss geometry", "Lead history")
 
@@ -45,11 +49,11 @@ class PairsPanel(Panel):
         self.compose(self.pairs, self.parts)
 
     @property
-    def selection(self):
+    def selection(self) -> pd.DataFrame:
         """DataFrame of the chosen pairs in the order of choosing."""
         return self.pairs.selection
 
-    def refresh(self):
+    def refresh(self) -> None:
         """Read the run's evaluated steps again, if any came or went since."""
         self.pairs.refresh()
         self.parts.refresh()
@@ -57,7 +61,7 @@ class PairsPanel(Panel):
     def snapshot(self) -> Markup:
         return joined([self.pairs.snapshot(), self.parts.snapshot()])
 
-    def close(self):
+    def close(self) -> None:
         self.pairs.close()
         self.parts.close()
         super().close()
