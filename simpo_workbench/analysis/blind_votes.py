@@ -28,7 +28,7 @@ _COLUMNS = ["item", "prompt", "left_is", "choice", "winner", "first_tokens", "se
 
 
 class BlindVotes:
-    """One blind test; `begin` makes one, `resume` goes on with one.
+    """One blind test; `begin` makes one, `resume` continues one.
 
     `items` are in the order of asking, `titles` those of the two models; `path` holds the votes. `made`: when it began,
     in seconds since 1970. `blind` is true until the titles are shown.

@@ -1,4 +1,4 @@
-"""Where every pair stands on SimPO's loss, from average log-probabilities alone. Pure functions of DataFrames.
+"""The place of every pair on SimPO's loss, from average log-probabilities alone. Pure functions of DataFrames.
 
 All of it follows from the lead of each pair. With z = β·(lead − γ/β): loss = −(1−ε)·log σ(z) − ε·log σ(−z), and the
 gradient on the lead is −β·(σ(−z) − ε) (arXiv 2405.14734, eq. 6).
@@ -270,7 +270,7 @@ def pull_at(z, label_smoothing: float = 0.0) -> np.ndarray:
 def loss_geometry(
     scores, beta: float | None = None, gamma_beta_ratio: float | None = None, label_smoothing: float = 0.0
 ) -> Geometry:
-    """The Geometry of a scores table: where every pair stands on SimPO's loss.
+    """The Geometry of a scores table: the place of every pair on SimPO's loss.
 
     scores: DataFrame of one step, as from `wb.score` or `run.scores[run.scores.step == 0]`, with pair_id,
     chosen_avg_logp and rejected_avg_logp (nats per token); or Leads. beta, gamma_beta_ratio: those that the table was

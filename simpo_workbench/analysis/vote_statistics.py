@@ -1,4 +1,4 @@
-"""What the votes of a blind test show: a win rate with its interval, the difference in length, and a sentence.
+"""The result of a blind test's votes: a win rate with its interval, the difference in length, and a sentence.
 
 Pure functions of DataFrames.
 """
@@ -68,7 +68,7 @@ class WinRate:
 
     @property
     def basis(self) -> str:
-        """What the rate is a share of: "40 prompts", or "60 votes on 3 prompts" if some were asked repeatedly."""
+        """The whole of which the rate is a share: "40 prompts", or "60 votes on 3 prompts" if some were asked repeatedly."""
         if self.n == self.prompts:
             return counted(self.n, "prompt")
         return f"{counted(self.n, 'vote')} on {counted(self.prompts, 'prompt')}"

@@ -1,1 +1,1 @@
-"""What every room may use: errors, files, processes, paths, redaction, number formats, HTML escaping."""
+"""Helpers for all packages: errors, files, processes, paths, redaction, number formats, HTML escaping."""

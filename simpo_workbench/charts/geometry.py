@@ -1,4 +1,4 @@
-"""The loss and where every pair stands on it: a Geometry in, plotly figures out. Pure functions.
+"""The loss and the place of every pair on it: a Geometry in, plotly figures out. Pure functions.
 
 The axes do not depend on β and γ/β: while one drags the sliders, only the pairs move. A `…_spec` is the same figure as
 plain data and layout, which is made much faster.

@@ -31,7 +31,7 @@ class RemotePreflight:
 
     @property
     def status(self) -> RunStatus:
-        """Where it stands; the message says what is measured now, or what it waits for."""
+        """The status; its message says what is measured now, or what it waits for."""
         return self._run.status
 
     def result(self) -> PreflightResult | None:

@@ -104,7 +104,7 @@ class Run:
 
     @property
     def status(self) -> RunStatus:
-        """Where the run stands; when its process died it is "failed", with the cause and the last lines of its log."""
+        """The state of the run; when its process died it is "failed", with the cause and the last lines of its log."""
         return run_status.read(self.folder)
 
     @property

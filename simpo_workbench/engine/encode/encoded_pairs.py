@@ -162,7 +162,7 @@ def _tokenizer_hash(tokenizer):
 
 
 class _Index:
-    """Where pairs end, which were cut, and their ids, gathered chunk by chunk."""
+    """Ends, cut marks and ids of pairs, gathered chunk by chunk."""
 
     def __init__(self):
         self.tokens, self.ends, self.cut, self.names = 0, array.array("q"), bytearray(), []

@@ -130,7 +130,7 @@ class Round:
 
     @property
     def settings(self) -> str:
-        """How answers are generated, in words."""
+        """A sentence on how answers are generated."""
         words = [f"at most {self.generation.max_new_tokens} tokens", f"temperature {self.generation.temperature:g}"]
         return ", ".join([*words, f"seed {self.seed}"] if self.generation.temperature else words)
 
@@ -174,7 +174,7 @@ class Round:
                 )
 
     def cancel(self) -> None:
-        """Withdraw what was asked."""
+        """Cancel the requests."""
         for request in self._requests.values():
             request.cancel()
 

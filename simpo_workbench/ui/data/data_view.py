@@ -75,7 +75,7 @@ class DataView(Panel):
     """The pairs of a DataConfig: setting `data` loads them, and choices made here change it. `pairs` are the training
     pairs, None until they are read.
 
-    A hidden panel reads nothing: `refresh` reads what was set meanwhile. model: its tokenizer makes the token view.
+    A hidden panel reads nothing: `refresh` reads what was set since. model: its tokenizer makes the token view.
     seed: the run's `training.seed`, which decides the held-out pairs if `data` names none.
     """
 

@@ -1,4 +1,4 @@
-"""The parts of the lead history in words: a run's leads as a table, one pair's leads, and the answers at a step."""
+"""The lead history as text: a run's leads as a table, one pair's leads, and the answers at a step."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What the loss geometry shows, read from a run or made of a given scores table."""
+"""The content of the loss geometry, read from a run or a given scores table."""
 
 from __future__ import annotations
 

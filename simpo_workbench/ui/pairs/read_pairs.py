@@ -1,4 +1,4 @@
-"""What the pair table shows, read from runs or made of given scores; and the writing of pairs to a file."""
+"""The content of the pair table, read from runs or given scores; and the writing of pairs to a file."""
 
 from __future__ import annotations
 

@@ -1,1 +1,1 @@
-"""What panels are made of: the base class, HTML, tables, figures, following a run, requests to models."""
+"""Building blocks of panels: the base class, HTML, tables, figures, following a run, requests to models."""
