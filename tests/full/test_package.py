@@ -14,6 +14,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[2]
+CLEAN = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
 
 
 @pytest.fixture(scope="module")
@@ -51,27 +52,21 @@ def installed(tmp_path_factory):
 
 def test_the_wheel_brings_demo_data_and_notebooks(installed):
     binaries, folder = installed
-    code = (
-        "import simpo_workbench as wb; from simpo_workbench.base.paths import bundled; from"
-        " simpo_workbench.pairs.data_sets import load_data\ntrain, held_out, _ = load_data(wb.RunConfig().data,"
-        " 0)\nassert wb.Workbench()._frame._css, 'the panels bring their style sheet and scripts'\nprint(wb.__file__,"
-        " bundled('notebooks/01_quickstart.ipynb'), len(train), len(held_out))"
-    )
-    words = subprocess.run(
-        [binaries / "python", "-c", code], check=True, capture_output=True, text=True, cwd=folder, timeout=120
-    ).stdout.split()
+    code = """
+import simpo_workbench as wb
+from simpo_workbench.base.paths import bundled
+from simpo_workbench.pairs.data_sets import load_data
+train, held_out, _ = load_data(wb.RunConfig().data, 0)
+assert wb.Workbench()._frame._css, "the panels bring their style sheet and scripts"
+print(wb.__file__, bundled("notebooks/01_quickstart.ipynb"), len(train), len(held_out))
+"""
+    options = {"check": True, "capture_output": True, "text": True, "cwd": folder, "env": CLEAN, "timeout": 300}
+    words = subprocess.run([binaries / "python", "-c", code], **options).stdout.split()
     inside = str(binaries.parent)
     assert words[0].startswith(inside)
     assert words[1].startswith(inside)
     assert words[2:] == ["300", "60"]
-    table = subprocess.run(
-        [binaries / "simpo-workbench", "presets", "--json"],
-        check=True,
-        capture_output=True,
-        text=True,
-        cwd=folder,
-        timeout=120,
-    ).stdout
+    table = subprocess.run([binaries / "simpo-workbench", "presets", "--json"], **options).stdout
     assert json.loads(table)[0]["name"] == "demo"
 
 
@@ -79,7 +74,7 @@ def test_lab_serves_the_first_notebook_without_a_clone(installed, tmp_path):
     binaries, folder = installed
     (tmp_path / "config").mkdir()
     (tmp_path / "config" / "jupyter_server_config.py").write_text("c.ServerApp.open_browser = False\n")
-    environment = os.environ | {
+    environment = CLEAN | {
         "JUPYTER_CONFIG_DIR": str(tmp_path / "config"),
         "JUPYTER_RUNTIME_DIR": str(tmp_path / "runtime"),
     }

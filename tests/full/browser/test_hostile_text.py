@@ -323,7 +323,7 @@ def test_what_explains_the_pairs(page):
         == []
     )
     assert_harmless(page, "steps")
-    page.page.click(".swb-parts button:has-text('Token by token')")
+    page.page.click(".swb-parts button:has-text('Pair microscope')")
     page.shows("button:has-text('Show every token')")
     assert_harmless(page, "microscope")
 

@@ -96,6 +96,15 @@ def ready(page, name):
     )
 
 
+def settled(page):
+    """The number of visible controls, once it stays: those of the last panel go and those of this one come in pieces."""
+    before, now = None, page.page.evaluate(COLLECT)
+    while now != before:
+        page.page.wait_for_timeout(700)
+        before, now = now, page.page.evaluate(COLLECT)
+    return now
+
+
 @pytest.mark.parametrize("name", PANELS)
 def test_tab_reaches_every_control(page, name):
     turn(page, name)
@@ -106,8 +115,7 @@ def test_tab_reaches_every_control(page, name):
         focus(page, "tr[data-id='doomed']")
         press(page, "Enter")
         page.shows("button:has-text('Delete …')")
-    page.page.wait_for_timeout(300)  # the last controls of a panel come with its answers
-    expected = page.page.evaluate(COLLECT)
+    expected = settled(page)
     reached, nameless, unseen = set(), [], []
     for _ in range(expected + 20):
         found = page.page.evaluate(FOCUSED)
@@ -212,7 +220,7 @@ def test_a_run(page):
     focus(page, ".widget-hslider:has-text('Smoothing') .noUi-handle")
     press(page, "ArrowRight")
     page.shows("text=mean of 3 steps")
-    change = page.shows("button:has-text('Change while training…')")
+    change = page.shows("button:has-text('Change while training …')")
     assert change.is_disabled()
     assert change.get_attribute("title") == "The run is finished: it has no process that could do this."
     focus(page, ".jupyter-widget-Collapse-header")
