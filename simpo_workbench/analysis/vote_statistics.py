@@ -68,7 +68,7 @@ class WinRate:
 
     @property
     def basis(self) -> str:
-        """The whole of which the rate is a share: "40 prompts", or "60 votes on 3 prompts" if some were asked repeatedly."""
+        """Number of cases in the rate: "40 prompts", or "60 votes on 3 prompts" if some were asked repeatedly."""
         if self.n == self.prompts:
             return counted(self.n, "prompt")
         return f"{counted(self.n, 'vote')} on {counted(self.prompts, 'prompt')}"

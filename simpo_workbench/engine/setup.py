@@ -34,7 +34,7 @@ _PACKAGES = ("torch", "transformers", "peft", "bitsandbytes", "accelerate", "dat
 
 @dataclass(frozen=True)
 class Settings:
-    """The settings that may change between two steps: the configuration as it is now, and a factor on its learning rate."""
+    """Settings that may change between two steps: the current configuration, and a factor on its learning rate."""
 
     config: RunConfig
     learning_rate_scale: float = 1.0

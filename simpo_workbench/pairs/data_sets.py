@@ -1,4 +1,4 @@
-"""The training and the held-out pairs that a DataConfig names."""
+"""The training and the held-out pairs that a DataConfig names, and pairs from whatever an argument holds."""
 
 from __future__ import annotations
 
@@ -40,3 +40,10 @@ def load_source(source: str, side: str, data: DataConfig) -> Pairs:
     """
     path = bundled(f"data/plain_answers/{side}.jsonl") if source == DEMO else source
     return load_pairs(path, columns=data.columns or None)
+
+
+def as_pairs(source) -> Pairs:
+    """Pairs as they are, or loaded from one row or any source of `load_pairs`."""
+    if isinstance(source, Pairs):
+        return source
+    return load_pairs([source] if isinstance(source, dict) else source)

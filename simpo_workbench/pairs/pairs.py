@@ -27,7 +27,7 @@ from .shapes import LONGEST_ROW, RowRefused, excerpt, pair_id, prompt_key, promp
 if TYPE_CHECKING:
     import pandas
 
-__all__ = ["LoadReport", "Pair", "Pairs", "Refusal", "as_pairs", "load_pairs", "prompt_text", "raw_rows"]
+__all__ = ["LoadReport", "Pair", "Pairs", "Refusal", "load_pairs", "prompt_text", "raw_rows"]
 
 OWN_COLUMNS = ("pair_id", "prompt", "chosen", "rejected")
 DEEPEST_NESTING = 100
@@ -233,13 +233,6 @@ def load_pairs(source, columns=None, limit=None, name=None) -> Pairs:
     if opened.numbers_are_text:
         _read_numbers(checked)
     return Pairs(checked, report)
-
-
-def as_pairs(source) -> Pairs:
-    """Pairs as they are, or loaded from one row or any source of `load_pairs`."""
-    if isinstance(source, Pairs):
-        return source
-    return load_pairs([source] if isinstance(source, dict) else source)
 
 
 def raw_rows(source, count=5) -> list[dict]:

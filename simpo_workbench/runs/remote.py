@@ -13,7 +13,8 @@ from ..base.errors import WorkbenchError
 from ..base.files import read_json, write_json
 from ..config.run_config import DataConfig, GenerationConfig, LossConfig, ModelConfig, RunConfig
 from ..config.schema import Section
-from ..pairs.pairs import as_pairs, prompt_list
+from ..pairs.data_sets import as_pairs
+from ..pairs.pairs import prompt_list
 from .folder import RunFolder
 from .launch import launch
 from .mailbox import REPLIED

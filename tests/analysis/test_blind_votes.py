@@ -342,7 +342,7 @@ def test_a_file_that_something_else_rewrote_takes_no_vote(path):
     test = BlindVotes.begin(path, answers(3))
     path.write_text(path.read_text().replace("Question", "Frage"))
     before = path.read_bytes()
-    with pytest.raises(WorkbenchError, match="not as it was left"):
+    with pytest.raises(WorkbenchError, match="something other than appended lines"):
         test.vote(1, "left")
     assert path.read_bytes() == before
 

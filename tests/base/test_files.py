@@ -105,7 +105,7 @@ def test_a_file_is_read_on_from_where_the_last_whole_line_ended(tmp_path):
     append_jsonl(path, {"b": 2})
     assert read_jsonl_from(path, end) == ([{"b": 2}], path.stat().st_size)
     for start in (end - 1, end + 1000):
-        with pytest.raises(WorkbenchError, match="not as it was left"):
+        with pytest.raises(WorkbenchError, match="something other than appended lines"):
             read_jsonl_from(path, start)
     path.write_text("{}\nnothing\n")
     with pytest.raises(WorkbenchError, match="line 2 is damaged: 'nothing'"):

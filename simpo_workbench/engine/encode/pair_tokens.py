@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING
 
 from ...base.errors import WorkbenchError
 from ...config.run_config import DataConfig
-from ...pairs.pairs import Pair, as_pairs
+from ...pairs.data_sets import as_pairs
+from ...pairs.pairs import Pair
 from .tokens import ChatEncoder, EncodedPair
 
 if TYPE_CHECKING:

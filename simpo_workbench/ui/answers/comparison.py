@@ -20,7 +20,7 @@ _NO_RUN = "Start a run in 3 Train, or open one in Runs, to see its answers here 
 
 @dataclass(frozen=True)
 class Shown:
-    """The content of the cards: a prompt, how the answers were made, and both. typed: whether the prompt was typed in."""
+    """Content of the cards: a prompt, how the answers were made, and both. typed: whether the prompt was typed in."""
 
     prompt: str
     how: str
