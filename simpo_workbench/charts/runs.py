@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 from ..analysis.metrics import METRICS, SHARE
 from ..base.escape import plotly_text
-from .subplots import COLORS, Line, Subplot, Threshold, small_charts
+from .subplots import COLORS, Line, Subplot, Threshold, figure_height, small_charts
 from .training import AT_FIRST_ANSWERS, AT_FIRST_EVALUATION, last_step_of, lead_of, points_of, records_of
 
 if TYPE_CHECKING:
@@ -27,12 +27,13 @@ RUN_COLORS = {
 _DASHES = ["solid", "dash", "dot", "dashdot", "longdash", "longdashdot", "solid", "dash"]
 _SYMBOLS = ["circle", "diamond", "square", "triangle-up", "cross", "x", "star", "triangle-down"]
 _LONGEST_LABEL = 9  # characters between two charts on a narrow page
-HEIGHT = 600
+_COLUMNS = 3
 #: Metrics of the charts, row by row: what shows a collapse above, what was aimed at below.
 SHOWN = (
     *("logps/chosen_drift", "logps/rejected_drift", "answers/repeated_4grams"),
     *("lead", "rewards/accuracies", "answers/ended"),
 )
+HEIGHT = figure_height(len(SHOWN), _COLUMNS)
 MEANING = (
     "Drift: change of the log-probability since the start. Lead: how much likelier per token chosen answers are than"
     " rejected ones. The others are shares with 95 % intervals. Points are evaluations on held-out pairs."
@@ -68,7 +69,7 @@ def runs_figure(metrics, gamma_beta_ratio=None, total_steps=0, theme="light") ->
             )
         )
     last = max((last_step_of(table, total_steps) for table in metrics.values()), default=1.0)
-    return small_charts(subplots, 2, 3, last, [], colors, HEIGHT)
+    return small_charts(subplots, _COLUMNS, last, [], colors)
 
 
 def last_values(metrics) -> tuple[list[str], list[list[str]]]:

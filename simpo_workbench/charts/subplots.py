@@ -99,15 +99,21 @@ class Mark:
     text: str
 
 
-def small_charts(subplots, rows, columns, last_step, marks, colors, height) -> go.Figure:
+def figure_height(count: int, columns: int) -> int:
+    """Height in pixels of a figure with this many small charts."""
+    return 60 + 270 * -(-count // columns)
+
+
+def small_charts(subplots, columns, last_step, marks, colors) -> go.Figure:
     """plotly Figure of linked small charts with one x-axis from 0 to the last planned step."""
     import plotly.graph_objects as go
 
-    return go.Figure(chart_spec(subplots, rows, columns, last_step, marks, colors, height))
+    return go.Figure(chart_spec(subplots, columns, last_step, marks, colors))
 
 
-def chart_spec(subplots, rows, columns, last_step, marks, colors, height) -> dict:
+def chart_spec(subplots, columns, last_step, marks, colors) -> dict:
     """The same figure as plain data and layout, which takes a twentieth of the time: for figures that change often."""
+    rows, height = -(-len(subplots) // columns), figure_height(len(subplots), columns)
     top, bottom = 68, 50
     # the space between two charts holds the names at the line ends of the left one and the numbers at the axis of the
     # right one
@@ -136,7 +142,7 @@ def chart_spec(subplots, rows, columns, last_step, marks, colors, height) -> dic
             layout[f"xaxis{number}"]["dtick"] = 1  # no half steps
         if index:
             layout[f"xaxis{number}"]["matches"] = "x"
-        if row == rows - 1:
+        if index + columns >= len(subplots):  # the lowest of its column
             font = {"size": 11, "color": colors["muted"]}
             layout[f"xaxis{number}"]["title"] = {"text": "optimizer step", "font": font, "standoff": 6}
         layout[f"yaxis{number}"] = {

@@ -16,9 +16,9 @@ if TYPE_CHECKING:
     import pandas as pd
     import plotly.graph_objects as go
 
-#: Columns of the live figure -> its height in pixels, which a page reserves for it. Two columns are for pages narrower
-#: than WIDE pixels.
-LIVE_HEIGHTS, WIDE = {3: 860, 2: 1330}, 1100
+_COLUMNS = 3
+#: On pages narrower than this, in pixels, the live figure has two columns.
+WIDE = 1100
 AT_FIRST_EVALUATION, AT_FIRST_ANSWERS = "comes with the first evaluation", "comes with the first sampled answers"
 AT_STEP_1 = "comes with step 1"
 #: side -> dash and symbol of its lines
@@ -28,8 +28,8 @@ _LOOKS = {"chosen": ("solid", "circle"), "rejected": ("dash", "diamond")}
 def training_figure(
     metrics, gamma_beta_ratio, total_steps, chosen_tokens=None, theme="light", attention_drift=None
 ) -> go.Figure:
-    """plotly Figure of a run, live or finished: six small charts over the optimizer steps, those that show a collapse
-    above lead and loss.
+    """plotly Figure of a run, live or finished: small charts over the optimizer steps, those that show a collapse above
+    lead and loss.
 
     metrics: DataFrame as `run.metrics`; it may be empty or hold only a part. gamma_beta_ratio: γ/β, nats per token
     (None for a loss without it).
@@ -43,7 +43,7 @@ def training_figure(
         *_objective_subplots(metrics, gamma_beta_ratio, colors),
     ]
     last_step = last_step_of(metrics, total_steps)
-    return small_charts(subplots, 2, 3, last_step, _marks(metrics, colors), colors, height=600)
+    return small_charts(subplots, _COLUMNS, last_step, _marks(metrics, colors), colors)
 
 
 def steps_figure(records, gamma_beta_ratio, theme="light") -> go.Figure:
@@ -64,14 +64,14 @@ def steps_figure(records, gamma_beta_ratio, theme="light") -> go.Figure:
         Subplot(METRICS["lead"].heading, [lead], AT_STEP_1, goal, include=(0.0,)),
         Subplot(METRICS["loss"].heading, [loss], AT_STEP_1, include=(0.0,)),
     ]
-    return small_charts(subplots, 1, 3, last_step_of(metrics, 0), [], colors, height=330)
+    return small_charts(subplots, _COLUMNS, last_step_of(metrics, 0), [], colors)
 
 
 def rewards_figure(metrics, total_steps, theme="light") -> go.Figure:
     """plotly Figure of rewards (β × average log-prob), learning rate and gradient norm over the steps."""
     colors = COLORS[theme]
     subplots, last_step = _background_subplots(metrics, colors), last_step_of(metrics, total_steps)
-    return small_charts(subplots, 1, 3, last_step, _marks(metrics, colors), colors, height=330)
+    return small_charts(subplots, _COLUMNS, last_step, _marks(metrics, colors), colors)
 
 
 def live_figure(
@@ -82,7 +82,7 @@ def live_figure(
     attention_drift=None,
     smoothing=None,
     in_rewards=False,
-    columns=3,
+    columns=_COLUMNS,
 ) -> dict:
     """Data and layout of a plotly figure with all charts of a run, linked: those of `training_figure` and of
     `rewards_figure`. Its traces are the same ones at every moment of a run.
@@ -97,8 +97,14 @@ def live_figure(
         *_objective_subplots(metrics, gamma_beta_ratio, colors, smoothing, in_rewards),
         *_background_subplots(metrics, colors, smoothing),
     ]
-    rows, last_step = -(-len(subplots) // columns), last_step_of(metrics, total_steps)
-    return chart_spec(subplots, rows, columns, last_step, _marks(metrics, colors), colors, height=LIVE_HEIGHTS[columns])
+    return chart_spec(subplots, columns, last_step_of(metrics, total_steps), _marks(metrics, colors), colors)
+
+
+def live_height() -> int:
+    """Height of `live_figure` in pixels, which a page reserves before there are metrics."""
+    import pandas as pd
+
+    return live_figure(pd.DataFrame(), None, 0)["layout"]["height"]
 
 
 def _health_subplots(metrics, chosen_tokens, attention_drift, colors, in_rewards=False):
@@ -111,7 +117,10 @@ def _health_subplots(metrics, chosen_tokens, attention_drift, colors, in_rewards
         in_data = [Threshold(chosen_tokens, "chosen,<br>in the data", colors["muted"])]
     if attention_drift is not None and not in_rewards:
         look_closer = [Threshold(attention_drift, "look closer<br>below", colors["attention"])]
-    drifts = [Line(side, _drift(evals, side, in_rewards), colors[side], side, *look) for side, look in _LOOKS.items()]
+    drifts = []
+    for side, look in _LOOKS.items():
+        points = _per_token(evals, f"eval/logps/{side}_drift", in_rewards)
+        drifts.append(Line(side, points, colors[side], side, *look))
     length = Line("sampled answers", points_of(evals, "eval/answers/mean_tokens"), colors["answers"], "sampled")
     shares = [
         _held_out(evals, "answers/ended", colors["answers"], "end<br>properly"),
@@ -226,14 +235,17 @@ def lead_of(records, prefix="") -> pd.DataFrame:
     return points_of(records if records.empty else records.assign(lead=lead), "lead")
 
 
-def _drift(evals, side, in_rewards):
-    """How far the log-probability of one side moved since the first evaluation, in nats per token or times β as it is
-    at each record.
+def _per_token(records, column, in_rewards):
+    """`points_of` a metric in nats per token; with in_rewards in reward units, times the β of each record.
+
+    For every line of `live_figure` that its switch to reward units changes, whose heading must change too. A metric that
+    is recorded in reward units (rewards/…) is read with `points_of`.
     """
-    drift = points_of(evals, f"eval/logps/{side}_drift")
-    if in_rewards and not drift.empty:
-        return drift.assign(value=drift["value"] * evals.loc[drift.index, "beta"])
-    return drift
+    points = points_of(records, column)
+    if not in_rewards or points.empty:
+        return points
+    beta = records.loc[points.index, "beta"]
+    return points.assign(**{name: points[name] * beta for name in points.columns if name != "step"})
 
 
 def _raw_smoothed_and_held_out(name, train, held_out, train_color, held_out_color, smoothing=None):

@@ -40,7 +40,7 @@ def config_warnings(config) -> list[str]:
             f"training.learning_rate {rate:g} is a rate for full fine-tuning; an adapter hardly moves with it. LoRA"
             f" wants 1e-6 to {HIGHEST_REPORTED_LORA_RATE:g}."
         )
-    if loss.kind != "dpo":
+    if loss.has_target_margin:
         if loss.beta < LOWEST_USEFUL_BETA:
             sentences.append(
                 f"loss.beta {loss.beta:g} is on DPO's scale; SimPO averages over tokens and wants 2 to 10, else the"
@@ -57,7 +57,7 @@ def config_warnings(config) -> list[str]:
                 f" token, more than the paper tried ({HIGHEST_TRIED_GAMMA_BETA_RATIO:g}): pairs never stop pulling and"
                 " the model degenerates."
             )
-    elif loss.beta > HIGHEST_USEFUL_DPO_BETA:
+    elif loss.kind == "dpo" and loss.beta > HIGHEST_USEFUL_DPO_BETA:
         sentences.append(
             f"loss.beta {loss.beta:g} is on SimPO's scale; DPO sums over tokens and wants 0.01 to"
             f" {HIGHEST_USEFUL_DPO_BETA:g}."

@@ -136,9 +136,14 @@ class LossConfig(Section):
         return self.beta * self.gamma_beta_ratio
 
     @property
+    def has_target_margin(self) -> bool:
+        """Whether the objective asks for a margin, γ; DPO does not, and γ/β has no effect on it."""
+        return self.kind != "dpo"
+
+    @property
     def target_margin(self) -> float:
-        """The margin beyond which a pair counts as "beyond γ", in reward units: γ, and 0 for DPO, which has none."""
-        return 0.0 if self.kind == "dpo" else self.gamma
+        """The margin beyond which a pair counts as "beyond γ", in reward units: γ, and 0 for a loss without it."""
+        return self.gamma if self.has_target_margin else 0.0
 
 
 class LoraConfig(Section):

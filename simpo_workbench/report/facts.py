@@ -25,8 +25,8 @@ def headline(config) -> str:
     loss, lora = config.loss, config.lora
     model = one_way(config.model.name) if config.model.name != "demo" else "demo model (SmolLM2-135M-Instruct)"
     adapter = f"{config.model.load_in.upper()} + LoRA r{lora.r}"
-    if loss.kind == "dpo":
-        return f"{model} · {adapter} · DPO · β {loss.beta:g}"
+    if not loss.has_target_margin:
+        return f"{model} · {adapter} · {loss.kind.upper()} · β {loss.beta:g}"
     kind = " · hinge" if loss.kind == "simpo_hinge" else ""
     return f"{model} · {adapter}{kind} · β {loss.beta:g} · γ/β {loss.gamma_beta_ratio:g} (γ {loss.gamma:g})"
 
@@ -37,10 +37,11 @@ def tiles(status, config, evaluations, speeds, peaks) -> list[dict]:
 
     evaluations: the run's evaluation records. speeds: pairs per second of its steps. peaks: their peak memory, bytes.
     """
-    keys = [key for key in TILES if key != "rewards/beyond_gamma" or config.loss.kind != "dpo"]
+    keys = [key for key in TILES if key != "rewards/beyond_gamma" or config.loss.has_target_margin]
     recommended = status.recommended_step
+    missing = "not recorded by this run" if status.state == "finished" else "not measured yet"
     return [
-        *(_evaluation_tile(key, evaluations) for key in keys),
+        *(_evaluation_tile(key, evaluations, missing) for key in keys),
         {
             "name": "recommended",
             "value": "–" if recommended is None else f"step {recommended}",
@@ -52,22 +53,26 @@ def tiles(status, config, evaluations, speeds, peaks) -> list[dict]:
     ]
 
 
-def _evaluation_tile(key, evaluations):
-    """The first and the last value of a metric; of a drift, which is 0 at first, only the last."""
+def _evaluation_tile(key, evaluations, missing):
+    """The first and the last value of a metric; of a drift, which is 0 at first, only the last.
+
+    missing: the fact where no evaluation has the metric.
+    """
     metric, measured = METRICS[key], [record for record in evaluations if f"eval/{key}" in record]
-    tile = {"name": metric.label, "value": "–", "fact": "not measured yet", "help": metric.tooltip}
+    tile = {"name": metric.label, "value": "–", "fact": missing, "help": metric.tooltip}
     if not measured:
         return tile
     last = measured[-1]
     shown = [last] if len(measured) == 1 or key.endswith("_drift") else [measured[0], last]
     values = " → ".join(metric.text(record[f"eval/{key}"], short=True) for record in shown)
     tile["value"] = metric.with_unit(values)
-    tile["fact"] = f"{last[f'eval/{metric.cases}']} {METRICS[metric.cases].label}"
-    if interval := metric.interval(last):
-        tile["fact"] += f", 95 % {interval}"
+    cases = f"{last[f'eval/{metric.cases}']} {METRICS[metric.cases].label}" if metric.cases else ""
+    interval = metric.interval(last)
+    facts = [", ".join(filter(None, (cases, interval and f"95 % {interval}")))]
     if key in _BESIDE:
         words, other = _BESIDE[key]
-        tile["fact"] += f"; {words} {METRICS[other].text(last[f'eval/{other}'], short=True)}"
+        facts.append(f"{words} {METRICS[other].text(last[f'eval/{other}'], short=True)}")
+    tile["fact"] = "; ".join(filter(None, facts))
     return tile
 
 

@@ -114,7 +114,7 @@ class _Chart:
 
 def _figures(run, status, config, evaluations, before, after, compared):
     metrics, total = run.metrics, status.total_steps
-    ratio = None if config.loss.kind == "dpo" else config.loss.gamma_beta_ratio  # DPO has no target margin
+    ratio = config.loss.gamma_beta_ratio if config.loss.has_target_margin else None
     drawn = {
         "training": _Chart(
             "training",
@@ -235,10 +235,10 @@ def _answer(row):
 
 def _training_sentence(evaluations):
     if not evaluations:
-        return "Six charts over the optimizer steps; nothing was measured yet."
+        return "Charts over the optimizer steps; nothing was measured yet."
     last = evaluations[-1]
     return (
-        f"Six charts over the optimizer steps: at step {last['step']} chosen answers stand at"
+        f"Charts over the optimizer steps: at step {last['step']} chosen answers stand at"
         f" {signed(last['eval/logps/chosen_drift'])} and rejected ones at {signed(last['eval/logps/rejected_drift'])}"
         f" nats per token since the start, {last['eval/rewards/accuracies']:.0%} of {last['eval/pairs']} held-out pairs"
         " have the chosen answer ahead. Points are held-out evaluations, thin lines single training steps, upright bars"

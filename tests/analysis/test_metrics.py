@@ -9,10 +9,12 @@ from simpo_workbench.analysis.metrics import METRICS, SHARE, answer_metrics, sco
 from simpo_workbench.charts.runs import SHOWN
 from simpo_workbench.cli import terminal
 from simpo_workbench.report import facts, report
+from simpo_workbench.runs import root
 from simpo_workbench.ui.train import run_monitor
 
 OLD_RUN = Path(__file__).parents[1] / "old_runs" / "finished" / "metrics.jsonl"
 BOOKKEEPING = {"kind", "step", "time"}
+INTERVAL_ENDS = {f"{key}_{end}" for key in METRICS for end in ("low", "high")}
 
 
 @pytest.fixture(scope="module")
@@ -22,14 +24,45 @@ def records():
     return [record for record in lines if record["kind"] in ("train", "eval")]
 
 
+@pytest.fixture
+def table_of_scores():
+    """Scores of two pairs."""
+    import pandas as pd
+
+    return pd.DataFrame(
+        {
+            "chosen_avg_logp": [-1.0, -2.0],
+            "rejected_avg_logp": [-1.5, -1.5],
+            "chosen_reward": [-2.0, -4.0],
+            "rejected_reward": [-3.0, -3.0],
+            "margin": [1.0, -1.0],
+            "correct": [True, False],
+            "beyond_gamma": [False, False],
+            "loss": [0.5, 1.5],
+            "chosen_tokens": [10, 20],
+            "rejected_tokens": [30, 50],
+            "beta": 2.0,
+            "gamma_beta_ratio": 0.5,
+        }
+    )
+
+
 def test_every_number_of_an_older_run_has_a_row(records):
     recorded = {key.removeprefix("eval/") for record in records for key in record} - BOOKKEEPING
-    assert recorded - {f"{key}_{end}" for key in METRICS for end in ("low", "high")} <= set(METRICS)
+    assert recorded - INTERVAL_ENDS <= set(METRICS)
+
+
+def test_every_number_of_an_evaluation_has_a_row(table_of_scores):
+    answers = [{"tokens": 10, "ended": True, "repeated_4grams": 0.0}]
+    measured = score_metrics(table_of_scores, None) | answer_metrics(answers)
+    assert {key.removeprefix("eval/") for key in measured} - INTERVAL_ENDS <= set(METRICS)
 
 
 def test_every_place_that_lists_metrics_lists_such_as_exist():
-    listed = [SHOWN, terminal._PROGRESS, terminal._BEFORE_AFTER, facts.TILES, report._COLUMNS, run_monitor._COLUMNS]
-    assert set().union(*listed) <= set(METRICS)
+    beside = [key for _, key in facts._BESIDE.values()]
+    listed = [SHOWN, terminal._PROGRESS, terminal._BEFORE_AFTER, facts.TILES, beside]
+    listed += [report._COLUMNS, run_monitor._COLUMNS, root._MEASURED.values()]
+    assert set().union(*listed) - INTERVAL_ENDS <= set(METRICS)
 
 
 @pytest.mark.parametrize("metric", METRICS.values(), ids=METRICS)
@@ -61,25 +94,8 @@ def test_values_read_the_same_everywhere():
     assert METRICS["peak_memory_bytes"].text(1.9e9) == "1.9 GB"
 
 
-def test_an_evaluation_is_the_means_of_its_table_with_intervals_and_drifts():
-    import pandas as pd
-
-    scores = pd.DataFrame(
-        {
-            "chosen_avg_logp": [-1.0, -2.0],
-            "rejected_avg_logp": [-1.5, -1.5],
-            "chosen_reward": [-2.0, -4.0],
-            "rejected_reward": [-3.0, -3.0],
-            "margin": [1.0, -1.0],
-            "correct": [True, False],
-            "beyond_gamma": [False, False],
-            "loss": [0.5, 1.5],
-            "chosen_tokens": [10, 20],
-            "rejected_tokens": [30, 50],
-            "beta": 2.0,
-            "gamma_beta_ratio": 0.5,
-        }
-    )
+def test_an_evaluation_is_the_means_of_its_table_with_intervals_and_drifts(table_of_scores):
+    scores = table_of_scores
     first = score_metrics(scores, None)
     assert first["eval/logps/chosen"] == -1.5
     assert (first["eval/logps/chosen_drift"], first["eval/logps/rejected_drift"]) == (0.0, 0.0)

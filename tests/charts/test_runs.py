@@ -6,6 +6,7 @@ import pandas as pd
 import pytest
 from fake_run import fake_run
 
+from simpo_workbench.charts import runs as runs_charts
 from simpo_workbench.charts.runs import MOST_RUNS, RUN_COLORS, last_values, line_labels, runs_figure
 
 
@@ -61,6 +62,15 @@ def test_a_run_looks_the_same_in_all_charts_and_like_no_other(metrics, theme):
     assert len(looks) == MOST_RUNS
     assert len({trace.marker.symbol for trace in figure.data}) == MOST_RUNS, "told apart without colours as well"
     assert len(set(RUN_COLORS[theme])) == MOST_RUNS
+
+
+def test_one_metric_more_gets_its_place(metrics, monkeypatch):
+    monkeypatch.setattr(runs_charts, "SHOWN", (*runs_charts.SHOWN, "loss"))
+    figure = runs_figure(metrics)
+    domains = [axis.domain for axis in figure.select_yaxes()]
+    assert len(domains) == 7
+    assert all(0 <= low < high <= 1 for low, high in domains)
+    assert figure.layout.height > runs_charts.HEIGHT
 
 
 def test_names_stand_at_the_line_ends_in_the_runs_own_colour(metrics):

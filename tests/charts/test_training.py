@@ -9,6 +9,7 @@ import plotly.graph_objects as go
 import pytest
 from fake_run import fake_run
 
+from simpo_workbench.charts import training
 from simpo_workbench.charts.scores import lead_scatter, score_histogram
 from simpo_workbench.charts.subplots import COLORS, thinned
 from simpo_workbench.charts.training import rewards_figure, smoothed, steps_figure, training_figure
@@ -172,6 +173,37 @@ def test_all_axes_go_from_zero_to_the_last_planned_step(tmp_path):
         *["x"] * 5,
     ], "zooming one chart must zoom all: five follow the sixth"
     assert [axis.title.text for axis in figure.select_xaxes()] == [None] * 3 + ["optimizer step"] * 3
+
+
+def test_one_chart_more_gets_its_place_and_squeezes_none(metrics, monkeypatch):
+    def figures():
+        live = [training.live_figure(metrics, 0.5, 120, columns=columns) for columns in (3, 2)]
+        return [go.Figure(spec) for spec in live] + [training_figure(metrics, 0.5, 120), rewards_figure(metrics, 120)]
+
+    def chart_px(figure):
+        low, high = figure.layout.yaxis.domain
+        return (high - low) * figure.layout.height
+
+    before, names = figures(), ("_objective_subplots", "_background_subplots")
+    for name, subplots in [(name, getattr(training, name)) for name in names]:
+        monkeypatch.setattr(training, name, lambda *args, of=subplots: [*of(*args), of(*args)[0]])
+    for old, figure in zip(before, figures(), strict=True):
+        domains = [axis.domain for axis in figure.select_yaxes()]
+        assert len(domains) > len(list(old.select_yaxes()))
+        assert all(0 <= low < high <= 1 for low, high in domains)
+        assert chart_px(figure) > 190, "none is squeezed"
+
+
+def test_in_reward_units_a_line_and_its_interval_are_times_the_beta_of_each_record():
+    key = "eval/logps/chosen_drift"
+    rows = [
+        {"kind": "eval", "step": step, "beta": beta, key: -0.5, f"{key}_low": -1.0, f"{key}_high": -0.25}
+        for step, beta in ((10, 2.0), (20, 4.0))
+    ]
+    spec = training.live_figure(pd.DataFrame(rows), 0.5, 20, in_rewards=True)
+    drawn = next(one for one in spec["data"] if one["name"] == "chosen")
+    assert list(drawn["y"]) == [-1.0, -2.0]
+    assert list(drawn["error_y"]["array"]) == [0.5, 1.0]
 
 
 def test_every_chart_has_a_title_with_its_unit(metrics):

@@ -599,7 +599,8 @@ def test_a_gamma_that_cannot_be_is_refused_in_words(loss, said):
 
 def test_beyond_gamma_means_beyond_zero_for_dpo():
     assert LossConfig(beta=2.0, gamma_beta_ratio=0.5).target_margin == 1.0
-    assert LossConfig(kind="dpo", beta=0.1, gamma_beta_ratio=0.5).target_margin == 0.0
+    dpo = LossConfig(kind="dpo", beta=0.1, gamma_beta_ratio=0.5)
+    assert (dpo.has_target_margin, dpo.target_margin) == (False, 0.0)
 
 
 # --- a configuration is a value

@@ -14,6 +14,7 @@ from fake_run import fake_run
 from simpo_workbench.analysis import doctor
 from simpo_workbench.base.errors import WorkbenchError
 from simpo_workbench.base.files import write_json
+from simpo_workbench.report import facts
 from simpo_workbench.report.report import report_html, write_report
 
 HOSTILE = (
@@ -161,6 +162,14 @@ def test_tiles_carry_value_n_and_interval(finished):
     assert shown["recommended"][0] == "step 120"
     assert shown["speed"] == ("2.1 pairs/s", "median of 120 steps")
     assert shown["peak memory"] == ("1.9 GB", "most of 120 steps")
+
+
+def test_a_tile_of_a_metric_without_cases_says_only_what_is_known(finished, monkeypatch):
+    monkeypatch.setattr(facts, "TILES", ("loss", "scoring_noise"))
+    shown = tiles(report_html(finished))
+    assert shown["loss"][0].endswith(" mean per pair")
+    assert shown["loss"][1] == ""
+    assert shown["scoring noise"] == ("–", "not recorded by this run")
 
 
 def test_charts_hold_the_metrics_in_both_themes(finished, finished_page):
@@ -336,7 +345,7 @@ def test_a_run_without_answers_says_which_setting_samples_them(tmp_path):
         "No answers were sampled: generation.prompts and generation.held_out_prompts say which prompts are answered."
         in words
     )
-    assert "repeated 4-grams–not measured yet" in words
+    assert "repeated 4-grams–not recorded by this run" in words
 
 
 def test_a_run_that_has_only_a_configuration(tmp_path):

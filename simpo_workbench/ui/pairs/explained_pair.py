@@ -118,8 +118,8 @@ def explained_pair(
         return ExplainedPair(title, tokens, LossConfig(), "the default settings", prompt, tuple(remarks))
     remarks += disagreements(tokens, scored, run.scoring_noise)
     loss, where = run.config.loss, "as in the run"
-    if loss.kind == "dpo":  # its β weighs another margin, and it has no γ
-        loss, where = LossConfig(kind="dpo"), "the default settings"
+    if not loss.has_target_margin:  # its β weighs another margin
+        loss, where = LossConfig(kind=loss.kind), "the default settings"
     elif (last := scored[1]) is not None:  # β and γ/β may have been changed during the run
         ratio = loss.gamma_beta_ratio if last.gamma_beta_ratio is None else last.gamma_beta_ratio
         loss = loss.model_copy(update={"beta": last.beta, "gamma_beta_ratio": ratio})

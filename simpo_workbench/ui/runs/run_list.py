@@ -45,8 +45,6 @@ _TONES = {
     "suspended": "attention",
 }
 _STILL_ROWS = 30
-
-
 _AHEAD, _DRIFT = METRICS["rewards/accuracies"], METRICS["logps/chosen_drift"]
 
 
@@ -59,6 +57,7 @@ def _drift_tone(drift):
     return "attention" if not _missing(drift) and drift < CHOSEN_DRIFT_ATTENTION else ""
 
 
+#: Columns of the list, in this order. The values of a metric come from `list_runs` (`_MEASURED` in runs/root.py).
 COLUMNS = [
     Column("name", "Name", lambda name: _cut(name, 30)),
     Column("state", "State", tone=lambda state: _TONES.get(state, "")),

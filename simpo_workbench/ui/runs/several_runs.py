@@ -154,7 +154,8 @@ def _read(runs: list[Run], tails: dict[Path, MetricsTail]) -> dict:
             records = tails[run.path].evaluations
             metrics[run.name] = pd.DataFrame(records, columns=None if records else ["kind", "step"])
     ratios = {
-        config.loss.gamma_beta_ratio if config and config.loss.kind != "dpo" else None for config in configs.values()
+        config.loss.gamma_beta_ratio if config and config.loss.has_target_margin else None
+        for config in configs.values()
     }
     return {
         "configs": configs,

@@ -204,13 +204,14 @@ class ConfigForm(Panel):
         count = sum(bool(texts["changed"]) for texts in remarks.values())
         self.count.value = html('<span role="status" class="swb-count">changed from preset: <b>{}</b></span>', count)
         self.note.value = html('<span class="swb-help">{}</span>', preset_notes()[self.base])
-        enable(
-            self.back, "" if count else "Nothing is changed.", f"Set all settings as the preset {self.base} has them"
-        )
+        # Undo first: when Back takes the keyboard's focus away from itself, the focus moves to the next enabled button.
         enable(
             self.undo,
             "" if self._before else "There is nothing to undo.",
             "Back to the changed settings that a preset or a file replaced",
+        )
+        enable(
+            self.back, "" if count else "Nothing is changed.", f"Set all settings as the preset {self.base} has them"
         )
         heading = f"{counted(len(self._problems), 'setting')} to correct; the code above is the last valid form"
         wrong = _notice("failed", heading, self.problems)
@@ -298,8 +299,8 @@ class ConfigForm(Panel):
 def _gamma(settings):
     """A sentence with γ, for a RunConfig or its loss section."""
     loss = getattr(settings, "loss", settings)
-    if loss.kind == "dpo":
-        return "DPO has no target margin: γ/β has no effect."
+    if not loss.has_target_margin:
+        return f"{loss.kind.upper()} has no target margin: γ/β has no effect."
     beta, ratio = number_text(loss.beta), number_text(loss.gamma_beta_ratio)
     return f"γ = β · γ/β = {beta} · {ratio} = {float(f'{loss.gamma:.4g}'):g}, the target margin in reward units."
 

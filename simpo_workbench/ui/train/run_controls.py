@@ -78,7 +78,7 @@ class RunControls(Panel):
         self._state, self._changes_stamp, self.holding = None, None, {}
         show(self._changes, False)
         if config is not None:
-            show(self.ratio, config.loss.kind != "dpo")  # DPO has no γ
+            show(self.ratio, config.loss.has_target_margin)
             self._show_values(0)
 
     def update(self, status) -> None:

@@ -78,7 +78,7 @@ class RunMonitor(Panel):
         self.head, self.bar, self.verdict, self.tiles, self.log_text = Html(), Html(), Html(), Html(), Html()
         self.remedy = button("", self.guard(lambda: self._heal(0)), "", "", "remedy")
         self.second_remedy = button("", self.guard(lambda: self._heal(1)), "", "", "remedy")
-        self.figure = LiveFigure(training_charts.LIVE_HEIGHTS[3], linked=True, on_width=self.guard(self._fit))
+        self.figure = LiveFigure(training_charts.live_height(), linked=True, on_width=self.guard(self._fit))
         self._columns = 3
         self.units = ipywidgets.ToggleButtons(
             options=[("nats per token", False), ("reward units", True)],
@@ -311,8 +311,8 @@ class RunMonitor(Panel):
             return
         began, frame = time.monotonic(), self._tail.frame()
         loss = self._run_config.loss
-        ratio = None  # DPO has no γ
-        if loss.kind != "dpo":
+        ratio = None
+        if loss.has_target_margin:
             ratio = self._tail.last_train.get("gamma_beta_ratio", loss.gamma_beta_ratio)
         total = self._status.total_steps if self._status else 0
         window = 2 * self.smoothing.value + 1 if self.smoothing.value else None
@@ -376,7 +376,7 @@ def _tile(tile):
 
 def _in_words(name, evaluations):
     """A sentence about the charts, and the evaluations as a table, for screen readers."""
-    charts = f"Nine charts of {name} over the optimizer steps"
+    charts = f"Charts of {name} over the optimizer steps"
     if not evaluations:
         return f"{charts}; nothing was evaluated yet.", ""
     rows = [

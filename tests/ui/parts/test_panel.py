@@ -455,7 +455,7 @@ def test_a_live_figure_has_the_same_traces_at_every_moment(tmp_path):
     specs = [training_charts.live_figure(part, 0.5, 40, "light", doctor.CHOSEN_DRIFT_ATTENTION) for part in moments]
     assert len({tuple((one["name"], one["xaxis"]) for one in spec["data"]) for spec in specs}) == 1
     assert len({one["xaxis"] for one in specs[0]["data"]}) == 9
-    figure = LiveFigure(training_charts.LIVE_HEIGHTS[3])
+    figure = LiveFigure(training_charts.live_height())
     for spec in specs:
         figure.show(spec)
     assert figure._chart.drawn == 1, "later moments change the first drawing"
@@ -481,7 +481,7 @@ def test_a_small_chart_has_its_points_names_and_thresholds():
             "Two", [Line("b", empty, "#112233")], "comes later", [Threshold(0.5, "goal", "#112233")], span=(0.0, 1.0)
         ),
     ]
-    spec = chart_spec(panels, 1, 2, 10.0, [], COLORS["light"], 300)
+    spec = chart_spec(panels, 2, 10.0, [], COLORS["light"])
     texts = [note["text"] for note in spec["layout"]["annotations"]]
     assert texts == ["goal", "a at end", "One", "comes later", "Two"]
     assert [(one["xaxis"], list(one["x"])) for one in spec["data"]] == [("x", [0, 10]), ("x", [None]), ("x2", [None])]
