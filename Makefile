@@ -41,6 +41,7 @@ pictures: setup chromium
 docs: setup
 	$(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[docs]'
 	$(BIN)/python docs/generate.py
+	@echo "The reference of all public names: build/docs/index.html"
 
 setup: $(VENV)/ready
 

@@ -4,6 +4,7 @@ docs/metrics.md and docs/settings.md are kept in the repository, and tests/test_
 reference of all public names goes to build/docs.
 """
 
+import re
 from importlib import import_module
 from pathlib import Path
 
@@ -15,10 +16,10 @@ METRICS_HEAD = """# Metrics
 
 <!-- Written by docs/generate.py from METRICS in simpo_workbench/analysis/metrics.py: edit that. -->
 
-Every number of `metrics.jsonl`, as charts, tiles, terminal and report show it. Records of evaluations put `eval/`
-before the key, except for `beta` and `gamma_beta_ratio`. A share of an evaluation also has the ends of its 95 %
-interval, with `_low` and `_high` appended. [The run folder](run-folder.md#metricsjsonl) says which record has which
-metric.
+Every number that a run records or shows. The column *recorded* names the records of
+[`metrics.jsonl`](run-folder.md#metricsjsonl) that have it; what is *derived* is computed from others where it is shown.
+Records of evaluations (`eval`) put `eval/` before the key, except for `beta` and `gamma_beta_ratio`. A share of an
+evaluation also has the ends of its 95 % interval, with `_low` and `_high` appended.
 
 """
 SETTINGS_HEAD = """# Settings
@@ -27,7 +28,7 @@ SETTINGS_HEAD = """# Settings
 
 Every setting of a run. On the command line each is an option, such as `--loss.beta 4`; in Python
 `config.with_changes({"loss.beta": 4})`; in YAML a key of its section. The form hides settings marked ° until asked.
-`loss.gamma` may be given instead of `loss.gamma_beta_ratio`.
+`loss.gamma` may be given instead of `loss.gamma_beta_ratio`. `simpo-workbench presets` lists ready-made configurations.
 """
 #: Packages with public names.
 PACKAGES = ("simpo_workbench", *(f"simpo_workbench.{room}" for room in ("analysis", "charts", "runs", "ui")))
@@ -42,9 +43,17 @@ def main():
 def metrics_page() -> str:
     """Markdown of METRICS in simpo_workbench/analysis/metrics.py."""
     rows = [
-        (f"`{metric.key}`", metric.label, metric.unit, metric.better, metric.explanation) for metric in METRICS.values()
+        (f"`{metric.key}`", metric.label, metric.unit, metric.better, recorded(metric.key), metric.explanation)
+        for metric in METRICS.values()
     ]
-    return METRICS_HEAD + table(("key", "label", "unit", "better", "meaning"), rows)
+    return METRICS_HEAD + table(("key", "label", "unit", "better", "recorded", "meaning"), rows)
+
+
+def recorded(key: str) -> str:
+    """The kinds of records that have a metric, by the table in docs/run-folder.md; "derived" when none has it."""
+    page = (DOCS / "run-folder.md").read_text(encoding="utf-8")
+    rows = {kind: re.search(rf"^\| `{kind}` \|.*", page, re.MULTILINE)[0] for kind in ("train", "eval")}
+    return ", ".join(kind for kind, row in rows.items() if f"`{key}`" in row) or "derived"
 
 
 def settings_page() -> str:
@@ -83,7 +92,13 @@ def default(value) -> str:
 
 def values(info) -> str:
     """What a setting may be: choices, unit and bounds."""
-    return "; ".join(fact for fact in (" or ".join(info.choices), info.unit, info.bounds) if fact)
+    choices, unit = list(info.choices), info.unit
+    if choices and info.structured:
+        choices.append("a list")
+    if choices and unit:
+        choices.append(f"a number of {unit}")
+        unit = ""
+    return "; ".join(fact for fact in (" or ".join(choices), unit, info.bounds) if fact)
 
 
 def table(head, rows) -> str:

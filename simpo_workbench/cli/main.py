@@ -54,8 +54,9 @@ run_commands.add_to(main)
 @main.command(cls=SettingsCommand)
 @with_settings
 def demo(**options) -> None:
-    """Train the demo: SmolLM2-135M-Instruct, NF4 and LoRA, 300 pairs; about five minutes of training on two CPU cores,
-    and two of evaluation.
+    """Train the demo: SmolLM2-135M-Instruct, NF4 and LoRA, 300 pairs.
+
+    It takes about seven minutes on two quiet CPU cores, of which four train.
     """
     _train(_config(None, "demo", options))
 

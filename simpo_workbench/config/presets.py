@@ -56,7 +56,12 @@ _TUTORIAL = {
 }
 
 _PRESETS = [
-    Preset("demo", "SmolLM2-135M-Instruct, NF4 and LoRA, 300 short pairs: five minutes on two CPU cores.", {}),
+    Preset(
+        "demo",
+        "SmolLM2-135M-Instruct, NF4 and LoRA, 300 short pairs: about seven minutes on two quiet CPU cores, of which four"
+        " train.",
+        {},
+    ),
     Preset(
         "tutorial",
         "What the tutorial notebooks train: the demo cut short, two minutes on two CPU cores, evaluated every three"

@@ -19,7 +19,7 @@ from .pair_table import PairTable
 if TYPE_CHECKING:
     import pandas as pd
 
-PARTS = ("Token by token", "Loss geometry", "Lead history")
+PARTS = ("Pair microscope", "Loss geometry", "Lead history")
 
 
 class PairsPanel(Panel):

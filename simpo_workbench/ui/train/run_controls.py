@@ -52,7 +52,7 @@ class RunControls(Panel):
         self.suspend = button("Free the memory", request("suspend", lambda: self.run.suspend()), "eject", _SUSPEND_TIP)
         self.evaluate = button("Evaluate now", request("evaluate", lambda: self.run.evaluate()), "check", _EVALUATE_TIP)
         self.save = button("Save checkpoint", request("save", lambda: self.run.save()), "save", _SAVE_TIP)
-        self.change = button("Change while training…", self.guard(self._toggle_change), "sliders", _CHANGE_TIP)
+        self.change = button("Change while training …", self.guard(self._toggle_change), "sliders", _CHANGE_TIP)
         self.stop = button("Stop and save", request("stop", lambda: self.run.stop()), "stop", _STOP_TIP, "danger")
         # no bounds here: a field that corrects a number would request a value that was not typed; the request itself is
         # checked, with a message
