@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 import re
-from collections import Counter
 from difflib import SequenceMatcher
+from itertools import accumulate
 
-#: difflib's time grows with the pieces, and with the pairs of equal pieces (one from each text) to the power of 1.5:
-#: two loops of 1,000 words each would take seconds, two of 10,000 hours. Beyond these bounds, counted without what the
-#: texts share at both ends, texts are compared by sentence, and beyond them again as a whole.
-MOST_PIECES = 3000
-MOST_EQUAL_PAIRS = 30_000
+#: The most steps of one comparison, 0.1 to 0.3 µs each. difflib's time can grow with the third power of the length: two
+#: loops of 1,000 words each would take seconds, two of 10,000 hours.
+MOST_STEPS = 1_000_000
 _LEAST_SHARED = 0.2  # of the longer text's characters; below it, marks on single words would hide what was written
 # a word includes the space before it; scripts without spaces between words are compared by character
 _WORDS = re.compile(
@@ -24,10 +22,12 @@ def differences(left: str, right: str) -> list[tuple[str, str]]:
 
     The parts "same" and "left" joined are the left text, "same" and "right" the right one.
     """
-    for pieces in (_WORDS, _SENTENCES):
-        parts = _compared(pieces.findall(left), pieces.findall(right))
-        if parts is not None:
+    for pieces, autojunk in ((_WORDS, False), (_WORDS, True), (_SENTENCES, True)):
+        try:
+            parts = _compared(pieces.findall(left), pieces.findall(right), autojunk)
             break
+        except _TooManyStepsError:
+            continue
     else:
         return _whole(left, right)
     parts = _joined(_without_crumbs(_joined(parts)))
@@ -69,23 +69,44 @@ def _without_crumbs(parts):
             yield kind, text
 
 
-def _compared(left, right):
-    """Two lists of pieces as parts; None where comparing them would take too long."""
+def _compared(left, right, autojunk):
+    """Two lists of pieces as parts. Errors: _TooManyStepsError."""
     start = _shared_at_start(left, right)
     end = _shared_at_start(left[start:][::-1], right[start:][::-1])
     left_middle, right_middle = left[start : len(left) - end], right[start : len(right) - end]
-    if len(left_middle) + len(right_middle) > MOST_PIECES:
-        return None
-    counts = Counter(right_middle)
-    if sum(counts[piece] for piece in left_middle) > MOST_EQUAL_PAIRS:
-        return None
     parts = [("same", "".join(left[:start]))]
-    for kind, i, i_end, j, j_end in SequenceMatcher(None, left_middle, right_middle, autojunk=False).get_opcodes():
+    for kind, i, i_end, j, j_end in _BoundedMatcher(left_middle, right_middle, autojunk).get_opcodes():
         if kind == "equal":
             parts.append(("same", "".join(left_middle[i:i_end])))
         else:
             parts += [("left", "".join(left_middle[i:i_end])), ("right", "".join(right_middle[j:j_end]))]
     return [*parts, ("same", "".join(left[len(left) - end :]))]
+
+
+class _TooManyStepsError(Exception):
+    """Two lists of pieces cannot be compared in MOST_STEPS steps."""
+
+
+class _BoundedMatcher(SequenceMatcher):
+    """A SequenceMatcher that raises _TooManyStepsError instead of taking more than MOST_STEPS steps.
+
+    autojunk: whether a piece that is more than 1 % of 200 or more on the right is only used to extend a match, never to
+    find one: long texts then take far fewer steps, but a text that repeats itself has little else to match.
+    """
+
+    def __init__(self, left, right, autojunk):
+        super().__init__(None, left, right, autojunk)
+        costs = (1 + len(self.b2j.get(piece, ())) for piece in left)
+        self._steps_before = list(accumulate(costs, initial=0))  # of one search, up to each piece on the left
+        self._steps_left = MOST_STEPS
+
+    def find_longest_match(self, alo=0, ahi=None, blo=0, bhi=None):
+        """The longest match in a part of both lists, as in SequenceMatcher, which asks for one part after another."""
+        stop = len(self.a) if ahi is None else ahi
+        self._steps_left -= self._steps_before[stop] - self._steps_before[alo]
+        if self._steps_left < 0:
+            raise _TooManyStepsError
+        return super().find_longest_match(alo, ahi, blo, bhi)
 
 
 def _shared_at_start(left, right):

@@ -94,6 +94,26 @@ def test_very_different_long_texts_are_compared_by_sentence():
     assert [text for kind, text in parts if kind == "same"] == kept[1::2]
 
 
+def test_a_long_text_with_few_changes_is_compared_by_word():
+    chance, words = random.Random(0), range(1, 5001)
+    frequencies = [1 / rank for rank in words]  # as in natural texts (Zipf's law)
+    left = [f"w{rank}" for rank in chance.choices(words, frequencies, k=2000)]
+    right = left.copy()
+    for place in chance.sample(range(2000), 20):
+        right[place] = f"new{place}"
+    parts = differences(" ".join(left), " ".join(right))
+    assert sides(parts) == (" ".join(left), " ".join(right))
+    assert sum(len(text) for kind, text in parts if kind != "same") < 400
+
+
+def test_a_text_that_takes_most_time_is_compared_by_sentence():
+    """Every other word changed: difflib looks at all that remains once for every word that stayed."""
+    same = "one and the same " * 4000 + "end. "
+    left = " ".join(f"a{n} x{n}" for n in range(3000))
+    right = " ".join(f"a{n} y{n}" for n in range(3000))
+    assert differences(same + left, same + right) == [("same", same), ("left", left), ("right", right)]
+
+
 @pytest.mark.timeout(60)
 @pytest.mark.parametrize(
     ("left", "right"),
