@@ -54,7 +54,7 @@ def pair_table(before, after=None, noise: float = 0.0) -> pd.DataFrame:
 
     before, after: scores DataFrames of one step each; with both, losses and gradient weights are there _before and
     _after too, without `after` the column is `lead`. noise: of scoring, nats per token; flips are beyond it. The user's
-    own columns come last. Errors: as `compare_scores`.
+    own columns come last, with "_data" appended to a name that is taken. Errors: as `compare_scores`.
     """
     if after is None:
         missing = [name for name in ("pair_id", "chosen_avg_logp", "rejected_avg_logp") if name not in before]
@@ -64,15 +64,16 @@ def pair_table(before, after=None, noise: float = 0.0) -> pd.DataFrame:
             )
         if before["pair_id"].duplicated().any():
             raise WorkbenchError("The table holds a pair twice: choose one step, such as scores[scores.step == 0].")
-        table = before.assign(lead=before["chosen_avg_logp"] - before["rejected_avg_logp"])
+        lead = before["chosen_avg_logp"] - before["rejected_avg_logp"]
+        table = before.rename(columns={"lead": "lead_data"}).assign(lead=lead)
     else:
         table = compare_scores(before, after, noise)
         both = [name for name in _BOTH if name in before and name in after]
         suffixes = ("_before", "_after")
         numbers = before[["pair_id", *both]].merge(after[["pair_id", *both]], on="pair_id", suffixes=suffixes)
-        taken = ({*table.columns} - {"pair_id"}) | {*_BOTH, *_SCORES}
-        rest = before[[name for name in before.columns if name not in taken]]
-        table = table.merge(numbers, on="pair_id").merge(rest, on="pair_id")
+        not_own = {"prompt", "chosen", "rejected", *_BOTH, *_SCORES}
+        rest = before[[name for name in before.columns if name not in not_own]]
+        table = table.merge(numbers, on="pair_id").merge(rest, on="pair_id", suffixes=("", "_data"))
     front = [name for name in _FRONT if name in table]
     return table[front + [name for name in table.columns if name not in front]].reset_index(drop=True)
 

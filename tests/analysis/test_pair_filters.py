@@ -6,7 +6,7 @@ import pytest
 from simpo_workbench.analysis.pair_filters import filters, noise_sentence, pair_table, searchable
 from simpo_workbench.base.errors import WorkbenchError
 from simpo_workbench.charts.scores import lead_scatter
-from simpo_workbench.ui.pairs.pair_card import what_became
+from simpo_workbench.ui.pairs.pair_card import outcome_words
 
 
 def scores(leads, chosen=-1.0, tokens=(10, 20), **more):
@@ -63,13 +63,13 @@ def test_drawers_speak_of_the_lead_where_the_margin_says_something_else():
     assert members(table, "longer rejected ahead") == ["p1", "p3"]
     alone = pair_table(before)
     assert (members(alone, "chosen ahead"), members(alone, "chosen behind")) == (["p1", "p2"], ["p0", "p3"])
-    assert [what_became(pair) for pair in table.to_dict("records")] == [
+    assert [outcome_words(pair) for pair in table.to_dict("records")] == [
         "flipped to right",
         "flipped to wrong",
         "still right",
         "still wrong",
     ]
-    assert [what_became(pair) for pair in alone.to_dict("records")] == [
+    assert [outcome_words(pair) for pair in alone.to_dict("records")] == [
         "chosen behind",
         "chosen ahead",
         "chosen ahead",
@@ -99,6 +99,17 @@ def test_losses_weights_tokens_and_own_columns_come_along():
     )
     assert (row["chosen_tokens"], row["rejected_tokens"], row["topic"]) == (10, 20, "cooking")
     assert "step" not in table
+
+
+def test_own_columns_with_a_taken_name_are_renamed():
+    own = {"became": "mine", "flip": "mine", "lead": "mine", "loss_after": "mine", "topic": "mine"}
+    row = pair_table(scores([-1], **own), scores([1], **own)).iloc[0]
+    renamed = ["became_data", "flip_data", "lead", "loss_after_data", "topic"]
+    assert row[renamed].tolist() == ["mine"] * 5
+    assert row[["became", "flip", "loss_after"]].tolist() == ["to right", "to right", 0.3]
+    row = pair_table(scores([-1], **own)).iloc[0]
+    assert row[["became", "flip", "lead_data", "topic"]].tolist() == ["mine"] * 4
+    assert row["lead"] == -1
 
 
 def test_tables_that_cannot_be_shown_are_refused_in_words():
@@ -139,7 +150,7 @@ def test_the_sentence_on_the_noise_says_what_does_not_count():
 
 def test_a_side_changed_within_the_noise_is_called_that_and_stands_in_no_corner_of_flips():
     table = pair_table(scores([0.003, -0.5]), scores([-0.004, 0.5]), noise=0.01)
-    assert [what_became(pair) for pair in table.to_dict("records")] == [
+    assert [outcome_words(pair) for pair in table.to_dict("records")] == [
         "changed sides within the noise of scoring",
         "flipped to right",
     ]

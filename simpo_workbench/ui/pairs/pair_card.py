@@ -35,7 +35,7 @@ def pair_card(pair: dict) -> Markup:
     return joined([prompt, answer_cards(*sides, mark=False), html("<div>{}</div>", _numbers(pair))])
 
 
-def what_became(pair: dict) -> str:
+def outcome_words(pair: dict) -> str:
     """The outcome of a pair, such as "flipped to wrong"; without a second table "chosen ahead" or "chosen behind"."""
     if "became" not in pair:
         return "chosen ahead" if pair["lead"] > 0 else "chosen behind"

@@ -32,10 +32,10 @@ def pair_history(history, pair_id: str, here: RunLeads, other: RunLeads | None, 
         rows.append([f"in {other.name}", *(signed(leads[step]) if step in leads else "–" for step in steps)])
     leads_table = table(["", *(f"step {step}" for step in steps)], rows)
     card = pair_card(here.pair(pair_id, evaluated[-1])) if with_texts else ""
-    return html("<h3>{}</h3>{}{}", _what_became(pair), leads_table, card)
+    return html("<h3>{}</h3>{}{}", _history_heading(pair), leads_table, card)
 
 
-def _what_became(pair):
+def _history_heading(pair):
     if pair["became"] == "back and forth":
         return f"back and forth, {pair['flips']} flips, the last one at step {pair['last_flip']}"
     return f"flipped {pair['became']} at step {pair['last_flip']}" if pair["flips"] else pair["became"]

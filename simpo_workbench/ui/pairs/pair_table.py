@@ -19,7 +19,7 @@ from ..parts.folder_stamp import folder_stamp
 from ..parts.html import Html, Markup, html, joined, table
 from ..parts.live_figure import LiveFigure
 from ..parts.panel import Panel, button, column, enable, row, show
-from .pair_card import pair_card, what_became
+from .pair_card import outcome_words, pair_card
 from .read_pairs import loaded_pairs, read_pairs, write_pairs
 
 if TYPE_CHECKING:
@@ -368,7 +368,7 @@ class PairTable(Panel):
             return
         if chosen:
             pair, which = self.picked_pair, f"{chosen:,} pairs chosen; this is the one chosen last: "
-            heading = (which if chosen > 1 else "") + what_became(pair)
+            heading = (which if chosen > 1 else "") + outcome_words(pair)
             self._pair.value = html("<h3>{}</h3>{}", heading, pair_card(pair))
         else:
             self._pair.value = html('<p class="swb-muted">{}</p>', _NO_PAIR)
