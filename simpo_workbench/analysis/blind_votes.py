@@ -30,13 +30,13 @@ _COLUMNS = ["item", "prompt", "left_is", "choice", "winner", "first_tokens", "se
 class BlindVotes:
     """One blind test; `begin` makes one, `resume` continues one.
 
-    `items` are in the order of asking, `titles` those of the two models; `path` holds the votes. `made`: when it began,
-    in seconds since 1970. `blind` is true until the titles are shown.
+    `items` are in the order of asking, `titles` those of the two models; `path` holds the votes. `began_at`: in
+    seconds since 1970. `blind` is true until the titles are shown.
     """
 
     def __init__(self, path: Path, head: dict, records: list[dict], end: int):
-        self.path, self.seed, self.made = path, head["seed"], head["made"]
-        self._began, self._end = datetime.fromtimestamp(self.made), end  # end: bytes of the file that were read
+        self.path, self.seed, self.began_at = path, head["seed"], head["made"]
+        self._began, self._end = datetime.fromtimestamp(self.began_at), end  # end: bytes of the file that were read
         self.titles = {side: head[side] for side in SIDES}
         self.items = [item_of(number, record) for number, record in enumerate(head["items"], 1)]
         self._current, self.blind = {}, True  # the vote that counts of each item, in the order of voting

@@ -14,6 +14,7 @@ import os
 import threading
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 from .errors import WorkbenchError
 
@@ -57,29 +58,31 @@ def read_json(path: Path) -> dict | None:
     return value if isinstance(value, dict) else None
 
 
-def parse_json_line(line: str | bytes) -> dict | None:
-    """The object on one line of a JSON-lines file; None for a blank line and for a value that is no object.
-
-    Errors: ValueError when the line is not JSON.
-    """
+def parse_json(text: str | bytes) -> Any:
+    """The value that a JSON text holds. Errors: ValueError when it is not JSON, such as a blank line."""
     try:
-        value = json.loads(line) if line.strip() else None
+        return json.loads(text)
     except RecursionError as error:
         raise ValueError("nested too deeply") from error
+
+
+def parse_json_line(line: str | bytes) -> dict | None:
+    """The object on one line of a JSON-lines file; None for a value that is no object. Errors: as `parse_json`."""
+    value = parse_json(line)
     return value if isinstance(value, dict) else None
 
 
 def read_jsonl(path: Path) -> list[dict]:
     """The objects in a JSON-lines file that may be growing: a torn last line is ignored, a missing file is empty.
 
-    Errors: WorkbenchError for any other damaged line.
+    Errors: WorkbenchError for any other damaged or blank line.
     """
     try:
         # Not splitlines(): a text may hold U+2028 or U+0085, which JSON leaves as they are and which end no line here.
         *lines, last = path.read_text(encoding="utf-8-sig", errors="replace").rstrip("\n").split("\n")
     except FileNotFoundError:
         return []
-    records = _objects(lines, path.name)
+    records = _objects(enumerate(lines, 1), path.name)
     with contextlib.suppress(ValueError):
         if (record := parse_json_line(last)) is not None:
             records.append(record)
@@ -100,7 +103,8 @@ def read_jsonl_from(path: Path, start: int = 0) -> tuple[list[dict], int]:
     content = content[: content.rfind(b"\n") + 1]
     lines = content.decode("utf-8" if start else "utf-8-sig", errors="replace").split("\n")
     source = f"{path.name}, read from byte {start}" if start else path.name
-    return _objects(lines, source), start + len(content)
+    numbered = ((number, line) for number, line in enumerate(lines, 1) if line.strip())
+    return _objects(numbered, source), start + len(content)
 
 
 def read_jsonl_backwards(path: Path) -> Iterator[dict]:
@@ -174,10 +178,10 @@ def create_jsonl(path: Path, records: list[dict]) -> None:
         raise WorkbenchError(f"{str(path)!r} cannot be written: {error.strerror}.") from error
 
 
-def _objects(lines, source) -> list[dict]:
-    """The objects on some lines. Errors: WorkbenchError that names a damaged line of this source."""
+def _objects(numbered_lines, source) -> list[dict]:
+    """The objects on (number, line) of a source. Errors: WorkbenchError that names a damaged line of it."""
     records = []
-    for number, line in enumerate(lines, 1):
+    for number, line in numbered_lines:
         try:
             record = parse_json_line(line)
         except ValueError:

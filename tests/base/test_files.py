@@ -36,6 +36,17 @@ def test_a_damaged_line_does_not_hide_the_others(tmp_path):
     assert list(read_jsonl_backwards(tmp_path / "nothing")) == []
 
 
+def test_a_blank_line_in_the_middle_is_damage_and_one_at_the_end_is_not(tmp_path):
+    path = tmp_path / "changes.jsonl"
+    path.write_text('{"a": 1}\n\n')
+    assert read_jsonl(path) == [{"a": 1}]
+    path.write_text('{"a": 1}\n\n{"b": 2}\n')
+    with pytest.raises(WorkbenchError, match="line 2 is damaged: ''"):
+        read_jsonl(path)
+    assert read_jsonl_from(path) == ([{"a": 1}, {"b": 2}], 19)
+    assert list(read_jsonl_backwards(path)) == [{"b": 2}, {"a": 1}]
+
+
 def test_the_last_record_of_a_long_file_is_had_without_reading_it_all(tmp_path, monkeypatch):
     path = tmp_path / "metrics.jsonl"
     path.write_text(json.dumps({"text": "x" * 1000}) + "\n")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import time
 from collections.abc import Callable
@@ -14,6 +13,7 @@ import traitlets
 from ...analysis.blind_items import sampled_answers
 from ...analysis.blind_votes import BlindVotes
 from ...base.errors import WorkbenchError
+from ...base.files import parse_json
 from ...base.format import counted, duration
 from ...pairs.data_sets import load_data
 from ...runs.run import Run
@@ -234,8 +234,9 @@ class BlindStart(Panel):
                 first, last = (steps[0], steps[-1]) if steps else (None, None)
             else:
                 options = [(side.title, key) for key, side in self._sides.items()]
-                kept = [key for key in self._sides if key.startswith("step ")]
-                first, best, last = "base", f"step {best}", "now" if "now" in self._sides else (kept or ["base"])[-1]
+                checkpoints = [key for key in self._sides if key.startswith("step ")]
+                first, best = "base", f"step {best}"
+                last = "now" if "now" in self._sides else (checkpoints or ["base"])[-1]
             keys = [key for _, key in options]
             second = best if best in keys and best != first else last
             fill_menu(self.first, options, first)
@@ -293,7 +294,7 @@ def _tests(run):
         except WorkbenchError:
             title = f"{path.stem} · cannot be read"
         else:
-            begun = time.strftime("%Y-%m-%d %H:%M", time.localtime(votes.made))
+            begun = time.strftime("%Y-%m-%d %H:%M", time.localtime(votes.began_at))
             progress = f"finished, {counted(votes.voted, 'vote')}"
             if votes.next_item():
                 progress = f"{votes.voted} of {votes.asked} voted"
@@ -401,7 +402,7 @@ def _prompts_in(path):
     prompts = []
     for number, line in enumerate(lines, 1):
         try:
-            value = json.loads(line)
+            value = parse_json(line)
             prompt = value["prompt"] if isinstance(value, dict) else value
             if not isinstance(prompt, str):
                 prompt = [{"role": turn["role"], "content": turn["content"]} for turn in prompt]

@@ -690,7 +690,13 @@ def test_prompts_come_from_a_file_as_texts_and_conversations(panel, models, tmp_
 
 @pytest.mark.parametrize(
     ("content", "said"),
-    [('{"text": "One?"}\n', "line 1 holds no prompt"), ("\n", "no prompts for the test"), (None, "cannot be read")],
+    [
+        ('{"text": "One?"}\n', "line 1 holds no prompt"),
+        ("[" * 100_000 + "\n", "line 1 holds no prompt"),
+        ("\n", "no prompts for the test"),
+        (None, "cannot be read"),
+    ],
+    ids=["no prompt", "nested", "blank", "missing"],
 )
 def test_a_file_without_prompts_is_an_error_in_words(panel, models, tmp_path, content, said):
     if content is not None:
