@@ -65,7 +65,7 @@ def curve_spec(geometry, theme="light", chosen=None) -> dict:
     pull, colored, outline = (
         pull_at(z, smoothing),
         _colored(smoothing, theme),
-        {"color": colors["margin"], "width": 0.8},
+        {"color": colors["lead"], "width": 0.8},
     )
     rings = _z_of(geometry, chosen).clip(-REACH, REACH)
     loss = {
@@ -109,7 +109,7 @@ def curve_spec(geometry, theme="light", chosen=None) -> dict:
     at_left = {"x": 0, "xref": "paper", "xanchor": "left", "xshift": -30, "y": 0.2, "yshift": 14}
     notes = layout["annotations"] = [_note("Pull (gradient ÷ β)", colors["ink"], 12, **at_left)]
     if n:
-        notes += [_note(text, colors["margin"], 11, y=1, **where) for text, where in _zones(geometry)]
+        notes += [_note(text, colors["lead"], 11, y=1, **where) for text, where in _zones(geometry)]
     notes.append(_note("margin = γ", colors["muted"], 10.5, x=0, xanchor="left", xshift=3, y=0.33, yshift=-2))
     for end, count, word, where in (
         (-REACH, (geometry.z < -REACH).sum(), "left", {"xanchor": "left", "xshift": 18, "yshift": 6}),
@@ -135,7 +135,7 @@ def leads_spec(geometry, theme="light") -> dict:
     counts = np.diff(np.concatenate([[0], np.searchsorted(leads, edges[1:-1], side="left"), [n]]))
     middles = (edges[:-1] + edges[1:]) / 2
     pull = pull_at(geometry.beta * (middles - geometry.gamma_beta_ratio), geometry.label_smoothing)
-    colored, outline = _colored(geometry.label_smoothing, theme), {"color": colors["margin"], "width": 0.7}
+    colored, outline = _colored(geometry.label_smoothing, theme), {"color": colors["lead"], "width": 0.7}
     bars = {
         "type": "bar",
         "name": "pairs",
@@ -157,8 +157,8 @@ def leads_spec(geometry, theme="light") -> dict:
         layout["yaxis"]["dtick"] = 1  # no half pairs
     full, saturated = (geometry.gamma_beta_ratio + bound / geometry.beta for bound in geometry.bounds[:2])
     goal = f"γ/β {geometry.gamma_beta_ratio:.3g} (γ {geometry.gamma:.3g})"
-    _mark(layout, edges, full, "◂ full pull", "right", colors["margin"], 2, "dot")
-    _mark(layout, edges, saturated, "saturated ▸", "left", colors["margin"], 2, "dot")
+    _mark(layout, edges, full, "◂ full pull", "right", colors["lead"], 2, "dot")
+    _mark(layout, edges, saturated, "saturated ▸", "left", colors["lead"], 2, "dot")
     _mark(layout, edges, 0.0, "0", "center", colors["muted"], 0, "dash")
     _mark(layout, edges, geometry.gamma_beta_ratio, goal, "center", colors["ink"], 1, "dash")
     if geometry.gamma_beta_ratio > edges[-1]:  # the axis stays; the goal is somewhere to the right of it

@@ -50,8 +50,8 @@ def lead_history_figure(history, gamma_beta_ratio=None, theme="light", chosen=()
     low, high = _range(history[steps].to_numpy(dtype=float), gamma_beta_ratio)
     _lay_out(figure, colors, f"Lead history (nats/token), {counted(len(history), 'held-out pair')}", steps, low, high)
     quantiles = history[steps].quantile(list(_QUANTILES.values()))
-    _band(figure, steps, quantiles.loc[0.1], quantiles.loc[0.9], faded(colors["margin"], 0.10), "middle 80 %")
-    _band(figure, steps, quantiles.loc[0.25], quantiles.loc[0.75], faded(colors["margin"], 0.16), "middle 50 %")
+    _band(figure, steps, quantiles.loc[0.1], quantiles.loc[0.9], faded(colors["lead"], 0.10), "middle 80 %")
+    _band(figure, steps, quantiles.loc[0.25], quantiles.loc[0.75], faded(colors["lead"], 0.16), "middle 50 %")
     for place, (name, sample, color, dash) in enumerate(_KINDS):
         flipped = name in FLIPPED
         rows = history[history["became"] == name] if flipped else history[~history["became"].isin(FLIPPED)]
@@ -62,11 +62,11 @@ def lead_history_figure(history, gamma_beta_ratio=None, theme="light", chosen=()
         _lines(figure, name, drawn, steps, {"color": faded(colors[color], strength), "width": 1.2, "dash": dash})
         words = f"{sample} {name}: {len(rows):,}" + (f", {len(drawn):,} drawn" if len(drawn) < len(rows) else "")
         note(figure, words, colors[color], x=0.5 * (place % 2), xanchor="left", yshift=6 + 16 * (place // 2), **_ABOVE)
-    _median(figure, "median", steps, quantiles.loc[0.5], colors["margin"])
+    _median(figure, "median", steps, quantiles.loc[0.5], colors["lead"])
     _chosen_lines(figure, "chosen pairs", history, chosen, steps, colors["ink"])
     _mark_thresholds(figure, colors, low, high, gamma_beta_ratio)
     ends = {name: float(quantiles.loc[share, steps].dropna().iloc[-1]) for name, share in _QUANTILES.items()}
-    _name_ends(figure, [(name, end, colors["margin"]) for name, end in ends.items()], low, high)
+    _name_ends(figure, [(name, end, colors["lead"]) for name, end in ends.items()], low, high)
     _say_who_left(figure, history[steps], low, high, colors)
     return figure
 

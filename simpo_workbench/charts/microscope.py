@@ -99,7 +99,7 @@ def won_figure(tokens, theme="light") -> go.Figure:
     looks = {
         "chosen": {"color": colors["chosen"], "dash": _DASHES["chosen"], "width": 1.6},
         "rejected": {"color": colors["rejected"], "dash": _DASHES["rejected"], "width": 1.6},
-        "lead": {"color": colors["margin"], "width": 2.6},
+        "lead": {"color": colors["lead"], "width": 2.6},
     }
     for name, (x, y) in paths.items():
         few = np.unique(np.linspace(0, len(x) - 1, min(len(x), MOST_POINTS)).round().astype(int))
@@ -118,7 +118,7 @@ def won_figure(tokens, theme="light") -> go.Figure:
     for number, (name, part) in enumerate(zip(THIRDS, parts, strict=True)):
         where = {"x": 100 / 6 * (2 * number + 1), "xref": "x", "xanchor": "center"}
         where |= {"y": 1, "yref": "paper", "yanchor": "bottom", "yshift": 3}
-        note(figure, f"{name} third {nats(part, *parts)}", colors["margin"], 10.5, **where)
+        note(figure, f"{name} third {nats(part, *parts)}", colors["lead"], 10.5, **where)
     names = {"lead": "change of lead" if changed else "lead", "chosen": "chosen adds", "rejected": "rejected adds"}
     ends = {name: float(y[-1]) for name, (_, y) in paths.items()}
     for name, y in zip(ends, _apart(list(ends.values()), axis), strict=True):

@@ -32,7 +32,7 @@ def score_histogram(before, after, gamma_beta_ratio, theme="light") -> go.Figure
     colors = COLORS[theme]
     sides = [
         (name, (table["chosen_avg_logp"] - table["rejected_avg_logp"]).dropna().to_numpy(), color)
-        for name, table, color in (("before", before, colors["muted"]), ("after", after, colors["margin"]))
+        for name, table, color in (("before", before, colors["muted"]), ("after", after, colors["lead"]))
         if table is not None
     ]
     sides = [side for side in sides if len(side[1])]
@@ -109,7 +109,7 @@ def lead_scatter(compared, theme="light", among=None, chosen=None) -> go.Figure:
     for shape in ({"x0": 0, "x1": 0, "y0": low, "y1": high}, {"x0": low, "x1": high, "y0": 0, "y1": 0}):
         figure.add_shape(type="line", line={"color": colors["muted"], "width": 1, "dash": "dot"}, **shape)
     groups = [
-        ("still right", colors["margin"], "circle-open", "right", "top"),
+        ("still right", colors["lead"], "circle-open", "right", "top"),
         ("still wrong", colors["muted"], "circle-open", "left", "bottom"),
         ("to right", colors["chosen"], "circle", "left", "top"),
         ("to wrong", colors["rejected"], "diamond", "right", "bottom"),

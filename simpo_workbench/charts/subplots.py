@@ -18,7 +18,7 @@ COLORS = {
     "light": {
         "chosen": "#1b6ca8",
         "rejected": "#b3521a",
-        "margin": "#5b4a9e",
+        "lead": "#5b4a9e",
         "answers": "#1f7a5f",
         "attention": "#8a6100",
         "failure": "#b3261e",
@@ -30,7 +30,7 @@ COLORS = {
     "dark": {
         "chosen": "#6db3f2",
         "rejected": "#f0985a",
-        "margin": "#b3a5f0",
+        "lead": "#b3a5f0",
         "answers": "#5cc4a1",
         "attention": "#e0b040",
         "failure": "#f28b82",

@@ -56,7 +56,7 @@ def steps_figure(records, gamma_beta_ratio, theme="light") -> go.Figure:
     sides = [
         Line(side, points_of(metrics, f"logps/{side}"), colors[side], side, *look) for side, look in _LOOKS.items()
     ]
-    lead = Line("lead", lead_of(metrics), colors["margin"], "lead")
+    lead = Line("lead", lead_of(metrics), colors["lead"], "lead")
     goal = [Threshold(gamma_beta_ratio, "γ/β", colors["muted"])]
     loss = Line("loss", points_of(metrics, "loss"), colors["ink"], "loss")
     subplots = [
@@ -142,10 +142,10 @@ def _health_subplots(metrics, chosen_tokens, attention_drift, colors, in_rewards
 def _objective_subplots(metrics, gamma_beta_ratio, colors, smoothing=None, in_rewards=False):
     """Lead (or margin), loss and shares of held-out pairs: what is optimized."""
     train, evals = records_of(metrics, "train"), records_of(metrics, "eval")
-    shares = [_held_out(evals, "rewards/accuracies", colors["margin"], "chosen<br>ahead")]
+    shares = [_held_out(evals, "rewards/accuracies", colors["lead"], "chosen<br>ahead")]
     goal = gamma_beta_ratio
     if gamma_beta_ratio is not None:
-        shares.append(_held_out(evals, "rewards/beyond_gamma", colors["margin"], "beyond γ", "dash", "diamond"))
+        shares.append(_held_out(evals, "rewards/beyond_gamma", colors["lead"], "beyond γ", "dash", "diamond"))
     if in_rewards:
         metric, goal_name = METRICS["rewards/margins"], "γ"
         points = points_of(train, "rewards/margins"), points_of(evals, "eval/rewards/margins")
@@ -155,7 +155,7 @@ def _objective_subplots(metrics, gamma_beta_ratio, colors, smoothing=None, in_re
         metric, goal_name = METRICS["lead"], "γ/β"
         points = lead_of(train), lead_of(evals, "eval/")
     goals = [] if goal is None else [Threshold(goal, goal_name, colors["muted"])]
-    leads = _raw_smoothed_and_held_out(metric.label, *points, colors["margin"], colors["margin"], smoothing)
+    leads = _raw_smoothed_and_held_out(metric.label, *points, colors["lead"], colors["lead"], smoothing)
     points = points_of(train, "loss"), points_of(evals, "eval/loss")
     losses = _raw_smoothed_and_held_out("loss", *points, colors["muted"], colors["ink"], smoothing)
     title = _counted("Held-out pairs: share", evals, "eval/pairs")

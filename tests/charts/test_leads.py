@@ -157,7 +157,7 @@ def test_two_runs_lie_over_each_other_each_with_its_steps_and_colour():
     assert lines_of(figure, "seed-b, chosen pairs") == {"p3": pytest.approx(other.loc["p3"].tolist())}
     colors = {trace(figure, name).line.color for name in ("seed-a", "seed-b")}
     assert len(colors) == 2
-    assert not colors & {COLORS["dark"][name] for name in ("chosen", "rejected", "margin")}
+    assert not colors & {COLORS["dark"][name] for name in ("chosen", "rejected", "lead")}
     assert figure.layout.xaxis.range == (0, 30)
     assert any("60 pairs" in text for text in words(figure))
 

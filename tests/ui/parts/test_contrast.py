@@ -19,7 +19,7 @@ STYLE = re.sub(
     r"/\*.*?\*/", "", (Path(parts.__file__).parent / "style.css").read_text(encoding="utf-8"), flags=re.DOTALL
 )
 THEMES = Path(sysconfig.get_path("data")) / "share/jupyter/lab/themes/@jupyterlab"
-TEXTS = ["ink", "muted", "chosen", "rejected", "margin", "answers", "attention", "failure"]
+TEXTS = ["ink", "muted", "chosen", "rejected", "lead", "answers", "attention", "failure"]
 DARK = '.swb[data-swb-theme="dark"]'
 
 
