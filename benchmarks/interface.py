@@ -93,19 +93,19 @@ def workbench(browser, server, folder):
         " wb.Workbench(root={!r})\ntook = time.perf_counter() - began\nworkbench"
     )
     with opened(browser, server, "workbench.ipynb", code.format(str(root)), "print('took', took)") as page:
-        found = {
+        measured = {
             "import and first display, click to visible (s)": seconds(
                 page, page.run_all, "() => document.querySelector('.swb-menu')?.offsetParent"
             )
         }
         page.page.wait_for_selector("text=/took \\d/")
-        found["  of it in the kernel (s)"] = float(page.page.inner_text("text=/took \\d/").split()[-1])
+        measured["  of it in the kernel (s)"] = float(page.page.inner_text("text=/took \\d/").split()[-1])
         turn = {
             "2 Data": "() => [...document.querySelectorAll('tr[data-id]')].some(row => row.offsetParent)",
             "Runs": text_shown("healthy"),
         }
         for name, shown in turn.items():
-            found[f"open {name} the first time (s)"] = seconds(
+            measured[f"open {name} the first time (s)"] = seconds(
                 page, lambda name=name: page.page.click(f".swb-menu button:has-text('{name}')"), shown
             )
         page.page.click("tr[data-id]:has-text('healthy')")
@@ -113,31 +113,31 @@ def workbench(browser, server, folder):
             "() => [...document.querySelectorAll('.js-plotly-plot')].some(gd => gd.offsetParent &&"
             " gd.querySelectorAll('.scatterlayer .trace').length > 8)"
         )
-        found["open a run: verdict, tiles, nine charts (s)"] = seconds(
+        measured["open a run: verdict, tiles, nine charts (s)"] = seconds(
             page, lambda: page.page.click("button:has-text('Open')"), drawn
         )
-        found["reward units instead of nats (s)"] = seconds(
+        measured["reward units instead of nats (s)"] = seconds(
             page,
             lambda: page.page.click("button:has-text('reward units')"),
             "() => [...document.querySelectorAll('.annotation-text')].some(one => one.textContent === 'Margin (reward"
             " units)')",
         )
-        found["next sample prompt (s)"] = seconds(
+        measured["next sample prompt (s)"] = seconds(
             page, lambda: page.page.click("button[title='Next sample prompt']"), text_shown("Sample prompt 2 of 3")
         )
         for name, shown in (
             ("4 Answers", "() => [...document.querySelectorAll('.swb-card')].some(one => one.offsetParent)"),
             ("5 Pairs", drawn.replace("> 8", "> 0")),
         ):
-            found[f"open {name} the first time (s)"] = seconds(
+            measured[f"open {name} the first time (s)"] = seconds(
                 page, lambda name=name: page.page.click(f".swb-menu button:has-text('{name}')"), shown
             )
         page.turn_to("1 Setup")
         beta = page.page.locator("[data-path='loss.beta'] input:not([type='range'])")
-        found["β typed, code beside it changed (s)"] = seconds(
+        measured["β typed, code beside it changed (s)"] = seconds(
             page, lambda: (beta.fill("3"), beta.press("Tab")), text_shown("loss.beta")
         )
-        return found
+        return measured
 
 
 def followed_run(browser, server, folder):
@@ -237,13 +237,13 @@ def pair_table(browser, server, folder):
         page.command("notebook:run-cell-and-select-next")
         page.page.wait_for_selector("text=read 1")
         rows = "[...document.querySelectorAll('tr[data-id]')].filter(row => row.offsetParent)"
-        found = {
+        measured = {
             "60,000 pairs: first view (s)": seconds(
                 page, lambda: page.command("notebook:run-cell-and-select-next"), f"() => {rows}.length === 50"
             )
         }
         first = page.page.evaluate(f"{rows}[0].dataset.id")
-        found["60,000 pairs: sort (s)"] = seconds(
+        measured["60,000 pairs: sort (s)"] = seconds(
             page,
             lambda: page.page.click("button.swb-sort[data-key='lead_after']"),
             f"first => {rows}[0].dataset.id !== first",
@@ -251,16 +251,16 @@ def pair_table(browser, server, folder):
         )
         count = page.page.inner_text(".swb-pages [role='status']")
         chip = lambda: page.page.click(".widget-toggle-button:has-text('flipped to right')")  # noqa: E731
-        found["60,000 pairs: filter (s)"] = seconds(
+        measured["60,000 pairs: filter (s)"] = seconds(
             page, chip, "count => document.querySelector(\".swb-pages [role='status']\").textContent !== count", count
         )
         count = page.page.inner_text(".swb-pages [role='status']")
         search = page.page.get_by_placeholder("words in prompt or answers, then Enter")
         find = lambda: (search.fill("brown dog runs"), search.press("Enter"))  # noqa: E731
-        found["60,000 pairs: first search (s)"] = seconds(
+        measured["60,000 pairs: first search (s)"] = seconds(
             page, find, "count => document.querySelector(\".swb-pages [role='status']\").textContent !== count", count
         )
-        return found
+        return measured
 
 
 def loss_geometry(browser, server, folder):

@@ -24,7 +24,7 @@ _PROMPTS_PER_BATCH = 16
 
 
 @dataclass(frozen=True)
-class Answer:
+class SampledAnswer:
     """One sampled answer. tokens: without the end of turn. ended: False when it was cut at max_new_tokens."""
 
     text: str
@@ -83,7 +83,7 @@ def answer(
     generation: GenerationConfig,
     seed: int,
     cancelled: Callable[[], bool] | None = None,
-) -> list[Answer]:
+) -> list[SampledAnswer]:
     """One answer per conversation, with the adapter that is on; the global random state is left untouched."""
     tokenizer, model = loaded.tokenizer, loaded.model
     ends = _end_ids(encoder, model)
@@ -96,7 +96,7 @@ def answer(
     )
     if generation.temperature > 0:
         decoding.update(do_sample=True, temperature=generation.temperature, top_p=generation.top_p, top_k=0)
-    answers: list[Answer] = []
+    answers: list[SampledAnswer] = []
     training = model.training
     model.eval()
     devices = [loaded.device] if loaded.device.type == "cuda" else []
@@ -144,7 +144,7 @@ def _end_ids(encoder, model):
 def _as_answer(row, ends, tokenizer):
     ended_at = next((index for index, token in enumerate(row) if token in ends), None)
     tokens = row[:ended_at]
-    return Answer(
+    return SampledAnswer(
         tokenizer.decode(tokens, skip_special_tokens=True).strip(),
         len(tokens),
         ended_at is not None,

@@ -134,12 +134,12 @@ def _kept_changes(source, step, different):
     replaced = {name for path, name in _SET_ON_THE_WAY.items() if path in different}
     if "loss.gamma_beta_ratio" in different:
         replaced.add("gamma")
-    kept = []
+    records = []
     for record in read_jsonl(source.changes):
         changes = {name: value for name, value in record["changes"].items() if name not in replaced}
         if changes and record["step"] <= (step or 0):
-            kept.append({**record, "changes": changes})
-    return kept
+            records.append({**record, "changes": changes})
+    return records
 
 
 def _copy_up_to(source, folder, step, different):

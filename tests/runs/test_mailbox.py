@@ -19,7 +19,7 @@ def box(tmp_path):
     return Mailbox(tmp_path), Inbox(tmp_path)
 
 
-def test_a_letter_is_acknowledged_then_done_and_its_answer_forgotten(box):
+def test_a_request_is_acknowledged_then_done_and_its_reply_forgotten(box):
     asker, inbox = box
     request = asker.ask("set", beta=4.0)
     assert asker.reply(request) is None
@@ -34,7 +34,7 @@ def test_a_letter_is_acknowledged_then_done_and_its_answer_forgotten(box):
     assert asker.reply(request) is None
 
 
-def test_letters_come_in_the_order_of_asking_even_if_the_clock_goes_backwards(box, monkeypatch):
+def test_requests_come_in_the_order_of_asking_even_if_the_clock_goes_backwards(box, monkeypatch):
     asker, inbox = box
     clock = iter([1e9, 5e8, 1e8])
     monkeypatch.setattr(mailbox.time, "time", lambda: next(clock))
@@ -43,7 +43,7 @@ def test_letters_come_in_the_order_of_asking_even_if_the_clock_goes_backwards(bo
     assert [request.kind for request in inbox.take()] == ["pause", "unpause", "stop"]
 
 
-def test_the_loop_takes_orders_and_leaves_questions(box):
+def test_the_loop_takes_control_requests_and_leaves_those_to_the_model(box):
     asker, inbox = box
     for kind in ("generate", "pause", "score", "stop"):
         asker.ask(kind)
@@ -59,7 +59,7 @@ def test_an_answer_brings_its_table(box):
     pd.testing.assert_frame_equal(asker.table(request), table)
 
 
-def test_a_question_taken_back_is_not_asked(box):
+def test_a_withdrawn_request_is_not_taken(box):
     asker, inbox = box
     assert asker.withdraw(asker.ask("generate"))
     assert inbox.take() == []
@@ -82,7 +82,7 @@ def test_a_question_taken_back_is_not_asked(box):
         b"[" * 100_000,
     ],
 )
-def test_strange_files_are_thrown_away_and_the_next_letter_is_read(box, content):
+def test_strange_files_are_thrown_away_and_the_next_request_is_read(box, content):
     asker, inbox = box
     (asker.requests / f"{0:020d}-{'0' * 32}.json").write_bytes(content)
     asker.ask("stop")
@@ -90,7 +90,7 @@ def test_strange_files_are_thrown_away_and_the_next_letter_is_read(box, content)
     assert os.listdir(asker.requests) == []
 
 
-def test_a_letter_of_a_gigabyte_is_not_read(box, monkeypatch):
+def test_a_request_of_a_gigabyte_is_not_read(box, monkeypatch):
     asker, inbox = box
     monkeypatch.setattr(mailbox, "MAX_REQUEST_BYTES", 100)
     asker.ask("generate", prompts=["x" * 200])
@@ -110,7 +110,7 @@ def test_what_was_asked_of_an_earlier_process_is_forgotten(box):
     assert inbox.take() == []
 
 
-def test_a_letter_counts_even_if_its_acknowledgement_cannot_be_written(box, monkeypatch):
+def test_a_request_counts_even_if_its_acknowledgement_cannot_be_written(box, monkeypatch):
     """A full disk must not swallow the request to stop."""
     asker, inbox = box
     asker.ask("stop")

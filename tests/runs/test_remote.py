@@ -58,15 +58,15 @@ def test_a_pair_token_by_token_adds_up_to_its_score(tiny_config, trained):
             wb.explain_pair(model, [PAIR, {**PAIR, "prompt": "And the sea?"}])
 
 
-def test_a_question_that_fails_ends_nothing(tiny_config):
+def test_a_request_that_fails_ends_nothing(tiny_config):
     with wb.open_model(tiny_config.model) as model:
         with pytest.raises(wb.WorkbenchError, match="A prompt is a text or a list of"):
             model.generate([{"no": "prompt"}])
         with pytest.raises(wb.WorkbenchError, match=r"beta"):
             model.ask("score", pairs=[PAIR], loss={"beta": -1}).result(DEADLINE_S)
         assert len(model.score([PAIR])) == 1
-        question = model.ask("generate", prompts=["Hi"])
-        assert question.result(DEADLINE_S) is question.result()
+        reply = model.ask("generate", prompts=["Hi"])
+        assert reply.result(DEADLINE_S) is reply.result()
         late = model.ask("generate", prompts=["Hi"])
         late.cancel()
         with pytest.raises(wb.WorkbenchError, match="was cancelled"):

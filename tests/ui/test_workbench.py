@@ -144,7 +144,7 @@ def test_a_configuration_set_before_the_form_is_made_gets_the_root_too(made, roo
     assert bench._panels["3 Train"].config.run.root == bench.config.run.root == str(root)
 
 
-def test_a_source_that_is_typed_in_configure_is_read_once_when_data_is_turned_to(made, tmp_path, monkeypatch):
+def test_a_source_that_is_typed_in_setup_is_read_once_when_data_is_turned_to(made, tmp_path, monkeypatch):
     read, load_data = [], data_view.load_data
     monkeypatch.setattr(
         data_view, "load_data", lambda data, seed: read.append((data.train, seed)) or load_data(data, seed)
@@ -194,9 +194,9 @@ def test_a_run_opened_from_the_list_is_shown_everywhere(made, root):
     assert bench.run.name == "one"
     assert all(bench._panels[name].run is bench.run for name in ("3 Train", "4 Answers", "5 Pairs"))
     assert "finished" in bench.head.value
-    understand = bench.turn_to("5 Pairs")
-    until(lambda: understand.pairs.table.rows)
-    understand.pairs.table._heard(None, {"choose": "pair-003"}, [])
+    pairs_panel = bench.turn_to("5 Pairs")
+    until(lambda: pairs_panel.pairs.table.rows)
+    pairs_panel.pairs.table._heard(None, {"choose": "pair-003"}, [])
     assert bench.selection["pair_id"].tolist() == ["pair-003"]
     bench.run = None
     assert bench._panels["3 Train"].run is None
@@ -218,20 +218,20 @@ def test_a_clone_takes_the_settings_into_the_form_and_into_this_root(made, root)
 def test_an_objective_found_in_the_geometry_is_that_of_the_next_run(made, root):
     fake_run(root, "one", total_steps=40)
     bench = made(run=Run(fake_run(root, "two", total_steps=40).folder))
-    form, understand = bench.turn_to("1 Setup"), bench.turn_to("5 Pairs")
-    geometry = understand.parts.turn_to("Loss geometry")
+    form, pairs_panel = bench.turn_to("1 Setup"), bench.turn_to("5 Pairs")
+    geometry = pairs_panel.parts.turn_to("Loss geometry")
     geometry._on_use(4.0, 0.3)
     assert (bench.config.loss.beta, bench.config.loss.gamma_beta_ratio) == (4.0, 0.3)
     assert form.config == bench.config
     assert "β 4 and γ/β 0.3" in bench.line.value
 
 
-def test_the_blind_test_stands_behind_a_switch_in_compare(made, root):
+def test_the_blind_test_stands_behind_a_switch_in_answers(made, root):
     bench = made(run=fake_run(root, "one", total_steps=40))
-    compare = bench.turn_to("4 Answers")
-    assert compare.menu.options == ("Side by side", "Blind test")
-    assert type(compare.panel).__name__ == "Comparison"
-    blind = compare.turn_to("Blind test")
+    answers = bench.turn_to("4 Answers")
+    assert answers.menu.options == ("Side by side", "Blind test")
+    assert type(answers.panel).__name__ == "Comparison"
+    blind = answers.turn_to("Blind test")
     assert type(blind).__name__ == "BlindTest"
     assert blind.run is bench.run
     assert blind.line is bench.line
@@ -244,10 +244,10 @@ def test_a_started_run_is_the_one_of_all_panels(made, root, monkeypatch):
         lambda config: fake_run(root, "fresh", last_step=20, state="training", changes={"loss.beta": config.loss.beta}),
     )
     bench = made(RunConfig(loss={"beta": 3}))
-    compare, train = bench.turn_to("4 Answers"), bench.turn_to("3 Train")
+    answers, train = bench.turn_to("4 Answers"), bench.turn_to("3 Train")
     train.starter.skip.click()
     assert bench.run.name == "fresh"
-    assert compare.run is train.run is bench.run
+    assert answers.run is train.run is bench.run
     assert "fresh" in bench.head.value
     assert "β 3" in bench.head.value
     assert "● training" in bench.head.value

@@ -1,4 +1,4 @@
-"""What would be lost: the tokens of the pair one looks at, the way back from a question that takes too long, and what
+"""What would be lost: the tokens of the pair one looks at, the way back from a request that takes too long, and what
 went wrong.
 """
 
@@ -238,10 +238,10 @@ def test_it_says_what_it_waits_for_and_cancel_takes_it_back(panel, models):
     assert not panel.ask_button.disabled
     model.state = "done"
     ask(panel, models, count=2)
-    assert panel.tokens is None, "the answer to the first question is nobody's any more"
+    assert panel.tokens is None, "the reply to the first request is not wanted any more"
 
 
-def test_a_question_cancelled_while_the_model_opens_is_never_asked(run, monkeypatch):
+def test_a_request_cancelled_while_the_model_opens_is_never_sent(run, monkeypatch):
     may_open, model = threading.Event(), FakeModel()
 
     def slow(run, pair):
@@ -314,7 +314,7 @@ def test_a_pair_chosen_while_another_is_read_takes_its_place(panel, models):
     until(lambda: len(model.asked) == 2 and model.cancelled == 1)
 
 
-def test_before_the_first_question_choosing_pairs_loads_nothing(panel, models):
+def test_before_the_first_request_choosing_pairs_loads_nothing(panel, models):
     for number in range(4):
         panel.pair = {**PAIR, "pair_id": f"pair-00{number}"}
     assert models == {}

@@ -446,8 +446,8 @@ def test_runs_that_wait_are_moved_and_leave(line, made):
     rows[0].down.click()
     until(lambda: order(panel) == ["third", "first", "second"])
     rows[2].cancel.click()
-    letters = [json.loads(path.read_text()) for path in (line / "second" / "requests").glob("*.json")]
-    assert [letter["kind"] for letter in letters] == ["stop"]
+    requests = [json.loads(path.read_text()) for path in (line / "second" / "requests").glob("*.json")]
+    assert [request["kind"] for request in requests] == ["stop"]
     (DeviceQueue().folder / "second.json").unlink()  # as its worker does then
     panel.refresh()
     until(lambda: order(panel) == ["third", "first"])
