@@ -58,8 +58,8 @@ _TUTORIAL = {
 _PRESETS = [
     Preset(
         "demo",
-        "SmolLM2-135M-Instruct, NF4 and LoRA, 300 short pairs: about seven minutes on two quiet CPU cores, of which four"
-        " train.",
+        "SmolLM2-135M-Instruct, NF4 and LoRA, 300 short pairs: about seven minutes on two quiet CPU cores, of which"
+        " four train.",
         {},
     ),
     Preset(
