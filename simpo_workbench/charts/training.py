@@ -238,8 +238,8 @@ def lead_of(records, prefix="") -> pd.DataFrame:
 def _per_token(records, column, in_rewards):
     """`points_of` a metric in nats per token; with in_rewards in reward units, times the β of each record.
 
-    For every line of `live_figure` that its switch to reward units changes, whose heading must change too. A metric that
-    is recorded in reward units (rewards/…) is read with `points_of`.
+    For every line of `live_figure` that its switch to reward units changes, whose heading must change too. A metric
+    that is recorded in reward units (rewards/…) is read with `points_of`.
     """
     points = points_of(records, column)
     if not in_rewards or points.empty:

@@ -109,7 +109,7 @@ def test_a_follower_that_fails_stops_alone_and_that_is_logged(caplog):
         until(lambda: not fails.active and len(seen) > 2)
     lives.stop()
     assert isinstance(fails.trouble, ZeroDivisionError)
-    assert "cannot be kept up to date" in caplog.text
+    assert "can no longer be kept up to date" in caplog.text
     until(lambda: fails not in following._followers and lives not in following._followers)
 
 

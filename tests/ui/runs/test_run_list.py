@@ -236,7 +236,7 @@ def test_resume_goes_on_with_the_chosen_run_and_an_error_is_a_sentence(tmp_path,
     panel = made()
     choose(panel, "one")
     panel.go_on.click()
-    until(lambda: "goes on" in panel.line.value)
+    until(lambda: "continues from its newest checkpoint" in panel.line.value)
     assert resumed == [("one", str(tmp_path))]
     monkeypatch.undo()
     write_json(run.folder.status, {**read_json(run.folder.status), "state": "finished"})
