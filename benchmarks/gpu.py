@@ -93,7 +93,7 @@ def main():
         print(f"oracle  {name:36} {verdict}", flush=True)
     wrong = [name for name, verdict in checks.items() if verdict.startswith("WRONG")]
     if wrong:
-        sys.exit(f"These CUDA paths differ from their oracle, so nothing was measured: {', '.join(wrong)}.")
+        print(f"These CUDA paths differ from their oracle: {', '.join(wrong)}. Do not trust the figures.", flush=True)
     contenders, skipped = _contenders()
     report = {
         "card": card.name,
@@ -123,6 +123,8 @@ def main():
     for sentence in skipped:
         print(f"- {sentence}")
     measure.write_json(arguments.out / "gpu.json", report | {"skipped": skipped})
+    if wrong:
+        sys.exit(f"These CUDA paths differ from their oracle: {', '.join(wrong)}.")
     if any(case.get("same_work") is False and case.get("ratios") for case in report["cases"].values()):
         sys.exit("In some case the losses differ.")
 
@@ -217,7 +219,7 @@ def _make_model(folder, shape):
         **SHAPES[shape],
     )
     torch.manual_seed(0)
-    with torch.device("cuda"):
+    with torch.device("cuda" if torch.cuda.is_available() else "cpu"):
         model = AutoModelForCausalLM.from_config(config, dtype=torch.bfloat16)
     model.save_pretrained(folder)
     del model

@@ -60,25 +60,38 @@ def varlen(query, key, value, layout: Layout, scaling, window, softcap) -> torch
     if prepared_as not in layout.prepared:
         layout.prepared[prepared_as] = varlen_sequences(layout, query.device)
     keys, query_ends, key_ends, most_queries, most_keys = layout.prepared[prepared_as]
+    options = _varlen_options(window, most_keys)
+    if options is None:
+        return flex(query, key, value, layout, scaling, window, softcap)
     # (tokens, heads, width); the queries of a packed row are in the order that flash attention needs, the keys of S and
     # P are repeated
-    rows = query[0].transpose(0, 1), key[0].transpose(0, 1)[keys], value[0].transpose(0, 1)[keys]
-    if _takes_window():
-        causal = {"window_size": (window - 1 if window else -1, 0), "enable_gqa": True}
-    elif window is None or window >= most_keys:
+    keys_and_values = [side[0].transpose(0, 1).index_select(0, keys) for side in (key, value)]
+    if "enable_gqa" not in options:
         groups = query.shape[1] // key.shape[1]
-        rows, causal = (rows[0], *(side.repeat_interleave(groups, dim=1) for side in rows[1:])), {"is_causal": True}
-    else:
-        return flex(query, key, value, layout, scaling, window, softcap)
-    return varlen_attn(*rows, query_ends, key_ends, most_queries, most_keys, scale=scaling, **causal)[None]
+        keys_and_values = [side.repeat_interleave(groups, dim=1) for side in keys_and_values]
+    rows = (query[0].transpose(0, 1), *keys_and_values)
+    return varlen_attn(*rows, query_ends, key_ends, most_queries, most_keys, scale=scaling, **options)[None]
+
+
+def _varlen_options(window, most_keys):
+    """Causal attention within the window in the words of this torch's varlen_attn; None where it has no words for it.
+
+    torch 2.10 knows `is_causal` alone, 2.11 `window_size`, 2.13 `window_size` and `enable_gqa`.
+    """
+    known = _varlen_parameters()
+    options = {"enable_gqa": True} if "enable_gqa" in known else {}
+    if "window_size" in known:
+        return options | {"window_size": (window - 1 if window else -1, 0)}
+    if window is None or window >= most_keys:
+        return options | {"is_causal": True}
+    return None
 
 
 @functools.cache
-def _takes_window():
-    """Whether this torch's varlen_attn has sliding windows and grouped heads (torch 2.10's has not)."""
+def _varlen_parameters():
     from torch.nn.attention.varlen import varlen_attn
 
-    return {"window_size", "enable_gqa"} <= inspect.signature(varlen_attn).parameters.keys()
+    return frozenset(inspect.signature(varlen_attn).parameters)
 
 
 def varlen_sequences(layout: Layout, device="cpu") -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, int, int]:
@@ -173,4 +186,7 @@ def _compiled_flex():
     from torch.nn.attention.flex_attention import flex_attention
 
     torch._dynamo.config.recompile_limit = max(_RECOMPILE_LIMIT, torch._dynamo.config.recompile_limit)
+    # A soft cap is a constant of the model. As a dynamic number it fails to compile (seen with torch 2.11 on CUDA and
+    # 2.13 on a CPU).
+    torch._dynamo.config.specialize_float = True
     return torch.compile(flex_attention, dynamic=True)

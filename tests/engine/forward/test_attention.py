@@ -2,6 +2,8 @@
 transformers.
 """
 
+import shutil
+
 import pytest
 import tiny
 import torch
@@ -94,6 +96,72 @@ def test_flex_attention_forward_on_the_cpu_equals_the_oracle():
     ).transpose(1, 2)
     oracle = dense_attention(query, key, value, visible(layout, 4), 0.3, 2.0)
     assert torch.allclose(ours, oracle, atol=1e-5)
+
+
+@pytest.mark.skipif(shutil.which("g++") is None, reason="torch.compile needs a C++ compiler on a CPU")
+def test_compiled_flex_attention_takes_a_soft_cap(monkeypatch):
+    """With dynamic shapes every number is dynamic, and a dynamic soft cap does not compile.
+
+    A plain causal mask, because torch's code for CPUs cannot compile ours; backward needs a GPU.
+    """
+    from torch.nn.attention.flex_attention import create_block_mask
+
+    layout = Layout((Span(0, 200, 20, 0),))
+    causal = create_block_mask(lambda row, head, q, k: q >= k, None, None, 220, 220, device="cpu")
+    monkeypatch.setattr(attention_cuda, "flex_mask", lambda *_: causal)
+    torch.manual_seed(0)
+    query, key, value = (torch.randn(1, heads, layout.tokens, 16) for heads in (4, 2, 2))
+    ours = attention_cuda.flex(query, key, value, layout, 0.3, None, 2.0)
+    oracle = dense_attention(query, key, value, torch.ones(220, 220, dtype=torch.bool).tril(), 0.3, 2.0)
+    assert torch.allclose(ours, oracle, atol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("known", "window", "expected"),
+    [
+        ({"is_causal"}, None, {"is_causal": True}),  # torch 2.10
+        ({"is_causal"}, 200, {"is_causal": True}),  # a window that no sequence fills
+        ({"is_causal"}, 37, None),
+        ({"window_size"}, None, {"window_size": (-1, 0)}),  # 2.11
+        ({"window_size"}, 37, {"window_size": (36, 0)}),
+        ({"window_size", "enable_gqa"}, 37, {"window_size": (36, 0), "enable_gqa": True}),  # 2.13
+    ],
+)
+def test_varlen_is_asked_in_the_words_of_this_torch(monkeypatch, known, window, expected):
+    monkeypatch.setattr(attention_cuda, "_varlen_parameters", lambda: frozenset(known))
+    assert attention_cuda._varlen_options(window, most_keys=100) == expected
+
+
+@pytest.mark.parametrize("known", [{"is_causal"}, {"window_size"}, {"window_size", "enable_gqa"}])
+def test_varlen_repeats_keys_and_values_where_torch_does_not_group_heads(monkeypatch, known):
+    """The flash kernel is replaced by a plain loop over its sequences, so that values are compared without a GPU."""
+    import torch.nn.attention.varlen
+
+    def flash(query, key, value, query_ends, key_ends, most_queries, most_keys, *, scale, enable_gqa=False, **causal):
+        assert causal in ({"is_causal": True}, {"window_size": (-1, 0)})
+        assert enable_gqa or query.shape[1] == key.shape[1]
+        outputs = []
+        for index in range(len(query_ends) - 1):
+            queries = query[query_ends[index] : query_ends[index + 1]]
+            keys, values = (side[key_ends[index] : key_ends[index + 1]] for side in (key, value))
+            allowed = torch.ones(len(queries), len(keys), dtype=torch.bool).tril(len(keys) - len(queries))
+            sides = (side.transpose(0, 1)[None] for side in (queries, keys, values))
+            outputs.append(dense_attention(*sides, allowed, scale)[0])
+        return torch.cat(outputs)
+
+    monkeypatch.setattr(attention_cuda, "_varlen_parameters", lambda: frozenset(known))
+    monkeypatch.setattr(torch.nn.attention.varlen, "varlen_attn", flash)
+    torch.manual_seed(0)
+    layout = Layout((Span(7, 4, 3, 6), Span(20, 5, 2, 8)), shared=7)
+    sides = [torch.randn(1, heads, layout.tokens, 16).requires_grad_() for heads in (4, 2, 2)]
+    results = []
+    for output in (
+        attention_cuda.varlen(*sides, layout, 0.3, None, None),
+        dense_attention(*sides, visible(layout), 0.3),
+    ):
+        results.append((output, *torch.autograd.grad(output.square().sum(), sides)))
+    for ours, oracle in zip(*results, strict=True):
+        assert torch.allclose(ours, oracle, atol=1e-4)
 
 
 @pytest.mark.parametrize(
