@@ -1,10 +1,13 @@
 """What a user would lose: answers that are not the model's, or that change because of what else was asked."""
 
 import pytest
+import tiny
 import torch
+from transformers import DynamicCache
 
 import simpo_workbench as wb
 from simpo_workbench.config.run_config import DataConfig, GenerationConfig, ModelConfig
+from simpo_workbench.engine.encode.tokens import ChatEncoder
 
 PROMPTS = ["What is the capital of France?", "Why?", "Say one, two, three and then four and five.", "Who are you?"]
 
@@ -24,6 +27,65 @@ def test_greedy_answers_are_those_of_plain_transformers_one_by_one(loaded):
         out = loaded.model.generate(**ids, max_new_tokens=12, do_sample=False)[0, ids["input_ids"].shape[1] :]
         assert answer == loaded.tokenizer.decode(out, skip_special_tokens=True).strip()
         assert tokens == len([token for token in out.tolist() if token != loaded.tokenizer.eos_token_id])
+
+
+@pytest.mark.parametrize("family", ["llama", "mistral", "gemma2", "lfm2"])
+def test_answers_that_leave_the_batch_disturb_none_of_the_others(family, tmp_path, monkeypatch):
+    """Answers end after 0 to 40 tokens, beside prompts of other lengths and, in mistral and gemma2, sliding windows."""
+    from simpo_workbench.engine import generation
+
+    many_ends = list(range(60, 340, 9))
+    words = ["one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten", "eleven", "twelve"]
+    prompts = [" ".join(words[: 1 + index % 12]) + f" {index}" for index in range(24)]
+    leaving = []
+    select = DynamicCache.batch_select_indices
+    monkeypatch.setattr(
+        DynamicCache, "batch_select_indices", lambda cache, rows: (leaving.append(len(rows)), select(cache, rows))[1]
+    )
+    monkeypatch.setattr(generation, "_MOST_ROWS", 16)  # two batches
+    counts = []
+    with wb.load_model(ModelConfig(name=tiny.save(tmp_path / family, family), load_in="fp32")) as model:
+        model.model.generation_config.eos_token_id = many_ends
+        encoder = ChatEncoder(model.tokenizer, None)
+        conversations = [[{"role": "user", "content": prompt}] for prompt in prompts]
+        answers = generation.answer(
+            model,
+            encoder,
+            conversations,
+            GenerationConfig(max_new_tokens=40),
+            seed=0,
+            progress=lambda done, total: counts.append((done, total)),
+        )
+        ends = {*many_ends, encoder.end_of_turn_id}
+        lengths = set()
+        for conversation, answer in zip(conversations, answers, strict=True):
+            ids = torch.tensor([encoder.prompt_ids(conversation)])
+            plain = model.model.generate(
+                ids, attention_mask=torch.ones_like(ids), max_new_tokens=40, do_sample=False, eos_token_id=sorted(ends)
+            )
+            tokens = [token for token in plain[0, ids.shape[1] :].tolist() if token not in ends]
+            assert answer.text == model.tokenizer.decode(tokens, skip_special_tokens=True).strip()
+            assert (answer.tokens, answer.ended) == (len(tokens), len(tokens) < 40)
+            lengths.add(len(tokens))
+    assert len(lengths) > 2
+    assert [done for done, _ in counts] == list(range(1, 25))
+    assert {total for _, total in counts} == {24}
+    assert leaving == [] if family == "lfm2" else leaving
+
+
+def test_a_batch_that_does_not_fit_into_memory_is_divided(loaded, monkeypatch):
+    plain = wb.generate(loaded, PROMPTS, GenerationConfig(max_new_tokens=12))
+    generate, rows = loaded.model.generate, []
+
+    def small_memory(input_ids, **options):
+        rows.append(len(input_ids))
+        if len(input_ids) > 2:
+            raise torch.cuda.OutOfMemoryError("CUDA out of memory")
+        return generate(input_ids=input_ids, **options)
+
+    monkeypatch.setattr(loaded.model, "generate", small_memory)
+    assert list(wb.generate(loaded, PROMPTS, GenerationConfig(max_new_tokens=12))["base"]) == list(plain["base"])
+    assert rows[:2] == [4, 2]
 
 
 def test_sampling_is_seeded_and_leaves_the_random_state_alone(loaded):

@@ -24,10 +24,15 @@ SHARING_MODELS = (
 _SHARING_LAYERS = {"full_attention", "sliding_attention"}
 
 
+def all_layers_attend(config) -> bool:
+    """Whether every layer of the model is known to be attention over tokens. config: of the text model."""
+    return config.model_type in SHARING_MODELS and _layer_types(config) <= _SHARING_LAYERS
+
+
 def row_policy(model) -> RowPolicy:
     """In which rows this model may be given pairs, decided by its configuration alone."""
     config = model.config.get_text_config()
-    layers = set(getattr(config, "layer_types", None) or ["full_attention"])
+    layers = _layer_types(config)
     longest = _one_set_of_rotary_factors(config)
     if config.model_type not in SHARING_MODELS:
         reason = f"models of type {config.model_type!r} are not known to keep the two answers of a packed row apart"
@@ -109,6 +114,10 @@ def _backend(layout, query, softcap):
     if layout.backend != "auto":
         return layout.backend
     return attention_cuda.choose(query, softcap) if query.device.type == "cuda" else "blocked"
+
+
+def _layer_types(config):
+    return set(getattr(config, "layer_types", None) or ["full_attention"])
 
 
 def _allowed(mask, query, key):
