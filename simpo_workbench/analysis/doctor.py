@@ -30,6 +30,9 @@ LENGTH_RATIO = 1.75
 #: Held-out pairs beyond γ from which hardly any pair still pulls: at the gradient weight β·σ(γ − margin) half its start
 #: value or less.
 SATURATED_SHARE = 0.95
+#: More answers that became wrong than became right: so many, and this share of the checked ones, count as lost facts.
+#: If answers turned either way by chance alone, the first three would all be losses one time in eight.
+WRONG_ANSWERS, WRONG_ANSWERS_SHARE = 3, 0.1
 #: Fewer steps than this say nothing about a rate that is too low: warm-up is part of them.
 FEWEST_STEPS = 10
 #: A lead (nats per token) and an accuracy that both moved less than this in half of the steps: nothing happens.
@@ -39,7 +42,7 @@ LEAD_MOVED, ACCURACY_MOVED = 0.03, 0.03
 GRADIENT_SPIKE, SPIKES = 5.0, 3
 
 SEVERITIES = ("healthy", "note", "attention", "collapse")
-_EXPLAINED_BY_COLLAPSE = ("repetition", "lost endings", "chosen falling", "learning rate too high")
+_EXPLAINED_BY_COLLAPSE = ("wrong answers", "repetition", "lost endings", "chosen falling", "learning rate too high")
 
 
 @dataclass(frozen=True)
@@ -73,6 +76,7 @@ def diagnose(records, total_steps: int | None = None) -> list[Verdict]:
     collapse = _collapse(first, last)
     candidates = [
         collapse,
+        _wrong_answers(first, last),
         *(_repetition(first, last), _lost_endings(first, last), _chosen_falling(first, last)),
         *(_length_drift(first, last), _rate_too_high(records), _rate_too_low(first, last, total_steps)),
         _saturated(last),
@@ -84,11 +88,12 @@ def diagnose(records, total_steps: int | None = None) -> list[Verdict]:
 
 
 def is_healthy(first: dict, evaluation: dict) -> bool:
-    """Whether an evaluation, against that of step 0, shows no collapse, repetition, lost endings or deep fall of chosen
-    answers.
+    """Whether an evaluation, against that of step 0, shows no collapse, wrong answers, repetition, lost endings or deep
+    fall of chosen answers.
     """
     return not (
         _collapse(first, evaluation)
+        or _wrong_answers(first, evaluation)
         or _repetition(first, evaluation)
         or _lost_endings(first, evaluation)
         or evaluation["eval/logps/chosen_drift"] < CHOSEN_DRIFT_ATTENTION
@@ -167,6 +172,28 @@ def _collapse(first, last):
         "Lower training.learning_rate to a third or less and start again, or go on from the recommended checkpoint; a"
         " smaller γ/β is the second remedy.",
     )
+
+
+def _wrong_answers(first, last):
+    wrong, right = last.get("eval/answers/became_wrong", 0), last.get("eval/answers/became_right", 0)
+    lost = wrong - right
+    if lost < WRONG_ANSWERS or lost < WRONG_ANSWERS_SHARE * last["eval/answers/checked"]:
+        return None
+    gained = f"{right:.0f}" if right else "none"
+    return Verdict(
+        "wrong answers",
+        "attention",
+        last["step"],
+        f"{wrong:.0f} of {_right_count(first)} answers that were right became wrong, {gained} the other way.",
+        "The model learns how the pairs' answers sound and loses what it knew; accuracy on pairs does not show it.",
+        "Read these answers. Pairs of answers that the model itself can give keep its knowledge; so do a lower"
+        " training.learning_rate and fewer steps.",
+    )
+
+
+def _right_count(record):
+    """How many of an evaluation's checked answers are right."""
+    return round(record["eval/answers/right"] * record["eval/answers/checked"])
 
 
 def _repetition(first, last):
@@ -302,6 +329,9 @@ def _healthy(first, last):
     name, answers = "eval/answers/repeated_4grams", "; no answers were sampled"
     if name in first and name in last:
         answers = f", repeated 4-grams {first[name]:.2f} → {_share(last, name)}"
+    if "eval/answers/right" in first and "eval/answers/right" in last:
+        before, now = (f"{_right_count(record)} of {record['eval/answers/checked']:.0f}" for record in (first, last))
+        answers += f", right answers {before} → {now}"
     return Verdict(
         "healthy",
         "healthy",
@@ -335,7 +365,11 @@ def _rise(first, last, name):
 
 def _newest_answers(evaluations):
     """What the newest sampled answers looked like: an evaluation without answers is judged by those before it."""
-    return {name: value for record in evaluations for name, value in record.items() if name.startswith("eval/answers/")}
+    of_answers = (
+        {name: value for name, value in record.items() if name.startswith("eval/answers/")}
+        for record in reversed(evaluations)
+    )
+    return next(filter(None, of_answers), {})
 
 
 def _as_dicts(records):

@@ -7,10 +7,11 @@ new metric needs the line that computes it, a row in METRICS, and its key wherev
 from __future__ import annotations
 
 import statistics
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
 from ..base.format import memory, significant
+from .checks import right_metrics
 from .scores import mean_share, share
 
 SHARE = "share"
@@ -211,6 +212,51 @@ METRICS = {
             " rises when a model collapses into repetition.",
             cases="answers/n",
         ),
+        Metric(
+            "answers/right",
+            "right answers",
+            SHARE,
+            ".2f",
+            "higher",
+            "Share of sampled answers that are right, of those whose prompts have a check (`expect`).",
+            cases="answers/checked",
+        ),
+        Metric(
+            "answers/checked",
+            "checked answers",
+            "",
+            ".0f",
+            "",
+            "Number of sampled answers whose prompts have a check.",
+        ),
+        Metric(
+            "answers/became_right",
+            "became right",
+            "",
+            ".0f",
+            "higher",
+            "Checked answers that were wrong at step 0 and are right now.",
+            cases="answers/checked",
+        ),
+        Metric(
+            "answers/became_wrong",
+            "became wrong",
+            "",
+            ".0f",
+            "lower",
+            "Checked answers that were right at step 0 and are wrong now; high accuracy on pairs does not show them.",
+            cases="answers/checked",
+        ),
+        Metric(
+            "answers/right_change",
+            "change of right answers",
+            "",
+            "+.2f",
+            "higher",
+            "Change of the share of right answers since step 0, −1 … 1, on the same prompts; its interval is that of"
+            " paired shares.",
+            cases="answers/checked",
+        ),
         Metric("learning_rate", "learning rate", "", ".3g", "", "Step size of the optimizer at this step."),
         Metric(
             "grad_norm",
@@ -265,10 +311,11 @@ def score_metrics(scores, first: dict | None) -> dict:
     }
 
 
-def answer_metrics(answers: list[dict]) -> dict:
+def answer_metrics(answers: list[dict], first_answers: Iterable[dict] = ()) -> dict:
     """Metrics of an evaluation's sampled answers, with the prefix eval/answers/; {} without answers.
 
-    answers: dicts with tokens, ended and repeated_4grams, as in generations/*.jsonl.
+    answers: dicts with prompt, tokens, ended, repeated_4grams and, where the prompt has a check, right, as in
+    generations/*.jsonl. first_answers: those of step 0, against which right answers are compared; none at step 0.
     """
     if not answers:
         return {}
@@ -278,6 +325,7 @@ def answer_metrics(answers: list[dict]) -> dict:
         "eval/answers/mean_tokens": statistics.fmean(answer["tokens"] for answer in answers),
         **_with_interval("eval/answers/ended", share(sum(answer["ended"] for answer in answers), len(answers))),
         **_with_interval("eval/answers/repeated_4grams", repeated),
+        **right_metrics(answers, first_answers),
     }
 
 

@@ -58,6 +58,21 @@ def mean_share(values: list[float]) -> Share:
     return Share(mean, n, max(0.0, mean - half), min(1.0, mean + half))
 
 
+def share_change(gained: int, lost: int, n: int) -> Share:
+    """The change of a share of the same n cases, -1 … 1, of which `gained` joined it and `lost` left it, with the
+    adjusted Wald interval for paired proportions.
+
+    Errors: WorkbenchError when n is 0. Source: Bonett and Price 2012, Adjusted Wald confidence interval for a
+    difference of binomial proportions based on paired data.
+    """
+    if n <= 0:
+        raise WorkbenchError("A change of a share has no value without cases.")
+    change, joined, left = (gained - lost) / n, (gained + 1) / (n + 2), (lost + 1) / (n + 2)
+    half = Z95 * math.sqrt((joined + left - (joined - left) ** 2) / (n + 2))
+    middle = joined - left
+    return Share(change, n, max(-1.0, min(change, middle - half)), min(1.0, max(change, middle + half)))
+
+
 def repeated_4gram_share(tokens: list) -> float:
     """Share of an answer's 4-grams that occurred earlier in it; 0 when it is shorter than 4 tokens."""
     grams = [tuple(tokens[i : i + 4]) for i in range(len(tokens) - 3)]

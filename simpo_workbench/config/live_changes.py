@@ -21,7 +21,9 @@ def checked_changes(config: RunConfig, changes: dict) -> RunConfig:
         if name in changes and (isinstance(changes[name], bool) or not isinstance(changes[name], (int, float))):
             raise WorkbenchError(f"{name} = {changes[name]!r} is not possible: expected a number.")
     prompts = changes.get("prompts", [])
-    if not isinstance(prompts, list) or not all(isinstance(prompt, str) and prompt.strip() for prompt in prompts):
+    if not isinstance(prompts, list) or not all(
+        isinstance(prompt, dict) or (isinstance(prompt, str) and prompt.strip()) for prompt in prompts
+    ):
         raise WorkbenchError(
             f"prompts = {str(prompts)[:80]!r} is not possible: expected a list of texts (generation.prompts)."
         )

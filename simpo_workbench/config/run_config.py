@@ -8,10 +8,11 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any, Literal
 
-from pydantic import Field, JsonValue, model_validator
+from pydantic import Field, JsonValue, field_validator, model_validator
 
 from ..base.errors import WorkbenchError
 from .advice import config_warnings
+from .checks import checked_prompt
 from .schema import Section, SettingInfo, describe, setting, shown, unknown_key
 from .yaml_text import LARGEST, read_yaml, write_yaml
 
@@ -219,16 +220,31 @@ class TrainingConfig(Section):
         return self
 
 
+_DEMO_PROMPTS = (
+    {"prompt": "What is the capital of France?", "expect": {"any": ["Paris"]}, "reference": "Paris."},
+    {
+        "prompt": "How do I get a wine stain out of a shirt?",
+        "expect": {
+            "any": [
+                *("salt", "soda water", "club soda", "sparkling water", "vinegar", "baking soda", "detergent"),
+                *("dish soap", "cold water", "stain remover", "hydrogen peroxide", "/blot(?!ch)/"),
+            ]
+        },
+        "reference": "Blot it, do not rub. Put salt or soda water on the stain, then wash the shirt in cold water with"
+        " detergent.",
+    },
+    "Give me an idea for a short walk in the rain.",
+)
+
+
 class GenerationConfig(Section):
     """The answers that are sampled while it trains."""
 
-    prompts: list[str] = setting(
-        lambda: [
-            "What is the capital of France?",
-            "How do I get a wine stain out of a shirt?",
-            "Give me an idea for a short walk in the rain.",
-        ],
-        "Sample prompts that are answered at every evaluation.",
+    prompts: list[str | dict[str, JsonValue]] = setting(
+        lambda: [dict(item) if isinstance(item, dict) else item for item in _DEMO_PROMPTS],
+        "Sample prompts that are answered at every evaluation: texts, or mappings {prompt, expect, reference}. expect"
+        " says what a right answer has, as {any: […], all: […]} with texts (whole words, in any case) or /regular"
+        " expressions/; reference is an answer to compare with.",
     )
     held_out_prompts: int = setting(21, "Number of held-out prompts that are answered as well.", unit="prompts", ge=0)
     max_new_tokens: int = setting(64, "Longest sampled answer.", unit="tokens", ge=1, le=8192)
@@ -237,6 +253,16 @@ class GenerationConfig(Section):
     every: int = setting(
         20, "Steps between two samplings; 0: only at step 0 and at the end.", unit="optimizer steps", ge=0
     )
+
+    @field_validator("prompts", mode="before")
+    @classmethod
+    def _check_prompts(cls, prompts):
+        return list(map(checked_prompt, prompts)) if isinstance(prompts, list) else prompts
+
+    @property
+    def prompt_texts(self) -> list[str]:
+        """The texts of `prompts`, without checks and references."""
+        return [prompt if isinstance(prompt, str) else prompt["prompt"] for prompt in self.prompts]
 
 
 class RunSection(Section):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -24,13 +25,18 @@ NOISE_PAIRS = 16
 
 
 def evaluate(
-    setup: Setup, config: RunConfig, step: int, with_answers: bool, first: dict | None
+    setup: Setup,
+    config: RunConfig,
+    step: int,
+    with_answers: bool,
+    first: dict | None,
+    first_answers: Sequence[dict] = (),
 ) -> tuple[dict, pd.DataFrame, list[dict]]:
     """(record, scores, answers): the metrics record with prefix eval/, the scores table's numbers, and one dict per
     sampled answer.
 
     config: the configuration as it is now. first: the record of step 0, against which drifts are measured; None when
-    this is step 0.
+    this is step 0. first_answers: the answers of step 0, against which right ones are compared.
     """
     loaded = setup.loaded
     loaded.model.eval()
@@ -49,19 +55,27 @@ def evaluate(
     prompts = setup.sample_prompts(config.generation) if with_answers else []
     sampled = []
     if prompts:
-        sampled = generation.answer(loaded, setup.encoder, prompts, config.generation, seed=config.training.seed)
-    answers = [
-        {
-            "step": step,
-            "prompt": prompt_text(prompt),
-            "answer": answer.text,
-            "tokens": answer.tokens,
-            "ended": answer.ended,
-            "repeated_4grams": answer.repeated_4grams,
-        }
-        for prompt, answer in zip(prompts, sampled, strict=True)
-    ]
-    return record | answer_metrics(answers), scores, answers
+        conversations = [prompt.messages for prompt in prompts]
+        sampled = generation.answer(loaded, setup.encoder, conversations, config.generation, seed=config.training.seed)
+    answers = [_answer_record(step, prompt, answer) for prompt, answer in zip(prompts, sampled, strict=True)]
+    return record | answer_metrics(answers, first_answers), scores, answers
+
+
+def _answer_record(step, prompt, answer):
+    """One line of generations/*.jsonl; `right` and `reference` only where the prompt has a check and a reference."""
+    record = {
+        "step": step,
+        "prompt": prompt_text(prompt.messages),
+        "answer": answer.text,
+        "tokens": answer.tokens,
+        "ended": answer.ended,
+        "repeated_4grams": answer.repeated_4grams,
+    }
+    if prompt.check:
+        record["right"] = prompt.check.passes(answer.text)
+    if prompt.reference:
+        record["reference"] = prompt.reference
+    return record
 
 
 def _scoring_noise(scorer, setup, scores) -> float:

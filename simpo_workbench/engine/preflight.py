@@ -51,7 +51,7 @@ def _measure(setup: Setup, progress):
     free, base = memory.free_memory(device), memory.memory_in_use(device)
     progress("Scoring a sample of the held-out pairs with the base model.")
     scoring, leads = _scoring(setup)
-    prompts = setup.sample_prompts(config.generation)
+    prompts = [prompt.messages for prompt in setup.sample_prompts(config.generation)]
     answering = _answering_seconds(setup, prompts)
     tokens = setup.policy.count(setup.train.lengths)
     longest_first = np.argsort(-tokens, kind="stable")

@@ -14,6 +14,7 @@ from accelerate import Accelerator
 from accelerate.state import AcceleratorState
 
 from ..base.errors import WorkbenchError, first_line
+from ..config.checks import Check
 from ..config.live_changes import checked_changes
 from ..config.run_config import GenerationConfig, RunConfig
 from ..pairs.data_sets import load_data
@@ -26,6 +27,7 @@ from .forward.logprobs import PackedScorer
 from .forward.memory import MemoryPlan
 from .forward.packing import RowPolicy
 from .model import models
+from .sample_prompts import SamplePrompt, given_prompt, held_out_checks, held_out_prompt
 
 #: Memory is measured on the longest pair up to this many tokens; it grows in proportion to them.
 _MEASURED_TOKENS = 1024
@@ -50,6 +52,7 @@ class Setup:
     """Everything the loop works on. config: as the run was started; see Settings for what changes.
 
     `scorer` is what Accelerate prepared; `loaded.model` is the same model, unwrapped.
+    held_out_checks: by id of the held-out pairs that have one.
     applied_updates: optimizer steps so far, without those that fp16 loss scaling skipped.
     """
 
@@ -69,6 +72,7 @@ class Setup:
     resources: contextlib.ExitStack
     policy: RowPolicy
     memory: MemoryPlan
+    held_out_checks: dict[str, Check]
     applied_updates: int = 0
 
     @property
@@ -82,16 +86,20 @@ class Setup:
         positions = range((step - 1) * size, step * size)
         return [self.train[int(_shuffled(count, seed, place // count)[place % count])] for place in positions]
 
-    def sample_prompts(self, generation: GenerationConfig) -> list[list[dict]]:
+    def sample_prompts(self, generation: GenerationConfig) -> list[SamplePrompt]:
         """The prompts that are answered at an evaluation: the given ones, then held-out ones spread evenly over the
         set.
         """
         encoded = set(self.held_out.pair_ids)
-        prompts = {pair.prompt_text: list(pair.prompt) for pair in self.held_out_pairs if pair.pair_id in encoded}
-        candidates = list(prompts.values())
+        by_text = {
+            pair.prompt_text: held_out_prompt(pair, self.held_out_checks)
+            for pair in self.held_out_pairs
+            if pair.pair_id in encoded
+        }
+        candidates = list(by_text.values())
         count = min(generation.held_out_prompts, len(candidates))
         spread = [candidates[index * len(candidates) // count] for index in range(count)]
-        return [[{"role": "user", "content": prompt}] for prompt in generation.prompts] + spread
+        return [*map(given_prompt, generation.prompts), *spread]
 
     def close(self) -> None:
         """Free the memory and reset Accelerate's state, so that the next run in this process may choose another
@@ -136,7 +144,8 @@ def _prepare(config, loaded, train_pairs, held_out_pairs, notes, memory_plan):
     resources = contextlib.ExitStack()
     resources.enter_context(models.weights_unpacked(loaded))
     policy = row_policy(loaded.model)
-    notes = [*notes, *_row_notes(policy, train)]
+    checks, check_notes = held_out_checks(held_out_pairs)
+    notes = [*notes, *check_notes, *_row_notes(policy, train)]
     memory_plan = memory_plan or _memory_plan(training, accelerator, loaded, train, policy)
     memory.checkpoint_layers(loaded.model, memory_plan.checkpointed_layers)
     memory.reset_peak_memory(loaded.device)  # the records' peak is that of training, not of loading
@@ -165,6 +174,7 @@ def _prepare(config, loaded, train_pairs, held_out_pairs, notes, memory_plan):
         resources=resources,
         policy=policy,
         memory=memory_plan,
+        held_out_checks=checks,
     )
 
 

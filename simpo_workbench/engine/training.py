@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator
 
 from .._version import __version__
 from ..base.errors import WorkbenchError, first_line
-from ..base.files import read_json, write_json
+from ..base.files import read_json, read_jsonl, write_json
 from ..base.redaction import redact, redact_values
 from ..config.run_config import RunConfig
 from ..runs.device_queue import DeviceQueue
@@ -213,7 +213,9 @@ def _evaluate(setup, recorder, desk, step) -> Evaluation:
     every = config.generation.every
     with_answers = step in (0, setup.total_steps) or (every > 0 and step % every == 0)
     recorder.presence.write(doing="evaluating")
-    record, scores, answers = evaluate(setup, config, step, with_answers, recorder.first_evaluation())
+    first = recorder.first_evaluation()
+    first_answers = read_jsonl(recorder.folder.generations(first["step"])) if first and with_answers else []
+    record, scores, answers = evaluate(setup, config, step, with_answers, first, first_answers)
     verdicts = recorder.evaluation(record, scores, answers, time.perf_counter() - started)
     recorder.presence.write(doing="")
     return Evaluation(

@@ -158,13 +158,21 @@ class Run:
 
     @property
     def generations(self) -> pd.DataFrame:
-        """One row per sampled answer: step, prompt, answer, tokens, ended, repeated_4grams."""
+        """One row per sampled answer: step, prompt, answer, tokens, ended, repeated_4grams, right, reference.
+
+        right: whether it passes its prompt's check. reference: an answer to compare with. None where the prompt has
+        none.
+        """
         import pandas as pd
 
         answers = [
             record for step in self.folder.sampled_steps() for record in read_jsonl(self.folder.generations(step))
         ]
-        return pd.DataFrame(answers, columns=["step", "prompt", "answer", "tokens", "ended", "repeated_4grams"])
+        columns = ["step", "prompt", "answer", "tokens", "ended", "repeated_4grams"]
+        table = pd.DataFrame(answers, columns=columns)
+        for name in ("right", "reference"):  # not columns of DataFrame(), which would put NaN where there is none
+            table[name] = pd.Series([answer.get(name) for answer in answers], dtype=object)
+        return table
 
     @property
     def adapter(self) -> Path:

@@ -335,7 +335,7 @@ def _free(path):
 def _begin_with_samples(path, run, samples, steps):
     """The BlindVotes of the answers that the run sampled at two steps."""
     both = sampled_answers(samples, *steps)
-    held_out = {} if set(both["prompt"]) <= set(run.config.generation.prompts) else _conversations(run)
+    held_out = {} if set(both["prompt"]) <= set(run.config.generation.prompt_texts) else _conversations(run)
     both["messages"] = [held_out.get(prompt) for prompt in both["prompt"]]
     return BlindVotes.begin(path, both, *(sampled_at(step) for step in steps))
 
@@ -369,7 +369,7 @@ def _begin_with_answers(path, both):
 def _prompts(run, which, count, own):
     """The prompts of a test: texts, or messages for conversations."""
     if which == _OF_THE_RUN:
-        prompts = list(run.config.generation.prompts)
+        prompts = run.config.generation.prompt_texts
     elif which == _HELD_OUT:
         _, held_out, _ = load_data(run.config.data, run.config.training.seed)
         by_text = {
