@@ -87,7 +87,9 @@ def default(value) -> str:
     """A setting's default as YAML would hold it, short enough for a table."""
     if value is None or value in ({}, []):
         return "–"
-    return "; ".join(map(str, value)) if isinstance(value, list) else f"`{value}`"
+    if not isinstance(value, list):
+        return f"`{value}`"
+    return "; ".join(f"{item['prompt']} (with a check)" if isinstance(item, dict) else str(item) for item in value)
 
 
 def values(info) -> str:

@@ -122,8 +122,11 @@ def _health_subplots(metrics, chosen_tokens, attention_drift, colors, in_rewards
         points = _per_token(evals, f"eval/logps/{side}_drift", in_rewards)
         drifts.append(Line(side, points, colors[side], side, *look))
     length = Line("sampled answers", points_of(evals, "eval/answers/mean_tokens"), colors["answers"], "sampled")
+    checked = points_of(evals, "eval/answers/checked")["value"]
+    right = f"right<br>(of {checked.iloc[-1]:.0f})" if len(checked) else ""
     shares = [
         _held_out(evals, "answers/ended", colors["answers"], "end<br>properly"),
+        _held_out(evals, "answers/right", colors["lead"], right, "dot", "square"),
         _held_out(evals, "answers/repeated_4grams", colors["attention"], "repeated<br>4-grams", "dash", "diamond"),
     ]
     return [

@@ -11,12 +11,13 @@ from ..base.escape import one_way
 #: Metrics that are shown as tiles, in this order.
 TILES = (
     *("rewards/accuracies", "rewards/beyond_gamma", "logps/chosen_drift"),
-    *("answers/repeated_4grams", "answers/ended", "answers/mean_tokens"),
+    *("answers/right", "answers/repeated_4grams", "answers/ended", "answers/mean_tokens"),
 )
 #: Metric of a tile -> what stands beside it, and the metric that tells it.
 _BESIDE = {
-    "logps/chosen_drift": ("rejected", "logps/rejected_drift"),
-    "answers/mean_tokens": ("chosen in the data:", "chosen_tokens"),
+    "logps/chosen_drift": (("rejected", "logps/rejected_drift"),),
+    "answers/right": (("became wrong:", "answers/became_wrong"), ("became right:", "answers/became_right")),
+    "answers/mean_tokens": (("chosen in the data:", "chosen_tokens"),),
 }
 
 
@@ -37,7 +38,10 @@ def tiles(status, config, evaluations, speeds, peaks) -> list[dict]:
 
     evaluations: the run's evaluation records. speeds: pairs per second of its steps. peaks: their peak memory, bytes.
     """
-    keys = [key for key in TILES if key != "rewards/beyond_gamma" or config.loss.has_target_margin]
+    absent = set() if config.loss.has_target_margin else {"rewards/beyond_gamma"}
+    if not any("eval/answers/right" in record for record in evaluations):  # no prompt has a check
+        absent.add("answers/right")
+    keys = [key for key in TILES if key not in absent]
     recommended = status.recommended_step
     missing = "not recorded by this run" if status.state == "finished" else "not measured yet"
     return [
@@ -69,9 +73,11 @@ def _evaluation_tile(key, evaluations, missing):
     cases = f"{last[f'eval/{metric.cases}']} {METRICS[metric.cases].label}" if metric.cases else ""
     interval = metric.interval(last)
     facts = [", ".join(filter(None, (cases, interval and f"95 % {interval}")))]
-    if key in _BESIDE:
-        words, other = _BESIDE[key]
-        facts.append(f"{words} {METRICS[other].text(last[f'eval/{other}'], short=True)}")
+    facts += [
+        f"{words} {METRICS[other].text(last[f'eval/{other}'], short=True)}"
+        for words, other in _BESIDE.get(key, ())
+        if f"eval/{other}" in last
+    ]
     tile["fact"] = "; ".join(filter(None, facts))
     return tile
 

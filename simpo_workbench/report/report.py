@@ -47,6 +47,7 @@ draw();
 _COLUMNS = (
     *("loss", "logps/chosen_drift", "logps/rejected_drift", "rewards/chosen", "rewards/rejected", "rewards/margins"),
     *("rewards/accuracies", "rewards/beyond_gamma"),
+    *("answers/right", "answers/became_wrong", "answers/became_right"),
     *("answers/mean_tokens", "answers/ended", "answers/repeated_4grams"),
 )
 
@@ -209,7 +210,9 @@ def _flips(compared):
 
 
 def _samples(run):
-    """One dict per sample prompt: the prompt, and its answers at the first and the last sampled step."""
+    """One dict per sample prompt: the prompt, its reference ("" without one), and its answers at the first and the last
+    sampled step.
+    """
     answers = run.generations
     if answers.empty:
         return []
@@ -217,7 +220,11 @@ def _samples(run):
     steps = [first] if first == last else [first, last]
     by_step = [answers[answers["step"] == step].to_dict("records") for step in steps]
     return [
-        {"prompt": _text(rows[0]["prompt"]), "answers": [_answer(row) for row in rows]}
+        {
+            "prompt": _text(rows[0]["prompt"]),
+            "reference": _text(rows[-1]["reference"]),
+            "answers": [_answer(row) for row in rows],
+        }
         for rows in zip(*by_step, strict=False)
     ]
 
@@ -230,6 +237,7 @@ def _answer(row):
         "tokens": int(row["tokens"]),
         "ended": bool(row["ended"]),
         "repeated": f"{row['repeated_4grams']:.2f}",
+        "right": row["right"],
     }
 
 

@@ -26,6 +26,8 @@ _MEASURED = {
     "accuracy_high": "rewards/accuracies_high",
     "pairs": "pairs",
     "chosen_drift": "logps/chosen_drift",
+    "right": "answers/right",
+    "checked": "answers/checked",
 }
 _LISTED = ["name", "state", "step", "total_steps", "model", "data", "learning_rate", "beta"]
 _LISTED += [*_MEASURED, "verdict", "started"]
@@ -49,7 +51,8 @@ def list_runs(root: str | Path = RUNS_ROOT) -> pd.DataFrame:
     """One row per run in a root folder, the newest first.
 
     Columns: name, state, step, total_steps, model, data, learning_rate, beta, accuracy, accuracy_low and accuracy_high
-    (95 %), pairs (behind the accuracy), chosen_drift (nats per token), verdict, started (local time).
+    (95 %), pairs (behind the accuracy), chosen_drift (nats per token), right (share of right answers) of checked ones,
+    verdict, started (local time).
     """
     import pandas as pd
 

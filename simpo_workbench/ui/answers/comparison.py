@@ -217,7 +217,10 @@ class Comparison(Panel):
             return
         of_prompt = self._samples[self._samples["prompt"] == self.sample_prompt.value]
         rows = of_prompt.drop_duplicates("step").set_index("step")
-        sides = [_as_answer(step, rows.loc[step]) for step in (self.sample_left.value, self.sample_right.value)]
+        sides = [
+            Answer.sampled(sampled_at(step), rows.loc[step])
+            for step in (self.sample_left.value, self.sample_right.value)
+        ]
         how = f"Sampled by the run {self.run.name} while it trained."
         self._display(Shown(self.sample_prompt.value, how, *sides, typed=False))
         with self.quietly():
@@ -256,13 +259,3 @@ class Comparison(Panel):
 
 def _read(run):
     return run.generations, sides_of(run)
-
-
-def _as_answer(step, sample):
-    return Answer(
-        sampled_at(step),
-        sample["answer"],
-        int(sample["tokens"]),
-        bool(sample["ended"]),
-        float(sample["repeated_4grams"]),
-    )

@@ -56,7 +56,7 @@ def answers_at(run: RunLeads, prompt: str | None, step: int) -> Markup:
     if at != step:
         words = f"Nothing was sampled at step {step}: this is the answer of step {at}, the last one before it."
         note = html('<div class="swb-help">{}</div>', words)
-    cards = answer_cards(_as_answer(sampled[first]), _as_answer(sampled[at]))
+    cards = answer_cards(*(Answer.sampled(sampled_at(place), sampled[place]) for place in (first, at)))
     return joined([html('<div class="swb-text">{}</div>', prompt), note, cards])
 
 
@@ -69,13 +69,3 @@ def leads_by_step_table(run: RunLeads) -> Markup:
         quantiles = [signed(value) for value in leads.quantile([0.1, 0.25, 0.5, 0.75, 0.9])]
         rows.append([str(step), f"{len(leads):,}", f"{(leads > 0).sum():,}", *quantiles])
     return table(columns, rows, f"Leads of the chosen answers in {run.name}, nats per token")
-
-
-def _as_answer(record):
-    return Answer(
-        sampled_at(record["step"]),
-        record["answer"],
-        int(record["tokens"]),
-        bool(record["ended"]),
-        float(record["repeated_4grams"]),
-    )

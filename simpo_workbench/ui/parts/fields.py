@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+from collections.abc import Iterable
 from dataclasses import dataclass
 from decimal import Decimal
 from functools import cache
@@ -50,7 +51,8 @@ class Field:
         if value is None:
             return ""
         if self.kind == "lines":
-            return self._simplest("\n".join(value), "\n".join(f"- {flow_yaml(item)}" for item in value), value)
+            texts = list(map(_line_of, value))
+            return self._simplest("\n".join(texts), "\n".join(f"- {flow_yaml(text)}" for text in texts), texts)
         if self.kind == "words":
             return value if isinstance(value, str) else self._simplest(", ".join(value), flow_yaml(value), value)
         if self.kind == "yaml":
@@ -61,9 +63,11 @@ class Field:
             )
         return value if isinstance(value, str) else number_text(value)
 
-    def read(self, shown: str | bool) -> Any:
+    def read(self, shown: str | bool, known: Iterable = ()) -> Any:
         """The value of a control, not yet checked against type and bounds.
 
+        known: items of a list that are more than the lines which stand for them, such as prompts with checks; a line
+        that is one of theirs gives the whole item.
         Errors: WorkbenchError where the text should be YAML and is not.
         """
         if self.kind in ("switch", "choice"):
@@ -73,8 +77,11 @@ class Field:
             return None
         if self.kind == "lines":
             if text.startswith("- "):
-                return read_yaml(text, self.info.path)
-            return [line.strip() for line in text.split("\n") if line.strip()]
+                lines = read_yaml(text, self.info.path)
+            else:
+                lines = [line.strip() for line in text.split("\n") if line.strip()]
+            whole = {_line_of(item): item for item in known if isinstance(item, dict)}
+            return [whole.get(line, line) if isinstance(line, str) else line for line in lines]
         if self.kind == "words" and text not in self.info.choices:
             if text.startswith("["):
                 return read_yaml(text, self.info.path)
@@ -100,7 +107,8 @@ class Field:
         words = " or ".join(self.info.choices)
         ways = {
             "number": f"a number, or {words}" if words else "",
-            "lines": 'one per line; for texts of several lines a YAML list, each item behind "- "',
+            "lines": 'one per line; for texts of several lines a YAML list, each item behind "- "; a line that is not'
+            " changed keeps its check",
             "words": f"{words}, or names with commas between them",
             "yaml": "one “name: value” per line",
         }
@@ -123,6 +131,11 @@ class Field:
             "rare": info.rare,
             "stops": STOPS.get(info.path, []),
         }
+
+
+def _line_of(item):
+    """The line that stands for a sample prompt, which may be a mapping with a check."""
+    return item["prompt"] if isinstance(item, dict) else item
 
 
 @cache

@@ -46,6 +46,7 @@ _TONES = {
 }
 _STILL_ROWS = 30
 _AHEAD, _DRIFT = METRICS["rewards/accuracies"], METRICS["logps/chosen_drift"]
+_RIGHT = METRICS["answers/right"]
 
 
 def _share_text(measured):
@@ -83,6 +84,13 @@ COLUMNS = [
         numeric=True,
         help=f"{_DRIFT.explanation} At the last evaluation, {_DRIFT.unit}.",
         tone=_drift_tone,
+    ),
+    Column(
+        "right_answers",
+        _RIGHT.heading,
+        lambda measured: f"{_RIGHT.text(measured[0])} (n {measured[1]:.0f})",
+        numeric=True,
+        help=f"{_RIGHT.explanation} At the last evaluation.",
     ),
     Column("started", "Started", lambda time: f"{time:%m-%d %H:%M}"),
 ]
@@ -335,8 +343,9 @@ def _shown(frame):
     """The list with columns of tuples, for cells that show several values."""
     shares = frame[["accuracy", "accuracy_low", "accuracy_high", "pairs"]]
     ahead = [None if _missing(*values) else tuple(map(float, values)) for values in shares.itertuples(index=False)]
+    right = [None if _missing(*values) else values for values in zip(frame["right"], frame["checked"], strict=True)]
     steps = list(zip(frame["step"], frame["total_steps"], strict=True))
-    return frame.assign(progress=steps, chosen_ahead=ahead)
+    return frame.assign(progress=steps, chosen_ahead=ahead, right_answers=right)
 
 
 def _missing(*values):

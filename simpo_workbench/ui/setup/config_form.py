@@ -125,6 +125,8 @@ class ConfigForm(Panel):
         config, likely = self._with_root(config), [base or self.base, *preset_notes()]
         self.base = next((name for name in likely if self._preset(name) == config), likely[0])
         self._values = {path: value_at(config, path) for path in all_fields()}
+        # for good, so that a line which is changed and typed again has its check again
+        self._checked_prompts = [item for item in config.generation.prompts if isinstance(item, dict)]
         self._unread = {}
         with self.quietly():
             self.presets.value = self.base
@@ -142,7 +144,7 @@ class ConfigForm(Panel):
                 continue  # an untouched value stays exactly as it was
             self._unread.pop(path, None)
             try:
-                self._values[path] = all_fields()[path].read(shown)
+                self._values[path] = all_fields()[path].read(shown, self._checked_prompts)
             except WorkbenchError as error:
                 self._unread[path] = str(error)
         was_wrong = bool(self._problems)

@@ -47,8 +47,11 @@ _LOG_BYTES = 20_000
 #: Metrics in the table for screen readers.
 _COLUMNS = (
     *("logps/chosen_drift", "logps/rejected_drift", "answers/mean_tokens", "answers/ended", "answers/repeated_4grams"),
+    *("answers/right", "answers/became_wrong", "answers/became_right"),
     *("loss", "rewards/accuracies", "rewards/beyond_gamma"),
 )
+#: Those that only a run has whose prompts have checks.
+_OF_CHECKED = ("answers/right", "answers/became_wrong", "answers/became_right")
 
 
 def badge(state: str) -> Markup:
@@ -214,7 +217,7 @@ class RunMonitor(Panel):
         left = f"{duration(status.seconds_left)} left" if status.seconds_left is not None and status.alive else ""
         where = f"step {status.step:,} of {status.total_steps:,}" if status.total_steps else ""
         judged = f"evaluated at step {self._tail.evaluations[-1]['step']:,}" if self._tail.evaluations else ""
-        facts = " · ".join(part for part in (where, left, judged) if part)
+        facts = " · ".join(part for part in (where, status.doing, left, judged) if part)
         self.head.value = html(
             '{}&ensp;<b>{}</b>&ensp;<span class="swb-muted">{}</span>&ensp;<span class="swb-muted">{}</span>',
             badge(state),
@@ -379,11 +382,12 @@ def _in_words(name, evaluations):
     charts = f"Charts of {name} over the optimizer steps"
     if not evaluations:
         return f"{charts}; nothing was evaluated yet.", ""
+    checked = any("eval/answers/right" in record for record in evaluations)
+    keys = [key for key in _COLUMNS if checked or key not in _OF_CHECKED]
     rows = [
-        [str(record["step"]), *(METRICS[key].text(record.get(f"eval/{key}")) for key in _COLUMNS)]
-        for record in evaluations
+        [str(record["step"]), *(METRICS[key].text(record.get(f"eval/{key}")) for key in keys)] for record in evaluations
     ]
-    columns = ["step", *(METRICS[key].title for key in _COLUMNS)]
+    columns = ["step", *(METRICS[key].title for key in keys)]
     return f"{charts}; the {len(rows)} evaluations are in the table below.", table(
         columns, rows, "Held-out evaluations"
     )

@@ -84,8 +84,7 @@ class RunSamples(Panel):
         title = "Base · step 0" if step == 0 else f"Tuned · step {step}"
         if rows.empty:
             return Answer(title, "(not asked at this step)")
-        row = rows.iloc[0]
-        return Answer(title, row["answer"], int(row["tokens"]), bool(row["ended"]), float(row["repeated_4grams"]))
+        return Answer.sampled(title, rows.iloc[0])
 
     def snapshot(self) -> Markup:
         return html("{}{}", self.about.value, self.cards.value)
