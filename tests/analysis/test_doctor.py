@@ -76,6 +76,80 @@ def test_a_run_without_sampled_answers_is_not_credited_with_answers():
     assert "no answers were sampled" in verdict.seen
 
 
+# --- wrong answers
+
+
+def with_right(record, right, checked, became_wrong=None, became_right=0):
+    """The record of an evaluation in which `right` of `checked` answers are right."""
+    record = record | {"eval/answers/right": right / checked, "eval/answers/checked": checked}
+    if became_wrong is not None:
+        record |= {"eval/answers/became_wrong": became_wrong, "eval/answers/became_right": became_right}
+    return record
+
+
+BEFORE = with_right(START, 20, 40)
+
+
+def test_a_run_whose_answers_became_wrong_is_not_healthy_and_says_how_many():
+    last = with_right(evaluation(20, accuracy=0.90, beyond=0.80), 16, 40, became_wrong=4)
+    (verdict,) = diagnose([BEFORE, last])
+    assert (verdict.kind, verdict.severity, verdict.step) == ("wrong answers", "attention", 20)
+    assert verdict.seen == "4 of 20 answers that were right became wrong, none the other way."
+    assert not is_healthy(BEFORE, last)
+    assert recommend([BEFORE, last]) == 0
+    assert why_recommended([BEFORE, last]) == "the base model: no trained step is healthy"
+
+
+@pytest.mark.parametrize(
+    ("checked", "became_wrong", "became_right", "found"),
+    [
+        (20, 3, 0, True),
+        (20, 2, 0, False),
+        (20, 5, 3, False),
+        (20, 5, 2, True),
+        (30, 3, 0, True),  # just a tenth
+        (31, 3, 0, False),
+        (40, 4, 0, True),
+        (40, 0, 9, False),
+    ],
+)
+def test_three_lost_answers_that_are_a_tenth_of_the_checked_ones_are_too_many(
+    checked, became_wrong, became_right, found
+):
+    first = with_right(START, 10, checked)
+    last = with_right(evaluation(20), 10 + became_right - became_wrong, checked, became_wrong, became_right)
+    verdicts = diagnose([first, last])
+    assert [verdict.kind for verdict in verdicts] == (["wrong answers"] if found else ["healthy"])
+    assert is_healthy(first, last) is not found
+    if found and became_right:
+        assert verdicts[0].seen.endswith(f"became wrong, {became_right} the other way.")
+
+
+def test_a_healthy_run_says_how_many_answers_are_right():
+    (verdict,) = diagnose([with_right(START, 15, 40), with_right(evaluation(20), 17, 40, 1, 3)])
+    assert verdict.kind == "healthy"
+    assert verdict.seen.endswith(", right answers 15 of 40 → 17 of 40.")
+    assert "right answers" not in diagnose([START, evaluation(20)])[0].seen, "an older run has no checks"
+
+
+def test_a_later_step_that_lost_its_answers_is_not_recommended():
+    good = with_right(evaluation(20, beyond=0.40), 19, 40, 1, 0)
+    forgot = with_right(evaluation(40, beyond=0.90), 14, 40, 6, 0)
+    assert recommend([BEFORE, good, forgot]) == 20
+
+
+def test_an_evaluation_without_answers_is_judged_by_the_newest_ones_alone():
+    forgot = with_right(evaluation(20), 14, 40, 6, 0)
+    other_prompts = evaluation(40)
+    assert kinds([BEFORE, forgot, without_answers(evaluation(30))]) == [("wrong answers", "attention")]
+    assert kinds([BEFORE, forgot, other_prompts, without_answers(evaluation(60))]) == [("healthy", "healthy")]
+
+
+def test_a_collapse_explains_wrong_answers():
+    ruined = with_right(evaluation(20, chosen=-3.5, repeated=0.60), 0, 40, 20, 0)
+    assert kinds([BEFORE, ruined]) == [("collapse", "collapse")]
+
+
 # --- collapse
 
 

@@ -53,13 +53,14 @@ def test_every_number_of_an_older_run_has_a_row(records):
 
 
 def test_every_number_of_an_evaluation_has_a_row(table_of_scores):
-    answers = [{"tokens": 10, "ended": True, "repeated_4grams": 0.0}]
-    measured = score_metrics(table_of_scores, None) | answer_metrics(answers)
+    answers = [{"prompt": "a", "tokens": 10, "ended": True, "repeated_4grams": 0.0, "right": True}]
+    measured = score_metrics(table_of_scores, None) | answer_metrics(answers, answers)
+    assert "eval/answers/right_change" in measured
     assert {key.removeprefix("eval/") for key in measured} - INTERVAL_ENDS <= set(METRICS)
 
 
 def test_every_place_that_lists_metrics_lists_such_as_exist():
-    beside = [key for _, key in facts._BESIDE.values()]
+    beside = [key for shown in facts._BESIDE.values() for _, key in shown]
     listed = [SHOWN, terminal._PROGRESS, terminal._BEFORE_AFTER, facts.TILES, beside]
     listed += [report._COLUMNS, run_monitor._COLUMNS, root._MEASURED.values()]
     assert set().union(*listed) - INTERVAL_ENDS <= set(METRICS)
@@ -110,8 +111,8 @@ def test_an_evaluation_is_the_means_of_its_table_with_intervals_and_drifts(table
 
 def test_answers_have_a_mean_length_and_shares():
     answers = [
-        {"tokens": 10, "ended": True, "repeated_4grams": 0.0},
-        {"tokens": 20, "ended": False, "repeated_4grams": 0.5},
+        {"prompt": "a", "tokens": 10, "ended": True, "repeated_4grams": 0.0},
+        {"prompt": "b", "tokens": 20, "ended": False, "repeated_4grams": 0.5},
     ]
     metrics = answer_metrics(answers)
     assert (metrics["eval/answers/n"], metrics["eval/answers/mean_tokens"]) == (2, 15.0)

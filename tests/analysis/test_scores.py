@@ -16,6 +16,7 @@ from simpo_workbench.analysis.scores import (
     repeated_4gram_share,
     scoring_noise,
     share,
+    share_change,
     sides,
     what_became,
 )
@@ -80,6 +81,30 @@ def test_a_share_of_nothing_is_refused_instead_of_being_nought():
 )
 def test_repetition_is_the_share_of_4_grams_that_were_there_before(tokens, expected):
     assert repeated_4gram_share(tokens) == pytest.approx(expected)
+
+
+@pytest.mark.parametrize(
+    ("gained", "lost", "n", "low", "high"),
+    [
+        # (0 + 1) / 22 − (4 + 1) / 22 = −0.1818; ± 1.96 · √((6 / 22 − 0.1818²) / 22) = 0.2046
+        (0, 4, 20, -0.3864, 0.0228),
+        # 3 / 42 − 1 / 42 = 0.0476; ± 1.96 · √((4 / 42 − 0.0476²) / 42) = 0.0922
+        (2, 0, 40, -0.0446, 0.1398),
+        # 1 / 12 − 1 / 12 = 0; ± 1.96 · √((2 / 12) / 12) = 0.2310
+        (0, 0, 10, -0.2310, 0.2310),
+    ],
+)
+def test_the_change_of_a_share_has_the_interval_of_paired_shares(gained, lost, n, low, high):
+    change = share_change(gained, lost, n)
+    assert (change.value, change.n) == ((gained - lost) / n, n)
+    assert (change.low, change.high) == (pytest.approx(low, abs=1e-4), pytest.approx(high, abs=1e-4))
+
+
+def test_a_change_of_everything_stays_within_its_bounds():
+    assert share_change(0, 3, 3).low == share_change(0, 3, 3).value == -1.0
+    assert share_change(3, 0, 3).high == 1.0
+    with pytest.raises(WorkbenchError, match="without cases"):
+        share_change(0, 0, 0)
 
 
 # --- texts

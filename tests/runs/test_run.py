@@ -178,7 +178,8 @@ def test_a_run_without_scores_says_when_they_come(tmp_path):
 
 def test_answers_of_all_steps_are_one_table(tmp_path):
     run = make_run(tmp_path, state="finished")
-    assert list(run.generations.columns) == ["step", "prompt", "answer", "tokens", "ended", "repeated_4grams"]
+    columns = ["step", "prompt", "answer", "tokens", "ended", "repeated_4grams", "right", "reference"]
+    assert list(run.generations.columns) == columns
     assert len(run.generations) == 0
     for step in (20, 0):
         answer = {

@@ -78,10 +78,10 @@ def test_every_setting_has_one_control_with_its_help_and_bounds():
 
 @pytest.mark.parametrize("config", [*map(wb.preset, preset_notes()), wb.preset("demo").with_changes(AWKWARD)])
 def test_what_a_control_shows_is_read_back_as_the_same_value(config):
-    values = {
-        path: field.read(field.text_of(getattr(getattr(config, field.info.section), field.info.name)))
-        for path, field in all_fields().items()
-    }
+    values = {}
+    for path, field in all_fields().items():
+        value = getattr(getattr(config, field.info.section), field.info.name)
+        values[path] = field.read(field.text_of(value), config.generation.prompts)
     sections = {}
     for path, value in values.items():
         section, _, name = path.partition(".")
@@ -203,6 +203,30 @@ def test_prompts_are_one_per_line_and_longer_ones_are_yaml():
     assert form.config.generation.prompts == ["Two\nlines", "One"]
     again = ConfigForm(form.config)
     assert again.fields.values["generation.prompts"] == '- "Two\\nlines"\n- "One"'
+
+
+def test_a_prompt_keeps_its_check_while_its_line_is_unchanged():
+    form, (france, stain, walk) = ConfigForm(), wb.preset("demo").generation.prompts
+    lines = [france["prompt"], stain["prompt"], walk]
+    assert form.fields.values["generation.prompts"] == "\n".join(lines)
+    form.fields.say("generation.prompts", "\n".join([walk, france["prompt"], "New?"]))
+    assert form.config.generation.prompts == [walk, france, "New?"]
+    form.fields.say("generation.prompts", "What is the capital of Spain?")
+    assert form.config.generation.prompts == ["What is the capital of Spain?"]
+    form.fields.say("generation.prompts", "\n".join(lines))
+    assert form.config.generation.prompts == [france, stain, walk], "typed again, it is the same prompt"
+    assert "generation.prompts" not in form.fields.remarks
+
+
+def test_a_check_can_be_typed_and_a_wrong_one_is_marked_at_its_field():
+    form = ConfigForm()
+    form.fields.say("generation.prompts", '- {prompt: "2 + 2?", expect: {any: ["4", four]}}\n- Hello?')
+    checked = {"prompt": "2 + 2?", "expect": {"any": ["4", "four"]}}
+    assert form.config.generation.prompts == [checked, "Hello?"]
+    assert evaluated(as_python(form.config, form.base)) == form.config
+    assert commanded(as_command(form.config, form.base)) == form.config
+    form.fields.say("generation.prompts", "- {prompt: a, expect: {any: /(/}}")
+    assert "is no regular expression" in form.fields.remarks["generation.prompts"]["problem"]
 
 
 def test_the_preset_that_equals_the_configuration_is_the_base():

@@ -1,0 +1,60 @@
+"""What a user would lose: checks of held-out pairs that are passed over in silence, or that end a run."""
+
+import json
+
+import pytest
+
+from simpo_workbench.config.checks import Check
+from simpo_workbench.engine.sample_prompts import SamplePrompt, given_prompt, held_out_checks, held_out_prompt
+from simpo_workbench.pairs.pairs import load_pairs
+
+ROW = {"prompt": "Capital of France?", "chosen": "Paris.", "rejected": "Lyon."}
+
+
+def pairs_with(**columns):
+    """One pair for each item of the columns' lists."""
+    count = len(next(iter(columns.values())))
+    rows = [ROW | {"chosen": f"Paris {n}."} | {name: items[n] for name, items in columns.items()} for n in range(count)]
+    return load_pairs(rows)
+
+
+def test_a_given_prompt_is_a_user_turn_with_what_it_brings():
+    turn = [{"role": "user", "content": "Capital?"}]
+    assert given_prompt("Capital?") == SamplePrompt(turn)
+    item = {"prompt": "Capital?", "expect": {"any": ["Paris"]}, "reference": "Paris."}
+    assert given_prompt(item) == SamplePrompt(turn, Check(any=("Paris",)), "Paris.")
+
+
+def test_checks_and_references_of_held_out_pairs_are_taken_from_their_columns():
+    pairs = pairs_with(expect=[{"any": ["Paris"]}, None, '{"all": "Paris"}'], reference=["Paris.", " ", 7])
+    checks, notes = held_out_checks(pairs)
+    assert notes == []
+    prompts = [held_out_prompt(pair, checks) for pair in pairs]
+    assert [prompt.check for prompt in prompts] == [Check(any=("Paris",)), None, Check(all=("Paris",))]
+    assert [prompt.reference for prompt in prompts] == ["Paris.", None, None]
+
+
+def test_checks_that_cannot_be_used_are_counted_and_the_first_is_named():
+    pairs = pairs_with(expect=[{"any": ["Paris"]}, {"any": ["/(/"]}, "Paris"])
+    checks, notes = held_out_checks(pairs)
+    assert list(checks) == [pairs[0].pair_id]
+    (note,) = notes
+    assert note.startswith("The checks of 2 held-out pairs (column expect) cannot be used")
+    assert f"pair {pairs[1].pair_id}: The check '/(/' is no regular expression" in note
+
+
+@pytest.mark.parametrize("suffix", ["csv", "parquet", "jsonl"])
+def test_checks_are_read_from_every_kind_of_file(tmp_path, suffix):
+    import pandas as pd
+
+    expect = [{"any": ["Paris"]}, None]
+    rows = [ROW | {"chosen": f"Paris {n}.", "expect": item} for n, item in enumerate(expect)]
+    path = tmp_path / f"pairs.{suffix}"
+    if suffix == "jsonl":
+        path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    elif suffix == "parquet":
+        pd.DataFrame(rows).to_parquet(path)
+    else:
+        pd.DataFrame(rows).assign(expect=[json.dumps(expect[0]), ""]).to_csv(path, index=False)
+    pairs = load_pairs(path)
+    assert held_out_checks(pairs) == ({pairs[0].pair_id: Check(any=("Paris",))}, [])
