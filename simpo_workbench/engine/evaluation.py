@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import functools
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -31,17 +32,22 @@ def evaluate(
     with_answers: bool,
     first: dict | None,
     first_answers: Sequence[dict] = (),
+    progress: Callable[[str, int, int], None] = lambda words, done, total: None,
+    on_scores: Callable[[dict], None] = lambda record: None,
 ) -> tuple[dict, pd.DataFrame, list[dict]]:
     """(record, scores, answers): the metrics record with prefix eval/, the scores table's numbers, and one dict per
     sampled answer.
 
     config: the configuration as it is now. first: the record of step 0, against which drifts are measured; None when
     this is step 0. first_answers: the answers of step 0, against which right ones are compared.
+    progress: called with words such as "scoring {} of {} pairs", the number done and the number of all, first with 0.
+    on_scores: called with what the record has of the scores, before answers are sampled.
     """
     loaded = setup.loaded
     loaded.model.eval()
     scorer = PackedScorer(loaded.model)
-    scores = score_encoded(scorer, setup.held_out, config.loss, loaded, setup.memory.max_tokens_per_microbatch)
+    scored = _counted(progress, "scoring {} of {} pairs", len(setup.held_out))
+    scores = score_encoded(scorer, setup.held_out, config.loss, loaded, setup.memory.max_tokens_per_microbatch, scored)
     broken = scores.loc[~np.isfinite(scores[["chosen_avg_logp", "rejected_avg_logp", "loss"]]).all(axis=1), "pair_id"]
     if len(broken):
         raise WorkbenchError(
@@ -50,15 +56,25 @@ def evaluate(
         )
     scores.insert(0, "step", step)
     record = {"kind": "eval", "step": step, **score_metrics(scores, first)}
+    on_scores(record)
     if first is None:
-        record["eval/scoring_noise"] = _scoring_noise(scorer, setup, scores)
+        record["eval/scoring_noise"] = _scoring_noise(scorer, setup, scores, progress)
     prompts = setup.sample_prompts(config.generation) if with_answers else []
     sampled = []
     if prompts:
         conversations = [prompt.messages for prompt in prompts]
-        sampled = generation.answer(loaded, setup.encoder, conversations, config.generation, seed=config.training.seed)
+        answered, seed = _counted(progress, "answering {} of {} prompts", len(prompts)), config.training.seed
+        sampled = generation.answer(
+            loaded, setup.encoder, conversations, config.generation, seed=seed, progress=answered
+        )
     answers = [_answer_record(step, prompt, answer) for prompt, answer in zip(prompts, sampled, strict=True)]
     return record | answer_metrics(answers, first_answers), scores, answers
+
+
+def _counted(progress, words, total):
+    """A function of (done, total) that tells of one activity, which begins now."""
+    progress(words, 0, total)
+    return functools.partial(progress, words)
 
 
 def _answer_record(step, prompt, answer):
@@ -78,7 +94,7 @@ def _answer_record(step, prompt, answer):
     return record
 
 
-def _scoring_noise(scorer, setup, scores) -> float:
+def _scoring_noise(scorer, setup, scores, progress) -> float:
     """`scores.scoring_noise` of pairs spread evenly over the held-out ones, each scored again alone.
 
     It draws no random numbers and changes no weight.
@@ -88,7 +104,8 @@ def _scoring_noise(scorer, setup, scores) -> float:
     places = sorted({place * len(setup.held_out) // NOISE_PAIRS for place in range(NOISE_PAIRS)})
     sample = [setup.held_out[place] for place in places]
     # no two pairs fit together, and one alone always does
-    logps = response_logps(scorer, sample, setup.loaded, max_tokens_per_microbatch=1)
+    scored = _counted(progress, "scoring {} of {} pairs again, for the noise of scoring", len(sample))
+    logps = response_logps(scorer, sample, setup.loaded, max_tokens_per_microbatch=1, progress=scored)
     again = pd.DataFrame(
         {
             "pair_id": [pair.pair_id for pair in sample],

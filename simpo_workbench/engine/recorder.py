@@ -3,10 +3,13 @@
 import contextlib
 import math
 import statistics
+import time
 from collections.abc import Callable
+from dataclasses import dataclass
 
 from ..analysis import doctor
 from ..base.files import read_jsonl, write_jsonl
+from ..base.format import duration
 from ..base.redaction import redact, redact_values
 from ..config.run_config import RunConfig
 from ..runs.folder import RunFolder
@@ -14,12 +17,28 @@ from ..runs.presence import Presence
 
 #: The time left is estimated from the durations of so many steps.
 RECENT_STEPS = 20
+#: Seconds between two records of progress, each of which writes status.json.
+PROGRESS_EVERY_S = 0.5
+#: The time that an activity has left is said once this share of it is done, and so many seconds have passed.
+PACE_SHARE, PACE_S = 0.2, 3.0
+
+
+@dataclass
+class _Activity:
+    """What is under way: its words, when it began, how much is done, and when that was last written (seconds)."""
+
+    words: str = ""
+    began: float = 0.0
+    done: int = 0
+    told: float = 0.0
 
 
 class Recorder:
     """The only writer of a run.
 
-    on_record: called with every metrics record and change of state, for progress bars in the same process.
+    on_record: called with every metrics record and change of state, and with what goes into no file: how far an
+    activity is (kind "progress") and an evaluation's scores before its answers are sampled (kind "scores"). It is for
+    progress bars in the same process.
     """
 
     def __init__(
@@ -29,6 +48,7 @@ class Recorder:
         self.records = read_jsonl(folder.metrics)
         self.step_seconds: list[float] = []
         self.evaluation_seconds: list[float] = []
+        self._activity = _Activity()
 
     @property
     def status(self) -> dict:
@@ -41,6 +61,34 @@ class Recorder:
         if state != self.status.get("state"):
             self._announce(state, message)
         self.presence.write(state=state, message=message, **more)
+
+    def doing(self, words: str) -> None:
+        """Write to the status what is done now, where that takes a while; "" once it is over."""
+        self._activity = _Activity()
+        self._write_doing(words)
+
+    def progress(self, words: str, done: int, total: int) -> None:
+        """Write to the status how much of an activity is done, and the time it has left once its pace is known.
+
+        words: such as "scoring {} of {} pairs". An activity begins with `done` at 0. Calls that follow too closely are
+        left out.
+        """
+        now = time.monotonic()
+        if done == 0 or self._activity.words != words or done < self._activity.done:
+            self._activity = _Activity(words, now)
+        elif now - self._activity.told < PROGRESS_EVERY_S:
+            return
+        activity = self._activity
+        activity.done, activity.told = done, now
+        text, spent_s = words.format(done, total), now - activity.began
+        if PACE_SHARE * total <= done < total and spent_s >= PACE_S:
+            text += f", {duration(spent_s / done * (total - done))} left"
+        self._write_doing(text)
+
+    def scored(self, record: dict) -> None:
+        """Tell what an evaluation's record holds of its scores; it is recorded with the answers, by `evaluation`."""
+        if self.on_record:
+            self.on_record({**redact_values(record), "kind": "scores"})
 
     def end(self, state: str, message: str, **more) -> None:
         """Record the final state, as an event too, so that a deleted status.json can be rebuilt."""
@@ -102,6 +150,11 @@ class Recorder:
     def first_evaluation(self) -> dict | None:
         """The record of step 0, against which drifts are measured."""
         return next((record for record in self.records if record["kind"] == "eval"), None)
+
+    def _write_doing(self, words):
+        self.presence.write(doing=words)
+        if self.on_record:
+            self.on_record({"kind": "progress", "step": self.status["step"], "text": words})
 
     def _announce(self, state, message):
         if self.on_record:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 import torch
@@ -56,23 +57,38 @@ def score(
 
 
 def score_encoded(
-    scorer, encoded, loss: LossConfig, loaded: LoadedModel, max_tokens_per_microbatch=SCORING_TOKENS
+    scorer,
+    encoded,
+    loss: LossConfig,
+    loaded: LoadedModel,
+    max_tokens_per_microbatch=SCORING_TOKENS,
+    progress: Callable[[int, int], None] | None = None,
 ) -> pd.DataFrame:
-    """DataFrame with the ids and numbers of `score`, without texts, one row per encoded pair in their order."""
-    logps = response_logps(scorer, encoded, loaded, max_tokens_per_microbatch)
+    """DataFrame with the ids and numbers of `score`, without texts, one row per encoded pair in their order.
+
+    progress: as in `response_logps`; DPO scores every pair twice, the second time with the base model.
+    """
+    logps = response_logps(scorer, encoded, loaded, max_tokens_per_microbatch, progress)
     reference = None
     if loss.kind == "dpo":
         with loaded.base():
-            base = response_logps(scorer, encoded, loaded, max_tokens_per_microbatch)
+            base = response_logps(scorer, encoded, loaded, max_tokens_per_microbatch, progress)
         reference = (base.chosen, base.rejected)
     return score_table(encoded, logps, loss, reference)
 
 
 @torch.no_grad()
-def response_logps(scorer, encoded, loaded: LoadedModel, max_tokens_per_microbatch=SCORING_TOKENS) -> ResponseLogps:
+def response_logps(
+    scorer,
+    encoded,
+    loaded: LoadedModel,
+    max_tokens_per_microbatch=SCORING_TOKENS,
+    progress: Callable[[int, int], None] | None = None,
+) -> ResponseLogps:
     """Summed log-probabilities and token counts of all pairs, fp64 on the CPU, in the order of `encoded`.
 
-    A micro-batch that does not fit into memory is halved.
+    A micro-batch that does not fit into memory is halved. progress: called after each one with the numbers of pairs
+    that are scored and of all pairs.
     """
     row_of = {}
     with weights_unpacked(loaded):
@@ -88,6 +104,8 @@ def response_logps(scorer, encoded, loaded: LoadedModel, max_tokens_per_microbat
                 groups[:0] = [group[: len(group) // 2], group[len(group) // 2 :]]
                 continue
             row_of |= dict(zip([pair.pair_id for pair in group], rows, strict=True))
+            if progress:
+                progress(len(row_of), len(encoded))
     return ResponseLogps(*torch.stack([row_of[pair.pair_id] for pair in encoded]).unbind(dim=1))
 
 

@@ -6,6 +6,7 @@ import hashlib
 import importlib.metadata
 import json
 import platform
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
@@ -112,24 +113,29 @@ class Setup:
         AcceleratorState._reset_state(reset_partial_state=True)
 
 
-def prepare(config: RunConfig, memory_plan: MemoryPlan | None = None) -> Setup:
+def prepare(
+    config: RunConfig, memory_plan: MemoryPlan | None = None, doing: Callable[[str], None] = lambda words: None
+) -> Setup:
     """A Setup for a configuration. memory_plan: that of a run which is resumed; otherwise one is made, from a measured
-    step where settings are "auto".
+    step where settings are "auto". doing: called with words for what takes a while, before it begins.
 
     Errors: WorkbenchError for pairs or models that cannot be used.
     """
     torch.manual_seed(config.training.seed)
+    doing("reading the pairs")
     train_pairs, held_out_pairs, notes = load_data(config.data, config.training.seed)
+    doing("loading the model")
     loaded = models.load_base(config.model, config.data)
     try:
-        return _prepare(config, loaded, train_pairs, held_out_pairs, notes, memory_plan)
+        return _prepare(config, loaded, train_pairs, held_out_pairs, notes, memory_plan, doing)
     except BaseException:
         loaded.close()
         raise
 
 
-def _prepare(config, loaded, train_pairs, held_out_pairs, notes, memory_plan):
+def _prepare(config, loaded, train_pairs, held_out_pairs, notes, memory_plan, doing):
     training = config.training
+    doing("encoding the pairs")
     encoder = ChatEncoder(loaded.tokenizer, config.data)
     train, train_report = encode_once(encoder, train_pairs)
     held_out, held_out_report = encode_once(encoder, held_out_pairs)
@@ -146,7 +152,9 @@ def _prepare(config, loaded, train_pairs, held_out_pairs, notes, memory_plan):
     policy = row_policy(loaded.model)
     checks, check_notes = held_out_checks(held_out_pairs)
     notes = [*notes, *check_notes, *_row_notes(policy, train)]
-    memory_plan = memory_plan or _memory_plan(training, accelerator, loaded, train, policy)
+    if memory_plan is None:
+        doing("measuring the memory that a step takes")
+        memory_plan = _memory_plan(training, accelerator, loaded, train, policy)
     memory.checkpoint_layers(loaded.model, memory_plan.checkpointed_layers)
     memory.reset_peak_memory(loaded.device)  # the records' peak is that of training, not of loading
     return Setup(

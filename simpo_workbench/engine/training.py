@@ -86,7 +86,8 @@ def run_training(
         with stop_signals(stop, presence):
             checkpoints.clean(folder)
             checkpoint = checkpoints.newest_valid(folder) if resume else None
-            setup = prepare(config, checkpoint.memory if checkpoint else None)
+            setup = prepare(config, checkpoint.memory if checkpoint else None, recorder.doing)
+            recorder.doing("")
             try:
                 stop.check()
                 _train(setup, recorder, checkpoint, stop)
@@ -212,12 +213,14 @@ def _evaluate(setup, recorder, desk, step) -> Evaluation:
     started, config = time.perf_counter(), desk.settings.config
     every = config.generation.every
     with_answers = step in (0, setup.total_steps) or (every > 0 and step % every == 0)
-    recorder.presence.write(doing="evaluating")
+    recorder.doing("evaluating")
     first = recorder.first_evaluation()
     first_answers = read_jsonl(recorder.folder.generations(first["step"])) if first and with_answers else []
-    record, scores, answers = evaluate(setup, config, step, with_answers, first, first_answers)
+    record, scores, answers = evaluate(
+        setup, config, step, with_answers, first, first_answers, recorder.progress, recorder.scored
+    )
     verdicts = recorder.evaluation(record, scores, answers, time.perf_counter() - started)
-    recorder.presence.write(doing="")
+    recorder.doing("")
     return Evaluation(
         collapsed=verdicts[0].severity == "collapse", recommended=recorder.status["recommended_step"] == step
     )

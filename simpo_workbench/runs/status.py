@@ -33,6 +33,8 @@ class RunStatus:
     verdict: str
     seconds_left: float | None
     stalled: bool = False
+    #: What its process does beside training steps, such as "scoring 40 of 60 pairs"; "" where that is nothing.
+    doing: str = ""
 
     @property
     def ended(self) -> bool:
@@ -61,6 +63,7 @@ def read(folder: RunFolder) -> RunStatus:
         verdict=raw.get("verdict", ""),
         seconds_left=raw.get("seconds_left"),
         stalled=bool(stalled),
+        doing=raw.get("doing", "") if alive and state in LIVE_STATES else "",
     )
 
 

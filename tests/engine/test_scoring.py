@@ -9,6 +9,9 @@ import tiny
 
 import simpo_workbench as wb
 from simpo_workbench.config.run_config import DataConfig, LossConfig, ModelConfig
+from simpo_workbench.engine.encode.tokens import ChatEncoder
+from simpo_workbench.engine.forward.logprobs import PackedScorer
+from simpo_workbench.engine.scoring import response_logps
 
 COLUMNS = [
     "pair_id", "prompt", "chosen", "rejected", "chosen_tokens", "rejected_tokens", "chosen_avg_logp",
@@ -79,3 +82,28 @@ def test_a_dataframe_is_taken_as_pairs(loaded):
 
     table = wb.score(loaded, pd.DataFrame(tiny.rows(3)))
     assert len(table) == 3
+
+
+def test_progress_counts_the_pairs_after_every_micro_batch(loaded):
+    encoded, _ = ChatEncoder(loaded.tokenizer).encode_pairs(list(wb.load_pairs(tiny.rows(7))))
+    told = []
+    response_logps(PackedScorer(loaded.model), encoded, loaded, 1, lambda *numbers: told.append(numbers))
+    assert told == [(done, 7) for done in range(1, 8)]
+    told.clear()
+    response_logps(PackedScorer(loaded.model), encoded, loaded, 100_000, lambda *numbers: told.append(numbers))
+    assert told == [(7, 7)]
+
+
+def test_progress_of_a_micro_batch_that_does_not_fit_counts_its_halves(loaded):
+    encoded, _ = ChatEncoder(loaded.tokenizer).encode_pairs(list(wb.load_pairs(tiny.rows(4))))
+    scorer, told = PackedScorer(loaded.model), []
+
+    def small(batch):
+        if len(batch.pair_ids) > 2:
+            raise MemoryError
+        return scorer(batch)
+
+    whole = response_logps(scorer, encoded, loaded, 100_000)
+    halved = response_logps(small, encoded, loaded, 100_000, lambda *numbers: told.append(numbers))
+    assert told == [(2, 4), (4, 4)]
+    assert halved.chosen.tolist() == pytest.approx(whole.chosen.tolist(), abs=1e-4)

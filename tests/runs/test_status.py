@@ -170,6 +170,15 @@ def test_a_run_that_makes_no_progress_has_stalled(tmp_path, worker, usual_s, sil
     )
     assert (run.status.stalled, run.status.alive) == (expected, True)
     assert ("Stalled: no progress for" in run.status.message) is expected
+    assert run.status.doing == doing
+
+
+@pytest.mark.parametrize("state", [*LIVE_STATES, *END_STATES])
+def test_what_a_dead_process_did_is_not_shown_as_done_now(tmp_path, worker, state):
+    run = make_run(tmp_path, state=state, identity=process.identify(worker.pid), doing="scoring 40 of 60 pairs")
+    worker.kill()
+    worker.wait()
+    assert run.status.doing == ""
 
 
 @pytest.mark.parametrize("identity", [None, "x", {}, {"pid": 1}])
