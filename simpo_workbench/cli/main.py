@@ -58,7 +58,7 @@ def demo(**options) -> None:
 
     It takes about seven minutes on two quiet CPU cores, of which four train.
     """
-    _train(_config(None, "demo", options))
+    _train(_config(None, "demo", options), is_demo=True)
 
 
 @main.command(cls=SettingsCommand)
@@ -150,7 +150,7 @@ def _resume_here(name, other_options, changes):
     _show(go_on)
 
 
-def _train(config: RunConfig):
+def _train(config: RunConfig, is_demo: bool = False):
     _warn(config)
 
     def begin(on_record):
@@ -158,12 +158,13 @@ def _train(config: RunConfig):
 
         return train_here(config, on_record=on_record)
 
-    _show(begin)
+    _show(begin, is_demo)
 
 
-def _show(train_run):
+def _show(train_run, is_demo=False):
     """Train with a progress bar, then print the outcome and write the report."""
-    from .terminal import Progress, print_summary
+    from .last_screen import print_summary
+    from .terminal import Progress
 
     with Progress() as progress:
         run = train_run(progress.show)
@@ -171,7 +172,7 @@ def _show(train_run):
     from ..report.report import write_report
 
     report = write_report(run)
-    print_summary(run, report)
+    print_summary(run, report, after_demo=is_demo)
     if status.state != "finished":
         click.echo(status.message, err=True)
         sys.exit(FAILED)
@@ -201,7 +202,8 @@ def runs(root, as_json) -> None:
 def show(name, root, as_json) -> None:
     """Show where a run stands: state, progress, held-out results before and after, the doctor's verdicts."""
     from ..runs.run import attach
-    from .terminal import print_status, print_summary, summary
+    from .last_screen import print_summary, summary
+    from .terminal import print_status
 
     run = attach(name, root)
     if as_json:
@@ -304,11 +306,13 @@ def _which_model(run_name, step, model, adapter, root):
 @click.option("--output", type=click.Path(), help="Where to write it; by default report.html in the run's folder.")
 @root_option
 def report(name, output, root) -> None:
-    """Write a run's report: one self-contained HTML file."""
+    """Write a run's report, one self-contained HTML file, and show before and after and the doctor's verdicts."""
     from ..report.report import write_report
     from ..runs.run import attach
+    from .last_screen import print_summary
 
-    click.echo(write_report(attach(name, root), output))
+    run = attach(name, root)
+    print_summary(run, write_report(run, output))
 
 
 @main.command()

@@ -2,142 +2,148 @@
 
 from __future__ import annotations
 
+import threading
 import time
-from pathlib import Path
+import unicodedata
 
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, TextColumn
+from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeElapsedColumn
 from rich.progress import Progress as Bar
 from rich.table import Table
 from rich.text import Text
 
-from ..analysis.doctor import diagnose, why_recommended
-from ..analysis.metrics import METRICS, SHARE
+from ..analysis.metrics import METRICS
+from ..base.escape import one_way
 from ..base.format import duration
 
-_PLAIN_EVERY_S = 15  # without a terminal, a line at most so often
-#: Metrics of a step in the progress line, and of an evaluation in the table before and after.
+#: Without a terminal: seconds between two lines that say how far it is, and between two looks at the clock.
+_PLAIN_EVERY_S, _TICK_S = 10.0, 1.0
+#: Metrics of a step in the progress line.
 _PROGRESS = ("loss", "rewards/margins")
-_BEFORE_AFTER = (
-    *("rewards/accuracies", "rewards/beyond_gamma", "logps/chosen", "logps/rejected", "loss"),
-    *("answers/mean_tokens", "answers/ended", "answers/repeated_4grams"),
-)
 
 
 class Progress:
-    """Shows the records of a run as they come: use it in a `with` block and give `show` to `train(on_record=…)`."""
+    """Shows the records of a run as they come: use it in a `with` block and give `show` to `train(on_record=…)`.
+
+    In a terminal a bar names what is done now; elsewhere a line says it every ten seconds.
+    """
 
     def __init__(self):
         self.console = Console(stderr=True)
-        self.last_line = 0.0
-        self.started = time.monotonic()
-        self.bar = None
+        self.started = self.last_line = time.monotonic()
+        self.state, self.activity, self.step_line = "loading", "", ""
+        self.scored_step = self.bar = None
+        self._said, self._lock, self._ended = "", threading.RLock(), threading.Event()
         if self.console.is_terminal:
             columns = (
-                TextColumn("{task.description}"),
-                BarColumn(),
-                MofNCompleteColumn(),
+                *(TimeElapsedColumn(), TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn()),
                 TextColumn("{task.fields[facts]}"),
             )
             self.bar = Bar(*columns, console=self.console, transient=True)
-            self.task = self.bar.add_task("loading", total=None, facts="")
+            self.task = self.bar.add_task(self.state, total=None, facts="")
 
     def __enter__(self):
         if self.bar:
             self.bar.start()
+        else:
+            threading.Thread(target=self._tick, name="progress", daemon=True).start()
         return self
 
     def __exit__(self, *_):
+        self._ended.set()
         if self.bar:
             self.bar.stop()
 
     def show(self, record: dict) -> None:
-        """Show one metrics record, event or change of state."""
+        """Show one metrics record, event, change of state or record of progress."""
+        with self._lock:
+            self._show(record)
+
+    def _show(self, record):
         kind = record["kind"]
         if kind == "state":
+            self.state, self.step_line = record["state"], ""
             if self.bar:
                 self.bar.update(self.task, description=record["state"], total=record["total_steps"] or None)
             elif record["message"] and record["state"] != "failed":  # the command says why it failed
                 self._line(f"{record['state']}: {record['message']}")
+        elif kind == "progress":
+            self.activity = record["text"]
+            if self.bar:
+                self.bar.update(self.task, description=self.activity or self.state)
         elif kind == "train":
             values = [f"{METRICS[key].label} {METRICS[key].text(record[key])}" for key in _PROGRESS]
             left, speed = duration(record["seconds_left"]), f"{record['pairs_per_second']:.1f} pairs/s"
             facts = " · ".join([f"{left} left", speed, *values])
+            self.step_line = f"step {record['step']} of {record['total_steps']} · {facts}"
             if self.bar:
                 self.bar.update(self.task, completed=record["step"], total=record["total_steps"], facts=facts)
-            elif time.monotonic() - self.last_line >= _PLAIN_EVERY_S:
-                self._line(f"step {record['step']} of {record['total_steps']} · {facts}")
+        elif kind == "scores":
+            self.scored_step = record["step"]
+            self._line(f"step {record['step']}: {_scores_line(record)}")
         elif kind == "eval":
-            self._line(_evaluation_line(record))
+            scores = "" if self.scored_step == record["step"] else _scores_line(record)
+            if line := "; ".join(filter(None, (scores, _answers_line(record)))):
+                self._line(f"step {record['step']}: {line}")
         elif kind in ("event", "note"):
             self._line(record["text"])
+        self.say_progress()
+
+    def say_progress(self) -> None:
+        """Without a terminal, print how far it is, unless a line was printed in the last ten seconds."""
+        with self._lock:
+            text = self.activity or self.step_line
+            if self.bar or not text or time.monotonic() - self.last_line < _PLAIN_EVERY_S:
+                return
+            if text != self._said:
+                self._said = text
+                self._line(text)
+            elif self.activity:
+                self._line(f"still {text}")
+
+    def _tick(self):
+        while not self._ended.wait(_TICK_S):
+            self.say_progress()
 
     def _line(self, text):
         self.last_line = time.monotonic()
         self.console.print(Text(f"[{duration(time.monotonic() - self.started)}] {text}"), soft_wrap=True)
 
 
-def _evaluation_line(record):
-    def named(key):
-        return f"{METRICS[key].label} {_value(record, key, short=True)}"
-
-    line = (
-        f"step {record['step']}: {named('rewards/accuracies')}, {named('rewards/beyond_gamma')} of"
-        f" {record['eval/pairs']} held-out pairs; {named('logps/chosen_drift')} since the start"
+def _scores_line(record):
+    return (
+        f"{_named(record, 'rewards/accuracies')}, {_named(record, 'rewards/beyond_gamma')} of"
+        f" {record['eval/pairs']} held-out pairs; {_named(record, 'logps/chosen_drift')} since the start"
     )
-    if "eval/answers/n" in record:
-        tokens = _value(record, "answers/mean_tokens")
-        line += f"; {record['eval/answers/n']} answers: {tokens} tokens, {named('answers/repeated_4grams')}"
+
+
+def _answers_line(record):
+    """What an evaluation's record holds of answers; "" where none were sampled."""
+    if "eval/answers/n" not in record:
+        return ""
+    tokens = value_text(record, "answers/mean_tokens")
+    line = f"{record['eval/answers/n']} answers: {tokens} tokens, {_named(record, 'answers/repeated_4grams')}"
+    if "eval/answers/right" in record:
+        checked = record["eval/answers/checked"]
+        line += f", {round(record['eval/answers/right'] * checked)} of {checked} that are checked are right"
     return line
 
 
-def summary(run) -> dict:
-    """First and last evaluation of a run and the doctor's verdicts, as plain values."""
-    records = run.records
-    evaluations = [record for record in records if record["kind"] == "eval"]
-    verdicts = diagnose(records, run.status.total_steps)
-    return {
-        "before": evaluations[0] if evaluations else None,
-        "after": evaluations[-1] if len(evaluations) > 1 else None,
-        "verdicts": [
-            {"kind": verdict.kind, "severity": verdict.severity, "step": verdict.step, "text": str(verdict)}
-            for verdict in verdicts
-        ],
-    }
+def _named(record, key):
+    return f"{METRICS[key].label} {value_text(record, key, short=True)}"
 
 
 def print_status(run) -> None:
     """Print one line on where the run stands."""
     status = run.status
     left = f" · {duration(status.seconds_left)} left" if status.seconds_left and not status.ended else ""
-    _out().print(
-        Text(f"{run.name} · {status.state} · step {status.step} of {status.total_steps}{left} · {status.message}"),
+    doing = f" · {status.doing}" if status.doing else ""
+    output().print(
+        Text(
+            f"{run.name} · {status.state} · step {status.step} of {status.total_steps}{doing}{left} · {status.message}"
+        ),
         soft_wrap=True,
     )
-
-
-def print_summary(run, report: Path | None = None) -> None:
-    """Print before and after as a table, three prompts side by side, the doctor's verdicts, and where the report is."""
-    console, facts = _out(), summary(run)
-    before, after = facts["before"], facts["after"]
-    if before:
-        console.print(_before_after_table(before, after))
-    if after:
-        generations = run.generations
-        last = generations["step"].max()
-        sides = generations[generations["step"] == 0].merge(
-            generations[generations["step"] == last], on="prompt", suffixes=("_base", "_tuned")
-        )
-        if len(sides) and last > 0:
-            console.print(_side_by_side(sides.head(3), "base", f"tuned, step {last}"))
-    for verdict in facts["verdicts"]:
-        console.print(Text.assemble(("Doctor: ", "bold"), verdict["text"]), soft_wrap=True)
-    recommended = run.status.recommended_step
-    if recommended is not None and after:
-        where = f", in {run.adapter_at(recommended)}" if recommended else ""
-        console.print(Text(f"Recommended: step {recommended}, {why_recommended(run.records)}{where}"), soft_wrap=True)
-    if report:
-        console.print(Text(f"Report: {report}"), soft_wrap=True)
 
 
 def print_answers(table) -> None:
@@ -146,7 +152,7 @@ def print_answers(table) -> None:
     for side in ("base", "tuned"):
         names |= {side: f"answer_{side}", f"{side}_tokens": f"tokens_{side}"}
         names |= {f"{side}_{fact}": f"{fact}_{side}" for fact in ("ended", "repeated_4grams")}
-    _out().print(_side_by_side(table.rename(columns=names), "base", "tuned"))
+    output().print(side_by_side(table.rename(columns=names), "base", "tuned"))
 
 
 def print_table(table) -> None:
@@ -156,44 +162,58 @@ def print_table(table) -> None:
         shown.add_column(name, justify="right" if table[name].dtype.kind in "if" else "left", overflow="fold")
     for row in table.itertuples(index=False):
         shown.add_row(*[_cell(value) for value in row])
-    _out().print(shown)
+    output().print(shown)
 
 
-def _before_after_table(before, after):
-    title = f"Held-out pairs (n={before['eval/pairs']}) and sampled answers"
-    if "eval/answers/n" in before:
-        title += f" (n={before['eval/answers/n']})"
-    table = Table(title=title)
-    for name in ("", "before", f"after step {after['step']}" if after else "after"):
-        table.add_column(name, justify="right" if name else "left")
-    for key in _BEFORE_AFTER:
-        if f"eval/{key}" in before:
-            title = f"{METRICS[key].label} (95 %)" if METRICS[key].unit == SHARE else METRICS[key].title
-            table.add_row(title, *[_value(record, key) for record in (before, after)])
-    return table
-
-
-def _value(record, key, short=False):
+def value_text(record: dict, key: str, short: bool = False) -> str:
     """A metric of an evaluation with its 95 % interval, "0.75 (0.55 to 0.88)"; "" where it was not measured."""
-    if record is None or f"eval/{key}" not in record:
+    if f"eval/{key}" not in record:
         return ""
     text, interval = METRICS[key].text(record[f"eval/{key}"], short), METRICS[key].interval(record)
     return f"{text} ({interval})" if interval else text
 
 
-def _side_by_side(sides, left, right):
+def side_by_side(sides, left: str, right: str, longest: int | None = None) -> Table:
+    """A table of prompts with two answers each.
+
+    sides: DataFrame with prompt and, for base and tuned each, answer_, tokens_, ended_ and repeated_4grams_, and right_
+    and reference_ where known. left, right: headings of the answers. longest: characters after which an answer is cut.
+    """
     table = Table(show_lines=True)
     for name in ("prompt", left, right):
         table.add_column(name, ratio=1 if name == "prompt" else 2, overflow="fold")
     for row in sides.to_dict("records"):
-        table.add_row(Text(row["prompt"]), _answer(row, "base"), _answer(row, "tuned") if "answer_tuned" in row else "")
+        prompt = _for_terminal(row["prompt"])
+        table.add_row(
+            Text(prompt), *[_answer(row, side, longest) for side in ("base", "tuned") if f"answer_{side}" in row]
+        )
     return table
 
 
-def _answer(row, side):
+def _answer(row, side, longest):
+    text = _for_terminal(row[f"answer_{side}"])
+    if longest and len(text) > longest:
+        text = f"{text[:longest]} … ({len(text) - longest:,} more characters)"
+    parts, right, reference = [text, "\n"], row.get(f"right_{side}"), row.get(f"reference_{side}")
+    is_checked = right in (True, False)
+    if is_checked:
+        parts.append(("✓ right" if right else "✗ wrong", "green" if right else "bold red"))
+        parts.append((" · ", "dim"))
     ending = "ends properly" if row[f"ended_{side}"] else "cut off"
-    facts = f"{row[f'tokens_{side}']} tokens · repeated 4-grams {row[f'repeated_4grams_{side}']:.2f} · {ending}"
-    return Text.assemble(row[f"answer_{side}"], "\n", (facts, "dim"))
+    repeated = f"repeated 4-grams {row[f'repeated_4grams_{side}']:.2f}"
+    parts.append((f"{row[f'tokens_{side}']} tokens · {repeated} · {ending}", "dim"))
+    if is_checked and not right and isinstance(reference, str):
+        parts.append(f"\na right answer: {_for_terminal(reference)}")
+    return Text.assemble(*parts)
+
+
+def _for_terminal(text):
+    """The text without what would move the cursor, change colors or turn the direction of reading."""
+    kept = (
+        "\ufffd" if unicodedata.category(character) == "Cc" and character not in "\n\t" else character
+        for character in text
+    )
+    return one_way("".join(kept))
 
 
 def _cell(value):
@@ -202,6 +222,7 @@ def _cell(value):
     return Text(f"{value:.3g}" if isinstance(value, float) else str(value))
 
 
-def _out():
+def output() -> Console:
+    """Where results are printed: the terminal in its width, or 140 columns of plain text."""
     console = Console()
     return console if console.is_terminal else Console(width=140)

@@ -63,7 +63,10 @@ def test_reading_commands_in_text_and_json(trained):
         ]
     )
     assert json.loads(call("presets", "--json"))[0]["name"] == "demo"
-    assert "report.html" in call("report", "one", "--root", root)
+    reported = call("report", "one", "--root", root)
+    assert "report.html" in reported
+    assert "after step 3 of 3" in reported
+    assert "train --data.train" not in reported, "that is for newcomers"
 
 
 def test_score_and_generate_with_a_run(trained, tiny_pairs, tmp_path):

@@ -1,0 +1,208 @@
+"""The last screen of a training command: before and after with what changed, three prompts, the verdict, what is next.
+
+Whoever sees nothing else must know from it what got better, what got worse, and what nobody measured.
+"""
+
+from __future__ import annotations
+
+import shutil
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from rich.table import Table
+from rich.text import Text
+
+from ..analysis.doctor import diagnose, why_recommended
+from ..analysis.metrics import METRICS, SHARE
+from ..analysis.paired_changes import PairedChange, answer_changes, answers_side_by_side, pair_changes
+from ..base.format import counted
+from .terminal import output, side_by_side, value_text
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+#: Metrics in the table, and for each what a case does whose value rises or falls.
+_ROWS = {
+    "rewards/accuracies": ("{} came ahead", "{} fell behind"),
+    "rewards/beyond_gamma": ("{} came beyond γ", "{} fell back"),
+    "logps/chosen": ("likelier in {}", "less likely in {}"),
+    "logps/rejected": ("likelier in {}", "less likely in {}"),
+    "loss": ("higher in {}", "lower in {}"),
+    "answers/right": ("{} became right", "{} became wrong"),
+    "answers/ended": ("ending gained by {}", "lost by {}"),
+    "answers/repeated_4grams": ("more in {}", "less in {}"),
+    "answers/mean_tokens": ("longer in {}", "shorter in {}"),
+}
+#: What it means when a metric got better, and when it got worse.
+_PHRASES = {
+    "rewards/accuracies": ("chosen answers are ahead in more pairs", "chosen answers are ahead in fewer pairs"),
+    "rewards/beyond_gamma": ("more pairs are beyond γ", "fewer pairs are beyond γ"),
+    "logps/chosen": ("chosen answers became likelier", "chosen answers became less likely"),
+    "answers/right": ("more answers are right", "fewer answers are right"),
+    "answers/ended": ("more answers come to an end", "fewer answers come to an end"),
+    "answers/repeated_4grams": ("answers repeat themselves less", "answers repeat themselves more"),
+}
+#: Verdicts of the doctor that say that answers were harmed.
+_HARM = ("collapse", "wrong answers", "repetition", "lost endings")
+#: Prompts that are shown, and characters of each answer.
+_SHOWN_PROMPTS, _LONGEST_ANSWER = 3, 320
+
+
+def summary(run) -> dict:
+    """First and last evaluation of a run and the doctor's verdicts, as plain values."""
+    records = run.records
+    evaluations = [record for record in records if record["kind"] == "eval"]
+    verdicts = diagnose(records, run.status.total_steps)
+    return {
+        "before": evaluations[0] if evaluations else None,
+        "after": evaluations[-1] if len(evaluations) > 1 else None,
+        "verdicts": [
+            {"kind": verdict.kind, "severity": verdict.severity, "step": verdict.step, "text": str(verdict)}
+            for verdict in verdicts
+        ],
+    }
+
+
+def print_summary(run, report: Path | None = None, after_demo: bool = False) -> None:
+    """Print before and after with what changed, three prompts side by side, the doctor's verdicts and what to do next.
+
+    report: where it is. after_demo: whether the commands are printed that come after the demo.
+    """
+    console, facts = output(), summary(run)
+    before, after, status = facts["before"], facts["after"], run.status
+
+    def say(title, text):
+        console.print(Text.assemble((f"{title}: ", "bold"), text), soft_wrap=True)
+
+    if before and not after:
+        console.print(_table(before, None, {}, {}))
+        say("Nothing is known yet of what training did", "nothing was measured after step 0.")
+    elif before:
+        answers, answered_step = _answers(run)
+        changes = pair_changes(run.scores_at(before["step"]), run.scores_at(after["step"]), run.scoring_noise or 0.0)
+        changes |= answer_changes(answers)
+        sampled = next((r for r in run.records if r["kind"] == "eval" and r["step"] == answered_step), {})
+        console.print(_table(before, after, sampled, changes, status.total_steps))
+        is_harmed = any(verdict["kind"] in _HARM for verdict in facts["verdicts"])
+        for title, text in _in_words(changes, len(answers), is_harmed):
+            say(title, text)
+        if len(answers):
+            chosen, title = telling_prompts(answers)
+            console.print(Text(f"\n{title}", style="bold"))
+            console.print(side_by_side(chosen, "before", f"after step {answered_step}", _LONGEST_ANSWER))
+    for verdict in facts["verdicts"]:
+        say("Doctor", verdict["text"])
+    if status.recommended_step is not None and after:
+        recommended = status.recommended_step
+        where = f", in {run.adapter_at(recommended)}" if recommended in run.adapter_steps() else ""
+        say("Recommended", f"step {recommended}, {why_recommended(run.records)}{where}")
+    if report:
+        say("Report", str(report))
+    if after_demo:
+        lab, own = next_commands()
+        say("Next", f"{lab}    (the notebooks: look at these answers, train again, compare runs)")
+        say("Your own pairs", f"{own}    (a line each: prompt, chosen, rejected)")
+
+
+def _answers(run):
+    """(answers of step 0 and of the newest later step that has some, side by side; that step or None)."""
+    generations = run.generations
+    last = int(generations["step"].max()) if len(generations) else 0
+    first, latest = (generations[generations["step"] == step] for step in (0, last))
+    return answers_side_by_side(first, latest if last else latest[:0]), last or None
+
+
+def telling_prompts(answers: pd.DataFrame) -> tuple[pd.DataFrame, str]:
+    """(three rows of a table of `answers_side_by_side`, the sentence that says which they are).
+
+    One whose answer became wrong comes first, then one whose answer became right, then the first prompts.
+    """
+    base, tuned = ((answers[f"right_{side}"].isin([True])).tolist() for side in ("base", "tuned"))
+    checked = (answers["right_base"].isin([True, False]) & answers["right_tuned"].isin([True, False])).tolist()
+    places = range(len(answers))
+    wrong = [place for place in places if checked[place] and base[place] and not tuned[place]]
+    right = [place for place in places if checked[place] and tuned[place] and not base[place]]
+    chosen = [*wrong[:1], *right[:1]]
+    names = [*(["one that became wrong"] if wrong else []), *(["one that became right"] if right else [])]
+    first = [place for place in places if place not in chosen][: _SHOWN_PROMPTS - len(chosen)]
+    if first:
+        others = "the first other" if names else "the first"
+        names.append(others if len(first) == 1 else f"{others} {len(first)}")
+    chosen += first
+    return answers.iloc[chosen], f"{len(chosen)} of {counted(len(answers), 'prompt')}: {', '.join(names)}."
+
+
+def next_commands() -> tuple[str, str]:
+    """(the command that opens the notebooks, the command that trains on pairs in a file), as they work from here."""
+    program, typed = "simpo-workbench", Path(sys.argv[0])
+    on_path = shutil.which(program)
+    if typed.name == program and typed.exists() and not (on_path and typed.samefile(on_path)):
+        program = str(typed)  # a virtual environment that is not activated, as `make demo` uses it
+    makefile, own = Path("Makefile"), Path(__file__).parents[2] / "Makefile"
+    in_clone = makefile.is_file() and own.is_file() and makefile.samefile(own)
+    return "make lab" if in_clone else f"{program} lab", f"{program} train --data.train yours.jsonl"
+
+
+def _table(before, after, sampled, changes, total_steps=0):
+    title = f"Held-out pairs, which were not trained on (n={before['eval/pairs']})"
+    if "eval/answers/n" in before:
+        title += f", and sampled answers (n={before['eval/answers/n']})"
+    table = Table(title=title)
+    table.add_column("")
+    table.add_column("before", justify="right")
+    if after:
+        table.add_column(f"after step {after['step']} of {total_steps}", justify="right")
+        table.add_column("change, case by case")
+    for key in _ROWS:
+        if f"eval/{key}" not in before:
+            continue
+        metric, of_answers = METRICS[key], key.startswith("answers/")
+        cells = [f"{metric.label} (95 %)" if metric.unit == SHARE else metric.title, value_text(before, key)]
+        if after:
+            now = sampled if of_answers else after
+            earlier = f", step {now['step']}" if of_answers and now and now["step"] != after["step"] else ""
+            cells += [value_text(now, key) + earlier if now else "not sampled", _change_text(changes.get(key))]
+        table.add_row(*cells)
+    return table
+
+
+def _change_text(change: PairedChange | None):
+    if change is None:
+        return ""
+    rose, fell = _ROWS[change.key]
+    parts = [rose.format(change.up), fell.format(change.down)]
+    if METRICS[change.key].better == "lower" or change.key == "answers/mean_tokens":
+        parts.reverse()  # what is good, or what training aims at, comes first
+    if change.unclear:
+        parts.append(f"{change.unclear} within the noise")
+    text, judgement = f"{', '.join(parts)}, of {change.n}", change.judgement
+    color = {"better": "green", "worse": "bold red"}.get(judgement.removeprefix("perhaps "), "")
+    return Text.assemble(text, *([": ", (judgement, color)] if judgement else []))
+
+
+def _in_words(changes, answers, is_harmed):
+    """(title, text) of the sentences below the table: what got better and worse, and what was not measured."""
+    groups = {"better": [], "worse": [], "perhaps better": [], "perhaps worse": []}
+    for key, phrases in _PHRASES.items():
+        judgement = changes[key].judgement if key in changes else ""
+        if judgement in groups:
+            groups[judgement].append(phrases[judgement.endswith("worse")])
+    if is_harmed:  # where the doctor warns, few cases are no excuse
+        groups["worse"] += groups.pop("perhaps worse")
+    yield "Better", "; ".join(groups["better"]) or "nothing beyond chance"
+    yield "Worse", "; ".join(groups["worse"]) or ("see the doctor below" if is_harmed else "nothing beyond chance")
+    for word in ("perhaps better", "perhaps worse"):
+        if groups.get(word):
+            yield f"{word.capitalize()} (may be chance)", "; ".join(groups[word])
+    right = changes.get("answers/right")
+    if right:
+        yield (
+            "Still right?",
+            f"Of {counted(right.n, 'answer')} that can be checked {right.up} became right and {right.down} became"
+            " wrong.",
+        )
+    elif answers:
+        yield "Not measured", "whether answers are right: no sample prompt says what a right answer has (expect)"
+    else:
+        yield "Not measured", "how it answers now: no answers were sampled after step 0"
