@@ -115,6 +115,15 @@ def test_a_run_that_grows_is_shown_as_it_grows(live, watch):
     assert "Healthy" in panel.verdict.value
 
 
+def test_what_a_run_does_beside_its_steps_is_shown_and_is_text(live, watch):
+    panel = watch(live)
+    set_status(live, doing=f"answering 12 of 24 prompts, 30 s left {HOSTILE}")
+    until(lambda: "step 50 of 120 · answering 12 of 24 prompts, 30 s left" in panel.head.value)
+    assert "<img" not in panel.head.value
+    set_status(live, doing="")
+    until(lambda: "answering" not in panel.head.value)
+
+
 def test_nothing_is_drawn_while_nothing_comes(live, watch):
     panel, drawn = watch(live), []
     until(lambda: not panel._stale)
