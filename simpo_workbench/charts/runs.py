@@ -73,13 +73,16 @@ def runs_figure(metrics, gamma_beta_ratio=None, total_steps=0, theme="light") ->
 
 
 def last_values(metrics) -> tuple[list[str], list[list[str]]]:
-    """(columns, rows) of a table with what the charts show at the last evaluation of each run, for screen readers."""
-    rows = []
+    """(columns, rows) of a table with what the charts show at the last evaluation of each run, for screen readers; and
+    right answers where a run has them.
+    """
+    checked = any("eval/answers/right" in table for table in metrics.values())
+    keys, rows = [*SHOWN, *(["answers/right"] if checked else [])], []
     for name, table in metrics.items():
-        points = {key: _points(records_of(table, "eval"), key)["value"] for key in SHOWN}
+        points = {key: _points(records_of(table, "eval"), key)["value"] for key in keys}
         values = {key: None if values.empty else float(values.iloc[-1]) for key, values in points.items()}
         rows.append([name, *(METRICS[key].text(value, short=True) for key, value in values.items())])
-    return ["run", *(METRICS[key].title for key in SHOWN)], rows
+    return ["run", *(METRICS[key].title for key in keys)], rows
 
 
 def _points(evaluations, key):

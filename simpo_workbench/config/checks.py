@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import json
-import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+import regex
+
 from ..base.errors import WorkbenchError
 from .schema import shown, unknown_key
 
+#: A pattern that searches longer, as some would for years, is not found: patterns may come with somebody's data. So
+#: `regex` searches and not `re`, which cannot be interrupted.
+LONGEST_SEARCH_S = 1.0
 #: Keys of a sample prompt that is more than a text.
 _PROMPT_KEYS = ("prompt", "expect", "reference")
 
@@ -34,8 +38,8 @@ class Check:
             if not text.strip():
                 raise WorkbenchError("A check holds an empty text, which every answer has: take it out.")
             try:
-                re.compile(_pattern(text), re.IGNORECASE)
-            except (re.error, OverflowError, RecursionError) as error:
+                regex.compile(_pattern(text), regex.IGNORECASE)
+            except (regex.error, OverflowError, RecursionError) as error:
                 raise WorkbenchError(
                     f"The check {shown(text)} is no regular expression ({error}): correct it, or write the text without"
                     " slashes."
@@ -122,8 +126,11 @@ def _texts(key, value):
 def _pattern(text):
     if len(text) > 2 and text.startswith("/") and text.endswith("/"):
         return text[1:-1]
-    return rf"(?<!\w){re.escape(text)}(?!\w)"
+    return rf"(?<!\w){regex.escape(text)}(?!\w)"
 
 
 def _is_in(text, answer):
-    return re.search(_pattern(text), answer, re.IGNORECASE) is not None
+    try:
+        return regex.search(_pattern(text), answer, regex.IGNORECASE, timeout=LONGEST_SEARCH_S) is not None
+    except TimeoutError:
+        return False

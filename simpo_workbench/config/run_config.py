@@ -246,7 +246,13 @@ class GenerationConfig(Section):
         " says what a right answer has, as {any: […], all: […]} with texts (whole words, in any case) or /regular"
         " expressions/; reference is an answer to compare with.",
     )
-    held_out_prompts: int = setting(21, "Number of held-out prompts that are answered as well.", unit="prompts", ge=0)
+    held_out_prompts: int = setting(
+        21,
+        "Number of held-out prompts that are answered as well; columns expect and reference of the pairs say what a"
+        " right answer has, as in generation.prompts.",
+        unit="prompts",
+        ge=0,
+    )
     max_new_tokens: int = setting(64, "Longest sampled answer.", unit="tokens", ge=1, le=8192)
     temperature: float = setting(0.0, "0: always the likeliest token; higher is more random.", ge=0, le=5)
     top_p: float = setting(1.0, "Sample from the likeliest tokens that together reach this probability.", gt=0, le=1)

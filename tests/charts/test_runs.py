@@ -128,3 +128,9 @@ def test_the_table_for_screen_readers_says_what_the_charts_show(metrics):
     assert [row[0] for row in rows] == ["plain-0412", "plain-0413", "new"]
     assert rows[1][1] == "−2.00"
     assert rows[2][1:] == ["–"] * 6
+
+
+def test_right_answers_are_in_the_table_where_a_run_has_them(metrics, tmp_path):
+    columns, rows = last_values({**metrics, "checked": fake_run(tmp_path, checked=True).metrics})
+    assert columns[-1] == "right answers"
+    assert [row[-1] for row in rows] == ["–", "–", "0.50"]

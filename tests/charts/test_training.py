@@ -74,6 +74,13 @@ def test_evaluation_points_are_the_metrics(metrics, name, column):
         assert list(drawn.y - drawn.error_y.arrayminus) == pytest.approx(evaluations[f"{column}_low"].tolist())
 
 
+def test_right_answers_are_drawn_and_named_with_their_number(tmp_path):
+    metrics = fake_run(tmp_path, checked=True).metrics
+    figure = training_figure(metrics, 0.5, 120)
+    assert list(trace(figure, "right answers").y) == [1.0, *[0.5] * 6]
+    assert "right<br>(of 2)" in labels(figure)
+
+
 def test_training_steps_are_drawn_raw_and_leads_are_per_token(metrics):
     figure = training_figure(metrics, 0.5, 120)
     train = metrics[metrics["kind"] == "train"]

@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import shutil
 import signal
 from pathlib import Path
@@ -48,6 +49,17 @@ def finished(finished_run):
 
 
 @pytest.fixture
+def checked(finished_run, finished):
+    """A finished run whose one check is passed by the answer of step 0 alone, for reading."""
+    answers = finished.generations.set_index(["step", "prompt"])["answer"]
+    before, after = (answers[step, "What is the capital of France?"] for step in (0, 6))
+    assert before != after
+    checks = {"expect": {"all": [f"/^{re.escape(before)}$/"]}, "reference": "Paris."}
+    prompts = [{"prompt": "What is the capital of France?", **checks}, "Hello?"]
+    return finished_run({"lora.dropout": 0.1, "generation.prompts": prompts})
+
+
+@pytest.fixture
 def own_copy(finished_run, tmp_path):
     """A function from changes of the settings to a copy of their finished run that the test may change."""
     return lambda changes=None: wb.attach(shutil.copytree(finished_run(changes).path, tmp_path / "copy"))
@@ -75,11 +87,71 @@ def test_a_finished_run_is_all_there(finished):
     assert (finished.adapter / "tokenizer.json").is_file()
 
 
-def test_every_number_that_is_recorded_has_a_row_in_the_table_of_metrics_and_no_row_is_in_vain(finished):
-    records = [record for record in finished.records if record["kind"] in ("train", "eval")]
+def test_every_number_that_is_recorded_has_a_row_in_the_table_of_metrics_and_no_row_is_in_vain(finished, checked):
+    records = [record for run in (finished, checked) for record in run.records if record["kind"] in ("train", "eval")]
     recorded = {key.removeprefix("eval/") for record in records for key in record} - {"kind", "step", "time"}
     recorded -= {f"{key}_{end}" for key in METRICS for end in ("low", "high")}
     assert recorded == set(METRICS) - {"lead"}, "the lead is computed by the charts"
+
+
+def test_answers_are_checked_and_compared_with_those_of_step_0(checked):
+    asked = checked.generations.query("prompt == 'What is the capital of France?'")
+    assert asked["right"].tolist()[::2] == [True, False]
+    assert set(asked["reference"]) == {"Paris."}
+    others = checked.generations.query("prompt != 'What is the capital of France?'")
+    assert others["right"].tolist() == others["reference"].tolist() == [None] * len(others)
+    lines = checked.folder.generations(6).read_text(encoding="utf-8").splitlines()
+    assert ["right" in line for line in map(json.loads, lines)] == [True, False, False, False]
+    first, *_, last = [record for record in checked.records if record["kind"] == "eval"]
+    keys = ("eval/answers/right", "eval/answers/checked", "eval/answers/became_wrong", "eval/answers/became_right")
+    assert [first.get(key) for key in keys] == [1.0, 1, None, None]
+    assert [last.get(key) for key in keys] == [0.0, 1, 1, 0]
+    assert last["eval/answers/right_change"] == -1.0
+
+
+def test_a_resumed_run_compares_with_the_answers_of_its_first_process(tiny_config, checked):
+    config = tiny_config.with_changes(
+        {"lora.dropout": 0.1, "generation.prompts": checked.config.generation.prompts, "run.name": "parts"}
+    )
+
+    def stop_after_four(record):
+        if record["kind"] == "train" and record["step"] == 4:
+            RunFolder(f"{config.run.root}/parts").mailbox.ask("stop")
+
+    parts = wb.train(config, on_record=stop_after_four)
+    training.train_in_process(parts.folder, resume=True)
+    whole, resumed = (
+        next(record for record in run.records if record["kind"] == "eval" and record["step"] == 6)
+        for run in (checked, parts)
+    )
+    answers = {key: value for key, value in whole.items() if "/answers/" in key}
+    assert answers["eval/answers/became_wrong"] == 1
+    assert {key: value for key, value in resumed.items() if "/answers/" in key} == answers
+
+
+def test_held_out_pairs_bring_checks_and_a_bad_one_ends_nothing(tiny_config, tmp_path):
+    rows = wb.load_pairs(tiny_config.data.eval).df[["prompt", "chosen", "rejected"]].to_dict("records")
+    for row in rows:
+        row |= {"expect": {"any": ["/.?/"]}, "reference": "Yes."}  # every text has it
+    rows[1]["expect"] = {"any": ["/(/"]}
+    path = tmp_path / "checked.jsonl"
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    run = wb.train(
+        tiny_config.with_changes(
+            {
+                "data.eval": str(path),
+                "generation.held_out_prompts": 8,
+                "training.max_steps": 1,
+                "generation.prompts": [],
+            }
+        )
+    )
+    assert run.generations.query("step == 1")["right"].tolist() == [True, None, *[True] * 6]
+    assert set(run.generations["reference"]) == {"Yes."}
+    (note,) = (note for note in run.environment["data_notes"] if "column expect" in note)
+    assert note.startswith("The checks of 1 held-out pair (column expect) cannot be used")
+    assert note in run.folder.log.read_text(encoding="utf-8")
+    assert run.records[-2].get("eval/answers/checked", run.records[-1].get("eval/answers/checked")) == 7
 
 
 def test_scores_of_the_run_are_those_of_the_saved_adapter(finished):

@@ -13,6 +13,7 @@ from simpo_workbench.runs.presence import Presence
 from simpo_workbench.runs.run import Run
 
 BETA, RATIO = 2.0, 0.5
+REFERENCE = "Paris & nothing <else>."
 PROMPTS = [
     "What is the capital of France?",
     "Make up a new word by combining two words, and say what it means.",
@@ -33,12 +34,14 @@ def fake_run(
     changes=None,
     message="Finished.",
     noise=None,
+    checked=False,
 ):
     """A Run that got to `last_step` (default: the end). ruined: chosen answers fall, repetition rises. texts: (prompt,
     chosen, rejected) of pair 0.
 
     state: what status.json says at the end; a live state has this process as its owner, so it reads as alive.
     noise: of scoring, nats per token; None for a run in which it was not measured.
+    checked: the first two prompts have checks: the first answer is right at step 0 alone, the second one always.
     """
     import pandas as pd
 
@@ -66,16 +69,24 @@ def fake_run(
     presence = Presence(folder, "worker")
     recorder = Recorder(folder, config, presence)
     recorder.status["total_steps"] = total_steps
+    first_answers = []
     for step in range(last_step + 1):
         if step:
             recorder.train_step(train_record(step, total_steps), 0.5)
         if step % 20 == 0 or step == total_steps:
             numbers = scores(step, total_steps, pairs, ruined)
             answers = sampled(step, total_steps, prompts, ruined)
+            if checked:
+                answers[0] |= {"right": step == 0, "reference": REFERENCE}
+                answers[1]["right"] = True
             measured = {"eval/scoring_noise": noise} if step == 0 and noise is not None else {}
             recorder.evaluation(
-                evaluation_record(step, numbers, answers, recorder.first_evaluation()) | measured, numbers, answers, 1.0
+                evaluation_record(step, numbers, answers, recorder.first_evaluation(), first_answers) | measured,
+                numbers,
+                answers,
+                1.0,
             )
+            first_answers = first_answers or answers
         if step == 50:
             recorder.event(step, "paused", "Paused after step 50.")
     recorder.state(state, message, step=last_step)
@@ -166,9 +177,9 @@ def sampled(step, total_steps, prompts, ruined=False):
     return answers
 
 
-def evaluation_record(step, table, answers, first):
+def evaluation_record(step, table, answers, first, first_answers=()):
     """The metrics record of one evaluation, as the engine makes it."""
-    return {"kind": "eval", "step": step, **score_metrics(table, first), **answer_metrics(answers)}
+    return {"kind": "eval", "step": step, **score_metrics(table, first), **answer_metrics(answers, first_answers)}
 
 
 def environment():

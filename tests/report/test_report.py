@@ -164,6 +164,22 @@ def test_tiles_carry_value_n_and_interval(finished):
     assert shown["peak memory"] == ("1.9 GB", "most of 120 steps")
 
 
+def test_right_answers_have_a_tile_a_column_and_a_mark_beside_each_answer(tmp_path, finished):
+    text = report_html(fake_run(tmp_path, checked=True))
+    # 1 of 2 by Wilson: 0.09 to 0.91
+    fact = "2 checked answers, 95 % 0.09 to 0.91; became wrong: 1; became right: 0"
+    assert tiles(text)["right answers"] == ("1.00 → 0.50", fact)
+    words = Page(text).words
+    assert "right answers" in words
+    assert "base · step 0 · ✓ right" in words
+    assert "tuned · step 120 · ✗ wrong" in words
+    assert "Reference: Paris & nothing <else>." in words
+    assert (words.count("✓ right"), words.count("✗ wrong"), words.count("Reference:")) == (3, 1, 1)
+    without = report_html(finished)
+    assert "right answers" not in tiles(without)
+    assert not {"✓", "✗", "Reference:", "became wrong"} & set(Page(without).words.split())
+
+
 def test_a_tile_of_a_metric_without_cases_says_only_what_is_known(finished, monkeypatch):
     monkeypatch.setattr(facts, "TILES", ("loss", "scoring_noise"))
     shown = tiles(report_html(finished))

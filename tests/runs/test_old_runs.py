@@ -43,6 +43,8 @@ def test_it_opens_with_all_its_tables_and_a_report(old_run, tmp_path, name):
     assert sorted(set(run.scores["step"])) == evaluated
     assert run.scores.groupby("step").size().tolist() == [8] * len(evaluated)
     assert sorted(set(run.generations["step"])) == list(range(0, last + 1, 4))
+    assert run.generations["right"].isna().all()
+    assert run.generations["reference"].tolist() == [None] * len(run.generations)
     assert run.scoring_noise > 0
     assert len(run.compare()) == 8
     assert name in set(wb.list_runs("runs")["name"])

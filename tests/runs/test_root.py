@@ -75,6 +75,8 @@ def test_no_runs_are_an_empty_table_with_its_columns(tmp_path):
         "accuracy_high",
         "pairs",
         "chosen_drift",
+        "right",
+        "checked",
         "verdict",
         "started",
     ]

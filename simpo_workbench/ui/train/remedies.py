@@ -13,7 +13,10 @@ from ...runs.status import RunStatus
 #: Kind of a verdict -> what the learning rate is multiplied by, and its name. No click mends other verdicts.
 _RATES = {
     "collapse": (1 / 3, "a third of the rate"),
-    **dict.fromkeys(("repetition", "lost endings", "chosen falling", "learning rate too high"), (0.5, "half the rate")),
+    **dict.fromkeys(
+        ("wrong answers", "repetition", "lost endings", "chosen falling", "learning rate too high"),
+        (0.5, "half the rate"),
+    ),
     "learning rate too low": (3, "three times the rate"),
 }
 

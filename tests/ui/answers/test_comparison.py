@@ -72,6 +72,17 @@ def test_samples_show_the_base_model_beside_the_newest_step(panel):
     assert "22 tokens · repeated 4-grams 0.06 · ends properly" in panel._cards.value
 
 
+def test_samples_of_prompts_with_checks_say_whether_they_are_right(tmp_path):
+    panel = Comparison(fake_run(tmp_path, total_steps=40, checked=True))
+    until(lambda: panel.left.options and panel._shown)
+    base, tuned, below = panel.snapshot().split("</section>")
+    assert "✓ right" in base
+    assert "✗ wrong" in tuned
+    assert "Reference: Paris &amp; nothing" in below
+    panel.sample_prompt.value = PROMPTS[2]
+    assert not any(word in panel.snapshot() for word in ("✓", "✗", "Reference"))
+
+
 def test_another_prompt_and_another_step_change_the_cards(panel):
     panel.sample_prompt.value = PROMPTS[2]
     panel.sample_right.value = 20

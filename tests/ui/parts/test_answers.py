@@ -23,6 +23,18 @@ def test_facts_stand_under_each_answer_and_unknown_ones_are_left_out():
     assert "repeated" not in right
 
 
+def test_a_checked_answer_is_marked_in_words_and_its_reference_stands_below():
+    right = Answer("base", "Paris.", right=True, reference="Paris <b>")
+    cards = answer_cards(right, Answer("tuned", "Lyon.", right=False, reference="Paris <b>"))
+    left, right, below = cards.split("</section>")
+    assert '<span class="swb-tone-answers" title="The answer passes the check of its prompt.">✓ right</span>' in left
+    assert "does not pass the check" in right
+    assert "✗ wrong" in right
+    assert "Reference: Paris &lt;b&gt;" in below
+    unchecked = answer_cards(Answer("base", "a"), Answer("tuned", "b"))
+    assert not any(word in unchecked for word in ("✓", "✗", "Reference"))
+
+
 def test_markup_in_an_answer_its_title_and_its_facts_is_text():
     bad = "<img src=x onerror=alert(1)>"
     for cards in (

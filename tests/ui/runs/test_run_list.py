@@ -105,6 +105,15 @@ def test_steps_and_accuracy_sort_as_numbers_and_runs_without_come_last(tmp_path,
     assert cells(panel, "new")["Chosen ahead"] == "–"
 
 
+def test_right_answers_are_listed_with_their_number(tmp_path, made):
+    fake_run(tmp_path, "checked", checked=True)
+    fake_run(tmp_path, "unchecked")
+    panel = made()
+    assert cells(panel, "checked")["Right answers"] == "0.50 (n 2)"
+    assert cells(panel, "unchecked")["Right answers"] == "–"
+    assert "0.50 (n 2)" in panel.snapshot()
+
+
 def test_search_looks_at_name_state_model_and_pairs_and_clearing_brings_all_back(tmp_path, made):
     fake_run(tmp_path, "alpha", changes={"model.name": "org/Llama-X"})
     fake_run(tmp_path, "beta", state="stopped", changes={"data.train": "my-pairs.jsonl"})

@@ -15,11 +15,13 @@ import pytest
 from fake_run import BETA, PROMPTS, evaluation_record, fake_run, sampled, scores, train_record
 from panels import until, visible
 
+from simpo_workbench.analysis.doctor import Verdict
 from simpo_workbench.base import process
 from simpo_workbench.base.errors import WorkbenchError
 from simpo_workbench.base.files import append_jsonl, read_json, write_json, write_jsonl
 from simpo_workbench.ui.parts.panel import Panel
 from simpo_workbench.ui.train import run_monitor
+from simpo_workbench.ui.train.remedies import remedies
 from simpo_workbench.ui.train.run_monitor import RunMonitor
 
 HOSTILE = "<img src=x onerror=alert(1)>"
@@ -416,3 +418,24 @@ def test_a_rate_that_is_too_low_is_not_lowered(tmp_path, watch):
     panel = watch(run)
     assert "Hardly anything moved" in panel.verdict.value
     assert panel.remedy.description == "Clone from the start with three times the rate"
+
+
+def test_right_answers_are_in_tiles_table_and_samples(tmp_path, watch):
+    panel = watch(fake_run(tmp_path, checked=True))
+    assert "right answers" in panel.tiles.value
+    assert "1.00 → 0.50" in panel.tiles.value
+    assert "became wrong: 1; became right: 0" in panel.tiles.value
+    text = panel.snapshot()
+    assert "<th" in text
+    assert "became wrong" in text
+    assert "✗ wrong" in panel.samples.snapshot()
+    without = watch(fake_run(tmp_path, "without"))
+    assert "right answers" not in without.tiles.value + without.snapshot()
+
+
+def test_lost_answers_are_mended_by_a_lower_rate(tmp_path):
+    run = fake_run(tmp_path, changes={"training.learning_rate": 4e-4})
+    verdict = Verdict("wrong answers", "attention", 120, "", "", "")
+    (remedy,) = remedies(run, run.config, verdict, run.status, 1.0)
+    assert remedy.words == "Clone from the start with half the rate"
+    assert remedy.changes == {"training.learning_rate": pytest.approx(2e-4)}
