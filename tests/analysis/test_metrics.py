@@ -7,7 +7,7 @@ import pytest
 
 from simpo_workbench.analysis.metrics import METRICS, SHARE, answer_metrics, score_metrics
 from simpo_workbench.charts.runs import SHOWN
-from simpo_workbench.cli import terminal
+from simpo_workbench.cli import last_screen, terminal
 from simpo_workbench.report import facts, report
 from simpo_workbench.runs import root
 from simpo_workbench.ui.train import run_monitor
@@ -61,7 +61,7 @@ def test_every_number_of_an_evaluation_has_a_row(table_of_scores):
 
 def test_every_place_that_lists_metrics_lists_such_as_exist():
     beside = [key for shown in facts._BESIDE.values() for _, key in shown]
-    listed = [SHOWN, terminal._PROGRESS, terminal._BEFORE_AFTER, facts.TILES, beside]
+    listed = [SHOWN, terminal._PROGRESS, last_screen._ROWS, last_screen._PHRASES, facts.TILES, beside]
     listed += [report._COLUMNS, run_monitor._COLUMNS, root._MEASURED.values()]
     assert set().union(*listed) - INTERVAL_ENDS <= set(METRICS)
 
