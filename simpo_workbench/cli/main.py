@@ -54,9 +54,9 @@ run_commands.add_to(main)
 @main.command(cls=SettingsCommand)
 @with_settings
 def demo(**options) -> None:
-    """Train the demo: SmolLM2-135M-Instruct, NF4 and LoRA, 300 pairs.
+    """Train the demo: SmolLM2-135M-Instruct, NF4 and LoRA, 230 pairs.
 
-    It takes about seven minutes on two quiet CPU cores, of which four train.
+    It takes about four minutes on two quiet CPU cores.
     """
     _train(_config(None, "demo", options), is_demo=True)
 

@@ -164,7 +164,7 @@ class TrainingConfig(Section):
     """How it is trained."""
 
     learning_rate: float = setting(
-        1.2e-4, "Peak learning rate: the setting that breaks SimPO first when it is too high.", gt=0, le=1
+        7e-5, "Peak learning rate: the setting that breaks SimPO first when it is too high.", gt=0, le=1
     )
     scheduler: Literal["cosine", "linear", "constant", "constant_with_warmup"] = setting(
         "cosine", "Course of the learning rate after warm-up."

@@ -6,6 +6,7 @@ import pytest
 import tiny
 
 from simpo_workbench.base.errors import WorkbenchError
+from simpo_workbench.config.checks import Check
 from simpo_workbench.config.run_config import DataConfig
 from simpo_workbench.pairs.data_sets import load_data
 
@@ -16,13 +17,13 @@ def write(path, rows):
 
 
 def test_the_demo_set_is_what_its_readme_says():
-    """300 and 60 pairs, none refused, no prompt in both, hashes as written down."""
+    """230 and 60 pairs, none refused, no prompt in both, hashes as written down, checks that fit their answers."""
     import hashlib
 
     from simpo_workbench.base.paths import bundled
 
     train, held_out, notes = load_data(DataConfig(), seed=0)
-    assert (len(train), len(held_out)) == (300, 60)
+    assert (len(train), len(held_out)) == (230, 60)
     assert not {pair.prompt_text for pair in train} & {pair.prompt_text for pair in held_out}
     assert not any("among both" in note for note in notes)
     readme = bundled("data/README.md").read_text()
@@ -31,8 +32,21 @@ def test_the_demo_set_is_what_its_readme_says():
             f"{hashlib.sha256(bundled(f'data/plain_answers/{side}.jsonl').read_bytes()).hexdigest()}  {side}.jsonl"
             in readme
         )
-    written = [json.loads(line) for line in bundled("data/plain_answers/written.jsonl").read_text().splitlines()]
-    assert len({item["prompt"].lower() for item in written}) == len(written) == 405
+    for pair in [*train, *held_out]:
+        check = Check.of(pair.extra["expect"])
+        assert check.passes(pair.chosen)
+        assert check.passes(pair.extra["reference"])
+        assert check.passes(pair.rejected) != (pair.extra["rejected_because"] == "wrong")
+    lines = bundled("data/plain_answers/prompts.jsonl").read_text().splitlines()
+    prompts = {json.loads(line)["prompt"].lower() for line in lines}
+    assert len(prompts) == len(lines) == 396
+    assert {pair.prompt_text.lower() for pair in [*train, *held_out]} <= prompts
+    assert f"in {_shorter([*train, *held_out])} % of the pairs" in readme
+
+
+def _shorter(pairs):
+    """In what percentage of the pairs the chosen answer has fewer words."""
+    return round(100 * sum(len(pair.chosen.split()) < len(pair.rejected.split()) for pair in pairs) / len(pairs))
 
 
 def test_without_an_eval_set_a_share_of_the_prompts_is_held_out(tmp_path):

@@ -222,7 +222,7 @@ class RunList(Panel):
             "No runs yet in",
             self.root,
             "A run is one training: its settings, curves, answers and adapter in one folder. This line starts the demo,"
-            " about seven minutes on two quiet CPU cores, of which four train:",
+            " about four minutes on two quiet CPU cores:",
             f"import simpo_workbench as wb\nwb.start(wb.RunConfig({root}))",
             "In a terminal:",
             "simpo-workbench demo",

@@ -59,11 +59,11 @@ def test_a_view_opens_at_once_and_then_shows_the_demo():
     view = DataView()
     assert "Reading demo" in view.line.value
     loaded(view)
-    assert len(view.pairs) == 300
-    assert "300 training pairs and 60 held-out pairs" in view.line.value
-    assert "300 rows read, 300 kept" in words(view.report)
-    assert "n=300" in words(view.bias)
-    assert view.browser.table.count_text == "300 pairs"
+    assert len(view.pairs) == 230
+    assert "230 training pairs and 60 held-out pairs" in view.line.value
+    assert "230 rows read, 230 kept" in words(view.report)
+    assert "n=230" in words(view.bias)
+    assert view.browser.table.count_text == "230 pairs"
     assert view.browser.pair is view.pairs[0]
     view.which.value = HELD_OUT
     until(lambda: view.browser.table.count_text == "60 pairs")
@@ -290,8 +290,8 @@ def test_raw_rows_are_the_rows_of_the_file(tmp_path):
 def test_search_counts_hits_and_the_chosen_pair_follows():
     view = loaded(DataView())
     view.browser.search.value = "CAPITAL"
-    until(lambda: view.browser.table.count_text == "3 pairs")
-    assert "3 of 300 pairs hold “CAPITAL”" in view.browser.hits.value
+    until(lambda: view.browser.table.count_text == "5 pairs")
+    assert "5 of 230 pairs hold “CAPITAL”" in view.browser.hits.value
     last = view.browser.table.rows[2]["id"]
     view.browser.table._heard(None, {"choose": last}, [])
     assert view.browser.pair.pair_id == last
@@ -315,7 +315,7 @@ def test_hostile_texts_are_texts(tmp_path):
 
 def test_the_still_picture_holds_the_essentials():
     html = DataView()._repr_mimebundle_()["text/html"]
-    assert "300 rows read, 300 kept" in html
+    assert "230 rows read, 230 kept" in html
     assert "The chosen answer is the longer one in" in html
     assert "Rejected answer" in html
 
