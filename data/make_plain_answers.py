@@ -142,7 +142,7 @@ def build(loaded) -> None:
     dropped["no check"] = len(prompts) - len(checkable)
     print(f"{len(by_prompt)} of {len(prompts)} prompts have pairs; dropped: {dict(dropped)}")
     random.Random(SEED).shuffle(by_prompt)
-    held_out = [pairs[-1] for pairs in by_prompt[:HELD_OUT]]  # against what the model says today, where that is bad
+    held_out = [pairs[place % len(pairs)] for place, pairs in enumerate(by_prompt[:HELD_OUT])]  # both kinds in turn
     train = [pair for pairs in by_prompt[HELD_OUT:] for pair in pairs]
     shorter = sum(len(pair["chosen"].split()) < len(pair["rejected"].split()) for pair in held_out + train)
     print(f"rejected because: {dict(Counter(pair['rejected_because'] for pair in held_out + train))}")

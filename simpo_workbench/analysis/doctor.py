@@ -10,6 +10,7 @@ from dataclasses import dataclass
 
 from ..base.format import signed
 from .metrics import METRICS
+from .paired_changes import CHANCE, PairedChange
 
 #: Chosen answers this much less likely than at step 0 (nats per token) want a closer look. Measured with the demo model
 #: on NF4: healthy at 1e-4 (+0.04) and 1.4e-4 (−0.16), in trouble at 2e-4 (−0.34), ruined in fp32 at 6e-4 (−2.0) and
@@ -30,8 +31,8 @@ LENGTH_RATIO = 1.75
 #: Held-out pairs beyond γ from which hardly any pair still pulls: at the gradient weight β·σ(γ − margin) half its start
 #: value or less.
 SATURATED_SHARE = 0.95
-#: More answers that became wrong than became right: so many, and this share of the checked ones, count as lost facts.
-#: If answers turned either way by chance alone, the first three would all be losses one time in eight.
+#: Answers that became wrong beyond those that became right: so many count as lost facts when they are this share of the
+#: checked ones, or when chance would hardly turn answers as one-sidedly (sign test, `paired_changes.CHANCE`).
 WRONG_ANSWERS, WRONG_ANSWERS_SHARE = 3, 0.1
 #: Fewer steps than this say nothing about a rate that is too low: warm-up is part of them.
 FEWEST_STEPS = 10
@@ -176,8 +177,9 @@ def _collapse(first, last):
 
 def _wrong_answers(first, last):
     wrong, right = last.get("eval/answers/became_wrong", 0), last.get("eval/answers/became_right", 0)
-    lost = wrong - right
-    if lost < WRONG_ANSWERS or lost < WRONG_ANSWERS_SHARE * last["eval/answers/checked"]:
+    lost, checked = wrong - right, last.get("eval/answers/checked", 0)
+    change = PairedChange("answers/right", int(right), int(wrong), int(checked), -lost)
+    if lost < WRONG_ANSWERS or (lost < WRONG_ANSWERS_SHARE * checked and change.chance >= CHANCE):
         return None
     gained = f"{right:.0f}" if right else "none"
     return Verdict(

@@ -56,7 +56,7 @@ run_commands.add_to(main)
 def demo(**options) -> None:
     """Train the demo: SmolLM2-135M-Instruct, NF4 and LoRA, 230 pairs.
 
-    It takes about four minutes on two quiet CPU cores.
+    It takes four to five minutes on two CPU cores that do nothing else.
     """
     _train(_config(None, "demo", options), is_demo=True)
 

@@ -15,6 +15,8 @@ from .schema import shown, unknown_key
 #: A pattern that searches longer, as some would for years, is not found: patterns may come with somebody's data. So
 #: `regex` searches and not `re`, which cannot be interrupted.
 LONGEST_SEARCH_S = 1.0
+#: Curly quotation marks and apostrophes count as straight ones.
+_STRAIGHT = str.maketrans("‘’“”", "''\"\"")
 #: Keys of a sample prompt that is more than a text.
 _PROMPT_KEYS = ("prompt", "expect", "reference")
 
@@ -126,11 +128,25 @@ def _texts(key, value):
 def _pattern(text):
     if len(text) > 2 and text.startswith("/") and text.endswith("/"):
         return text[1:-1]
-    return rf"(?<!\w){regex.escape(text)}(?!\w)"
+    before, after = (_boundary(text[place]) for place in (0, -1))
+    return f"{before[0]}{regex.escape(text)}{after[1]}"
+
+
+def _boundary(character):
+    """What may not stand before and after a text that begins or ends with this character.
+
+    "5" is not in "3.5" or "5,000". Chinese, Japanese and Thai put no spaces between words, so any place is a boundary.
+    """
+    if regex.fullmatch(r"[\p{Han}\p{Hiragana}\p{Katakana}\p{Thai}]", character):
+        return "", ""
+    if character.isdigit():
+        return r"(?<!\w)(?<!\d[.,])", r"(?!\w)(?![.,]\d)"
+    return r"(?<!\w)", r"(?!\w)"
 
 
 def _is_in(text, answer):
     try:
-        return regex.search(_pattern(text), answer, regex.IGNORECASE, timeout=LONGEST_SEARCH_S) is not None
+        pattern, answer = (side.translate(_STRAIGHT) for side in (_pattern(text), answer))
+        return regex.search(pattern, answer, regex.IGNORECASE, timeout=LONGEST_SEARCH_S) is not None
     except TimeoutError:
         return False

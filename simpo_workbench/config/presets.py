@@ -65,7 +65,8 @@ _TUTORIAL = {
 _PRESETS = [
     Preset(
         "demo",
-        "SmolLM2-135M-Instruct, NF4 and LoRA, 230 short pairs: about four minutes on two quiet CPU cores.",
+        "SmolLM2-135M-Instruct, NF4 and LoRA, 230 short pairs: four to five minutes on two CPU cores that do nothing"
+        " else.",
         _DEMO,
     ),
     Preset(

@@ -1,6 +1,6 @@
 """RunConfig: one typed description of a run. YAML, command line and form are all made from the fields below.
 
-Each setting states its type, default, bounds, unit and help once. The defaults are the demo.
+Each setting states its type, default, bounds, unit and help once. The defaults are the demo's, but for its schedule.
 """
 
 from __future__ import annotations

@@ -25,6 +25,11 @@ if TYPE_CHECKING:
 #: Answers that are sampled together at most, and the tokens of their prompts and answers. On two CPU cores an answer
 #: takes half the time with 60 at once that it takes with 16.
 _MOST_ROWS, _MOST_TOKENS = 96, 16_384
+#: Settings of a model's own generation configuration that do not allow an answer to be sampled in parts.
+_FROM_THE_START = (
+    *("cache_implementation", "min_new_tokens", "min_length", "forced_bos_token_id", "forced_eos_token_id"),
+    *("begin_suppress_tokens", "exponential_decay_length_penalty"),
+)
 #: Answers that have ended leave their batch after so many tokens.
 _TOKENS_BETWEEN_LEAVING = 8
 
@@ -123,21 +128,22 @@ def answer(
                         rows[index] = row
                         if progress:
                             progress(len(rows), len(prompts))
+                    continue
                 except Exception as error:
                     if not is_out_of_memory(error) or len(batch) == 1:
                         raise
-                    missing = [index for index in batch if index not in rows]
-                    half = (len(missing) + 1) // 2
-                    batches[:0] = [part for part in (missing[:half], missing[half:]) if part]
-                    del error
-                    release_memory(loaded.device)
+                # outside of the except clause the failed batch's tensors are free
+                release_memory(loaded.device)
+                missing = [index for index in batch if index not in rows]
+                half = (len(missing) + 1) // 2
+                batches[:0] = [part for part in (missing[:half], missing[half:]) if part]
     finally:
         model.train(training)
     return [_as_answer(rows[index], ends, tokenizer) for index in range(len(prompts))]
 
 
 def _batches(prompts, new_tokens):
-    """Indices of the prompts that are answered together: of similar length, and no more than memory surely holds."""
+    """Indices of the prompts that are answered together: of similar length, with a limited number of tokens."""
     batches, widest = [], 0
     for index in sorted(range(len(prompts)), key=lambda index: -len(prompts[index])):
         if batches and len(batches[-1]) < min(_MOST_ROWS, _MOST_TOKENS // (widest + new_tokens)):
@@ -151,12 +157,16 @@ def _batches(prompts, new_tokens):
 class _Sampler:
     """Samples a batch by transformers' `generate`, a few tokens at a time; answers that have ended leave the batch.
 
-    Models with other layers than attention keep a state that cannot be divided: their batches stay whole.
+    Models with other layers than attention keep a state that cannot be divided, and some generation configurations
+    count tokens from the start or choose a cache of their own: their batches stay whole.
     """
 
     def __init__(self, loaded, decoding, ends, max_new_tokens, cancelled):
         self.loaded, self.decoding, self.ends, self.max_new_tokens = loaded, decoding, ends, max_new_tokens
-        divisible = all_layers_attend(loaded.model.config.get_text_config())
+        own = loaded.model.generation_config
+        divisible = all_layers_attend(loaded.model.config.get_text_config()) and not any(
+            getattr(own, name, None) for name in _FROM_THE_START
+        )
         self.tokens_at_once = _TOKENS_BETWEEN_LEAVING if divisible else max_new_tokens
         self.stopping = StoppingCriteriaList([_Cancelling(cancelled)] if cancelled else [])
 

@@ -109,6 +109,10 @@ def test_a_run_whose_answers_became_wrong_is_not_healthy_and_says_how_many():
         (20, 5, 2, True),
         (30, 3, 0, True),  # just a tenth
         (31, 3, 0, False),
+        (62, 6, 0, True),  # less than a tenth, but by chance one time in 32
+        (62, 5, 0, False),  # one time in 16
+        (200, 19, 9, False),  # 19 against 9: one time in 12
+        (200, 19, 0, True),
         (40, 4, 0, True),
         (40, 0, 9, False),
     ],

@@ -34,6 +34,10 @@ CAPITAL = {"prompt": "Capital?", "expect": {"any": ["Paris"]}, "reference": "Par
         ({"any": "/"}, "Write a / b.", True),
         ({"any": "né"}, "Il est né en 1900.", True),
         ({"any": "n"}, "né", False),
+        ({"any": "5"}, "It is 3.5 or 5,000.", False),  # a part of a number is another number
+        ({"any": "5"}, "It is 5, or 6.", True),
+        ({"any": "北京"}, "中国的首都是北京。", True),  # no spaces between words
+        ({"any": "I'm here"}, "I\u2019m here for you.", True),
     ],
 )
 def test_an_answer_is_right_when_it_has_the_expected_texts_as_whole_words(check, answer, right):

@@ -73,6 +73,20 @@ def test_answers_that_leave_the_batch_disturb_none_of_the_others(family, tmp_pat
     assert leaving == [] if family == "lfm2" else leaving
 
 
+def test_a_model_whose_own_settings_count_tokens_from_the_start_is_sampled_in_one_piece(loaded, monkeypatch):
+    """In parts the least length would be demanded of each part."""
+    monkeypatch.setattr(loaded.model.generation_config, "min_new_tokens", 5)
+    generate, lengths = loaded.model.generate, []
+
+    def counted(**options):
+        lengths.append(options["generation_config"].max_new_tokens)
+        return generate(**options)
+
+    monkeypatch.setattr(loaded.model, "generate", counted)
+    wb.generate(loaded, PROMPTS, GenerationConfig(max_new_tokens=12))
+    assert lengths == [12]
+
+
 def test_a_batch_that_does_not_fit_into_memory_is_divided(loaded, monkeypatch):
     plain = wb.generate(loaded, PROMPTS, GenerationConfig(max_new_tokens=12))
     generate, rows = loaded.model.generate, []

@@ -65,7 +65,7 @@ print(wb.__file__, bundled("notebooks/01_quickstart.ipynb"), len(train), len(hel
     inside = str(binaries.parent)
     assert words[0].startswith(inside)
     assert words[1].startswith(inside)
-    assert words[2:] == ["300", "60"]
+    assert words[2:] == ["230", "60"]
     table = subprocess.run([binaries / "simpo-workbench", "presets", "--json"], **options).stdout
     assert json.loads(table)[0]["name"] == "demo"
 

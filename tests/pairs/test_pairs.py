@@ -598,4 +598,4 @@ def test_real_files_without_pairs_are_refused_in_words(name):
 
 
 def test_demo_is_the_bundled_set_and_asks_no_hub():
-    assert len(load_pairs("demo")) == 300
+    assert len(load_pairs("demo")) == 230

@@ -216,14 +216,14 @@ class RunList(Panel):
         self.table.show(frame.iloc[fits], keep_page=True)
 
     def _teaching(self):
-        root = "" if self.root == RUNS_ROOT else f'run={{"root": {self.root!r}}}'
+        changes = "" if self.root == RUNS_ROOT else f'.with_changes({{"run.root": {self.root!r}}})'
         return html(
             '<div class="swb-notice"><p>{} <code>{}</code></p><p>{}</p><pre>{}</pre><p>{} <code>{}</code></p></div>',
             "No runs yet in",
             self.root,
             "A run is one training: its settings, curves, answers and adapter in one folder. This line starts the demo,"
-            " about four minutes on two quiet CPU cores:",
-            f"import simpo_workbench as wb\nwb.start(wb.RunConfig({root}))",
+            " four to five minutes on two CPU cores that do nothing else:",
+            f'import simpo_workbench as wb\nwb.start(wb.preset("demo"){changes})',
             "In a terminal:",
             "simpo-workbench demo",
         )

@@ -209,7 +209,7 @@ def test_a_hidden_panel_reads_nothing_until_it_is_turned_to(tmp_path, monkeypatc
 def test_what_was_being_read_when_the_panel_was_left_comes_only_if_it_is_still_named():
     view = DataView()
     show(view, False)
-    assert len(loaded(view).pairs) == 300
+    assert len(loaded(view).pairs) == 230
     with LOCK:  # else it may be read before another is named
         view.load()
         reading = view._reading
@@ -263,7 +263,7 @@ def test_another_file_does_not_inherit_the_mapping(tmp_path):
     assert view.pairs is not None
     view.train.value = "demo"
     assert view.data.columns == {}
-    assert len(loaded(view).pairs) == 300
+    assert len(loaded(view).pairs) == 230
 
 
 def test_columns_can_be_changed_although_they_were_recognised(tmp_path):
@@ -420,4 +420,4 @@ def test_counts_and_reports_stand_with_the_tokens():
 
 def test_titles_of_the_sets_are_their_counts():
     view = loaded(DataView())
-    assert view.which.options == (("Training (300)", TRAINING), ("Held-out (60)", HELD_OUT))
+    assert view.which.options == (("Training (230)", TRAINING), ("Held-out (60)", HELD_OUT))
