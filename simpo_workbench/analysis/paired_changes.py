@@ -14,6 +14,8 @@ if TYPE_CHECKING:
 
 #: A change counts as better or worse where one side of a coin would win by so much this seldom.
 CHANCE = 0.05
+#: Where a fair coin would be as one-sided more often than this, a change points nowhere.
+_NO_SIGN = 0.5
 
 
 @dataclass(frozen=True)
@@ -39,8 +41,9 @@ class PairedChange:
 
     @property
     def judgement(self) -> str:
-        """ "better", "worse", "perhaps better", "perhaps worse", "as many each way", "mixed" where few cases changed
-        much and many a little the other way, "no change"; "" for a metric of which neither direction is good in itself.
+        """ "better", "worse", "perhaps better", "perhaps worse", "as many each way", "no clear change", "mixed" where
+        few cases changed much and many a little the other way, "no change"; "" for a metric of which neither direction
+        is good in itself.
         """
         better = METRICS[self.key].better
         if not better:
@@ -50,6 +53,8 @@ class PairedChange:
             return "as many each way" if self.up else "no change"
         if net * self.change <= 0:
             return "mixed"
+        if self.chance > _NO_SIGN:
+            return "no clear change"
         word = "better" if (net > 0) == (better == "higher") else "worse"
         return word if self.chance < CHANCE else f"perhaps {word}"
 

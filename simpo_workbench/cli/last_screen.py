@@ -43,6 +43,12 @@ _PHRASES = {
     "answers/ended": ("more answers come to an end", "fewer answers come to an end"),
     "answers/repeated_4grams": ("answers repeat themselves less", "answers repeat themselves more"),
 }
+#: The cases of a metric that few changed much and many a little the other way.
+_MIXED = {
+    "logps/chosen": "chosen answers became likelier in {up} pairs and less likely in {down}",
+    "answers/repeated_4grams": "{down} answers repeat themselves less and {up} repeat themselves more",
+}
+_NOTHING = "nothing that chance would not explain"
 #: Verdicts of the doctor that say that answers were harmed.
 _HARM = ("collapse", "wrong answers", "repetition", "lost endings")
 #: Prompts that are shown, and characters of each answer.
@@ -73,7 +79,7 @@ def print_summary(run, report: Path | None = None, after_demo: bool = False) -> 
     before, after, status = facts["before"], facts["after"], run.status
 
     def say(title, text):
-        console.print(Text.assemble((f"{title}: ", "bold"), text), soft_wrap=True)
+        console.print(Text.assemble((title if title.endswith("?") else f"{title}:", "bold"), " ", text), soft_wrap=True)
 
     if before and not after:
         console.print(_table(before, None, {}, {}))
@@ -84,6 +90,9 @@ def print_summary(run, report: Path | None = None, after_demo: bool = False) -> 
         changes |= answer_changes(answers)
         sampled = next((r for r in run.records if r["kind"] == "eval" and r["step"] == answered_step), {})
         console.print(_table(before, after, sampled, changes, status.total_steps))
+        if any(change.judgement for change in changes.values()):
+            note = "The verdicts in the last column compare case by case (sign test): they can be sure although"
+            console.print(Text(f"{note} the intervals overlap.", style="dim"), soft_wrap=True)
         is_harmed = any(verdict["kind"] in _HARM for verdict in facts["verdicts"])
         for title, text in _in_words(changes, len(answers), is_harmed):
             say(title, text)
@@ -102,7 +111,7 @@ def print_summary(run, report: Path | None = None, after_demo: bool = False) -> 
     if after_demo:
         lab, own = next_commands()
         say("Next", f"{lab}    (the notebooks: look at these answers, train again, compare runs)")
-        say("Your own pairs", f"{own}    (a line each: prompt, chosen, rejected)")
+        say("Your own pairs", f"{own}    (one JSON object per line with prompt, chosen and rejected)")
 
 
 def _answers(run):
@@ -116,21 +125,29 @@ def _answers(run):
 def telling_prompts(answers: pd.DataFrame) -> tuple[pd.DataFrame, str]:
     """(three rows of a table of `answers_side_by_side`, the sentence that says which they are).
 
-    One whose answer became wrong comes first, then one whose answer became right, then the first prompts.
+    One whose answer became wrong comes first, then one whose answer became right, then the first prompts. Of those that
+    became right, one that ends properly and repeats itself no more than before is preferred.
     """
     base, tuned = ((answers[f"right_{side}"].isin([True])).tolist() for side in ("base", "tuned"))
     checked = (answers["right_base"].isin([True, False]) & answers["right_tuned"].isin([True, False])).tolist()
     places = range(len(answers))
     wrong = [place for place in places if checked[place] and base[place] and not tuned[place]]
     right = [place for place in places if checked[place] and tuned[place] and not base[place]]
+    is_sound = answers["ended_tuned"] & (answers["repeated_4grams_tuned"] <= answers["repeated_4grams_base"])
+    right.sort(key=lambda place: not is_sound.iloc[place])
     chosen = [*wrong[:1], *right[:1]]
-    names = [*(["one that became wrong"] if wrong else []), *(["one that became right"] if right else [])]
+    names = [f"one whose answer became {now}" for now, some in (("wrong", wrong), ("right", right)) if some]
     first = [place for place in places if place not in chosen][: _SHOWN_PROMPTS - len(chosen)]
     if first:
-        others = "the first other" if names else "the first"
-        names.append(others if len(first) == 1 else f"{others} {len(first)}")
+        count = "the first" if len(first) == 1 else f"the first {len(first)}"
+        names.append(f"{count} of the others" if names else count)
     chosen += first
-    return answers.iloc[chosen], f"{len(chosen)} of {counted(len(answers), 'prompt')}: {', '.join(names)}."
+    return answers.iloc[chosen], f"{len(chosen)} of {counted(len(answers), 'prompt')}: {_listed(names)}."
+
+
+def _listed(names):
+    """The names as they are said: "a", "a and b", "a, b and c"."""
+    return " and ".join(filter(None, (", ".join(names[:-1]), names[-1])))
 
 
 def next_commands() -> tuple[str, str]:
@@ -183,6 +200,9 @@ def _change_text(change: PairedChange | None):
 
 def _in_words(changes, answers, is_harmed):
     """(title, text) of the sentences below the table: what got better and worse, and what was not measured."""
+    if not changes:
+        yield "Nothing could be compared", "no pair and no prompt was measured both before and after"
+        return
     groups = {"better": [], "worse": [], "perhaps better": [], "perhaps worse": []}
     for key, phrases in _PHRASES.items():
         judgement = changes[key].judgement if key in changes else ""
@@ -190,19 +210,27 @@ def _in_words(changes, answers, is_harmed):
             groups[judgement].append(phrases[judgement.endswith("worse")])
     if is_harmed:  # where the doctor warns, few cases are no excuse
         groups["worse"] += groups.pop("perhaps worse")
-    yield "Better", "; ".join(groups["better"]) or "nothing beyond chance"
-    yield "Worse", "; ".join(groups["worse"]) or ("see the doctor below" if is_harmed else "nothing beyond chance")
+    yield "Better", "; ".join(groups["better"]) or _NOTHING
+    yield "Worse", "; ".join(groups["worse"]) or ("see the doctor below" if is_harmed else _NOTHING)
     for word in ("perhaps better", "perhaps worse"):
         if groups.get(word):
             yield f"{word.capitalize()} (may be chance)", "; ".join(groups[word])
+    mixed = [changes[key] for key in _MIXED if key in changes and changes[key].judgement == "mixed"]
+    if mixed:
+        yield "Mixed", "; ".join(_mixed_text(change) for change in mixed)
     right = changes.get("answers/right")
     if right:
         yield (
             "Still right?",
             f"Of {counted(right.n, 'answer')} that can be checked {right.up} became right and {right.down} became"
-            " wrong.",
+            " wrong (✓ right: the answer contains what the prompt's check asks for).",
         )
     elif answers:
         yield "Not measured", "whether answers are right: no sample prompt says what a right answer has (expect)"
     else:
         yield "Not measured", "how it answers now: no answers were sampled after step 0"
+
+
+def _mixed_text(change):
+    direction = "rise" if change.up > change.down else "fall"
+    return f"{_MIXED[change.key].format(up=change.up, down=change.down)}, but the average did not {direction}"

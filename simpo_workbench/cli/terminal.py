@@ -33,7 +33,8 @@ class Progress:
         self.started = self.last_line = time.monotonic()
         self.state, self.activity, self.step_line = "loading", "", ""
         self.scored_step = self.bar = None
-        self._said, self._lock, self._ended = "", threading.RLock(), threading.Event()
+        self._announced = self._said = ""
+        self._lock, self._ended = threading.RLock(), threading.Event()
         if self.console.is_terminal:
             columns = (
                 *(TimeElapsedColumn(), TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn()),
@@ -66,15 +67,16 @@ class Progress:
             if self.bar:
                 self.bar.update(self.task, description=record["state"], total=record["total_steps"] or None)
             elif record["message"] and record["state"] != "failed":  # the command says why it failed
-                self._line(f"{record['state']}: {record['message']}")
+                self._announced = record["message"]
+                self._line(self._announced)
         elif kind == "progress":
             self.activity = record["text"]
             if self.bar:
                 self.bar.update(self.task, description=self.activity or self.state)
         elif kind == "train":
             values = [f"{METRICS[key].label} {METRICS[key].text(record[key])}" for key in _PROGRESS]
-            left, speed = duration(record["seconds_left"]), f"{record['pairs_per_second']:.1f} pairs/s"
-            facts = " · ".join([f"{left} left", speed, *values])
+            left = [] if record["seconds_left"] is None else [f"{duration(record['seconds_left'])} left"]
+            facts = " · ".join([*left, f"{record['pairs_per_second']:.1f} pairs/s", *values])
             self.step_line = f"step {record['step']} of {record['total_steps']} · {facts}"
             if self.bar:
                 self.bar.update(self.task, completed=record["step"], total=record["total_steps"], facts=facts)
@@ -85,7 +87,7 @@ class Progress:
             scores = "" if self.scored_step == record["step"] else _scores_line(record)
             if line := "; ".join(filter(None, (scores, _answers_line(record)))):
                 self._line(f"step {record['step']}: {line}")
-        elif kind in ("event", "note"):
+        elif kind in ("event", "note") and record["text"] != self._announced:  # an end is a state and an event
             self._line(record["text"])
         self.say_progress()
 
@@ -122,10 +124,12 @@ def _answers_line(record):
     if "eval/answers/n" not in record:
         return ""
     tokens = value_text(record, "answers/mean_tokens")
-    line = f"{record['eval/answers/n']} answers: {tokens} tokens, {_named(record, 'answers/repeated_4grams')}"
+    line = (
+        f"{record['eval/answers/n']} answers: {tokens} tokens on average, {_named(record, 'answers/repeated_4grams')}"
+    )
     if "eval/answers/right" in record:
         checked = record["eval/answers/checked"]
-        line += f", {round(record['eval/answers/right'] * checked)} of {checked} that are checked are right"
+        line += f", {round(record['eval/answers/right'] * checked)} of the {checked} checkable ones are right"
     return line
 
 

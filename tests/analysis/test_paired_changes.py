@@ -91,6 +91,9 @@ def test_chance_is_that_of_the_exact_sign_test(up, down, chance):
         ("answers/right", 6, 0, 0.3, "better"),
         ("answers/right", 0, 6, -0.3, "worse"),
         ("answers/right", 0, 5, -0.25, "perhaps worse"),  # chance 0.0625
+        ("answers/right", 7, 6, 0.02, "no clear change"),
+        ("answers/right", 3, 1, 0.1, "no clear change"),  # chance 0.625
+        ("answers/right", 2, 0, 0.1, "perhaps better"),  # chance 0.5
         ("answers/right", 2, 2, 0.0, "as many each way"),
         ("answers/right", 0, 0, 0.0, "no change"),
         ("answers/repeated_4grams", 6, 0, 0.1, "worse"),

@@ -7,6 +7,7 @@ import pytest
 from fake_run import fake_run
 from rich.console import Console
 
+from simpo_workbench.analysis.paired_changes import PairedChange
 from simpo_workbench.base.files import read_jsonl, write_jsonl
 from simpo_workbench.cli import last_screen, terminal
 
@@ -74,9 +75,12 @@ def test_a_collapse_is_worse_however_few_the_prompts(tmp_path, screen):
 
 def test_answers_that_became_wrong_are_counted_and_one_is_shown_first(tmp_path, screen):
     text = screen(answered(tmp_path, ANSWERED))
-    assert sentence(text, "Still right?") == "Of 4 answers that can be checked 1 became right and 2 became wrong."
-    assert sentence(text, "Perhaps worse (may be chance)").startswith("fewer answers are right")
-    assert "3 of 5 prompts: one that became wrong, one that became right, the first other." in text
+    assert (
+        "Still right? Of 4 answers that can be checked 1 became right and 2 became wrong (✓ right: the answer" in text
+    )
+    assert "answers are right" not in text, "2 against 1 is not even perhaps worse"
+    title = "3 of 5 prompts: one whose answer became wrong, one whose answer became right and the first of the others."
+    assert title in text
     below = text[text.index("3 of 5 prompts") :]
     assert below.index("lost") < below.index("became right", 80) < below.index("still right")
     assert "lost too" not in below
@@ -94,12 +98,12 @@ def test_answers_that_became_wrong_are_counted_and_one_is_shown_first(tmp_path, 
         (
             {**dict.fromkeys("abc", (True, True)), "d": (False, True)},
             ["d", "a", "b"],
-            "3 of 4 prompts: one that became right, the first other 2.",
+            "3 of 4 prompts: one whose answer became right and the first 2 of the others.",
         ),
         (
             {**dict.fromkeys("abc", (True, True)), "d": (True, False)},
             ["d", "a", "b"],
-            "3 of 4 prompts: one that became wrong, the first other 2.",
+            "3 of 4 prompts: one whose answer became wrong and the first 2 of the others.",
         ),
         ({"a": (True, None), "b": (None, False)}, ["a", "b"], "2 of 2 prompts: the first 2."),
     ],
@@ -108,6 +112,39 @@ def test_the_prompts_that_are_shown_are_telling(tmp_path, outcomes, prompts, tit
     answers, _ = last_screen._answers(answered(tmp_path, outcomes))
     chosen, said = last_screen.telling_prompts(answers)
     assert (list(chosen["prompt"]), said) == (prompts, title)
+
+
+def test_a_right_answer_that_ends_and_does_not_repeat_itself_is_preferred(tmp_path):
+    answers, _ = last_screen._answers(answered(tmp_path, dict.fromkeys("abcd", (False, True))))
+    answers["ended_tuned"] = [False, True, True, True]
+    answers["repeated_4grams_base"], answers["repeated_4grams_tuned"] = 0.3, [0.1, 0.7, 0.3, 0.0]
+    assert list(last_screen.telling_prompts(answers)[0]["prompt"]) == ["c", "a", "b"]
+    answers["ended_tuned"] = False
+    assert list(last_screen.telling_prompts(answers)[0]["prompt"]) == ["a", "b", "c"], "there is no other"
+
+
+def test_perhaps_worse_is_said_where_chance_might_do_it(tmp_path, screen):
+    text = screen(answered(tmp_path, {"a": (True, False), "b": (True, False), "c": (True, True)}))
+    assert sentence(text, "Perhaps worse (may be chance)").startswith("fewer answers are right")
+    assert "they can be sure although the intervals overlap." in text
+
+
+def test_mixed_changes_and_nothing_compared_are_said():
+    loops = PairedChange("answers/repeated_4grams", 3, 20, 63, 0.14)
+    likelier = PairedChange("logps/chosen", 34, 26, 60, -0.2)
+    said = dict(last_screen._in_words({loops.key: loops, likelier.key: likelier}, 63, False))
+    assert said["Mixed"] == (
+        "chosen answers became likelier in 34 pairs and less likely in 26, but the average did not rise; "
+        "20 answers repeat themselves less and 3 repeat themselves more, but the average did not fall"
+    )
+    fewer = PairedChange("answers/repeated_4grams", 20, 3, 63, -0.14)
+    assert dict(last_screen._in_words({fewer.key: fewer}, 63, False))["Mixed"].endswith("the average did not rise")
+    assert (
+        dict(last_screen._in_words({fewer.key: fewer}, 63, False))["Worse"] == "nothing that chance would not explain"
+    )
+    assert dict(last_screen._in_words({}, 0, False)) == {
+        "Nothing could be compared": "no pair and no prompt was measured both before and after"
+    }
 
 
 def test_what_was_never_measured_is_not_called_better(tmp_path, screen):
@@ -154,6 +191,7 @@ def test_the_next_commands_are_those_that_work_from_here(tmp_path, screen, monke
     text = screen(fake_run(tmp_path), after_demo=True)
     assert sentence(text, "Next").startswith("simpo-workbench lab ")
     assert sentence(text, "Your own pairs").startswith("simpo-workbench train --data.train yours.jsonl ")
+    assert "(one JSON object per line with prompt, chosen and rejected)" in text
     program = tmp_path / "env" / "bin" / "simpo-workbench"
     program.parent.mkdir(parents=True)
     program.touch(0o755)
@@ -180,7 +218,7 @@ def test_without_a_terminal_a_line_says_every_ten_seconds_what_is_done(monkeypat
     progress.show({"kind": "progress", "step": 0, "text": "loading the model"})
     clock[0] += 9
     progress.say_progress()
-    assert lines(capsys) == ["loading: Loading."]
+    assert lines(capsys) == ["Loading."]
     clock[0] += 2
     progress.say_progress()
     clock[0] += 11
@@ -202,10 +240,22 @@ def test_scores_are_shown_before_the_answers_are_sampled_and_once(capsys, tmp_pa
     progress.show({**record, "step": 20})
     first, second, third = lines(capsys)
     assert first.startswith("step 0: chosen ahead 0.29")
-    assert second.startswith("step 0: 3 answers: 63 tokens")
-    assert second.endswith("2 of 4 that are checked are right")
+    assert second.startswith("step 0: 3 answers: 63 tokens on average")
+    assert second.endswith("2 of the 4 checkable ones are right")
     assert third.startswith("step 20: chosen ahead 0.29")
     assert "3 answers" in third
+
+
+def test_an_end_is_said_once_and_a_time_left_only_once_it_is_known(monkeypatch, capsys, tmp_path):
+    progress = terminal.Progress()
+    progress.show({"kind": "state", "state": "finished", "message": "Finished.", "step": 9, "total_steps": 9})
+    progress.show({"kind": "event", "text": "Finished."})
+    progress.show({"kind": "event", "text": "Another."})
+    assert lines(capsys) == ["Finished.", "Another."]
+    record = next(record for record in fake_run(tmp_path).records if record["kind"] == "train")
+    for seconds_left, told in ((None, "step 1 of 120 · 2.1 pairs/s"), (70, "step 1 of 120 · 1 min 10 s left · 2.1")):
+        progress.show({**record, "seconds_left": seconds_left, "total_steps": 120})
+        assert progress.step_line.startswith(told)
 
 
 def test_the_ticker_ends_with_the_block(monkeypatch):
