@@ -17,7 +17,7 @@ POINTS = """() => [...document.querySelectorAll(".swb-figure .js-plotly-plot")].
 
 
 def test_the_workbench_opens_and_its_charts_show_points(chromium, lab, tmp_path):
-    fake_run(tmp_path / "runs", "healthy")
+    fake_run(tmp_path / "runs", "healthy", checked=True)
     lab.write("smoke.ipynb", OPEN.format(root=str(tmp_path / "runs")))
     with LabPage(chromium, lab, "smoke.ipynb") as page:
         page.run_all()

@@ -108,10 +108,8 @@ def test_a_command_line_yaml_and_python_give_equal_objects(tmp_path):
         "[q_proj]",
         "--show-config",
     )
-    changed = wb.RunConfig(
-        loss={"beta": 4}, training={"learning_rate": 5e-7}, data={"limit": 10}, lora={"target_modules": ["q_proj"]}
-    )
-    assert wb.RunConfig.from_yaml_text(yaml) == changed
+    changes = {"loss.beta": 4, "training.learning_rate": 5e-7, "data.limit": 10, "lora.target_modules": ["q_proj"]}
+    assert wb.RunConfig.from_yaml_text(yaml) == wb.preset("demo").with_changes(changes)
 
 
 def test_help_names_every_setting_with_its_sentence():
