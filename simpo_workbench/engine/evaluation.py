@@ -68,7 +68,17 @@ def evaluate(
             loaded, setup.encoder, conversations, config.generation, seed=seed, progress=answered
         )
     answers = [_answer_record(step, prompt, answer) for prompt, answer in zip(prompts, sampled, strict=True)]
-    return record | answer_metrics(answers, first_answers), scores, answers
+    return record | answer_metrics(answers, _checked_again(first_answers, prompts)), scores, answers
+
+
+def _checked_again(answers, prompts):
+    """Answers of step 0 with `right` by the checks of today: they may have been changed while the run went on."""
+    checks = {prompt_text(prompt.messages): prompt.check for prompt in prompts if prompt.check}
+    return [
+        answer | {"right": checks[answer["prompt"]].passes(answer["answer"])}
+        for answer in answers
+        if answer["prompt"] in checks
+    ]
 
 
 def _counted(progress, words, total):

@@ -58,3 +58,23 @@ def test_checks_are_read_from_every_kind_of_file(tmp_path, suffix):
         pd.DataFrame(rows).assign(expect=[json.dumps(expect[0]), ""]).to_csv(path, index=False)
     pairs = load_pairs(path)
     assert held_out_checks(pairs) == ({pairs[0].pair_id: Check(any=("Paris",))}, [])
+
+
+def test_answers_of_step_0_are_judged_by_the_checks_of_today():
+    """Otherwise a check that was made stricter on the way would turn right answers into wrong ones by itself."""
+    from simpo_workbench.engine.evaluation import _checked_again
+
+    answers = [
+        {"prompt": "What is 2 + 2?", "answer": "It is 4.", "right": True},
+        {"prompt": "And 1 + 1?", "answer": "It is 2."},  # of a run that began before there were checks
+        {"prompt": "Who are you?", "answer": "A model.", "right": True},  # its check was taken away
+    ]
+    prompts = [
+        given_prompt({"prompt": "What is 2 + 2?", "expect": {"all": ["four"]}}),
+        given_prompt({"prompt": "And 1 + 1?", "expect": {"any": ["2"]}}),
+        given_prompt("Who are you?"),
+    ]
+    assert [(answer["prompt"], answer["right"]) for answer in _checked_again(answers, prompts)] == [
+        ("What is 2 + 2?", False),
+        ("And 1 + 1?", True),
+    ]
