@@ -176,7 +176,7 @@ def test_every_panel_of_a_finished_run(chromium, lab, tmp_path, theme, width):
         page.turn_to("Runs")
         for name in ("ruined", "healthy"):
             page.page.click(f"tr[data-id]:has-text('{name}')", modifiers=["Control"])
-        page.shows("text=1.2e-4")  # what differs between the two
+        page.shows("text=7e-5")  # what differs between the two
         page.until("() => document.querySelectorAll('.swb-figure .js-plotly-plot .scatterlayer .trace').length > 4")
         page.picture(f"runs-{theme}-{width}")
         page.page.click("tr[data-id]:has-text('ruined')")
