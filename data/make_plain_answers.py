@@ -15,8 +15,8 @@ from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
 
-from simpo_workbench.analysis.checks import Check
 from simpo_workbench.analysis.scores import repeated_4gram_share
+from simpo_workbench.config.checks import Check
 
 SEED, SAMPLES, PROMPTS_AT_ONCE = 7, 8, 12  # the usual answers are made for SAMPLES times as many prompts at once
 TEMPERATURE, MAX_NEW_TOKENS = 0.8, 64
@@ -135,11 +135,9 @@ def build(loaded) -> None:
     """Write train.jsonl and eval.jsonl, and print what was dropped and what is in them."""
     prompts = read_lines(FOLDER / "prompts.jsonl")
     usual, samples = answers_to(prompts, loaded, 1, 0.0), answers_to(prompts, loaded, SAMPLES, TEMPERATURE)
-    checkable = [prompt for prompt in prompts if "expect" in prompt]
-    outcomes = [pairs_of(prompt, usual[prompt["prompt"]][0], samples[prompt["prompt"]]) for prompt in checkable]
+    outcomes = [pairs_of(prompt, usual[prompt["prompt"]][0], samples[prompt["prompt"]]) for prompt in prompts]
     by_prompt = [outcome for outcome in outcomes if isinstance(outcome, list)]
     dropped = Counter(outcome for outcome in outcomes if isinstance(outcome, str))
-    dropped["no check"] = len(prompts) - len(checkable)
     print(f"{len(by_prompt)} of {len(prompts)} prompts have pairs; dropped: {dict(dropped)}")
     random.Random(SEED).shuffle(by_prompt)
     held_out = [pairs[place % len(pairs)] for place, pairs in enumerate(by_prompt[:HELD_OUT])]  # both kinds in turn

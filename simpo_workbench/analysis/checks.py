@@ -4,10 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from ..config.checks import Check
 from .scores import share, share_change
-
-__all__ = ["Check", "right_metrics"]
 
 
 def right_metrics(answers: Iterable[dict], first_answers: Iterable[dict] = ()) -> dict:
@@ -21,21 +18,17 @@ def right_metrics(answers: Iterable[dict], first_answers: Iterable[dict] = ()) -
     if not right:
         return {}
     measured = share(sum(right.values()), len(right))
-    metrics = {"eval/answers/checked": len(right)} | _with_ends("right", measured)
+    metrics = {"eval/answers/checked": len(right)} | measured.as_metrics("eval/answers/right")
     before = _by_prompt(first_answers)
     both = [(before[prompt], now) for prompt, now in right.items() if prompt in before]
     if both:
         became_right = sum(now and not first for first, now in both)
         became_wrong = sum(first and not now for first, now in both)
         metrics |= {"eval/answers/became_right": became_right, "eval/answers/became_wrong": became_wrong}
-        metrics |= _with_ends("right_change", share_change(became_right, became_wrong, len(both)))
+        change = share_change(became_right, became_wrong, len(both))
+        metrics |= change.as_metrics("eval/answers/right_change")
     return metrics
 
 
 def _by_prompt(answers):
     return {answer["prompt"]: answer["right"] for answer in answers if answer.get("right") is not None}
-
-
-def _with_ends(name, measured):
-    key = f"eval/answers/{name}"
-    return {key: measured.value, f"{key}_low": measured.low, f"{key}_high": measured.high}

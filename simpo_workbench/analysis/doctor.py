@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 from ..base.format import signed
 from .metrics import METRICS
-from .paired_changes import CHANCE, PairedChange
+from .scores import CHANCE, sign_test
 
 #: Chosen answers this much less likely than at step 0 (nats per token) want a closer look. Measured with the demo model
 #: on NF4: healthy at 1e-4 (+0.04) and 1.4e-4 (−0.16), in trouble at 2e-4 (−0.34), ruined in fp32 at 6e-4 (−2.0) and
@@ -32,7 +32,7 @@ LENGTH_RATIO = 1.75
 #: value or less.
 SATURATED_SHARE = 0.95
 #: Answers that became wrong beyond those that became right: so many count as lost facts when they are this share of the
-#: checked ones, or when chance would hardly turn answers as one-sidedly (sign test, `paired_changes.CHANCE`).
+#: checked ones, or when chance would hardly turn answers as one-sidedly (`sign_test`, CHANCE).
 WRONG_ANSWERS, WRONG_ANSWERS_SHARE = 3, 0.1
 #: Fewer steps than this say nothing about a rate that is too low: warm-up is part of them.
 FEWEST_STEPS = 10
@@ -176,17 +176,19 @@ def _collapse(first, last):
 
 
 def _wrong_answers(first, last):
-    wrong, right = last.get("eval/answers/became_wrong", 0), last.get("eval/answers/became_right", 0)
-    lost, checked = wrong - right, last.get("eval/answers/checked", 0)
-    change = PairedChange("answers/right", int(right), int(wrong), int(checked), -lost)
-    if lost < WRONG_ANSWERS or (lost < WRONG_ANSWERS_SHARE * checked and change.chance >= CHANCE):
+    # as whole numbers: a DataFrame of records holds them as floats
+    wrong, right, checked = (
+        int(last.get(f"eval/answers/{name}", 0)) for name in ("became_wrong", "became_right", "checked")
+    )
+    lost = wrong - right
+    if lost < WRONG_ANSWERS or (lost < WRONG_ANSWERS_SHARE * checked and sign_test(right, wrong) >= CHANCE):
         return None
-    gained = f"{right:.0f}" if right else "none"
+    gained = str(right) if right else "none"
     return Verdict(
         "wrong answers",
         "attention",
         last["step"],
-        f"{wrong:.0f} of {_right_count(first)} answers that were right became wrong, {gained} the other way.",
+        f"{wrong} of {_right_count(first)} answers that were right became wrong, {gained} the other way.",
         "The model learns how the pairs' answers sound and loses what it knew; accuracy on pairs does not show it.",
         "Read these answers. Pairs of answers that the model itself can give keep its knowledge; so do a lower"
         " training.learning_rate and fewer steps.",

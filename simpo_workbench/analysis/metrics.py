@@ -306,8 +306,8 @@ def score_metrics(scores, first: dict | None) -> dict:
         "eval/pairs": n,
         "beta": float(scores["beta"].iloc[0]),
         "gamma_beta_ratio": float(scores["gamma_beta_ratio"].iloc[0]),
-        **_with_interval("eval/rewards/accuracies", share(int(scores["correct"].sum()), n)),
-        **_with_interval("eval/rewards/beyond_gamma", share(int(scores["beyond_gamma"].sum()), n)),
+        **share(int(scores["correct"].sum()), n).as_metrics("eval/rewards/accuracies"),
+        **share(int(scores["beyond_gamma"].sum()), n).as_metrics("eval/rewards/beyond_gamma"),
     }
 
 
@@ -323,11 +323,7 @@ def answer_metrics(answers: list[dict], first_answers: Iterable[dict] = ()) -> d
     return {
         "eval/answers/n": len(answers),
         "eval/answers/mean_tokens": statistics.fmean(answer["tokens"] for answer in answers),
-        **_with_interval("eval/answers/ended", share(sum(answer["ended"] for answer in answers), len(answers))),
-        **_with_interval("eval/answers/repeated_4grams", repeated),
+        **share(sum(answer["ended"] for answer in answers), len(answers)).as_metrics("eval/answers/ended"),
+        **repeated.as_metrics("eval/answers/repeated_4grams"),
         **right_metrics(answers, first_answers),
     }
-
-
-def _with_interval(key, measured):
-    return {key: measured.value, f"{key}_low": measured.low, f"{key}_high": measured.high}

@@ -2,18 +2,15 @@
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from .metrics import METRICS
-from .scores import WITHIN_NOISE, compare_scores
+from .scores import CHANCE, WITHIN_NOISE, compare_scores, sign_test
 
 if TYPE_CHECKING:
     import pandas as pd
 
-#: A change counts as better or worse where one side of a coin would win by so much this seldom.
-CHANCE = 0.05
 #: Where a fair coin would be as one-sided more often than this, a change points nowhere.
 _NO_SIGN = 0.5
 
@@ -34,10 +31,8 @@ class PairedChange:
 
     @property
     def chance(self) -> float:
-        """How often a fair coin, thrown once for each case that changed, would be as one-sided (exact sign test)."""
-        thrown, rarer = self.up + self.down, min(self.up, self.down)
-        ways = sum(math.comb(thrown, k) for k in range(rarer + 1))
-        return min(1.0, 2 * ways / 2**thrown)
+        """How often chance would be as one-sided (`sign_test`)."""
+        return sign_test(self.up, self.down)
 
     @property
     def judgement(self) -> str:
@@ -98,6 +93,11 @@ def answers_side_by_side(before: pd.DataFrame, after: pd.DataFrame) -> pd.DataFr
     return sides[0].merge(sides[1], on=["prompt", "occurrence"], suffixes=("_base", "_tuned"))
 
 
+def is_checked(answers: pd.DataFrame) -> pd.Series:
+    """Whether both answers of a row of `answers_side_by_side` are known to be right or wrong."""
+    return answers["right_base"].isin([True, False]) & answers["right_tuned"].isin([True, False])
+
+
 def answer_changes(answers: pd.DataFrame) -> dict[str, PairedChange]:
     """Metric key -> PairedChange of the answers in a table from `answers_side_by_side`; {} for an empty one."""
     if not len(answers):
@@ -110,7 +110,7 @@ def answer_changes(answers: pd.DataFrame) -> dict[str, PairedChange]:
             ("answers/repeated_4grams", "repeated_4grams"),
         )
     ]
-    checked = answers[answers["right_base"].isin([True, False]) & answers["right_tuned"].isin([True, False])]
+    checked = answers[is_checked(answers)]
     if len(checked):
         right = (checked[f"right_{side}"].astype(float) for side in ("base", "tuned"))
         changes.insert(0, _of_numbers("answers/right", *right))

@@ -15,6 +15,8 @@ if TYPE_CHECKING:
 
 Z95 = 1.959963984540054  # 97.5th percentile of the standard normal
 WITHIN_NOISE = "within the noise"
+#: A change counts where one side of a coin would win by so much this seldom (`sign_test`).
+CHANCE = 0.05
 
 
 @dataclass(frozen=True)
@@ -28,6 +30,10 @@ class Share:
 
     def __str__(self) -> str:
         return f"{self.value:.2f} (n={self.n}, 95 % {self.low:.2f} to {self.high:.2f})"
+
+    def as_metrics(self, key: str) -> dict[str, float]:
+        """The value and the ends of its interval, as a record of metrics.jsonl has them."""
+        return {key: self.value, f"{key}_low": self.low, f"{key}_high": self.high}
 
 
 def share(hits: int, n: int) -> Share:
@@ -56,6 +62,14 @@ def mean_share(values: list[float]) -> Share:
     spread = math.sqrt(sum((value - mean) ** 2 for value in values) / (n - 1)) if n > 1 else 0.5
     half = Z95 * spread / math.sqrt(n)
     return Share(mean, n, max(0.0, mean - half), min(1.0, mean + half))
+
+
+def sign_test(up: int, down: int) -> float:
+    """How often a fair coin, thrown once for each of up + down cases, would be as one-sided: the exact two-sided test,
+    0 … 1.
+    """
+    ways = sum(math.comb(up + down, k) for k in range(min(up, down) + 1))
+    return min(1.0, 2 * ways / 2 ** (up + down))
 
 
 def share_change(gained: int, lost: int, n: int) -> Share:

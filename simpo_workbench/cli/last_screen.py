@@ -15,7 +15,7 @@ from rich.text import Text
 
 from ..analysis.doctor import diagnose, why_recommended
 from ..analysis.metrics import METRICS, SHARE
-from ..analysis.paired_changes import PairedChange, answer_changes, answers_side_by_side, pair_changes
+from ..analysis.paired_changes import PairedChange, answer_changes, answers_side_by_side, is_checked, pair_changes
 from ..base.format import counted
 from .terminal import output, side_by_side, value_text
 
@@ -55,9 +55,12 @@ _HARM = ("collapse", "wrong answers", "repetition", "lost endings")
 _SHOWN_PROMPTS, _LONGEST_ANSWER = 3, 320
 
 
-def summary(run) -> dict:
-    """First and last evaluation of a run and the doctor's verdicts, as plain values."""
-    records = run.records
+def summary(run, records: list[dict] | None = None) -> dict:
+    """First and last evaluation of a run and the doctor's verdicts, as plain values.
+
+    records: `run.records` where they are read already.
+    """
+    records = run.records if records is None else records
     evaluations = [record for record in records if record["kind"] == "eval"]
     verdicts = diagnose(records, run.status.total_steps)
     return {
@@ -75,8 +78,9 @@ def print_summary(run, report: Path | None = None, after_demo: bool = False) -> 
 
     report: where it is. after_demo: whether the commands are printed that come after the demo.
     """
-    console, facts = output(), summary(run)
-    before, after, status = facts["before"], facts["after"], run.status
+    console, records, status = output(), run.records, run.status
+    facts = summary(run, records)
+    before, after = facts["before"], facts["after"]
 
     def say(title, text):
         console.print(Text.assemble((title if title.endswith("?") else f"{title}:", "bold"), " ", text), soft_wrap=True)
@@ -88,7 +92,7 @@ def print_summary(run, report: Path | None = None, after_demo: bool = False) -> 
         answers, answered_step = _answers(run)
         changes = pair_changes(run.scores_at(before["step"]), run.scores_at(after["step"]), run.scoring_noise or 0.0)
         changes |= answer_changes(answers)
-        sampled = next((r for r in run.records if r["kind"] == "eval" and r["step"] == answered_step), {})
+        sampled = next((r for r in records if r["kind"] == "eval" and r["step"] == answered_step), {})
         console.print(_table(before, after, sampled, changes, status.total_steps))
         if any(change.judgement for change in changes.values()):
             note = "The verdicts in the last column compare case by case (sign test): they can be sure although"
@@ -105,7 +109,7 @@ def print_summary(run, report: Path | None = None, after_demo: bool = False) -> 
     if status.recommended_step is not None and after:
         recommended = status.recommended_step
         where = f", in {run.adapter_at(recommended)}" if recommended in run.adapter_steps() else ""
-        say("Recommended", f"step {recommended}, {why_recommended(run.records)}{where}")
+        say("Recommended", f"step {recommended}, {why_recommended(records)}{where}")
     if report:
         say("Report", str(report))
     if after_demo:
@@ -129,7 +133,7 @@ def telling_prompts(answers: pd.DataFrame) -> tuple[pd.DataFrame, str]:
     became right, one that ends properly and repeats itself no more than before is preferred.
     """
     base, tuned = ((answers[f"right_{side}"].isin([True])).tolist() for side in ("base", "tuned"))
-    checked = (answers["right_base"].isin([True, False]) & answers["right_tuned"].isin([True, False])).tolist()
+    checked = is_checked(answers).tolist()
     places = range(len(answers))
     wrong = [place for place in places if checked[place] and base[place] and not tuned[place]]
     right = [place for place in places if checked[place] and tuned[place] and not base[place]]
