@@ -170,8 +170,8 @@ def read_answers(page):
 @pytest.mark.parametrize(("theme", "width"), [("Light", 1500), ("Light", 1000), ("Dark", 1500), ("Dark", 1000)])
 def test_every_panel_of_a_finished_run(chromium, lab, tmp_path, theme, width):
     root = tmp_path / "runs"
-    fake_run(root, "healthy")
-    fake_run(root, "ruined", ruined=True, changes={"training.learning_rate": 1e-3})
+    fake_run(root, "healthy", checked=True)
+    fake_run(root, "ruined", ruined=True, checked=True, changes={"training.learning_rate": 1e-3})
     with opened(chromium, lab, f"panels-{theme}-{width}.ipynb", root, width=width, theme=theme) as page:
         page.turn_to("Runs")
         for name in ("ruined", "healthy"):
