@@ -75,10 +75,14 @@ function render({ model, el }) {
 
   // A long page that gave way to a short one would leave the notebook scrolled to where nothing is.
   // Where the user is in the panel, the keys are at hand at once: what began the page is gone, and the next best control may be one that leaves it.
+  const takeFocus = () => {
+    inside ||= Boolean(panel()?.contains(document.activeElement)); // it may have been focused before this was drawn
+    if (inside && isVisible() && !el.contains(document.activeElement)) el.focus({ preventScroll: true });
+  };
   const lookAgain = () =>
     setTimeout(() => {
       panel()?.scrollIntoView({ block: "nearest" });
-      if (inside && isVisible() && !el.contains(document.activeElement)) el.focus({ preventScroll: true });
+      takeFocus();
     }, 100);
   const later = () => requestAnimationFrame(sayWhere); // where the focus goes is known after it has left
   document.addEventListener("keydown", keydown);
@@ -88,6 +92,7 @@ function render({ model, el }) {
   model.on("change:version", draw);
   model.on("change:page", lookAgain);
   draw();
+  requestAnimationFrame(takeFocus);
   later();
   return () => {
     document.removeEventListener("keydown", keydown);

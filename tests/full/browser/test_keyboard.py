@@ -44,6 +44,8 @@ FOCUSED = """() => {
 #: What reacts to the mouse (its pointer is a hand) and is no control, nor in one.
 MOUSE_ONLY = """() => [...root.querySelectorAll("*")].filter(one => one.getClientRects().length && getComputedStyle(one).cursor === "pointer" && !one.closest(".js-plotly-plot, label, .noUi-target")
     && !one.closest("button, input, select, textarea, summary, a[href], [tabindex]") && !one.querySelector("button, input, select")).map(one => one.outerHTML.slice(0, 160))"""
+#: Opens the sections of rare settings.
+OPEN_ALL = "() => document.querySelectorAll('details.swb-rare').forEach(one => { one.open = true; })"
 HELD = "() => root.contains(document.activeElement)"
 
 
@@ -61,6 +63,7 @@ def page(chromium, lab, place):
     with LabPage(chromium, lab, "keyboard.ipynb", width=1300) as opened:
         opened.run_cell(0)
         opened.shows(".swb-menu")
+        opened.page.evaluate(COLLECT)  # names the panel for the other scripts
         yield opened
 
 
@@ -110,7 +113,7 @@ def test_tab_reaches_every_control(page, name):
     turn(page, name)
     ready(page, name)
     if name == "1 Setup":
-        page.page.evaluate("() => document.querySelectorAll('details.swb-rare').forEach(one => { one.open = true; })")
+        page.page.evaluate(OPEN_ALL)
     if name == "Runs":
         focus(page, "tr[data-id='doomed']")
         press(page, "Enter")
@@ -324,6 +327,7 @@ def test_keys_of_jupyterlab_stay_out(page):
         ("1 Setup", ".swb-code pre"),
     ):
         turn(page, name)
+        page.page.evaluate(OPEN_ALL)
         focus(page, selector)
         press(page, *"ddabxcvmyrz00", "Shift+M", "Delete")
         assert page.page.evaluate(cells) == before, selector
