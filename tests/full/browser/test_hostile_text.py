@@ -22,6 +22,7 @@ workbench = wb.Workbench(config=wb.RunConfig.from_yaml({config!r}), root={root!r
 workbench"""
 PICTURES = """import time
 from IPython.display import display
+workbench.run = wb.attach("hostile", {root!r})
 workbench.config = workbench.config.with_changes({{"data.train": {train!r}}})
 for _ in range(200):
     if workbench.pairs is None:
@@ -173,7 +174,7 @@ def page(chromium, lab, place):
     lab.write(
         "hostile.ipynb",
         OPEN.format(config=str(place / "config.yaml"), root=str(place / "runs")),
-        PICTURES.format(train=str(place / f"{NAME}.jsonl")),
+        PICTURES.format(train=str(place / f"{NAME}.jsonl"), root=str(place / "runs")),
     )
     with LabPage(chromium, lab, "hostile.ipynb", width=1200) as opened:
         opened.opened_by_itself = []
