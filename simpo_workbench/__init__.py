@@ -19,7 +19,7 @@ _HOMES = {
     "WorkbenchError": "base.errors",
     "RunConfig": "config.run_config",
     "ModelConfig": "config.run_config",
-    "DataConfig": "config.run_config",
+    "DataConfig": "config.data_config",
     "LossConfig": "config.run_config",
     "GenerationConfig": "config.run_config",
     "preset": "config.presets",
@@ -68,7 +68,8 @@ if TYPE_CHECKING:  # so that editors and type checkers see the names that are lo
     from .analysis.vote_statistics import win_rate
     from .base.errors import WorkbenchError
     from .config.presets import list_presets, preset
-    from .config.run_config import DataConfig, GenerationConfig, LossConfig, ModelConfig, RunConfig
+    from .config.data_config import DataConfig
+    from .config.run_config import GenerationConfig, LossConfig, ModelConfig, RunConfig
     from .engine.losses import simpo_loss
     from .engine.model.models import load_model
     from .engine.model.tiny_model import make_tiny_model

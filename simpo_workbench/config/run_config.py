@@ -13,10 +13,10 @@ from pydantic import Field, JsonValue, field_validator, model_validator
 from ..base.errors import WorkbenchError
 from .advice import config_warnings
 from .checks import checked_prompt
+from .data_config import DEMO, DataConfig
 from .schema import Section, SettingInfo, describe, setting, shown, unknown_key
 from .yaml_text import LARGEST, read_yaml, write_yaml
 
-DEMO = "demo"
 #: The folder that holds runs where none is named.
 RUNS_ROOT = "runs"
 
@@ -49,39 +49,6 @@ class ModelConfig(Section):
         " other every answer brings a prompt of its own.",
         rare=True,
     )
-
-
-class DataConfig(Section):
-    """The preference pairs."""
-
-    train: str = setting(
-        DEMO, "Training pairs: 'demo', a file (JSONL, JSON, CSV, Parquet), a folder, or a hub data set id."
-    )
-    eval: str | None = setting(
-        None, "Held-out pairs; without it a share of the training prompts is held out (the demo brings its own)."
-    )
-    eval_fraction: float = setting(
-        0.1, "Share of the prompts that is held out when data.eval is not given.", gt=0, lt=1
-    )
-    columns: dict[str, str] = setting(
-        dict, "Columns that are not recognized: our name (prompt, chosen, rejected, system) to the name in the file."
-    )
-    chat_template: str | None = setting(
-        None, "Jinja chat template, or a file with one, for models that bring none.", rare=True
-    )
-    template_options: dict[str, JsonValue] = setting(
-        dict,
-        "Options for the chat template such as {enable_thinking: false}; the same for training, scoring and sampling.",
-        rare=True,
-    )
-    max_tokens: int = setting(1024, "Longest prompt and answer together.", unit="tokens", ge=8)
-    overlong: Literal["drop", "keep_end"] = setting(
-        "drop",
-        "Pairs over max_tokens: drop them, or cut the prompt from the left (system turn and answers stay whole).",
-    )
-    limit: int | None = setting(None, "Most training pairs that are used; the first ones.", unit="pairs", ge=1)
-    eval_limit: int | None = setting(None, "Most held-out pairs that are used; the first ones.", unit="pairs", ge=1)
-    system_prompt: str | None = setting(None, "System turn for pairs that have none.")
 
 
 class LossConfig(Section):
