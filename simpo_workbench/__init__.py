@@ -67,8 +67,8 @@ if TYPE_CHECKING:  # so that editors and type checkers see the names that are lo
     from .analysis.scores import compare_scores
     from .analysis.vote_statistics import win_rate
     from .base.errors import WorkbenchError
-    from .config.presets import list_presets, preset
     from .config.data_config import DataConfig
+    from .config.presets import list_presets, preset
     from .config.run_config import GenerationConfig, LossConfig, ModelConfig, RunConfig
     from .engine.losses import simpo_loss
     from .engine.model.models import load_model
