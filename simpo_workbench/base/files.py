@@ -17,25 +17,30 @@ from pathlib import Path
 from typing import Any
 
 from .errors import WorkbenchError
+from .patience import ONCE, Patience
 
 #: Errors of file systems that have no locks.
 _NO_LOCKS = (errno.ENOLCK, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS)
 _BLOCK_BYTES = 65536
 
 
-def write_atomically(path: Path, content: bytes, durable: bool = True) -> None:
+def write_atomically(path: Path, content: bytes, durable: bool = True, patience: Patience = ONCE) -> None:
     """Replace a file's content in one step: written beside it, flushed to disk where `durable`, renamed.
 
-    Errors: WorkbenchError when it cannot be written; the file is then as it was.
+    Errors: WorkbenchError when it cannot be written in spite of `patience`; the file is then as it was.
     """
     beside = path.with_name(f".{path.name}.{os.getpid()}-{threading.get_ident()}.tmp")
-    try:
+
+    def write():
         with open(beside, "wb") as file:
             file.write(content)
             if durable:
                 file.flush()
                 os.fsync(file.fileno())
         os.replace(beside, path)
+
+    try:
+        patience.attempt(write, path.name)
     except OSError as error:
         with contextlib.suppress(OSError):
             beside.unlink(missing_ok=True)
@@ -44,9 +49,9 @@ def write_atomically(path: Path, content: bytes, durable: bool = True) -> None:
         ) from error
 
 
-def write_json(path: Path, value: dict, durable: bool = True) -> None:
+def write_json(path: Path, value: dict, durable: bool = True, patience: Patience = ONCE) -> None:
     """Replace a JSON file in one step, so that a reader sees the old or the new one, never half of it."""
-    write_atomically(path, json.dumps(value, ensure_ascii=False, indent=1).encode(), durable)
+    write_atomically(path, json.dumps(value, ensure_ascii=False, indent=1).encode(), durable, patience)
 
 
 def read_json(path: Path) -> dict | None:
@@ -126,36 +131,70 @@ def read_jsonl_backwards(path: Path) -> Iterator[dict]:
                         yield record
 
 
-def append_jsonl(path: Path, record: dict, create: bool = True) -> None:
-    """Add one record to a JSON-lines file in one write, flushed to disk; a torn last line that an earlier process left
-    is cut off first.
-
-    Writers lock the file, so that none takes another's unfinished line for a torn one. create: whether a missing file
-    is made. Errors: OSError.
+class NewLine:
+    """One record on its way to the end of a JSON-lines file: `write` may be called again after it failed, and never
+    adds it twice.
     """
-    line = _lines([record])
-    opener = None if create else lambda name, flags: os.open(name, flags & ~os.O_CREAT)
-    # unbuffered: a buffer would write its rest after the failure, when the file is closed
-    with open(path, "ab+", buffering=0, opener=opener) as file, _locked(file):
+
+    def __init__(self, path: Path, record: dict, create: bool = True):
+        self.path, self._create = path, create
+        self._line, self._start = _lines([record]), None
+
+    def write(self) -> None:
+        """Add the record in one write, flushed to disk; a torn last line that an earlier process left is cut off first.
+
+        Writers lock the file, so that none takes another's unfinished line for a torn one. Errors: OSError.
+        """
+        opener = None if self._create else lambda name, flags: os.open(name, flags & ~os.O_CREAT)
+        # unbuffered: a buffer would write its rest after the failure, when the file is closed
+        with open(self.path, "ab+", buffering=0, opener=opener) as file, _locked(file):
+            if self._is_there(file):
+                os.fsync(file.fileno())
+            else:
+                self._append(file)
+
+    def _append(self, file):
         end = file.seek(0, os.SEEK_END)
         if end:
             file.seek(end - 1)
             if file.read(1) != b"\n":
                 file.truncate(_end_of_last_line(file, end))
-        start = file.seek(0, os.SEEK_END)
+        self._start, rest = file.seek(0, os.SEEK_END), self._line
         try:
-            while line:
-                line = line[file.write(line) :]
+            while rest:
+                rest = rest[file.write(rest) :]
             os.fsync(file.fileno())
         except OSError:
-            with contextlib.suppress(OSError):  # half a line is worse than none
-                file.truncate(start)
+            with contextlib.suppress(OSError):  # half a line is worse than none; if this fails too, `_is_there` does it
+                file.truncate(self._start)
             raise
 
+    def _is_there(self, file):
+        """Whether the line of an earlier, failed attempt stands whole before another writer's. What else is left of
+        that attempt is cut off: after a failed flush nobody knows which part of it is on the disk.
+        """
+        if self._start is None:
+            return False
+        end = file.seek(0, os.SEEK_END)
+        file.seek(min(self._start, end))
+        left = file.read(len(self._line))
+        if left and self._line.startswith(left) and self._start + len(left) == end:
+            file.truncate(self._start)
+            return False
+        return left == self._line
 
-def write_jsonl(path: Path, records: list[dict]) -> None:
+
+def append_jsonl(path: Path, record: dict, create: bool = True, patience: Patience = ONCE) -> None:
+    """Add one record to a JSON-lines file, as `NewLine.write` does.
+
+    create: whether a missing file is made. Errors: OSError, once `patience` is spent.
+    """
+    patience.attempt(NewLine(path, record, create).write, path.name)
+
+
+def write_jsonl(path: Path, records: list[dict], patience: Patience = ONCE) -> None:
     """Replace a JSON-lines file in one step."""
-    write_atomically(path, _lines(records))
+    write_atomically(path, _lines(records), patience=patience)
 
 
 def create_jsonl(path: Path, records: list[dict]) -> None:
