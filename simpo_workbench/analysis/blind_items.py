@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING
 
 from ..base.errors import WorkbenchError
 from ..base.format import counted
-from ..pairs.shapes import RowRefused, excerpt, prompt_text, read_row
+from ..pairs.pair import prompt_text
+from ..pairs.shapes import RowRefused, excerpt, read_row
 from .vote_statistics import SIDES
 
 if TYPE_CHECKING:

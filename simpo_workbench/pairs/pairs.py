@@ -13,7 +13,7 @@ import math
 import os
 import re
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -22,7 +22,8 @@ from ..base.paths import bundled
 from ..config.run_config import DEMO
 from . import columns as pair_columns
 from . import files as pair_files
-from .shapes import LONGEST_ROW, RowRefused, excerpt, pair_id, prompt_key, prompt_text, read_row, shape_of, too_long
+from .pair import Pair, pair_id, prompt_key, prompt_text
+from .shapes import LONGEST_ROW, RowRefused, excerpt, read_row, shape_of, too_long
 
 if TYPE_CHECKING:
     import pandas
@@ -32,22 +33,6 @@ __all__ = ["LoadReport", "Pair", "Pairs", "Refusal", "load_pairs", "prompt_text"
 OWN_COLUMNS = ("pair_id", "prompt", "chosen", "rejected")
 DEEPEST_NESTING = 100
 MOST_COLUMNS = 1000  # every pair gets a cell in every column
-
-
-@dataclass(frozen=True, slots=True)
-class Pair:
-    """One preference pair. `prompt` is a tuple of {"role", "content"}; `extra` holds the source's other columns."""
-
-    pair_id: str
-    prompt: tuple[dict, ...]
-    chosen: str
-    rejected: str
-    extra: dict = field(default_factory=dict)
-
-    @property
-    def prompt_text(self) -> str:
-        """The prompt as readable text."""
-        return prompt_text(self.prompt)
 
 
 @dataclass(frozen=True)
@@ -213,7 +198,7 @@ def load_pairs(source, columns=None, limit=None, name=None) -> Pairs:
                 )
             renamed = pair_columns.renamed_row(row, columns)
             any_shape = any_shape or shape_of(renamed) is not None
-            pair = _make_pair(renamed)
+            pair = _make_pair(renamed, where)
             if pair.pair_id in pairs:
                 raise RowRefused("duplicate", f"the same pair as {pairs[pair.pair_id][0]}")
         except RowRefused as refusal:
@@ -297,7 +282,7 @@ def _open_named(source):
         raise
 
 
-def _make_pair(row):
+def _make_pair(row, where):
     pair = read_row(row)
     identity = pair_id(pair.prompt, pair.chosen, pair.rejected)
     extra = {}
@@ -307,7 +292,7 @@ def _make_pair(row):
         if column in OWN_COLUMNS:
             column = pair_columns.free_name(column, row)
         extra[column] = _encodable(value) if isinstance(value, str) else value
-    return Pair(identity, tuple(pair.prompt), pair.chosen, pair.rejected, extra)
+    return Pair(identity, tuple(pair.prompt), pair.chosen, pair.rejected, extra, where=where)
 
 
 def _plain_row(row):

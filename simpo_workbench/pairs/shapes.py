@@ -16,8 +16,6 @@ is the prompt. Contents are kept unchanged, without what a format puts around th
 space). Other keys of a turn, such as `loss_weight`, are dropped.
 """
 
-import hashlib
-import json
 import math
 import re
 import reprlib
@@ -132,24 +130,6 @@ def read_row(row) -> RowPair:
     return RowPair(prompt, chosen, rejected, frozenset(shape.columns + shape.optional) & row.keys())
 
 
-def pair_id(prompt, chosen, rejected) -> str:
-    """16 hex digits that depend on the pair's content alone: the start of a SHA-256 over its canonical JSON."""
-    return _digest({"prompt": _plain_turns(prompt), "chosen": chosen, "rejected": rejected})[:16]
-
-
-def prompt_key(messages) -> str:
-    """64 hex digits that identify the prompt; a split by prompt groups by them."""
-    return _digest(_plain_turns(messages))
-
-
-def prompt_text(messages) -> str:
-    """The prompt as readable text: the content of a single user turn, else a transcript "System: …", "User: …"."""
-    messages = list(messages)
-    if len(messages) == 1 and messages[0]["role"] == "user":
-        return messages[0]["content"]
-    return "\n\n".join(f"{turn['role'].capitalize()}: {turn['content']}" for turn in messages)
-
-
 def excerpt(value, length=60) -> str:
     """A short quotation of any value, about `length` characters at most."""
     if isinstance(value, bytes | bytearray):
@@ -159,16 +139,6 @@ def excerpt(value, length=60) -> str:
     except ValueError:  # an int of more than 4300 digits has no repr
         return _type(value)
     return text if len(text) <= length else text[:length] + "…"
-
-
-def _plain_turns(messages):
-    return [{"role": turn["role"], "content": turn["content"]} for turn in messages]
-
-
-def _digest(value):
-    # ensure_ascii keeps the bytes the same on every platform
-    content = json.dumps(value, ensure_ascii=True, sort_keys=True, separators=(",", ":"))
-    return hashlib.sha256(content.encode("ascii")).hexdigest()
 
 
 def _no_shape(row):

@@ -6,9 +6,6 @@ from simpo_workbench.pairs.shapes import (
     KNOWN_SHAPES,
     SHAPES,
     RowRefused,
-    pair_id,
-    prompt_key,
-    prompt_text,
     read_row,
     shape_of,
 )
@@ -272,32 +269,6 @@ def test_plain_texts_without_a_prompt_are_no_shape():
     assert shape_of({"chosen": "Blue.", "rejected": "Green."}) is None
     with pytest.raises(RowRefused, match="neither conversations nor"):
         read_row({"chosen": "Blue.", "rejected": "Green."})
-
-
-def test_pair_id_is_fixed_by_content_alone():
-    # sha256sum of {"chosen":"Blue.","prompt":[{"content":"Sky?","role":"user"}],"rejected":"Green."}; a change cuts
-    # saved scores off
-    assert pair_id([user("Sky?")], "Blue.", "Green.") == "54e7ffc6b1066256"
-    assert pair_id([{"content": "Sky?", "role": "user"}], "Blue.", "Green.") == "54e7ffc6b1066256"
-    others = [
-        ([user("Sky")], "Blue.", "Green."),
-        ([user("Sky?")], "Green.", "Blue."),
-        ([system("Sky?")], "Blue.", "Green."),
-    ]
-    assert len({pair_id(*other) for other in others} | {"54e7ffc6b1066256"}) == 4
-
-
-def test_prompt_key_tells_prompts_apart_by_role_and_text():
-    assert prompt_key([user("a")]) == prompt_key(({"content": "a", "role": "user"},))
-    assert len({prompt_key(prompt) for prompt in ([user("a")], [system("a")], [user("a"), user("a")])}) == 3
-
-
-def test_prompt_text_is_bare_for_one_question_and_a_transcript_else():
-    assert prompt_text([user("Sky?")]) == "Sky?"
-    assert (
-        prompt_text([system("Be short."), *HISTORY])
-        == "System: Be short.\n\nUser: Sky?\n\nAssistant: Blue.\n\nUser: At night?"
-    )
 
 
 def test_the_list_of_shapes_in_messages_names_every_answer_column():

@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from ...base.errors import WorkbenchError
 from ...config.run_config import DEMO
 from ...pairs.data_sets import load_source
-from ...pairs.shapes import pair_id
+from ...pairs.pair import pair_id
 from ...runs.run import Run
 
 _OUR_ID = re.compile(r"[0-9a-f]{16}")  # anything else is the user's own name, which does not follow from the content
