@@ -17,7 +17,8 @@ from ..analysis.doctor import diagnose, why_recommended
 from ..analysis.metrics import METRICS, SHARE
 from ..analysis.paired_changes import PairedChange, answer_changes, answers_side_by_side, is_checked, pair_changes
 from ..base.format import counted
-from .terminal import output, side_by_side, value_text
+from .gate import output
+from .terminal import side_by_side, value_text
 
 if TYPE_CHECKING:
     import pandas as pd

@@ -12,8 +12,10 @@ import click
 
 from .._version import __version__
 from ..base.errors import SettingWarning, WorkbenchError, first_line
+from ..base.escape import json_for_terminal
 from ..config.run_config import RUNS_ROOT, RunConfig
 from . import run_commands
+from .gate import show_controls
 from .options import SettingsCommand, changes_of, root_option, with_settings
 
 FAILED, WRONG_USE = 1, 2
@@ -21,6 +23,10 @@ FAILED, WRONG_USE = 1, 2
 
 class _Commands(click.Group):
     """Shows a WorkbenchError as its text: exit status 1, or 2 when the command line or the configuration was wrong."""
+
+    def main(self, *arguments, **options):
+        show_controls()
+        return super().main(*arguments, **options)
 
     def invoke(self, context):
         try:
@@ -106,7 +112,14 @@ def preflight(config, preset_name, as_json, **options) -> None:
     from ..engine.preflight import preflight as measure
 
     result = measure(config)
-    click.echo(json.dumps(result.as_dict(), indent=1, ensure_ascii=False) if as_json else str(result))
+    if as_json:
+        _echo_json(json.dumps(result.as_dict(), indent=1, ensure_ascii=False))
+    else:
+        click.echo(str(result))
+
+
+def _echo_json(text):
+    click.echo(json_for_terminal(text))
 
 
 def _config(path, preset_name, options) -> RunConfig:
@@ -188,7 +201,7 @@ def runs(root, as_json) -> None:
 
     table = list_runs(root)
     if as_json:
-        click.echo(table.to_json(orient="records", force_ascii=False, indent=1, date_format="iso"))
+        _echo_json(table.to_json(orient="records", force_ascii=False, indent=1, date_format="iso"))
     elif table.empty:
         click.echo(f"No runs in {root!r} yet. `simpo-workbench demo` makes one.")
     else:
@@ -210,7 +223,7 @@ def show(name, root, as_json) -> None:
         from dataclasses import asdict
 
         facts = {"name": run.name, "path": str(run.path), **asdict(run.status), **summary(run)}
-        click.echo(json.dumps(facts, ensure_ascii=False, indent=1))
+        _echo_json(json.dumps(facts, ensure_ascii=False, indent=1))
     else:
         print_status(run)
         print_summary(run)
@@ -243,7 +256,7 @@ def score(pairs, run_name, step, model, adapter, output, root, as_json) -> None:
         table = score_pairs(loaded, source, loss=config.loss, data=config.data)
     write(table)
     if as_json:
-        click.echo(table.to_json(orient="records", force_ascii=False, indent=1))
+        _echo_json(table.to_json(orient="records", force_ascii=False, indent=1))
         return
     click.echo(f"{table.attrs['report']}")
     click.echo(f"chosen ahead       {share(int(table['correct'].sum()), len(table))}")
@@ -282,7 +295,7 @@ def generate(prompts, run_name, step, model, adapter, max_new_tokens, temperatur
         generation = GenerationConfig(max_new_tokens=max_new_tokens, temperature=temperature, top_p=top_p)
         table = generate_answers(loaded, list(prompts), generation, config.data, seed)
     if as_json:
-        click.echo(table.to_json(orient="records", force_ascii=False, indent=1))
+        _echo_json(table.to_json(orient="records", force_ascii=False, indent=1))
     else:
         print_answers(table)
 
@@ -324,7 +337,7 @@ def presets(as_json) -> None:
 
     table = list_presets().reset_index()
     if as_json:
-        click.echo(table.to_json(orient="records", force_ascii=False, indent=1))
+        _echo_json(table.to_json(orient="records", force_ascii=False, indent=1))
     else:
         print_table(table)
 

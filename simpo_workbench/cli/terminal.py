@@ -4,17 +4,16 @@ from __future__ import annotations
 
 import threading
 import time
-import unicodedata
 
-from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeElapsedColumn
 from rich.progress import Progress as Bar
 from rich.table import Table
 from rich.text import Text
 
 from ..analysis.metrics import METRICS
-from ..base.escape import one_way
+from ..base.escape import shown_controls
 from ..base.format import duration
+from .gate import output, progress_output
 
 #: Without a terminal: seconds between two lines that say how far it is, and between two looks at the clock.
 _PLAIN_EVERY_S, _TICK_S = 10.0, 1.0
@@ -29,7 +28,7 @@ class Progress:
     """
 
     def __init__(self):
-        self.console = Console(stderr=True)
+        self.console = progress_output()
         self.started = self.last_line = time.monotonic()
         self.state, self.activity, self.step_line = "loading", "", ""
         self.scored_step = self.bar = None
@@ -187,7 +186,7 @@ def side_by_side(sides, left: str, right: str, longest: int | None = None) -> Ta
     for name in ("prompt", left, right):
         table.add_column(name, ratio=1 if name == "prompt" else 2, overflow="fold")
     for row in sides.to_dict("records"):
-        prompt = _for_terminal(row["prompt"])
+        prompt = shown_controls(row["prompt"])
         table.add_row(
             Text(prompt), *[_answer(row, side, longest) for side in ("base", "tuned") if f"answer_{side}" in row]
         )
@@ -195,7 +194,7 @@ def side_by_side(sides, left: str, right: str, longest: int | None = None) -> Ta
 
 
 def _answer(row, side, longest):
-    text = _for_terminal(row[f"answer_{side}"])
+    text = shown_controls(row[f"answer_{side}"])
     if longest and len(text) > longest:
         text = f"{text[:longest]} … ({len(text) - longest:,} more characters)"
     parts, right, reference = [text, "\n"], row.get(f"right_{side}"), row.get(f"reference_{side}")
@@ -207,26 +206,11 @@ def _answer(row, side, longest):
     repeated = f"repeated 4-grams {row[f'repeated_4grams_{side}']:.2f}"
     parts.append((f"{row[f'tokens_{side}']} tokens · {repeated} · {ending}", "dim"))
     if is_checked and not right and isinstance(reference, str):
-        parts.append(f"\na right answer: {_for_terminal(reference)}")
+        parts.append(f"\na right answer: {shown_controls(reference)}")
     return Text.assemble(*parts)
-
-
-def _for_terminal(text):
-    """The text without what would move the cursor, change colors or turn the direction of reading."""
-    kept = (
-        "\ufffd" if unicodedata.category(character) == "Cc" and character not in "\n\t" else character
-        for character in text
-    )
-    return one_way("".join(kept))
 
 
 def _cell(value):
     if value is None or value != value:
         return ""
-    return Text(f"{value:.3g}" if isinstance(value, float) else str(value))
-
-
-def output() -> Console:
-    """Where results are printed: the terminal in its width, or 140 columns of plain text."""
-    console = Console()
-    return console if console.is_terminal else Console(width=140)
+    return Text(f"{value:.3g}" if isinstance(value, float) else shown_controls(str(value)))
