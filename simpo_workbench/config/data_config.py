@@ -9,6 +9,8 @@ from pydantic import JsonValue
 from .schema import Section, setting
 
 DEMO = "demo"
+#: No model reads longer texts; and no run has more pairs.
+MOST_TOKENS, MOST_PAIRS = 10_000_000, 1_000_000_000
 
 
 class DataConfig(Section):
@@ -34,11 +36,15 @@ class DataConfig(Section):
         "Options for the chat template such as {enable_thinking: false}; the same for training, scoring and sampling.",
         rare=True,
     )
-    max_tokens: int = setting(1024, "Longest prompt and answer together.", unit="tokens", ge=8)
+    max_tokens: int = setting(1024, "Longest prompt and answer together.", unit="tokens", ge=8, le=MOST_TOKENS)
     overlong: Literal["drop", "keep_end"] = setting(
         "drop",
         "Pairs over max_tokens: drop them, or cut the prompt from the left (system turn and answers stay whole).",
     )
-    limit: int | None = setting(None, "Most training pairs that are used; the first ones.", unit="pairs", ge=1)
-    eval_limit: int | None = setting(None, "Most held-out pairs that are used; the first ones.", unit="pairs", ge=1)
+    limit: int | None = setting(
+        None, "Most training pairs that are used; the first ones.", unit="pairs", ge=1, le=MOST_PAIRS
+    )
+    eval_limit: int | None = setting(
+        None, "Most held-out pairs that are used; the first ones.", unit="pairs", ge=1, le=MOST_PAIRS
+    )
     system_prompt: str | None = setting(None, "System turn for pairs that have none.")

@@ -13,12 +13,14 @@ from pydantic import Field, JsonValue, field_validator, model_validator
 from ..base.errors import WorkbenchError
 from .advice import config_warnings
 from .checks import checked_prompt
-from .data_config import DEMO, DataConfig
+from .data_config import DEMO, MOST_TOKENS, DataConfig
 from .schema import Section, SettingInfo, describe, setting, shown, unknown_key
 from .yaml_text import LARGEST, read_yaml, write_yaml
 
 #: The folder that holds runs where none is named.
 RUNS_ROOT = "runs"
+#: Largest numbers that a setting takes: a slip of the finger is refused before hours of preparation, or a full memory.
+MOST_STEPS = 10_000_000
 
 
 class ModelConfig(Section):
@@ -118,7 +120,7 @@ class LoraConfig(Section):
     """The adapter that is trained."""
 
     r: int = setting(16, "Rank of the adapter matrices.", ge=1, le=1024)
-    alpha: float = setting(32.0, "Scale: the adapter's output is multiplied by alpha / r.", gt=0)
+    alpha: float = setting(32.0, "Scale: the adapter's output is multiplied by alpha / r.", gt=0, le=100_000)
     dropout: float = setting(0.0, "Dropout in front of the adapter while training.", ge=0, lt=1)
     target_modules: Literal["all-linear"] | list[str] = setting(
         "all-linear", "Layers that get an adapter: all-linear, or a list of layer names."
@@ -139,10 +141,18 @@ class TrainingConfig(Section):
     warmup_ratio: float = setting(0.1, "Share of the steps in which the rate rises from 0.", ge=0, le=1)
     epochs: float = setting(1.33, "Passes over the training pairs.", gt=0, le=1000)
     max_steps: int | None = setting(
-        None, "Number of training steps, in place of the epochs.", unit="optimizer steps", ge=1
+        None,
+        "Number of training steps, in place of the epochs.",
+        unit="optimizer steps",
+        ge=1,
+        le=MOST_STEPS,
     )
     pairs_per_step: int = setting(
-        8, "Pairs behind one optimizer step, whatever the memory or the number of devices.", unit="pairs", ge=1
+        8,
+        "Pairs behind one optimizer step, whatever the memory or the number of devices.",
+        unit="pairs",
+        ge=1,
+        le=100_000,
     )
     max_tokens_per_microbatch: Literal["auto"] | int = setting(
         "auto",
@@ -154,7 +164,9 @@ class TrainingConfig(Section):
         "adamw", "AdamW, or bitsandbytes' 8-bit AdamW (paged: its state may move to host memory)."
     )
     weight_decay: float = setting(0.0, "Decoupled weight decay.", ge=0, le=1, rare=True)
-    max_grad_norm: float = setting(1.0, "Gradients are scaled down to this norm; 0 turns clipping off.", ge=0)
+    max_grad_norm: float = setting(
+        1.0, "Gradients are scaled down to this norm; 0 turns clipping off.", ge=0, le=1_000_000
+    )
     gradient_checkpointing: Literal["auto", "all", "none"] | int = setting(
         "auto",
         "Layers whose activations are computed again instead of kept: a number, all, none, or auto, which measures how"
@@ -163,13 +175,20 @@ class TrainingConfig(Section):
     )
     seed: int = setting(0, "Seed of adapter initialization, pair order, dropout and sampling.", ge=0, lt=2**32)
     eval_every: int = setting(
-        20, "Steps between two evaluations; 0: only at step 0 and at the end.", unit="optimizer steps", ge=0
+        20,
+        "Steps between two evaluations; 0: only at step 0 and at the end.",
+        unit="optimizer steps",
+        ge=0,
+        le=MOST_STEPS,
     )
-    save_every: int = setting(20, "Steps between two checkpoints; 0: only at the end.", unit="optimizer steps", ge=0)
+    save_every: int = setting(
+        20, "Steps between two checkpoints; 0: only at the end.", unit="optimizer steps", ge=0, le=MOST_STEPS
+    )
     keep_checkpoints: int = setting(
         2,
         "How many of the newest checkpoints keep their optimizer state; the adapters of all evaluations are kept.",
         ge=1,
+        le=MOST_STEPS,
     )
     on_collapse: Literal["warn", "pause", "stop"] = setting(
         "warn", "What to do when the doctor sees the model collapse."
@@ -177,12 +196,14 @@ class TrainingConfig(Section):
 
     @model_validator(mode="after")
     def _check_counts(self):
-        for name, least in (("max_tokens_per_microbatch", 8), ("gradient_checkpointing", 0)):
+        # a number or a word: pydantic would compare the word with the bounds as well
+        bounds = {"max_tokens_per_microbatch": (8, MOST_TOKENS), "gradient_checkpointing": (0, 10_000)}
+        for name, (least, most) in bounds.items():
             value = getattr(self, name)
-            if isinstance(value, int) and value < least:
+            if isinstance(value, int) and not least <= value <= most:
                 raise WorkbenchError(
-                    f"training.{name} = {value} is not possible: expected a number of at least {least}, or a word"
-                    f" ({name} knows 'auto')."
+                    f"training.{name} = {shown(value)} is not possible: expected a number of at least {least} and at"
+                    f" most {most}, or a word ({name} knows 'auto')."
                 )
         return self
 
@@ -219,12 +240,17 @@ class GenerationConfig(Section):
         " right answer has, as in generation.prompts.",
         unit="prompts",
         ge=0,
+        le=10_000,
     )
     max_new_tokens: int = setting(64, "Longest sampled answer.", unit="tokens", ge=1, le=8192)
     temperature: float = setting(0.0, "0: always the likeliest token; higher is more random.", ge=0, le=5)
     top_p: float = setting(1.0, "Sample from the likeliest tokens that together reach this probability.", gt=0, le=1)
     every: int = setting(
-        20, "Steps between two samplings; 0: only at step 0 and at the end.", unit="optimizer steps", ge=0
+        20,
+        "Steps between two samplings; 0: only at step 0 and at the end.",
+        unit="optimizer steps",
+        ge=0,
+        le=MOST_STEPS,
     )
 
     @field_validator("prompts", mode="before")

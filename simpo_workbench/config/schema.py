@@ -13,7 +13,7 @@ from pydantic.fields import FieldInfo
 from ..base.errors import WorkbenchError
 from ..base.redaction import holds_secret, redact
 
-#: Keys of other tools (TRL, LLaMA-Factory, ms-swift) and what they are called here; "" where there is no such setting.
+#: Keys of other tools (TRL, LLaMA-Factory, ms-swift) and what the same is called here.
 FOREIGN_KEYS = {
     "simpo_gamma": "loss.gamma (or loss.gamma_beta_ratio = γ/β)",
     "gamma_beta": "loss.gamma_beta_ratio",
@@ -33,25 +33,17 @@ FOREIGN_KEYS = {
     "quant_bits": "model.load_in",
     "load_in_4bit": "model.load_in: nf4",
     "load_in_8bit": "model.load_in: int8",
-    "torch_dtype": "model.load_in or model.compute_dtype",
-    "bf16": "model.load_in or model.compute_dtype",
-    "fp16": "model.load_in or model.compute_dtype",
     "attn_implementation": "model.attention",
     "attn_impl": "model.attention",
     "flash_attn": "model.attention",
-    "dataset": "data.train",
     "dataset_name": "data.train",
     "val_dataset": "data.eval",
     "eval_dataset": "data.eval",
-    "val_size": "data.eval_fraction",
     "split_dataset_ratio": "data.eval_fraction",
-    "template": "data.chat_template",
     "system": "data.system_prompt",
     "cutoff_len": "data.max_tokens",
     "max_length": "data.max_tokens",
     "max_seq_length": "data.max_tokens",
-    "max_prompt_length": "data.max_tokens (one limit for prompt and answer together)",
-    "max_completion_length": "data.max_tokens (one limit for prompt and answer together)",
     "truncation_strategy": "data.overlong",
     "max_samples": "data.limit",
     "lora_r": "lora.r",
@@ -64,16 +56,31 @@ FOREIGN_KEYS = {
     "lr": "training.learning_rate",
     "lr_scheduler_type": "training.scheduler",
     "optim": "training.optimizer",
-    "per_device_train_batch_size": "training.pairs_per_step (memory is training.max_tokens_per_microbatch)",
-    "gradient_accumulation_steps": "training.pairs_per_step (accumulation follows from it)",
     "eval_steps": "training.eval_every",
     "save_steps": "training.save_every",
-    "save_total_limit": "training.keep_checkpoints",
     "output_dir": "run.root and run.name",
     "run_name": "run.name",
-    "trust_remote_code": "",
-    "alpha": "lora.alpha",
 }
+#: Keys of other tools for which there is no setting with the same meaning: what to do instead.
+FOREIGN_MEANINGS = {
+    "template": "the model's own chat template is used, whatever its name; data.chat_template takes the text of a Jinja"
+    " template, or a file with one, for models that bring none.",
+    "dataset": "data.train takes a file, a folder or a hub id; names that another tool keeps in a list of its own are"
+    " not known.",
+    "per_device_train_batch_size": "training.pairs_per_step is the number of pairs behind one update: pairs per device"
+    " times accumulation steps times devices. Memory is a matter of training.max_tokens_per_microbatch.",
+    "gradient_accumulation_steps": "accumulation follows from training.pairs_per_step, the number of pairs behind one"
+    " update: pairs per device times accumulation steps times devices.",
+    "max_prompt_length": "prompt and answer have one limit together, data.max_tokens.",
+    "max_completion_length": "prompt and answer have one limit together, data.max_tokens.",
+    "val_size": "data.eval_fraction is the share of the prompts that is held out; data.eval_limit a number of pairs.",
+    "save_total_limit": "training.keep_checkpoints is how many checkpoints can be resumed; the adapters of all"
+    " evaluations are kept.",
+    "torch_dtype": "model.load_in says how the weights are kept, model.compute_dtype the precision of the arithmetic.",
+    "alpha": "LoRA's is lora.alpha; the weight of a likelihood term, α of CPO-SimPO, is loss.sft_weight.",
+    "trust_remote_code": "code from a model repository is never run; choose a model that transformers supports itself.",
+}
+FOREIGN_MEANINGS |= dict.fromkeys(("bf16", "fp16"), FOREIGN_MEANINGS["torch_dtype"])
 
 
 _WITHOUT_SECRETS = "Log in with `hf auth login` or set HF_TOKEN; download what needs a password, and give its path."
@@ -218,14 +225,10 @@ def shown(value) -> str:
 def unknown_key(key: str, section: str, valid: list[str], elsewhere: dict[str, str] | None = None) -> str:
     """The sentence for an unknown key, with the nearest valid key or our name for another tool's key."""
     where = f"in section {section}" if section != "run configuration" else "at the top level"
+    if key not in valid and key in FOREIGN_MEANINGS:
+        return f"Unknown key {key!r} {where}: {FOREIGN_MEANINGS[key]}"
     if key not in valid and key in FOREIGN_KEYS:
-        ours = FOREIGN_KEYS[key]
-        if not ours:
-            return (
-                f"Unknown key {key!r} {where}: code from a model repository is never run; choose a model that"
-                " transformers supports itself."
-            )
-        return f"Unknown key {key!r} {where}: this is called {ours} here."
+        return f"Unknown key {key!r} {where}: this is called {FOREIGN_KEYS[key]} here."
     if elsewhere and key in elsewhere:
         return f"Unknown key {key!r} {where}: it belongs to a section; write {elsewhere[key]}."
     near = difflib.get_close_matches(key, valid, n=1, cutoff=0.5)

@@ -4,6 +4,7 @@ hours.
 
 import math
 import re
+from typing import get_args
 
 import pytest
 from hypothesis import given
@@ -13,7 +14,7 @@ from pydantic import ValidationError
 
 from simpo_workbench.base.errors import WorkbenchError
 from simpo_workbench.config.run_config import LossConfig, ModelConfig, RunConfig, settings
-from simpo_workbench.config.schema import FOREIGN_KEYS
+from simpo_workbench.config.schema import FOREIGN_KEYS, FOREIGN_MEANINGS
 
 #: Every setting with a value that is not its default: as text (command line and YAML alike) and as Python.
 EXAMPLES = {
@@ -431,8 +432,6 @@ def test_an_unknown_option_is_told_its_nearest_one(path, said):
         ("max_length", "data.max_tokens"),
         ("lora_rank", "lora.r"),
         ("lora_r", "lora.r"),
-        ("per_device_train_batch_size", "training.pairs_per_step"),
-        ("gradient_accumulation_steps", "training.pairs_per_step"),
         ("num_train_epochs", "training.epochs"),
         ("model_name_or_path", "model.name"),
         ("quantization_bit", "model.load_in"),
@@ -444,15 +443,36 @@ def test_the_word_of_another_tool_is_answered_with_ours(key, ours):
     assert re.search(rf"in section training: this is called {re.escape(ours)}\b", refusal(f"training: {{{key}: 1}}"))
 
 
+@pytest.mark.parametrize(
+    ("key", "sentence"),
+    [
+        ("template", "the model's own chat template is used"),
+        ("per_device_train_batch_size", "pairs per device times accumulation steps times devices"),
+        ("gradient_accumulation_steps", "pairs per device times accumulation steps times devices"),
+        ("max_prompt_length", "prompt and answer have one limit together"),
+        ("save_total_limit", "the adapters of all evaluations are kept"),
+        ("bf16", "model.compute_dtype the precision of the arithmetic"),
+        ("val_size", "the share of the prompts"),
+        ("dataset", "names that another tool keeps in a list of its own are not known"),
+    ],
+)
+def test_a_word_that_means_something_else_here_is_not_called_the_same(key, sentence):
+    """`template: qwen` renamed to data.chat_template would render every pair as the text "qwen"."""
+    for text in (f"{key}: 1", f"data: {{{key}: 1}}"):
+        assert sentence in refusal(text)
+        assert "is called" not in refusal(text)
+
+
 def test_code_from_a_model_repository_is_refused_with_a_way_out():
     for text in ("trust_remote_code: true", "model: {trust_remote_code: true}"):
         assert "never run; choose a model that transformers supports" in refusal(text)
 
 
-@pytest.mark.parametrize("key", [key for key, ours in FOREIGN_KEYS.items() if ours])
+@pytest.mark.parametrize("key", [*FOREIGN_KEYS, *FOREIGN_MEANINGS])
 def test_every_name_that_another_tools_user_is_sent_to_exists(key):
-    named = re.findall(r"\b(?:model|data|loss|lora|training|generation|run)\.\w+", FOREIGN_KEYS[key])
-    assert named
+    advice = (FOREIGN_KEYS | FOREIGN_MEANINGS)[key]
+    named = re.findall(r"\b(?:model|data|loss|lora|training|generation|run)\.\w+", advice)
+    assert named or key == "trust_remote_code"
     assert set(named) <= {info.path for info in settings()} | {"loss.gamma"}
 
 
@@ -495,6 +515,8 @@ def test_every_name_that_another_tools_user_is_sent_to_exists(key):
         ("training.max_tokens_per_microbatch", "big", "auto or a whole number"),
         ("training.max_tokens_per_microbatch", 7, "at least 8"),
         ("training.gradient_checkpointing", -1, "at least 0"),
+        ("training.max_tokens_per_microbatch", 10**12, "at most 10000000"),
+        ("training.gradient_checkpointing", 10**6, "at most 10000"),
         ("training.gradient_checkpointing", True, "auto | all | none or a whole number"),
         ("training.seed", 2**32, "< 4294967296"),
         ("training.keep_checkpoints", 0, "≥ 1"),
@@ -533,6 +555,20 @@ def test_each_bound_is_a_bound():
                 RunConfig().with_changes({info.path: int(limit) if limit.is_integer() else limit})
             checked += 1
     assert checked > 30
+
+
+def test_every_number_has_an_upper_bound():
+    """A slip of the finger (1e9 tokens, 10**12 steps) ends in a sentence, not in a full memory hours later."""
+    absurd = {int: 10**15, float: 1e15}
+    tried = 0
+    for section, field in RunConfig.model_fields.items():
+        for name, setting in field.annotation.model_fields.items():
+            numbers = {int, float} & set(get_args(setting.annotation) or (setting.annotation,))
+            for kind in numbers:
+                with pytest.raises(WorkbenchError, match=f"{section}.{name} = "):
+                    RunConfig().with_changes({f"{section}.{name}": absurd[kind]})
+                tried += 1
+    assert tried > 25
 
 
 def test_a_mistake_in_yaml_names_the_file(tmp_path):
