@@ -17,6 +17,7 @@ from safetensors.torch import load_file
 
 from ..base.errors import WorkbenchError, first_line
 from ..base.files import read_json, write_json
+from ..base.patience import ONCE, Patience, passes, reason_of
 from ..config.run_config import TrainingConfig
 from ..runs.folder import RunFolder
 from .forward.memory import MemoryPlan
@@ -46,55 +47,63 @@ class Resumable:
     notes: list[str]
 
 
-def save_checkpoint(folder: RunFolder, step: int, setup: Setup, resumable: bool = True) -> None:
+def save_checkpoint(
+    folder: RunFolder, step: int, setup: Setup, resumable: bool = True, patience: Patience = ONCE
+) -> None:
     """Publish checkpoints/step-N with one rename: the adapter and, if resumable, the training state.
 
     The memory plan is kept because another plan adds the same numbers in another order: with it a resumed run on a CPU
     is the uninterrupted one, bit for bit (on a GPU some kernels add in an order of their own). manifest.json holds
     every file's SHA-256, so that a damaged checkpoint is recognized. A checkpoint of that step is replaced.
 
-    Errors: WorkbenchError when it cannot be written.
+    Errors: WorkbenchError when it cannot be written in spite of `patience`.
     """
     final = folder.checkpoint(step)
-    beside, aside = final.with_name(f".{final.name}.tmp"), final.with_name(f".{final.name}.old")
-    shutil.rmtree(beside, ignore_errors=True)
+    beside = final.with_name(f".{final.name}.tmp")
     try:
-        beside.mkdir(parents=True)
-        save_adapter(setup.loaded.model, beside / "adapter")
-        if resumable:
-            scaler = setup.accelerator.scaler
-            state = {
-                "optimizer": setup.optimizer.state_dict(),
-                "applied_updates": setup.applied_updates,
-                "random": random_states(),
-                "scaler": scaler.state_dict() if scaler else {},
-            }
-            _save_tensors(state, beside / _STATE)
-        files = {str(path.relative_to(beside)): _digest(path) for path in sorted(beside.rglob("*")) if path.is_file()}
-        manifest = {
-            "step": step,
-            "config_sha256": setup.environment["config_sha256"],
-            "resumable": resumable,
-            "memory": dataclasses.asdict(setup.memory),
-            "files": files,
-        }
-        write_json(beside / "manifest.json", manifest)
-        for path in [*beside.rglob("*"), beside]:
-            _fsync(path)
-        if final.exists():  # at every moment one of the two exists under a name that `clean` knows
-            shutil.rmtree(aside, ignore_errors=True)
-            final.rename(aside)
-        beside.rename(final)
-        _fsync(final.parent)
-        shutil.rmtree(aside, ignore_errors=True)
+        patience.attempt(lambda: _publish(final, beside, step, setup, resumable), f"the checkpoint of step {step}")
     # torch and safetensors wrap a full disk in errors of their own
     except (OSError, RuntimeError, SafetensorError, WorkbenchError) as error:
         shutil.rmtree(beside, ignore_errors=True)
-        reason = getattr(error, "strerror", None) or first_line(error)
+        reason = reason_of(error) if isinstance(error, OSError) or passes(error) else first_line(error)
         raise WorkbenchError(
             f"The checkpoint of step {step} cannot be written to {str(final)!r}: {reason}. Earlier checkpoints are"
             " untouched."
         ) from None
+
+
+def _publish(final, beside, step, setup, resumable):
+    """Write a checkpoint beside its place, flush it to disk, and rename it."""
+    aside = final.with_name(f".{final.name}.old")
+    shutil.rmtree(beside, ignore_errors=True)
+    beside.mkdir(parents=True)
+    save_adapter(setup.loaded.model, beside / "adapter")
+    if resumable:
+        scaler = setup.accelerator.scaler
+        state = {
+            "optimizer": setup.optimizer.state_dict(),
+            "applied_updates": setup.applied_updates,
+            "random": random_states(),
+            "scaler": scaler.state_dict() if scaler else {},
+        }
+        _save_tensors(state, beside / _STATE)
+    files = {str(path.relative_to(beside)): _digest(path) for path in sorted(beside.rglob("*")) if path.is_file()}
+    manifest = {
+        "step": step,
+        "config_sha256": setup.environment["config_sha256"],
+        "resumable": resumable,
+        "memory": dataclasses.asdict(setup.memory),
+        "files": files,
+    }
+    write_json(beside / "manifest.json", manifest)
+    for path in [*beside.rglob("*"), beside]:
+        _fsync(path)
+    if final.exists():  # at every moment one of the two exists under a name that `clean` knows
+        shutil.rmtree(aside, ignore_errors=True)
+        final.rename(aside)
+    beside.rename(final)
+    _fsync(final.parent)
+    shutil.rmtree(aside, ignore_errors=True)
 
 
 def _save_tensors(state, path):

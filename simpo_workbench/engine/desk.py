@@ -81,7 +81,12 @@ class Desk:
             return
         # recorded before it holds: whatever happens next, the run and its resumed self do the same
         change = {"step": step, "changes": request.values}
-        append_jsonl(self.recorder.folder.changes, change)
+        try:
+            append_jsonl(self.recorder.folder.changes, change, patience=self.recorder.patience)
+        except OSError as error:
+            reason = f"The change cannot be recorded, so it is not made: {error.strerror}. Ask again later."
+            self.presence.inbox.refuse(request, reason)
+            return
         self._changes.append(change)
         self.settings = settings
         self.presence.inbox.done(request, self._record_change(request.values, step), step=step)

@@ -1,6 +1,7 @@
 """Writes what a run does to its folder: status, metrics, scores, answers and events."""
 
 import contextlib
+import io
 import math
 import statistics
 import time
@@ -8,8 +9,10 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from ..analysis import doctor
-from ..base.files import read_jsonl, write_jsonl
+from ..base.errors import WorkbenchError
+from ..base.files import read_jsonl, write_atomically, write_jsonl
 from ..base.format import duration
+from ..base.patience import PendingWrites
 from ..base.redaction import redact, redact_values
 from ..config.run_config import RunConfig
 from ..runs.folder import RunFolder
@@ -46,6 +49,9 @@ class Recorder:
     ):
         self.folder, self.config, self.presence, self.on_record = folder, config, presence, on_record
         self.records = read_jsonl(folder.metrics)
+        self.patience = presence.patience
+        self._writes = PendingWrites(self.patience)
+        self._first_answers: list[dict] = []
         self.step_seconds: list[float] = []
         self.evaluation_seconds: list[float] = []
         self._activity = _Activity()
@@ -94,7 +100,7 @@ class Recorder:
         """Record the final state, as an event too, so that a deleted status.json can be rebuilt."""
         self.presence.write(state=state, message=message, seconds_left=None, **more)
         self._announce(state, message)
-        with contextlib.suppress(OSError):  # the status says the same
+        with contextlib.suppress(OSError, WorkbenchError):  # the status says the same
             self.event(self.status["step"], state, message)
 
     def train_step(self, record: dict, seconds: float) -> None:
@@ -105,6 +111,20 @@ class Recorder:
         median = statistics.median(self.step_seconds[-RECENT_STEPS:])
         seconds_left = self._seconds_left(step, median)
         self.state("training", step=step, seconds_left=seconds_left, median_step_s=median)
+        self.note_faults(step)
+
+    def note_faults(self, step: int) -> None:
+        """Record an event for every fault of the disk that passed since the last call."""
+        for sentence in self.patience.take_notes():
+            self.event(step, "disk_fault", sentence)
+
+    def finish_writes(self) -> None:
+        """Do what could not be written until now, with all patience: a checkpoint never comes before its records.
+
+        Errors: OSError or WorkbenchError when it still cannot be written.
+        """
+        self.patience.renew()
+        self._writes.finish()
 
     def evaluation(self, record: dict, scores, answers: list[dict], seconds: float) -> list[doctor.Verdict]:
         """Record one evaluation; returns the doctor's verdicts after it.
@@ -113,11 +133,13 @@ class Recorder:
         """
         step = record["step"]
         self.evaluation_seconds.append(seconds)
-        unfinished = self.folder.scores(step).with_suffix(".tmp")
-        scores.to_parquet(unfinished, index=False)
-        unfinished.replace(self.folder.scores(step))
+        table = io.BytesIO()
+        scores.to_parquet(table, index=False)
+        files, content = self.folder, table.getvalue()
+        self._writes.add(lambda: write_atomically(files.scores(step), content), f"the scores of step {step}")
         if answers:
-            write_jsonl(self.folder.generations(step), answers)
+            self._first_answers = self._first_answers or answers
+            self._writes.add(lambda: write_jsonl(files.generations(step), answers), f"the answers of step {step}")
         self._append(record)
         verdicts = doctor.diagnose(self.records, self.status["total_steps"])
         self._note_change_of_verdict(step, verdicts[0])
@@ -133,23 +155,34 @@ class Recorder:
     def note(self, text: str) -> None:
         """Write a sentence to log and terminal, such as how many pairs were dropped."""
         text = redact(text)
-        with open(self.folder.log, "a", encoding="utf-8") as log:
-            log.write(text + "\n")
+        self._writes.add(lambda: self._log(text), "log.txt")
         if self.on_record:
             self.on_record({"kind": "note", "text": text, "step": self.status["step"]})
 
     def rewind(self, step: int) -> None:
         """Delete all records, scores and answers after `step`: the run continues from there."""
         self.records = [record for record in self.records if record["step"] <= step]
-        write_jsonl(self.folder.metrics, self.records)
+        write_jsonl(self.folder.metrics, self.records, self.patience)
         for pattern in ("scores/step-*.parquet", "generations/step-*.jsonl"):
             for path in self.folder.path.glob(pattern):
-                if int(path.stem.removeprefix("step-")) > step:
-                    path.unlink()
+                number = path.stem.removeprefix("step-")
+                if number.isdecimal() and int(number) > step:  # "step-000020 (copy)" is no step
+                    path.unlink(missing_ok=True)
 
     def first_evaluation(self) -> dict | None:
         """The record of step 0, against which drifts are measured."""
         return next((record for record in self.records if record["kind"] == "eval"), None)
+
+    def first_answers(self) -> list[dict]:
+        """The answers of the first evaluation; kept in memory because their file may still wait to be written."""
+        first = self.first_evaluation()
+        if first and not self._first_answers:
+            self._first_answers = read_jsonl(self.folder.generations(first["step"]))
+        return self._first_answers if first else []
+
+    def _log(self, text):
+        with open(self.folder.log, "a", encoding="utf-8") as log:
+            log.write(text + "\n")
 
     def _write_doing(self, words):
         self.presence.write(doing=words)
@@ -163,8 +196,9 @@ class Recorder:
 
     def _append(self, record):
         record = redact_values(record)
-        self.folder.append_metrics(record)
+        line = self.folder.metrics_line(record)
         self.records.append(record)
+        self._writes.add(line.write, "metrics.jsonl")
         if self.on_record:
             position = {"seconds_left": self.status.get("seconds_left"), "total_steps": self.status["total_steps"]}
             self.on_record({**record, **position})

@@ -9,7 +9,8 @@ from collections.abc import Callable, Iterator
 
 from .._version import __version__
 from ..base.errors import WorkbenchError, first_line
-from ..base.files import read_json, read_jsonl, write_json
+from ..base.files import read_json, write_json
+from ..base.patience import error_number, reason_of
 from ..base.redaction import redact, redact_values
 from ..config.run_config import RunConfig
 from ..runs.device_queue import DeviceQueue
@@ -28,7 +29,7 @@ from .step import OptimizerStep, optimizer_step
 
 _PAUSE_POLL_S = 0.1
 _NO_SPACE = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
-_NO_ACCESS = {errno.EROFS, errno.EACCES, errno.EPERM, errno.EIO, errno.ENOTDIR, errno.ENOENT}
+_NO_ACCESS = {errno.EROFS, errno.EACCES, errno.EPERM, errno.EIO, errno.ESTALE, errno.ENOTDIR, errno.ENOENT}
 
 
 def train(config: RunConfig, on_record: Callable[[dict], None] | None = None) -> Run:
@@ -117,10 +118,11 @@ def _explained(error, config):
     if memory.is_out_of_memory(error):
         shortage = memory.shortage(config.training)
         return WorkbenchError(f"{shortage} Checkpoints are intact; resume continues from the last one.")
-    if isinstance(error, OSError) and error.errno in _NO_SPACE | _NO_ACCESS:
+    if (number := error_number(error)) in _NO_SPACE | _NO_ACCESS:
+        remedy = "Free some space; checkpoints" if number in _NO_SPACE else "Check the disk; checkpoints"
         return WorkbenchError(
-            f"The run folder cannot be written: {error.strerror or first_line(error)}. Free some space; checkpoints are"
-            " intact and resume continues from the last one."
+            f"The run folder cannot be written: {reason_of(error)}. {remedy} are intact and resume continues from the"
+            " last one."
         )
     return error
 
@@ -147,14 +149,23 @@ def _train(setup: Setup, recorder: Recorder, checkpoint: checkpoints.Resumable |
             # the signal may have come during the evaluation
             decision = decide(step, total_steps, requests | stop.requests, training, paused, evaluation)
         if decision.save:
-            checkpoints.save_checkpoint(recorder.folder, step, setup, decision.save == "resumable")
-            checkpoints.prune(recorder.folder, training.keep_checkpoints, recorder.status.get("recommended_step"))
+            _save(setup, recorder, step, decision.save == "resumable")
             desk.done("save", f"Saved the checkpoint of step {step}.")
         _record_pause(recorder, desk, step, paused, decision)
         paused, ending = decision.pause, decision.ending
     _end(setup, recorder, step, ending)
     for kind in ("stop", "suspend", "pause"):
         desk.done(kind, recorder.status["message"])
+
+
+def _save(setup, recorder, step, resumable):
+    """Save a checkpoint after all records up to it. This alone ends a run whose disk has a fault that does not pass."""
+    best = recorder.status.get("recommended_step")
+    recorder.finish_writes()
+    checkpoints.save_checkpoint(recorder.folder, step, setup, resumable, recorder.patience)
+    keep = setup.config.training.keep_checkpoints
+    recorder.patience.attempt(lambda: checkpoints.prune(recorder.folder, keep, best), "the older checkpoints")
+    recorder.note_faults(step)
 
 
 def _begin(setup, recorder, desk, checkpoint) -> int:
@@ -164,8 +175,8 @@ def _begin(setup, recorder, desk, checkpoint) -> int:
     if checkpoint:
         _require_same_run(setup, folder)
     checkpoints.require_room(folder, setup.parameters, setup.total_steps, setup.config.training, start)
-    write_json(folder.environment, redact_values(setup.environment))
-    folder.write_pairs(setup.held_out_pairs)
+    write_json(folder.environment, redact_values(setup.environment), patience=recorder.patience)
+    recorder.patience.attempt(lambda: folder.write_pairs(setup.held_out_pairs), folder.pairs.name)
     for sentence in setup.environment["data_notes"]:
         recorder.note(sentence)
     if checkpoint:
@@ -215,7 +226,7 @@ def _evaluate(setup, recorder, desk, step) -> Evaluation:
     with_answers = step in (0, setup.total_steps) or (every > 0 and step % every == 0)
     recorder.doing("evaluating")
     first = recorder.first_evaluation()
-    first_answers = read_jsonl(recorder.folder.generations(first["step"])) if first and with_answers else []
+    first_answers = recorder.first_answers() if with_answers else []
     record, scores, answers = evaluate(
         setup, config, step, with_answers, first, first_answers, recorder.progress, recorder.scored
     )
@@ -255,7 +266,9 @@ def _end(setup, recorder, step, ending):
         ),
     }[ending]
     if ending != "suspend":
-        _save_final_adapter(setup, recorder.folder, step)
+        recorder.patience.renew()
+        recorder.patience.attempt(lambda: _save_final_adapter(setup, recorder.folder, step), "the final adapter")
+        recorder.note_faults(step)
     recorder.end(state, message, step=step)
 
 

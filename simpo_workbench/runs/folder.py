@@ -14,7 +14,7 @@ import warnings
 from pathlib import Path
 
 from ..base.errors import SettingWarning, WorkbenchError
-from ..base.files import append_jsonl
+from ..base.files import NewLine
 from ..config.run_config import DEMO, RUNS_ROOT, RunConfig
 from ..pairs.pairs import Pairs
 from .mailbox import Mailbox
@@ -91,8 +91,8 @@ class RunFolder:
             return False
         return False
 
-    def append_metrics(self, record: dict) -> None:
-        """Add one record to metrics.jsonl with the time of writing; it is on disk when this returns.
+    def metrics_line(self, record: dict) -> NewLine:
+        """A record on its way into metrics.jsonl, with the time of now; it is on disk when its `write` returns.
 
         Errors: WorkbenchError for a NaN or an infinity, which JSON cannot hold.
         """
@@ -101,7 +101,11 @@ class RunFolder:
             raise WorkbenchError(
                 f"Step {record.get('step')}: {', '.join(bad)} is not a finite number, so the record is not written."
             )
-        append_jsonl(self.metrics, {**record, "time": time.time()})
+        return NewLine(self.metrics, {**record, "time": time.time()})
+
+    def append_metrics(self, record: dict) -> None:
+        """Add one record to metrics.jsonl, as `metrics_line` makes it. Errors: as there; OSError."""
+        self.metrics_line(record).write()
 
     def write_pairs(self, pairs: Pairs) -> None:
         """Write the texts and extra columns of the held-out pairs once, for readers to join to the scores.

@@ -25,6 +25,7 @@ from typing import TYPE_CHECKING
 from ..base import process
 from ..base.errors import WorkbenchError
 from ..base.files import read_json, write_atomically
+from ..base.patience import passes
 from ..base.redaction import redact
 
 if TYPE_CHECKING:
@@ -123,17 +124,28 @@ class Inbox:
         self.requests, self.replies = folder / "requests", folder / "replies"
         self._waiting: deque[Request] = deque()
         self._lock = Lock()
+        self._undeletable: set[str] = set()  # such as another user's, in a folder with the sticky bit
+        self._unsent: dict[Path, bytes] = {}
 
     def collect(self) -> None:
-        """Read the requests that have come, in the order in which they were asked, and acknowledge each once."""
+        """Read the requests that have come, in the order in which they were asked, and acknowledge each once.
+
+        Replies that could not be written are tried again. Errors: OSError where the folder cannot be read.
+        """
         with self._lock:
+            self._send_again()
             try:
                 paths = sorted(path for path in self.requests.iterdir() if _REQUEST_NAME.fullmatch(path.name))
             except FileNotFoundError:
                 return
             for path in paths:
+                if path.name in self._undeletable:
+                    continue
                 request = _read(path)
-                path.unlink(missing_ok=True)
+                try:
+                    path.unlink(missing_ok=True)
+                except OSError:
+                    self._undeletable.add(path.name)
                 if request is not None:
                     self._waiting.append(request)
                     with contextlib.suppress(WorkbenchError):  # the disk is full: the request counts all the same
@@ -141,18 +153,23 @@ class Inbox:
 
     def take(self, kinds: tuple[str, ...] = CONTROL + MODEL_REQUESTS) -> list[Request]:
         """The waiting requests of these kinds, oldest first, each once; without those that were withdrawn."""
-        self.collect()
+        with contextlib.suppress(OSError):  # the next look may succeed; what has come before is taken now
+            self.collect()
         with self._lock:
             taken = [request for request in self._waiting if request.kind in kinds]
             self._waiting = deque(request for request in self._waiting if request.kind not in kinds)
         wanted = [request for request in taken if not self.is_withdrawn(request)]
         for request in taken:
-            _withdrawn_marker(self.requests, request.id).unlink(missing_ok=True)
+            with contextlib.suppress(OSError):  # `sweep` deletes it within an hour
+                _withdrawn_marker(self.requests, request.id).unlink(missing_ok=True)
         return wanted
 
     def done(self, request: Request, text: str = "", table=None, **values) -> None:
         """Reply that the request was done: the outcome as a sentence, as values, and as a DataFrame where there is
         one (Parquet, so that numbers keep their types).
+
+        A reply that meets a fault of the disk that may pass is written by a later `collect`. Errors: OSError for a
+        table that cannot be written, WorkbenchError for a reply that never can.
         """
         if table is not None:
             self.replies.mkdir(exist_ok=True)
@@ -177,9 +194,22 @@ class Inbox:
         return _withdrawn_marker(self.requests, request.id).exists()
 
     def _reply(self, request, state, text, **values):
-        self.replies.mkdir(exist_ok=True)
+        path = self.replies / f"{request.id}.json"
         content = json.dumps({"state": state, "text": redact(text), **values}, ensure_ascii=False).encode()
-        write_atomically(self.replies / f"{request.id}.json", content, durable=False)
+        self._unsent.pop(path, None)
+        try:
+            self.replies.mkdir(exist_ok=True)
+            write_atomically(path, content, durable=False)
+        except (OSError, WorkbenchError) as error:
+            if not passes(error):
+                raise
+            self._unsent[path] = content
+
+    def _send_again(self):
+        for path, content in list(self._unsent.items()):
+            with contextlib.suppress(WorkbenchError):  # it stays for the next time
+                write_atomically(path, content, durable=False)
+                self._unsent.pop(path, None)
 
 
 def _withdrawn_marker(requests, request_id):

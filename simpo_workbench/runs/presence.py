@@ -16,6 +16,7 @@ from typing import BinaryIO
 from ..base import process
 from ..base.errors import WorkbenchError
 from ..base.files import read_json, write_json
+from ..base.patience import ONCE, patience_of_a_run
 from ..base.redaction import redact_values
 from . import post_mortem
 from .folder import LIVE_STATES, RunFolder
@@ -33,12 +34,12 @@ RESERVE_BYTES = 256 * 1024
 class Presence:
     """The process of a run, as a context: `with Presence(folder, "worker") as presence`.
 
-    status: the content of status.json; `write` changes it. inbox: the requests to this run. Errors: WorkbenchError when
-    another process holds the folder.
+    status: the content of status.json; `write` changes it. inbox: the requests to this run. patience: how long its
+    writes wait for faults of the disk to pass. Errors: WorkbenchError when another process holds the folder.
     """
 
     def __init__(self, folder: RunFolder, owner: str):
-        self.folder, self.inbox = folder, Inbox(folder.path)
+        self.folder, self.inbox, self.patience = folder, Inbox(folder.path), patience_of_a_run()
         self._lock_file = hold(folder)
         previous = read_json(folder.status) or {}
         self.status = {"step": 0, "total_steps": 0, "started": time.time(), "log_from": log_size(folder), **previous}
@@ -53,6 +54,7 @@ class Presence:
             "median_step_s": None,
         }
         self._status_lock, self._end, self._written = threading.Lock(), threading.Event(), None
+        self._fault: _Fault | None = None
         self._thread = threading.Thread(target=self._attend, name="presence", daemon=True)
         self._reserve = folder.path / ".reserve"
         self._log = None
@@ -67,7 +69,8 @@ class Presence:
             signal.signal(signal.SIGHUP, signal.SIG_IGN)  # a closed terminal does not stop it
             self.status["answers_signals"] = True
         self.status.pop("handover", None)
-        self._beat()
+        with contextlib.suppress(WorkbenchError):  # the thread beats again in a second
+            self._beat()
         self.write(state="loading", message="Starting.")
         self._thread.start()
         return self
@@ -78,56 +81,80 @@ class Presence:
         with contextlib.suppress(OSError, WorkbenchError):  # the final state is written already
             for request in self.inbox.take():
                 self.inbox.refuse(request, f"The run is {self.status.get('state')}; its process has ended.")
-        self._reserve.unlink(missing_ok=True)
+        self.give_back_reserve()
         # faulthandler and its log stay until the process ends: by default the signal would kill it
         self._lock_file.close()
 
     def write(self, **changes) -> None:
         """Change the status and write it.
 
-        Errors: WorkbenchError when the disk is full even after the reserve was freed.
+        A status on the way that cannot be written ends nothing: this process's thread tries again every second. Errors:
+        WorkbenchError when the last status cannot be written, even after the reserve was freed and all patience spent.
         """
         with self._status_lock:
             self.status |= {"progress_awake_s": process.awake_s(), **changes}
             try:
-                self._write()
+                self._write(ONCE)
             except WorkbenchError:
-                if not self._reserve.exists():
-                    raise
+                if self.status.get("state") in LIVE_STATES:
+                    return
                 self.give_back_reserve()
-                self._write()
+                self.patience.renew()
+                self._write(self.patience)
 
     def give_back_reserve(self) -> None:
         """Free the space that was kept for the final state."""
         with contextlib.suppress(OSError):
             self._reserve.unlink(missing_ok=True)
 
-    def _write(self):
-        write_json(self.folder.status, redact_values(self.status))
+    def _write(self, patience):
+        try:
+            write_json(self.folder.status, redact_values(self.status), patience=patience)
+        except WorkbenchError as error:
+            self._fault = self._fault or _Fault(error)
+            self._fault.failures += 1
+            raise
         self._written = dict(self.status)
+        if (fault := self._fault) is not None:
+            self.patience.passed("status.json", fault.failures, fault.error, time.monotonic() - fault.began)
+            self._fault = None
 
     def _attend(self):
         next_beat = next_sweep = 0.0
         while not self._end.wait(POLL_S):
-            # a full disk or a moved folder must not end the run here: it shows in the main thread, where it matters
-            with contextlib.suppress(OSError, WorkbenchError):
-                self.inbox.collect()
-                if (now := time.monotonic()) >= next_beat:
-                    next_beat = now + BEAT_S
-                    self._beat()
-                    self._restore_status()
-                if now >= next_sweep:
-                    next_sweep = now + _SWEEP_S
-                    self.inbox.sweep()
+            tasks, now = [self.inbox.collect], time.monotonic()
+            if now >= next_beat:
+                next_beat = now + BEAT_S
+                tasks += [self._beat, self._restore_status]
+            if now >= next_sweep:
+                next_sweep = now + _SWEEP_S
+                tasks.append(self.inbox.sweep)
+            for task in tasks:
+                # a full disk or a moved folder must not end the run here: it shows in the main thread, where it matters
+                with contextlib.suppress(OSError, WorkbenchError):
+                    task()
 
     def _beat(self):
-        write_json(self.folder.heartbeat, {"awake_s": process.awake_s(), **post_mortem.memory_facts()}, durable=False)
+        write_json(
+            self.folder.heartbeat, {"awake_s": process.awake_s(), **post_mortem.memory_facts()}, durable=False
+        )
 
     def _restore_status(self):
-        """Write status.json again if it was deleted or damaged."""
-        with self._status_lock:
-            if self._written is not None and read_json(self.folder.status) is None:
-                self._write()
+        """Write status.json if that failed before, or again if it was deleted or damaged."""
+        if not self._status_lock.acquire(blocking=False):  # the main thread writes it, perhaps for a minute
+            return
+        try:
+            if self._fault or (self._written is not None and read_json(self.folder.status) is None):
+                self._write(ONCE)
+        finally:
+            self._status_lock.release()
+
+
+class _Fault:
+    """Why, since when and how often status.json could not be written."""
+
+    def __init__(self, error: WorkbenchError):
+        self.error, self.began, self.failures = error, time.monotonic(), 0
 
 
 def hold(folder: RunFolder) -> BinaryIO:

@@ -47,7 +47,7 @@ def test_an_error_that_passes_is_tried_again_and_told(tmp_path, monkeypatch, pau
     assert pauses == [0.1, 0.2, 0.4]
     reason = os.strerror(number)
     (note,) = patient.take_notes()
-    assert note == f"Writing status.json failed 3 times ({reason}) and succeeded after 0.7 s; nothing is lost."
+    assert note == f"Writing status.json failed 3 times ({reason}) and succeeded after 0.7 s."
     assert patient.take_notes() == []
 
 

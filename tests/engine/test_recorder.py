@@ -5,6 +5,7 @@ import json
 import pytest
 
 import simpo_workbench as wb
+from simpo_workbench.base.patience import Patience
 from simpo_workbench.engine import recorder as recorder_module
 from simpo_workbench.engine.recorder import Recorder
 
@@ -14,6 +15,7 @@ class Presence:
 
     def __init__(self):
         self.status, self.written = {"step": 0, "total_steps": 6}, []
+        self.patience = Patience(0.5)
 
     def write(self, **changes):
         self.status |= changes
