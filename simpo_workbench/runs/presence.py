@@ -135,9 +135,7 @@ class Presence:
                     task()
 
     def _beat(self):
-        write_json(
-            self.folder.heartbeat, {"awake_s": process.awake_s(), **post_mortem.memory_facts()}, durable=False
-        )
+        write_json(self.folder.heartbeat, {"awake_s": process.awake_s(), **post_mortem.memory_facts()}, durable=False)
 
     def _restore_status(self):
         """Write status.json if that failed before, or again if it was deleted or damaged."""

@@ -71,11 +71,29 @@ def small_disk(tmp_path):
     subprocess.run(["umount", "-l", folder], check=True)
 
 
+def test_a_disk_that_is_full_for_a_moment_ends_nothing(config, small_disk):
+    """Records wait in memory, a checkpoint is tried again; the events say so, and no record is lost or doubled."""
+    run = begun(config.with_changes({"run.root": str(small_disk / "runs"), "training.max_steps": 60}))
+    ballast = small_disk / "ballast"
+    with open(ballast, "wb", buffering=0) as file, contextlib.suppress(OSError):
+        file.write(bytes(os.statvfs(small_disk).f_bavail * os.statvfs(small_disk).f_frsize))
+    time.sleep(3)
+    assert run.status.alive
+    ballast.unlink()
+    status = ended(run)
+    assert (status.state, status.step) == ("finished", 60)
+    assert train_steps(run) == list(range(1, 61))
+    told = [record["text"] for record in run.records if record.get("event") == "disk_fault"]
+    assert told
+    assert all("No space left on device" in text for text in told)
+
+
 @pytest.mark.parametrize("left_bytes", [0, 40_000, *soak(6_000, 300_000)])
-def test_a_disk_that_fills_up_ends_the_run_in_words_and_loses_nothing(config, small_disk, left_bytes):
-    """What is left decides which kind of file cannot be written: a record, scores, answers, a checkpoint, the status
-    itself.
+def test_a_disk_that_stays_full_ends_the_run_in_words_and_loses_nothing(config, small_disk, left_bytes, monkeypatch):
+    """The run ends at its next checkpoint. What is left decides which kind of file cannot be written: a record, scores,
+    answers, a checkpoint, the status itself.
     """
+    monkeypatch.setenv("SIMPO_WORKBENCH_PATIENCE_S", "2")
     config = config.with_changes({"run.root": str(small_disk / "runs")})
     run = begun(config)
     ballast = small_disk / "ballast"
