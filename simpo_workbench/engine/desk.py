@@ -76,6 +76,7 @@ class Desk:
     def _set(self, request, step):
         try:
             settings = self.settings.changed(request.values)
+            self.setup.require_room_for_answers(settings.config.generation)
         except WorkbenchError as error:
             self.presence.inbox.refuse(request, str(error))
             return

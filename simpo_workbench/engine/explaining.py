@@ -13,6 +13,7 @@ from .encode.tokens import ChatEncoder, EncodedPair
 from .forward.attention import row_policy
 from .forward.logprobs import PackedScorer
 from .forward.packing import collate
+from .limits import require_fitting_pairs
 from .model.models import LoadedModel, weights_unpacked
 
 if TYPE_CHECKING:
@@ -29,6 +30,7 @@ def explain_pair(model: LoadedModel, pair, data: DataConfig | None = None) -> pd
     """
     pair = pair_tokens.single_pair(pair)
     encoded = pair_tokens.encoded_pair(ChatEncoder(model.tokenizer, data), pair)
+    require_fitting_pairs(model, [encoded])
     table = pair_tokens.token_table(model.tokenizer, {"chosen": encoded.chosen_ids, "rejected": encoded.rejected_ids})
     table["logp"] = token_logps(model, encoded)
     if model.has_adapter:

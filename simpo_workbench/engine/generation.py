@@ -17,6 +17,7 @@ from ..pairs.pairs import prompt_list, prompt_text
 from .encode.tokens import ChatEncoder
 from .forward.attention import all_layers_attend
 from .forward.memory import is_out_of_memory, release_memory
+from .limits import require_room_for_answers
 from .model.models import LoadedModel, weights_unpacked
 
 if TYPE_CHECKING:
@@ -56,7 +57,7 @@ def generate(
 
     prompts: texts, or lists of messages for conversations. Without an adapter there are only the columns of base.
     cancelled: called before every token; once it returns True, WorkbenchError is raised.
-    Errors: WorkbenchError for prompts that are neither text nor messages.
+    Errors: WorkbenchError for prompts that are neither text nor messages, or that leave too little room for an answer.
     """
     import pandas as pd
 
@@ -112,6 +113,7 @@ def answer(
     if generation.temperature > 0:
         decoding.update(do_sample=True, temperature=generation.temperature, top_p=generation.top_p, top_k=0)
     prompts = [encoder.prompt_ids(messages) for messages in conversations]
+    require_room_for_answers(loaded, prompts, generation.max_new_tokens)
     batches = _batches(prompts, generation.max_new_tokens)
     rows: dict[int, list[int]] = {}
     training = model.training

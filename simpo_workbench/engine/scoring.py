@@ -17,6 +17,7 @@ from .forward.attention import row_policy
 from .forward.logprobs import PackedScorer, ResponseLogps
 from .forward.memory import is_out_of_memory
 from .forward.packing import collate, plan
+from .limits import require_fitting_pairs
 from .model.models import LoadedModel, weights_unpacked
 
 if TYPE_CHECKING:
@@ -43,12 +44,13 @@ def score(
     correct (margin > 0), beyond_gamma (margin > γ); loss; gradient_weight (β·σ(γ − margin) for ε = 0); truncated; beta,
     gamma_beta_ratio; then the user's own columns.
     Pairs that do not fit data.max_tokens are absent and counted in `.attrs["report"]`.
-    Errors: WorkbenchError when no pair fits.
+    Errors: WorkbenchError when no pair fits, or one is longer than the model's positions.
     """
     pairs = pairs if isinstance(pairs, Pairs) else load_pairs(pairs)
     encoded, report = ChatEncoder(model.tokenizer, data).encode_pairs(list(pairs))
     if not encoded:
         raise WorkbenchError(f"No pair can be scored. {report}")
+    require_fitting_pairs(model, encoded)
     scorer = PackedScorer(model.model).eval()
     numbers = score_encoded(scorer, encoded, loss or LossConfig(), model, max_tokens_per_microbatch)
     table = join_texts(numbers, pair_texts(pairs))

@@ -20,6 +20,7 @@ from ..config.live_changes import checked_changes
 from ..config.run_config import GenerationConfig, RunConfig
 from ..pairs.data_sets import load_data
 from ..pairs.pairs import Pairs
+from . import limits
 from .encode.encoded_pairs import EncodedPairs, encode_once
 from .encode.tokens import ChatEncoder, EncodedPair, EncodingReport
 from .forward import memory
@@ -91,16 +92,12 @@ class Setup:
         """The prompts that are answered at an evaluation: the given ones, then held-out ones spread evenly over the
         set.
         """
-        encoded = set(self.held_out.pair_ids)
-        by_text = {
-            pair.prompt_text: held_out_prompt(pair, self.held_out_checks)
-            for pair in self.held_out_pairs
-            if pair.pair_id in encoded
-        }
-        candidates = list(by_text.values())
-        count = min(generation.held_out_prompts, len(candidates))
-        spread = [candidates[index * len(candidates) // count] for index in range(count)]
-        return [*map(given_prompt, generation.prompts), *spread]
+        return _sample_prompts(generation, self.held_out, self.held_out_pairs, self.held_out_checks)
+
+    def require_room_for_answers(self, generation: GenerationConfig) -> None:
+        """Raise WorkbenchError unless the sample prompts and their answers fit the model's positions."""
+        prompts = [self.encoder.prompt_ids(prompt.messages) for prompt in self.sample_prompts(generation)]
+        limits.require_room_for_answers(self.loaded, prompts, generation.max_new_tokens)
 
     def close(self) -> None:
         """Free the memory and reset Accelerate's state, so that the next run in this process may choose another
@@ -142,6 +139,11 @@ def _prepare(config, loaded, train_pairs, held_out_pairs, notes, memory_plan, do
     for encoded, report, side in ((train, train_report, "training"), (held_out, held_out_report, "held-out")):
         if not encoded:
             raise WorkbenchError(f"No {side} pair is left after tokenizing. {report}")
+        limits.require_fitting_pairs(loaded, encoded, side)
+    checks, check_notes = held_out_checks(held_out_pairs)
+    prompts = [prompt.messages for prompt in _sample_prompts(config.generation, held_out, held_out_pairs, checks)]
+    prompt_ids = list(map(encoder.prompt_ids, prompts))
+    limits.require_room_for_answers(loaded, prompt_ids, config.generation.max_new_tokens)
     models.add_lora(loaded, config.lora, training.seed)
     accelerator = _accelerator(loaded)
     parameters = [parameter for parameter in loaded.model.parameters() if parameter.requires_grad]
@@ -150,8 +152,7 @@ def _prepare(config, loaded, train_pairs, held_out_pairs, notes, memory_plan, do
     resources = contextlib.ExitStack()
     resources.enter_context(models.weights_unpacked(loaded))
     policy = row_policy(loaded.model)
-    checks, check_notes = held_out_checks(held_out_pairs)
-    notes = [*notes, *check_notes, *_row_notes(policy, train)]
+    notes = [*loaded.notes, *notes, *check_notes, *_row_notes(policy, train)]
     if memory_plan is None:
         doing("measuring the memory that a step takes")
         memory_plan = _memory_plan(training, accelerator, loaded, train, policy)
@@ -184,6 +185,16 @@ def _prepare(config, loaded, train_pairs, held_out_pairs, notes, memory_plan, do
         memory=memory_plan,
         held_out_checks=checks,
     )
+
+
+def _sample_prompts(generation, held_out, held_out_pairs, checks):
+    """As `Setup.sample_prompts`."""
+    encoded = set(held_out.pair_ids)
+    by_text = {pair.prompt_text: held_out_prompt(pair, checks) for pair in held_out_pairs if pair.pair_id in encoded}
+    candidates = list(by_text.values())
+    count = min(generation.held_out_prompts, len(candidates))
+    spread = [candidates[index * len(candidates) // count] for index in range(count)]
+    return [*map(given_prompt, generation.prompts), *spread]
 
 
 def _row_notes(policy, train):

@@ -50,6 +50,11 @@ class EncodedPairs(Sequence):
         return np.diff(self._ends, prepend=0).reshape(-1, 3)
 
     @property
+    def largest_id(self) -> int:
+        """The largest token id of all pairs; 0 without pairs."""
+        return int(self._ids.max(initial=0))
+
+    @property
     def pair_ids(self) -> list[str]:
         """The ids of all pairs, in order."""
         return [name.decode() for name in self._names.tolist()]

@@ -12,7 +12,7 @@ import torch
 from peft import LoraConfig as PeftLoraConfig
 from peft import PeftModel, get_peft_model, get_peft_model_state_dict
 from safetensors import SafetensorError, safe_open
-from transformers import AutoConfig, AutoModelForCausalLM, BitsAndBytesConfig
+from transformers import AutoConfig, AutoModelForCausalLM
 from transformers.pytorch_utils import Conv1D
 from transformers.utils.logging import disable_progress_bar
 
@@ -20,14 +20,15 @@ from ...base.errors import WorkbenchError, first_line
 from ...config.run_config import DataConfig, LoraConfig, ModelConfig
 from ..forward import attention
 from ..forward.memory import is_out_of_memory
-from . import lora_linear
+from . import lora_linear, vocabulary
+from .loading_checks import quiet_loading, require_float_weights, require_loaded_whole
+from .quantization import QUANTIZED, quantization, stored_form
 from .tokenizer import model_folder, tokenizer_in, why_not
 from .weight_files import require_adapter
 
 #: Adapter names: the one that is trained or compared, and a frozen copy of model.adapter.
 TUNED, START = "default", "start"
 _DTYPES = {"bf16": torch.bfloat16, "fp16": torch.float16, "fp32": torch.float32}
-_QUANTIZED = ("nf4", "fp4", "int8")
 _LINEAR = (torch.nn.Linear, Conv1D)
 
 # peft 0.21 asks transformers for gradient checkpointing by its old name; users can do nothing about it
@@ -35,11 +36,18 @@ warnings.filterwarnings("ignore", message=".*is_gradient_checkpointing.*", categ
 
 
 class LoadedModel:
-    """A model in this process: `.model`, `.tokenizer`, `.device`; `close()` or `with` gives the memory back."""
+    """A model in this process: `.model`, `.tokenizer`, `.device`; `close()` or `with` gives the memory back.
+
+    vocabulary: ids that it can read and predict. positions: the longest sequence it is made for in tokens, None without
+    a limit. notes: sentences on what is not as the configuration or the tokenizer says.
+    """
 
     def __init__(self, model, tokenizer, config: ModelConfig, device: torch.device, compute_dtype: torch.dtype):
         self._model, self.tokenizer, self.config = model, tokenizer, config
         self.device, self.compute_dtype = device, compute_dtype
+        self.vocabulary = vocabulary.vocabulary_of(model)
+        self.positions = vocabulary.positions_of(model.config)
+        self.notes: list[str] = []
 
     @property
     def model(self) -> torch.nn.Module:
@@ -120,17 +128,27 @@ def load_base(config: ModelConfig, data: DataConfig | None = None) -> LoadedMode
     disable_progress_bar()  # in a worker it would fill the log
     try:
         model_config = AutoConfig.from_pretrained(folder, trust_remote_code=False)
-        quantized = _quantization(config, compute, already=getattr(model_config, "quantization_config", None))
-        model = AutoModelForCausalLM.from_pretrained(
-            folder,
-            config=model_config,
-            dtype=compute,
-            quantization_config=quantized,
-            attn_implementation=_stock_attention(model_config) if config.attention == "auto" else config.attention,
-            device_map={"": device},
-            use_safetensors=True,
-            trust_remote_code=False,  # without it, transformers asks on a terminal
-        )
+        quantized, note = quantization(config, model_config, compute)
+        if stored_form(model_config) is None:
+            require_float_weights(folder, config.name)
+        with quiet_loading():
+            model, loading_info = AutoModelForCausalLM.from_pretrained(
+                folder,
+                config=model_config,
+                dtype=compute,
+                quantization_config=quantized,
+                attn_implementation=_stock_attention(model_config) if config.attention == "auto" else config.attention,
+                device_map={"": device},
+                use_safetensors=True,
+                trust_remote_code=False,  # without it, transformers asks on a terminal
+                output_loading_info=True,
+                ignore_mismatched_sizes=True,  # they end the load below, with their shapes
+            )
+    except NotImplementedError:  # transformers has no random values of the quantized type for a weight that is missing
+        raise WorkbenchError(
+            f"The model {config.name!r} cannot be loaded: its files lack some of its quantized weights. Get the model"
+            " again, or choose another version."
+        ) from None
     except (MemoryError, OSError, ValueError, ImportError, KeyError, RuntimeError, SafetensorError) as error:
         if is_out_of_memory(error):
             where = torch.cuda.get_device_name(device) if device.type == "cuda" else "this machine"
@@ -139,12 +157,16 @@ def load_base(config: ModelConfig, data: DataConfig | None = None) -> LoadedMode
                 " smaller model, or free some memory."
             ) from None
         raise WorkbenchError(f"The model {config.name!r} cannot be loaded: {why_not(folder, error)}") from None
+    require_loaded_whole(model, loading_info, config.name)
+    notes = [note, vocabulary.require_known_tokens(tokenizer, vocabulary.vocabulary_of(model), config.name)]
     model.config._name_or_path = model.name_or_path = tokenizer.name_or_path
     model.requires_grad_(False)
     _keep_4bit_weights_differentiable(model)
     if config.attention == "auto":
         attention.install(model)
-    return LoadedModel(model, tokenizer, config, device, compute)
+    loaded = LoadedModel(model, tokenizer, config, device, compute)
+    loaded.notes = [note for note in notes if note]
+    return loaded
 
 
 def add_lora(loaded: LoadedModel, lora: LoraConfig, seed: int) -> None:
@@ -223,7 +245,7 @@ def _stock_attention(model_config):
 
 
 def _compute_dtype(config, device):
-    if config.load_in not in _QUANTIZED:
+    if config.load_in not in QUANTIZED:
         if config.compute_dtype not in ("auto", config.load_in):
             raise WorkbenchError(
                 f"model.compute_dtype {config.compute_dtype} with model.load_in {config.load_in}: unquantized weights"
@@ -235,24 +257,6 @@ def _compute_dtype(config, device):
     if device.type == "cpu":
         return torch.float32
     return torch.bfloat16 if torch.cuda.is_bf16_supported(including_emulation=False) else torch.float16
-
-
-def _quantization(config, compute, already):
-    if config.load_in not in _QUANTIZED:
-        return None
-    if already:
-        raise WorkbenchError(
-            f"The model {config.name!r} is stored quantized already: it cannot be loaded as {config.load_in}. Choose"
-            " its unquantized version."
-        )
-    if config.load_in == "int8":
-        return BitsAndBytesConfig(load_in_8bit=True)
-    return BitsAndBytesConfig(
-        load_in_4bit=True,
-        bnb_4bit_quant_type=config.load_in,
-        bnb_4bit_use_double_quant=True,
-        bnb_4bit_compute_dtype=compute,
-    )
 
 
 def _keep_4bit_weights_differentiable(model):

@@ -78,6 +78,8 @@ def model_folder(config: ModelConfig, weights: bool = True) -> Path:
 
 def why_not(folder: Path, error: BaseException) -> str:
     """Why transformers could not load what is in a folder, as one sentence."""
+    if "automatic conversion of the weights" in str(error):  # its details are in a log with a traceback
+        return "some of its weights are incomplete, or have other shapes than config.json says. Get the model again"
     if "trust_remote_code" not in str(error):
         return first_line(error)
     return (

@@ -1,0 +1,128 @@
+"""Checks that a loaded model has exactly the weights in its folder, in the shapes that its configuration says.
+
+transformers gives a weight that the files lack random values, differently at every load, and only logs it.
+"""
+
+import contextlib
+import logging
+import re
+from collections.abc import Iterator
+from pathlib import Path
+
+import torch
+from safetensors import safe_open
+
+from ...base.errors import WorkbenchError
+
+#: Stored weights that a model may do without, by name; transformers itself excepts more for some models.
+OPTIONAL_WEIGHTS = {
+    r"(^|\.)rotary_emb\.\w+$": "tables of rotary embeddings, which are computed",
+    r"\.(attn|attention)\.(bias|masked_bias)$": "causal masks of GPT-2 and its kin, which are computed",
+    r"(^|\.)position_ids$": "the numbers of positions, which are computed",
+    r"(^|\.)mtp(_layers)?\.": "heads that predict several tokens at once",
+    r"^(model\.)?(visual|vision_\w+|multi_modal_projector|audio_\w+|embed_vision|embed_audio)\.": (
+        "the parts for images and sound of a model whose text part is loaded"
+    ),
+}
+_OPTIONAL = re.compile("|".join(f"({pattern})" for pattern in OPTIONAL_WEIGHTS))
+_FLOATS = ("F16", "BF16", "F32", "F64")
+_REMEDY = "Get the model again, or choose another version."
+
+
+def require_loaded_whole(model, loading_info: dict, name: str) -> None:
+    """Raise WorkbenchError unless all weights of a model were read from its files, and all that the files hold is used.
+
+    loading_info: that of transformers' `from_pretrained`, which leaves tied weights out. name: model.name.
+    """
+    missing = sorted(loading_info["missing_keys"])
+    unexpected = sorted(key for key in loading_info["unexpected_keys"] if not _OPTIONAL.search(key))
+    shapes = [
+        f"{key} has the shape {_shape(stored)}, expected {_shape(expected)}"
+        for key, stored, expected in sorted(loading_info["mismatched_keys"])
+    ] or _misshapen(model)
+    if missing:
+        head = model.get_output_embeddings()
+        hint = _REMEDY
+        if missing == ["lm_head.weight"] and head is not None:
+            hint = "If it shares the embedding's weights, tie_word_embeddings in config.json must be true."
+        raise WorkbenchError(
+            f"The model {name!r} cannot be loaded: {counted_weights(missing)} missing from its files, which would"
+            f" have random values. {hint}"
+        )
+    if shapes:
+        more = f" (and {len(shapes) - 1} more)" if len(shapes) > 1 else ""
+        raise WorkbenchError(
+            f"The model {name!r} cannot be loaded: the weight {shapes[0]} by config.json{more}. The weights and"
+            f" config.json belong to different models. {_REMEDY}"
+        )
+    if unexpected:
+        raise WorkbenchError(
+            f"The model {name!r} cannot be loaded: its files hold {len(unexpected)} weights that a"
+            f" {type(model).__name__} has no use for, such as {unexpected[0]!r}: it would be another model than the"
+            " one that was trained. config.json does not belong to these weights, or the model is not made to write"
+            f" text. {_REMEDY}"
+        )
+
+
+def require_float_weights(folder: Path, name: str) -> None:
+    """Raise WorkbenchError if a folder without quantization settings holds integers or 8-bit floats as weights."""
+    for key, dtype, shape in stored_weights(folder):
+        if dtype not in _FLOATS and len(shape) > 1 and not _OPTIONAL.search(key):
+            raise WorkbenchError(
+                f"The model {name!r} cannot be loaded: the weight {key!r} is stored as {dtype}, and config.json has no"
+                " quantization_config that says what the numbers mean. Choose its unquantized version."
+            )
+
+
+def stored_weights(folder: Path) -> Iterator[tuple[str, str, tuple[int, ...]]]:
+    """(name, type such as "BF16", shape) of every tensor in a folder's safetensors files; only headers are read."""
+    for path in sorted(folder.glob("*.safetensors")):
+        with safe_open(path, "pt") as file:
+            for key in file.keys():  # noqa: SIM118 (no dictionary)
+                part = file.get_slice(key)
+                yield key, part.get_dtype(), tuple(part.get_shape())
+
+
+def counted_weights(names: list[str]) -> str:
+    """Such as "3 weights ('model.norm.weight' and others) are", for a sentence."""
+    if len(names) == 1:
+        return f"the weight {names[0]!r} is"
+    return f"{len(names)} weights ({names[0]!r} and others) are"
+
+
+@contextlib.contextmanager
+def quiet_loading() -> Iterator[None]:
+    """Within this block transformers logs no table of keys: what is wrong with them becomes a sentence."""
+    loggers = [logging.getLogger(f"transformers.{module}") for module in ("modeling_utils", "core_model_loading")]
+    levels = [logger.level for logger in loggers]
+    for logger in loggers:
+        logger.setLevel(logging.CRITICAL)
+    try:
+        yield
+    finally:
+        for logger, level in zip(loggers, levels, strict=True):
+            logger.setLevel(level)
+
+
+def _misshapen(model):
+    """Sentences on quantized layers whose weights have another shape than the layer: transformers compares none."""
+    found = []
+    for key, module in model.named_modules():
+        if not hasattr(module, "in_features") or not hasattr(module, "out_features"):
+            continue
+        weight, expected = getattr(module, "weight", None), (module.out_features, module.in_features)
+        if not isinstance(weight, torch.Tensor):
+            continue
+        if type(module).__name__ == "Linear4bit":
+            state = getattr(weight, "quant_state", None)
+            if state is None or state.absmax is None:
+                found.append(f"{key}.weight lacks its scales (absmax) for the shape {_shape(expected)}")
+            elif tuple(state.shape) != expected:
+                found.append(f"{key}.weight has the shape {_shape(state.shape)}, expected {_shape(expected)}")
+        elif tuple(weight.shape) != expected:
+            found.append(f"{key}.weight has the shape {_shape(weight.shape)}, expected {_shape(expected)}")
+    return found
+
+
+def _shape(sizes):
+    return " × ".join(map(str, sizes))
