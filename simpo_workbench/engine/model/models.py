@@ -10,8 +10,8 @@ from pathlib import Path
 import psutil
 import torch
 from peft import LoraConfig as PeftLoraConfig
-from peft import PeftModel, get_peft_model, get_peft_model_state_dict
-from safetensors import SafetensorError, safe_open
+from peft import PeftModel, get_peft_model
+from safetensors import SafetensorError
 from transformers import AutoConfig, AutoModelForCausalLM
 from transformers.pytorch_utils import Conv1D
 from transformers.utils.logging import disable_progress_bar
@@ -21,10 +21,10 @@ from ...config.run_config import DataConfig, LoraConfig, ModelConfig
 from ..forward import attention
 from ..forward.memory import is_out_of_memory
 from . import lora_linear, vocabulary
+from .adapters import attach
 from .loading_checks import quiet_loading, require_float_weights, require_loaded_whole
 from .quantization import QUANTIZED, quantization, stored_form
 from .tokenizer import model_folder, tokenizer_in, why_not
-from .weight_files import require_adapter
 
 #: Adapter names: the one that is trained or compared, and a frozen copy of model.adapter.
 TUNED, START = "default", "start"
@@ -39,11 +39,19 @@ class LoadedModel:
     """A model in this process: `.model`, `.tokenizer`, `.device`; `close()` or `with` gives the memory back.
 
     vocabulary: ids that it can read and predict. positions: the longest sequence it is made for in tokens, None without
-    a limit. notes: sentences on what is not as the configuration or the tokenizer says.
+    a limit. folder: where its files are. notes: sentences on what is not as the configuration or the tokenizer says.
     """
 
-    def __init__(self, model, tokenizer, config: ModelConfig, device: torch.device, compute_dtype: torch.dtype):
-        self._model, self.tokenizer, self.config = model, tokenizer, config
+    def __init__(
+        self,
+        model,
+        tokenizer,
+        config: ModelConfig,
+        device: torch.device,
+        compute_dtype: torch.dtype,
+        folder: Path,
+    ):
+        self._model, self.tokenizer, self.config, self.folder = model, tokenizer, config, folder
         self.device, self.compute_dtype = device, compute_dtype
         self.vocabulary = vocabulary.vocabulary_of(model)
         self.positions = vocabulary.positions_of(model.config)
@@ -109,9 +117,9 @@ def load_model(
     """
     loaded = load_base(config or ModelConfig(), data)
     if loaded.config.adapter:
-        _attach(loaded, Path(loaded.config.adapter), START, trainable=False)
+        attach(loaded, Path(loaded.config.adapter), START, trainable=False)
     if adapter:
-        _attach(loaded, Path(adapter), TUNED, trainable=False)
+        attach(loaded, Path(adapter), TUNED, trainable=False)
         loaded.model.set_adapter(TUNED, inference_mode=True)
     loaded.model.eval()
     return loaded
@@ -164,7 +172,7 @@ def load_base(config: ModelConfig, data: DataConfig | None = None) -> LoadedMode
     _keep_4bit_weights_differentiable(model)
     if config.attention == "auto":
         attention.install(model)
-    loaded = LoadedModel(model, tokenizer, config, device, compute)
+    loaded = LoadedModel(model, tokenizer, config, device, compute, folder)
     loaded.notes = [note for note in notes if note]
     return loaded
 
@@ -172,8 +180,8 @@ def load_base(config: ModelConfig, data: DataConfig | None = None) -> LoadedMode
 def add_lora(loaded: LoadedModel, lora: LoraConfig, seed: int) -> None:
     """Add the adapter that will be trained (fp32 parameters): a new one, or a trainable copy of model.adapter."""
     if loaded.config.adapter:
-        _attach(loaded, Path(loaded.config.adapter), TUNED, trainable=True)
-        _attach(loaded, Path(loaded.config.adapter), START, trainable=False)
+        attach(loaded, Path(loaded.config.adapter), TUNED, trainable=True)
+        attach(loaded, Path(loaded.config.adapter), START, trainable=False)
         loaded.model.set_adapter(TUNED)
         for name, parameter in loaded.model.named_parameters():
             parameter.requires_grad_(f".{TUNED}." in name)
@@ -186,6 +194,7 @@ def add_lora(loaded: LoadedModel, lora: LoraConfig, seed: int) -> None:
         use_rslora=lora.use_rslora,
         use_dora=lora.use_dora,
         task_type="CAUSAL_LM",
+        revision=loaded.config.revision,
     )
     torch.manual_seed(seed)
     try:
@@ -264,35 +273,3 @@ def _keep_4bit_weights_differentiable(model):
     for module in model.modules():
         if hasattr(module, "support_avx512bf16_for_cpu"):
             module.support_avx512bf16_for_cpu = False
-
-
-def _attach(loaded, folder, name, trainable):
-    """Load a PEFT adapter under a name. Errors: WorkbenchError for an adapter that was made for another model."""
-    if not (folder / "adapter_config.json").is_file():
-        raise WorkbenchError(
-            f"There is no adapter in {str(folder)!r}: a PEFT adapter folder holds adapter_config.json and"
-            " adapter_model.safetensors."
-        )
-    require_adapter(folder)
-    try:
-        if isinstance(loaded.model, PeftModel):
-            loaded.model.load_adapter(str(folder), name, is_trainable=trainable)
-        else:
-            loaded.model = PeftModel.from_pretrained(
-                loaded.model, str(folder), adapter_name=name, is_trainable=trainable
-            )
-    except (ValueError, RuntimeError, KeyError, OSError, TypeError, SafetensorError) as error:
-        raise WorkbenchError(
-            f"The adapter in {str(folder)!r} was made for another model than {loaded.config.name!r}:"
-            f" {first_line(error)}"
-        ) from None
-    lora_linear.install(loaded.model)
-    with safe_open(folder / "adapter_model.safetensors", "pt") as file:
-        stored = set(file.keys())
-    expected = set(get_peft_model_state_dict(loaded.model, adapter_name=name, save_embedding_layers=False))
-    if stored != expected:
-        missing, extra = sorted(expected - stored), sorted(stored - expected)
-        raise WorkbenchError(
-            f"The adapter in {str(folder)!r} was made for another model than {loaded.config.name!r}: it has"
-            f" {len(extra)} unknown and lacks {len(missing)} weights, such as {(extra + missing)[0]}."
-        )

@@ -40,9 +40,9 @@ def require_safetensors(folder: Path, name: str) -> None:
     for path in weights:
         require_safetensors_file(path, f"The model {name!r} cannot be loaded")
     for index in sorted(folder.glob("*.safetensors.index.json")):
-        shards = _json_object(index, name).get("weight_map")
+        shards = json_object(index, name).get("weight_map")
         _require_names(folder, set(shards.values()) if isinstance(shards, dict) else {None}, index.name, name)
-    if "transformers_weights" in (config := _json_object(folder / "config.json", name)):
+    if "transformers_weights" in (config := json_object(folder / "config.json", name)):
         _require_names(folder, {config["transformers_weights"]}, "config.json", name)
 
 
@@ -76,7 +76,7 @@ def require_adapter(folder: Path) -> None:
             " loaded."
         )
     require_safetensors_file(folder / "adapter_model.safetensors", f"The adapter in {name!r} cannot be loaded")
-    config = _json_object(folder / "adapter_config.json", name)
+    config = json_object(folder / "adapter_config.json", name)
     # other kinds of adapters name files to unpickle and modules to import in their configuration
     if str(config.get("peft_type", "LORA")).upper() != "LORA" or config.get("megatron_config"):
         raise WorkbenchError(
@@ -89,7 +89,7 @@ def own_code(folder: Path) -> str | None:
     """The class in a model folder's own code that its configuration needs, as "file.Class in config.json", or None."""
     for name in ("config.json", "tokenizer_config.json"):
         try:
-            auto_map = _json_object(folder / name, "").get("auto_map")
+            auto_map = json_object(folder / name, "").get("auto_map")
         except WorkbenchError:
             continue
         for entry in auto_map.values() if isinstance(auto_map, dict) else [auto_map]:
@@ -110,7 +110,8 @@ def _require_names(folder, names, where, model):
             )
 
 
-def _json_object(path, model):
+def json_object(path: Path, model: str) -> dict:
+    """The JSON object in a file, {} where there is no file. Errors: WorkbenchError for a damaged one."""
     try:
         with open(path, "rb") as file:
             data = file.read(_LARGEST_JSON + 1)

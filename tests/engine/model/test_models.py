@@ -253,7 +253,10 @@ def test_an_adapter_of_another_model_is_refused_whole(tiny_adapter, tmp_path):
         tiny.save(tmp_path / "shallower", num_hidden_layers=2),
     )
     refused("was made for another model", name=wider, adapter=tiny_adapter)
-    refused("was made for another model.*unknown", name=shallower, adapter=tiny_adapter)
+    refused("was made for another model: it was trained on", name=shallower, adapter=tiny_adapter)
+    config = Path(shutil.copytree(tiny_adapter, tmp_path / "adapter"), "adapter_config.json")
+    config.write_text(json.dumps({**json.loads(config.read_text()), "base_model_name_or_path": shallower}))
+    refused("was made for another model.*unknown", name=shallower, adapter=str(config.parent))
 
 
 def test_adapters_that_are_none(tiny_model, tiny_adapter, tmp_path):
