@@ -148,11 +148,12 @@ def _resume_here(name, other_options, changes):
             " with changed settings."
         )
     from ..runs.folder import find_run_folder
+    from ..runs.more_steps import is_finished_error
     from ..runs.run import Run
 
     folder = find_run_folder(name, root)
     if (status := Run(folder).status).state == "finished":
-        raise WorkbenchError(f"The run {folder.name!r} is finished: all {status.total_steps} steps are done.")
+        raise is_finished_error(folder, status.total_steps)
 
     def go_on(on_record):
         from ..engine.training import train_in_process

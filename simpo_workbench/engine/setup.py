@@ -18,6 +18,7 @@ from ..base.errors import WorkbenchError, first_line
 from ..config.checks import Check
 from ..config.live_changes import checked_changes
 from ..config.run_config import GenerationConfig, RunConfig
+from ..config.schedule import total_steps
 from ..pairs.data_sets import load_data
 from ..pairs.pairs import Pairs
 from . import limits
@@ -235,14 +236,6 @@ def _accelerator(loaded):
             "Accelerate is in use in this process with other settings: use wb.start, or restart the kernel."
             f" ({first_line(error)})"
         ) from None
-
-
-def total_steps(config: RunConfig, pairs: int) -> int:
-    """Optimizer steps of a run over `pairs` encoded training pairs: max_steps, else epochs · pairs / pairs_per_step,
-    rounded, at least 1.
-    """
-    by_epochs = max(1, round(config.training.epochs * pairs / config.training.pairs_per_step))
-    return config.training.max_steps or by_epochs
 
 
 def config_hash(config: RunConfig) -> str:

@@ -9,11 +9,11 @@ import torch
 
 from ..base.errors import WorkbenchError
 from ..config.run_config import LossConfig
+from ..config.schedule import learning_rate
 from .checkpoints import random_states, set_random_states
 from .forward.memory import checkpoint_layers, is_out_of_memory, layers_of, peak_memory_bytes, release_memory
 from .forward.packing import collate, plan
 from .losses import pair_losses, rewards
-from .schedule import learning_rate
 from .setup import Settings, Setup
 
 _NOT_FINITE_REMEDY = (

@@ -13,8 +13,10 @@ from ..base.files import read_json, write_json
 from ..base.patience import error_number, reason_of
 from ..base.redaction import redact, redact_values
 from ..config.run_config import RunConfig
+from ..config.schedule import learning_rate
 from ..runs.device_queue import DeviceQueue
 from ..runs.folder import RunFolder, create_run
+from ..runs.more_steps import rate_change
 from ..runs.presence import Presence
 from ..runs.run import Run
 from . import checkpoints
@@ -183,7 +185,14 @@ def _begin(setup, recorder, desk, checkpoint) -> int:
         checkpoints.restore(folder, start, setup)
         desk.restore(start)
         recorder.rewind(start)
-        notes = " ".join([f"Went on from the checkpoint of step {start}.", *checkpoint.notes])
+        rate = learning_rate(
+            setup.applied_updates,
+            setup.total_steps,
+            desk.settings.config.training,
+            desk.settings.learning_rate_scale,
+        )
+        jump = rate_change(folder, start, rate, recorder.records)
+        notes = " ".join([f"Went on from the checkpoint of step {start}.", *filter(None, [jump]), *checkpoint.notes])
         recorder.event(start, "resumed", notes)
     elif recorder.records:  # of an attempt that left no checkpoint
         recorder.rewind(-1)

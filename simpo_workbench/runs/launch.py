@@ -13,6 +13,7 @@ from ..base.files import read_json, read_jsonl, write_json, write_jsonl
 from ..config.run_config import RUNS_ROOT, RunConfig
 from .device_queue import DeviceQueue
 from .folder import RunFolder, create_run, find_run_folder
+from .more_steps import is_finished_error, require_steps_left, resumable_steps
 from .presence import hold, log_size
 from .run import Run
 
@@ -45,7 +46,7 @@ def resume(name: str | Path, root: str | Path = RUNS_ROOT) -> Run:
     """An ended or suspended run, resumed in a process of its own; a paused run, which goes on.
 
     It resumes from its newest valid checkpoint, or without one from the beginning.
-    Errors: WorkbenchError when it is being trained, or is finished.
+    Errors: WorkbenchError when it is being trained, or is finished; it names the call that trains longer.
     """
     folder = find_run_folder(name, root)
     status = Run(folder).status
@@ -55,7 +56,7 @@ def resume(name: str | Path, root: str | Path = RUNS_ROOT) -> Run:
     if status.alive:
         raise WorkbenchError(f"The run {folder.name!r} is {status.state}: it needs no resume.")
     if status.state == "finished":
-        raise WorkbenchError(f"The run {folder.name!r} is finished: all {status.total_steps} steps are done.")
+        raise is_finished_error(folder, status.total_steps)
     return launch(folder, "--resume")
 
 
@@ -70,8 +71,9 @@ def clone(
     checkpoint of `step`.
 
     changes: {"training.learning_rate": 5e-5, …}. The folder's origin.json says what it was made from and every
-    difference; the earlier records come along up to `step`. Errors: WorkbenchError when that step has no checkpoint
-    that can be resumed, or when model, data or adapter would change on the way.
+    difference; the earlier records come along up to `step`. The learning rate follows from the new settings for all
+    steps, those before `step` included, and an event says how it changes there. Errors: WorkbenchError when that step
+    has no checkpoint that can be resumed, when model, data or adapter would change on the way, or when no step is left.
     """
     options = () if step is None else ("--resume",)
     return launch(make_clone(find_run_folder(name, root), step, changes or {}, new_name), *options)
@@ -101,6 +103,7 @@ def make_clone(source: RunFolder, step: int | None, changes: dict, new_name: str
                 f"The run {source.name!r} has no checkpoint to go on from at step {step}; it has"
                 f" {resumable_steps(source)}."
             )
+        require_steps_left(source, step, after)
     folder = create_run(after, stem=source.name)
     try:
         write_json(
@@ -121,12 +124,6 @@ def make_clone(source: RunFolder, step: int | None, changes: dict, new_name: str
             f"The clone of {source.name!r} cannot be made: {first_line(error)}. Nothing of it is left."
         ) from None
     return folder
-
-
-def resumable_steps(folder: RunFolder) -> list[int]:
-    """Steps whose checkpoints hold everything that is needed to go on."""
-    manifests = [read_json(path) or {} for path in sorted(folder.checkpoints.glob("step-*/manifest.json"))]
-    return [manifest["step"] for manifest in manifests if manifest.get("resumable")]
 
 
 def _kept_changes(source, step, different):

@@ -18,7 +18,7 @@ from simpo_workbench.engine import checkpoints, training
 from simpo_workbench.engine import step as step_module
 from simpo_workbench.engine.setup import prepare
 from simpo_workbench.runs.folder import RunFolder
-from simpo_workbench.runs.launch import resumable_steps
+from simpo_workbench.runs.more_steps import resumable_steps
 
 EVAL_KEYS = (
     "eval/loss",

@@ -9,7 +9,8 @@ import pytest
 
 import simpo_workbench as wb
 from simpo_workbench.base.files import read_json
-from simpo_workbench.runs.launch import make_clone, resumable_steps
+from simpo_workbench.runs.launch import make_clone
+from simpo_workbench.runs.more_steps import resumable_steps
 
 
 @pytest.fixture

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from ...analysis.doctor import Verdict
 from ...config.run_config import RunConfig
-from ...runs.launch import resumable_steps
+from ...runs.more_steps import resumable_steps
 from ...runs.run import Run
 from ...runs.status import RunStatus
 

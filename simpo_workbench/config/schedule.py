@@ -1,8 +1,18 @@
-"""The learning rate of every update: warm-up from 0, then a constant, a straight line or half a cosine down to 0."""
+"""How many steps a run has, and the learning rate of every update: warm-up from 0, then a constant, a straight line or
+half a cosine down to 0.
+"""
 
 import math
 
-from ..config.run_config import TrainingConfig
+from .run_config import RunConfig, TrainingConfig
+
+
+def total_steps(config: RunConfig, pairs: int) -> int:
+    """Optimizer steps of a run over `pairs` encoded training pairs: max_steps, else epochs · pairs / pairs_per_step,
+    rounded, at least 1.
+    """
+    by_epochs = max(1, round(config.training.epochs * pairs / config.training.pairs_per_step))
+    return config.training.max_steps or by_epochs
 
 
 def learning_rate(applied_updates: int, total_steps: int, training: TrainingConfig, scale: float = 1.0) -> float:

@@ -7,7 +7,7 @@ import torch
 from transformers import get_scheduler
 
 from simpo_workbench.config.run_config import TrainingConfig
-from simpo_workbench.engine.schedule import learning_rate
+from simpo_workbench.config.schedule import learning_rate
 
 SCHEDULERS = get_args(TrainingConfig.model_fields["scheduler"].annotation)
 RATE = 3e-4
