@@ -1,0 +1,106 @@
+"""Which texts control a conversation: control tokens, the frame that a chat template writes around turns, known marks.
+
+Pure functions and tables; `control_tokens` uses them.
+"""
+
+import re
+
+from ...base.errors import WorkbenchError
+
+#: Marks of widespread templates. Where a model has no such token they are harmless text, but say that data were framed.
+KNOWN_MARKS = (
+    *("<|im_start|>", "<|im_end|>", "[INST]", "[/INST]", "<<SYS>>", "<</SYS>>", "<|begin_of_text|>", "<|end_of_text|>"),
+    *("<|start_header_id|>", "<|end_header_id|>", "<|eot_id|>", "<start_of_turn>", "<end_of_turn>", "<|endoftext|>"),
+    *("<|system|>", "<|user|>", "<|assistant|>", "<｜User｜>", "<｜Assistant｜>", "<｜end▁of▁sentence｜>"),
+    *("<|START_OF_TURN_TOKEN|>", "<|END_OF_TURN_TOKEN|>", "<|turn>", "<turn|>"),
+)
+MEDIA = re.compile(r"image|img|video|audio|vision|media|speech|pixel|\b[sebo]o[ia]\b", re.IGNORECASE)
+_MARK = re.compile(
+    r"<\|[^\s<>|]{1,40}\|>|<\|[a-z_]{1,40}>|<[a-z_]{1,40}\|>|</?[A-Za-z_]{1,40}>|<</?[A-Z]{2,40}>>"
+    r"|\[/?[A-Z_]{2,40}\]|<｜[^<>\s]{1,40}｜>"
+)
+_THINKING = re.compile(
+    r"think|thought|reason|channel|message|constrain|calls?(?![a-z])|tool.?sep|action|arg_(?:key|value)|python_tag"
+    r"|(?:start|end)_response|^</?(?:function|parameter)",
+    re.IGNORECASE,
+)
+_OF_TOOLS = re.compile(r"(?:tool|function).*(?:response|output|result|list)", re.IGNORECASE)
+_PROBES = tuple(f"Zebra quartz {word} at noon" for word in ("zero", "one", "two", "three"))
+
+
+def pieces_around_turns(template) -> list[str]:
+    """The texts that a ChatTemplate writes before, between and after the turns of a short conversation.
+
+    With a system turn where the template takes one, and without the second exchange where it refuses that.
+    """
+    roles = ("user", "assistant", "user")
+    conversations = [("system", *roles)] if template.takes_system_turn else []
+    for turns in (*conversations, roles, roles[:1]):
+        messages = [{"role": role, "content": text} for role, text in zip(turns, _PROBES, strict=False)]
+        try:
+            text = template.render(messages)
+        except WorkbenchError:
+            continue
+        pieces, rest = [], text
+        for probe in _PROBES[: len(turns)]:
+            before, found, rest = rest.partition(probe)
+            if not found:
+                break
+            pieces.append(before)
+        else:
+            return [*pieces, rest]
+    return []
+
+
+def openers(pieces: list[str], names, ends) -> set[str]:
+    """The control tokens that open a turn: the first in each piece that ends none and begins no text."""
+    if not names:
+        return set()
+    literal, opening = re.compile(alternatives(names)), set()
+    for piece in pieces:
+        after_end = piece
+        for end in ends:
+            after_end = after_end.replace(end, "")
+        opening |= {mark[0] for mark in list(literal.finditer(after_end))[:1]}
+    return opening
+
+
+def frames(pieces: list[str], names) -> list[str]:
+    """What the template writes around turns that is not made of control tokens: marks such as [INST], or words.
+
+    Words only where a piece holds neither a token nor a mark, as " ASSISTANT: " of Vicuna; the line breaks before them
+    belong to them, because without these the words open no turn.
+    """
+    found = {}
+    for position, piece in enumerate(pieces):
+        bare = re.sub(alternatives(names), "", piece) if names else piece
+        marks = [mark for mark in _MARK.findall(bare) if not thinking(mark)]
+        found.update(dict.fromkeys(marks))
+        if 0 < position and bare == piece and not marks and re.search(r"\w", piece):
+            found[piece.strip(" ").rstrip()] = None
+    return list(found)
+
+
+def thinking(name: str) -> bool:
+    """Whether the name of a mark says that a model writes it inside its own turn: thinking, a tool call, a channel."""
+    return bool(_THINKING.search(name)) and not _OF_TOOLS.search(name)
+
+
+def alternatives(words) -> str:
+    """A pattern that matches any of the words, the longest first, and tries each character once, however many."""
+    tree: dict = {}
+    for word in words:
+        node = tree
+        for character in word:
+            node = node.setdefault(character, {})
+        node[""] = {}
+    return _pattern(tree) if tree else r"(?!)"
+
+
+def _pattern(tree):
+    branches = [re.escape(character) + _pattern(node) for character, node in sorted(tree.items()) if character]
+    if not branches:
+        return ""
+    if len(branches) == 1 and "" not in tree:
+        return branches[0]
+    return f"(?:{'|'.join(branches)}){'?' if '' in tree else ''}"
