@@ -36,6 +36,17 @@ class DataConfig(Section):
         "Options for the chat template such as {enable_thinking: false}; the same for training, scoring and sampling.",
         rare=True,
     )
+    special_tokens_in_text: Literal["as_text", "as_tokens", "refuse"] = setting(
+        "as_text",
+        "Control tokens such as <|im_end|> in texts of data and prompts: encoded as text, so no row can forge a turn;"
+        " as control tokens; or such rows are refused.",
+        rare=True,
+    )
+    framed_prompts: Literal["refuse", "as_conversation", "keep"] = setting(
+        "refuse",
+        "Prompts that a chat template has framed already: refused, read as conversations, or kept as they are.",
+        rare=True,
+    )
     max_tokens: int = setting(1024, "Longest prompt and answer together.", unit="tokens", ge=8, le=MOST_TOKENS)
     overlong: Literal["drop", "keep_end"] = setting(
         "drop",

@@ -76,7 +76,7 @@ def frames(pieces: list[str], names) -> list[str]:
         bare = re.sub(alternatives(names), "", piece) if names else piece
         marks = [mark for mark in _MARK.findall(bare) if not thinking(mark)]
         found.update(dict.fromkeys(marks))
-        if 0 < position and bare == piece and not marks and re.search(r"\w", piece):
+        if position > 0 and bare == piece and not marks and re.search(r"\w", piece):
             found[piece.strip(" ").rstrip()] = None
     return list(found)
 

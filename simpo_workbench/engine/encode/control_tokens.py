@@ -11,11 +11,13 @@ import dataclasses
 import json
 import re
 from bisect import bisect_right
+from collections.abc import Iterator
 from itertools import accumulate
 
 from tokenizers import Tokenizer
 
 from ...base.errors import WorkbenchError
+from ...pairs.pair import Pair
 from .control_marks import KNOWN_MARKS, MEDIA, alternatives, frames, openers, pieces_around_turns, thinking
 
 #: The n-th control token as text of the data, and as the template's own: characters that no text of people holds.
@@ -28,10 +30,11 @@ CANNOT = "control tokens in a text, which this tokenizer cannot encode as text (
 FRAME = "a text holds the template's own frame, which no token tells apart from text (data.special_tokens_in_text)"
 PRIVATE = "a text holds private characters from U+10E000 on, which the encoder needs for itself"
 REFUSED = "a text holds control tokens or a template's frame (data.special_tokens_in_text: refuse)"
+AS_TEXT, AS_TOKENS, REFUSE = "as_text", "as_tokens", "refuse"  # values of data.special_tokens_in_text
 _OUTCOMES = {
-    "as_text": "they are encoded as text, so that no row can forge a turn",
-    "as_tokens": "they act as control tokens",
-    "refuse": "these pairs are refused",
+    AS_TEXT: "control tokens are encoded as text, so that no row can forge a turn",
+    AS_TOKENS: "they act as control tokens",
+    REFUSE: "these pairs are refused",
 }
 _SHOWN = 5
 
@@ -49,13 +52,14 @@ class ControlTokens:
     that are no tokens; as text they have the same ids as the template's own.
     """
 
-    def __init__(self, tokenizer, template, policy: str, end_of_turn_id: int | None):
+    def __init__(self, tokenizer, template, policy: str, system_prompt: str | None = None):
         self._tokenizer, self.policy = tokenizer, policy
         self.ids = _control_ids(tokenizer)
         self._order = list(self.ids)
         pieces = pieces_around_turns(template)
-        self._ends = {template.end_of_turn, tokenizer.eos_token or ""} - {""}
-        self._ends |= {name for name, token in self.ids.items() if token == end_of_turn_id}
+        self._literal = re.compile(alternatives(self.ids))
+        first_end = self._literal.findall(template.end_of_turn)[:1]
+        self._ends = {template.end_of_turn, tokenizer.eos_token or "", *first_end} - {""}
         self._template_end = template.end_of_turn
         source, opening = tokenizer.get_chat_template(), openers(pieces, self.ids, self._ends)
         self.exempt = {name for name in self.ids if name in source and thinking(name)} - opening - self._ends
@@ -63,12 +67,17 @@ class ControlTokens:
         words = {*self.ids, *self.frames, *KNOWN_MARKS}
         self._in_prompt = re.compile(f"{alternatives(words)}|{_PRIVATE.pattern}")
         self._in_answer = re.compile(f"{alternatives(words - self.exempt)}|{_PRIVATE.pattern}")
-        self._literal = re.compile(alternatives(self.ids))
         self._copy = None
+        found = set(self._in_prompt.findall(system_prompt or ""))
+        if found and policy != AS_TOKENS:
+            raise WorkbenchError(
+                f"data.system_prompt holds {sorted(found)[0]!r}, a control token or template mark. Take it out, or set"
+                " data.special_tokens_in_text to as_tokens."
+            )
 
     # ---------------------------------------------------------------------------------------------- before rendering
 
-    def prepared(self, chunks, report):
+    def prepared(self, chunks, report) -> Iterator[list[Pair]]:
         """The lists of pairs, ready for the template; what cannot be used is dropped, what is found is counted.
 
         report: the EncodingReport that takes the counts.
@@ -80,7 +89,7 @@ class ControlTokens:
                 else chunk
             )
 
-    def safe_pair(self, pair):
+    def safe_pair(self, pair) -> Pair:
         """The pair with private characters in place of its control tokens; the pair itself where it holds none.
 
         Errors: Unusable with the reason why it cannot be used.
@@ -141,9 +150,9 @@ class ControlTokens:
         """Raise Unusable for what was found, as the policy says."""
         if any(_PRIVATE.match(mark) for mark in found):
             raise Unusable(PRIVATE)
-        if self.policy == "refuse" and found:
+        if self.policy == REFUSE and found:
             raise Unusable(REFUSED)
-        if self.policy == "as_text" and not found.isdisjoint(self.frames):
+        if self.policy == AS_TEXT and not found.isdisjoint(self.frames):
             raise Unusable(FRAME)
 
     def _safe_turn(self, turn, found):
@@ -178,7 +187,7 @@ class ControlTokens:
             if not marks:
                 return value
             found |= marks
-            if self.policy != "as_text":
+            if self.policy != AS_TEXT:
                 return value
             return pattern.sub(lambda mark: self._private(mark[0], _DATA), value)
         if isinstance(value, dict):
@@ -273,17 +282,17 @@ class ControlTokens:
         self._changed_ids = {new: original for new, original in self._changed_ids.items() if new != original}
         return copy
 
-    def note(self, report) -> str | None:
-        """A sentence on the pairs whose texts hold control tokens; None where there are none."""
+    def notes(self, report) -> list[str]:
+        """A sentence on the pairs whose texts hold control tokens or known marks, where there are any."""
         if not report.control_pairs:
-            return None
+            return []
         marks = sorted(report.control_marks.items(), key=lambda item: (-item[1], item[0]))
         shown = ", ".join(f"{mark!r} in {count}" for mark, count in marks[:_SHOWN])
         more = f" and {len(marks) - _SHOWN} other marks" if len(marks) > _SHOWN else ""
-        return (
-            f"{report.control_pairs} pairs hold control tokens or marks of chat templates in their texts ({shown}{more}):"
-            f" {_OUTCOMES[self.policy]} (data.special_tokens_in_text: {self.policy})."
-        )
+        return [
+            f"{report.control_pairs} pairs hold control tokens or marks of chat templates in their texts"
+            f" ({shown}{more}): {_OUTCOMES[self.policy]} (data.special_tokens_in_text)."
+        ]
 
 
 def _control_ids(tokenizer):

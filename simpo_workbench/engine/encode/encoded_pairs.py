@@ -21,7 +21,7 @@ from pathlib import Path
 import numpy as np
 
 from ...base.paths import cache_folder
-from . import chat_rendering, chat_template, tokens
+from . import chat_rendering, chat_template, control_marks, control_tokens, tokens
 from .tokens import ChatEncoder, EncodedPair, EncodingReport
 
 LAYOUT = b"SWpairs1"  # the last 8 bytes of a file; a change of the layout takes another number
@@ -138,7 +138,14 @@ def _encoder_key(encoder):
                 encoder.template.render([*_PROBE, {"role": "assistant", "content": "x"}], add_generation_prompt=False),
             ],
             "settings": data.model_dump(
-                include={"chat_template", "template_options", "max_tokens", "overlong", "system_prompt"}
+                include={
+                    "special_tokens_in_text",
+                    "chat_template",
+                    "template_options",
+                    "max_tokens",
+                    "overlong",
+                    "system_prompt",
+                }
             ),
         },
         sort_keys=True,
@@ -148,7 +155,7 @@ def _encoder_key(encoder):
 @functools.cache
 def _source_hash():
     """SHA-256 of the code that turns pairs into ids, so that a change of it needs no version number to be raised."""
-    modules = (tokens, chat_template, chat_rendering)
+    modules = (tokens, chat_template, chat_rendering, control_tokens, control_marks)
     return hashlib.sha256(b"".join(Path(module.__file__).read_bytes() for module in modules)).hexdigest()
 
 

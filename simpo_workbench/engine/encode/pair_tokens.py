@@ -76,13 +76,13 @@ def prompt_kinds(encoder: ChatEncoder, pair: Pair, ids: list[int]) -> list[str]:
     Where a template changes the texts themselves, or the tokenizer has no offsets, only special tokens count as
     template.
     """
-    turns = encoder.template.with_system_turn(pair.prompt)
+    turns = encoder.template.with_system_turn(encoder.control.safe_pair(pair).prompt)
     system = [turn for turn in turns[:1] if turn["role"] == "system"]
     rest = turns[len(system) :]
     for first in range(len(rest)):  # cutting a prompt removes its earliest turns first
         text, spans = _turn_spans(encoder.template, [*system, *rest[first:]])
         for lead in dict.fromkeys((encoder.template.answer_lead, "")):
-            rendered_ids, kinds = _kinds(encoder.tokenizer, text + lead, spans)
+            rendered_ids, kinds = _kinds(encoder, text + lead, spans)
             if spans and rendered_ids == ids:
                 return kinds
     return _kinds_of_cut_turn(encoder, system, ids) or _kinds_by_special_ids(encoder.tokenizer, ids)
@@ -114,18 +114,22 @@ def _turn_spans(template, turns):
     return (text, spans) if start == len(text) else (text, [])
 
 
-def _kinds(tokenizer, text, spans):
+def _kinds(encoder, text, spans):
     """(ids, kinds) of a text; both empty for a tokenizer without offsets."""
-    if not tokenizer.is_fast:
+    if not encoder.tokenizer.is_fast:
         return [], []
-    encoded = tokenizer(text, add_special_tokens=False, return_offsets_mapping=True)
+    if encoder.control.is_safe_text(text):
+        ids, offsets = encoder.control.encoded_with_offsets(text)
+    else:
+        encoded = encoder.tokenizer(text, add_special_tokens=False, return_offsets_mapping=True)
+        ids, offsets = encoded["input_ids"], encoded["offset_mapping"]
     kinds, last = [], 0
-    for start, end in encoded["offset_mapping"]:
+    for start, end in offsets:
         start = min(start, last)  # some tokenizers leave the space in front of a word out of its offsets
         in_a_turn = any(start < span_end and end > span_start for span_start, span_end in spans)
         kinds.append("prompt" if in_a_turn else "template")
         last = max(last, end)
-    return encoded["input_ids"], kinds
+    return ids, kinds
 
 
 def _kinds_of_cut_turn(encoder, system, ids):
@@ -137,8 +141,8 @@ def _kinds_of_cut_turn(encoder, system, ids):
     if not spans:
         return None
     start, end = spans[-1]
-    head_ids, head = _kinds(encoder.tokenizer, text[:start], spans[:-1])
-    tail_ids, tail = _kinds(encoder.tokenizer, text[end:] + encoder.template.answer_lead, [])
+    head_ids, head = _kinds(encoder, text[:start], spans[:-1])
+    tail_ids, tail = _kinds(encoder, text[end:] + encoder.template.answer_lead, [])
     cut_length = len(ids) - len(head) - len(tail)
     if not tail_ids or cut_length < 0 or ids[: len(head)] != head_ids or ids[len(ids) - len(tail) :] != tail_ids:
         return None

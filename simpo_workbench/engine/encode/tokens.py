@@ -15,6 +15,7 @@ from transformers import PreTrainedTokenizerFast
 from ...base.errors import WorkbenchError
 from ...config.run_config import DataConfig
 from .chat_template import PROBE, ChatTemplate
+from .control_tokens import CANNOT, ControlTokens, Unusable
 
 #: A cut user turn keeps at least this many tokens of its end.
 _MIN_CONTENT_TOKENS = 1
@@ -46,13 +47,16 @@ class EncodingReport:
     """How many pairs were encoded, cut and dropped (by reason, with the first pair's id).
 
     rewritten: answers that the template writes differently from the data; unplaced: pairs whose answers it changes so
-    that they cannot be found in the conversation.
+    that they cannot be found in the conversation. control_pairs: pairs whose texts hold control tokens or marks of chat
+    templates; control_marks: {mark: pairs that hold it}.
     """
 
     pairs: int = 0
     truncated: int = 0
     rewritten: int = 0
     unplaced: int = 0
+    control_pairs: int = 0
+    control_marks: dict[str, int] = field(default_factory=dict)
     dropped: Counter = field(default_factory=Counter)
     first_dropped: dict[str, str] = field(default_factory=dict)
     notes: list[str] = field(default_factory=list)
@@ -83,12 +87,15 @@ class ChatEncoder:
         self.tokenizer = tokenizer
         self.data = data or DataConfig()
         self.template = ChatTemplate(tokenizer, self.data)
+        self.control = ControlTokens(
+            tokenizer, self.template, self.data.special_tokens_in_text, self.data.system_prompt
+        )
         self.end_of_turn_id = self._find_end_of_turn()
         self._answer_space = self._find_answer_space()
 
     def prompt_ids(self, messages) -> list[int]:
-        """Ids of the messages up to where the answer begins."""
-        return self._ids(self.template.prompt_text(messages))
+        """Ids of the messages up to where the answer begins. Errors: Unusable for control tokens in their texts."""
+        return self._ids(self.template.prompt_text(self.control.safe_messages(messages)))
 
     def encode_pairs(self, pairs) -> tuple[list[EncodedPair], EncodingReport]:
         """All pairs that fit, as ids, and the report of those that do not; every dropped pair is counted."""
@@ -101,23 +108,24 @@ class ChatEncoder:
         `report` is filled on the way, and complete with its notes once the iterator is exhausted.
         """
         system_turns = bool(self.data.system_prompt)
-        for chunk, rendered, tokenizing in self._tokenized(_chunks(pairs)):
+        for chunk, rendered, tokenizing in self._tokenized(self.control.prepared(_chunks(pairs), report)):
             system_turns = system_turns or any(pair.prompt[0]["role"] == "system" for pair in chunk)
             ids, encoded = iter(tokenizing.result()), []
             for pair, texts in zip(chunk, rendered, strict=True):
                 report.rewritten += (texts.chosen != pair.chosen) + (texts.rejected != pair.rejected)
                 report.unplaced += texts.lost
-                prompt, chosen, rejected = (
-                    next(ids),
-                    [*next(ids), self.end_of_turn_id],
-                    [*next(ids), self.end_of_turn_id],
-                )
+                parts = (next(ids), next(ids), next(ids))
+                if None in parts:
+                    report.drop(CANNOT, pair.pair_id)
+                    continue
+                prompt, chosen, rejected = parts[0], [*parts[1], self.end_of_turn_id], [*parts[2], self.end_of_turn_id]
                 fitting = self._fit(pair, texts.lead, prompt, chosen, rejected, report)
                 if fitting is not None:
                     encoded.append(fitting)
                     report.truncated += fitting.truncated
             report.pairs += len(encoded)
             yield encoded
+        report.notes += self.control.notes(report)
         if system_turns and not self.template.takes_system_turn:
             report.notes.append(
                 "The chat template has no system turn: system text was put in front of the first user turn."
@@ -204,18 +212,27 @@ class ChatEncoder:
         return head + content[len(content) - keep :] + tail if keep >= _MIN_CONTENT_TOKENS else None
 
     def _ids(self, text):
+        if self.control.is_safe_text(text):
+            return self.control.encoded(text)
         return self.tokenizer(text, add_special_tokens=False)["input_ids"]
 
     def _ids_of_all(self, texts):
-        """Ids of every text, the same as `_ids` of each; equal texts are tokenized once."""
-        unique = list(dict.fromkeys(texts))
+        """Ids of every text as `_ids` gives them, None where it is Unusable; equal texts are tokenized once."""
+        safe_ids = {text: self._ids_or_none(text) for text in texts if self.control.is_safe_text(text)}
+        unique = list(dict.fromkeys(texts).keys() - safe_ids.keys()) if safe_ids else list(dict.fromkeys(texts))
         backend = plain_backend(self.tokenizer)
         if backend is None:
             ids = self.tokenizer(unique, add_special_tokens=False, return_attention_mask=False)["input_ids"]
         else:
             ids = [encoding.ids for encoding in backend.encode_batch_fast(unique, add_special_tokens=False)]
-        ids_of = dict(zip(unique, ids, strict=True))
+        ids_of = dict(zip(unique, ids, strict=True)) | safe_ids
         return [ids_of[text] for text in texts]
+
+    def _ids_or_none(self, text):
+        try:
+            return self._ids(text)
+        except Unusable:
+            return None
 
     def _find_answer_space(self):
         """The template's white space in front of an answer, where it has to be tokenized with the answer.

@@ -71,7 +71,7 @@ def test_a_second_start_reads_and_reports_the_same(monkeypatch):
         {"prompt": "a", "chosen": " yes", "rejected": "no"},
     ]
     mixed = load_pairs([*tiny.rows(5), *rows, {"prompt": "d", "chosen": "e<|eot|>f", "rejected": "g"}])
-    encoder = chat_encoder("llama3", max_tokens=100, overlong="keep_end")
+    encoder = chat_encoder("llama3", max_tokens=100, overlong="keep_end", special_tokens_in_text="as_tokens")
     first, first_report = encode_once(encoder, mixed)
     refuse_to_encode(monkeypatch)
     second, second_report = encode_once(encoder, mixed)

@@ -1,5 +1,7 @@
 """What a user would lose: a model trained to score its prompt, to forget its end of turn, or to begin twice."""
 
+from collections import Counter
+
 import pytest
 import tiny
 from transformers import PreTrainedTokenizerFast
@@ -181,8 +183,10 @@ def test_a_space_before_answers_is_part_of_the_answer_as_the_model_would_write_i
     assert report.rewritten == 0
 
 
-def test_an_end_mark_in_the_middle_of_an_answer_is_refused():
-    encoded, report = chat_encoder().encode_pairs(pairs(("What?", "Paris.<|im_end|>\nAnd more.", "Lyon.")))
+def test_an_end_mark_in_the_middle_of_an_answer_is_refused_where_it_may_act_as_one():
+    encoded, report = chat_encoder(special_tokens_in_text="as_tokens").encode_pairs(
+        pairs(("What?", "Paris.<|im_end|>\nAnd more.", "Lyon."))
+    )
     assert encoded == []
     assert report.dropped == {"an answer holds the end-of-turn token in its middle": 1}
 
@@ -267,13 +271,14 @@ def mixed_pairs():
 
 def one_at_a_time(encoder, pairs):
     """Oracle: every pair encoded by itself, each text by a call of the tokenizer for it alone, the reports added up."""
-    encoder._ids_of_all = lambda texts: [encoder._ids(text) for text in texts]
+    encoder._ids_of_all = lambda texts: [encoder._ids_or_none(text) for text in texts]
     encoded, total = [], EncodingReport()
     for pair in pairs:
         encoded_alone, report = encoder.encode_pairs([pair])
         encoded += encoded_alone
-        for name in ("pairs", "truncated", "rewritten", "unplaced"):
+        for name in ("pairs", "truncated", "rewritten", "unplaced", "control_pairs"):
             setattr(total, name, getattr(total, name) + getattr(report, name))
+        total.control_marks = dict(Counter(total.control_marks) + Counter(report.control_marks))
         for reason, pair_id in report.first_dropped.items():
             total.drop(reason, pair_id)
     return encoded, total
