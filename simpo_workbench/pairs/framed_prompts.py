@@ -4,9 +4,12 @@ A prompt such as "<|im_start|>user\\nHi<|im_end|>\\n<|im_start|>assistant\\n" wa
 stored. Rendered once more it would be a conversation inside a user turn, which no model meets in use.
 """
 
+import dataclasses
 import re
+from collections import Counter
 from dataclasses import dataclass
 
+from .pair import Pair, pair_id
 from .shapes import RowRefused, excerpt
 
 REASON = "framed by a template"
@@ -27,6 +30,21 @@ class Frame:
     ends: tuple[str, ...]
     start: tuple[str, ...] = ()
 
+
+#: Marks of widespread templates. Where a model has no such token they are harmless text, but say that data were framed.
+KNOWN_MARKS = (
+    *("<|im_start|>", "<|im_end|>", "[INST]", "[/INST]", "<<SYS>>", "<</SYS>>", "<|begin_of_text|>", "<|end_of_text|>"),
+    *("<|start_header_id|>", "<|end_header_id|>", "<|eot_id|>", "<start_of_turn>", "<end_of_turn>", "<|endoftext|>"),
+    *("<|system|>", "<|user|>", "<|assistant|>", "<｜User｜>", "<｜Assistant｜>", "<｜end▁of▁sentence｜>", "</s>"),
+    *("<|START_OF_TURN_TOKEN|>", "<|END_OF_TURN_TOKEN|>", "<|turn>", "<turn|>"),
+)
+_KNOWN = re.compile("|".join(map(re.escape, KNOWN_MARKS)))
+_AT_END = re.compile(
+    r"\s*(?:(?:<\|im_end\|>|<\|eot_id\|>|<\|end_of_text\|>|<end_of_turn>|<\|endoftext\|>|</s>|<turn\|>"
+    r"|<｜end▁of▁sentence｜>|<\|END_OF_TURN_TOKEN\|>)\s*)+\Z"
+)
+_CHUNK = 1000  # pairs that one search goes through
+_SHOWN = 5
 
 _NAMED = {"system": "system", "developer": "system", "user": "user", "assistant": "assistant", "model": "assistant"}
 
@@ -104,25 +122,52 @@ def framed_turns(text: str) -> list[dict] | None:
     return found[1] if found else None
 
 
-def read_framed(turns, policy: str) -> list[dict]:
-    """The turns of a prompt as `policy` (data.framed_prompts) wants them: refuse, as_conversation or keep.
+def unframed(pair: Pair, policy: str) -> Pair:
+    """The pair with a framed prompt as `policy` (data.framed_prompts) wants it: refuse, as_conversation or keep.
 
-    Errors: RowRefused for a framed prompt under refuse.
+    Errors: RowRefused for a framed prompt under refuse, or where its system text is a second one.
     """
-    if policy == "keep" or not any(turn["role"] == "user" and _QUICK.search(turn["content"]) for turn in turns):
-        return turns
-    read = []
-    for turn in turns:
+    if policy == "keep" or not any(turn["role"] == "user" and _QUICK.search(turn["content"]) for turn in pair.prompt):
+        return pair
+    turns = []
+    for turn in pair.prompt:
         found = _read(turn["content"]) if turn["role"] == "user" else None
         if found and policy == "refuse":
-            raise RowRefused(
-                REASON, f"the prompt is framed as {found[0].name} does: {excerpt(turn['content'])}; {ADVICE}"
-            )
-        read += found[1] if found else [turn]
-    systems = [turn for turn in read if turn["role"] == "system"]
-    if len(systems) > 1 or (systems and read[0] is not systems[0]):
-        raise RowRefused("two system texts", f"one is inside the framed prompt: {excerpt(systems[-1]['content'])}")
-    return read
+            raise RowRefused(REASON, f"the prompt is framed as {found[0].name} does it; {ADVICE}")
+        turns += found[1] if found else [turn]
+    systems = [turn["content"] for turn in turns if turn["role"] == "system"]
+    if len(systems) > 1:
+        raise RowRefused("two system texts", f"one is inside the framed prompt: {excerpt(systems[-1])}")
+    if turns == list(pair.prompt):
+        return pair
+    identity = pair_id(turns, pair.chosen, pair.rejected, pair.tools, pair.chosen_turn, pair.rejected_turn)
+    return dataclasses.replace(pair, pair_id=identity, prompt=tuple(turns))
+
+
+def marks_note(pairs) -> str | None:
+    """A sentence that counts the pairs whose texts hold KNOWN_MARKS, with the most frequent marks; None without any.
+
+    Marks at the end of an answer are not counted: they are taken off before it is scored.
+    """
+    marks, holders = Counter(), 0
+    for start in range(0, len(pairs), _CHUNK):
+        chunk = pairs[start : start + _CHUNK]
+        if not _KNOWN.search("\0".join(text for pair in chunk for text in _texts(pair))):
+            continue
+        for pair in chunk:
+            found = {mark for text in _texts(pair) for mark in _KNOWN.findall(text)}
+            marks.update(found)
+            holders += bool(found)
+    if not holders:
+        return None
+    shown = ", ".join(f"{mark!r} in {count}" for mark, count in marks.most_common(_SHOWN))
+    return f"{holders} pairs hold marks of chat templates in their texts ({shown}); see data.special_tokens_in_text"
+
+
+def _texts(pair):
+    yield from (turn["content"] for turn in pair.prompt if isinstance(turn["content"], str))
+    for answer in (pair.chosen, pair.rejected):
+        yield _AT_END.sub("", answer) if answer.rstrip().endswith((">", "]")) else answer
 
 
 def _read(text):

@@ -22,6 +22,7 @@ from ..base.paths import bundled
 from ..config.run_config import DEMO
 from . import columns as pair_columns
 from . import files as pair_files
+from .framed_prompts import marks_note, unframed
 from .pair import Pair, pair_id, prompt_key, prompt_text
 from .shapes import LONGEST_ROW, RowRefused, excerpt, read_row, shape_of, too_long
 
@@ -164,7 +165,7 @@ def prompt_list(prompts) -> list:
     return list(prompts)
 
 
-def load_pairs(source, columns=None, limit=None, name=None) -> Pairs:
+def load_pairs(source, columns=None, limit=None, name=None, framed_prompts="refuse") -> Pairs:
     """The preference pairs of a file, folder, DataFrame, datasets.Dataset, list of dicts, or hub id.
 
     source: "demo" is the bundled training set; a hub id is "owner/name" or "owner/name:split". Files: .jsonl, .json,
@@ -172,6 +173,7 @@ def load_pairs(source, columns=None, limit=None, name=None) -> Pairs:
     validation files are left out where train files lie beside them. pairs/shapes.py lists the known shapes of a row.
     columns: {our name (prompt, chosen, rejected, system): the source's}, for columns that are not recognised.
     limit: stop when this many pairs are kept; later rows are not read. name: what reports call the source.
+    framed_prompts: what happens to a prompt that a chat template has framed already: refuse, as_conversation or keep.
     Columns that are no part of the pair are kept; one with one of our names becomes `<name>_in_file`.
     Exact duplicates of a pair are refused. Errors: WorkbenchError when no pair can be used.
     """
@@ -183,7 +185,7 @@ def load_pairs(source, columns=None, limit=None, name=None) -> Pairs:
     opened = _open_source(source)
     opened.name = name or opened.name
     pairs, refused, first, seen_columns = {}, {}, {}, {}
-    rows_read, any_shape, notes = 0, False, list(opened.notes)
+    rows_read, conversations_read, any_shape, notes = 0, 0, False, list(opened.notes)
     for where, row in opened.rows:
         rows_read += 1
         try:
@@ -198,7 +200,8 @@ def load_pairs(source, columns=None, limit=None, name=None) -> Pairs:
                 )
             renamed = pair_columns.renamed_row(row, columns)
             any_shape = any_shape or shape_of(renamed) is not None
-            pair = _make_pair(renamed, where)
+            pair = unframed(raw := _make_pair(renamed, where), framed_prompts)
+            conversations_read += pair is not raw
             if pair.pair_id in pairs:
                 raise RowRefused("duplicate", f"the same pair as {pairs[pair.pair_id][0]}")
         except RowRefused as refusal:
@@ -211,10 +214,13 @@ def load_pairs(source, columns=None, limit=None, name=None) -> Pairs:
             break
     if seen_columns:
         pair_columns.check_found(columns, list(seen_columns), opened.name)
+    checked = [pair for _, pair in pairs.values()]
+    if conversations_read:
+        notes.append(f"{conversations_read} prompts that a chat template had framed were read as conversations")
+    notes += [note for note in (marks_note(checked),) if note]
     report = LoadReport(opened.name, rows_read, len(pairs), refused, first, tuple(notes))
     if not pairs:
         raise _nothing_kept(report, list(seen_columns), any_shape)
-    checked = [pair for _, pair in pairs.values()]
     if opened.numbers_are_text:
         _read_numbers(checked)
     return Pairs(checked, report)

@@ -31,6 +31,8 @@ EXAMPLES = {
     "data.columns": ("{chosen: good, rejected: bad}", {"chosen": "good", "rejected": "bad"}),
     "data.chat_template": ("template.jinja", "template.jinja"),
     "data.template_options": ("{enable_thinking: false, level: 2}", {"enable_thinking": False, "level": 2}),
+    "data.special_tokens_in_text": ("as_tokens", "as_tokens"),
+    "data.framed_prompts": ("as_conversation", "as_conversation"),
     "data.max_tokens": ("2048", 2048),
     "data.overlong": ("keep_end", "keep_end"),
     "data.limit": ("100", 100),

@@ -1,4 +1,4 @@
-"""Which texts control a conversation: control tokens, the frame that a chat template writes around turns, known marks.
+"""Which texts control a conversation: control tokens, and the frame that a chat template writes around turns.
 
 Pure functions and tables; `control_tokens` uses them.
 """
@@ -7,13 +7,6 @@ import re
 
 from ...base.errors import WorkbenchError
 
-#: Marks of widespread templates. Where a model has no such token they are harmless text, but say that data were framed.
-KNOWN_MARKS = (
-    *("<|im_start|>", "<|im_end|>", "[INST]", "[/INST]", "<<SYS>>", "<</SYS>>", "<|begin_of_text|>", "<|end_of_text|>"),
-    *("<|start_header_id|>", "<|end_header_id|>", "<|eot_id|>", "<start_of_turn>", "<end_of_turn>", "<|endoftext|>"),
-    *("<|system|>", "<|user|>", "<|assistant|>", "<｜User｜>", "<｜Assistant｜>", "<｜end▁of▁sentence｜>"),
-    *("<|START_OF_TURN_TOKEN|>", "<|END_OF_TURN_TOKEN|>", "<|turn>", "<turn|>"),
-)
 MEDIA = re.compile(r"image|img|video|audio|vision|media|speech|pixel|\b[sebo]o[ia]\b", re.IGNORECASE)
 _MARK = re.compile(
     r"<\|[^\s<>|]{1,40}\|>|<\|[a-z_]{1,40}>|<[a-z_]{1,40}\|>|</?[A-Za-z_]{1,40}>|<</?[A-Z]{2,40}>>"

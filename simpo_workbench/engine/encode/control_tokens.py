@@ -17,8 +17,9 @@ from itertools import accumulate
 from tokenizers import Tokenizer
 
 from ...base.errors import WorkbenchError
+from ...pairs.framed_prompts import KNOWN_MARKS
 from ...pairs.pair import Pair
-from .control_marks import KNOWN_MARKS, MEDIA, alternatives, frames, openers, pieces_around_turns, thinking
+from .control_marks import MEDIA, alternatives, frames, openers, pieces_around_turns, thinking
 
 #: The n-th control token as text of the data, and as the template's own: characters that no text of people holds.
 _DATA, _OWN, _LAST = 0x10F000, 0x10E000, 0x10FFFD
