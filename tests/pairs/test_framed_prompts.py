@@ -39,8 +39,8 @@ WITHOUT_SYSTEM = {
     "Gemma": "<bos><start_of_turn>user\nHi<end_of_turn>\n<start_of_turn>model\nHello.<end_of_turn>\n<start_of_"
     "turn>user\n"
     "Capital of\nPeru?<end_of_turn>\n<start_of_turn>model\n",
-    "DeepSeek": "<｜begin▁of▁sentence｜><｜User｜>Hi<｜Assistant｜>Hello.<｜end▁of▁sentence｜><｜User｜>Capital of\nPeru?"
-    "<｜Assistant｜><think>\n",
+    "DeepSeek": "<｜begin▁of▁sentence｜><｜User｜>Hi<｜Assistant｜>Hello.<｜end▁of▁sentence｜>"
+    "<｜User｜>Capital of\nPeru?<｜Assistant｜><think>\n",
 }
 ALPACA = (
     "Below is an instruction that describes a task, paired with an input that provides further context. Write "
