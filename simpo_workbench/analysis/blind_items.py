@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING
 from ..base.errors import WorkbenchError
 from ..base.format import counted
 from ..pairs.pair import prompt_text
-from ..pairs.shapes import RowRefused, excerpt, read_row
+from ..pairs.reading import read_row
+from ..pairs.refused import RowRefused, excerpt
 from .vote_statistics import SIDES
 
 if TYPE_CHECKING:

@@ -17,7 +17,8 @@ class DataConfig(Section):
     """The preference pairs."""
 
     train: str = setting(
-        DEMO, "Training pairs: 'demo', a file (JSONL, JSON, CSV, Parquet), a folder, or a hub data set id."
+        DEMO,
+        "Training pairs: 'demo', a file (JSONL, JSON, CSV, Parquet, also .gz or .zst), a folder, or a hub data set id.",
     )
     eval: str | None = setting(
         None, "Held-out pairs; without it a share of the training prompts is held out (the demo brings its own)."
@@ -27,6 +28,10 @@ class DataConfig(Section):
     )
     columns: dict[str, str] = setting(
         dict, "Columns that are not recognized: our name (prompt, chosen, rejected, system) to the name in the file."
+    )
+    pairs_from_ranking: Literal["best_worst", "adjacent", "all"] = setting(
+        "best_worst",
+        "Pairs of more than two answers to a prompt: the best with the worst, each with the next worse, or all.",
     )
     chat_template: str | None = setting(
         None, "Jinja chat template, or a file with one, for models that bring none.", rare=True

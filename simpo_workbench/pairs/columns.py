@@ -1,13 +1,17 @@
-"""Column names: the user's mapping onto ours, a guess where none is given, and the errors that list what was found."""
+"""Column names: the user's mapping onto ours, and a guess where none is given."""
 
 import difflib
 import re
 from collections.abc import Mapping
 
 from ..base.errors import WorkbenchError
-from .shapes import KNOWN_SHAPES, excerpt
+from .refused import excerpt
 
 COLUMN_ROLES = ("prompt", "chosen", "rejected", "system")
+#: For shapes other than chosen and rejected. answer_0 or answer_1 says from where a label counts.
+MORE_ROLES = (
+    "label", "answer", "answer_0", "answer_1", "answer_2", "answers", "ratings", "ranks", "history", "input", "tools",
+)  # fmt: skip
 
 
 def checked_mapping(columns) -> dict[str, str]:
@@ -18,10 +22,10 @@ def checked_mapping(columns) -> dict[str, str]:
         raise WorkbenchError(f"columns is {excerpt(columns)}, expected a mapping such as {{'prompt': 'question'}}.")
     columns = {role: column for role, column in columns.items() if column is not None}
     for role, column in columns.items():
-        if role not in COLUMN_ROLES:
-            near = difflib.get_close_matches(str(role), COLUMN_ROLES, n=1)
+        if role not in (*COLUMN_ROLES, *MORE_ROLES):
+            near = difflib.get_close_matches(str(role), (*COLUMN_ROLES, *MORE_ROLES), n=1)
             hint = f" Did you mean '{near[0]}'?" if near else ""
-            raise WorkbenchError(f"columns knows {', '.join(COLUMN_ROLES)}, not {role!r}.{hint}")
+            raise WorkbenchError(f"columns knows {', '.join((*COLUMN_ROLES, *MORE_ROLES))}, not {role!r}.{hint}")
         if not isinstance(column, str):
             raise WorkbenchError(f"columns['{role}'] is {excerpt(column)}, expected the name of a column.")
     if len(set(columns.values())) < len(columns):
@@ -36,7 +40,7 @@ def check_found(columns, seen, name) -> None:
             near = difflib.get_close_matches(column, seen, n=1, cutoff=0.5)
             hint = f" Nearest: '{near[0]}'." if near else ""
             raise WorkbenchError(
-                f"columns['{role}'] names '{column}', which {name} does not have. Columns found: {_listed(seen)}.{hint}"
+                f"columns['{role}'] names '{column}', which {name} does not have. Columns found: {listed(seen)}.{hint}"
             )
 
 
@@ -58,31 +62,6 @@ def free_name(column, row) -> str:
     while column in row:
         column += "_in_file"
     return column
-
-
-def no_shape_error(name, seen, missing=None) -> WorkbenchError:
-    """The error for data whose columns fit no known shape. missing: where a pair lacks one side."""
-    text = f"{name} holds no preference pairs in a known shape. Columns found: {_listed(seen)}. "
-    shapes = f"Known shapes: {KNOWN_SHAPES}."
-    guess = guess_columns(seen)
-    if guess:
-        return WorkbenchError(f"{text}Try columns={guess} (data.columns). {shapes}")
-    needed = "every prompt needs a chosen and a rejected answer. "
-    if missing:
-        text += f"At {missing}. "
-    elif "label" in seen or "is_desirable" in seen:
-        text += f"It looks like unpaired feedback (one answer and a verdict per row, as for KTO); {needed}"
-    elif "messages" in seen or "output" in seen:
-        text += f"It looks like supervised answers; {needed}"
-    elif re.search(r"\.[ct]sv(\.gz)?$", name):
-        text += "Is its first line a header? "
-    mapping = "columns={'prompt': …, 'chosen': …, 'rejected': …}"
-    return WorkbenchError(f"{text}Map other names with {mapping} (data.columns). {shapes}")
-
-
-def _listed(names):
-    shown = ", ".join(excerpt(name)[1:-1] for name in names[:20])
-    return shown + (f" and {len(names) - 20} more" if len(names) > 20 else "")
 
 
 _PROMPT_WORDS = (
@@ -151,3 +130,9 @@ def _by_words(columns, words):
             if word in re.split(r"[^a-z0-9]+", re.sub(r"(?<=[a-z0-9])(?=[A-Z])", "_", name).lower()):
                 return name
     return None
+
+
+def listed(names) -> str:
+    """The first twenty names, and how many more there are."""
+    shown = ", ".join(excerpt(name)[1:-1] for name in names[:20])
+    return shown + (f" and {len(names) - 20} more" if len(names) > 20 else "")

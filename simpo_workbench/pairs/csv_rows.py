@@ -1,16 +1,11 @@
 """The rows of a CSV or TSV text, each with its place."""
 
-import ast
 import csv
-import json
 import re
 from collections.abc import Iterator
 
 from ..base.errors import WorkbenchError
-from .shapes import LONGEST_ROW, RowRefused, excerpt
-
-#: Characters of a cell in Python's own notation, whose parser takes a hundred times as much memory.
-LONGEST_LITERAL = 1_000_000
+from .refused import LONGEST_ROW, RowRefused, excerpt
 
 
 def csv_rows(text, name) -> Iterator[tuple[str, dict | RowRefused]]:
@@ -61,29 +56,4 @@ def _records(reader):
 def _row(record, header):
     if len(record) > len(header):
         return RowRefused("unreadable", f"{len(record)} cells under {len(header)} columns")
-    row = dict.fromkeys(header) | dict(zip(header, record, strict=False))
-    try:
-        return {column: _cell(text) for column, text in row.items()}
-    except RowRefused as refused:
-        return refused
-
-
-def _cell(text):
-    """A CSV cell as text, or as the turns it spells in JSON or as Python prints them (what DataFrame.to_csv writes)."""
-    if text is None or not re.match(r"\s*\[?\s*\{\s*['\"]", text):
-        return text
-    for parse in (json.loads, ast.literal_eval) if len(text) <= LONGEST_LITERAL else (json.loads,):
-        try:
-            turns = parse(text)
-        except (ValueError, SyntaxError, MemoryError, RecursionError):
-            continue
-        listed = turns if isinstance(turns, list) else [turns]
-        if all(
-            isinstance(turn, dict) and ({"role", "content"} <= turn.keys() or {"from", "value"} <= turn.keys())
-            for turn in listed
-        ):
-            return turns
-        return text
-    if re.search(r"['\"](role|from)['\"]\s*:", text) and re.search(r"['\"](content|value)['\"]\s*:", text):
-        raise RowRefused("unreadable", f"a cell with turns that are neither JSON nor a Python list: {excerpt(text)}")
-    return text
+    return dict.fromkeys(header) | dict(zip(header, record, strict=False))

@@ -39,7 +39,12 @@ def load_source(source: str, side: str, data: DataConfig) -> Pairs:
     side: "train" or "eval", the bundled file to read when the source is "demo".
     """
     path = bundled(f"data/plain_answers/{side}.jsonl") if source == DEMO else source
-    return load_pairs(path, columns=data.columns or None, framed_prompts=data.framed_prompts)
+    return load_pairs(
+        path,
+        columns=data.columns or None,
+        framed_prompts=data.framed_prompts,
+        pairs_from_ranking=data.pairs_from_ranking,
+    )
 
 
 def as_pairs(source) -> Pairs:

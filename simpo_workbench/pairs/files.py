@@ -18,7 +18,8 @@ from pathlib import Path
 
 from ..base.errors import WorkbenchError, first_line
 from .csv_rows import csv_rows
-from .shapes import LONGEST_ROW, RowRefused, excerpt, shape_of, too_long
+from .refused import LONGEST_ROW, RowRefused, excerpt, too_long
+from .shapes import shape_of
 
 SUFFIXES = (".jsonl", ".ndjson", ".json", ".csv", ".tsv", ".parquet")
 _MAGIC = {
@@ -29,7 +30,14 @@ _MAGIC = {
     b"%PDF": "a PDF",
     b"ARROW1": "an Arrow file",
     b"SQLite format 3": "an SQLite database",
+    b"<!DOCTYPE": "a web page (was the wrong address downloaded?)",
+    b"<!doctype": "a web page (was the wrong address downloaded?)",
+    b"<html": "a web page (was the wrong address downloaded?)",
 }
+_GIT_LFS = b"version https://git-lfs.github.com/spec/"
+_GZIP, _ZSTD = b"\x1f\x8b", b"\x28\xb5\x2f\xfd"
+#: Endings of packed files, below which another ending tells the format.
+PACKED = (".gz", ".zst")
 _SPLIT_WORDS = {"train": "train", "training": "train"} | dict.fromkeys(
     ("test", "validation", "valid", "val", "dev", "eval"), "eval"
 )
@@ -100,7 +108,7 @@ def _read_folder(folder):
         raise WorkbenchError(f"The folder {folder} cannot be read: {error.strerror}.") from error
     if not files:
         raise WorkbenchError(
-            f"The folder {folder} holds no data file. Expected {', '.join(SUFFIXES)}, each also with .gz."
+            f"The folder {folder} holds no data file. Expected {', '.join(SUFFIXES)}, each also with .gz or .zst."
         )
     splits = {path: _split_word(path.relative_to(folder)) for path in files}
     with_train = {_split_home(path) for path in files if splits[path] == "train"}
@@ -131,8 +139,8 @@ def _split_home(path):
 
 
 def _suffix(path):
-    """The extension that tells the format, without .gz."""
-    return Path(path.stem).suffix.lower() if path.suffix.lower() == ".gz" else path.suffix.lower()
+    """The extension that tells the format, without .gz or .zst."""
+    return Path(path.stem).suffix.lower() if path.suffix.lower() in PACKED else path.suffix.lower()
 
 
 def _is_csv(path):
@@ -149,14 +157,19 @@ def _read_file(path):
                 " split it."
             )
         data = path.read_bytes()
-        if data[:2] == b"\x1f\x8b":
+        if data.startswith((_GZIP, _ZSTD)):
             data = _unpacked(data, path.name)
-    except (EOFError, zlib.error, gzip.BadGzipFile) as error:
-        raise WorkbenchError(f"{path.name} is a damaged gzip file: {first_line(error)}.") from error
     except OSError as error:
         raise WorkbenchError(f"{path} cannot be read: {error.strerror or error}.") from error
     if not data or data.isspace():
         raise WorkbenchError(f"{path.name} is empty.")
+    if data.startswith(_GIT_LFS):
+        size = re.search(rb"^size (\d{1,18})\s*$", data[:1000], re.MULTILINE)
+        of = f" of {int(size[1]):,} bytes" if size else ""
+        raise WorkbenchError(
+            f"{path.name} is a Git LFS pointer, not the file{of} that it stands for. Fetch it with `git lfs pull`, or"
+            " download the file itself."
+        )
     if data[:4] == b"PAR1" or suffix == ".parquet":
         return _parquet_rows(data, path.name)
     text = _decode(data, path.name)
@@ -166,24 +179,34 @@ def _read_file(path):
         return _json_rows(text, path.name, lines=suffix in (".jsonl", ".ndjson"))
     raise WorkbenchError(
         f"{path.name} has no known extension and is not JSON inside. Expected {', '.join(SUFFIXES)}, each also with"
-        " .gz."
+        " .gz or .zst."
     )
 
 
 def _unpacked(data, name):
-    """The content of a gzip file, read piece by piece: a decompression bomb is refused before memory is full."""
+    """The content of a gzip or Zstandard file, read piece by piece: a bomb is refused before memory is full."""
     pieces, size, most = [], 0, min(LARGEST_FILE_BYTES, max(UNSUSPICIOUS_BYTES, MOST_EXPANSION * len(data)))
-    with gzip.open(io.BytesIO(data)) as file:
-        while piece := file.read(1_000_000):
-            pieces.append(piece)
-            size += len(piece)
-            if size > most:
-                raise WorkbenchError(
-                    f"{name} ({len(data):,} bytes) unfolds to more than {most:,} bytes: at most {MOST_EXPANSION} times"
-                    f" its size and {LARGEST_FILE_BYTES / 1e9:.0f} GB are read. Where it is no decompression bomb,"
-                    " unpack it yourself and give the unpacked file."
-                )
+    kind = "gzip" if data.startswith(_GZIP) else "Zstandard"
+    try:
+        with gzip.open(io.BytesIO(data)) if kind == "gzip" else _zstd_stream(data) as file:
+            while piece := file.read(1_000_000):
+                pieces.append(piece)
+                size += len(piece)
+                if size > most:
+                    raise WorkbenchError(
+                        f"{name} ({len(data):,} bytes) unfolds to more than {most:,} bytes: at most {MOST_EXPANSION}"
+                        f" times its size and {LARGEST_FILE_BYTES / 1e9:.0f} GB are read. Where it is no decompression"
+                        " bomb, unpack it yourself and give the unpacked file."
+                    )
+    except (EOFError, zlib.error, OSError) as error:
+        raise WorkbenchError(f"{name} is a damaged {kind} file: {first_line(error)}.") from error
     return b"".join(pieces)
+
+
+def _zstd_stream(data):
+    import pyarrow
+
+    return pyarrow.CompressedInputStream(pyarrow.BufferReader(data), "zstd")
 
 
 def _decode(data, name):

@@ -10,7 +10,7 @@ from collections import Counter
 from dataclasses import dataclass
 
 from .pair import Pair, pair_id
-from .shapes import RowRefused, excerpt
+from .refused import RowRefused, excerpt
 
 REASON = "framed by a template"
 ADVICE = "give data.framed_prompts as_conversation to read such prompts as conversations"

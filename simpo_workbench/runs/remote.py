@@ -14,6 +14,7 @@ from ..base.files import read_json, write_json
 from ..config.run_config import DataConfig, GenerationConfig, LossConfig, ModelConfig, RunConfig
 from ..config.schema import Section
 from ..pairs.data_sets import as_pairs
+from ..pairs.frames import STRUCTURED
 from ..pairs.pairs import prompt_list
 from .folder import RunFolder
 from .launch import launch
@@ -173,9 +174,15 @@ def open_model(
 
 
 def _rows(pairs) -> list[dict]:
-    """Pairs as rows that `load_pairs` reads back: messages, answers and the user's own columns."""
+    """Pairs as rows that `load_pairs` reads back: messages, answers, tools and the user's own columns."""
     return [
-        {"prompt": list(pair.prompt), "chosen": pair.chosen, "rejected": pair.rejected, **_plain(pair.extra)}
+        {
+            **_plain(pair.extra),
+            "prompt": list(pair.prompt),
+            "chosen": pair.chosen,
+            "rejected": pair.rejected,
+            **{name: value for name in STRUCTURED if (value := getattr(pair, name))},
+        }
         for pair in as_pairs(pairs)
     ]
 

@@ -29,6 +29,7 @@ EXAMPLES = {
     "data.eval": ("held_out.csv", "held_out.csv"),
     "data.eval_fraction": ("0.25", 0.25),
     "data.columns": ("{chosen: good, rejected: bad}", {"chosen": "good", "rejected": "bad"}),
+    "data.pairs_from_ranking": ("all", "all"),
     "data.chat_template": ("template.jinja", "template.jinja"),
     "data.template_options": ("{enable_thinking: false, level: 2}", {"enable_thinking": False, "level": 2}),
     "data.special_tokens_in_text": ("as_tokens", "as_tokens"),

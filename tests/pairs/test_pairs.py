@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 
 from simpo_workbench.base.errors import WorkbenchError
 from simpo_workbench.pairs.pairs import load_pairs
-from simpo_workbench.pairs.shapes import SHAPES
+from simpo_workbench.pairs.shapes import PROMPTS, SHAPES
 
 SHARED = Path(__file__).parents[2].parent / "shared" / "data"
 ROOT = Path(__file__).parents[2]
@@ -205,8 +205,8 @@ def test_unknown_columns_are_refused_with_a_mapping_to_try():
     assert f"Try columns={mapping}" in text
     assert "question, good_answer, bad_answer" in text
     assert load_pairs(rows, columns=mapping)[0].chosen == "Blue."
-    assert "Try columns={'prompt': 'question', 'chosen': 'chosen'" in refusal(
-        [{"question": "Sky?", "chosen": "a", "rejected": "b"}]
+    assert "Try columns={'prompt': 'riddle', 'chosen': 'chosen'" in refusal(
+        [{"riddle": "Sky?", "chosen": "a", "rejected": "b"}]
     )
 
 
@@ -493,7 +493,8 @@ ROW_VALUES = st.recursive(
     ),
     max_leaves=8,
 )
-PAIR_COLUMNS = sorted({column for shape in SHAPES for column in (*shape.columns, *shape.optional)})
+PAIR_COLUMNS = sorted({column for shape in SHAPES for column in (*shape.columns, *shape.optional)} | set(PROMPTS))
+PAIR_COLUMNS += ["response_a", "response_b", "winner", "completions", "ratings", "ranks", "completion", "label"]
 
 
 @settings(max_examples=100, deadline=None)
@@ -567,6 +568,7 @@ def test_without_a_network_the_hub_is_said_to_be_out_of_reach(tmp_path):
 
 
 SHARED_COUNTS = {
+    "llamafactory/kto_en_demo.json": (300, {"no partner": 298}),
     "llamafactory/dpo_en_demo.json": (300, {"duplicate": 5}),
     "llamafactory/dpo_zh_demo.json": (300, {"duplicate": 11}),
     "llamafactory/v1_dpo_demo.jsonl": (10, {}),
@@ -576,9 +578,8 @@ SHARED_COUNTS = {
     "turbo_alignment/train_preferences.jsonl": (16, {"duplicate": 15}),
 }
 SHARED_REFUSED = {
-    "llamafactory/kto_en_demo.json": "messages, label",
     "llamafactory/mllm_demo.json": "messages, images",
-    "turbo_alignment/train_kto.jsonl": "id, context, answer, is_desirable",
+    "turbo_alignment/train_kto.jsonl": "the only answer to its prompt",
     "fine_grained_rlhf/dev_feedback.json": "prediction 1",
     "models/stories260K.gguf": "a GGUF model",
 }

@@ -2,13 +2,9 @@
 
 import pytest
 
-from simpo_workbench.pairs.shapes import (
-    KNOWN_SHAPES,
-    SHAPES,
-    RowRefused,
-    read_row,
-    shape_of,
-)
+from simpo_workbench.pairs.reading import read_row
+from simpo_workbench.pairs.refused import RowRefused
+from simpo_workbench.pairs.shapes import KNOWN_SHAPES, SHAPES, shape_of
 
 
 def user(text):
@@ -193,10 +189,10 @@ REFUSED = {
     "three outputs": ({"instruction": "p", "output": ["a", "b", "c"]}, "wrong type", "3"),
     "label 0": ({"input": "p", "output_1": "a", "output_2": "b", "label": 0}, "wrong type", "1 or 2"),
     "label true": ({"input": "p", "output_1": "a", "output_2": "b", "label": True}, "wrong type", "1 or 2"),
-    "tool turn": (
-        {"prompt": [user("p"), {"role": "tool", "content": "x"}], "chosen": "a", "rejected": "b"},
+    "unknown role": (
+        {"prompt": [user("p"), {"role": "narrator", "content": "x"}], "chosen": "a", "rejected": "b"},
         "unknown role",
-        "'tool'",
+        "'narrator'",
     ),
     "histories": (
         {
@@ -241,9 +237,9 @@ REFUSED = {
         "image_url",
     ),
     "image column": ({**ONE_TURN["texts"], "images": ["1.jpg"]}, "image or other non-text part", "1.jpg"),
-    "tool calls": (
-        {"prompt": "p", "chosen": {"role": "assistant", "content": "", "tool_calls": [{"id": 1}]}, "rejected": "b"},
-        "image or other non-text part",
+    "tool calls that are none": (
+        {"prompt": "p", "chosen": {"role": "assistant", "content": "", "tool_calls": "search"}, "rejected": "b"},
+        "wrong type",
         "tool_calls",
     ),
     "half a character": ({"prompt": "p", "chosen": "a\ud800", "rejected": "b"}, "unreadable", "surrogate"),
@@ -253,7 +249,7 @@ REFUSED = {
         "Be short.",
     ),
     "supervised": ({"instruction": "p", "output": "a"}, "no known shape", "not a list of two"),
-    "unpaired": ({"messages": [user("p"), assistant("a")], "label": True}, "no known shape", "label, messages"),
+    "unpaired": ({"messages": [user("p"), assistant("a")], "label": True}, "one answer and a label", "a row alone"),
 }
 
 

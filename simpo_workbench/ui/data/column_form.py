@@ -8,7 +8,7 @@ from typing import Any
 import ipywidgets
 
 from ...pairs.columns import COLUMN_ROLES, guess_columns
-from ...pairs.shapes import excerpt
+from ...pairs.refused import excerpt
 from ..parts.html import Html, html, table
 from ..parts.panel import button, enable, row
 

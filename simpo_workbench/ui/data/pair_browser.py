@@ -10,7 +10,7 @@ from ...base.format import counted
 from ...charts.pairs import SIDES, matches
 from ...config.run_config import DataConfig, ModelConfig
 from ...pairs.pairs import Pair, Pairs
-from ...pairs.shapes import excerpt
+from ...pairs.refused import excerpt
 from ..parts.answers import Answer, answer_card, answer_cards
 from ..parts.data_table import Column, DataTable
 from ..parts.html import Html, Markup, facts, html

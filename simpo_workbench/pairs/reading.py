@@ -1,0 +1,332 @@
+"""The pairs in one raw row: its prompt, its answers, and which of them is better. Standard library only.
+
+The answer is the final assistant turn; everything before it is the prompt. With every shape a `system` column becomes
+the first turn, `tools` are kept beside the pair, an `input` is joined to its `instruction`, and a `history` of turns
+stands before a prompt that is one text.
+"""
+
+import json
+from dataclasses import dataclass, field
+
+from . import media, verdicts
+from .rankings import ranked_pairs, ranking_in, several
+from .refused import NON_TEXT, RowRefused, excerpt, is_missing, kind_of
+from .shapes import LABELLED, RANKING, SIDES, Match, is_list_of_texts, match_of, no_shape
+from .turns import answer_of, history_turns, is_open_transcript, is_transcript, prompt_turns, tools_in
+from .written import value_of
+
+
+@dataclass(frozen=True)
+class RowPair:
+    """One pair of a row in our schema. used: the columns that it was made from; more: columns that were made for it.
+
+    answers: how many the row has.
+    """
+
+    prompt: list[dict]
+    chosen: str
+    rejected: str
+    used: frozenset[str]
+    tools: tuple[dict, ...] = ()
+    chosen_turn: dict | None = None
+    rejected_turn: dict | None = None
+    more: dict = field(default_factory=dict)
+    answers: int = 2
+
+
+def read_row(row) -> RowPair:
+    """The pair in one raw row (dict); the first one where it makes several. Errors: as in `row_pairs`."""
+    return row_pairs(row)[0]
+
+
+def row_pairs(row, policy="best_worst", scales=None, joins_input=False) -> list[RowPair]:
+    """The pairs in one raw row (dict).
+
+    policy: of `rankings.POLICIES`, for more than two answers. scales: {label column: verdicts.Scale} over all rows of
+    the source; without it a label is read by this row alone. joins_input: the prompt is an Alpaca instruction under
+    another name. Errors: RowRefused with one of the reasons missing, empty, identical, wrong type, unreadable, unknown
+    role, different histories, more than one answer turn, two system texts, image or other non-text part, tie, unclear
+    label, no label, no grades, one answer and a label, no known shape.
+    """
+    found = match_of(row)
+    if found is None:
+        raise no_shape(row)
+    refuse_media(row, found)
+    if found.shape.kind == LABELLED:
+        raise RowRefused(LABELLED, f"'{found.chosen}' and '{found.rejected}': a row alone makes no pair")
+    context = Context.of(row, found, joins_input)
+    pairs, refusal = [], None
+    answers, candidates = _answers(row, found, policy, scales)
+    for better, worse, used, more in candidates:
+        try:
+            pairs.append(_row_pair(context, better, worse, used, more, answers))
+        except RowRefused as refused:  # another pair of the row may still be good
+            refusal = refusal or refused
+    if not pairs:
+        raise refusal
+    return pairs
+
+
+def single_answer(row, found, joins_input=False) -> RowPair:
+    """The prompt and the one answer of an unpaired row, as a pair whose rejected answer is empty."""
+    context = Context.of(row, found, joins_input)
+    history, text, turn = answer_of(row[found.chosen], found.chosen, is_transcript(context.prompt))
+    prompt = history if context.prompt is None else prompt_turns(context.prompt, found.prompt)
+    if context.prompt is None and not history:
+        raise RowRefused("missing", f"no prompt: {found.chosen} holds only an answer")
+    if context.prompt is not None and history and history != prompt:
+        raise RowRefused("different histories", _first_difference(prompt, history))
+    if is_open_transcript(context.prompt) and text is row[found.chosen]:
+        text = text.removeprefix(" ")
+    prompt = with_system(prompt, context.system)
+    check_prompt(prompt, found.prompt or found.chosen)
+    check_answer(text, turn, found.chosen)
+    used = (context.used | {found.chosen, found.rejected}) & row.keys()
+    return RowPair(prompt, text, "", used, context.tools, turn)
+
+
+def refuse_media(row, found) -> None:
+    """Raise RowRefused for a row with an image, a video or a sound: by a column's name or by its value."""
+    texts = {found.prompt, found.chosen, found.rejected}
+    column = media.media_column(row, texts)
+    answers = [row.get(name) for name in dict.fromkeys((found.chosen, found.rejected))]
+    if column is None and len(answers) == 2 and all(isinstance(text, str) and media.is_path(text) for text in answers):
+        column = found.chosen
+    if column is not None:
+        raise RowRefused(NON_TEXT, f"the column '{column}' holds {excerpt(row[column])}")
+
+
+@dataclass(frozen=True)
+class Context:
+    """What all pairs of a row share: its prompt's value, system text, tools, and the columns that these came from."""
+
+    found: Match
+    prompt: object
+    system: object
+    tools: tuple[dict, ...]
+    used: frozenset[str]
+    columns: frozenset[str]
+
+    @classmethod
+    def of(cls, row, found, joins_input=False):
+        """The context of a row. Errors: RowRefused for a prompt that is missing or of the wrong type."""
+        prompt, used = _prompt_value(row, found, joins_input)
+        tools = tools_in(row.get("tools"))
+        if tools is not None:
+            used.add("tools")
+        if not tools:
+            held = (
+                _tools_inside(row.get(name)) for name in dict.fromkeys((found.prompt, found.chosen, found.rejected))
+            )
+            tools = next((inside for inside in held if inside), ())
+        turns = {"chosen_turn", "rejected_turn"} if found.chosen == "chosen" else set()
+        return cls(found, prompt, row.get("system"), tools, frozenset(used | {"system"} | turns), frozenset(row))
+
+
+def _tools_inside(value):
+    if isinstance(value, str) and value.lstrip()[:1] == "{":
+        value = value_of(value)
+    return tools_in(value.get("tools")) if isinstance(value, dict) and isinstance(value.get("messages"), list) else ()
+
+
+def _prompt_value(row, found, joins_input):
+    """(the prompt as text or turns, the columns it was made from); None where the answers contain it."""
+    if found.prompt is None:
+        return None, set()
+    value, used = row[found.prompt], {found.prompt}
+    if is_missing(value):
+        raise RowRefused("missing", f"no {found.prompt}")
+    if found.prompt in ("info", "question", "post") and isinstance(value, dict):
+        value = next((value[key] for key in ("full_text", "post", "text") if isinstance(value.get(key), str)), value)
+    if found.prompt == "instruction" or joins_input:
+        if not isinstance(value, str):
+            raise RowRefused("wrong type", f"{found.prompt} is {kind_of(value)}, expected text")
+        value = _joined(value, row.get("input"))
+        used.add("input")
+    history = row.get("history")
+    if not history or found.prompt == "history":
+        return value, used | {"history"} if not history else used
+    if isinstance(value, str) and not is_transcript(value) and (turns := history_turns(history)) is not None:
+        return [*turns, *prompt_turns(value, found.prompt)], used | {"history"}
+    if found.prompt == "instruction":
+        raise RowRefused("wrong type", f"history is {kind_of(history)}, expected a list of [question, answer]")
+    return value, used
+
+
+def _joined(instruction, extra_input):
+    if not is_missing(extra_input) and not isinstance(extra_input, str):
+        raise RowRefused("wrong type", f"input is {kind_of(extra_input)}, expected text")
+    # LLaMA-Factory joins the two with one line break
+    return f"{instruction}\n{extra_input}" if extra_input and instruction else instruction or extra_input or ""
+
+
+def _answers(row, found, policy, scales):
+    """(how many answers, [(better value, worse value, columns used, columns made)] of every pair) of a row."""
+    if found.shape.kind == SIDES:
+        sides = verdicts.sides_of(tuple(row))
+        side, label, margin = verdicts.winner(row, sides, scales if scales is not None else scales_of([row], sides))
+        if side == verdicts.TIE:
+            shown = {name: row.get(name) for name in label.replace(" and ", ", ").split(", ")}
+            raise RowRefused("tie", f"{label} is {excerpt(next(iter(shown.values())) if len(shown) == 1 else shown)}")
+        names = (sides.first, sides.second)[::side]
+        more = {} if margin is None else {"rating_margin": margin}
+        used = {*names, *sides.annotators, *(label.replace(" and ", ", ").split(", "))}
+        return 2, [(row[names[0]], row[names[1]], used, more)]
+    if found.shape.kind == RANKING:
+        ranking = ranking_in(row, found.chosen)
+    elif found.chosen == "output":
+        if len(row["output"]) != 2:
+            raise RowRefused(
+                "wrong type",
+                f"output is a list of {len(row['output'])}, expected [chosen, rejected], or a column `ranks` or"
+                " `ratings` with one number for each",
+            )
+        return 2, [(*row["output"], {"output"}, {})]
+    else:
+        both = (found.chosen, found.rejected)
+        values = [_alternatives(_whole_turn(row, name)) for name in both]
+        if len(values[0]) == len(values[1]) == 1:
+            return 2, [(values[0][0], values[1][0], set(both), {})]
+        ranking = several(values, both)
+    return len(ranking.answers), [
+        (better.value, worse.value, set(ranking.used), _margins(ranking, better, worse))
+        for better, worse in ranked_pairs(ranking.answers, policy)
+    ]
+
+
+def scales_of(rows, sides) -> dict:
+    """{label column: verdicts.Scale} over rows that have the same two answers."""
+    scales = {}
+    for row in rows:
+        for name in (*sides.labels, *sides.annotators):
+            scales.setdefault(name, verdicts.Scale()).add(row.get(name), sides, row)
+    return scales
+
+
+def _whole_turn(row, name):
+    """The answer's value, or the whole turn that `Pairs.df` keeps beside a text that is only a part of it."""
+    turn = row.get(f"{name}_turn") if name in ("chosen", "rejected") else None
+    turn = value_of(turn) if isinstance(turn, str) else turn
+    return turn if isinstance(turn, dict) and turn.get("content") == row[name] else row[name]
+
+
+def _alternatives(value):
+    """The answers of one side: the texts or conversations of a list of such, else the one that it is."""
+    if isinstance(value, list) and value and (is_list_of_texts(value) or all(isinstance(item, list) for item in value)):
+        return value
+    return [value]
+
+
+def _margins(ranking, better, worse):
+    if ranking.rated:
+        margin = better.grade - worse.grade
+        return {"chosen_rating": better.grade, "rejected_rating": worse.grade, "rating_margin": margin}
+    return {"rank_margin": better.grade - worse.grade} if ranking.graded_by in ("rank", "ranks") else {}
+
+
+def _row_pair(context, better, worse, used, more, answers):
+    found = context.found
+    prompt, (chosen, chosen_turn), (rejected, rejected_turn) = _combine(context.prompt, found, better, worse)
+    prompt = with_system(prompt, context.system)
+    where = found.prompt or found.chosen
+    check_prompt(prompt, where)
+    for side, text, turn in ((found.chosen, chosen, chosen_turn), (found.rejected, rejected, rejected_turn)):
+        check_answer(text, turn, side)
+    if (chosen, chosen_turn) == (rejected, rejected_turn):
+        raise RowRefused("identical", f"both answers are {excerpt(chosen)}")
+    used = (context.used | used) & context.columns
+    return RowPair(prompt, chosen, rejected, used, context.tools, chosen_turn, rejected_turn, more, answers)
+
+
+def _combine(prompt_value, found, chosen_value, rejected_value):
+    """Prompt turns and the two answers; turns before the answers must agree with each other and the prompt."""
+    in_transcript = prompt_value is None or is_transcript(prompt_value)
+    chosen_history, chosen, chosen_turn = answer_of(chosen_value, found.chosen, in_transcript)
+    rejected_history, rejected, rejected_turn = answer_of(rejected_value, found.rejected, in_transcript)
+    if chosen_history and rejected_history and chosen_history != rejected_history:
+        raise RowRefused("different histories", _first_difference(chosen_history, rejected_history))
+    history = chosen_history or rejected_history
+    answers = (chosen, chosen_turn), (rejected, rejected_turn)
+    if prompt_value is None:
+        # ms-swift gives the rejected answer alone
+        if not chosen_history or (not rejected_history and found.chosen != "messages"):
+            side = found.chosen if not chosen_history else found.rejected
+            raise RowRefused("missing", f"no prompt: {side} holds only an answer")
+        return history, *answers
+    prompt = prompt_turns(prompt_value, found.prompt)
+    if is_open_transcript(prompt_value):
+        # the prompt ends in "Assistant:", so a text answer's first space is the separator's
+        chosen = chosen.removeprefix(" ") if chosen is chosen_value else chosen
+        rejected = rejected.removeprefix(" ") if rejected is rejected_value else rejected
+        answers = (chosen, chosen_turn), (rejected, rejected_turn)
+    if not history or history == prompt:
+        return prompt, *answers
+    if chosen_history and rejected_history:
+        if history[: len(prompt)] == prompt:
+            return history, *answers
+        if history[0]["role"] == "assistant":
+            return prompt + history, *answers
+        # UltraFeedback keeps the last user turn as `prompt` and the whole conversation in both answers
+        if isinstance(prompt_value, str) and history[-1]["content"].strip() == prompt_value.strip():
+            return history, *answers
+    raise RowRefused(
+        "different histories",
+        f"'{found.prompt}' and the turns before the answers: {_first_difference(prompt, history)}",
+    )
+
+
+def with_system(prompt, system) -> list[dict]:
+    """The prompt with a system text as its first turn; empty texts are none. Errors: RowRefused for two texts."""
+    if is_missing(system):
+        return prompt
+    if not isinstance(system, str):
+        raise RowRefused("wrong type", f"system is {kind_of(system)}, expected text")
+    if not system.strip():
+        return prompt
+    if prompt and prompt[0]["role"] == "system":
+        if prompt[0]["content"] != system:
+            raise RowRefused(
+                "two system texts", f"the column says {excerpt(system)}, the first turn {excerpt(prompt[0]['content'])}"
+            )
+        return prompt
+    return [{"role": "system", "content": system}, *prompt]
+
+
+def check_prompt(prompt, where) -> None:
+    """Raise RowRefused unless an answer can follow the prompt. where: its column."""
+    if not any(turn["role"] == "user" for turn in prompt):
+        raise RowRefused("empty" if not prompt else "missing", f"{where} has no user turn")
+    if prompt[-1]["role"] == "assistant":
+        raise RowRefused(
+            "more than one answer turn", f"{where} ends with an assistant turn, so the answer would be a second one"
+        )
+    if prompt[-1]["role"] == "user" and not prompt[-1]["content"].strip():
+        raise RowRefused("empty", "the prompt's last user turn has no text")
+    for turn in prompt:
+        _check_text(turn["content"])
+        _check_more(turn)
+
+
+def check_answer(text, turn, side) -> None:
+    """Raise RowRefused for an answer without text, unless its turn calls a tool."""
+    if not text.strip() and not (turn and turn.get("tool_calls")):
+        raise RowRefused("empty", f"{side} has no text ({excerpt(text)})")
+    _check_text(text)
+    _check_more(turn or {})
+
+
+def _check_more(turn):
+    if len(turn) > 2:
+        _check_text(json.dumps(turn, ensure_ascii=False, default=str))
+
+
+def _check_text(text):
+    if not text.isascii() and any("\ud800" <= character <= "\udfff" for character in text):
+        raise RowRefused("unreadable", f"half of a character (a lone surrogate) in {excerpt(text)}")
+
+
+def _first_difference(one, other):
+    for number, (left, right) in enumerate(zip(one, other, strict=False), 1):
+        if left != right:
+            return f"turn {number} is {excerpt(left['content'])} here and {excerpt(right['content'])} there"
+    return f"{len(one)} turns here and {len(other)} there"
