@@ -16,29 +16,67 @@ MARK = "[redacted]"
 #: Characters of an unfinished line that wait for their end.
 LONGEST_HELD = 65_536
 
-_FORMS = (
-    (
-        r"-----BEGIN [A-Z ]{0,30}PRIVATE KEY-----(?:(?:[^-]|-(?!----)){0,20000}-----END [A-Z ]{0,30}PRIVATE"
-        r" KEY-----|[A-Za-z0-9+/=\s\\]{0,20000})"
-    ),
-    r"(?<![A-Za-z0-9])(?:hf|api_org)_[A-Za-z0-9]{16,}",
-    r"(?<![A-Za-z0-9])gh[oprsu]_[A-Za-z0-9]{16,}",
-    r"(?<![A-Za-z0-9])github_pat_[A-Za-z0-9_]{20,}",
-    r"(?<![A-Za-z0-9])glpat-[A-Za-z0-9_-]{16,}",
-    r"(?<![A-Za-z0-9])(?:AKIA|ASIA)[A-Z0-9]{16}(?![A-Za-z0-9])",
-    r"(?<![A-Za-z0-9])AIza[A-Za-z0-9_-]{35}",
-    r"(?<![A-Za-z0-9])xox[abeoprs]-[A-Za-z0-9-]{12,}",
-    r"(?<![A-Za-z0-9])(?:npm_[A-Za-z0-9]{36}|pypi-AgE[A-Za-z0-9_-]{40,})",
-    r"(?<![A-Za-z0-9])[rs]k_(?:live|test)_[A-Za-z0-9]{16,}",
-    r"(?<![A-Za-z0-9_-])eyJ[A-Za-z0-9_-]{10,}\.eyJ[A-Za-z0-9_-]{10,}\.[A-Za-z0-9_-]*",
+_PRIVATE_KEY = (
+    r"-----BEGIN [A-Z ]{0,30}PRIVATE KEY-----(?:(?:[^-]|-(?!----)){0,20000}-----END [A-Z ]{0,30}PRIVATE"
+    r" KEY-----|[A-Za-z0-9+/=\s\\]{0,20000})"
 )
-_KNOWN = re.compile("|".join(_FORMS))
+#: Tokens with a form of their own, by who issues them. What stands before them is no letter or digit.
+_FORMS = {
+    "Hugging Face": r"(?:hf|api_org)_[A-Za-z0-9]{16,}|hf_(?:oauth|jwt)_[A-Za-z0-9_.-]{16,}",
+    "GitHub": r"gh[oprsu]_[A-Za-z0-9]{16,}|github_pat_[A-Za-z0-9_]{20,}",
+    "GitLab": r"gl(?:pat|dt|rt|cbt|ptt|ft|soat)-[A-Za-z0-9_-]{16,}",
+    "Amazon": r"(?:AKIA|ASIA)[A-Z0-9]{16}(?![A-Za-z0-9])|ABSK[A-Za-z0-9+/]{60,}={0,2}",
+    "Google": (
+        r"AIza[A-Za-z0-9_-]{35}|GOCSPX-[A-Za-z0-9_-]{20,}|ya29\.[A-Za-z0-9_-]{20,}|AQ\.A[A-Za-z0-9_-]{40,}"
+        r"|1//0[A-Za-z0-9_-]{40,}"
+    ),
+    "Slack": r"(?:xox[abeoprs]|xoxe\.xox[bp])-[A-Za-z0-9-]{12,}|xapp-\d-[A-Za-z0-9-]{20,}",
+    "Weights & Biases": r"wandb_v\d_[A-Za-z0-9_]{30,}",
+    "Groq": r"gsk_[A-Za-z0-9]{40,}",
+    "xAI": r"xai-[A-Za-z0-9]{60,}",
+    "Replicate": r"r8_[A-Za-z0-9]{36,}",
+    "Databricks": r"dapi[0-9a-f]{32}(?:-\d)?(?![0-9A-Za-z])|dose[0-9a-f]{32}(?![0-9A-Za-z])",
+    "SendGrid": r"SG\.[A-Za-z0-9_-]{20,24}\.[A-Za-z0-9_-]{39,50}",
+    "Telegram": r"\d{8,10}:AA[A-Za-z0-9_-]{33}(?![A-Za-z0-9_-])",
+    "Discord": r"[MNO][A-Za-z0-9_-]{23,27}\.[A-Za-z0-9_-]{6}\.[A-Za-z0-9_-]{27,40}(?![A-Za-z0-9_-])",
+    "ModelScope": r"ms-[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}",
+    "Zhipu": r"[0-9a-f]{32}\.(?=[A-Za-z]{0,15}\d)(?=\d{0,15}[A-Za-z])[A-Za-z0-9]{16}(?![A-Za-z0-9])",
+    "NVIDIA": r"nvapi-[A-Za-z0-9_-]{40,}",
+    "Perplexity": r"pplx-[A-Za-z0-9]{40,}",
+    "Cerebras": r"csk-[A-Za-z0-9]{40,}",
+    "Fireworks": r"fw_(?=[A-Za-z]{0,40}\d)[A-Za-z0-9]{22,}",
+    "Together": r"tgp_v\d_[A-Za-z0-9_-]{30,}",
+    "Pinecone": r"pcsk_[A-Za-z0-9]{4,8}_[A-Za-z0-9]{40,}",
+    "LangChain": r"lsv2_(?:pt|sk)_[0-9a-f]{32}_[0-9a-f]{8,}",
+    "Jina": r"jina_[A-Za-z0-9]{50,}",
+    "Tavily": r"tvly-(?:dev-|prod-)?(?=[A-Za-z]{0,40}\d)[A-Za-z0-9]{28,}",
+    "Kaggle": r"KGAT_[0-9a-f]{32}",
+    "RunPod": r"rpa_[A-Z0-9]{30,}[a-z0-9]{0,10}",
+    "Docker": r"dckr_(?:pat|oat)_[A-Za-z0-9_-]{24,}",
+    "Packages": r"npm_[A-Za-z0-9]{36}|pypi-AgE[A-Za-z0-9_-]{40,}|rubygems_[0-9a-f]{48}",
+    "Stripe": r"[rs]k_(?:live|test)_[A-Za-z0-9]{16,}|whsec_[A-Za-z0-9+/]{30,}={0,2}",
+    "Twilio": r"SK[0-9a-f]{32}(?![0-9A-Za-z])",
+    "Mailgun": r"key-[0-9a-f]{32}(?![0-9A-Za-z])",
+    "Others": (
+        r"dop_v1_[0-9a-f]{64}|shp(?:at|ca|pa|ss)_[0-9a-fA-F]{32}|hvs\.[A-Za-z0-9_-]{24,}|lin_api_[A-Za-z0-9]{40}"
+        r"|ntn_[A-Za-z0-9]{40,}|sntry[su]_[A-Za-z0-9+/=_-]{40,}|ATATT3[A-Za-z0-9_=-]{60,}|ATBB[A-Za-z0-9]{32}"
+        r"|sbp_[0-9a-f]{40}|nfp_[A-Za-z0-9]{36}|AGE-SECRET-KEY-1[A-Z0-9]{50,}"
+    ),
+    "Web tokens": r"(?<![_-])eyJ[A-Za-z0-9_-]{10,}\.eyJ[A-Za-z0-9_-]{10,}\.[A-Za-z0-9_-]*",
+}
+_KNOWN = re.compile(f"{_PRIVATE_KEY}|(?<![A-Za-z0-9])(?:{'|'.join(_FORMS.values())})")
+#: Addresses that are secrets themselves: whoever has one can post.
+_HOOK = re.compile(
+    r"(hooks\.slack\.com/(?:services|workflows|triggers)/|discord(?:app)?\.com/api/webhooks/\d{10,25}/"
+    r"|api\.telegram\.org/bot)([A-Za-z0-9_:/-]{20,})"
+)
 #: OpenAI, Anthropic and others with the same form; package names such as sk-learn begin alike.
 _SK = re.compile(r"(?<![A-Za-z0-9])sk-[A-Za-z0-9_-]{16,}")
 _SK_PREFIX = re.compile(r"sk-(?:ant|proj|or-v\d|svcacct|admin)-")
 _IN_ADDRESS = re.compile(r"(?<=://)[^\s/?#\"'<>(),]{1,500}@")
 _AUTHORIZATION = re.compile(
-    r"(authorization[\"']?[ \t]{0,4}[:=][ \t]{0,4}[\"']?(?:basic|bearer|token)[ \t]{1,4})([^\s\"'<>,;]{6,})",
+    r"(authorization[\"']?[ \t]{0,4}[:=][ \t]{0,4}[\"']?(?:basic|bearer|token)[ \t]{1,4})"
+    r"(?![^\s\"']{0,12}(?:\*\*\*|\.\.\.|…))([^\s\"'<>,;]{6,})",
     re.IGNORECASE,
 )
 _BEARER = re.compile(r"(?<![A-Za-z])(bearer[ \t]{1,4})([A-Za-z0-9._~+/=-]{16,})", re.IGNORECASE)
@@ -51,6 +89,23 @@ _PASSWORD_NAMED = re.compile(
     r"((?:password|passwd|passphrase)\\?[\"']?[ \t]{0,4}(?::=|[:=])[ \t]{0,4}\\?[\"']?)([^\s\"'<>,;\\&]{6,})",
     re.IGNORECASE,
 )
+#: Command lines, also as a list of words: --api-key VALUE, --hf-token=VALUE, '--password', 'VALUE'.
+_OPTION = re.compile(
+    r"(--?(?:[a-z0-9]{1,30}[_-]){0,4}(?:(?P<key>api[_-]?key|access[_-]?key|secret[_-]?key|key|token|secret|credentials?)"
+    r"|password|passwd|passphrase)[\"']?(?:,[ \t]{1,4}|[ \t]{1,4}|=)[\"']?)(?P<value>[^\s\"'<>,;\\&|]{6,})",
+    re.IGNORECASE,
+)
+#: Commands whose arguments hold a password without naming it.
+_COMMAND = re.compile(
+    r"(\bcurl\b[^\n|;]{0,300}?[ \t](?:-u|--user|--proxy-user)[ =]?[\"']?[^\s:\"'$<]{1,100}:"
+    r"|\bsshpass[ \t]{1,4}-p[ \t]?[\"']?"
+    r"|\bdocker[ \t]{1,4}login\b[^\n|;]{0,200}?[ \t]-p[ \t]?[\"']?"
+    r"|\bwandb[ \t]{1,4}login\b[^\n|;]{0,100}?[ \t](?=[0-9a-f]{40}\b))([^\s\"'<>,;\\&|$]{4,})"
+)
+#: `password = base64.b16encode(…`: an expression of a program.
+_CODE = re.compile(r"[A-Za-z_]\w{0,40}(?:\.\w{1,40}|\[[\d:-]{0,8}\]){1,6}[\[(]")
+#: What documentation writes for a password.
+_PLACEHOLDERS = {"", "password", "passwd", "pass", "passphrase", "pwd", "pw", "secret", "token", "xxx", "xxxx", "..."}
 #: "eos_token: …" names a token of a vocabulary.
 _VOCABULARY = re.compile(
     r"(?:eos|bos|pad|unk|sep|cls|mask|end|start|stop|next|last|first|special|image|added|per|a|one|the)[_ -]\Z",
@@ -64,10 +119,15 @@ def redact(text: str) -> str:
     text = _SK.sub(lambda match: MARK if _is_sk(match[0]) else match[0], text)
     if "://" in text:
         text = _IN_ADDRESS.sub(_user_redacted, text)
+        text = _HOOK.sub(rf"\1{MARK}", text)
+    if "-" in text:
+        text = _OPTION.sub(_option_redacted, text)
+    if "-" in text or "login" in text:
+        text = _COMMAND.sub(lambda match: match[0] if MARK in match[2] else match[1] + MARK, text)
     text = _AUTHORIZATION.sub(rf"\1{MARK}", text)
     text = _BEARER.sub(lambda match: match[1] + MARK if _is_random(match[2]) or len(match[2]) >= 30 else match[0], text)
     text = _KEY_NAMED.sub(_named_redacted, text)
-    return _PASSWORD_NAMED.sub(lambda match: match[1] + MARK if _has_letter_and_digit(match[2]) else match[0], text)
+    return _PASSWORD_NAMED.sub(_password_redacted, text)
 
 
 def holds_secret(value: Any) -> bool:
@@ -144,7 +204,9 @@ def _is_sk(text):
 
 
 def _user_redacted(match):
-    user, colon, _ = match[0][:-1].partition(":")
+    user, colon, password = match[0][:-1].partition(":")
+    if colon and password.strip("$*{}[]").lower() in _PLACEHOLDERS:
+        return match[0]
     return f"{MARK}@" if colon or (len(user) >= 16 and _has_letter_and_digit(user)) else match[0]
 
 
@@ -154,6 +216,20 @@ def _named_redacted(match):
         return match[0]
     path_like = "/" in match[2] and not re.match(r"secret[_-]?access", match[1], re.IGNORECASE)
     return match[1] + MARK if _is_random(match[2]) and not path_like else match[0]
+
+
+def _password_redacted(match):
+    is_code = _CODE.match(match[2]) is not None
+    return match[1] + MARK if _has_letter_and_digit(match[2]) and not is_code else match[0]
+
+
+def _option_redacted(match):
+    value = match["value"]
+    if match["key"]:
+        is_secret = len(value) >= 16 and _is_random(value) and "/" not in value
+    else:
+        is_secret = _has_letter_and_digit(value) and not value.startswith(("/", "$"))
+    return match[1] + MARK if is_secret else match[0]
 
 
 def _is_random(text):
