@@ -12,6 +12,10 @@ class SettingWarning(UserWarning):
     """A setting that is known to ruin SimPO, or to do nothing."""
 
 
+class SecretWarning(UserWarning):
+    """A text that is about to be shared holds what looks like a token, key or password."""
+
+
 def first_line(error: BaseException | str) -> str:
     """The first line of an error's text without its full stop, at most 300 characters; its type when it has no text."""
     lines = str(error).strip().splitlines()

@@ -11,7 +11,7 @@ from pathlib import Path
 import click
 
 from .._version import __version__
-from ..base.errors import SettingWarning, WorkbenchError, first_line
+from ..base.errors import SecretWarning, SettingWarning, WorkbenchError, first_line
 from ..base.escape import json_for_terminal
 from ..config.run_config import RUNS_ROOT, RunConfig
 from . import run_commands
@@ -51,7 +51,8 @@ _json = click.option("--json", "as_json", is_flag=True, help="Machine-readable J
 def main() -> None:
     """Tune a language model on preference pairs with SimPO, and see whether it got better or broke."""
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "true")  # without it tokenizers warns at every fork
-    warnings.simplefilter("ignore", SettingWarning)  # `_warn` prints them instead
+    for kind in (SettingWarning, SecretWarning):
+        warnings.simplefilter("ignore", kind)  # `_warn` and `_write_report` print them instead
 
 
 run_commands.add_to(main)
@@ -183,13 +184,21 @@ def _show(train_run, is_demo=False):
     with Progress() as progress:
         run = train_run(progress.show)
     status = run.status
-    from ..report.report import write_report
-
-    report = write_report(run)
+    report = _write_report(run)
     print_summary(run, report, after_demo=is_demo)
     if status.state != "finished":
         click.echo(status.message, err=True)
         sys.exit(FAILED)
+
+
+def _write_report(run, output=None):
+    """The path of a run's report, with a note on secrets in its texts before it is written."""
+    from ..report.report import write_report
+    from ..runs.secret_texts import secrets_sentence
+
+    if sentence := secrets_sentence(run.folder):
+        click.echo(f"Note: {sentence}", err=True)
+    return write_report(run, output)
 
 
 @main.command()
@@ -321,12 +330,11 @@ def _which_model(run_name, step, model, adapter, root):
 @root_option
 def report(name, output, root) -> None:
     """Write a run's report, one self-contained HTML file, and show before and after and the doctor's verdicts."""
-    from ..report.report import write_report
     from ..runs.run import attach
     from .last_screen import print_summary
 
     run = attach(name, root)
-    print_summary(run, write_report(run, output))
+    print_summary(run, _write_report(run, output))
 
 
 @main.command()

@@ -21,6 +21,7 @@ from ..config.run_config import GenerationConfig, RunConfig
 from ..config.schedule import total_steps
 from ..pairs.data_sets import load_data
 from ..pairs.pairs import Pairs
+from ..pairs.secrets_in_pairs import secrets_note
 from . import limits
 from .encode.encoded_pairs import EncodedPairs, encode_once
 from .encode.tokens import ChatEncoder, EncodedPair, EncodingReport
@@ -153,7 +154,8 @@ def _prepare(config, loaded, train_pairs, held_out_pairs, notes, memory_plan, do
     resources = contextlib.ExitStack()
     resources.enter_context(models.weights_unpacked(loaded))
     policy = row_policy(loaded.model)
-    notes = [*loaded.notes, *notes, *check_notes, *_row_notes(policy, train)]
+    secrets = filter(None, [secrets_note(train_pairs, "training"), secrets_note(held_out_pairs, "held-out")])
+    notes = [*loaded.notes, *notes, *secrets, *check_notes, *_row_notes(policy, train)]
     if memory_plan is None:
         doing("measuring the memory that a step takes")
         memory_plan = _memory_plan(training, accelerator, loaded, train, policy)

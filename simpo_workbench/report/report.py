@@ -10,12 +10,14 @@ import base64
 import hashlib
 import json
 import time
+import warnings
 from pathlib import Path
 
 from .._version import __version__
 from ..analysis import doctor
 from ..analysis.metrics import METRICS
 from ..analysis.scores import WITHIN_NOISE, compare_scores
+from ..base.errors import SecretWarning
 from ..base.escape import json_for_script
 from ..base.files import write_atomically
 from ..base.format import signed
@@ -24,6 +26,7 @@ from ..charts.scores import lead_scatter, score_histogram
 from ..charts.subplots import COLORS
 from ..charts.training import rewards_figure, training_figure
 from ..runs.run import Run
+from ..runs.secret_texts import secrets_sentence
 from .facts import headline, tiles
 
 _MOST_PAIRS = 20
@@ -57,6 +60,8 @@ def write_report(run: Run, path: str | Path | None = None) -> Path:
 
     Errors: WorkbenchError when the page cannot be written, or the run's configuration or metrics are damaged.
     """
+    if sentence := secrets_sentence(run.folder):
+        warnings.warn(sentence, SecretWarning, stacklevel=2)
     path = run.folder.report if path is None else Path(path).expanduser()
     write_atomically(path, report_html(run).encode())
     return path
@@ -93,7 +98,7 @@ def report_html(run: Run) -> str:
         evaluations=_evaluation_table(evaluations),
         flips=None if compared is None else _flips(compared),
         samples=_samples(run),
-        notes=environment.pop("data_notes", []),
+        notes=[*filter(None, [secrets_sentence(run.folder)]), *environment.pop("data_notes", [])],
         configuration=config.to_yaml(),
         environment=list(_flat(environment)),
         version=__version__,

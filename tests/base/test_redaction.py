@@ -13,7 +13,7 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from simpo_workbench.base.errors import WorkbenchError
-from simpo_workbench.base.redaction import MARK, RedactedStream, holds_secret, redact, redact_values
+from simpo_workbench.base.redaction import MARK, RedactedStream, holds_known_secret, holds_secret, redact, redact_values
 from simpo_workbench.config.run_config import RunConfig
 
 ROOT = Path(__file__).parents[2]
@@ -314,6 +314,23 @@ def test_two_hundred_harmless_lines_pass_unchanged():
     assert len(set(HARMLESS)) >= 230
     assert {line: redact(line) for line in HARMLESS if redact(line) != line} == {}
     assert redact("\n".join(HARMLESS)) == "\n".join(HARMLESS)
+
+
+NAMED = {kind for kind in SECRETS if "bearer" in kind or kind.startswith(("option", "AWS secret", "W&B login"))} | {
+    *("basic", "token in a query", "signed address", "api key in YAML", "client secret", "password in YAML"),
+    *("password in a traceback", "key in escaped JSON", "user and password of curl", "docker login"),
+}
+
+
+@pytest.mark.parametrize("kind", SECRETS)
+def test_a_secret_with_a_form_of_its_own_is_found_in_data_quickly(kind):
+    """Data are searched by fixed pieces first: a form without its piece would never be found."""
+    secret, around = SECRETS[kind]
+    assert holds_known_secret(around.format(secret)) == (kind not in NAMED | {"Discord token", "Zhipu key"})
+
+
+def test_harmless_lines_are_no_secrets_in_data_either():
+    assert [line for line in HARMLESS if holds_known_secret(line)] == []
 
 
 def test_many_secrets_in_one_text_all_go():

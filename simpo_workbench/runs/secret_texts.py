@@ -1,0 +1,47 @@
+"""Secrets in the texts that a run folder holds, which are the user's own data: counted before anything is shared."""
+
+from __future__ import annotations
+
+from ..base.files import read_jsonl
+from ..base.format import counted
+from ..base.redaction import holds_known_secret
+from .folder import RunFolder
+
+
+def secrets_sentence(folder: RunFolder) -> str:
+    """What to know before a run is shared: how many held-out pairs and sampled answers hold what looks like a token,
+    key or password; "" where none does.
+
+    Files that a run writes about itself, and its report, have such texts redacted; pairs and answers stay as they are.
+    """
+    counts = [
+        (count, what)
+        for count, what in ((_in_pairs(folder), "held-out pair"), (_in_answers(folder), "sampled answer"))
+        if count
+    ]
+    if not counts:
+        return ""
+    return (
+        f"{' and '.join(counted(count, what) for count, what in counts)} of this run"
+        f" {'holds' if sum(count for count, _ in counts) == 1 else 'hold'} what looks like a token, key or password. In"
+        " the report it is replaced; pairs.parquet, generations and perhaps the model itself have it: do not share them"
+        " as they are."
+    )
+
+
+def _in_pairs(folder):
+    import pandas as pd
+
+    if not folder.pairs.is_file():
+        return 0
+    rows = pd.read_parquet(folder.pairs, columns=["prompt", "chosen", "rejected"])
+    return sum(holds_known_secret("\n".join(map(str, row))) for row in rows.itertuples(index=False, name=None))
+
+
+def _in_answers(folder):
+    answers = {
+        (answer.get("prompt"), answer.get("answer"))
+        for step in folder.sampled_steps()
+        for answer in read_jsonl(folder.generations(step))
+    }
+    return sum(holds_known_secret(f"{prompt}\n{answer}") for prompt, answer in answers)

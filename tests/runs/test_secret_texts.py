@@ -1,0 +1,33 @@
+"""What a user would lose: the account behind a token that stood in a held-out pair of a run they shared."""
+
+import fake_run
+import pytest
+from click.testing import CliRunner
+
+from simpo_workbench.base.errors import SecretWarning
+from simpo_workbench.base.files import read_jsonl, write_jsonl
+from simpo_workbench.cli.main import main
+from simpo_workbench.report.report import report_html, write_report
+from simpo_workbench.runs.secret_texts import secrets_sentence
+
+TOKEN = "hf_" + "aB3" * 12
+
+
+def test_secrets_in_pairs_and_answers_are_said_before_a_report(tmp_path):
+    clean = fake_run.fake_run(tmp_path, "clean")
+    assert secrets_sentence(clean.folder) == ""
+    run = fake_run.fake_run(tmp_path, "told", texts=(f"Is {TOKEN} right?", "Yes.", "No."))
+    rows = read_jsonl(run.folder.generations(120))
+    rows[0]["answer"] = f"It is {TOKEN}."
+    write_jsonl(run.folder.generations(120), rows)
+    sentence = secrets_sentence(run.folder)
+    assert sentence.startswith("1 held-out pair and 1 sampled answer of this run hold what looks like a token")
+    with pytest.warns(SecretWarning, match="1 held-out pair and 1 sampled answer"):
+        write_report(run, tmp_path / "report.html")
+    page = (tmp_path / "report.html").read_text()
+    assert sentence in page
+    assert TOKEN not in page
+    assert "looks like a token" not in report_html(clean)
+    result = CliRunner().invoke(main, ["report", "told", "--root", str(tmp_path)])
+    assert result.exit_code == 0, result.output
+    assert f"Note: {sentence}" in result.stderr
