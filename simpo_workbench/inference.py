@@ -72,5 +72,6 @@ def encode_pair(model, pair, data: DataConfig | None = None) -> pd.DataFrame:
     if isinstance(model, RemoteModel):
         return model.encode_pair(pair, data)
     from .engine.encode import pair_tokens
+    from .engine.encode.template_values import values_of
 
-    return pair_tokens.encode_pair(model.tokenizer, pair, data)
+    return pair_tokens.encode_pair(model.tokenizer, pair, data, values_of(model))

@@ -52,6 +52,12 @@ class DataConfig(Section):
         "Prompts that a chat template has framed already: refused, read as conversations, or kept as they are.",
         rare=True,
     )
+    on_template_mismatch: Literal["refuse", "drop", "keep"] = setting(
+        "refuse",
+        "Pairs that differ from what the chat template writes: refuse those with doubled or open thinking or a frame"
+        " inside a frame and keep the others; drop every pair that differs; keep all. All are counted.",
+        rare=True,
+    )
     max_tokens: int = setting(1024, "Longest prompt and answer together.", unit="tokens", ge=8, le=MOST_TOKENS)
     overlong: Literal["drop", "keep_end"] = setting(
         "drop",

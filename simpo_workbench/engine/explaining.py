@@ -29,7 +29,7 @@ def explain_pair(model: LoadedModel, pair, data: DataConfig | None = None) -> pd
     Errors: WorkbenchError when it is not exactly one pair, or does not fit data.max_tokens.
     """
     pair = pair_tokens.single_pair(pair)
-    encoded = pair_tokens.encoded_pair(ChatEncoder(model.tokenizer, data), pair)
+    encoded = pair_tokens.encoded_pair(ChatEncoder.of(model, data), pair)
     require_fitting_pairs(model, [encoded])
     table = pair_tokens.token_table(model.tokenizer, {"chosen": encoded.chosen_ids, "rejected": encoded.rejected_ids})
     table["logp"] = token_logps(model, encoded)

@@ -62,7 +62,7 @@ def generate(
     import pandas as pd
 
     generation = generation or GenerationConfig()
-    encoder = ChatEncoder(model.tokenizer, data)
+    encoder = ChatEncoder.of(model, data)
     conversations = [_as_messages(prompt) for prompt in prompt_list(prompts)]
     with model.base():
         sides = {"base": answer(model, encoder, conversations, generation, seed, cancelled)}

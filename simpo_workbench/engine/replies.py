@@ -11,6 +11,7 @@ from ..pairs.pairs import load_pairs
 from ..runs.mailbox import Inbox, Request
 from . import explaining, generation, scoring
 from .encode import pair_tokens
+from .encode.template_values import values_of
 from .forward.memory import is_out_of_memory, release_memory
 from .model.models import LoadedModel
 
@@ -54,4 +55,4 @@ def _table(inbox, request, loaded, config):
         return scoring.score(loaded, pairs, loss, data)
     if request.kind == "explain":
         return explaining.explain_pair(loaded, pairs, data)
-    return pair_tokens.encode_pair(loaded.tokenizer, pairs, data)
+    return pair_tokens.encode_pair(loaded.tokenizer, pairs, data, values_of(loaded))

@@ -47,7 +47,7 @@ def score(
     Errors: WorkbenchError when no pair fits, or one is longer than the model's positions.
     """
     pairs = pairs if isinstance(pairs, Pairs) else load_pairs(pairs)
-    encoded, report = ChatEncoder(model.tokenizer, data).encode_pairs(list(pairs))
+    encoded, report = ChatEncoder.of(model, data).encode_pairs(list(pairs))
     if not encoded:
         raise WorkbenchError(f"No pair can be scored. {report}")
     require_fitting_pairs(model, encoded)

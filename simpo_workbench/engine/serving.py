@@ -91,6 +91,7 @@ def _with_tokenizer(presence, config) -> Callable[[Request], None]:
 
 def _encode(inbox: Inbox, request: Request, tokenizer, config: RunConfig):
     from .encode.pair_tokens import encode_pair
+    from .encode.template_values import values_of_folder
 
     if request.kind != "encode":
         inbox.refuse(
@@ -101,7 +102,9 @@ def _encode(inbox: Inbox, request: Request, tokenizer, config: RunConfig):
         return
     try:
         data = DataConfig.model_validate(request.values["data"]) if request.values.get("data") else config.data
-        table = encode_pair(tokenizer, load_pairs(request.values.get("pairs", [])), data)
+        table = encode_pair(
+            tokenizer, load_pairs(request.values.get("pairs", [])), data, values_of_folder(tokenizer.name_or_path)
+        )
         inbox.done(request, table.attrs["report"], table=table)
     except WorkbenchError as error:
         inbox.refuse(request, str(error))

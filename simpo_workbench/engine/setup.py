@@ -24,6 +24,7 @@ from ..pairs.pairs import Pairs
 from ..pairs.secrets_in_pairs import secrets_note
 from . import limits
 from .encode.encoded_pairs import EncodedPairs, encode_once
+from .encode.template_values import FROZEN
 from .encode.tokens import ChatEncoder, EncodedPair, EncodingReport
 from .forward import memory
 from .forward.attention import row_policy
@@ -113,10 +114,14 @@ class Setup:
 
 
 def prepare(
-    config: RunConfig, memory_plan: MemoryPlan | None = None, doing: Callable[[str], None] = lambda words: None
+    config: RunConfig,
+    memory_plan: MemoryPlan | None = None,
+    doing: Callable[[str], None] = lambda words: None,
+    kept: dict | None = None,
 ) -> Setup:
     """A Setup for a configuration. memory_plan: that of a run which is resumed; otherwise one is made, from a measured
-    step where settings are "auto". doing: called with words for what takes a while, before it begins.
+    step where settings are "auto". doing: called with words for what takes a while, before it begins. kept: what a
+    resumed run has kept of its chat template.
 
     Errors: WorkbenchError for pairs or models that cannot be used.
     """
@@ -126,16 +131,16 @@ def prepare(
     doing("loading the model")
     loaded = models.load_base(config.model, config.data)
     try:
-        return _prepare(config, loaded, train_pairs, held_out_pairs, notes, memory_plan, doing)
+        return _prepare(config, loaded, train_pairs, held_out_pairs, notes, memory_plan, doing, kept)
     except BaseException:
         loaded.close()
         raise
 
 
-def _prepare(config, loaded, train_pairs, held_out_pairs, notes, memory_plan, doing):
+def _prepare(config, loaded, train_pairs, held_out_pairs, notes, memory_plan, doing, kept):
     training = config.training
     doing("encoding the pairs")
-    encoder = ChatEncoder(loaded.tokenizer, config.data)
+    encoder = ChatEncoder.of(loaded, config.data, kept)
     train, train_report = encode_once(encoder, train_pairs)
     held_out, held_out_report = encode_once(encoder, held_out_pairs)
     for encoded, report, side in ((train, train_report, "training"), (held_out, held_out_report, "held-out")):
@@ -181,6 +186,7 @@ def _prepare(config, loaded, train_pairs, held_out_pairs, notes, memory_plan, do
             memory_plan,
             train_pairs,
             held_out_pairs,
+            encoder.template.to_keep(),
             [*notes, f"Training pairs: {train_report}", f"Held-out pairs: {held_out_report}"],
         ),
         resources=resources,
@@ -262,7 +268,7 @@ def _shuffled(count, seed, epoch):
     return torch.randperm(count, generator=generator)
 
 
-def _environment(config, loaded, policy, memory_plan, train_pairs, held_out_pairs, notes):
+def _environment(config, loaded, policy, memory_plan, train_pairs, held_out_pairs, frozen, notes):
     device, targets = loaded.device, loaded.model.peft_config[models.TUNED].target_modules
     device_name = f"CPU, {torch.get_num_threads()} threads"
     if device.type == "cuda":
@@ -286,6 +292,7 @@ def _environment(config, loaded, policy, memory_plan, train_pairs, held_out_pair
         # an adapter from elsewhere may name them by a pattern
         "adapted_layers": targets if isinstance(targets, str) else sorted(targets),
         "trained_parameters": sum(parameter.numel() for parameter in trained),
+        FROZEN: frozen,
         "data_notes": notes,
     }
 

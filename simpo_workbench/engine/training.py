@@ -22,6 +22,7 @@ from ..runs.run import Run
 from . import checkpoints
 from .decide import Evaluation, decide
 from .desk import Desk
+from .encode.template_values import FROZEN
 from .evaluation import evaluate
 from .forward import memory
 from .interruption import StopSignal, stop_signals
@@ -89,7 +90,8 @@ def run_training(
         with stop_signals(stop, presence):
             checkpoints.clean(folder)
             checkpoint = checkpoints.newest_valid(folder) if resume else None
-            setup = prepare(config, checkpoint.memory if checkpoint else None, recorder.doing)
+            kept = (read_json(folder.environment) or {}).get(FROZEN) if resume else None
+            setup = prepare(config, checkpoint.memory if checkpoint else None, recorder.doing, kept)
             recorder.doing("")
             try:
                 stop.check()

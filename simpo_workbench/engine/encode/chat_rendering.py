@@ -4,6 +4,7 @@ Most of that time goes into building variables and a Jinja context for every con
 """
 
 import inspect
+from datetime import datetime
 
 from transformers import PreTrainedTokenizerBase
 
@@ -13,27 +14,49 @@ except ImportError:  # a private name: without it the tokenizer renders everythi
     _compile_jinja_template = None
 
 
-def render_all(tokenizer, conversations, add_generation_prompt: bool, options: dict) -> list[str]:
-    """The text of every conversation, each a list of {"role", "content"}.
+def at_moment(template: str, moment: datetime) -> str:
+    """A template text that writes the same as `template` would at that moment.
 
-    options: what else the template is given, such as enable_thinking. The first conversation is rendered both ways;
-    where the texts differ, and where a tokenizer, an option or a message is out of the ordinary, the tokenizer renders
-    all of them. Errors: whatever the template raises.
+    transformers compiles each text once and gives it its own clock, so this text is one of its own: a comment is put in
+    front. Without transformers' private function the clock cannot be changed, and the text is returned unchanged.
     """
+    if _compile_jinja_template is None:
+        return template
+    frozen = f"{{# as of {moment.isoformat()} #}}\n{template}"  # Jinja removes a comment with its line break
+    _compile_jinja_template(frozen).globals["strftime_now"] = moment.strftime
+    return frozen
 
-    def by_tokenizer(some):
-        return tokenizer.apply_chat_template(
-            some, tokenize=False, add_generation_prompt=add_generation_prompt, **options
-        )
 
-    first = by_tokenizer(conversations[:1])
-    if len(conversations) == 1:
-        return first
-    if _is_ordinary(tokenizer, conversations, options):
-        texts = _with_one_context(tokenizer, conversations, add_generation_prompt, options)
-        if texts[:1] == first:
-            return texts
-    return first + by_tokenizer(conversations[1:])
+def render_all(
+    tokenizer, conversations, add_generation_prompt: bool, options: dict, template: str | None = None
+) -> list[str | Exception]:
+    """The text of every conversation, each a list of {"role", "content"}, or what the template raised for it.
+
+    options: what else the template is given, such as enable_thinking. template: taken instead of the tokenizer's. One
+    conversation is rendered both ways; where the texts differ, and where a tokenizer, an option or a message is out of
+    the ordinary, the tokenizer renders all.
+    """
+    given = options if template is None else {**options, "chat_template": template}
+
+    def by_tokenizer(conversation):
+        try:
+            return tokenizer.apply_chat_template(
+                [conversation], tokenize=False, add_generation_prompt=add_generation_prompt, **given
+            )[0]
+        except MemoryError:
+            raise
+        except Exception as error:  # a template can raise anything
+            return error
+
+    if len(conversations) > 1 and _is_ordinary(tokenizer, conversations, options):
+        texts = _with_one_context(tokenizer, conversations, add_generation_prompt, options, template)
+        rendered = next((index for index, text in enumerate(texts) if isinstance(text, str)), None)
+        if rendered is not None and texts[rendered] == by_tokenizer(conversations[rendered]):
+            return [
+                text if isinstance(text, str) else by_tokenizer(conversation)
+                for text, conversation in zip(texts, conversations, strict=True)
+            ]
+    return [by_tokenizer(conversation) for conversation in conversations]
 
 
 def _is_ordinary(tokenizer, conversations, options):
@@ -54,8 +77,8 @@ def _is_ordinary(tokenizer, conversations, options):
     )
 
 
-def _with_one_context(tokenizer, conversations, add_generation_prompt, options):
-    template = _compile_jinja_template(tokenizer.get_chat_template())  # in transformers' own sandbox
+def _with_one_context(tokenizer, conversations, add_generation_prompt, options, template=None):
+    template = _compile_jinja_template(template or tokenizer.get_chat_template())  # in transformers' own sandbox
     variables = {
         "tools": None,
         "documents": None,
@@ -67,7 +90,12 @@ def _with_one_context(tokenizer, conversations, add_generation_prompt, options):
     texts = []
     for messages in conversations:
         context.parent["messages"] = messages
-        texts.append("".join(template.root_render_func(context)))
+        try:
+            texts.append("".join(template.root_render_func(context)))
+        except MemoryError:
+            raise
+        except Exception as error:  # a template can raise anything
+            texts.append(error)
         context.vars.clear()  # what a template sets at its top level must not reach the next conversation
         context.exported_vars.clear()
     return texts

@@ -125,7 +125,7 @@ class ControlTokens:
         try:
             safe = self._safe_pair(pair, found)
         except Unusable as reason:
-            report.drop(str(reason), pair.pair_id)
+            report.drop(str(reason), pair.pair_id, pair.where)
             safe = None
         marks = {mark for mark in found if not _PRIVATE.match(mark)}
         for mark in marks:

@@ -21,8 +21,9 @@ from pathlib import Path
 import numpy as np
 
 from ...base.paths import cache_folder
-from . import chat_rendering, chat_template, control_marks, control_tokens, tokens
-from .tokens import ChatEncoder, EncodedPair, EncodingReport
+from . import tokens
+from .encoding_report import EncodingReport
+from .tokens import ChatEncoder, EncodedPair
 
 LAYOUT = b"SWpairs1"  # the last 8 bytes of a file; a change of the layout takes another number
 KEPT_FILES = 32  # a run uses two: training and held-out pairs
@@ -110,15 +111,21 @@ def encode_once(encoder: ChatEncoder, pairs) -> tuple[EncodedPairs, EncodingRepo
             " SIMPO_WORKBENCH_CACHE to a folder with room."
         )
         return encoded, report
-    return cached or _in_memory(encoder, pairs)  # another process may have pruned the file at once
+    if cached is None:  # another process may have pruned the file at once
+        return _in_memory(encoder, pairs)
+    encoder.settle_thinking(cached[1])
+    return cached
 
 
 def content_key(encoder: ChatEncoder, pairs) -> str:
     """64 hex digits over all that decides the ids: texts in order, tokenizer, template, options, lengths, versions."""
     digest = hashlib.sha256(_encoder_key(encoder).encode())
     for pair in pairs:
-        turns = [[turn["role"], turn["content"]] for turn in pair.prompt]
-        digest.update(json.dumps([pair.pair_id, turns, pair.chosen, pair.rejected]).encode())
+        turns = [[turn["role"], turn["content"]] if len(turn) == 2 else turn for turn in pair.prompt]
+        content = [pair.pair_id, turns, pair.chosen, pair.rejected, pair.where]
+        if pair.tools or pair.chosen_turn or pair.rejected_turn:
+            content += [pair.tools, pair.chosen_turn, pair.rejected_turn]
+        digest.update(json.dumps(content, default=str).encode())
     return digest.hexdigest()
 
 
@@ -132,6 +139,7 @@ def _encoder_key(encoder):
             "tokenizer": _tokenizer_hash(tokenizer),
             "special": {name: str(value) for name, value in tokenizer.special_tokens_map.items()},
             "template": tokenizer.chat_template,
+            "end_of_turn": encoder.end_of_turn_id,
             # a template may write today's date
             "rendered": [
                 encoder.template.prompt_text(_PROBE),
@@ -139,12 +147,8 @@ def _encoder_key(encoder):
             ],
             "settings": data.model_dump(
                 include={
-                    "special_tokens_in_text",
-                    "chat_template",
-                    "template_options",
-                    "max_tokens",
-                    "overlong",
-                    "system_prompt",
+                    *("chat_template", "template_options", "max_tokens", "overlong", "system_prompt"),
+                    *("on_template_mismatch", "special_tokens_in_text"),
                 }
             ),
         },
@@ -155,8 +159,8 @@ def _encoder_key(encoder):
 @functools.cache
 def _source_hash():
     """SHA-256 of the code that turns pairs into ids, so that a change of it needs no version number to be raised."""
-    modules = (tokens, chat_template, chat_rendering, control_tokens, control_marks)
-    return hashlib.sha256(b"".join(Path(module.__file__).read_bytes() for module in modules)).hexdigest()
+    files = sorted(Path(__file__).parent.glob("*.py"))
+    return hashlib.sha256(b"".join(path.read_bytes() for path in files)).hexdigest()
 
 
 def _tokenizer_hash(tokenizer):
@@ -274,7 +278,7 @@ def _read(path):
                 blocks.append(block)
                 offset += block.nbytes
             report = EncodingReport(**header["report"])
-            report.dropped = Counter(report.dropped)
+            report.dropped, report.mismatches = Counter(report.dropped), Counter(report.mismatches)
             return EncodedPairs(blocks[0][:count], *blocks[1:]), report
     except FileNotFoundError:
         return None

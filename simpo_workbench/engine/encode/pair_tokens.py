@@ -11,6 +11,7 @@ from ...base.errors import WorkbenchError
 from ...config.run_config import DataConfig
 from ...pairs.data_sets import as_pairs
 from ...pairs.pairs import Pair
+from .template_values import TemplateValues
 from .tokens import ChatEncoder, EncodedPair
 
 if TYPE_CHECKING:
@@ -19,15 +20,15 @@ if TYPE_CHECKING:
 _STANDS_FOR = "Zebra quartz {} at noon"  # in place of a turn's text; no template contains it by itself
 
 
-def encode_pair(tokenizer, pair, data: DataConfig | None = None) -> pd.DataFrame:
+def encode_pair(tokenizer, pair, data: DataConfig | None = None, values: TemplateValues | None = None) -> pd.DataFrame:
     """DataFrame with one row per token of a pair: side, position (from 1), token_id, token, scored, kind.
 
     side: "prompt" (once), "chosen" or "rejected"; answers are scored from their first token to the end of turn. kind:
     "template" (what the chat template put around the prompt's texts), "prompt", "answer" or "end of turn".
-    `.attrs["report"]` says whether the prompt was cut.
+    `.attrs["report"]` says whether the prompt was cut. values: the model's end tokens, and what a run has kept.
     Errors: WorkbenchError when it is not exactly one pair, or does not fit data.max_tokens.
     """
-    pair, encoder = single_pair(pair), ChatEncoder(tokenizer, data)
+    pair, encoder = single_pair(pair), ChatEncoder(tokenizer, data, values)
     encoded = encoded_pair(encoder, pair)
     table = token_table(
         tokenizer, {"prompt": encoded.prompt_ids, "chosen": encoded.chosen_ids, "rejected": encoded.rejected_ids}
@@ -76,23 +77,35 @@ def prompt_kinds(encoder: ChatEncoder, pair: Pair, ids: list[int]) -> list[str]:
     Where a template changes the texts themselves, or the tokenizer has no offsets, only special tokens count as
     template.
     """
-    turns = encoder.template.with_system_turn(encoder.control.safe_pair(pair).prompt)
+    pair = encoder.control.safe_pair(pair)
+    (rendered,) = encoder.template.render_pairs([pair])
+
+    def start(messages):
+        placement = rendered.placement
+        return placement.start(encoder.template.render(messages, True, placement.options, pair.tools))
+
+    turns = encoder.template.with_system_turn(pair.prompt)
     system = [turn for turn in turns[:1] if turn["role"] == "system"]
     rest = turns[len(system) :]
     for first in range(len(rest)):  # cutting a prompt removes its earliest turns first
-        text, spans = _turn_spans(encoder.template, [*system, *rest[first:]])
-        for lead in dict.fromkeys((encoder.template.answer_lead, "")):
-            rendered_ids, kinds = _kinds(encoder, text + lead, spans)
-            if spans and rendered_ids == ids:
-                return kinds
-    return _kinds_of_cut_turn(encoder, system, ids) or _kinds_by_special_ids(encoder.tokenizer, ids)
+        try:
+            text, spans = _turn_spans(start, [*system, *rest[first:]])
+        except WorkbenchError:  # some templates take only certain orders of turns
+            continue
+        rendered_ids, kinds = _kinds(encoder, text, spans)
+        if spans and rendered_ids == ids:
+            return kinds
+    return _kinds_of_cut_turn(encoder, start, system, ids) or _kinds_by_special_ids(encoder.tokenizer, ids)
 
 
-def _turn_spans(template, turns):
-    """(rendered text, [(start, end) of every turn's text in it]); no spans where the template changes the texts."""
-    text = template.render(turns)
+def _turn_spans(start_of, turns):
+    """(rendered text, [(start, end) of every turn's text in it]); no spans where the template changes the texts.
+
+    start_of: messages -> the text in front of an answer.
+    """
+    text = start_of(turns)
     stand_ins = [_STANDS_FOR.format(index) for index in range(len(turns))]
-    rest = template.render([{**turn, "content": stand_in} for turn, stand_in in zip(turns, stand_ins, strict=True)])
+    rest = start_of([{**turn, "content": stand_in} for turn, stand_in in zip(turns, stand_ins, strict=True)])
     around = []
     for stand_in in stand_ins:
         before, separator, rest = rest.partition(stand_in)
@@ -104,7 +117,7 @@ def _turn_spans(template, turns):
         return text, []
     spans, start = [], len(around[0])
     for index, turn in enumerate(turns):
-        content = turn["content"]
+        content = turn["content"] or ""
         forms = dict.fromkeys((content, content.strip(), content.lstrip(), content.rstrip()))
         fitting = next((form for form in forms if text.startswith(form + around[index + 1], start)), None)
         if fitting is None:
@@ -132,17 +145,17 @@ def _kinds(encoder, text, spans):
     return ids, kinds
 
 
-def _kinds_of_cut_turn(encoder, system, ids):
+def _kinds_of_cut_turn(encoder, start_of, system, ids):
     """Kinds where the last turn itself was cut: everything between the template's texts around it is prompt.
 
     None where the prompt is not of that form.
     """
-    text, spans = _turn_spans(encoder.template, [*system, {"role": "user", "content": _STANDS_FOR}])
+    text, spans = _turn_spans(start_of, [*system, {"role": "user", "content": _STANDS_FOR}])
     if not spans:
         return None
     start, end = spans[-1]
     head_ids, head = _kinds(encoder, text[:start], spans[:-1])
-    tail_ids, tail = _kinds(encoder, text[end:] + encoder.template.answer_lead, [])
+    tail_ids, tail = _kinds(encoder, text[end:], [])
     cut_length = len(ids) - len(head) - len(tail)
     if not tail_ids or cut_length < 0 or ids[: len(head)] != head_ids or ids[len(ids) - len(tail) :] != tail_ids:
         return None

@@ -4,18 +4,22 @@ Prompt ids are the template with its generation prompt. Response ids are the ans
 would have produced it after the prompt, then the template's end-of-turn token exactly once. Nothing else is scored.
 """
 
-from collections import Counter, deque
+import contextlib
+from collections import deque
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor, wait
-from dataclasses import dataclass, field
+from dataclasses import dataclass, replace
 
 from tokenizers import Tokenizer
 from transformers import PreTrainedTokenizerFast
 
 from ...base.errors import WorkbenchError
 from ...config.run_config import DataConfig
+from . import mismatch
 from .chat_template import PROBE, ChatTemplate
 from .control_tokens import CANNOT, ControlTokens, Unusable
+from .encoding_report import EncodingReport
+from .template_values import TemplateValues, values_of
 
 #: A cut user turn keeps at least this many tokens of its end.
 _MIN_CONTENT_TOKENS = 1
@@ -23,6 +27,8 @@ _MIN_CONTENT_TOKENS = 1
 _CHUNK_PAIRS = 1000
 #: And at most about this much text: the tokenizer's own records take some 50 bytes a character until they are read.
 _CHUNK_CHARACTERS = 1_000_000
+#: Pairs at the beginning whose ids are compared with those of the whole conversation; later only unusual ones are.
+COMPARED_PAIRS = 200
 #: What a tokenizer class overrides in order to encode in its own way.
 _ENCODING_METHODS = ("__call__", "_encode_plus", "_tokenizer", "backend_tokenizer")
 
@@ -42,60 +48,39 @@ class EncodedPair:
         return len(self.prompt_ids) * (1 if share_prompt else 2) + len(self.chosen_ids) + len(self.rejected_ids)
 
 
-@dataclass
-class EncodingReport:
-    """How many pairs were encoded, cut and dropped (by reason, with the first pair's id).
-
-    rewritten: answers that the template writes differently from the data; unplaced: pairs whose answers it changes so
-    that they cannot be found in the conversation. control_pairs: pairs whose texts hold control tokens or marks of chat
-    templates; control_marks: {mark: pairs that hold it}.
-    """
-
-    pairs: int = 0
-    truncated: int = 0
-    rewritten: int = 0
-    unplaced: int = 0
-    control_pairs: int = 0
-    control_marks: dict[str, int] = field(default_factory=dict)
-    dropped: Counter = field(default_factory=Counter)
-    first_dropped: dict[str, str] = field(default_factory=dict)
-    notes: list[str] = field(default_factory=list)
-
-    def drop(self, reason: str, pair_id: str) -> None:
-        """Count a pair that cannot be used."""
-        self.dropped[reason] += 1
-        self.first_dropped.setdefault(reason, pair_id)
-
-    def __str__(self):
-        cut = f", {self.truncated} with the prompt cut from the left" if self.truncated else ""
-        dropped = [
-            f"Dropped {count}: {reason} (first: pair {self.first_dropped[reason]})."
-            for reason, count in sorted(self.dropped.items())
-        ]
-        return " ".join([f"{self.pairs} pairs encoded{cut}.", *dropped, *self.notes])
-
-
 class ChatEncoder:
     """Messages and pairs -> token ids, with one tokenizer and its chat template, for training, scoring and sampling.
 
     end_of_turn_id: the token that ends every answer. It is what the template puts after an assistant turn (Llama 3,
     Gemma), which is not always the tokenizer's end-of-sequence token.
+    values: what a run keeps of its template, and the model's end tokens; see TemplateValues.
     Errors: WorkbenchError when the tokenizer has no chat template or it cannot be used.
     """
 
-    def __init__(self, tokenizer, data: DataConfig | None = None):
+    def __init__(self, tokenizer, data: DataConfig | None = None, values: TemplateValues | None = None):
         self.tokenizer = tokenizer
         self.data = data or DataConfig()
-        self.template = ChatTemplate(tokenizer, self.data)
+        self.template = ChatTemplate(tokenizer, self.data, values)
         self.control = ControlTokens(
             tokenizer, self.template, self.data.special_tokens_in_text, self.data.system_prompt
         )
         self.end_of_turn_id = self._find_end_of_turn()
         self._answer_space = self._find_answer_space()
 
-    def prompt_ids(self, messages) -> list[int]:
+    @classmethod
+    def of(cls, loaded, data: DataConfig | None = None, kept: dict | None = None) -> "ChatEncoder":
+        """The encoder of a LoadedModel. kept: what the run it belongs to has kept; see TemplateValues.to_json."""
+        return cls(loaded.tokenizer, data, values_of(loaded, kept))
+
+    def prompt_ids(self, messages, tools=()) -> list[int]:
         """Ids of the messages up to where the answer begins. Errors: Unusable for control tokens in their texts."""
-        return self._ids(self.template.prompt_text(self.control.safe_messages(messages)))
+        return self._ids(self.template.prompt_text(self.control.safe_messages(messages), tools))
+
+    def settle_thinking(self, report: EncodingReport) -> None:
+        """Let sampled answers think if most answers of these pairs do, unless that is decided already."""
+        values = self.template.values
+        if values.thinking is None and report.pairs:
+            self.template.values = replace(values, thinking=report.thinking > report.pairs)
 
     def encode_pairs(self, pairs) -> tuple[list[EncodedPair], EncodingReport]:
         """All pairs that fit, as ids, and the report of those that do not; every dropped pair is counted."""
@@ -107,39 +92,70 @@ class ChatEncoder:
 
         `report` is filled on the way, and complete with its notes once the iterator is exhausted.
         """
-        system_turns = bool(self.data.system_prompt)
+        system_turns, number = bool(self.data.system_prompt), 0
         for chunk, rendered, tokenizing in self._tokenized(self.control.prepared(_chunks(pairs), report)):
-            system_turns = system_turns or any(pair.prompt[0]["role"] == "system" for pair in chunk)
+            system_turns = system_turns or any(_has_system_turn(pair) for pair in chunk)
             ids, encoded = iter(tokenizing.result()), []
             for pair, texts in zip(chunk, rendered, strict=True):
-                report.rewritten += (texts.chosen != pair.chosen) + (texts.rejected != pair.rejected)
-                report.unplaced += texts.lost
+                number += 1
+                if texts.refusal:
+                    report.drop(texts.refusal, pair.pair_id, pair.where)
+                    continue
                 parts = (next(ids), next(ids), next(ids))
                 if None in parts:
-                    report.drop(CANNOT, pair.pair_id)
+                    report.drop(CANNOT, pair.pair_id, pair.where)
                     continue
                 prompt, chosen, rejected = parts[0], [*parts[1], self.end_of_turn_id], [*parts[2], self.end_of_turn_id]
-                fitting = self._fit(pair, texts.lead, prompt, chosen, rejected, report)
+                kinds = list(texts.kinds)
+                if kinds or number <= COMPARED_PAIRS:
+                    report.compared += 1
+                    kinds += self._id_faults(texts, prompt, chosen, rejected)
+                    if self._refused(pair, kinds, report):
+                        continue
+                report.rewritten += (texts.chosen != pair.chosen) + (texts.rejected != pair.rejected)
+                report.unplaced += any(kind == mismatch.UNPLACED for kind, _ in kinds)
+                report.thinking += texts.thinking
+                fitting = self._fit(pair, texts.placement, prompt, chosen, rejected, report)
                 if fitting is not None:
                     encoded.append(fitting)
                     report.truncated += fitting.truncated
             report.pairs += len(encoded)
             yield encoded
         report.notes += self.control.notes(report)
-        if system_turns and not self.template.takes_system_turn:
-            report.notes.append(
-                "The chat template has no system turn: system text was put in front of the first user turn."
-            )
-        if report.rewritten:
-            report.notes.append(
-                f"The chat template writes {report.rewritten} answers differently from the data (white space, thinking"
-                " tags, end marks): the template's form is scored."
-            )
-        if report.unplaced:
-            report.notes.append(
-                f"The chat template changes {report.unplaced} answers so that they cannot be found in the conversation:"
-                " the data's form is scored."
-            )
+        report.notes += self._notes(report, system_turns)
+        self.settle_thinking(report)
+
+    def _refused(self, pair, kinds, report):
+        """Count the kinds of a pair once each; whether the pair is left out for one of them."""
+        for kind, text in dict(kinds).items():
+            report.mismatch(kind, pair, text)
+        reason = mismatch.refused(dict(kinds), self.data.on_template_mismatch)
+        if reason is not None:
+            report.drop(mismatch.KINDS[reason].words, pair.pair_id, pair.where)
+        return reason is not None
+
+    def _id_faults(self, texts, prompt, chosen, rejected):
+        """The (kind, text) of answers whose ids are others in one text with the prompt."""
+        faults = []
+        for answer, ids in ((texts.chosen, chosen), (texts.rejected, rejected)):
+            whole = self._ids_or_none(texts.prompt + self.template.answer_space + answer)
+            fault = mismatch.IDS if whole is None else mismatch.ids_fault(whole, prompt, ids[:-1])
+            if fault:
+                faults.append((fault, texts.prompt[-20:] + self.template.answer_space + answer[:40]))
+        return faults
+
+    def _notes(self, report, system_turns):
+        template = self.template
+        if system_turns and not template.takes_system_turn:
+            yield "The chat template has no system turn: system text was put in front of the first user turn."
+        if template.own.is_open and report.thinking < 2 * report.pairs:
+            if template.thinking_switch:
+                (option, value), *_ = template.thinking_switch.items()
+                how = f"the prompts of pairs without thinking are rendered with {option}: {str(value).lower()}"
+            else:
+                how = "it has no switch, so answers without thinking begin where it writes those of earlier turns"
+            yield f"The chat template opens thinking: {how}, in training, scoring and sampling alike."
+        yield from report.mismatch_notes()
 
     def _tokenized(self, chunks):
         """(pairs, RenderedPairs, future of the ids of all their texts) of every chunk.
@@ -153,6 +169,7 @@ class ChatEncoder:
                 texts = [
                     text
                     for pair in rendered
+                    if not pair.refusal
                     for text in (pair.prompt, self._answer_space + pair.chosen, self._answer_space + pair.rejected)
                 ]
                 tokenizing = executor.submit(self._ids_of_all, texts)
@@ -164,49 +181,56 @@ class ChatEncoder:
                     yield started.popleft()
             yield from started
 
-    def _fit(self, pair, lead, prompt, chosen, rejected, report):
+    def _fit(self, pair, placement, prompt, chosen, rejected, report):
         """The EncodedPair of three lists of ids, the prompt cut if needed; None, and counted, when it is unusable."""
         limit = self.data.max_tokens
         if len(chosen) == 1 or len(rejected) == 1:
-            report.drop("an answer has no tokens", pair.pair_id)
+            report.drop("an answer has no tokens", pair.pair_id, pair.where)
             return None
         if chosen == rejected:
-            report.drop("both answers have the same tokens", pair.pair_id)
+            report.drop("both answers have the same tokens", pair.pair_id, pair.where)
             return None
         if self.end_of_turn_id in chosen[:-1] or self.end_of_turn_id in rejected[:-1]:
-            report.drop("an answer holds the end-of-turn token in its middle", pair.pair_id)
+            report.drop("an answer holds the end-of-turn token in its middle", pair.pair_id, pair.where)
             return None
         room = limit - max(len(chosen), len(rejected))
         if len(prompt) <= room:
             return EncodedPair(pair.pair_id, prompt, chosen, rejected)
         if self.data.overlong == "drop":
-            report.drop(f"longer than data.max_tokens {limit}", pair.pair_id)
+            report.drop(f"longer than data.max_tokens {limit}", pair.pair_id, pair.where)
             return None
-        cut = self._cut_prompt(pair.prompt, lead, room)
+        cut = self._cut_prompt(pair, placement, room)
         if cut is None:
             report.drop(
-                f"answer and fixed parts of the prompt alone are longer than data.max_tokens {limit}", pair.pair_id
+                f"answer and fixed parts of the prompt alone are longer than data.max_tokens {limit}",
+                pair.pair_id,
+                pair.where,
             )
             return None
         return EncodedPair(pair.pair_id, cut, chosen, rejected, truncated=True)
 
-    def _cut_prompt(self, messages, lead, room):
+    def _cut_prompt(self, pair, placement, room):
         """Prompt ids of at most `room`, or None: the earliest turns go first, then the start of the last user turn.
 
-        System turn, assistant header and `lead` stay, so that what is left is a well-formed conversation.
+        System turn, assistant header and what the placement adds stay, so that what is left is a well-formed
+        conversation; one that the template refuses is not.
         """
-        messages = self.template.with_system_turn(messages)
+
+        def start(messages):
+            return placement.start(self.template.render(messages, True, placement.options, pair.tools))
+
+        messages = self.template.with_system_turn(pair.prompt)
         system = [message for message in messages[:1] if message["role"] == "system"]
         turns = messages[len(system) :]
         for first in range(1, len(turns)):
             if turns[first]["role"] == "user":
-                ids = self._ids(self.template.render(system + turns[first:]) + lead)
-                if len(ids) <= room:
-                    return ids
+                with contextlib.suppress(WorkbenchError):
+                    ids = self._ids(start(system + turns[first:]))
+                    if len(ids) <= room:
+                        return ids
         if turns[-1]["role"] != "user":
             return None
-        text = self.template.render([*system, {"role": "user", "content": PROBE}]) + lead
-        before, _, after = text.rpartition(PROBE)
+        before, _, after = start([*system, {"role": "user", "content": PROBE}]).rpartition(PROBE)
         head, tail, content = self._ids(before), self._ids(after), self._ids(turns[-1]["content"])
         keep = room - len(head) - len(tail)
         return head + content[len(content) - keep :] + tail if keep >= _MIN_CONTENT_TOKENS else None
@@ -250,6 +274,10 @@ class ChatEncoder:
         ids = self._ids(self.template.end_of_turn) if self.template.end_of_turn else []
         if ids:
             return ids[0]
+        # GLM's templates put nothing after an answer: the model ends its turn by opening the next one
+        next_turn = self._ids(self.template.next_turn)[:1] if self.template.next_turn else []
+        if next_turn and next_turn[0] in self.template.values.end_ids:
+            return next_turn[0]
         if self.tokenizer.eos_token_id is None:
             raise WorkbenchError(
                 "The chat template puts nothing after an answer and the tokenizer has no end-of-sequence token: answers"
@@ -283,7 +311,11 @@ def plain_backend(tokenizer) -> Tokenizer | None:
 
 def characters(pair) -> int:
     """Characters of a pair's texts, without those of the template."""
-    return len(pair.chosen) + len(pair.rejected) + sum(len(turn["content"]) for turn in pair.prompt)
+    return len(pair.chosen) + len(pair.rejected) + sum(len(turn["content"] or "") for turn in pair.prompt)
+
+
+def _has_system_turn(pair):
+    return bool(pair.prompt) and pair.prompt[0]["role"] == "system" and bool((pair.prompt[0]["content"] or "").strip())
 
 
 def _chunks(pairs):

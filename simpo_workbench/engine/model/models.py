@@ -18,6 +18,7 @@ from transformers.utils.logging import disable_progress_bar
 
 from ...base.errors import WorkbenchError, first_line
 from ...config.run_config import DataConfig, LoraConfig, ModelConfig
+from ..encode.template_values import kept_beside
 from ..forward import attention
 from ..forward.memory import is_out_of_memory
 from . import lora_linear, vocabulary
@@ -40,6 +41,7 @@ class LoadedModel:
 
     vocabulary: ids that it can read and predict. positions: the longest sequence it is made for in tokens, None without
     a limit. folder: where its files are. notes: sentences on what is not as the configuration or the tokenizer says.
+    frozen: what the run that its adapter is from has kept of the chat template; see encode/template_values.py.
     """
 
     def __init__(
@@ -56,6 +58,7 @@ class LoadedModel:
         self.vocabulary = vocabulary.vocabulary_of(model)
         self.positions = vocabulary.positions_of(model.config)
         self.notes: list[str] = []
+        self.frozen: dict = {}
 
     @property
     def model(self) -> torch.nn.Module:
@@ -121,6 +124,7 @@ def load_model(
     if adapter:
         attach(loaded, Path(adapter), TUNED, trainable=False)
         loaded.model.set_adapter(TUNED, inference_mode=True)
+        loaded.frozen = kept_beside(adapter)
     loaded.model.eval()
     return loaded
 

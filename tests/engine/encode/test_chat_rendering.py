@@ -127,5 +127,12 @@ def test_a_difference_to_the_tokenizers_own_text_is_noticed(monkeypatch):
 
 def test_a_template_stays_in_its_sandbox():
     tokenizer = tokenizer_with("{{ messages.append(1) }}")
-    with pytest.raises(Exception, match="unsafe"):
-        chat_rendering._with_one_context(tokenizer, [[USER], [USER]], True, {})
+    errors = chat_rendering._with_one_context(tokenizer, [[USER], [USER]], True, {})
+    assert [type(error).__name__ for error in errors] == ["SecurityError", "SecurityError"]
+
+
+def test_what_a_template_refuses_is_an_error_in_its_place_and_the_others_are_texts():
+    tokenizer = tokenizer_with("{{ raise_exception('no') if messages | length == 2 else messages | length }}")
+    texts = render_all(tokenizer, [[USER, ANSWER], [USER], [USER, ANSWER], [USER, ANSWER, USER]], False, {})
+    assert [str(text) for text in texts] == ["no", "1", "no", "3"]
+    assert [isinstance(text, Exception) for text in texts] == [True, False, True, False]

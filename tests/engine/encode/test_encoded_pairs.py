@@ -14,7 +14,6 @@ import numpy as np
 import pytest
 import tiny
 
-from simpo_workbench.base.errors import WorkbenchError
 from simpo_workbench.config.run_config import DataConfig
 from simpo_workbench.engine.encode import encoded_pairs
 from simpo_workbench.engine.encode.encoded_pairs import content_key, encode_once
@@ -197,14 +196,17 @@ def test_a_disk_that_fills_up_half_way_leaves_no_rest(cache, monkeypatch):
     assert list(cache.iterdir()) == []
 
 
-def test_errors_of_the_data_are_not_taken_for_errors_of_the_cache(cache):
+def test_rows_that_the_template_refuses_are_refused_again_from_the_cache(cache):
     encoder = chat_encoder()
     encoder.tokenizer.chat_template = (
         tiny.CHATML + "{% if messages[0]['content'] == 'bad' %}{{ raise_exception('no bad words') }}{% endif %}"
     )
-    with pytest.raises(WorkbenchError, match="no bad words"):
-        encode_once(encoder, load_pairs([*tiny.rows(3), {"prompt": "bad", "chosen": "a", "rejected": "b"}]))
-    assert list(cache.iterdir()) == []
+    rows = load_pairs([*tiny.rows(3), {"prompt": "bad", "chosen": "a ", "rejected": "b"}])
+    encoded, report = encode_once(encoder, rows)
+    again, report_again = encode_once(encoder, rows)
+    assert len(encoded) == len(again) == 3
+    assert report_again == report
+    assert "no bad words (first: row 4, pair" in str(report)
 
 
 def test_no_pair_left_is_an_empty_sequence_with_its_reasons():

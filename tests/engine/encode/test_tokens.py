@@ -123,7 +123,9 @@ def test_what_the_template_trims_is_not_scored_and_said():
     (pair,), report = chat_encoder("llama3").encode_pairs(pairs(("What?", "  Paris.\n", "Lyon.")))
     assert text(chat_encoder("llama3"), pair.chosen_ids) == "Paris.<|eot|>"
     assert report.rewritten == 1
-    assert "differently from the data" in str(report)
+    assert report.mismatches == {"white space": 1}
+    assert "In 1 pairs white space around an answer is left out" in str(report)
+    assert "row 1, pair" in str(report)
 
 
 def test_an_end_mark_in_the_data_is_not_scored_twice():
@@ -276,11 +278,13 @@ def one_at_a_time(encoder, pairs):
     for pair in pairs:
         encoded_alone, report = encoder.encode_pairs([pair])
         encoded += encoded_alone
-        for name in ("pairs", "truncated", "rewritten", "unplaced", "control_pairs"):
+        counts = ("pairs", "truncated", "rewritten", "unplaced", "compared", "thinking", "mismatches", "control_pairs")
+        for name in counts:
             setattr(total, name, getattr(total, name) + getattr(report, name))
+        total.examples = report.examples | total.examples
         total.control_marks = dict(Counter(total.control_marks) + Counter(report.control_marks))
         for reason, pair_id in report.first_dropped.items():
-            total.drop(reason, pair_id)
+            total.drop(reason, pair_id, pair.where)
     return encoded, total
 
 
@@ -327,7 +331,7 @@ def test_notes_count_over_all_chunks(monkeypatch):
     assert report.rewritten == 5
     assert [note.split(":")[0] for note in report.notes] == [
         "The chat template has no system turn",
-        "The chat template writes 5 answers differently from the data (white space, thinking tags, end marks)",
+        "In 5 pairs white space around an answer is left out, as the chat template writes it (first",
     ]
 
 
@@ -339,14 +343,15 @@ def test_chunks_are_cut_by_pairs_and_by_text(monkeypatch):
     assert [len(chunk) for chunk in tokens._chunks(some)] == [3, 2, 1]
 
 
-def test_the_conversation_that_a_template_refuses_is_named_among_many():
+def test_one_conversation_that_a_template_refuses_is_one_refused_row_with_its_place_and_the_reason():
     encoder = chat_encoder()
     encoder.tokenizer.chat_template = (
         tiny.CHATML + "{% if messages | length == 4 %}{{ raise_exception('too many turns') }}{% endif %}"
     )
     turns = [*USER, {"role": "assistant", "content": "Paris."}, *USER]
     rows = [*tiny.rows(3), {"prompt": turns, "chosen": "a", "rejected": "b"}, *tiny.rows(3, start=20)]
-    with pytest.raises(
-        WorkbenchError, match=r"refused a conversation \(user, assistant, user, assistant\): too many turns"
-    ):
-        encoder.encode_pairs(list(load_pairs(rows)))
+    some = list(load_pairs(rows))
+    encoded, report = encoder.encode_pairs(some)
+    assert [pair.pair_id for pair in encoded] == [pair.pair_id for pair in some if len(pair.prompt) == 1]
+    assert report.dropped == {"the chat template refuses the conversation: too many turns": 1}
+    assert f"too many turns (first: row 4, pair {some[3].pair_id})" in str(report)

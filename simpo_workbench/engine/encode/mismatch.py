@@ -1,0 +1,110 @@
+"""How a pair can differ from what its chat template writes: the kinds, and how they are recognised in texts and ids."""
+
+from dataclasses import dataclass
+
+#: Tags that open and close a model's thinking.
+THINKING = (
+    ("<think>", "</think>"),
+    ("<thinking>", "</thinking>"),
+    ("[THINK]", "[/THINK]"),
+    ("<seed:think>", "</seed:think>"),
+    ("<|START_THINKING|>", "<|END_THINKING|>"),
+    ("<|channel>thought", "<channel|>"),
+)
+
+SPACE, MARKS, RESHAPED, KEPT, PROMPT, UNPLACED, MERGED, IDS = (
+    "white space", "end marks", "thinking tags", "reasoning kept", "prompt rewritten", "not found",
+    "merged tokens", "other tokens",
+)  # fmt: skip
+COMPLETED, FIELD = ("opening tag left out", "thinking given in its field")
+TOOLS, CALLS, RESULTS, REASONING = ("tools ignored", "tool calls ignored", "tool results ignored", "reasoning ignored")
+DOUBLED, OPEN, FRAME = ("doubled thinking", "open thinking", "a frame inside a frame")
+
+
+@dataclass(frozen=True)
+class Kind:
+    """severe: no conversation that the model can meet. fault: False for what is only counted under every policy.
+
+    words: what it is, after a number of pairs.
+    """
+
+    words: str
+    severe: bool = False
+    fault: bool = True
+
+
+KINDS = {
+    SPACE: Kind("white space around an answer is left out, as the chat template writes it"),
+    MARKS: Kind("an answer brings its own end marks, which are scored once"),
+    RESHAPED: Kind("the chat template writes an answer differently from the data: its form is scored"),
+    COMPLETED: Kind("an answer leaves the tag that opens its thinking to the prompt, which writes it"),
+    FIELD: Kind("an answer's thinking is given to the chat template as reasoning, because it would open it twice"),
+    KEPT: Kind("the chat template would drop an answer's reasoning: it is scored as in the data"),
+    PROMPT: Kind("the chat template writes the prompt differently once an answer follows: it is kept as for sampling"),
+    UNPLACED: Kind("the chat template changes an answer beyond recognition: the data's form is scored"),
+    MERGED: Kind("tokens of prompt and answer would merge in one text: they stay apart as in sampling", fault=False),
+    IDS: Kind("prompt and answer have other tokens apart than in one text"),
+    TOOLS: Kind("the chat template has no place for tools: their list is ignored"),
+    CALLS: Kind("the chat template does not write tool calls of earlier turns: they are ignored"),
+    RESULTS: Kind("the chat template does not write the turns of tools: they are ignored"),
+    REASONING: Kind("the chat template has no place for reasoning in a field of its own: it is ignored"),
+    DOUBLED: Kind("thinking is opened twice", severe=True),
+    OPEN: Kind("an answer is inside a thinking block that it does not close", severe=True),
+    FRAME: Kind("a text already holds turns that the chat template writes around it", severe=True),
+}
+
+
+def refused(kinds, policy: str) -> str | None:
+    """The kind for which a pair is left out, or None. policy: data.on_template_mismatch."""
+    if policy == "keep":
+        return None
+    fitting = [kind for kind in kinds if KINDS[kind].severe or (policy == "drop" and KINDS[kind].fault)]
+    return max(fitting, key=lambda kind: KINDS[kind].severe, default=None)
+
+
+def is_open(text: str, tags) -> bool:
+    """Whether a text ends inside a thinking block."""
+    return text.rfind(tags[0]) > text.rfind(tags[1])
+
+
+def thinks(answer: str, tags) -> bool:
+    """Whether an answer brings thinking of its own: it opens a block, or closes one that the prompt opened."""
+    return answer.lstrip().startswith(tags[0]) or (tags[1] in answer and tags[0] not in answer.partition(tags[1])[0])
+
+
+def without_empty_block(answer: str, tags) -> str:
+    """An answer without a thinking block in which nothing stands, if it begins with one."""
+    inside, closer, rest = answer.lstrip().removeprefix(tags[0]).partition(tags[1])
+    empty = answer.lstrip().startswith(tags[0]) and closer and not inside.strip()
+    return rest.lstrip("\n") if empty else answer
+
+
+def thinking_fault(lead: str, answer: str, tags) -> str | None:
+    """DOUBLED or OPEN, or None. lead: what the prompt has written of the answer's turn, answer: what is scored."""
+    opener, closer = tags
+    if is_open(lead, tags) and closer not in answer:
+        return DOUBLED if opener in answer else OPEN
+    blocks, rest = 0, (lead + answer).lstrip()
+    while rest.startswith(opener):
+        inside, _, rest = rest[len(opener) :].partition(closer)
+        blocks, rest = blocks + 1, rest.lstrip()
+        if blocks > 1 or opener in inside:
+            return DOUBLED
+    return None
+
+
+def ids_fault(whole: list[int], prompt: list[int], answer: list[int]) -> str | None:
+    """MERGED or IDS where one text has other ids than its two parts, or None.
+
+    MERGED: they differ in one place only, and it touches the border of the two.
+    """
+    parts = prompt + answer
+    if whole == parts:
+        return None
+    before = next((at for at, pair in enumerate(zip(whole, parts, strict=False)) if pair[0] != pair[1]), None)
+    if before is None:
+        before = min(len(whole), len(parts))
+    after = 0
+    while after < min(len(whole), len(parts)) - before and whole[-1 - after] == parts[-1 - after]:
+        after += 1
+    return MERGED if before <= len(prompt) <= len(parts) - after else IDS
