@@ -7,8 +7,6 @@ was killed, or is still writing. Users' files, in which a bad row is refused and
 from __future__ import annotations
 
 import contextlib
-import errno
-import fcntl
 import json
 import os
 import threading
@@ -17,15 +15,18 @@ from pathlib import Path
 from typing import Any
 
 from .errors import WorkbenchError
+from .locks import locked, set_rights
 from .patience import ONCE, Patience
 
-#: Errors of file systems that have no locks.
-_NO_LOCKS = (errno.ENOLCK, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS)
 _BLOCK_BYTES = 65536
 
 
-def write_atomically(path: Path, content: bytes, durable: bool = True, patience: Patience = ONCE) -> None:
+def write_atomically(
+    path: Path, content: bytes, durable: bool = True, patience: Patience = ONCE, rights: int | None = None
+) -> None:
     """Replace a file's content in one step: written beside it, flushed to disk where `durable`, renamed.
+
+    rights: of the file, such as 0o600; by default those that the user's umask leaves.
 
     Errors: WorkbenchError when it cannot be written in spite of `patience`; the file is then as it was.
     """
@@ -33,6 +34,8 @@ def write_atomically(path: Path, content: bytes, durable: bool = True, patience:
 
     def write():
         with open(beside, "wb") as file:
+            if rights is not None:
+                set_rights(file.fileno(), rights)
             file.write(content)
             if durable:
                 file.flush()
@@ -49,9 +52,11 @@ def write_atomically(path: Path, content: bytes, durable: bool = True, patience:
         ) from error
 
 
-def write_json(path: Path, value: dict, durable: bool = True, patience: Patience = ONCE) -> None:
+def write_json(
+    path: Path, value: dict, durable: bool = True, patience: Patience = ONCE, rights: int | None = None
+) -> None:
     """Replace a JSON file in one step, so that a reader sees the old or the new one, never half of it."""
-    write_atomically(path, json.dumps(value, ensure_ascii=False, indent=1).encode(), durable, patience)
+    write_atomically(path, json.dumps(value, ensure_ascii=False, indent=1).encode(), durable, patience, rights)
 
 
 def read_json(path: Path) -> dict | None:
@@ -147,7 +152,7 @@ class NewLine:
         """
         opener = None if self._create else lambda name, flags: os.open(name, flags & ~os.O_CREAT)
         # unbuffered: a buffer would write its rest after the failure, when the file is closed
-        with open(self.path, "ab+", buffering=0, opener=opener) as file, _locked(file):
+        with open(self.path, "ab+", buffering=0, opener=opener) as file, locked(file):
             if self._is_there(file):
                 os.fsync(file.fileno())
             else:
@@ -234,23 +239,6 @@ def _objects(numbered_lines, source) -> list[dict]:
 
 def _lines(records) -> bytes:
     return "".join(json.dumps(record, ensure_ascii=False) + "\n" for record in records).encode()
-
-
-@contextlib.contextmanager
-def _locked(file):
-    """Hold the file's lock, where the file system has locks."""
-    held = True
-    try:
-        fcntl.flock(file, fcntl.LOCK_EX)
-    except OSError as error:
-        if error.errno not in _NO_LOCKS:
-            raise
-        held = False
-    try:
-        yield
-    finally:
-        if held:  # closing is not enough: a process forked meanwhile has the file open too
-            fcntl.flock(file, fcntl.LOCK_UN)
 
 
 def _end_of_last_line(file, end):

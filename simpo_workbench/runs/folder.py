@@ -17,7 +17,7 @@ from ..base.errors import SettingWarning, WorkbenchError
 from ..base.files import NewLine
 from ..config.run_config import DEMO, RUNS_ROOT, RunConfig
 from ..pairs.pairs import Pairs
-from .mailbox import Mailbox
+from .mailbox import Mailbox, make_private
 from .names import is_reserved, leads_elsewhere, require_own_folder
 
 #: In these states a run has a living process.
@@ -139,8 +139,10 @@ def new_run_folder(root: str | Path, name: str | None, stem: str) -> RunFolder:
             " space."
         ) from None
     folder = RunFolder(path)
-    for part in ("scores", "generations", "checkpoints", "requests", "replies"):
+    for part in ("scores", "generations", "checkpoints"):
         (path / part).mkdir()
+    for part in (folder.requests, folder.replies):
+        make_private(part)
     return folder
 
 

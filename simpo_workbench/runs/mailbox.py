@@ -5,6 +5,7 @@
     replies/<id>.json            {"state": "acknowledged" | "done" | "refused", "text", …}
     replies/<id>.parquet         the table that belongs to a reply, where there is one
 
+All are for their owner alone (0600 in folders of 0700): whoever may write a request steers the run.
 No side waits for a lock, a half-written request is never read, and either side may die at any moment.
 Folders from before replies were called so have them in `answers/`; they are still read.
 """
@@ -25,6 +26,7 @@ from typing import TYPE_CHECKING
 from ..base import process
 from ..base.errors import WorkbenchError
 from ..base.files import read_json, write_atomically
+from ..base.locks import PRIVATE, PRIVATE_FOLDER, set_rights
 from ..base.patience import passes
 from ..base.redaction import redact
 
@@ -66,7 +68,7 @@ class Mailbox:
             raise WorkbenchError(f"{kind!r} cannot be asked of a run: it knows {', '.join(CONTROL + MODEL_REQUESTS)}.")
         request_id = uuid.uuid4().hex
         try:
-            self.requests.mkdir(exist_ok=True)
+            make_private(self.requests)
         except OSError as error:
             raise WorkbenchError(
                 f"{str(self.requests)!r} cannot be written: {error.strerror}. The run was not asked to {kind}."
@@ -74,7 +76,7 @@ class Mailbox:
         # ordered by the time since boot: the wall clock may go backwards, and the order of pause and unpause matters
         when = int(process.uptime_s() * 1e9)
         content = json.dumps({"id": request_id, "kind": kind, "values": values}).encode()
-        write_atomically(self.requests / f"{when:020d}-{request_id}.json", content)
+        write_atomically(self.requests / f"{when:020d}-{request_id}.json", content, rights=PRIVATE)
         return request_id
 
     def reply(self, request_id: str) -> dict | None:
@@ -172,9 +174,10 @@ class Inbox:
         table that cannot be written, WorkbenchError for a reply that never can.
         """
         if table is not None:
-            self.replies.mkdir(exist_ok=True)
+            make_private(self.replies)
             unfinished = self.replies / f".{request.id}.tmp"
             table.to_parquet(unfinished, index=False)
+            set_rights(unfinished, PRIVATE)
             unfinished.replace(self.replies / f"{request.id}.parquet")
         self._reply(request, "done", text, **values)
 
@@ -198,8 +201,8 @@ class Inbox:
         content = json.dumps({"state": state, "text": redact(text), **values}, ensure_ascii=False).encode()
         self._unsent.pop(path, None)
         try:
-            self.replies.mkdir(exist_ok=True)
-            write_atomically(path, content, durable=False)
+            make_private(self.replies)
+            write_atomically(path, content, durable=False, rights=PRIVATE)
         except (OSError, WorkbenchError) as error:
             if not passes(error):
                 raise
@@ -208,8 +211,14 @@ class Inbox:
     def _send_again(self):
         for path, content in list(self._unsent.items()):
             with contextlib.suppress(WorkbenchError):  # it stays for the next time
-                write_atomically(path, content, durable=False)
+                write_atomically(path, content, durable=False, rights=PRIVATE)
                 self._unsent.pop(path, None)
+
+
+def make_private(folder: Path) -> None:
+    """Make a folder of requests or replies, and close it to other users, also one of an older version."""
+    folder.mkdir(exist_ok=True)
+    set_rights(folder, PRIVATE_FOLDER)
 
 
 def _withdrawn_marker(requests, request_id):

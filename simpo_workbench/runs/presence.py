@@ -16,6 +16,7 @@ from typing import BinaryIO
 from ..base import process
 from ..base.errors import WorkbenchError
 from ..base.files import read_json, write_json
+from ..base.locks import only_shared, open_lock
 from ..base.patience import ONCE, patience_of_a_run
 from ..base.redaction import redact_values
 from . import post_mortem
@@ -161,7 +162,7 @@ def hold(folder: RunFolder) -> BinaryIO:
     The kernel unlocks it when the process ends, however it ends. Errors: WorkbenchError when another process has it.
     """
     try:
-        file = open(folder.lock, "a+b")  # noqa: SIM115 - the caller closes it, which unlocks it
+        file = open_lock(folder.lock)
     except OSError as error:
         raise WorkbenchError(
             f"The run folder {str(folder.path)!r} cannot be written: {error.strerror}. Check its rights and the free"
@@ -176,6 +177,12 @@ def hold(folder: RunFolder) -> BinaryIO:
             # the process that launches this one holds the folder for a moment, and one that ends until its memory is
             # free
             taken = time.monotonic() > end or _another_is_at_work(folder)
+            if taken and not _another_is_at_work(folder) and only_shared(file):
+                file.close()
+                raise WorkbenchError(
+                    f"Another program, perhaps another user's, has locked {str(folder.lock)!r} for reading: end it, or"
+                    " delete that file."
+                ) from None
         except OSError:  # a file system without locks: only the identity in status.json tells
             taken = _another_is_at_work(folder)
             if not taken:

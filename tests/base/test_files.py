@@ -87,10 +87,10 @@ def test_a_file_system_without_locks_takes_records_all_the_same(tmp_path, monkey
         return flock
 
     for number in (errno.ENOLCK, errno.ENOTSUP, errno.EOPNOTSUPP):
-        monkeypatch.setattr("simpo_workbench.base.files.fcntl.flock", fails_with(number))
+        monkeypatch.setattr("simpo_workbench.base.locks.fcntl.flock", fails_with(number))
         append_jsonl(path, {"error": number})
     assert len(read_jsonl(path)) == 3
-    monkeypatch.setattr("simpo_workbench.base.files.fcntl.flock", fails_with(errno.EIO))
+    monkeypatch.setattr("simpo_workbench.base.locks.fcntl.flock", fails_with(errno.EIO))
     with pytest.raises(OSError, match="no locks"):
         append_jsonl(path, {})
     assert len(read_jsonl(path)) == 3

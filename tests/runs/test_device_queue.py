@@ -142,3 +142,110 @@ def test_started_runs_wait_for_each_other_and_a_waiting_one_can_be_cancelled(tin
     until(lambda: third.status.state == "training", "the next one's turn after a death")
     third.stop().wait(120)
     assert third.wait(120).state == "stopped"
+
+
+def test_a_stopped_or_hung_waiter_is_passed_over_and_keeps_its_place(monkeypatch):
+    """It would never take the free device; when it goes on, it is first again."""
+    first = another("ticket = queue.enter('/runs/a', 'a')")
+    os.kill(first.pid, signal.SIGSTOP)
+    queue = DeviceQueue()
+    mine = queue.enter("/runs/b", "b")
+    assert not queue.take(mine)
+    awake_s = device_queue.process.awake_s
+    monkeypatch.setattr(device_queue.process, "awake_s", lambda: awake_s() + device_queue.SILENT_S + 1)
+    assert [(ticket.name, ticket.silent) for ticket in queue.waiting()] == [("a", True), ("b", True)]
+    assert queue.take(mine)
+    assert [ticket.name for ticket in queue.waiting()] == ["a"]
+    queue.release()
+    os.kill(first.pid, signal.SIGCONT)
+    waiting = queue.waiting()[0]
+    assert queue.take(waiting), "a process that goes on has its place again"
+    queue.release()
+    end(first)
+
+
+def test_places_do_not_run_out():
+    """Every move halves a gap between two numbers: after some fifty there is none left."""
+    children = [another(f"queue.enter('/runs/{name}', '{name}')") for name in "abc"]
+    queue = DeviceQueue()
+    for _ in range(150):
+        for name in "bc":
+            assert queue.move(f"/runs/{name}", 2) == 2
+            names = [ticket.name for ticket in queue.waiting()]
+            assert names[1] == name, names
+            assert names[0] == "a"
+    places = [ticket.place for ticket in queue.waiting()]
+    assert len(set(places)) == 3
+    for child in children:
+        end(child)
+
+
+def rights(path):
+    return oct(path.stat().st_mode & 0o7777)
+
+
+@pytest.mark.parametrize("mask", [0o000, 0o022, 0o077])
+def test_locks_and_tickets_are_for_their_owner_alone(mask):
+    previous = os.umask(mask)
+    try:
+        queue = DeviceQueue()
+        ticket = queue.enter("/runs/a", "a")
+        assert queue.take_at_once("/runs/b", "b")
+    finally:
+        os.umask(previous)
+    assert rights(queue.folder) == "0o700"
+    assert rights(ticket.path) == rights(queue.folder / "held") == "0o600"
+    queue.release()
+
+
+def test_a_devices_folder_of_a_group_is_for_the_whole_group(tmp_path):
+    """chgrp cards; chmod 2770: several people on one card."""
+    folder = tmp_path / "devices"
+    folder.mkdir()
+    os.chown(folder, -1, 12345)
+    folder.chmod(0o2770)
+    previous = os.umask(0o077)
+    try:
+        queue = DeviceQueue()
+        ticket = queue.enter("/runs/a", "a")
+        queue.move("/runs/a", 1)
+        assert queue.take_at_once("/runs/b", "b")
+    finally:
+        os.umask(previous)
+    assert rights(queue.folder) == "0o2770"
+    for path in (queue.folder, ticket.path, queue.folder / "held"):
+        assert path.stat().st_gid == 12345
+    assert rights(ticket.path) == rights(queue.folder / "held") == "0o660"
+    queue.release()
+
+
+def test_a_lock_that_is_a_link_is_not_followed(tmp_path):
+    """Taking the device empties the file: in a shared folder a link would lead to any file of its user."""
+    queue = DeviceQueue()
+    queue.enter("/runs/a", "a")
+    (tmp_path / "precious").write_text("precious")
+    (queue.folder / "held").symlink_to(tmp_path / "precious")
+    with pytest.raises(WorkbenchError, match="held' cannot be used: .*SIMPO_WORKBENCH_DEVICES"):
+        queue.take_at_once("/runs/a", "a")
+    assert (tmp_path / "precious").read_text() == "precious"
+
+
+def test_a_shared_lock_is_not_waited_for_without_end(monkeypatch):
+    """A backup, or another user's program: it has the file open, and the device is free."""
+    queue = DeviceQueue()
+    mine = queue.enter("/runs/a", "a")
+    reader = another("""
+        import fcntl
+        queue._make_folder()
+        file = open(queue.folder / "held", "a+b")
+        fcntl.flock(file, fcntl.LOCK_SH)
+    """)
+    assert not queue.take(mine)
+    awake_s = device_queue.process.awake_s
+    monkeypatch.setattr(device_queue.process, "awake_s", lambda: awake_s() + device_queue.SHARED_LOCK_S + 1)
+    assert not queue.take(mine)  # the locked file is taken away
+    assert queue.take(mine)
+    assert not DeviceQueue().take_at_once("/runs/b", "b")
+    assert queue.holder()["name"] == "a"
+    queue.release()
+    end(reader)
