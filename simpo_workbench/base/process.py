@@ -39,6 +39,16 @@ def is_alive(identity: dict | None) -> bool:
         return False
 
 
+def command_line(identity: dict) -> list[str]:
+    """The command and its arguments of exactly this process; empty when it is gone or another user's."""
+    if not is_alive(identity):
+        return []
+    try:
+        return Path(f"/proc/{identity['pid']}/cmdline").read_bytes().decode(errors="replace").split("\0")[:-1]
+    except OSError:
+        return _command_line_without_proc(identity["pid"])
+
+
 def send_signal(identity: dict, number: signal.Signals) -> bool:
     """Whether exactly this process was signalled: not when it is gone, pid 1, this process, or another user's."""
     if not _may_be_signalled(identity):
@@ -112,3 +122,12 @@ def _start_ticks_without_proc(pid):
         return int(process.create_time() * 100)
     except psutil.NoSuchProcess:
         raise ProcessLookupError(pid) from None
+
+
+def _command_line_without_proc(pid):
+    import psutil
+
+    try:
+        return psutil.Process(pid).cmdline()
+    except psutil.Error:
+        return []

@@ -16,6 +16,7 @@ from .folder import RunFolder, create_run, find_run_folder
 from .more_steps import is_finished_error, require_steps_left, resumable_steps
 from .presence import hold, log_size
 from .run import Run
+from .status import WORKER_MODULE
 
 #: Settings that decide what a checkpoint's tensors and records mean: a clone from a checkpoint cannot change them.
 _FIXED = ("model", "data", "lora", "training.optimizer")
@@ -180,7 +181,7 @@ def launch(folder: RunFolder, *options: str) -> Run:
         write_json(folder.status, {**status, "process": process.identify(), "handover": True})
         with open(folder.log, "ab") as log:
             worker = subprocess.Popen(
-                [sys.executable, "-m", "simpo_workbench.engine.worker", str(folder.path.resolve()), *options],
+                [sys.executable, "-m", WORKER_MODULE, str(folder.path.resolve()), *options],
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=log,

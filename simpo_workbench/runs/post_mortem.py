@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import contextlib
+import json
 import math
 import re
+import shutil
 import signal
 from pathlib import Path
 
 from ..base import process
-from ..base.files import read_json
+from ..base.files import parse_json_line, read_json
+from ..base.redaction import redact_values
 
 #: On this signal a worker writes the stack of all its threads to its log.
 STACK_SIGNAL = signal.SIGUSR1
@@ -17,6 +21,41 @@ SCARCE_MEMORY = 0.03
 #: A memory kill in the control group later than this after the last heartbeat may have hit another process.
 FRESH_S = 60.0
 _LOG_TAIL_BYTES = 1_000_000
+#: How the line of a log begins that holds the last state of a process, for when status.json could not be written.
+_LAST_WORD = "last word: "
+#: With less space than this on the disk a process cannot say why it ends.
+_NO_ROOM_BYTES = 16_384
+_LAST_STATES = ("finished", "stopped", "failed", "suspended")
+#: Signals that end a process without giving it a chance otherwise, and what they mean.
+FATAL_SIGNALS = {
+    signal.SIGXCPU: "the limit on processor time (ulimit -t, a batch system's)",
+    signal.SIGQUIT: "quit, by a keyboard or another program",
+    signal.SIGUSR2: "sent by another program",
+    signal.SIGALRM: "an alarm that nobody waits for",
+    signal.SIGVTALRM: "an alarm that nobody waits for",
+    signal.SIGPROF: "a profiler's alarm that nobody waits for",
+}
+
+
+def write_last_word(log: Path, state: str, message: str) -> None:
+    """Add the last state of this process to its log, in a form that `last_word` reads; a full disk is no error here."""
+    word = redact_values({"state": state, "message": message, "process": process.identify()})
+    with contextlib.suppress(OSError), open(log, "a", encoding="utf-8") as file:
+        file.write(f"\n{_LAST_WORD}{json.dumps(word, ensure_ascii=False)}\n")
+
+
+def last_word(log: Path, identity: dict | None) -> dict | None:
+    """{"state", "message"} that exactly this process left in its log when it ended; None where there is none."""
+    for line in reversed(last_log(log)):
+        if line.startswith(_LAST_WORD):
+            with contextlib.suppress(ValueError):
+                word = parse_json_line(line.removeprefix(_LAST_WORD)) or {}
+                state, message = word.get("state"), word.get("message")
+                if word.get("process") == identity and state in _LAST_STATES and isinstance(message, str):
+                    return {"state": state, "message": message}
+    return None
+
+
 _GROUP_MEMORY = (Path("/sys/fs/cgroup/memory.events"), Path("/sys/fs/cgroup/memory/memory.oom_control"))
 
 
@@ -25,7 +64,7 @@ def cause_of_death(folder, status: dict) -> str:
     identity = status.get("process")
     beat = read_json(folder.heartbeat) or {}
     log = last_log(folder.log, status.get("log_from", 0))
-    tail = log[-40:]
+    tail = [line for line in log if not line.startswith(_LAST_WORD)][-40:]
     if not isinstance(identity, dict):
         cause = "status.json does not say which process it was"
     elif status.get("folder") not in (None, folder.identity):
@@ -40,6 +79,8 @@ def cause_of_death(folder, status: dict) -> str:
         (line for line in reversed(tail) if re.match(r"[A-Za-z_.]*(Error|Exception|Interrupt)\b", line)), None
     ):
         cause = f"a Python error ended it ({error[:200]})"
+    elif shutil.disk_usage(folder.path).free < _NO_ROOM_BYTES:
+        cause = "its disk is full, so that it could not say why it ended"
     else:
         cause = "it was killed from outside (SIGKILL)"
     last = f" Last lines of its log: {' / '.join(line[:200] for line in tail[-3:])}" if tail else " It left no log."

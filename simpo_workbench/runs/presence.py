@@ -8,6 +8,7 @@ waits in the queue is a small process.
 import contextlib
 import faulthandler
 import fcntl
+import os
 import signal
 import threading
 import time
@@ -68,6 +69,9 @@ class Presence:
             faulthandler.enable(self._log)
             faulthandler.register(post_mortem.STACK_SIGNAL, self._log, all_threads=True)
             signal.signal(signal.SIGHUP, signal.SIG_IGN)  # a closed terminal does not stop it
+            for number in post_mortem.FATAL_SIGNALS:
+                if signal.getsignal(number) is signal.SIG_DFL:
+                    signal.signal(number, self._die)
             self.status["answers_signals"] = True
         self.status.pop("handover", None)
         with contextlib.suppress(WorkbenchError):  # the thread beats again in a second
@@ -94,12 +98,16 @@ class Presence:
         """
         with self._status_lock:
             self.status |= {"progress_awake_s": process.awake_s(), **changes}
+            state = self.status.get("state")
+            if state in ("failed", "stopped"):
+                post_mortem.write_last_word(self.folder.log, state, self.status.get("message", ""))
             try:
                 self._write(ONCE)
             except WorkbenchError:
-                if self.status.get("state") in LIVE_STATES:
+                if state in LIVE_STATES:
                     return
                 self.give_back_reserve()
+                post_mortem.write_last_word(self.folder.log, state, self.status.get("message", ""))
                 self.patience.renew()
                 self._write(self.patience)
 
@@ -107,6 +115,15 @@ class Presence:
         """Free the space that was kept for the final state."""
         with contextlib.suppress(OSError):
             self._reserve.unlink(missing_ok=True)
+
+    def _die(self, number, _):
+        """Say in the log which signal ends this process, and let it do so. The status is left: its lock may be held by
+        the very code that was interrupted.
+        """
+        name, meaning = signal.Signals(number).name, post_mortem.FATAL_SIGNALS[number]
+        post_mortem.write_last_word(self.folder.log, "failed", f"The signal {name} ended its process: {meaning}.")
+        signal.signal(number, signal.SIG_DFL)
+        os.kill(os.getpid(), number)
 
     def _write(self, patience):
         try:

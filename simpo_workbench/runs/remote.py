@@ -20,6 +20,7 @@ from .folder import RunFolder
 from .launch import launch
 from .mailbox import REPLIED
 from .run import Reply, Run
+from .status import is_own_worker
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -100,7 +101,8 @@ class RemoteModel:
         self._closed = True
         if self.run.status.alive:
             self.run.folder.mailbox.ask("close")
-            process.kill_after((read_json(self.run.folder.status) or {}).get("process"), _CLOSING_S)
+            if is_own_worker(self.run.folder, raw := read_json(self.run.folder.status) or {}):
+                process.kill_after(raw["process"], _CLOSING_S)
         shutil.rmtree(self.run.path, ignore_errors=True)
 
 

@@ -15,7 +15,7 @@ from .folder import RunFolder
 from .launch import launch
 from .preflight_result import PreflightResult
 from .run import Run
-from .status import RunStatus
+from .status import RunStatus, is_own_worker
 
 _CANCEL_S = 10.0
 
@@ -52,10 +52,10 @@ class RemotePreflight:
 
     def cancel(self) -> None:
         """End it and free its memory; returns when it has ended."""
-        identity = (read_json(self._run.folder.status) or {}).get("process")
+        raw = read_json(self._run.folder.status) or {}
         # SIGTERM first, so that it deletes what it wrote to measure saving
-        if self._run.status.alive and process.send_signal(identity, signal.SIGTERM):
-            process.kill_after(identity, _CANCEL_S)
+        if is_own_worker(self._run.folder, raw) and process.send_signal(raw["process"], signal.SIGTERM):
+            process.kill_after(raw["process"], _CANCEL_S)
         shutil.rmtree(self._run.path, ignore_errors=True)
 
 

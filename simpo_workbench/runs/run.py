@@ -272,9 +272,8 @@ class Run:
         size = self.folder.log.stat().st_size if self.folder.log.exists() else 0
         # a process that has just begun, and does not listen to the signal yet, would die of it
         if not (
-            raw.get("owner") == "worker"
-            and raw.get("answers_signals")
-            and self.status.alive
+            raw.get("answers_signals")
+            and run_status.is_own_worker(self.folder, raw)
             and process.send_signal(raw["process"], STACK_SIGNAL)
         ):
             raise WorkbenchError(
@@ -326,10 +325,15 @@ class Run:
             )
         if not run_status.is_alive(self.folder, raw):
             return
+        if not run_status.is_own_worker(self.folder, raw):
+            raise WorkbenchError(
+                f"Process {identity['pid']}, which the run {self.name!r} names, is not its worker by its command line,"
+                " so it is not signalled: end it yourself if it should end."
+            )
         process.send_signal(identity, signal.SIGTERM)
         if self._ends_within(TERM_PATIENCE_S):
             return
-        if not process.signal_group(identity, signal.SIGKILL):
+        if run_status.is_own_worker(self.folder, raw) and not process.signal_group(identity, signal.SIGKILL):
             process.send_signal(identity, signal.SIGKILL)  # it leads no group
         end = time.monotonic() + _DEATH_S
         while run_status.is_alive(self.folder, raw):

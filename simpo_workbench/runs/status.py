@@ -9,7 +9,7 @@ from ..base import process
 from ..base.errors import WorkbenchError
 from ..base.files import read_json, read_jsonl
 from .folder import END_STATES, LIVE_STATES, RunFolder
-from .post_mortem import cause_of_death
+from .post_mortem import cause_of_death, last_word
 
 #: A step that takes this many times the usual one, and at least this many seconds, has stalled; an evaluation or the
 #: first step has after STALLED_EVALUATION_S.
@@ -17,6 +17,8 @@ STALLED_STEPS, STALLED_S, STALLED_EVALUATION_S = 10, 120.0, 900.0
 #: A living process writes a heartbeat every second; after so long without one it is stopped or hangs.
 SILENT_S = 30.0
 _BEATS_S = 5.0
+#: What a worker's command line names, before its run folder.
+WORKER_MODULE = "simpo_workbench.engine.worker"
 
 
 @dataclass(frozen=True)
@@ -49,7 +51,11 @@ def read(folder: RunFolder) -> RunStatus:
     state, message = raw["state"], raw.get("message", "")
     stalled = _stall(folder, raw) if alive else ""
     if state in LIVE_STATES and not alive:
-        state, message = "failed", f"The process of this run died while it was {state}. {cause_of_death(folder, raw)}"
+        if word := last_word(folder.log, raw.get("process")):
+            state, message = word["state"], word["message"]
+        else:
+            cause = cause_of_death(folder, raw)
+            state, message = "failed", f"The process of this run died while it was {state}. {cause}"
     elif stalled:
         message = f"Stalled: {stalled} run.dump_stack() shows where it stands."
     return RunStatus(
@@ -112,6 +118,21 @@ def is_alive(folder: RunFolder, raw: dict) -> bool:
         return False
     # a kernel outlives the run that it trained, but the folder's lock does not
     return raw.get("owner") != "in-process" or folder.is_held()
+
+
+def is_own_worker(folder: RunFolder, raw: dict) -> bool:
+    """Whether a status names this folder's living worker beyond doubt, so that it may be signalled: the folder's
+    identity, boot id, start ticks and the folder on the worker's command line all agree.
+
+    raw: what status.json says. A folder that was copied or came from somewhere else may name any process.
+    """
+    if raw.get("owner") != "worker" or not folder.identity or raw.get("folder") != folder.identity:
+        return False
+    command = process.command_line(raw.get("process"))
+    if WORKER_MODULE not in command:
+        return False
+    arguments = command[command.index(WORKER_MODULE) + 1 :]
+    return bool(arguments) and RunFolder(arguments[0]).identity == folder.identity
 
 
 def _stall(folder, raw):

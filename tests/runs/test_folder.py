@@ -15,6 +15,7 @@ from simpo_workbench.base.errors import WorkbenchError
 from simpo_workbench.base.files import read_json, read_jsonl, write_atomically, write_json, write_jsonl
 from simpo_workbench.runs import folder as run_folder
 from simpo_workbench.runs.folder import RunFolder, check_name, find_run_folder, new_run_folder, run_names
+from simpo_workbench.runs.presence import hold
 
 
 @pytest.fixture
@@ -300,3 +301,21 @@ def test_a_record_that_finds_no_room_leaves_nothing_behind(tmp_path):
     """
     done = subprocess.run([sys.executable, "-c", textwrap.dedent(code)], capture_output=True, text=True, timeout=300)
     assert done.stdout.splitlines() == ["File too large", "[1, 3]"], done.stderr
+
+
+@pytest.mark.parametrize("mask", [0o022, 0o077])
+def test_a_run_has_the_rights_of_the_umask_but_only_its_owner_can_steer_it(tmp_path, mask):
+    previous = os.umask(mask)
+    try:
+        folder = new_run_folder(tmp_path, "one", "stem")
+        write_json(folder.status, {})
+        with hold(folder):
+            folder.mailbox.ask("stop")
+    finally:
+        os.umask(previous)
+    rights = {path.name: path.stat().st_mode & 0o777 for path in [folder.path, *folder.path.iterdir()]}
+    assert rights["one"] == rights["scores"] == 0o777 & ~mask
+    assert rights["status.json"] == 0o666 & ~mask
+    assert rights["requests"] == rights["replies"] == 0o700
+    assert rights["lock"] == 0o600
+    assert [path.stat().st_mode & 0o777 for path in folder.requests.iterdir()] == [0o600]
