@@ -23,6 +23,7 @@ from ruamel.yaml.tokens import (
 )
 
 from ..base.errors import WorkbenchError
+from .plain_yaml import read_plain_yaml
 from .schema import SettingInfo
 
 #: No configuration is nested deeper, and the library's time grows with the square of the depth.
@@ -58,6 +59,15 @@ def read_yaml(text: str, source: str) -> Any:
             f"{source} has more than {LARGEST:,} characters: no configuration is that long. Put long texts into files"
             " of their own."
         )
+    plain = read_plain_yaml(text, _read_section)
+    return _read_any(text, source) if plain is None else plain
+
+
+def _read_section(part):
+    return _read_any(part, "a section")
+
+
+def _read_any(text, source):
     try:
         depth = 0
         for number, token in enumerate(YAML(typ="safe", pure=True).scan(text)):
