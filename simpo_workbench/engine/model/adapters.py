@@ -9,6 +9,7 @@ from safetensors import SafetensorError
 
 from ...base.errors import WorkbenchError, first_line
 from . import adapter_checks, lora_linear
+from .file_check import require_bounded_adapter
 from .tokenizer import model_identity
 from .weight_files import require_adapter
 
@@ -35,6 +36,7 @@ def attach(loaded, folder: Path, name: str, trainable: bool) -> None:
         copies = adapter_checks.require_own_vocabulary(
             stored, settings, folder, loaded.model, loaded.tokenizer, loaded.vocabulary
         )
+        require_bounded_adapter(settings, folder, [layer for layer, _ in loaded.model.named_modules()])
         config = PeftLoraConfig.from_pretrained(str(folder))
         config.inference_mode, config.task_type = not trainable, "CAUSAL_LM"
         config.init_lora_weights = True  # all values are read below; how they began is past

@@ -64,9 +64,12 @@ def require_loaded_whole(model, loading_info: dict, name: str) -> None:
         )
 
 
-def require_float_weights(folder: Path, name: str) -> None:
-    """Raise WorkbenchError if a folder without quantization settings holds integers or 8-bit floats as weights."""
-    for key, dtype, shape in stored_weights(folder):
+def require_float_weights(stored: list, name: str) -> None:
+    """Raise WorkbenchError if a model without quantization settings has integers or 8-bit floats as weights.
+
+    stored: as from `stored_weights`.
+    """
+    for key, dtype, shape in stored:
         if dtype not in _FLOATS and len(shape) > 1 and not _OPTIONAL.search(key):
             raise WorkbenchError(
                 f"The model {name!r} cannot be loaded: the weight {key!r} is stored as {dtype}, and config.json has no"

@@ -2,6 +2,7 @@
 
 import contextlib
 import gc
+import math
 import os
 import warnings
 from collections.abc import Iterator
@@ -23,7 +24,8 @@ from ..forward import attention
 from ..forward.memory import is_out_of_memory
 from . import lora_linear, vocabulary
 from .adapters import attach
-from .loading_checks import quiet_loading, require_float_weights, require_loaded_whole
+from .file_check import require_possible_size
+from .loading_checks import quiet_loading, require_float_weights, require_loaded_whole, stored_weights
 from .quantization import QUANTIZED, quantization, stored_form
 from .tokenizer import model_folder, tokenizer_in, why_not
 
@@ -141,8 +143,11 @@ def load_base(config: ModelConfig, data: DataConfig | None = None) -> LoadedMode
     try:
         model_config = AutoConfig.from_pretrained(folder, trust_remote_code=False)
         quantized, note = quantization(config, model_config, compute)
+        stored = list(stored_weights(folder))
         if stored_form(model_config) is None:
-            require_float_weights(folder, config.name)
+            require_float_weights(stored, config.name)
+        numbers = sum(math.prod(shape) for _, _, shape in stored)
+        require_possible_size(folder, config.name, model_config, numbers)
         with quiet_loading():
             model, loading_info = AutoModelForCausalLM.from_pretrained(
                 folder,

@@ -12,6 +12,7 @@ from ...base.errors import WorkbenchError, first_line
 from ...config.run_config import DEMO, DataConfig, ModelConfig
 from ..encode.template_check import LONGEST_TEMPLATE
 from . import demo_model, hub
+from .file_check import require_bounded_config, require_bounded_tokenizer
 from .weight_files import own_code, require_safetensors
 
 
@@ -25,6 +26,8 @@ def load_tokenizer(config: ModelConfig, data: DataConfig | None = None) -> PreTr
 
 def tokenizer_in(folder: Path, config: ModelConfig, data: DataConfig | None = None) -> PreTrainedTokenizerBase:
     """The tokenizer in a model's folder, with the model's name as its own."""
+    require_bounded_config(folder, config.name)  # transformers reads it to choose the tokenizer's class
+    require_bounded_tokenizer(folder, config.name)
     try:
         # without trust_remote_code, transformers asks on a terminal
         tokenizer = AutoTokenizer.from_pretrained(folder, trust_remote_code=False)

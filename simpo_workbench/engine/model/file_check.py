@@ -1,0 +1,191 @@
+"""Tokenizers, configurations and adapters come from strangers: each is first read in a limited process of its own.
+
+A regular expression can take longer than the universe has, and a number in a configuration asks for any memory: in the
+process that trains, or in the user's kernel, neither could be stopped. What passed is remembered by its content.
+"""
+
+import contextlib
+import hashlib
+import importlib.metadata
+import importlib.util
+import json
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+from ...base.errors import WorkbenchError, first_line
+from ...base.paths import cache_folder
+from . import file_probe
+from .weight_files import json_object
+
+PATIENCE_S = 90.0  # wall-clock time; `file_probe.LIMITS` counts processor time
+LARGEST_TOKENIZER = 256_000_000  # bytes; the largest in use have about 40 million
+_MOST_OUTPUT_BYTES = 10_000
+#: Numbers up to these build nothing large in any role; a configuration with others is tried in the limited process.
+_ORDINARY_SIZE, _ORDINARY_LIST, _ORDINARY_MODULES = 2**20, 4096, 2**16
+_LAYERS, _EXPERTS = re.compile(r"layer|block|depth|stage", re.IGNORECASE), re.compile("expert", re.IGNORECASE)
+_COUNTS = {
+    re.compile(r"position|ctx|embd|inner|vocab|size|dim", re.IGNORECASE): _ORDINARY_SIZE,
+    _EXPERTS: 4096,
+    _LAYERS: 1024,
+    re.compile(r"head|group|num_|^n_", re.IGNORECASE): 4096,
+}
+_NO_SIZE = re.compile(r"(_ids?|_index|seed|theta|_token)$", re.IGNORECASE)
+#: 4-bit weights hold two numbers in a stored one; what is beyond this is another model.
+_MOST_PER_STORED, _MOST_IN_TABLES = 4, 2**31
+_SPECIAL_IN_PATTERNS = set("*+?{(|\\[")
+
+
+def require_bounded_tokenizer(folder: Path, name: str) -> None:
+    """Raise WorkbenchError unless the tokenizer.json of a model folder encodes and decodes short texts within limits.
+
+    Without that file there is nothing to try: the patterns of other tokenizers are part of transformers.
+    """
+    path = folder / "tokenizer.json"
+    if not path.is_file():
+        return
+    if path.stat().st_size > LARGEST_TOKENIZER:
+        raise WorkbenchError(
+            f"The tokenizer of {name!r} has {path.stat().st_size / 1e6:,.0f} MB, expected at most"
+            f" {LARGEST_TOKENIZER / 1e6:.0f}: it is not read. Choose another model."
+        )
+    with open(path, "rb") as file:
+        digest = hashlib.file_digest(file, "sha256").hexdigest()
+    what = f"The tokenizer of {name!r}"
+    _require({"kind": "tokenizer", "path": str(path.absolute())}, digest, what, ("tokenizers",), "for a short text")
+
+
+def require_bounded_adapter(adapter: dict, folder: Path, names: list[str]) -> None:
+    """Raise WorkbenchError unless the patterns in an adapter's configuration match `names` of layers within limits."""
+    patterns = _patterns_of(adapter)
+    if not any(_SPECIAL_IN_PATTERNS & set(pattern) for pattern in patterns):
+        return
+    task = {"kind": "patterns", "patterns": patterns, "names": names}
+    digest = hashlib.sha256(json.dumps(task).encode()).hexdigest()
+    what = f"The adapter_config.json in {str(folder)!r}"
+    _require(task, digest, what, (), "to find the layers that it names (target_modules and other patterns)")
+
+
+def require_bounded_config(folder: Path, name: str) -> dict | None:
+    """The sizes of a model from `file_probe.model_sizes` where its config.json was tried in a process of its own; None
+    where no number in it is large for what it names.
+
+    Errors: WorkbenchError for a configuration that cannot be read, or not within limits.
+    """
+    path = folder / "config.json"
+    if _is_ordinary(json_object(path, name)):
+        return None
+    libraries = ("torch", "transformers", "tokenizers", "safetensors", "numpy")
+    task = {"kind": "config", "path": str(folder.absolute())}
+    digest = hashlib.sha256(path.read_bytes()).hexdigest()
+    return _require(task, digest, f"The config.json of {name!r}", libraries, "to build an empty model")
+
+
+def require_possible_size(folder: Path, name: str, model_config, stored_numbers: int) -> None:
+    """Raise WorkbenchError unless a model of this configuration is about as large as the weights in its folder.
+
+    stored_numbers: in all weights together.
+    """
+    sizes = require_bounded_config(folder, name) or file_probe.model_sizes(model_config)
+    if sizes["parameters"] > _MOST_PER_STORED * stored_numbers or sizes["tables"] > _MOST_IN_TABLES + stored_numbers:
+        raise WorkbenchError(
+            f"The model {name!r} cannot be loaded: its config.json describes a model of {sizes['parameters']:.3g}"
+            f" parameters (and {sizes['tables']:.3g} numbers in tables), and its files hold {stored_numbers:.3g}. They"
+            " belong to different models, or one of them is damaged. Get the model again."
+        )
+
+
+def _is_ordinary(config):
+    """Whether no number in a configuration is large for what its name says it is."""
+    largest = dict.fromkeys(_COUNTS, 0)
+    left = [("", config)]
+    while left:
+        key, value = left.pop()
+        if isinstance(value, dict):
+            left += [(str(name), part) for name, part in value.items()]
+        elif isinstance(value, list):
+            if len(value) > _ORDINARY_LIST:
+                return False
+            left += [(key, part) for part in value]
+        elif isinstance(value, (int, float)) and not isinstance(value, bool) and not _NO_SIZE.search(key):
+            kind = next((kind for kind in _COUNTS if kind.search(key)), None)
+            if not abs(value) <= _COUNTS.get(kind, _ORDINARY_SIZE):
+                return False
+            if kind is not None:
+                largest[kind] = max(largest[kind], abs(value))
+    return max(1, largest[_LAYERS]) * max(1, largest[_EXPERTS]) <= _ORDINARY_MODULES
+
+
+def _patterns_of(adapter):
+    """The regular expressions that PEFT makes of an adapter's configuration."""
+    whole = [adapter.get(name) for name in ("target_modules", "exclude_modules")]
+    parts = [*(adapter.get("rank_pattern") or {}), *(adapter.get("alpha_pattern") or {})]
+    layers = adapter.get("layers_pattern") or []
+    return [
+        *(pattern for pattern in whole if isinstance(pattern, str)),
+        *(rf"(.*\.)?({part})$" for part in parts),
+        *(rf".*\.[^.]*{part}\.(\d+)\." for part in ([layers] if isinstance(layers, str) else layers)),
+    ]
+
+
+def _require(task, digest, what, libraries, doing):
+    """The probe's verdict on a task, from the cache where it passed before. digest: over the content that it reads.
+
+    Errors: WorkbenchError when it is refused, or the limits end the process.
+    """
+    versions = [importlib.metadata.version(library) for library in libraries]
+    source = Path(file_probe.__file__).read_bytes()
+    key = hashlib.sha256(json.dumps([task["kind"], digest, versions]).encode() + source).hexdigest()
+    kept = cache_folder() / "read" / f"{key}.json"
+    # a file of another user is not believed
+    with contextlib.suppress(OSError, ValueError):
+        if kept.stat().st_uid == os.getuid():
+            return json.loads(kept.read_text())
+    verdict = _verdict(task, what, libraries, doing)
+    if verdict.get("refused"):
+        raise WorkbenchError(f"{what} {verdict['refused']}: it is not used. Choose another, or get it again.")
+    with contextlib.suppress(OSError):  # without a cache it is tried again next time
+        kept.parent.mkdir(parents=True, exist_ok=True)
+        beside = kept.with_name(f".{kept.name}.{os.getpid()}")
+        beside.write_text(json.dumps(verdict))
+        beside.replace(kept)
+    return verdict
+
+
+def _verdict(task, what, libraries, doing):
+    # -I and -S: the user's environment and start-up files have no effect; the libraries are those of this process
+    folders = [str(Path(importlib.util.find_spec(library).origin).parents[1]) for library in libraries]
+    command = [sys.executable, "-I", "-S", file_probe.__file__, *dict.fromkeys(folders)]
+    # nothing else is passed on: this process's environment may hold access tokens
+    passed_on = ("LD_LIBRARY_PATH", "DYLD_LIBRARY_PATH", "SYSTEMROOT")
+    environment = {name: os.environ[name] for name in passed_on if name in os.environ}
+    # no threads, which the limits forbid, no GPU, and no network
+    environment |= dict.fromkeys(("OMP_NUM_THREADS", "MKL_NUM_THREADS", "RAYON_NUM_THREADS"), "1")
+    environment |= {"TOKENIZERS_PARALLELISM": "false", "CUDA_VISIBLE_DEVICES": "", "HF_HUB_OFFLINE": "1"}
+    try:
+        result = subprocess.run(
+            command, input=json.dumps(task).encode(), capture_output=True, env=environment, timeout=PATIENCE_S
+        )
+    except subprocess.TimeoutExpired:
+        raise WorkbenchError(f"{what} needs more than {PATIENCE_S:.0f} s {doing}: it is not used.") from None
+    except OSError as error:
+        raise WorkbenchError(
+            f"{what} cannot be tried: no process can be started ({error.strerror}). Free some memory and do it again."
+        ) from None
+    ready, _, verdict = result.stdout[:_MOST_OUTPUT_BYTES].decode(errors="replace").partition("\n")
+    if ready != file_probe.READY:
+        errors = result.stderr.decode(errors="replace").strip().splitlines() or ["it printed no error"]
+        raise WorkbenchError(f"{what} cannot be tried in a process of its own: {first_line(errors[-1])}.")
+    try:
+        return json.loads(verdict)
+    except ValueError:  # a limit or an error ended the process before its verdict
+        errors = result.stderr.decode(errors="replace").strip().splitlines()
+        cpu_s, memory = file_probe.LIMITS[task["kind"]]
+        reason = f"needs more than {cpu_s} s of processor time or {memory // 1024**2} MB {doing}"
+        if errors and "retry-limit" in errors[-1]:  # the tokenizers' own bound on one search, which ends the process
+            reason = "has a regular expression that goes back and forth without bounds"
+        elif result.returncode == 1 and errors and "MemoryError" not in errors[-1]:
+            reason = f"cannot be read ({first_line(errors[-1])})"
+        return {"refused": reason}
