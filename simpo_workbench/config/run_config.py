@@ -41,8 +41,8 @@ class ModelConfig(Section):
     )
     compute_dtype: Literal["auto", "bf16", "fp16", "fp32"] = setting(
         "auto",
-        "Precision of the arithmetic; auto: bf16 on GPUs that have it, fp16 with loss scaling on others, fp32 on a"
-        " CPU.",
+        "Precision of the arithmetic with quantized weights (others compute in their own, model.load_in); auto: bf16 on"
+        " GPUs that have it, fp16 with loss scaling on others, fp32 on a CPU, where fp16 has no loss scaling.",
         rare=True,
     )
     attention: Literal["auto", "sdpa", "eager", "flash_attention_2"] = setting(
@@ -121,7 +121,9 @@ class LoraConfig(Section):
 
     r: int = setting(16, "Rank of the adapter matrices.", ge=1, le=1024)
     alpha: float = setting(32.0, "Scale: the adapter's output is multiplied by alpha / r.", gt=0, le=100_000)
-    dropout: float = setting(0.0, "Dropout in front of the adapter while training.", ge=0, lt=1)
+    dropout: float = setting(
+        0.0, "Dropout in front of the adapter while training; the base model's own is off.", ge=0, lt=1
+    )
     target_modules: Literal["all-linear"] | list[str] = setting(
         "all-linear", "Layers that get an adapter: all-linear, or a list of layer names."
     )

@@ -57,7 +57,7 @@ class Desk:
             if request.kind == "close":
                 self.presence.inbox.refuse(request, "A run that trains is not closed: stop it.")
             else:
-                replies.reply(self.presence.inbox, request, self.setup.loaded, self.settings.config)
+                replies.reply(self.presence.inbox, request, self.setup.loaded, self.settings.config, step)
                 self.presence.write()  # a long answer is not a stall
         return {request.kind for request in self._waiting}
 

@@ -16,12 +16,15 @@ from .forward.memory import is_out_of_memory, release_memory
 from .model.models import LoadedModel
 
 
-def reply(inbox: Inbox, request: Request, loaded: LoadedModel, config: RunConfig) -> None:
-    """Reply to one request. An error becomes a refusal; it never ends the process."""
+def reply(inbox: Inbox, request: Request, loaded: LoadedModel, config: RunConfig, step: int | None = None) -> None:
+    """Reply to one request. An error becomes a refusal; it never ends the process.
+
+    step: the step after which a run that trains replies, for the reply to say whose answers these are.
+    """
     training, refusal = loaded.model.training, None
     try:
         table = _table(inbox, request, loaded, config)
-        inbox.done(request, table.attrs.get("report", ""), table=table)
+        inbox.done(request, table.attrs.get("report", ""), table=table, **({} if step is None else {"step": step}))
     except WorkbenchError as error:
         refusal = str(error)
     except Exception as error:  # a request must not end a run of hours

@@ -112,7 +112,7 @@ class TableReply(Reply):
     _table = None
 
     def result(self, timeout_s: float | None = None) -> pd.DataFrame:
-        """The reply's DataFrame, once it is there.
+        """The reply's DataFrame, once it is there; attrs["step"] is the step after which a run that trains replied.
 
         Errors: WorkbenchError when it was refused or the process is gone; TimeoutError.
         """
@@ -124,6 +124,8 @@ class TableReply(Reply):
                 raise
             table = self.run.folder.mailbox.table(self._request)
             table.attrs["report"] = self.text
+            if self.step is not None:
+                table.attrs["step"] = self.step
             self.run.folder.mailbox.forget(self._request)
             self._table = table
         return self._table

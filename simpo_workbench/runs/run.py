@@ -39,7 +39,9 @@ _LAST_REPLIES_S = 1.0
 class Reply:
     """The reply to a request to a run, which may still be pending.
 
-    `state` is "asked", within a second "acknowledged", then "done" or "refused"; `text` is the outcome.
+    `state` is "asked", then "acknowledged", which takes a second once the run's process looks after its folder, then
+    "done" or "refused"; `text` is the outcome. A run that waits for its device does what it was asked after its first
+    step, but for a stop, which takes it out of the queue at once.
     """
 
     def __init__(self, run: Run, kind: str, request: str):
@@ -55,6 +57,11 @@ class Reply:
     @property
     def text(self) -> str:
         return self._reply.get("text", "")
+
+    @property
+    def step(self) -> int | None:
+        """The step after which the run did it; None before, and of a model that does not train."""
+        return self._reply.get("step")
 
     def wait(self, timeout_s: float | None = None) -> Reply:
         """Itself, once the request is done.

@@ -24,6 +24,7 @@ from ..forward import attention
 from ..forward.memory import is_out_of_memory
 from . import lora_linear, vocabulary
 from .adapters import attach
+from .dropout import dropout_note, turn_off_dropout
 from .file_check import require_possible_size
 from .loading_checks import quiet_loading, require_float_weights, require_loaded_whole, stored_weights
 from .quantization import QUANTIZED, quantization, stored_form
@@ -179,6 +180,8 @@ def load_base(config: ModelConfig, data: DataConfig | None = None) -> LoadedMode
     model.config._name_or_path = model.name_or_path = tokenizer.name_or_path
     model.requires_grad_(False)
     _keep_4bit_weights_differentiable(model)
+    if rates := turn_off_dropout(model):
+        notes.append(dropout_note(rates))
     if config.attention == "auto":
         attention.install(model)
     loaded = LoadedModel(model, tokenizer, config, device, compute, folder)
