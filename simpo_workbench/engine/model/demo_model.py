@@ -126,18 +126,26 @@ def convert_gguf(gguf: Path, into: Path, name: str | None = None) -> None:
     import torch
     from transformers import AutoModelForCausalLM, AutoTokenizer, GgufConfig
 
+    from .loading_checks import quiet_loading, require_loaded_whole
+
     # alone in a folder: transformers would also read other files beside the GGUF file, such as an adapter
     with tempfile.TemporaryDirectory(prefix=".alone-", dir=into.parent) as alone:
         Path(alone, "model.gguf").symlink_to(gguf.resolve())
         options = {"gguf_file": "model.gguf", "trust_remote_code": False}
         try:
             tokenizer = AutoTokenizer.from_pretrained(alone, **options)
-            model = AutoModelForCausalLM.from_pretrained(
-                alone, **options, dtype=torch.float32, quantization_config=GgufConfig(dequantize=True)
-            )
+            with quiet_loading():
+                model, loading_info = AutoModelForCausalLM.from_pretrained(
+                    alone,
+                    **options,
+                    dtype=torch.float32,
+                    quantization_config=GgufConfig(dequantize=True),
+                    output_loading_info=True,
+                )
         # KeyError and IndexError: transformers looks up ids that a file may lack
         except (ValueError, KeyError, IndexError, OSError, NotImplementedError) as error:
             raise WorkbenchError(f"The GGUF file {str(gguf)!r} cannot be read: {first_line(error)}") from None
+    require_loaded_whole(model, {**loading_info, "unexpected_keys": ()}, str(gguf))  # GGUF has tables of its own
     model.config._name_or_path = name or gguf.stem
     tokenizer.name_or_path = model.config._name_or_path
     tokenizer.save_pretrained(into)

@@ -149,3 +149,50 @@ def test_a_run_on_an_incomplete_model_never_begins(tiny_config, tiny_model, tmp_
         wb.preflight(config)
     with pytest.raises(wb.WorkbenchError, match="is missing from its files"):
         wb.train(config)
+
+
+def write_gguf(path, lacking=()):
+    """The tiny Llama as a GGUF file, which names its tensors in its own way."""
+    import gguf
+
+    tokenizer = tiny.tokenizer()
+    model = tiny.model(vocab_size=len(tokenizer))
+    writer = gguf.GGUFWriter(path, "llama")
+    for name, value in {
+        "context_length": 512,
+        "embedding_length": 32,
+        "block_count": 3,
+        "feed_forward_length": 64,
+        "head_count": 4,
+        "head_count_kv": 2,
+        "layer_norm_rms_eps": 1e-6,
+        "rope_dimension_count": 8,
+        "vocab_size": len(tokenizer),
+        "tokenizer_model": "gpt2",
+        "tokenizer_pre": "default",
+        "token_list": sorted(tokenizer.get_vocab(), key=tokenizer.get_vocab().get),
+        "token_merges": ["q u"],
+        "bos_token_id": 1,
+        "eos_token_id": tokenizer.eos_token_id,
+        "chat_template": tiny.CHATML,
+    }.items():
+        getattr(writer, f"add_{name}")(value)
+    names = gguf.get_tensor_name_map(gguf.MODEL_ARCH.LLAMA, 3)
+    for key, tensor in model.state_dict().items():
+        if key not in ("lm_head.weight", *lacking):  # the head is the embedding
+            writer.add_tensor(names.get_name(key, try_suffixes=(".weight",)), tensor.numpy())
+    writer.write_header_to_file()
+    writer.write_kv_data_to_file()
+    writer.write_tensors_to_file()
+    writer.close()
+    return str(path)
+
+
+def test_a_gguf_file_that_lacks_a_weight_is_not_converted(tmp_path, monkeypatch):
+    """The random numbers in its place would be stored, and the converted model would look whole ever after."""
+    monkeypatch.setenv("SIMPO_WORKBENCH_CACHE", str(tmp_path / "cache"))
+    with wb.load_model(ModelConfig(name=write_gguf(tmp_path / "whole.gguf"), load_in="fp32")) as loaded:
+        assert torch.equal(loaded.model.model.norm.weight, tiny.model(vocab_size=loaded.vocabulary).model.norm.weight)
+    said = refusal(write_gguf(tmp_path / "lacking.gguf", lacking=(DOWN,)))
+    assert f"the weight '{DOWN}' is missing" in said
+    assert not list((tmp_path / "cache").glob("lacking-*/config.json"))

@@ -31,7 +31,7 @@ def edit(folder, name, **changes):
 def test_a_normalizer_that_doubles_its_text_forty_times_is_refused(character, folder):
     step = {"type": "Replace", "pattern": {"String": character}, "content": character * 2}
     edit(folder, "tokenizer.json", normalizer={"type": "Sequence", "normalizers": [step] * 40})
-    with pytest.raises(wb.WorkbenchError, match=r"The tokenizer of .* needs more than 10 s .* MB for a short text"):
+    with pytest.raises(wb.WorkbenchError, match=r"The tokenizer of .* needs more than .* for a short text"):
         load_tokenizer(ModelConfig(name=str(folder)))
 
 
