@@ -9,6 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from ..base.format import signed
+from .changes import Measured, answers_change, as_dicts, drift, newest_answers
 from .metrics import METRICS
 from .scores import CHANCE, sign_test
 
@@ -18,6 +19,8 @@ from .scores import CHANCE, sign_test
 CHOSEN_DRIFT_ATTENTION = -0.3
 #: Below this the fall is worth a note: scoring noise between evaluations of a healthy demo run stayed under 0.05.
 CHOSEN_DRIFT_NOTE = -0.1
+#: A fall of chosen answers this deep, measured on every pair, is a collapse also where few sampled answers show it.
+CHOSEN_DRIFT_RUINED = -1.0
 #: Rise of the share of repeated 4-grams that counts as repetition. Same runs: 0.17 → 0.11 healthy, → 0.28 at 1.4e-4, →
 #: 0.40 at 2e-4.
 REPETITION_RISE = 0.15
@@ -31,8 +34,8 @@ LENGTH_RATIO = 1.75
 #: Held-out pairs beyond γ from which hardly any pair still pulls: at the gradient weight β·σ(γ − margin) half its start
 #: value or less.
 SATURATED_SHARE = 0.95
-#: Answers that became wrong beyond those that became right: so many count as lost facts when they are this share of the
-#: checked ones, or when chance would hardly turn answers as one-sidedly (`sign_test`, CHANCE).
+#: Answers that became wrong beyond those that became right: so many count as lost facts when chance would hardly turn
+#: answers as one-sidedly (`sign_test`, CHANCE), and are too few to tell when they are this share of the checked ones.
 WRONG_ANSWERS, WRONG_ANSWERS_SHARE = 3, 0.1
 #: Fewer steps than this say nothing about a rate that is too low: warm-up is part of them.
 FEWEST_STEPS = 10
@@ -68,12 +71,12 @@ def diagnose(records, total_steps: int | None = None) -> list[Verdict]:
     records: metrics as a list of dicts or a DataFrame (`run.metrics`). total_steps: planned optimizer steps, to judge
     whether nothing moves.
     """
-    records = _as_dicts(records)
+    records = as_dicts(records)
     evaluations = [record for record in records if record.get("kind") == "eval"]
     if len(evaluations) < 2:
         step = evaluations[-1]["step"] if evaluations else 0
         return [Verdict("too early", "healthy", step, "Too early to tell: a verdict needs two evaluations.", "", "")]
-    first, last = evaluations[0], {**_newest_answers(evaluations), **evaluations[-1]}
+    first, last = evaluations[0], {**newest_answers(evaluations), **evaluations[-1]}
     collapse = _collapse(first, last)
     candidates = [
         collapse,
@@ -82,6 +85,8 @@ def diagnose(records, total_steps: int | None = None) -> list[Verdict]:
         *(_length_drift(first, last), _rate_too_high(records), _rate_too_low(first, last, total_steps)),
         _saturated(last),
     ]
+    if not collapse:
+        candidates.append(_too_few(first, last))
     explained = _EXPLAINED_BY_COLLAPSE if collapse else ()
     verdicts = [verdict for verdict in candidates if verdict and verdict.kind not in explained]
     verdicts.sort(key=lambda verdict: -SEVERITIES.index(verdict.severity))
@@ -97,7 +102,7 @@ def is_healthy(first: dict, evaluation: dict) -> bool:
         or _wrong_answers(first, evaluation)
         or _repetition(first, evaluation)
         or _lost_endings(first, evaluation)
-        or evaluation["eval/logps/chosen_drift"] < CHOSEN_DRIFT_ATTENTION
+        or (_falls(drift(evaluation)) and drift(evaluation).value < CHOSEN_DRIFT_ATTENTION)
     )
 
 
@@ -105,9 +110,11 @@ def recommend(records) -> int | None:
     """The step of the recommended checkpoint: most held-out pairs beyond γ among the healthy evaluations, the earlier
     one at a tie.
 
-    0 means that no trained step is healthy and the base model is better; None that nothing was evaluated yet.
+    records: at one objective, as `run.records`; where they name several, shares beyond γ do not compare, and the pairs
+    with the chosen answer ahead are counted instead.
+    0 means that no trained step is healthy or better than the base model; None that nothing was evaluated yet.
     """
-    evaluations = [record for record in _as_dicts(records) if record.get("kind") == "eval"]
+    evaluations = [record for record in as_dicts(records) if record.get("kind") == "eval"]
     if not evaluations:
         return None
     # health is judged by answers where there are any
@@ -115,16 +122,23 @@ def recommend(records) -> int | None:
     healthy = [record for record in sampled if is_healthy(evaluations[0], record)]
     if not healthy:
         return 0
-    return max(healthy, key=lambda record: (record["eval/rewards/beyond_gamma"], -record["step"]))["step"]
+    won = f"eval/rewards/{'beyond_gamma' if _has_one_objective(evaluations) else 'accuracies'}"
+    return max(healthy, key=lambda record: (record[won], -record["step"]))["step"]
+
+
+def _has_one_objective(evaluations):
+    objectives = [(record.get("beta"), record.get("gamma_beta_ratio")) for record in evaluations]
+    return len({(beta, ratio and round(ratio, 9)) for beta, ratio in objectives}) == 1
 
 
 def why_recommended(records) -> str:
     """Why `recommend` names the step it names, in a few words."""
     step = recommend(records)
-    evaluations = [record for record in _as_dicts(records) if record.get("kind") == "eval"]
+    evaluations = [record for record in as_dicts(records) if record.get("kind") == "eval"]
     if step is None:
         return "comes with the first evaluation"
-    won = "beyond γ" if evaluations[-1].get("gamma_beta_ratio", 1) > 0 else "won by the chosen answer"
+    by_gamma = evaluations[-1].get("gamma_beta_ratio", 1) > 0 and _has_one_objective(evaluations)
+    won = "beyond γ" if by_gamma else "won by the chosen answer"
     if step > 0:
         return f"most pairs {won} among the healthy ones"
     if len(evaluations) == 1:
@@ -138,14 +152,19 @@ def why_recommended(records) -> str:
 
 
 def _collapse(first, last):
-    drift = last["eval/logps/chosen_drift"]
-    rise, fall = _repetition_rise(first, last), _ended_fall(first, last)
-    repeats, endless = rise >= REPETITION_RISE, fall >= ENDED_FALL
-    if not (drift <= CHOSEN_DRIFT_NOTE and (repeats or endless)) and rise < REPETITION_RISE_RUINED:
+    fallen = drift(last)
+    rise, fall = (answers_change(first, last, name) for name in ("repeated_4grams", "ended"))
+    # few answers show by chance what they seem to show, but not together with log-probabilities as low as these
+    is_deep = _falls(fallen) and fallen.value <= CHOSEN_DRIFT_RUINED
+    repeats = rise.value >= REPETITION_RISE and (is_deep or rise.low > 0)
+    endless = fall.value <= -ENDED_FALL and (is_deep or fall.high < 0)
+    ruined = rise.value >= REPETITION_RISE_RUINED and rise.low > 0
+    if not (_falls(fallen) and fallen.value <= CHOSEN_DRIFT_NOTE and (repeats or endless)) and not ruined:
         return None
+    drift_value = fallen.value
     seen = [
-        f"chosen answers became {'less' if drift < 0 else 'more'} likely (log-probability {signed(drift)} nats per"
-        " token since the start)"
+        f"chosen answers became {'less' if drift_value < 0 else 'more'} likely"
+        f" (log-probability {signed(drift_value)} nats per token since the start)"
     ]
     if repeats:
         seen.append(
@@ -166,7 +185,7 @@ def _collapse(first, last):
         (
             "The margin grows by making every answer unlikely, rejected ones a little more; what the model then says is"
             " noise. "
-            if drift <= CHOSEN_DRIFT_NOTE
+            if drift_value <= CHOSEN_DRIFT_NOTE
             else "The model has lost its way of writing, whatever the probabilities of the answers in the data say. "
         )
         + "Almost always the learning rate is too high.",
@@ -176,12 +195,8 @@ def _collapse(first, last):
 
 
 def _wrong_answers(first, last):
-    # as whole numbers: a DataFrame of records holds them as floats
-    wrong, right, checked = (
-        int(last.get(f"eval/answers/{name}", 0)) for name in ("became_wrong", "became_right", "checked")
-    )
-    lost = wrong - right
-    if lost < WRONG_ANSWERS or (lost < WRONG_ANSWERS_SHARE * checked and sign_test(right, wrong) >= CHANCE):
+    wrong, right, _ = _turned(last)
+    if wrong - right < WRONG_ANSWERS or sign_test(right, wrong) >= CHANCE:
         return None
     gained = str(right) if right else "none"
     return Verdict(
@@ -195,13 +210,19 @@ def _wrong_answers(first, last):
     )
 
 
+def _turned(last):
+    """(became wrong, became right, checked), as whole numbers: a DataFrame of records holds them as floats."""
+    return tuple(int(last.get(f"eval/answers/{name}", 0)) for name in ("became_wrong", "became_right", "checked"))
+
+
 def _right_count(record):
     """How many of an evaluation's checked answers are right."""
     return round(record["eval/answers/right"] * record["eval/answers/checked"])
 
 
 def _repetition(first, last):
-    if _repetition_rise(first, last) < REPETITION_RISE:
+    rise = answers_change(first, last, "repeated_4grams")
+    if rise.value < REPETITION_RISE or rise.low <= 0:
         return None
     return Verdict(
         "repetition",
@@ -215,7 +236,8 @@ def _repetition(first, last):
 
 
 def _lost_endings(first, last):
-    if _ended_fall(first, last) < ENDED_FALL:
+    fall = answers_change(first, last, "ended")
+    if fall.value > -ENDED_FALL or fall.high >= 0:
         return None
     return Verdict(
         "lost endings",
@@ -229,15 +251,15 @@ def _lost_endings(first, last):
 
 
 def _chosen_falling(first, last):
-    drift = last["eval/logps/chosen_drift"]
-    if drift > CHOSEN_DRIFT_NOTE:
+    fallen = drift(last)
+    if fallen.value > CHOSEN_DRIFT_NOTE or not _falls(fallen):
         return None
-    severity = "attention" if drift < CHOSEN_DRIFT_ATTENTION else "note"
+    severity = "attention" if fallen.value < CHOSEN_DRIFT_ATTENTION else "note"
     return Verdict(
         "chosen falling",
         severity,
         last["step"],
-        f"Chosen answers became less likely (log-probability {signed(drift)} nats per token since the start),"
+        f"Chosen answers became less likely (log-probability {signed(fallen.value)} nats per token since the start),"
         f" rejected ones {signed(last['eval/logps/rejected_drift'])}.",
         "SimPO only asks for the difference, so both may fall; alone this is no harm as long as answers neither"
         " repeat nor lose their endings.",
@@ -256,7 +278,7 @@ def _length_drift(first, last):
         return None
     too_long = now > LENGTH_RATIO * wanted and now > LENGTH_RATIO * start
     too_short = now < wanted / LENGTH_RATIO and now < start / LENGTH_RATIO
-    if not (too_long or too_short):
+    if not (too_long or too_short) or not answers_change(first, last, "mean_tokens").is_clear:
         return None
     return Verdict(
         "length drift",
@@ -348,35 +370,47 @@ def _healthy(first, last):
     )
 
 
-def _share(record, name):
-    """A share as text, with its number of cases and 95 % interval where the record has them."""
-    metric = METRICS[name.removeprefix("eval/")]
-    text, interval, n = metric.text(record[name]), metric.interval(record), record.get(f"eval/{metric.cases}")
-    return f"{text} (n={n:.0f}, 95 % {interval})" if interval and n is not None else text
-
-
-def _repetition_rise(first, last):
-    return _rise(first, last, "eval/answers/repeated_4grams")
-
-
-def _ended_fall(first, last):
-    return -_rise(first, last, "eval/answers/ended")
-
-
-def _rise(first, last, name):
-    return last[name] - first[name] if name in first and name in last else 0.0  # not every evaluation samples answers
-
-
-def _newest_answers(evaluations):
-    """What the newest sampled answers looked like: an evaluation without answers is judged by those before it."""
-    of_answers = (
-        {name: value for name, value in record.items() if name.startswith("eval/answers/")}
-        for record in reversed(evaluations)
+def _too_few(first, last):
+    """What seems to have got worse by as much as a verdict asks for, but may be chance: said, and no verdict."""
+    seen = []
+    for name, worst in (("repeated_4grams", REPETITION_RISE), ("ended", -ENDED_FALL)):
+        change = answers_change(first, last, name)
+        if abs(change.value) >= abs(worst) and change.value * worst > 0 and not change.is_clear:
+            key = f"eval/answers/{name}"
+            seen.append(f"{METRICS[f'answers/{name}'].label} {first[key]:.2f} → {last[key]:.2f} ({change})")
+    if drift(last).value <= CHOSEN_DRIFT_NOTE and not _falls(drift(last)):
+        seen.append(f"log-probability of chosen answers ({drift(last)} nats per token)")
+    wrong, right, checked = _turned(last)
+    lost = wrong - right
+    if lost >= WRONG_ANSWERS and lost >= WRONG_ANSWERS_SHARE * checked and sign_test(right, wrong) >= CHANCE:
+        seen.append(f"{wrong} of {checked} checked answers became wrong, {right or 'none'} the other way")
+    if not seen:
+        return None
+    return Verdict(
+        "too few",
+        "note",
+        last["step"],
+        f"Too few cases to tell whether it got worse: {'; '.join(seen)}.",
+        "With so few cases chance does as much.",
+        "Answer more prompts (generation.held_out_prompts), or hold out more pairs, before you conclude anything.",
     )
-    return next(filter(None, of_answers), {})
 
 
-def _as_dicts(records):
-    """Plain dicts without missing values, from a list or a DataFrame."""
-    rows = records.to_dict("records") if hasattr(records, "to_dict") else records
-    return [{key: value for key, value in row.items() if value == value and value is not None} for row in rows]
+def _falls(change: Measured):
+    """Whether a change is below 0 for certain."""
+    return change.high < 0
+
+
+def _share(record, name):
+    """A share as text, with its number of cases and the 95 % interval of its change since step 0, or its own, where the
+    record has them.
+    """
+    key = name.removeprefix("eval/")
+    metric, change = METRICS[key], METRICS.get(f"{key}_change")
+    text, n = metric.text(record[name]), record.get(f"eval/{metric.cases}")
+    if n is None:
+        return text
+    if change and (interval := change.interval(record)):
+        return f"{text} (n={n:.0f}, change {change.text(record[f'eval/{change.key}'])}, 95 % {interval})"
+    interval = metric.interval(record)
+    return f"{text} (n={n:.0f}, 95 % {interval})" if interval else text

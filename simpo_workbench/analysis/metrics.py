@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
 from ..base.format import memory, significant
+from .changes import answer_changes_since, as_metrics, score_changes
 from .checks import right_metrics
 from .scores import mean_share, share
 
@@ -117,6 +118,25 @@ METRICS = {
             cases="pairs",
         ),
         Metric(
+            "rewards/accuracies_change",
+            "change of chosen ahead",
+            "",
+            "+.2f",
+            "higher",
+            "Change of the share of pairs with a positive margin since step 0, −1 … 1, with its paired interval.",
+            cases="pairs",
+        ),
+        Metric(
+            "rewards/beyond_gamma_change",
+            "change of beyond γ",
+            "",
+            "+.2f",
+            "higher",
+            "Change of the share of pairs beyond γ since step 0, −1 … 1, both at one objective; its interval is that of"
+            " paired shares.",
+            cases="pairs",
+        ),
+        Metric(
             "logps/chosen",
             "chosen log-prob",
             LOGP,
@@ -150,8 +170,8 @@ METRICS = {
             LOGP,
             "+.3f",
             "higher",
-            "Change of the chosen answers' average log-probability since step 0. A fall is harmless alone, but a sign"
-            " of collapse together with repetition or lost endings.",
+            "Change of the chosen answers' average log-probability since step 0, on the same pairs. A fall is harmless"
+            " alone, but a sign of collapse together with repetition or lost endings.",
             "+.2f",
             cases="pairs",
         ),
@@ -163,6 +183,15 @@ METRICS = {
             "",
             "Change of the rejected answers' average log-probability since step 0.",
             "+.2f",
+            cases="pairs",
+        ),
+        Metric(
+            "lead_change",
+            "change of the lead",
+            LOGP,
+            "+.3f",
+            "higher",
+            "Change of the mean lead since step 0, on the same pairs; its interval is a paired bootstrap.",
             cases="pairs",
         ),
         Metric("chosen_tokens", "chosen length", "tokens", ".0f", "", "Mean length of the chosen answers in the data."),
@@ -211,6 +240,42 @@ METRICS = {
             "Share of an answer's sequences of four tokens that occurred earlier in it, mean over sampled answers; it"
             " rises when a model collapses into repetition.",
             cases="answers/n",
+        ),
+        Metric(
+            "answers/repeated_4grams_change",
+            "change of repeated 4-grams",
+            "",
+            "+.2f",
+            "lower",
+            "Change of the share of repeated 4-grams since step 0, on the same prompts, with its paired interval.",
+            cases="answers/compared",
+        ),
+        Metric(
+            "answers/ended_change",
+            "change of answers that end",
+            "",
+            "+.2f",
+            "higher",
+            "Change of the share of answers that end by themselves since step 0, on the same prompts; its interval is"
+            " that of paired shares.",
+            cases="answers/compared",
+        ),
+        Metric(
+            "answers/mean_tokens_change",
+            "change of answer length",
+            "tokens",
+            "+.0f",
+            "",
+            "Change of the mean length since step 0, on the same prompts; its interval is a paired bootstrap.",
+            cases="answers/compared",
+        ),
+        Metric(
+            "answers/compared",
+            "compared answers",
+            "",
+            ".0f",
+            "",
+            "Number of prompts that were answered at step 0 as well.",
         ),
         Metric(
             "answers/right",
@@ -283,16 +348,18 @@ METRICS = {
 }
 
 
-def score_metrics(scores, first: dict | None) -> dict:
+def score_metrics(scores, first: dict | None, first_scores=None) -> dict:
     """Metrics of an evaluation's held-out pairs, with the prefix eval/: means, shares with the ends of their 95 %
-    interval, drifts.
+    interval, and changes since step 0 on the same pairs, each with its own interval.
 
     scores: the evaluation's scores table. first: the record of step 0, against which drifts are measured (nats per
-    token); None when this is step 0.
+    token); None when this is step 0. first_scores: the table of step 0 at the same objective; without it drifts have no
+    interval, and there are no other changes.
     """
     n = len(scores)
     chosen, rejected = float(scores["chosen_avg_logp"].mean()), float(scores["rejected_avg_logp"].mean())
     return {
+        **as_metrics({} if first is None or first_scores is None else score_changes(first_scores, scores)),
         "eval/loss": float(scores["loss"].mean()),
         "eval/rewards/chosen": float(scores["chosen_reward"].mean()),
         "eval/rewards/rejected": float(scores["rejected_reward"].mean()),
@@ -315,15 +382,18 @@ def answer_metrics(answers: list[dict], first_answers: Iterable[dict] = ()) -> d
     """Metrics of an evaluation's sampled answers, with the prefix eval/answers/; {} without answers.
 
     answers: dicts with prompt, tokens, ended, repeated_4grams and, where the prompt has a check, right, as in
-    generations/*.jsonl. first_answers: those of step 0, against which right answers are compared; none at step 0.
+    generations/*.jsonl. first_answers: those of step 0, with which answers to the same prompts are compared; none at
+    step 0.
     """
     if not answers:
         return {}
+    first_answers = list(first_answers)
     repeated = mean_share([answer["repeated_4grams"] for answer in answers])
     return {
         "eval/answers/n": len(answers),
         "eval/answers/mean_tokens": statistics.fmean(answer["tokens"] for answer in answers),
         **share(sum(answer["ended"] for answer in answers), len(answers)).as_metrics("eval/answers/ended"),
         **repeated.as_metrics("eval/answers/repeated_4grams"),
+        **answer_changes_since(first_answers, answers),
         **right_metrics(answers, first_answers),
     }

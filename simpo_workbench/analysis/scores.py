@@ -4,16 +4,17 @@ from __future__ import annotations
 
 import math
 import numbers
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from ..base.errors import WorkbenchError
+from .intervals import Z95, bootstrap_interval, exact_interval
 
 if TYPE_CHECKING:
     import numpy as np
     import pandas as pd
 
-Z95 = 1.959963984540054  # 97.5th percentile of the standard normal
 WITHIN_NOISE = "within the noise"
 #: A change counts where one side of a coin would win by so much this seldom (`sign_test`).
 CHANCE = 0.05
@@ -21,7 +22,7 @@ CHANCE = 0.05
 
 @dataclass(frozen=True)
 class Share:
-    """A share of n cases with its 95 % interval."""
+    """A share of n cases, or a mean over them or a change of one, with its 95 % interval."""
 
     value: float
     n: int
@@ -31,42 +32,43 @@ class Share:
     def __str__(self) -> str:
         return f"{self.value:.2f} (n={self.n}, 95 % {self.low:.2f} to {self.high:.2f})"
 
+    @property
+    def is_clear(self) -> bool:
+        """Of a change: whether 0 lies outside its interval, so that its direction is known."""
+        return self.low > 0 or self.high < 0
+
     def as_metrics(self, key: str) -> dict[str, float]:
-        """The value and the ends of its interval, as a record of metrics.jsonl has them."""
-        return {key: self.value, f"{key}_low": self.low, f"{key}_high": self.high}
+        """The value and the ends of its interval, as a record of metrics.jsonl has them; without endless ends."""
+        ends = {f"{key}_low": self.low, f"{key}_high": self.high}
+        return {key: self.value} | (ends if all(map(math.isfinite, ends.values())) else {})
 
 
 def share(hits: int, n: int) -> Share:
-    """The share hits / n with Wilson's score interval, which is right for small n and for shares near 0 and 1.
+    """The share hits / n with its exact 95 % interval, which is never too narrow, however few the cases are.
 
-    Errors: WorkbenchError when n is 0. Source: Wilson 1927.
+    Errors: WorkbenchError when n is 0. Source: Clopper and Pearson 1934.
     """
     if n <= 0:
         raise WorkbenchError("A share of nothing has no value: there are no cases.")
-    p, z2 = hits / n, Z95**2
-    middle = (p + z2 / (2 * n)) / (1 + z2 / n)
-    half = Z95 / (1 + z2 / n) * math.sqrt(p * (1 - p) / n + z2 / (4 * n * n))
+    low, high = exact_interval(hits, n)
     # rounding must not put the share outside its interval
-    return Share(p, n, max(0.0, min(p, middle - half)), min(1.0, max(p, middle + half)))
+    return Share(hits / n, n, min(hits / n, low), max(hits / n, high))
 
 
-def mean_share(values: list[float]) -> Share:
-    """The mean of per-case shares, such as repeated 4-grams per answer, with the normal 95 % interval within 0 … 1.
+def mean_share(values: Sequence[float]) -> Share:
+    """The mean of per-case shares, such as repeated 4-grams per answer, with a 95 % interval that knows their number.
 
-    Errors: WorkbenchError without values.
+    The interval is that of as many yes-or-no cases with the same mean, which vary most: equal values, even all 0, are
+    no certainty. Errors: WorkbenchError without values.
     """
-    n = len(values)
-    if n == 0:
+    if not len(values):
         raise WorkbenchError("A share of nothing has no value: there are no cases.")
-    mean = sum(values) / n
-    spread = math.sqrt(sum((value - mean) ** 2 for value in values) / (n - 1)) if n > 1 else 0.5
-    half = Z95 * spread / math.sqrt(n)
-    return Share(mean, n, max(0.0, mean - half), min(1.0, mean + half))
+    return share(min(float(len(values)), float(sum(values))), len(values))
 
 
 def sign_test(up: int, down: int) -> float:
     """How often a fair coin, thrown once for each of up + down cases, would be as one-sided: the exact two-sided test,
-    0 … 1.
+    0 … 1; McNemar's exact test where cases join and leave a share.
     """
     ways = sum(math.comb(up + down, k) for k in range(min(up, down) + 1))
     return min(1.0, 2 * ways / 2 ** (up + down))
@@ -79,12 +81,40 @@ def share_change(gained: int, lost: int, n: int) -> Share:
     Errors: WorkbenchError when n is 0. Source: Bonett and Price 2012, Adjusted Wald confidence interval for a
     difference of binomial proportions based on paired data.
     """
+    return _adjusted_wald(gained - lost, gained + lost, n)
+
+
+def mean_share_change(differences: Sequence[float]) -> Share:
+    """The mean change of per-case shares, -1 … 1, with the interval of `share_change` carried over to shares of any
+    size: one case more that rises from 0 to 1 and one more that falls from 1 to 0.
+
+    differences: after minus before, one per case. Errors: WorkbenchError without cases.
+    """
+    squares = float(sum(difference * difference for difference in differences))
+    return _adjusted_wald(float(sum(differences)), squares, len(differences))
+
+
+def _adjusted_wald(total, squares, n):
+    """The mean of n differences of this sum and this sum of squares, with its interval (two cases more, +1 and -1)."""
     if n <= 0:
         raise WorkbenchError("A change of a share has no value without cases.")
-    change, joined, left = (gained - lost) / n, (gained + 1) / (n + 2), (lost + 1) / (n + 2)
-    half = Z95 * math.sqrt((joined + left - (joined - left) ** 2) / (n + 2))
-    middle = joined - left
+    change, middle = total / n, total / (n + 2)
+    half = Z95 * math.sqrt(max(0.0, (squares + 2) / (n + 2) - middle**2) / (n + 2))
     return Share(change, n, max(-1.0, min(change, middle - half)), min(1.0, max(change, middle + half)))
+
+
+def mean_change(differences: Sequence[float]) -> Share:
+    """The mean of paired differences, such as of log-probabilities of the same pairs, with its bootstrap interval.
+
+    differences: after minus before, or of two runs, one per case. The interval of one case is endless.
+    Errors: WorkbenchError without cases.
+    """
+    n = len(differences)
+    if not n:
+        raise WorkbenchError("A change of a mean has no value without cases.")
+    mean = float(sum(differences)) / n
+    low, high = bootstrap_interval(differences)
+    return Share(mean, n, min(mean, low), max(mean, high))
 
 
 def repeated_4gram_share(tokens: list) -> float:
@@ -121,8 +151,9 @@ def compare_scores(before, after, noise=0.0) -> pd.DataFrame:
     chosen_avg_logp, rejected_avg_logp and lead (their difference, nats per token), margin, correct and beyond_gamma
     each with _before and _after, lead_change, chosen_change (nats per token), became (see `what_became`), and flip: the
     same where it is "to right" or "to wrong", else "". `correct` is margin above 0: for SimPO the same as a lead above
-    0, for DPO something else, since its margin counts from the base model and is 0 there for every pair. Leads are in
-    nats per token, so that tables with different β compare; margins are in each table's own reward units.
+    0, for DPO something else, since its margin counts from the base model and is 0 there for every pair. Where the
+    tables were scored with different β or γ/β, margin and beyond_gamma of both are at those of `after`;
+    `.attrs["objective"]` says so ("" where they are the same).
     Errors: WorkbenchError for tables without these columns, with several steps or a pair twice, or without a pair in
     common; for a noise below 0.
     """
@@ -130,6 +161,7 @@ def compare_scores(before, after, noise=0.0) -> pd.DataFrame:
     columns = ["chosen_avg_logp", "rejected_avg_logp", "margin", "correct", "beyond_gamma"]
     for name, table in (("before", before), ("after", after)):
         _require_one_step(name, table, columns)
+    before, objective = _at_objective_of(after, before)
     texts = [name for name in ("prompt", "chosen", "rejected") if name in before]
     joined = _in_common(before[["pair_id", *texts, *columns]], after[["pair_id", *columns]], ("_before", "_after"))
     for side in ("before", "after"):
@@ -138,7 +170,24 @@ def compare_scores(before, after, noise=0.0) -> pd.DataFrame:
     joined["chosen_change"] = joined["chosen_avg_logp_after"] - joined["chosen_avg_logp_before"]
     joined["became"] = what_became(joined["lead_before"], joined["lead_after"], noise)
     joined["flip"] = joined["became"].where(joined["became"].isin(["to right", "to wrong"]), "")
+    joined.attrs["objective"] = objective
     return joined
+
+
+def _at_objective_of(after, before):
+    """(`before` with margins and beyond_gamma at the β and γ/β of `after`, the sentence that says so or "")."""
+    names = ["beta", "gamma_beta_ratio"]
+    if not all(name in table for table in (before, after) for name in names):
+        return before, ""
+    (beta, ratio), (own_beta, own_ratio) = (table[names].iloc[0] if len(table) else (1, 0) for table in (after, before))
+    if math.isclose(beta, own_beta) and math.isclose(ratio, own_ratio, abs_tol=1e-12):
+        return before, ""
+    margin = before["margin"] * (beta / own_beta)  # both losses' margins are β times something without β
+    sentence = (
+        f"Margins and shares beyond γ of both tables are at β {beta:g} and γ/β {ratio:g}; the first was scored at β"
+        f" {own_beta:g} and γ/β {own_ratio:g}."
+    )
+    return before.assign(margin=margin, beyond_gamma=margin > beta * ratio), sentence
 
 
 def sides(leads, noise: float = 0.0) -> np.ndarray:

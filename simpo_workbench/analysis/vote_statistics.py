@@ -10,6 +10,7 @@ from dataclasses import dataclass, replace
 
 from ..base.errors import WorkbenchError
 from ..base.format import counted, signed
+from .intervals import exact_interval
 
 SIDES = ("first", "second")
 #: With fewer judged prompts than this, each counted once however often it was asked, no model is called better.
@@ -189,22 +190,7 @@ def _throws(values, prompts):
     """
     sums, sizes = _by_prompt(values, prompts)
     n, wins = len(sums), round(float((sums / sizes).sum()), 9)
-    return _least_share(math.floor(wins), n), 1 - _least_share(n - math.ceil(wins), n)
-
-
-def _least_share(wins, n):
-    """The share with which `wins` of n or more have a chance of 2.5 %: Clopper and Pearson's lower end."""
-    if not wins:
-        return 0.0
-    # as logarithms: those of thousands exceed a float
-    ways = [math.lgamma(n + 1) - math.lgamma(k + 1) - math.lgamma(n - k + 1) for k in range(wins, n + 1)]
-    low, high = 0.0, 1.0
-    for _ in range(50):
-        middle = (low + high) / 2
-        terms = (way + k * math.log(middle) + (n - k) * math.log1p(-middle) for k, way in enumerate(ways, wins))
-        chance = sum(map(math.exp, terms))
-        low, high = (middle, high) if chance < 0.025 else (low, middle)
-    return low
+    return exact_interval(math.floor(wins), n)[0], exact_interval(math.ceil(wins), n)[1]
 
 
 def _length_difference(table, of, other, resamples, chance):

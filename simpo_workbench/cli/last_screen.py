@@ -15,10 +15,23 @@ from rich.text import Text
 
 from ..analysis.doctor import diagnose, why_recommended
 from ..analysis.metrics import METRICS, SHARE
+<<<<<<< HEAD
 from ..analysis.paired_changes import PairedChange, answer_changes, answers_side_by_side, is_checked, pair_changes
 from ..base.format import counted
 from .gate import output
 from .terminal import side_by_side, value_text
+=======
+from ..analysis.paired_changes import (
+    TOO_FEW,
+    PairedChange,
+    answer_changes,
+    answers_side_by_side,
+    is_checked,
+    pair_changes,
+)
+from ..base.format import counted, signed
+from .terminal import output, side_by_side, value_text
+>>>>>>> 50b7cbc (Held-out numbers at one objective, every change with its own paired interval, and no verdict on a change inside it)
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -96,8 +109,11 @@ def print_summary(run, report: Path | None = None, after_demo: bool = False) -> 
         sampled = next((r for r in records if r["kind"] == "eval" and r["step"] == answered_step), {})
         console.print(_table(before, after, sampled, changes, status.total_steps))
         if any(change.judgement for change in changes.values()):
-            note = "The verdicts in the last column compare case by case (sign test): they can be sure although"
-            console.print(Text(f"{note} the intervals overlap.", style="dim"), soft_wrap=True)
+            note = "The last column compares the same cases before and after; only that tells better from worse. The"
+            note += " intervals beside the values say how sure each value is, not whether they differ."
+            console.print(Text(note, style="dim"), soft_wrap=True)
+        if run.objective_note:
+            say("Objective", run.objective_note)
         is_harmed = any(verdict["kind"] in _HARM for verdict in facts["verdicts"])
         for title, text in _in_words(changes, len(answers), is_harmed):
             say(title, text)
@@ -199,8 +215,13 @@ def _change_text(change: PairedChange | None):
     if change.unclear:
         parts.append(f"{change.unclear} within the noise")
     text, judgement = f"{', '.join(parts)}, of {change.n}", change.judgement
-    color = {"better": "green", "worse": "bold red"}.get(judgement.removeprefix("perhaps "), "")
-    return Text.assemble(text, *([": ", (judgement, color)] if judgement else []))
+    interval = f" ({METRICS[change.key].label} {_signed(change)}, 95 % {change.interval})" if change.interval else ""
+    color = {"better": "green", "worse": "bold red"}.get(judgement, "")
+    return Text.assemble(text, *([": ", (judgement, color)] if judgement else []), (interval, "dim"))
+
+
+def _signed(change):
+    return signed(change.change, 0 if change.key == "answers/mean_tokens" else 2)
 
 
 def _in_words(changes, answers, is_harmed):
@@ -208,18 +229,16 @@ def _in_words(changes, answers, is_harmed):
     if not changes:
         yield "Nothing could be compared", "no pair and no prompt was measured both before and after"
         return
-    groups = {"better": [], "worse": [], "perhaps better": [], "perhaps worse": []}
+    groups = {"better": [], "worse": [], TOO_FEW: []}
     for key, phrases in _PHRASES.items():
         judgement = changes[key].judgement if key in changes else ""
         if judgement in groups:
-            groups[judgement].append(phrases[judgement.endswith("worse")])
-    if is_harmed:  # where the doctor warns, few cases are no excuse
-        groups["worse"] += groups.pop("perhaps worse")
+            looks_worse = (changes[key].change > 0) != (METRICS[key].better == "higher")
+            groups[judgement].append(phrases[looks_worse])
     yield "Better", "; ".join(groups["better"]) or _NOTHING
     yield "Worse", "; ".join(groups["worse"]) or ("see the doctor below" if is_harmed else _NOTHING)
-    for word in ("perhaps better", "perhaps worse"):
-        if groups.get(word):
-            yield f"{word.capitalize()} (may be chance)", "; ".join(groups[word])
+    if groups[TOO_FEW]:
+        yield "Too few cases to tell whether", "; ".join(groups[TOO_FEW])
     mixed = [changes[key] for key in _MIXED if key in changes and changes[key].judgement == "mixed"]
     if mixed:
         yield "Mixed", "; ".join(_mixed_text(change) for change in mixed)

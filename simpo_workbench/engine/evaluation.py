@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from ..analysis.metrics import answer_metrics, score_metrics
+from ..analysis.objective import at_objective
 from ..analysis.scores import scoring_noise
 from ..base.errors import WorkbenchError
 from ..config.run_config import RunConfig
@@ -32,6 +33,7 @@ def evaluate(
     with_answers: bool,
     first: dict | None,
     first_answers: Sequence[dict] = (),
+    first_scores: pd.DataFrame | None = None,
     progress: Callable[[str, int, int], None] = lambda words, done, total: None,
     on_scores: Callable[[dict], None] = lambda record: None,
 ) -> tuple[dict, pd.DataFrame, list[dict]]:
@@ -39,7 +41,8 @@ def evaluate(
     sampled answer.
 
     config: the configuration as it is now. first: the record of step 0, against which drifts are measured; None when
-    this is step 0. first_answers: the answers of step 0, against which right ones are compared.
+    this is step 0. first_answers, first_scores: the answers and the scores table of step 0, for changes on the same
+    prompts and pairs.
     progress: called with words such as "scoring {} of {} pairs", the number done and the number of all, first with 0.
     on_scores: called with what the record has of the scores, before answers are sampled.
     """
@@ -55,7 +58,7 @@ def evaluate(
             " checkpoint is intact; lower training.learning_rate."
         )
     scores.insert(0, "step", step)
-    record = {"kind": "eval", "step": step, **score_metrics(scores, first)}
+    record = {"kind": "eval", "step": step, **_score_metrics(scores, first, first_scores, config)}
     on_scores(record)
     if first is None:
         record["eval/scoring_noise"] = _scoring_noise(scorer, setup, scores, progress)
@@ -71,11 +74,16 @@ def evaluate(
     return record | answer_metrics(answers, _checked_again(first_answers, prompts)), scores, answers
 
 
+def _score_metrics(scores, first, first_scores, config):
+    """`score_metrics`, with step 0 at the objective of now."""
+    return score_metrics(scores, first, None if first_scores is None else at_objective(first_scores, config.loss))
+
+
 def _checked_again(answers, prompts):
     """Answers of step 0 with `right` by the checks of today: they may have been changed while the run went on."""
-    checks = {prompt_text(prompt.messages): prompt.check for prompt in prompts if prompt.check}
+    checks = {prompt_text(prompt.messages): prompt.check for prompt in prompts}
     return [
-        answer | {"right": checks[answer["prompt"]].passes(answer["answer"])}
+        answer | {"right": check.passes(answer["answer"]) if (check := checks[answer["prompt"]]) else None}
         for answer in answers
         if answer["prompt"] in checks
     ]

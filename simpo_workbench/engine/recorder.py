@@ -7,6 +7,7 @@ import statistics
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 from ..analysis import doctor
 from ..base.errors import WorkbenchError
@@ -16,7 +17,11 @@ from ..base.patience import PendingWrites
 from ..base.redaction import redact, redact_values
 from ..config.run_config import RunConfig
 from ..runs.folder import RunFolder
+from ..runs.held_out import at_last_objective
 from ..runs.presence import Presence
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 #: The time left is estimated from the durations of so many steps.
 RECENT_STEPS = 20
@@ -141,10 +146,11 @@ class Recorder:
             self._first_answers = self._first_answers or answers
             self._writes.add(lambda: write_jsonl(files.generations(step), answers), f"the answers of step {step}")
         self._append(record)
-        verdicts = doctor.diagnose(self.records, self.status["total_steps"])
+        records = at_last_objective(self.folder, self.config.loss, self.records)
+        verdicts = doctor.diagnose(records, self.status["total_steps"])
         self._note_change_of_verdict(step, verdicts[0])
         self.presence.write(
-            recommended_step=doctor.recommend(self.records), verdict=str(verdicts[0]), severity=verdicts[0].severity
+            recommended_step=doctor.recommend(records), verdict=str(verdicts[0]), severity=verdicts[0].severity
         )
         return verdicts
 
@@ -168,6 +174,13 @@ class Recorder:
                 number = path.stem.removeprefix("step-")
                 if number.isdecimal() and int(number) > step:  # "step-000020 (copy)" is no step
                     path.unlink(missing_ok=True)
+
+    def read_scores(self, step: int) -> "pd.DataFrame | None":
+        """The scores table of an evaluated step; None where it is gone."""
+        import pandas as pd
+
+        path = self.folder.scores(step)
+        return pd.read_parquet(path) if path.is_file() else None
 
     def first_evaluation(self) -> dict | None:
         """The record of step 0, against which drifts are measured."""

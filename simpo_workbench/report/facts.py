@@ -33,8 +33,8 @@ def headline(config) -> str:
 
 
 def tiles(status, config, evaluations, speeds, peaks) -> list[dict]:
-    """name, value, fact (n, interval, where it comes from) and help of the numbers that matter; "–" for what is not
-    known yet.
+    """name, value, fact (n, interval of the change, where it comes from) and help of the numbers that matter;
+    "–" for what is not known yet.
 
     evaluations: the run's evaluation records. speeds: pairs per second of its steps. peaks: their peak memory, bytes.
     """
@@ -71,8 +71,13 @@ def _evaluation_tile(key, evaluations, missing):
     values = " → ".join(metric.text(record[f"eval/{key}"], short=True) for record in shown)
     tile["value"] = metric.with_unit(values)
     cases = f"{last[f'eval/{metric.cases}']} {METRICS[metric.cases].label}" if metric.cases else ""
-    interval = metric.interval(last)
-    facts = [", ".join(filter(None, (cases, interval and f"95 % {interval}")))]
+    change = METRICS.get(f"{key}_change")  # a drift is a change itself
+    if len(measured) > 1 and change and (ends := change.interval(last)):
+        interval = f"change {change.text(last[f'eval/{change.key}'])}, 95 % {ends}"
+    else:
+        ends = metric.interval(last)
+        interval = ends and f"95 % {ends}"
+    facts = [", ".join(filter(None, (cases, interval)))]
     facts += [
         f"{words} {METRICS[other].text(last[f'eval/{other}'], short=True)}"
         for words, other in _BESIDE.get(key, ())

@@ -6,20 +6,23 @@ One reader serves live and finished runs: everything comes from the run folder.
 from __future__ import annotations
 
 import asyncio
+import itertools
 import signal
 import time
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from ..analysis.objective import at_objective, last_objective, objective_note
 from ..analysis.scores import compare_scores, join_texts
 from ..base import process
 from ..base.errors import WorkbenchError
 from ..base.files import read_json, read_jsonl, write_json
 from ..config.live_changes import checked_changes
-from ..config.run_config import RUNS_ROOT, RunConfig
+from ..config.run_config import RUNS_ROOT, LossConfig, RunConfig
 from . import status as run_status
 from .device_queue import DeviceQueue
 from .folder import LIVE_STATES, RunFolder, find_run_folder
+from .held_out import at_last_objective
 from .mailbox import REPLIED
 from .post_mortem import STACK_SIGNAL
 from .status import RunStatus
@@ -121,8 +124,23 @@ class Run:
 
     @property
     def records(self) -> list[dict]:
-        """All metrics records as they were written."""
-        return read_jsonl(self.folder.metrics)
+        """All metrics records, those of evaluations at one objective: the last one, where β or γ/β changed on the way.
+
+        See `run.objective_note`. The records as they were written are the lines of metrics.jsonl.
+        """
+        records = read_jsonl(self.folder.metrics)
+        return at_last_objective(self.folder, self.config.loss, records) if _changed(records) else records
+
+    @property
+    def objective(self) -> LossConfig:
+        """The loss with the β and γ/β that the run used last: those of all its held-out numbers."""
+        return last_objective(self.config.loss, read_jsonl(self.folder.metrics))
+
+    @property
+    def objective_note(self) -> str:
+        """The sentence that names this objective and the earlier ones; "" where it never changed."""
+        records = read_jsonl(self.folder.metrics)
+        return objective_note(self.config.loss, records) if _changed(records) else ""
 
     @property
     def metrics(self) -> pd.DataFrame:
@@ -134,14 +152,16 @@ class Run:
 
     @property
     def scores(self) -> pd.DataFrame:
-        """One row per evaluated step and held-out pair, with the pair's texts."""
+        """One row per evaluated step and held-out pair, with the pair's texts, all at `run.objective`."""
         import pandas as pd
 
         tables = [pd.read_parquet(self.folder.scores(step)) for step in self._evaluated_steps()]
-        return join_texts(pd.concat(tables, ignore_index=True), pd.read_parquet(self.folder.pairs))
+        scores = at_objective(pd.concat(tables, ignore_index=True), self.objective)
+        return join_texts(scores, pd.read_parquet(self.folder.pairs))
 
     def scores_at(self, step: int) -> pd.DataFrame:
-        """One row per held-out pair at one evaluated step, with its texts; quicker than filtering `scores`.
+        """One row per held-out pair at one evaluated step, with its texts, at `run.objective`; quicker than filtering
+        `scores`.
 
         Errors: WorkbenchError naming the steps that there are.
         """
@@ -149,7 +169,8 @@ class Run:
 
         if step not in (evaluated := self._evaluated_steps()):
             raise WorkbenchError(f"The run {self.name!r} was not evaluated at step {step}; it was at {evaluated}.")
-        return join_texts(pd.read_parquet(self.folder.scores(step)), pd.read_parquet(self.folder.pairs))
+        scores = at_objective(pd.read_parquet(self.folder.scores(step)), self.objective)
+        return join_texts(scores, pd.read_parquet(self.folder.pairs))
 
     def _evaluated_steps(self):
         if not (steps := self.folder.evaluated_steps()):
@@ -220,7 +241,7 @@ class Run:
         """The run's charts as one plotly figure."""
         from ..charts.training import training_figure
 
-        return training_figure(self.metrics, self.config.loss.gamma_beta_ratio, self.status.total_steps)
+        return training_figure(self.metrics, self.objective.gamma_beta_ratio, self.status.total_steps)
 
     def stop(self, patience_s: float | None = None) -> Reply:
         """Ask the run to stop after the next step; adapter and checkpoint are saved.
@@ -370,3 +391,9 @@ class Run:
 def attach(name: str | Path, root: str | Path = RUNS_ROOT) -> Run:
     """An existing run, live or ended, by name in `root` or by the path of its folder."""
     return Run(find_run_folder(name, root))
+
+
+def _changed(records):
+    """Whether some record was made at another β or γ/β than the one before."""
+    objectives = [(record["beta"], record.get("gamma_beta_ratio")) for record in records if "beta" in record]
+    return any(one != other for one, other in itertools.pairwise(objectives))

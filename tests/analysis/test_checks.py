@@ -18,8 +18,8 @@ def test_without_checks_nothing_is_measured():
 def test_at_step_0_there_is_a_share_and_no_change():
     metrics = right_metrics(answers(a=True, b=False, c=None))
     assert (metrics["eval/answers/right"], metrics["eval/answers/checked"]) == (0.5, 2)
-    # Wilson for 1 of 2: 0.5 ± 1.96 / (1 + 3.8415 / 2) · √(0.25 / 2 + 3.8415 / 16)
-    assert metrics["eval/answers/right_low"] == pytest.approx(0.0945, abs=1e-4)
+    # exact, 1 of 2: 1 − (1 − p)² = 0.025
+    assert metrics["eval/answers/right_low"] == pytest.approx(1 - 0.975**0.5)
     assert not any("became" in key or "change" in key for key in metrics)
 
 

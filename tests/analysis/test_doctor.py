@@ -91,10 +91,10 @@ BEFORE = with_right(START, 20, 40)
 
 
 def test_a_run_whose_answers_became_wrong_is_not_healthy_and_says_how_many():
-    last = with_right(evaluation(20, accuracy=0.90, beyond=0.80), 16, 40, became_wrong=4)
+    last = with_right(evaluation(20, accuracy=0.90, beyond=0.80), 14, 40, became_wrong=6)
     (verdict,) = diagnose([BEFORE, last])
     assert (verdict.kind, verdict.severity, verdict.step) == ("wrong answers", "attention", 20)
-    assert verdict.seen == "4 of 20 answers that were right became wrong, none the other way."
+    assert verdict.seen == "6 of 20 answers that were right became wrong, none the other way."
     assert not is_healthy(BEFORE, last)
     assert recommend([BEFORE, last]) == 0
     assert why_recommended([BEFORE, last]) == "the base model: no trained step is healthy"
@@ -103,30 +103,103 @@ def test_a_run_whose_answers_became_wrong_is_not_healthy_and_says_how_many():
 @pytest.mark.parametrize(
     ("checked", "became_wrong", "became_right", "found"),
     [
-        (20, 3, 0, True),
-        (20, 2, 0, False),
-        (20, 5, 3, False),
-        (20, 5, 2, True),
-        (30, 3, 0, True),  # just a tenth
-        (31, 3, 0, False),
-        (62, 6, 0, True),  # less than a tenth, but by chance one time in 32
-        (62, 5, 0, False),  # one time in 16
-        (200, 19, 9, False),  # 19 against 9: one time in 12
-        (200, 19, 0, True),
-        (40, 4, 0, True),
-        (40, 0, 9, False),
+        (20, 3, 0, "too few"),  # by chance one time in 4
+        (20, 2, 0, "healthy"),
+        (20, 5, 3, "healthy"),
+        (20, 5, 2, "too few"),
+        (30, 3, 0, "too few"),  # just a tenth
+        (31, 3, 0, "healthy"),
+        (62, 6, 0, "wrong answers"),  # less than a tenth, but by chance one time in 32
+        (62, 5, 0, "healthy"),  # one time in 16
+        (200, 19, 9, "healthy"),  # 19 against 9: one time in 12
+        (200, 19, 0, "wrong answers"),
+        (40, 6, 0, "wrong answers"),
+        (40, 0, 9, "healthy"),
     ],
 )
-def test_three_lost_answers_that_are_a_tenth_of_the_checked_ones_are_too_many(
+def test_answers_are_lost_where_chance_would_not_do_it_and_too_few_to_tell_where_it_would(
     checked, became_wrong, became_right, found
 ):
     first = with_right(START, 10, checked)
     last = with_right(evaluation(20), 10 + became_right - became_wrong, checked, became_wrong, became_right)
     verdicts = diagnose([first, last])
-    assert [verdict.kind for verdict in verdicts] == (["wrong answers"] if found else ["healthy"])
-    assert is_healthy(first, last) is not found
-    if found and became_right:
-        assert verdicts[0].seen.endswith(f"became wrong, {became_right} the other way.")
+    assert [verdict.kind for verdict in verdicts] == [found]
+    assert is_healthy(first, last) is (found != "wrong answers")
+    if found == "too few":
+        other = became_right or "none"
+        assert verdicts[0].severity == "note"
+        assert f"{became_wrong} of {checked} checked answers became wrong, {other} the other way" in verdicts[0].seen
+
+
+# --- changes inside their interval
+
+
+def with_changes(record, n, **changes):
+    """The record with paired changes of answers: name=(change, low, high)."""
+    record = record | {"eval/answers/n": n, "eval/answers/compared": n}
+    for name, values in changes.items():
+        key = f"eval/{name}" if name.startswith("logps") else f"eval/answers/{name}_change"
+        record |= dict(zip((key, f"{key}_low", f"{key}_high"), values, strict=True))
+    return record
+
+
+def test_a_change_inside_its_interval_is_no_verdict_but_too_few():
+    """0.00 → 0.23 of six answers: one of them loops. That is not "repeats more"."""
+    first = evaluation(0, repeated=0.0)
+    last = with_changes(evaluation(20, repeated=0.23, beyond=0.5), 6, repeated_4grams=(0.23, -0.20, 0.54))
+    (verdict,) = diagnose([first, last])
+    assert (verdict.kind, verdict.severity) == ("too few", "note")
+    assert "0.00 → 0.23 (change +0.23, 95 % −0.20 to +0.54, n=6)" in verdict.seen
+    assert is_healthy(first, last)
+    assert recommend([first, last]) == 20
+    clear = with_changes(evaluation(20, repeated=0.23), 60, repeated_4grams=(0.23, 0.11, 0.33))
+    assert kinds([first, clear]) == [("repetition", "attention")]
+
+
+def test_a_record_of_single_intervals_alone_gives_no_verdict_either():
+    """As runs wrote them before: n=6, 0.00 to 0.53."""
+    ends = {"eval/answers/n": 6, "eval/answers/repeated_4grams_low": 0.0}
+    first = evaluation(0, repeated=0.0) | ends | {"eval/answers/repeated_4grams_high": 0.0}
+    last = evaluation(20, repeated=0.23) | ends | {"eval/answers/repeated_4grams_high": 0.53}
+    assert kinds([first, last]) == [("too few", "note")]
+
+
+@pytest.mark.parametrize(
+    ("drift", "interval", "found"),
+    [
+        (-0.4, (-0.5, -0.3), "collapse"),
+        (-0.4, (-0.9, 0.1), "too few"),
+        (-2.0, (-2.2, -1.8), "collapse"),
+    ],
+)
+def test_log_probabilities_have_an_interval_of_their_own(drift, interval, found):
+    answers = {"repeated_4grams": (0.5, 0.3, 0.6)} if drift > -1 else {"repeated_4grams": (0.5, -0.1, 0.9)}
+    last = with_changes(
+        evaluation(20, chosen=-1.5 + drift, repeated=0.35), 3, **answers, **{"logps/chosen_drift": (drift, *interval)}
+    )
+    if found == "too few":
+        last = with_changes(last, 3, repeated_4grams=(0.1, -0.1, 0.3))
+    assert diagnose([START, last])[0].kind == found
+
+
+def test_lengths_and_endings_of_few_answers_are_no_verdict():
+    last = with_changes(
+        evaluation(20, ended=0.5, tokens=90), 3, ended=(-0.4, -0.9, 0.2), mean_tokens=(50.0, -10.0, 110.0)
+    )
+    assert kinds([START, last]) == [("too few", "note")]
+    last = with_changes(
+        evaluation(20, ended=0.5, tokens=90), 40, ended=(-0.4, -0.5, -0.2), mean_tokens=(50.0, 40.0, 60.0)
+    )
+    assert [verdict.kind for verdict in diagnose([START, last])] == ["lost endings", "length drift"]
+
+
+def test_steps_of_different_objectives_are_not_ranked_by_their_shares_beyond_gamma():
+    """γ/β 0.5 set to 0: the share beyond γ jumps from 0.00 to 0.83, and the later step is the worse one."""
+    first = evaluation(0, accuracy=0.5, beyond=0.0) | {"beta": 2.0, "gamma_beta_ratio": 0.5}
+    better = evaluation(20, accuracy=0.9, beyond=0.0) | {"beta": 2.0, "gamma_beta_ratio": 0.5}
+    worse = evaluation(40, accuracy=0.83, beyond=0.83) | {"beta": 2.0, "gamma_beta_ratio": 0.0}
+    assert recommend([first, better, worse]) == 20
+    assert "won by the chosen answer" in why_recommended([first, better, worse])
 
 
 def test_a_healthy_run_says_how_many_answers_are_right():

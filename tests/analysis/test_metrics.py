@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 
 from simpo_workbench.analysis.metrics import METRICS, SHARE, answer_metrics, score_metrics
+from simpo_workbench.analysis.scores import share_change
 from simpo_workbench.charts.runs import SHOWN
 from simpo_workbench.cli import last_screen, terminal
 from simpo_workbench.report import facts, report
@@ -102,11 +103,31 @@ def test_an_evaluation_is_the_means_of_its_table_with_intervals_and_drifts(table
     assert (first["eval/logps/chosen_drift"], first["eval/logps/rejected_drift"]) == (0.0, 0.0)
     assert (first["eval/loss"], first["eval/rewards/margins"], first["eval/rewards/accuracies"]) == (1.0, 0.0, 0.5)
     assert (first["eval/pairs"], first["eval/chosen_tokens"], first["eval/rejected_tokens"]) == (2, 15.0, 40.0)
-    # Wilson for 1 of 2: the middle is 0.5, half is 1.96 / (1 + 3.8415 / 2) · √(0.25 / 2 + 3.8415 / 16) = 0.4055
-    assert first["eval/rewards/accuracies_low"] == pytest.approx(0.0945, abs=1e-4)
+    # exact, 1 of 2: 1 − (1 − p)² = 0.025
+    assert first["eval/rewards/accuracies_low"] == pytest.approx(1 - 0.975**0.5)
     later = score_metrics(scores.assign(chosen_avg_logp=[-1.25, -2.25]), first)
     assert later["eval/logps/chosen_drift"] == -0.25
     assert later["eval/logps/rejected_drift"] == 0.0
+
+
+def test_changes_have_paired_intervals(table_of_scores):
+    table_of_scores = table_of_scores.assign(pair_id=["a", "b"])
+    first = score_metrics(table_of_scores, None)
+    now = table_of_scores.assign(chosen_avg_logp=[-1.25, -2.25], correct=[True, True])
+    later = score_metrics(now, first, table_of_scores)
+    before, after = (list(table["chosen_avg_logp"]) for table in (table_of_scores, now))
+    assert later["eval/logps/chosen_drift"] == pytest.approx((sum(after) - sum(before)) / 2)
+    assert later["eval/logps/chosen_drift_low"] < -0.25 < later["eval/logps/chosen_drift_high"]
+    assert later["eval/lead_change"] == pytest.approx(-0.25)
+    gained = share_change(int((~table_of_scores["correct"]).sum()), 0, 2)
+    assert later["eval/rewards/accuracies_change_low"] == gained.low
+    answers = [{"prompt": name, "tokens": 10, "ended": True, "repeated_4grams": 0.0} for name in "ab"]
+    looped = [answers[0], {**answers[1], "ended": False, "repeated_4grams": 0.5}, {**answers[1], "prompt": "new"}]
+    metrics = answer_metrics(looped, answers)
+    assert (metrics["eval/answers/compared"], metrics["eval/answers/n"]) == (2, 3)
+    assert metrics["eval/answers/repeated_4grams_change"] == 0.25
+    assert metrics["eval/answers/ended_change"] == -0.5
+    assert metrics["eval/answers/ended_change_low"] == share_change(0, 1, 2).low
 
 
 def test_answers_have_a_mean_length_and_shares():

@@ -82,24 +82,55 @@ def test_answers_are_counted_prompt_by_prompt_also_where_one_is_asked_twice():
     ],
 )
 def test_chance_is_that_of_the_exact_sign_test(up, down, chance):
-    assert PairedChange("loss", up, down, 20, 0.0).chance == pytest.approx(chance)
+    assert PairedChange("loss", up, down, 20, 0.0, -1.0, 1.0).chance == pytest.approx(chance)
 
 
 @pytest.mark.parametrize(
-    ("key", "up", "down", "change", "judgement"),
+    ("key", "up", "down", "change", "half", "judgement"),
     [
-        ("answers/right", 6, 0, 0.3, "better"),
-        ("answers/right", 0, 6, -0.3, "worse"),
-        ("answers/right", 0, 5, -0.25, "perhaps worse"),  # chance 0.0625
-        ("answers/right", 7, 6, 0.02, "no clear change"),
-        ("answers/right", 3, 1, 0.1, "no clear change"),  # chance 0.625
-        ("answers/right", 2, 0, 0.1, "perhaps better"),  # chance 0.5
-        ("answers/right", 2, 2, 0.0, "as many each way"),
-        ("answers/right", 0, 0, 0.0, "no change"),
-        ("answers/repeated_4grams", 6, 0, 0.1, "worse"),
-        ("answers/repeated_4grams", 2, 9, 0.1, "mixed"),  # two loops outweigh nine small gains
-        ("answers/mean_tokens", 0, 20, -30.0, ""),
+        ("answers/right", 6, 0, 0.3, 0.2, "better"),
+        ("answers/right", 0, 6, -0.3, 0.2, "worse"),
+        ("answers/right", 0, 6, -0.3, 0.3, "too few to tell"),  # 0 is the end of the interval
+        ("answers/right", 0, 5, -0.25, 0.2, "too few to tell"),  # chance 0.0625
+        ("answers/right", 7, 6, 0.02, 0.3, "no clear change"),
+        ("answers/right", 3, 1, 0.1, 0.2, "no clear change"),  # chance 0.625
+        ("answers/right", 2, 0, 0.1, 0.2, "too few to tell"),  # chance 0.5
+        ("answers/right", 2, 2, 0.0, 0.2, "as many each way"),
+        ("answers/right", 0, 0, 0.0, 0.2, "no change"),
+        ("answers/repeated_4grams", 6, 0, 0.1, 0.05, "worse"),
+        ("answers/repeated_4grams", 6, 0, 0.1, 0.2, "too few to tell"),
+        ("answers/repeated_4grams", 2, 9, 0.1, 0.05, "mixed"),  # two loops outweigh nine small gains
+        ("answers/mean_tokens", 0, 20, -30.0, 5.0, ""),
     ],
 )
-def test_a_change_is_judged_by_its_direction_and_by_chance(key, up, down, change, judgement):
-    assert PairedChange(key, up, down, 20, change).judgement == judgement
+def test_a_change_is_judged_by_its_direction_its_interval_and_by_chance(key, up, down, change, half, judgement):
+    assert PairedChange(key, up, down, 20, change, change - half, change + half).judgement == judgement
+
+
+def test_a_change_has_its_own_interval_whatever_those_of_the_two_values():
+    """Twelve of 40 pairs come ahead: 0.35 → 0.65. The single intervals (0.21 to 0.52, 0.48 to 0.79) overlap, and the
+    change is far from 0: (12 + 1 − 1) / 42 = 0.2857; ± 1.96 · √((14 / 42 − 0.2857²) / 42) = 0.1517.
+    """
+    before = table(0, [0.4] * 14 + [-0.4] * 26)
+    after = table(9, [0.4] * 26 + [-0.4] * 14)
+    ahead = pair_changes(before, after)["rewards/accuracies"]
+    assert (ahead.change, ahead.low, ahead.high) == pytest.approx((0.3, 0.1340, 0.4375), abs=1e-4)
+    assert (ahead.judgement, ahead.interval) == ("better", "+0.13 to +0.44")
+
+
+def test_two_runs_on_the_same_pairs_are_compared_pair_by_pair():
+    """Leads spread far more between pairs than the runs differ: only pair by pair is the difference seen."""
+    leads = [(-1) ** n * (0.2 + 0.2 * n) for n in range(20)]
+    one, other = table(9, leads), table(9, [lead + 0.02 + 0.001 * n for n, lead in enumerate(leads)])
+    lead = pair_changes(one, other)["lead"]
+    assert lead.change == pytest.approx(0.0295)
+    assert 0.025 < lead.low < lead.change < lead.high < 0.034
+    assert lead.judgement == "better"
+
+
+def test_losses_of_two_objectives_are_not_compared_and_shares_are_at_the_second_one():
+    before, after = table(0, [0.1, 0.3, -0.2]), table(9, [0.1, 0.3, -0.2]).assign(gamma_beta_ratio=0.0)
+    after["beyond_gamma"] = after["margin"] > 0
+    changes = pair_changes(before, after)
+    assert "loss" not in changes
+    assert (counts(changes["rewards/beyond_gamma"]), changes["rewards/beyond_gamma"].change) == ((0, 0, 3), 0.0)

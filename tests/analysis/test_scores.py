@@ -11,7 +11,9 @@ import pytest
 from simpo_workbench.analysis.scores import (
     compare_scores,
     join_texts,
+    mean_change,
     mean_share,
+    mean_share_change,
     pair_texts,
     repeated_4gram_share,
     scoring_noise,
@@ -29,18 +31,15 @@ from simpo_workbench.pairs.pairs import load_pairs
 @pytest.mark.parametrize(
     ("hits", "n", "low", "high"),
     [
-        # (p + z²/2n ± z·√(p(1−p)/n + z²/4n²)) / (1 + z²/n) with z = 1.959963985, z² = 3.841458821. 3/10: middle (0.3 +
-        # 0.192072941) / 1.384145882 = 0.355506559, half 1.959963985 / 1.384145882 · √(0.021 + 0.009603647) =
-        # 0.247715286.
-        (3, 10, 0.107791267, 0.603221853),
-        # 0/n: low is 0 and high is z²/n / (1 + z²/n).
-        (0, 10, 0.0, 0.384145882 / 1.384145882),
-        # n/n: high is 1 and low is 1 / (1 + z²/n).
-        (60, 60, 1 / (1 + 3.841458821 / 60), 1.0),
-        (10, 10, 0.722467200, 1.0),
+        # as tabulated for 3 of 10; the sums of binomial terms at the ends are checked below
+        (3, 10, 0.0667395112, 0.6524528501),
+        # 0/n: high is 1 − 0.025^(1/n); n/n: low is 0.025^(1/n)
+        (0, 10, 0.0, 1 - 0.025 ** (1 / 10)),
+        (60, 60, 0.025 ** (1 / 60), 1.0),
+        (10, 10, 0.025 ** (1 / 10), 1.0),
     ],
 )
-def test_a_share_has_wilsons_interval(hits, n, low, high):
+def test_a_share_has_the_exact_interval(hits, n, low, high):
     found = share(hits, n)
     assert (found.value, found.n) == (hits / n, n)
     assert found.low == pytest.approx(low, abs=1e-8)
@@ -48,17 +47,73 @@ def test_a_share_has_wilsons_interval(hits, n, low, high):
     assert 0 <= found.low <= found.value <= found.high <= 1
 
 
+@pytest.mark.parametrize(("hits", "n"), [(1, 6), (3, 10), (17, 24), (59, 60), (120, 900)])
+def test_at_the_ends_of_a_share_what_was_seen_has_a_chance_of_2_5_percent(hits, n):
+    def chance(p, counts):
+        return sum(math.comb(n, k) * p**k * (1 - p) ** (n - k) for k in counts)
+
+    found = share(hits, n)
+    assert chance(found.low, range(hits, n + 1)) == pytest.approx(0.025, rel=1e-6)
+    assert chance(found.high, range(hits + 1)) == pytest.approx(0.025, rel=1e-6)
+
+
 def test_a_share_is_shown_with_its_n_and_interval():
-    assert str(share(3, 10)) == "0.30 (n=10, 95 % 0.11 to 0.60)"
+    assert str(share(3, 10)) == "0.30 (n=10, 95 % 0.07 to 0.65)"
 
 
-def test_a_mean_of_shares_has_the_interval_of_a_mean():
-    found = mean_share([0.0, 0.2, 0.4])  # mean 0.2, spread 0.2, half 1.96 · 0.2 / √3 = 0.2263
-    assert found.value == pytest.approx(0.2)
-    assert (found.low, found.n) == (0.0, 3), "kept within 0 … 1"
-    assert found.high == pytest.approx(0.2 + 1.959963985 * 0.2 / math.sqrt(3))
+def test_equal_shares_are_no_certainty():
+    """Six answers without repetition: 1 − 0.025^(1/6) of all answers may repeat themselves, not 0."""
+    none = mean_share([0.0] * 6)
+    assert (none.value, none.low, none.high) == (0.0, 0.0, pytest.approx(0.4593, abs=1e-4))
+    assert mean_share([0.0] * 60).high == pytest.approx(0.0596, abs=1e-4), "more answers say more"
+    assert mean_share([1.0, 0.0, 0.0, 1.0]) == share(2, 4), "yes and no are the widest shares"
+    found = mean_share([0.3] * 8)
+    assert found.low < 0.1
+    assert found.high > 0.6
     alone = mean_share([0.5])
-    assert (alone.low, alone.high) == (0.0, 1.0), "one answer says next to nothing"
+    assert alone.low < 0.01
+    assert alone.high > 0.99, "one answer says next to nothing"
+
+
+def test_the_interval_of_a_mean_of_shares_holds_what_it_says():
+    """1,000 samples of 12 answers, of which one in six loops: 95 % of the intervals must hold the true mean."""
+    chance, held = np.random.default_rng(1), 0
+    for _ in range(1000):
+        found = mean_share(np.where(chance.random(12) < 1 / 6, 0.9, 0.0))
+        held += found.low <= 0.15 <= found.high
+    assert held >= 950
+
+
+def test_the_change_of_a_mean_of_shares_is_that_of_shares_where_they_are_yes_and_no():
+    assert mean_share_change([1, 1, -1, 0, 0]) == share_change(2, 1, 5)
+    assert mean_share_change([0.0] * 10) == share_change(0, 0, 10), "no zero width"
+    # one of six answers loops: 0.00 → 0.23, as a run once called "repeats itself more"
+    found = mean_share_change([0.0] * 4 + [0.5, 0.88])
+    assert found.value == pytest.approx(0.23)
+    assert not found.is_clear
+
+
+def test_the_change_of_a_mean_has_the_bootstrap_interval_widened_for_few_cases():
+    differences = np.random.default_rng(0).normal(0.1, 0.2, 200)
+    found = mean_change(differences)
+    half = 1.972 * differences.std(ddof=1) / math.sqrt(200)  # t with 199 degrees of freedom: alike for many cases
+    assert (found.value, found.low, found.high) == pytest.approx(
+        (differences.mean(), differences.mean() - half, differences.mean() + half), abs=0.003
+    )
+    assert mean_change(differences) == found, "the same every time"
+    assert mean_change([0.1]).low == -math.inf
+    assert mean_change([0.1]).as_metrics("drift") == {"drift": 0.1}, "an endless interval is not written"
+    equal = mean_change([0.1] * 3)
+    assert equal.low < 0 < equal.high, "three equal values are no certainty"
+    assert mean_change([0.0] * 3).low == 0.0, "nothing changed"
+
+
+def test_the_interval_of_few_changes_holds_what_it_says():
+    chance, held = np.random.default_rng(2), 0
+    for _ in range(400):
+        found = mean_change(chance.normal(0.1, 1.0, 6))
+        held += found.low <= 0.1 <= found.high
+    assert held >= 0.93 * 400
 
 
 def test_a_share_of_nothing_is_refused_instead_of_being_nought():

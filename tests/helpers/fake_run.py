@@ -69,7 +69,7 @@ def fake_run(
     presence = Presence(folder, "worker")
     recorder = Recorder(folder, config, presence)
     recorder.status["total_steps"] = total_steps
-    first_answers = []
+    first_answers, first_scores = [], None
     for step in range(last_step + 1):
         if step:
             recorder.train_step(train_record(step, total_steps), 0.5)
@@ -81,12 +81,14 @@ def fake_run(
                 answers[1]["right"] = True
             measured = {"eval/scoring_noise": noise} if step == 0 and noise is not None else {}
             recorder.evaluation(
-                evaluation_record(step, numbers, answers, recorder.first_evaluation(), first_answers) | measured,
+                evaluation_record(step, numbers, answers, recorder.first_evaluation(), first_answers, first_scores)
+                | measured,
                 numbers,
                 answers,
                 1.0,
             )
             first_answers = first_answers or answers
+            first_scores = numbers if first_scores is None else first_scores
         if step == 50:
             recorder.event(step, "paused", "Paused after step 50.")
     recorder.state(state, message, step=last_step)
@@ -177,9 +179,14 @@ def sampled(step, total_steps, prompts, ruined=False):
     return answers
 
 
-def evaluation_record(step, table, answers, first, first_answers=()):
+def evaluation_record(step, table, answers, first, first_answers=(), first_scores=None):
     """The metrics record of one evaluation, as the engine makes it."""
-    return {"kind": "eval", "step": step, **score_metrics(table, first), **answer_metrics(answers, first_answers)}
+    return {
+        "kind": "eval",
+        "step": step,
+        **score_metrics(table, first, first_scores),
+        **answer_metrics(answers, first_answers),
+    }
 
 
 def environment():

@@ -153,11 +153,14 @@ def tiles(text):
 
 def test_tiles_carry_value_n_and_interval(finished):
     shown = tiles(report_html(finished))
-    assert shown["chosen ahead"] == ("0.29 → 0.75", "24 held-out pairs, 95 % 0.55 to 0.88")  # 7 and 18 of 24, Wilson
-    assert shown["beyond γ"] == ("0.00 → 0.29", "24 held-out pairs, 95 % 0.15 to 0.49")
-    assert shown["chosen drift"] == ("−0.10 nats/token", "24 held-out pairs; rejected −0.59")
+    assert shown["chosen ahead"] == (
+        "0.29 → 0.75",
+        "24 held-out pairs, change +0.46, 95 % +0.21 to +0.64",
+    )  # 7 and 18 of 24: 11 joined, none left; 12 / 26 − 1 / 26 ± 1.96 · √((13 / 26 − (11 / 26)²) / 26)
+    assert shown["beyond γ"] == ("0.00 → 0.29", "24 held-out pairs, change +0.29, 95 % +0.07 to +0.47")
+    assert shown["chosen drift"] == ("−0.10 nats/token", "24 held-out pairs, 95 % −0.128 to −0.072; rejected −0.59")
     assert shown["repeated 4-grams"][0] == "0.06 → 0.08"
-    assert shown["answers end properly"] == ("0.67 → 1.00", "3 answers, 95 % 0.44 to 1.00")
+    assert shown["answers end properly"] == ("0.67 → 1.00", "3 answers, change +0.33, 95 % −0.46 to +0.86")
     assert shown["answer length"] == ("63 → 23 tokens", "3 answers; chosen in the data: 19")
     assert shown["recommended"][0] == "step 120"
     assert shown["speed"] == ("2.1 pairs/s", "median of 120 steps")
@@ -166,8 +169,8 @@ def test_tiles_carry_value_n_and_interval(finished):
 
 def test_right_answers_have_a_tile_a_column_and_a_mark_beside_each_answer(tmp_path, finished):
     text = report_html(fake_run(tmp_path, checked=True))
-    # 1 of 2 by Wilson: 0.09 to 0.91
-    fact = "2 checked answers, 95 % 0.09 to 0.91; became wrong: 1; became right: 0"
+    # 1 of 2 lost: 1 / 4 − 2 / 4 ± 1.96 · √((3 / 4 − 0.25²) / 4)
+    fact = "2 checked answers, change −0.50, 95 % −1.00 to +0.56; became wrong: 1; became right: 0"
     assert tiles(text)["right answers"] == ("1.00 → 0.50", fact)
     words = Page(text).words
     assert "right answers" in words

@@ -70,7 +70,8 @@ def test_a_suspended_run_goes_on_as_its_own_version_did(old_run):
         [record for record in run.records if record["kind"] == "eval" and record["step"] == 8]
         for run in (suspended, finished)
     )
-    numbers = [key for key in expected if key.startswith("eval/")]
+    # that version's intervals of shares were others
+    numbers = [key for key in expected if key.startswith("eval/") and not key.endswith(("_low", "_high"))]
     assert [resumed[key] for key in numbers] == pytest.approx([expected[key] for key in numbers], rel=1e-5, abs=1e-8)
     answers = [run.generations.query("step == 8")["answer"].tolist() for run in (suspended, finished)]
     assert answers[0] == answers[1]

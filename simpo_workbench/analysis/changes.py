@@ -1,0 +1,126 @@
+"""How an evaluation differs from step 0, with paired 95 % intervals: computed, and as its record tells."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+from ..base.format import signed
+from .scores import Share, mean_change, mean_share_change, share_change
+
+
+@dataclass(frozen=True)
+class Measured:
+    """A change with the ends of its 95 % interval and its number of cases (0: unknown)."""
+
+    value: float
+    low: float
+    high: float
+    n: int = 0
+
+    def __str__(self):
+        ends = f", 95 % {signed(self.low)} to {signed(self.high)}" if math.isfinite(self.high - self.low) else ""
+        return f"change {signed(self.value)}{ends}{f', n={self.n}' if self.n else ''}"
+
+    @property
+    def is_clear(self) -> bool:
+        """Whether 0 lies outside the interval."""
+        return self.low > 0 or self.high < 0
+
+
+def drift(record: dict) -> Measured:
+    """The change of the chosen answers' average log-probability since step 0, nats per token."""
+    return _of_record(record, "logps/chosen_drift", int(record.get("eval/pairs", 0)))
+
+
+def answers_change(first: dict, last: dict, name: str) -> Measured:
+    """The change of a metric of sampled answers since step 0; 0 where one of the two sampled none.
+
+    name: "repeated_4grams", "ended" or "mean_tokens". Records made before changes were recorded have intervals of the
+    two values alone: theirs is then that of two independent samples, which is too wide for the same prompts, never too
+    narrow. Source: Newcombe 1998, method 10.
+    """
+    key = f"eval/answers/{name}"
+    if key not in first or key not in last:  # not every evaluation samples answers
+        return Measured(0.0, 0.0, 0.0)
+    if f"{key}_change" in last:
+        return _of_record(last, f"answers/{name}_change", int(last.get("eval/answers/compared", 0)))
+    change, n = last[key] - first[key], int(last.get("eval/answers/n", 0))
+    ends = [record.get(f"{key}_{end}") for record in (first, last) for end in ("low", "high")]
+    if None in ends:
+        return Measured(change, change, change, n)
+    below = math.hypot(last[key] - ends[2], ends[1] - first[key])
+    above = math.hypot(ends[3] - last[key], first[key] - ends[0])
+    return Measured(change, change - below, change + above, n)
+
+
+def _of_record(record, key, n):
+    """The change under a key: one without ends of an interval is taken as it is, but that of one case says nothing."""
+    value = record[f"eval/{key}"]
+    low, high = record.get(f"eval/{key}_low"), record.get(f"eval/{key}_high")
+    if low is None or high is None:
+        return Measured(value, -math.inf, math.inf, n) if n == 1 else Measured(value, value, value, n)
+    return Measured(value, low, high, n)
+
+
+def score_changes(before, after) -> dict[str, Share]:
+    """Metric key -> change of a mean or a share over the held-out pairs of both tables, with its paired interval; {}
+    where they have no pair in common.
+
+    before, after: scores of one step each, at one objective.
+    """
+    columns = ["chosen_avg_logp", "rejected_avg_logp", "correct", "beyond_gamma"]
+    both = before[["pair_id", *columns]].merge(after[["pair_id", *columns]], on="pair_id", suffixes=("", "_now"))
+    if both.empty:
+        return {}
+    chosen, rejected = (both[f"{column}_now"] - both[column] for column in columns[:2])
+    return {
+        "logps/chosen_drift": mean_change(chosen),
+        "logps/rejected_drift": mean_change(rejected),
+        "lead_change": mean_change(chosen - rejected),
+        "rewards/accuracies_change": _of_switches(both["correct"], both["correct_now"]),
+        "rewards/beyond_gamma_change": _of_switches(both["beyond_gamma"], both["beyond_gamma_now"]),
+    }
+
+
+def _of_switches(before, after):
+    gained, lost = int((after & ~before).sum()), int((before & ~after).sum())
+    return share_change(gained, lost, len(before))
+
+
+def answer_changes_since(before: list[dict], after: list[dict]) -> dict[str, float]:
+    """Metrics of the answers to prompts that both have: how many, and changes with their paired intervals."""
+    first = {answer["prompt"]: answer for answer in before}
+    both = [(first[answer["prompt"]], answer) for answer in after if answer["prompt"] in first]
+    if not both:
+        return {}
+
+    def differences(name):
+        return [float(now[name]) - float(then[name]) for then, now in both]
+
+    changes = {
+        "answers/ended_change": mean_share_change(differences("ended")),
+        "answers/repeated_4grams_change": mean_share_change(differences("repeated_4grams")),
+        "answers/mean_tokens_change": mean_change(differences("tokens")),
+    }
+    return {"eval/answers/compared": len(both), **as_metrics(changes)}
+
+
+def as_metrics(changes: dict[str, Share]) -> dict[str, float]:
+    """Changes by metric key as a record of metrics.jsonl has them."""
+    return {name: value for key, change in changes.items() for name, value in change.as_metrics(f"eval/{key}").items()}
+
+
+def newest_answers(evaluations: list[dict]) -> dict:
+    """What the newest sampled answers looked like: an evaluation without answers is judged by those before it."""
+    of_answers = (
+        {name: value for name, value in record.items() if name.startswith("eval/answers/")}
+        for record in reversed(evaluations)
+    )
+    return next(filter(None, of_answers), {})
+
+
+def as_dicts(records) -> list[dict]:
+    """Plain dicts without missing values, from a list or a DataFrame."""
+    rows = records.to_dict("records") if hasattr(records, "to_dict") else records
+    return [{key: value for key, value in row.items() if value == value and value is not None} for row in rows]
