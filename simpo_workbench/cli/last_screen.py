@@ -15,12 +15,6 @@ from rich.text import Text
 
 from ..analysis.doctor import diagnose, why_recommended
 from ..analysis.metrics import METRICS, SHARE
-<<<<<<< HEAD
-from ..analysis.paired_changes import PairedChange, answer_changes, answers_side_by_side, is_checked, pair_changes
-from ..base.format import counted
-from .gate import output
-from .terminal import side_by_side, value_text
-=======
 from ..analysis.paired_changes import (
     TOO_FEW,
     PairedChange,
@@ -30,8 +24,8 @@ from ..analysis.paired_changes import (
     pair_changes,
 )
 from ..base.format import counted, signed
-from .terminal import output, side_by_side, value_text
->>>>>>> 50b7cbc (Held-out numbers at one objective, every change with its own paired interval, and no verdict on a change inside it)
+from .gate import output
+from .terminal import side_by_side, value_text
 
 if TYPE_CHECKING:
     import pandas as pd

@@ -237,12 +237,8 @@ def _evaluate(setup, recorder, desk, step) -> Evaluation:
     with_answers = step in (0, setup.total_steps) or (every > 0 and step % every == 0)
     recorder.doing("evaluating")
     first = recorder.first_evaluation()
-<<<<<<< HEAD
     first_answers = recorder.first_answers() if with_answers else []
-=======
-    first_answers = read_jsonl(recorder.folder.generations(first["step"])) if first and with_answers else []
     first_scores = recorder.read_scores(first["step"]) if first else None
->>>>>>> 50b7cbc (Held-out numbers at one objective, every change with its own paired interval, and no verdict on a change inside it)
     record, scores, answers = evaluate(
         setup, config, step, with_answers, first, first_answers, first_scores, recorder.progress, recorder.scored
     )
