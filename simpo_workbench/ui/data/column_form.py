@@ -7,7 +7,8 @@ from typing import Any
 
 import ipywidgets
 
-from ...pairs.columns import COLUMN_ROLES, guess_columns
+from ...pairs.advice import tried_guess
+from ...pairs.columns import COLUMN_ROLES
 from ...pairs.refused import excerpt
 from ..parts.html import Html, html, table
 from ..parts.panel import button, enable, row
@@ -45,10 +46,10 @@ class ColumnForm(ipywidgets.VBox):
         return {role: menu.value for role, menu in self.menus.items() if menu.value}
 
     def show(self, sentence: str, rows: list[dict], columns: dict[str, str]) -> None:
-        """Show menus for the columns of these rows. columns: the mapping so far; a guess if it does not fit."""
+        """Show menus for the columns of these rows. columns: the mapping so far, else a tried guess."""
         names = list(dict.fromkeys(name for row in rows for name in row))
         fits = columns and set(columns.values()) <= set(names)
-        guess = columns if fits else guess_columns(names) or {}
+        guess = columns if fits else tried_guess(rows) or {}
         self._rows, self._filling = rows, True
         for role, menu in self.menus.items():
             menu.options = [("– none –", ""), *((excerpt(name, 40)[1:-1], name) for name in names)]

@@ -44,10 +44,9 @@ class Loaded:
 
 @dataclass(frozen=True)
 class NotLoaded:
-    """Why nothing could be read. source and rows: a source with unknown columns, and its first raw rows."""
+    """Why nothing could be read. rows: the first raw rows of a source with unknown columns."""
 
     error: Exception
-    source: str = ""
     rows: tuple[dict, ...] = ()
 
 
@@ -66,7 +65,7 @@ class Reading:
             sets = {TRAINING: PairSet(train, pair_lengths(train)), HELD_OUT: PairSet(held_out, pair_lengths(held_out))}
             self.result = Loaded(sets, notes)
         except Exception as error:  # shown by the panel, whatever it is
-            self.result = NotLoaded(error, *(_unrecognised(self.data) if isinstance(error, WorkbenchError) else ()))
+            self.result = NotLoaded(error, _unrecognised(self.data) if isinstance(error, WorkbenchError) else ())
         self.ready.set()
         return self
 
@@ -241,9 +240,8 @@ class DataView(Panel):
         self._reading, result = None, reading.result
         if isinstance(result, NotLoaded):
             if result.rows:
-                names = ", ".join(list(result.rows[0])[:20])
                 self._arrange("")
-                self._show_columns(f"The columns of {result.source} are not recognised: {names}.", result.rows)
+                self._show_columns(str(result.error), result.rows)
             else:
                 self._arrange(_empty_state())
                 self.say_error(result.error)
@@ -330,7 +328,7 @@ def _first_rows(source):
 
 
 def _unrecognised(data):
-    """(source, its first rows) of the first source whose columns make no pair under data.columns, else ()."""
+    """The first rows of the first source whose columns make no pair under data.columns, else ()."""
     for source in (data.train, data.eval):
         rows = []
         if source and source != DEMO:
@@ -339,5 +337,5 @@ def _unrecognised(data):
         known = {name for row in rows for name in row}
         missing = not set(data.columns.values()) <= known
         if rows and (missing or all(shape_of(renamed_row(row, data.columns)) is None for row in rows)):
-            return source, tuple(rows)
+            return tuple(rows)
     return ()

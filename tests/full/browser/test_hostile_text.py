@@ -253,7 +253,7 @@ def test_columns_that_are_not_known(page, place):
     page.turn_to("2 Data")
     page.page.get_by_label("Training pairs").fill(str(place / "columns.jsonl"))
     page.page.keyboard.press("Enter")
-    page.shows("text=are not recognised")
+    page.shows("text=in a known shape")
     assert_reads(page, ".swb-table", SHORT[0], SHORT[6], *SHORT[:5])
     assert_harmless(page, "columns")
 

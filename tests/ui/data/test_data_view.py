@@ -13,12 +13,13 @@ import tiny
 
 from simpo_workbench.base.errors import WorkbenchError
 from simpo_workbench.config.run_config import DataConfig, ModelConfig
-from simpo_workbench.pairs.pairs import raw_rows
+from simpo_workbench.pairs.pairs import load_pairs, raw_rows
 from simpo_workbench.ui.data import data_view, pair_browser
 from simpo_workbench.ui.data.data_view import HELD_OUT, TRAINING, DataView
 from simpo_workbench.ui.data.pair_browser import TEXT, TOKENS
 from simpo_workbench.ui.data.token_view import TokenView, visible
 from simpo_workbench.ui.parts.following import LOCK
+from simpo_workbench.ui.parts.html import html
 from simpo_workbench.ui.parts.model_requests import OPEN_MODELS
 from simpo_workbench.ui.parts.panel import show
 
@@ -230,6 +231,9 @@ def test_unknown_columns_are_guessed_previewed_and_used(tmp_path):
     view = loaded(DataView(DataConfig(train=write(tmp_path / "named.jsonl", rows))))
     form = view.column_form
     assert form.layout.display is None
+    with pytest.raises(WorkbenchError) as error:
+        load_pairs(tmp_path / "named.jsonl")
+    assert html("{}", str(error.value)) in form.words.value  # the words of the command line
     assert form.mapping == {"prompt": "question", "chosen": "good_answer", "rejected": "bad_answer"}
     assert "yes 0" in form.preview.value
     assert HOSTILE not in form.preview.value
