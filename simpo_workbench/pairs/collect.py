@@ -86,7 +86,7 @@ class Collector:
                 if sides is not None:
                     self._add_to_scales(sides, mapped or renamed)
                 return Held(renamed, found, sides, mapped if sides else None)
-        return self._pairs_of(where, renamed)
+        return self._pairs_of(where, renamed, found)
 
     def _mapped_sides(self, row):
         """The two answers of a row that the user's mapping calls chosen and rejected, where a label ranks them too."""
@@ -100,8 +100,8 @@ class Collector:
         for label in (*sides.labels, *sides.annotators):
             scales.setdefault(label, verdicts.Scale()).add(row.get(label), sides, row)
 
-    def _pairs_of(self, where, row, scales=None):
-        pairs = row_pairs(row, self.policy, scales, joins_input=self._joins_input)
+    def _pairs_of(self, where, row, found, scales=None):
+        pairs = row_pairs(row, self.policy, scales, self._joins_input, found)
         self._of_several += pairs[0].answers > 2
         return [self._unframed(_pair(row, pair, where)) for pair in pairs]
 
@@ -143,9 +143,9 @@ class Collector:
             return outcome
         try:
             if outcome.mapped is None:
-                return self._pairs_of(where, outcome.row, self._scales[outcome.sides])
+                return self._pairs_of(where, outcome.row, outcome.found, self._scales[outcome.sides])
             self._check_mapping(outcome)
-            return self._pairs_of(where, outcome.row)
+            return self._pairs_of(where, outcome.row, outcome.found)
         except RowRefused as refused:
             return refused
 

@@ -39,16 +39,16 @@ def read_row(row) -> RowPair:
     return row_pairs(row)[0]
 
 
-def row_pairs(row, policy="best_worst", scales=None, joins_input=False) -> list[RowPair]:
+def row_pairs(row, policy="best_worst", scales=None, joins_input=False, found=None) -> list[RowPair]:
     """The pairs in one raw row (dict).
 
     policy: of `rankings.POLICIES`, for more than two answers. scales: {label column: verdicts.Scale} over all rows of
     the source; without it a label is read by this row alone. joins_input: the prompt is an Alpaca instruction under
-    another name. Errors: RowRefused with one of the reasons missing, empty, identical, wrong type, unreadable, unknown
+    another name. found: the row's Match, where it is known. Errors: RowRefused with one of the reasons missing, empty, identical, wrong type, unreadable, unknown
     role, different histories, more than one answer turn, two system texts, image or other non-text part, tie, unclear
     label, no label, no grades, one answer and a label, no known shape.
     """
-    found = match_of(row)
+    found = found or match_of(row)
     if found is None:
         raise no_shape(row)
     refuse_media(row, found)

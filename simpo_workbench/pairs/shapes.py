@@ -3,6 +3,7 @@
 SHAPES is the table; the first shape that fits reads the row (`reading.py`). docs/data-shapes.md has an example of each.
 """
 
+import functools
 from dataclasses import dataclass
 
 from . import verdicts
@@ -38,7 +39,7 @@ class Shape:
     holds_prompt: bool = False
     optional: tuple[str, ...] = ("system", "tools", "input", "history")
 
-    @property
+    @functools.cached_property
     def columns(self) -> tuple[str, ...]:
         """The required columns of answers, each once."""
         return tuple(dict.fromkeys(name for name in (self.chosen, self.rejected) if name))
@@ -98,7 +99,7 @@ def match_of(row) -> Match | None:
 
 
 def _match_pair(shape, row):
-    if not all(name in row for name in shape.columns):
+    if shape.chosen not in row or shape.rejected not in row:
         return None
     prompt = _prompt_column(row, shape.columns)
     if shape.holds_prompt:
