@@ -45,8 +45,8 @@ def row_pairs(row, policy="best_worst", scales=None, joins_input=False, found=No
     policy: of `rankings.POLICIES`, for more than two answers. scales: {label column: verdicts.Scale} over all rows of
     the source; without it a label is read by this row alone. joins_input: the prompt is an Alpaca instruction under
     another name. found: the row's Match, where it is known. Errors: RowRefused with one of the reasons missing, empty,
-    identical, wrong type, unreadable, unknown role, different histories, more than one answer turn, two system texts, image or other non-text part, tie, unclear
-    label, no label, no grades, one answer and a label, no known shape.
+    identical, wrong type, unreadable, unknown role, different histories, more than one answer turn, two system texts,
+    image or other non-text part, tie, unclear label, no label, no grades, one answer and a label, no known shape.
     """
     found = found or match_of(row)
     if found is None:
