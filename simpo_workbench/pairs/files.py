@@ -18,6 +18,7 @@ from pathlib import Path
 
 from ..base.errors import WorkbenchError, first_line
 from .csv_rows import csv_rows
+from .parquet_rows import open_parquet, parquet_rows
 from .refused import LONGEST_ROW, RowRefused, excerpt, too_long
 from .shapes import shape_of
 
@@ -305,10 +306,9 @@ def _rows_in(value, name):
 
 def _parquet_rows(data, name):
     import pyarrow
-    import pyarrow.parquet
 
     try:
-        file = pyarrow.parquet.ParquetFile(pyarrow.BufferReader(data))
+        file = open_parquet(data)
         columns = file.schema_arrow.names
         if twice := sorted({column for column in columns if columns.count(column) > 1}):
             raise WorkbenchError(f"{name} has two columns called {excerpt(twice[0])}.")
@@ -322,20 +322,8 @@ def _parquet_rows(data, name):
             )
     except (pyarrow.ArrowException, OSError, ValueError, OverflowError) as error:
         raise WorkbenchError(f"{name} is no readable Parquet file: {first_line(error)}") from error
-    return _parquet_batches(file, name)
-
-
-def _parquet_batches(file, name):
-    import pyarrow
-
-    number = 0
-    try:
-        for batch in file.iter_batches(batch_size=1000):
-            for row in batch.to_pylist():
-                number += 1
-                yield f"row {number}", row
-    except (pyarrow.ArrowException, OSError, ValueError, OverflowError) as error:
-        raise WorkbenchError(f"{name} is a damaged Parquet file, after row {number}: {first_line(error)}") from error
+    most = min(LARGEST_FILE_BYTES, max(10 * UNSUSPICIOUS_BYTES, MOST_EXPANSION * len(data)))
+    return parquet_rows(file, name, most, 8 * LONGEST_ROW)
 
 
 def read_frame(frame, name) -> Source:
