@@ -92,6 +92,8 @@ def read_jsonl(path: Path) -> list[dict]:
         *lines, last = path.read_text(encoding="utf-8-sig", errors="replace").rstrip("\n").split("\n")
     except FileNotFoundError:
         return []
+    except OSError as error:
+        raise WorkbenchError(f"{str(path)!r} cannot be read: {error.strerror}.") from error
     records = _objects(enumerate(lines, 1), path.name)
     with contextlib.suppress(ValueError):
         if (record := parse_json_line(last)) is not None:
@@ -123,6 +125,8 @@ def read_jsonl_backwards(path: Path) -> Iterator[dict]:
         file = open(path, "rb")  # noqa: SIM115 - closed below
     except FileNotFoundError:
         return
+    except OSError as error:
+        raise WorkbenchError(f"{str(path)!r} cannot be read: {error.strerror}.") from error
     with file:
         end, rest = file.seek(0, os.SEEK_END), b""
         while end or rest:

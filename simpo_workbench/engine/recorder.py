@@ -53,7 +53,7 @@ class Recorder:
         self, folder: RunFolder, config: RunConfig, presence: Presence, on_record: Callable[[dict], None] | None = None
     ):
         self.folder, self.config, self.presence, self.on_record = folder, config, presence, on_record
-        self.records = read_jsonl(folder.metrics)
+        self.records = folder.read_records()
         self.patience = presence.patience
         self._writes = PendingWrites(self.patience)
         self._first_answers: list[dict] = []

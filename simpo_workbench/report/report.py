@@ -17,7 +17,7 @@ from .._version import __version__
 from ..analysis import doctor
 from ..analysis.metrics import METRICS
 from ..analysis.scores import WITHIN_NOISE, compare_scores
-from ..base.errors import SecretWarning
+from ..base.errors import SecretWarning, WorkbenchError, first_line
 from ..base.escape import json_for_script
 from ..base.files import write_atomically
 from ..base.format import signed
@@ -68,7 +68,18 @@ def write_report(run: Run, path: str | Path | None = None) -> Path:
 
 
 def report_html(run: Run) -> str:
-    """The page that `write_report` writes, as text."""
+    """The page that `write_report` writes, as text. Errors: WorkbenchError for a run with a damaged file."""
+    try:
+        return _report_html(run)
+    except (KeyError, TypeError, ValueError, IndexError, AttributeError, OSError) as error:
+        # values of a wrong type or a missing number, which only a damaged file has
+        raise WorkbenchError(
+            f"The report of {run.name!r} cannot be made: a file of the run is damaged, or from a version that is not"
+            f" known ({type(error).__name__}: {first_line(error)})."
+        ) from error
+
+
+def _report_html(run):
     from jinja2 import Environment, StrictUndefined
     from markupsafe import Markup
     from plotly.offline import get_plotlyjs

@@ -14,7 +14,7 @@ import warnings
 from pathlib import Path
 
 from ..base.errors import SettingWarning, WorkbenchError
-from ..base.files import NewLine
+from ..base.files import NewLine, read_jsonl
 from ..config.run_config import DEMO, RUNS_ROOT, RunConfig
 from ..pairs.pairs import Pairs
 from .mailbox import Mailbox, make_private
@@ -90,6 +90,20 @@ class RunFolder:
         except OSError:  # no such file, or no locks on this file system
             return False
         return False
+
+    def read_records(self) -> list[dict]:
+        """The records of metrics.jsonl, in the order in which they were written.
+
+        Errors: WorkbenchError for a damaged line, or one that is no record of a step.
+        """
+        records = read_jsonl(self.metrics)
+        for number, record in enumerate(records, 1):
+            if not isinstance(record.get("step"), int) or not isinstance(record.get("kind"), str):
+                raise WorkbenchError(
+                    f"{self.metrics.name}, record {number} is damaged: it has no step or kind. Remove that line to read"
+                    " the rest."
+                )
+        return records
 
     def metrics_line(self, record: dict) -> NewLine:
         """A record on its way into metrics.jsonl, with the time of now; it is on disk when its `write` returns.

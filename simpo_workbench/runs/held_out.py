@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from ..analysis.metrics import score_metrics
 from ..analysis.objective import at_objective, is_at, last_objective
+from .tables import read_table
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -67,8 +68,6 @@ def scores_at_objective(folder: RunFolder, step: int, objective: LossConfig) -> 
 
 @lru_cache(maxsize=64)
 def _scores(path, stamp, objective):
-    import pandas as pd
-
     from ..config.run_config import LossConfig
 
-    return at_objective(pd.read_parquet(path), LossConfig.model_validate_json(objective))
+    return at_objective(read_table(path), LossConfig.model_validate_json(objective))

@@ -64,7 +64,8 @@ def list_runs(root: str | Path = RUNS_ROOT) -> pd.DataFrame:
             continue
         row = {"name": name, "state": status.state, "step": status.step, "total_steps": status.total_steps}
         row |= _config_facts(run.folder.config, written)
-        row |= _last_facts(run.folder.metrics, _stamp(run.folder.metrics))
+        with contextlib.suppress(WorkbenchError):  # the row says the rest; the run itself says what is wrong
+            row |= _last_facts(run.folder.metrics, _stamp(run.folder.metrics))
         rows.append(row | {"verdict": status.verdict, "started": datetime.fromtimestamp(written[0] / 1e9)})
     rows.sort(key=lambda row: row["started"], reverse=True)
     return pd.DataFrame(rows, columns=_LISTED)
@@ -142,10 +143,15 @@ def _last_facts(path, stamp):
     """The newest β (it may have been changed during training), and accuracy and drift of the last evaluation."""
     beta, evaluation = {}, None
     for record in read_jsonl_backwards(path):
-        if not beta and "beta" in record:
+        if not beta and _is_number(record.get("beta")):
             beta = {"beta": record["beta"]}
         if evaluation is None and record.get("kind") == "eval":
             evaluation = record
         if beta and evaluation:
             break
-    return beta | {name: (evaluation or {}).get(f"eval/{key}") for name, key in _MEASURED.items()}
+    values = {name: (evaluation or {}).get(f"eval/{key}") for name, key in _MEASURED.items()}
+    return beta | {name: value if _is_number(value) else None for name, value in values.items()}
+
+
+def _is_number(value):
+    return isinstance(value, (int, float)) and not isinstance(value, bool)

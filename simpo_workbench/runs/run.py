@@ -26,12 +26,16 @@ from .held_out import at_last_objective
 from .mailbox import REPLIED
 from .post_mortem import STACK_SIGNAL
 from .status import RunStatus
+from .tables import read_table
 
 if TYPE_CHECKING:
     import pandas as pd
     import plotly.graph_objects as go
 
 _POLL_S = 0.25
+#: Columns without which a table of scores, or of the pairs' texts, is no such table.
+_SCORED = ("step", "pair_id", "chosen_avg_logp", "rejected_avg_logp")
+_TEXTS = ("pair_id", "prompt", "chosen", "rejected")
 #: After SIGTERM a worker has this long to finish its step, save and leave; then its whole group is killed.
 TERM_PATIENCE_S = 30.0
 _DEATH_S = 15.0
@@ -128,18 +132,18 @@ class Run:
 
         See `run.objective_note`. The records as they were written are the lines of metrics.jsonl.
         """
-        records = read_jsonl(self.folder.metrics)
+        records = self.folder.read_records()
         return at_last_objective(self.folder, self.config.loss, records) if _changed(records) else records
 
     @property
     def objective(self) -> LossConfig:
         """The loss with the β and γ/β that the run used last: those of all its held-out numbers."""
-        return last_objective(self.config.loss, read_jsonl(self.folder.metrics))
+        return last_objective(self.config.loss, self.folder.read_records())
 
     @property
     def objective_note(self) -> str:
         """The sentence that names this objective and the earlier ones; "" where it never changed."""
-        records = read_jsonl(self.folder.metrics)
+        records = self.folder.read_records()
         return objective_note(self.config.loss, records) if _changed(records) else ""
 
     @property
@@ -155,9 +159,9 @@ class Run:
         """One row per evaluated step and held-out pair, with the pair's texts, all at `run.objective`."""
         import pandas as pd
 
-        tables = [pd.read_parquet(self.folder.scores(step)) for step in self._evaluated_steps()]
+        tables = [read_table(self.folder.scores(step), _SCORED) for step in self._evaluated_steps()]
         scores = at_objective(pd.concat(tables, ignore_index=True), self.objective)
-        return join_texts(scores, pd.read_parquet(self.folder.pairs))
+        return join_texts(scores, read_table(self.folder.pairs, _TEXTS))
 
     def scores_at(self, step: int) -> pd.DataFrame:
         """One row per held-out pair at one evaluated step, with its texts, at `run.objective`; quicker than filtering
@@ -165,12 +169,10 @@ class Run:
 
         Errors: WorkbenchError naming the steps that there are.
         """
-        import pandas as pd
-
         if step not in (evaluated := self._evaluated_steps()):
             raise WorkbenchError(f"The run {self.name!r} was not evaluated at step {step}; it was at {evaluated}.")
-        scores = at_objective(pd.read_parquet(self.folder.scores(step)), self.objective)
-        return join_texts(scores, pd.read_parquet(self.folder.pairs))
+        scores = at_objective(read_table(self.folder.scores(step), _SCORED), self.objective)
+        return join_texts(scores, read_table(self.folder.pairs, _TEXTS))
 
     def _evaluated_steps(self):
         if not (steps := self.folder.evaluated_steps()):

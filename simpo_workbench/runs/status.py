@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from ..base import process
 from ..base.errors import WorkbenchError
-from ..base.files import read_json, read_jsonl
+from ..base.files import read_json
 from .folder import END_STATES, LIVE_STATES, RunFolder
 from .post_mortem import cause_of_death, last_word
 
@@ -17,6 +17,14 @@ STALLED_STEPS, STALLED_S, STALLED_EVALUATION_S = 10, 120.0, 900.0
 #: A living process writes a heartbeat every second; after so long without one it is stopped or hangs.
 SILENT_S = 30.0
 _BEATS_S = 5.0
+_STATES = (*LIVE_STATES, *END_STATES, "suspended")
+#: Field of status.json -> the types that it may have.
+_TYPES = {
+    **dict.fromkeys(("message", "owner", "verdict", "doing"), str),
+    **dict.fromkeys(("step", "total_steps", "recommended_step"), int),
+    **dict.fromkeys(("seconds_left", "progress_awake_s", "median_step_s"), (int, float)),
+    **dict.fromkeys(("log_from",), int),
+}
 #: What a worker's command line names, before its run folder.
 WORKER_MODULE = "simpo_workbench.engine.worker"
 
@@ -60,8 +68,8 @@ def read(folder: RunFolder) -> RunStatus:
         message = f"Stalled: {stalled} run.dump_stack() shows where it stands."
     return RunStatus(
         state=state,
-        step=raw.get("step", 0),
-        total_steps=raw.get("total_steps", 0),
+        step=raw.get("step") or 0,
+        total_steps=raw.get("total_steps") or 0,
         message=message,
         owner=raw.get("owner", ""),
         alive=alive and state in LIVE_STATES,
@@ -76,16 +84,24 @@ def read(folder: RunFolder) -> RunStatus:
 def _raw_status(folder) -> tuple[dict, bool]:
     """(what status.json says, whether the process lives); from the metrics records where status.json is unreadable."""
     raw = read_json(folder.status)
-    if raw is not None and isinstance(raw.get("state"), str):
+    if raw is not None and _is_whole(raw):
         return raw, is_alive(folder, raw)
     # a living process writes a missing or damaged status.json again within a second
     alive = folder.is_held() or _silence_s(folder) < _BEATS_S
     return _status_from_records(folder, alive), alive
 
 
+def _is_whole(raw) -> bool:
+    """Whether a status has a known state, and values of the right types: a damaged one must not reach any display."""
+    return raw.get("state") in _STATES and all(
+        raw.get(name) is None or (isinstance(raw[name], types) and raw[name] == raw[name])
+        for name, types in _TYPES.items()
+    )
+
+
 def _status_from_records(folder, alive) -> dict:
     try:
-        records = read_jsonl(folder.metrics)
+        records = folder.read_records()
     except WorkbenchError:  # damaged as well; reading the records themselves says where
         records = []
     ended = (*END_STATES, "suspended")
@@ -95,7 +111,7 @@ def _status_from_records(folder, alive) -> dict:
             last, event = record, record.get("event")
     message = "status.json is missing or damaged."
     if event == "paused" or (event in ended and not alive):
-        state, message = event, last["text"]
+        state, message = event, str(last.get("text", ""))
     elif not alive:
         state, message = "failed", "status.json is missing or damaged, and no process tends this run."
     elif not last or event in (*ended, "resumed"):  # a process that lives after an end was resumed, and has not stepped

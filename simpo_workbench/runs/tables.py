@@ -1,0 +1,33 @@
+"""The tables of a run folder as DataFrames: a damaged one is a sentence that names the file."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from ..base.errors import WorkbenchError, first_line
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+
+def read_table(path: Path, needed: tuple[str, ...] = ()) -> pd.DataFrame:
+    """The DataFrame in a Parquet file of a run. needed: columns that it must have.
+
+    Errors: WorkbenchError where the file is missing, damaged or lacks a column.
+    """
+    import pandas as pd
+    import pyarrow
+
+    try:
+        table = pd.read_parquet(path)
+    except FileNotFoundError:
+        raise WorkbenchError(f"{str(path)!r} is missing: this part of the run cannot be shown.") from None
+    # what Arrow raises for damaged bytes depends on where they lie
+    except (OSError, ValueError, TypeError, KeyError, MemoryError, OverflowError, pyarrow.ArrowException) as error:
+        raise WorkbenchError(
+            f"{str(path)!r} is damaged: {first_line(error)}. Restore it from a copy, or delete it to read the rest."
+        ) from None
+    if missing := [name for name in needed if name not in table]:
+        raise WorkbenchError(f"{str(path)!r} is damaged: it lacks the column {missing[0]!r}.")
+    return table
