@@ -44,6 +44,7 @@ _HOMES = {
     "attach": "runs.run",
     "find_run": "runs.root",
     "list_runs": "runs.root",
+    "verify": "runs.verify",
     "compare_scores": "analysis.scores",
     "win_rate": "analysis.vote_statistics",
     "write_report": "report.report",
@@ -82,6 +83,7 @@ if TYPE_CHECKING:  # so that editors and type checkers see the names that are lo
     from .runs.remote import open_model
     from .runs.root import find_run, list_runs
     from .runs.run import Run, attach
+    from .runs.verify import verify
     from .ui.answers.comparison import Comparison
     from .ui.data.data_view import DataView
     from .ui.pairs.pair_table import PairTable

@@ -74,7 +74,8 @@ class BlindVotes:
                 f"The folder {str(path.parent)!r} cannot be made: {error.strerror}. Choose another path for the votes."
             ) from None
         try:
-            create_jsonl(path, [{"kind": "blind test", "seed": seed, **titles, "made": time.time(), "items": items}])
+            first_line = {"kind": "blind test", "seed": seed, **titles, "made": time.time(), "items": items}
+            create_jsonl(path, [first_line], checked=True)
         except FileExistsError:
             raise WorkbenchError(
                 f"{str(path)!r} is there already: choose another name, or go on with that test by BlindVotes.resume."

@@ -1,7 +1,8 @@
 """Small files that other processes read while they are written: replaced in one step, or appended line by line.
 
-All JSON lines of the workbench's own files are read and written here. A last line without its end is torn: its writer
-was killed, or is still writing. Users' files, in which a bad row is refused and counted, are read in pairs/files.py.
+All JSON lines of the workbench's own files are read and written here, with their checksums. A last line without its end
+is torn: its writer was killed, or is still writing. Users' files, in which a bad row is refused and counted, are read
+in pairs/files.py.
 """
 
 from __future__ import annotations
@@ -14,11 +15,13 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from .checksums import LINE_END_BYTES, UNCHECKED, checked_line, checked_object, number_of_line, read_line, read_object
 from .errors import WorkbenchError
 from .locks import locked, set_rights
 from .patience import ONCE, Patience
 
 _BLOCK_BYTES = 65536
+_BOM = b"\xef\xbb\xbf"
 
 
 def write_atomically(
@@ -55,17 +58,30 @@ def write_atomically(
 def write_json(
     path: Path, value: dict, durable: bool = True, patience: Patience = ONCE, rights: int | None = None
 ) -> None:
-    """Replace a JSON file in one step, so that a reader sees the old or the new one, never half of it."""
-    write_atomically(path, json.dumps(value, ensure_ascii=False, indent=1).encode(), durable, patience, rights)
+    """Replace a JSON file in one step, so that a reader sees the old or the new one; it has a checksum."""
+    write_atomically(path, checked_object(value), durable, patience, rights)
 
 
 def read_json(path: Path) -> dict | None:
-    """The JSON object in a file; None when it is missing or unreadable."""
+    """The JSON object in a file; None when it is missing, unreadable or damaged."""
     try:
-        value = json.loads(path.read_bytes())
-    except (OSError, ValueError, RecursionError):
+        return read_object(path.read_bytes())
+    except (OSError, ValueError):
         return None
-    return value if isinstance(value, dict) else None
+
+
+def require_json(path: Path) -> dict | None:
+    """The JSON object in a file; None when it is missing. Errors: WorkbenchError when it is damaged or unreadable."""
+    try:
+        return read_object(path.read_bytes())
+    except FileNotFoundError:
+        return None
+    except OSError as error:
+        raise WorkbenchError(f"{str(path)!r} cannot be read: {error.strerror}.") from None
+    except ValueError:
+        raise WorkbenchError(
+            f"{str(path)!r} is damaged: it does not hold what was written. Put back a copy of it."
+        ) from None
 
 
 def parse_json(text: str | bytes) -> Any:
@@ -85,20 +101,23 @@ def parse_json_line(line: str | bytes) -> dict | None:
 def read_jsonl(path: Path) -> list[dict]:
     """The objects in a JSON-lines file that may be growing: a torn last line is ignored, a missing file is empty.
 
-    Errors: WorkbenchError for any other damaged or blank line.
+    Errors: WorkbenchError for any other line that is damaged, blank, missing or doubled.
     """
     try:
         # Not splitlines(): a text may hold U+2028 or U+0085, which JSON leaves as they are and which end no line here.
-        *lines, last = path.read_text(encoding="utf-8-sig", errors="replace").rstrip("\n").split("\n")
+        *lines, last = path.read_bytes().removeprefix(_BOM).rstrip(b"\n").split(b"\n")
     except FileNotFoundError:
         return []
     except OSError as error:
         raise WorkbenchError(f"{str(path)!r} cannot be read: {error.strerror}.") from error
-    records = _objects(enumerate(lines, 1), path.name)
-    with contextlib.suppress(ValueError):
-        if (record := parse_json_line(last)) is not None:
-            records.append(record)
-    return records
+    records, number = _objects(enumerate(lines, 1), path.name, UNCHECKED)
+    try:
+        record, _ = read_line(last, number)
+    except ValueError as error:
+        if number and path.read_bytes().endswith(b"\n"):
+            raise _damaged_line(path.name, len(lines) + 1, last, error) from None
+        return records
+    return [*records, record] if isinstance(record, dict) else records
 
 
 def read_jsonl_from(path: Path, start: int = 0) -> tuple[list[dict], int]:
@@ -113,14 +132,17 @@ def read_jsonl_from(path: Path, start: int = 0) -> tuple[list[dict], int]:
             raise WorkbenchError(f"{str(path)!r} was changed by something other than appended lines. Open it again.")
         content = file.read()
     content = content[: content.rfind(b"\n") + 1]
-    lines = content.decode("utf-8" if start else "utf-8-sig", errors="replace").split("\n")
+    lines = (content if start else content.removeprefix(_BOM)).split(b"\n")
     source = f"{path.name}, read from byte {start}" if start else path.name
     numbered = ((number, line) for number, line in enumerate(lines, 1) if line.strip())
-    return _objects(numbered, source), start + len(content)
+    return _objects(numbered, source, None if start else UNCHECKED)[0], start + len(content)
 
 
-def read_jsonl_backwards(path: Path) -> Iterator[dict]:
-    """The objects in a JSON-lines file, the last one first, read block by block; torn and damaged lines are skipped."""
+def read_jsonl_backwards(path: Path, strict: bool = False) -> Iterator[dict]:
+    """The objects in a JSON-lines file, the last one first, read block by block; torn and damaged lines are skipped.
+
+    Errors: with `strict` WorkbenchError at a damaged line that is not the torn last one, or where a line is missing.
+    """
     try:
         file = open(path, "rb")  # noqa: SIM115 - closed below
     except FileNotFoundError:
@@ -128,16 +150,26 @@ def read_jsonl_backwards(path: Path) -> Iterator[dict]:
     except OSError as error:
         raise WorkbenchError(f"{str(path)!r} cannot be read: {error.strerror}.") from error
     with file:
-        end, rest = file.seek(0, os.SEEK_END), b""
+        end, rest, after = file.seek(0, os.SEEK_END), b"", None
+        torn = True  # until a line with its end was seen
         while end or rest:
             start = max(0, end - _BLOCK_BYTES)
             file.seek(start)
             lines = (file.read(end - start) + rest).split(b"\n")
             rest, end = lines.pop(0) if start else b"", start  # the first line may have begun in the block before
             for line in reversed(lines):
-                with contextlib.suppress(ValueError):
-                    if (record := parse_json_line(line)) is not None:
+                try:
+                    record, number = read_line(line)
+                    if strict and after and number + 1 != after:
+                        raise ValueError(f"the line before number {after} is missing")
+                except ValueError as error:
+                    if strict and line and not torn:
+                        raise _damaged_line(path.name, "near its end", line, error, checked=True) from None
+                else:
+                    after = number
+                    if isinstance(record, dict):
                         yield record
+                torn = False
 
 
 class NewLine:
@@ -147,7 +179,7 @@ class NewLine:
 
     def __init__(self, path: Path, record: dict, create: bool = True):
         self.path, self._create = path, create
-        self._line, self._start = _lines([record]), None
+        self._record, self._line, self._start = record, b"", None
 
     def write(self) -> None:
         """Add the record in one write, flushed to disk; a torn last line that an earlier process left is cut off first.
@@ -168,7 +200,9 @@ class NewLine:
             file.seek(end - 1)
             if file.read(1) != b"\n":
                 file.truncate(_end_of_last_line(file, end))
-        self._start, rest = file.seek(0, os.SEEK_END), self._line
+        self._start = file.seek(0, os.SEEK_END)
+        file.seek(max(0, self._start - LINE_END_BYTES))
+        rest = self._line = checked_line(self._record, number_of_line(file.read(LINE_END_BYTES)) + 1)
         try:
             while rest:
                 rest = rest[file.write(rest) :]
@@ -206,15 +240,16 @@ def write_jsonl(path: Path, records: list[dict], patience: Patience = ONCE) -> N
     write_atomically(path, _lines(records), patience=patience)
 
 
-def create_jsonl(path: Path, records: list[dict]) -> None:
+def create_jsonl(path: Path, records: list[dict], checked: bool = False) -> None:
     """Make a JSON-lines file, flushed to disk, where there is none; of several processes that try, one succeeds.
 
-    Errors: FileExistsError when the file exists; WorkbenchError when it cannot be written, and then none is left.
+    checked: whether its lines have checksums; not those that other programs are to read. Errors: FileExistsError when
+    the file exists; WorkbenchError when it cannot be written, and then none is left.
     """
     try:
         with open(path, "xb") as file:
             try:
-                file.write(_lines(records))
+                file.write(_lines(records, checked))
                 file.flush()
                 os.fsync(file.fileno())
             except BaseException:
@@ -226,22 +261,35 @@ def create_jsonl(path: Path, records: list[dict]) -> None:
         raise WorkbenchError(f"{str(path)!r} cannot be written: {error.strerror}.") from error
 
 
-def _objects(numbered_lines, source) -> list[dict]:
-    """The objects on (number, line) of a source. Errors: WorkbenchError that names a damaged line of it."""
+def _objects(numbered_lines, source, before) -> tuple[list[dict], int | None]:
+    """(the objects on (number, line) of a source, the last line's own number). before: as in `read_line`.
+
+    Errors: WorkbenchError that names a damaged line of it.
+    """
     records = []
     for number, line in numbered_lines:
         try:
-            record = parse_json_line(line)
-        except ValueError:
-            raise WorkbenchError(
-                f"{source}, line {number} is damaged: {line[:80]!r}. Remove that line to read the rest."
-            ) from None
-        if record is not None:
+            record, before = read_line(line, before)
+        except ValueError as error:
+            raise _damaged_line(source, number, line, error, checked=bool(before)) from None
+        if isinstance(record, dict):
             records.append(record)
-    return records
+    return records, before
 
 
-def _lines(records) -> bytes:
+def _damaged_line(source, number, line, error, checked=True):
+    if checked or "check" in str(error) or "line number" in str(error):
+        return WorkbenchError(
+            f"{source}, line {number} is damaged: {error}. Put back a copy of the file; `simpo-workbench verify` names"
+            " all that is damaged."
+        )
+    text = line[:320].decode(errors="replace")[:80]
+    return WorkbenchError(f"{source}, line {number} is damaged: {text!r}. Remove that line to read the rest.")
+
+
+def _lines(records, checked=True) -> bytes:
+    if checked:
+        return b"".join(checked_line(record, number) for number, record in enumerate(records, UNCHECKED + 1))
     return "".join(json.dumps(record, ensure_ascii=False) + "\n" for record in records).encode()
 
 

@@ -11,7 +11,8 @@ _WAIT_S = 600.0
 
 def add_to(group: click.Group) -> None:
     """Add the commands of this file to a command group."""
-    for command in (resume, stop, pause, unpause, suspend, save, evaluate, change, dump_stack, clone, queue, move):
+    requests = (stop, pause, unpause, suspend, save, evaluate, change, dump_stack)
+    for command in (resume, *requests, clone, queue, move, verify):
         group.add_command(command)
 
 
@@ -135,3 +136,23 @@ def move(name, place, root) -> None:
     from ..runs.run import attach
 
     click.echo(f"{name} is at place {attach(name, root).move_to(place)} now.")
+
+
+@click.command()
+@click.argument("name")
+@click.option("--full", is_flag=True, help="Read all of the base model's weights, not only sampled pages.")
+@root_option
+@click.pass_context
+def verify(context, name, full, root) -> None:
+    """Say of every file of a run whether it is whole, damaged, lost or rebuilt.
+
+    The exit status is 1 where one is damaged or lost.
+    """
+    from ..runs.verify import BAD
+    from ..runs.verify import verify as verify_run
+    from .terminal import print_table
+
+    table = verify_run(name, root, full)
+    print_table(table)
+    if table["state"].isin(BAD).any():
+        context.exit(1)

@@ -11,6 +11,7 @@ from typing import Any, Literal
 from pydantic import Field, JsonValue, field_validator, model_validator
 
 from ..base.errors import WorkbenchError
+from ..base.files import write_atomically
 from .advice import config_warnings
 from .checks import checked_prompt
 from .data_config import DEMO, MOST_TOKENS, DataConfig
@@ -363,9 +364,9 @@ class RunConfig(Section):
         text = write_yaml(self.model_dump(), settings(), titles)
         if path is not None:
             try:
-                Path(path).write_text(text, encoding="utf-8")
-            except OSError as error:
-                raise WorkbenchError(f"Cannot write the configuration {str(path)!r}: {error.strerror}.") from None
+                write_atomically(Path(path), text.encode())
+            except WorkbenchError as error:
+                raise WorkbenchError(f"Cannot write the configuration. {error}") from None
         return text
 
     def warnings(self) -> list[str]:

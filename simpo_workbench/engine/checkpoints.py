@@ -1,7 +1,6 @@
 """Checkpoints: everything a run needs to be resumed as if it had never stopped."""
 
 import dataclasses
-import hashlib
 import os
 import pickle
 import random
@@ -17,14 +16,18 @@ from safetensors.torch import load_file
 
 from ..base.errors import WorkbenchError, first_line
 from ..base.files import read_json, write_json
+from ..base.hashes import sha256_of
 from ..base.patience import ONCE, Patience, passes, reason_of
 from ..config.run_config import TrainingConfig
 from ..runs.folder import RunFolder
+from ..runs.manifest import Manifest
+from ..runs.verified import published_steps
 from .forward.memory import MemoryPlan
 from .model.models import TUNED
 from .setup import Setup
 
 _STATE = "training_state.pt"
+_MANIFEST = "manifest.json"
 #: For records, scores and answers of the held-out pairs, and the log.
 _MARGIN_BYTES = 32_000_000
 
@@ -72,9 +75,36 @@ def save_checkpoint(
         ) from None
 
 
+def save_final_adapter(folder: RunFolder, step: int, setup: Setup, card: str, patience: Patience = ONCE) -> None:
+    """Publish adapter/ with one rename: the adapter, its tokenizer, a README with the text of `card`, and
+    manifest.json, which names its step and every file's SHA-256. An earlier one is replaced.
+
+    Errors: WorkbenchError when it cannot be written in spite of `patience`; an earlier one is then as it was.
+    """
+    final = folder.adapter
+    beside = final.with_name(f".{final.name}.tmp")
+
+    def publish():
+        shutil.rmtree(beside, ignore_errors=True)
+        save_adapter(setup.loaded.model, beside)
+        setup.loaded.tokenizer.save_pretrained(beside)
+        (beside / "README.md").write_text(card, encoding="utf-8")
+        write_json(beside / _MANIFEST, {"step": step, "files": _digests(beside)})
+        _put_in_place(beside, final)
+
+    try:
+        patience.attempt(publish, "the final adapter")
+    except (OSError, RuntimeError, SafetensorError, WorkbenchError) as error:
+        shutil.rmtree(beside, ignore_errors=True)
+        reason = reason_of(error) if isinstance(error, OSError) or passes(error) else first_line(error)
+        raise WorkbenchError(
+            f"The final adapter cannot be written to {str(final)!r}: {reason}. The checkpoint of step {step} has it"
+            " already."
+        ) from None
+
+
 def _publish(final, beside, step, setup, resumable):
     """Write a checkpoint beside its place, flush it to disk, and rename it."""
-    aside = final.with_name(f".{final.name}.old")
     shutil.rmtree(beside, ignore_errors=True)
     beside.mkdir(parents=True)
     save_adapter(setup.loaded.model, beside / "adapter")
@@ -87,15 +117,25 @@ def _publish(final, beside, step, setup, resumable):
             "scaler": scaler.state_dict() if scaler else {},
         }
         _save_tensors(state, beside / _STATE)
-    files = {str(path.relative_to(beside)): _digest(path) for path in sorted(beside.rglob("*")) if path.is_file()}
     manifest = {
         "step": step,
         "config_sha256": setup.environment["config_sha256"],
         "resumable": resumable,
         "memory": dataclasses.asdict(setup.memory),
-        "files": files,
+        "files": _digests(beside),
     }
-    write_json(beside / "manifest.json", manifest)
+    write_json(beside / _MANIFEST, manifest)
+    _put_in_place(beside, final)
+
+
+def _digests(folder):
+    paths = [path for path in sorted(folder.rglob("*")) if path.is_file()]
+    return {path.relative_to(folder).as_posix(): sha256_of(path) for path in paths}
+
+
+def _put_in_place(beside, final):
+    """Flush a folder to the disk and give it its name, in the place of an earlier one."""
+    aside = final.with_name(f".{final.name}.old")
     for path in [*beside.rglob("*"), beside]:
         _fsync(path)
     if final.exists():  # at every moment one of the two exists under a name that `clean` knows
@@ -148,33 +188,36 @@ def prune(folder: RunFolder, keep: int, best: int | None = None) -> None:
         resumable += manifest["resumable"]
         if manifest["resumable"] and resumable > keep and manifest["step"] != best:
             files = {name: digest for name, digest in manifest["files"].items() if name != _STATE}
-            write_json(path / "manifest.json", {**manifest, "files": files, "resumable": False})
+            write_json(path / _MANIFEST, {**manifest, "files": files, "resumable": False})
             manifest["resumable"] = False
         if not manifest["resumable"]:  # also where an earlier process died between these two
             (path / _STATE).unlink(missing_ok=True)
 
 
 def clean(folder: RunFolder) -> None:
-    """Delete files left by a process that died while writing a checkpoint; put one back that was being replaced."""
-    for aside in folder.checkpoints.glob(".step-*.old"):
+    """Delete what a process left that died while it wrote a checkpoint or the final adapter; put back what was being
+    replaced.
+    """
+    for aside in [*folder.checkpoints.glob(".step-*.old"), *folder.path.glob(".adapter.old")]:
         final = aside.with_name(aside.name[1:].removesuffix(".old"))
         if not final.exists():
             aside.rename(final)
         shutil.rmtree(aside, ignore_errors=True)
-    for beside in folder.checkpoints.glob(".step-*.tmp"):
+    for beside in [*folder.checkpoints.glob(".step-*.tmp"), *folder.path.glob(".adapter.tmp")]:
         shutil.rmtree(beside, ignore_errors=True)
 
 
 def newest_valid(folder: RunFolder) -> Resumable | None:
     """The newest checkpoint with training state and undamaged files; None when none was ever made.
 
-    Errors: WorkbenchError when there are some and all are damaged.
+    Errors: WorkbenchError when there are some and all are damaged or lost.
     """
-    notes = []
+    lost = set(Manifest.read(folder.path).steps("checkpoints")) - set(published_steps(folder))
+    notes = [f"{folder.checkpoint(step).name} is lost." for step in sorted(lost, reverse=True)]
     for path in _newest_first(folder):
         manifest = _manifest(path)
         if manifest is None:
-            notes.append(f"{path.name} has no readable manifest and was passed over.")
+            notes.append(f"{path.name} has no readable manifest of its own step and was passed over.")
         elif manifest["resumable"]:
             damaged = damaged_files(path, manifest)
             if not damaged:
@@ -194,7 +237,7 @@ def damaged_files(path: Path, manifest: dict) -> list[str]:
     return [
         name
         for name, digest in manifest["files"].items()
-        if not (path / name).is_file() or _digest(path / name) != digest
+        if not (path / name).is_file() or sha256_of(path / name, fresh=True) != digest
     ]
 
 
@@ -268,19 +311,15 @@ def set_random_states(states: dict) -> None:
 
 
 def _newest_first(folder):
-    return sorted(folder.checkpoints.glob("step-*"), reverse=True)
+    return [folder.checkpoint(step) for step in reversed(published_steps(folder))]
 
 
 def _manifest(path):
-    """The manifest of a checkpoint; None where there is none or it lacks something."""
-    manifest = read_json(path / "manifest.json") or {}
-    complete = isinstance(manifest.get("step"), int) and isinstance(manifest.get("files"), dict)
+    """The manifest of a checkpoint; None where there is none, it lacks something or is that of another step."""
+    manifest = read_json(path / _MANIFEST) or {}
+    step = manifest.get("step")
+    complete = isinstance(step, int) and path.name == f"step-{step:06d}" and isinstance(manifest.get("files"), dict)
     return manifest if complete and "resumable" in manifest else None
-
-
-def _digest(path):
-    with open(path, "rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def _fsync(path):

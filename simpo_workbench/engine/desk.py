@@ -4,9 +4,10 @@ Changes of settings are recorded in changes.jsonl, so that a resumed run makes t
 """
 
 from ..base.errors import WorkbenchError
-from ..base.files import append_jsonl, read_jsonl
+from ..base.files import append_jsonl
 from ..base.format import counted
 from ..runs.mailbox import CONTROL, MODEL_REQUESTS, Request
+from ..runs.verified import read_changes
 from . import replies
 from .recorder import Recorder
 from .setup import Settings, Setup
@@ -23,7 +24,7 @@ class Desk:
     def __init__(self, recorder: Recorder, setup: Setup):
         self.recorder, self.presence, self.setup = recorder, recorder.presence, setup
         self.settings = Settings(setup.config)
-        self._changes = read_jsonl(recorder.folder.changes)
+        self._changes = read_changes(recorder.folder)
         self._waiting: list[Request] = []
 
     def restore(self, step: int) -> None:

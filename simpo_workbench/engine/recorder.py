@@ -11,14 +11,16 @@ from typing import TYPE_CHECKING
 
 from ..analysis import doctor
 from ..base.errors import WorkbenchError
-from ..base.files import read_jsonl, write_atomically, write_jsonl
+from ..base.files import write_atomically, write_jsonl
 from ..base.format import duration
 from ..base.patience import PendingWrites
 from ..base.redaction import redact, redact_values
 from ..config.run_config import RunConfig
 from ..runs.folder import RunFolder
 from ..runs.held_out import at_last_objective
+from ..runs.manifest import SEALED, Manifest
 from ..runs.presence import Presence
+from ..runs.verified import published_steps, read_answers
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -53,6 +55,7 @@ class Recorder:
         self, folder: RunFolder, config: RunConfig, presence: Presence, on_record: Callable[[dict], None] | None = None
     ):
         self.folder, self.config, self.presence, self.on_record = folder, config, presence, on_record
+        self.manifest = Manifest.to_write(folder.path)
         self.records = folder.read_records()
         self.patience = presence.patience
         self._writes = PendingWrites(self.patience)
@@ -107,6 +110,7 @@ class Recorder:
         self._announce(state, message)
         with contextlib.suppress(OSError, WorkbenchError):  # the status says the same
             self.event(self.status["step"], state, message)
+            self._seal(self.folder.metrics, self.folder.changes)
 
     def train_step(self, record: dict, seconds: float) -> None:
         """Record one optimizer step, and the status after it."""
@@ -139,13 +143,14 @@ class Recorder:
         step = record["step"]
         self.evaluation_seconds.append(seconds)
         table = io.BytesIO()
-        scores.to_parquet(table, index=False)
+        scores.to_parquet(table, index=False, write_page_checksum=True)
         files, content = self.folder, table.getvalue()
         self._writes.add(lambda: write_atomically(files.scores(step), content), f"the scores of step {step}")
         if answers:
             self._first_answers = self._first_answers or answers
             self._writes.add(lambda: write_jsonl(files.generations(step), answers), f"the answers of step {step}")
         self._append(record)
+        self._seal(files.scores(step), files.generations(step), files.metrics, files.changes)
         records = at_last_objective(self.folder, self.config.loss, self.records)
         verdicts = doctor.diagnose(records, self.status["total_steps"])
         self._note_change_of_verdict(step, verdicts[0])
@@ -168,12 +173,28 @@ class Recorder:
     def rewind(self, step: int) -> None:
         """Delete all records, scores and answers after `step`: the run continues from there."""
         self.records = [record for record in self.records if record["step"] <= step]
-        write_jsonl(self.folder.metrics, self.records, self.patience)
-        for pattern in ("scores/step-*.parquet", "generations/step-*.jsonl"):
-            for path in self.folder.path.glob(pattern):
-                number = path.stem.removeprefix("step-")
-                if number.isdecimal() and int(number) > step:  # "step-000020 (copy)" is no step
-                    path.unlink(missing_ok=True)
+        folder = self.folder
+        later = [folder.scores(done) for done in folder.evaluated_steps() if done > step]
+        later += [folder.generations(done) for done in folder.sampled_steps() if done > step]
+        with self.manifest.replacing(folder.metrics, *later, patience=self.patience):
+            write_jsonl(folder.metrics, self.records, self.patience)
+            for path in later:
+                path.unlink(missing_ok=True)
+
+    def begin_manifest(self, identity: dict) -> None:
+        """Seal what the run trains on; begins the manifest of a run that has none, or whose manifest was damaged."""
+        if self.manifest.state != SEALED:
+            self.manifest = Manifest.begin(self.folder.path)
+        self.manifest.seal(patience=self.patience, **identity)
+
+    def seal_checkpoints(self) -> None:
+        """Seal the checkpoints that were published."""
+        steps = {*self.manifest.steps("checkpoints"), *published_steps(self.folder)}
+        self._seal(*(self.folder.checkpoint(step) / "manifest.json" for step in steps))
+
+    def _seal(self, *paths):
+        """Take files into the manifest once all that was written before is on the disk."""
+        self._writes.add(lambda: self.manifest.seal(*paths), "manifest.json")
 
     def read_scores(self, step: int) -> "pd.DataFrame | None":
         """The scores table of an evaluated step; None where it is gone."""
@@ -190,7 +211,7 @@ class Recorder:
         """The answers of the first evaluation; kept in memory because their file may still wait to be written."""
         first = self.first_evaluation()
         if first and not self._first_answers:
-            self._first_answers = read_jsonl(self.folder.generations(first["step"]))
+            self._first_answers = read_answers(self.folder, first["step"])
         return self._first_answers if first else []
 
     def _log(self, text):

@@ -13,6 +13,7 @@ from ..pairs.pairs import load_pairs
 from ..runs.folder import RunFolder
 from ..runs.mailbox import CONTROL, Inbox, Request
 from ..runs.presence import Presence
+from ..runs.verified import read_config
 
 _POLL_S = 0.05
 _OPENER_POLL_S = 1.0
@@ -22,7 +23,7 @@ def serve(folder: RunFolder, presence: Presence) -> None:
     """Answer until a "close", until no request has come for `idle_s`, or until the process that opened the model has
     ended.
     """
-    config, opened = RunConfig.from_yaml(folder.config), read_json(folder.origin) or {}
+    config, opened = read_config(folder), read_json(folder.origin) or {}
     with contextlib.ExitStack() as stack:
         if opened.get("tokens_only"):
             reply = _with_tokenizer(presence, config)

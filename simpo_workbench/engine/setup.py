@@ -31,6 +31,7 @@ from .forward.attention import row_policy
 from .forward.logprobs import PackedScorer
 from .forward.memory import MemoryPlan
 from .forward.packing import RowPolicy
+from .identity import identity_of
 from .model import models
 from .sample_prompts import SamplePrompt, given_prompt, held_out_checks, held_out_prompt
 
@@ -57,6 +58,7 @@ class Setup:
     """Everything the loop works on. config: as the run was started; see Settings for what changes.
 
     `scorer` is what Accelerate prepared; `loaded.model` is the same model, unwrapped.
+    identity: what the run trains on, by content, for its manifest.
     held_out_checks: by id of the held-out pairs that have one.
     applied_updates: optimizer steps so far, without those that fp16 loss scaling skipped.
     """
@@ -74,6 +76,7 @@ class Setup:
     held_out_report: EncodingReport
     total_steps: int
     environment: dict
+    identity: dict
     resources: contextlib.ExitStack
     policy: RowPolicy
     memory: MemoryPlan
@@ -166,6 +169,10 @@ def _prepare(config, loaded, train_pairs, held_out_pairs, notes, memory_plan, do
         memory_plan = _memory_plan(training, accelerator, loaded, train, policy)
     memory.checkpoint_layers(loaded.model, memory_plan.checkpointed_layers)
     memory.reset_peak_memory(loaded.device)  # the records' peak is that of training, not of loading
+    steps = total_steps(config, len(train))
+    reports = [*notes, f"Training pairs: {train_report}", f"Held-out pairs: {held_out_report}"]
+    frozen = encoder.template.to_keep()
+    environment = _environment(config, loaded, policy, memory_plan, train_pairs, held_out_pairs, frozen, reports)
     return Setup(
         config=config,
         accelerator=accelerator,
@@ -178,17 +185,9 @@ def _prepare(config, loaded, train_pairs, held_out_pairs, notes, memory_plan, do
         held_out_pairs=held_out_pairs,
         train_report=train_report,
         held_out_report=held_out_report,
-        total_steps=total_steps(config, len(train)),
-        environment=_environment(
-            config,
-            loaded,
-            policy,
-            memory_plan,
-            train_pairs,
-            held_out_pairs,
-            encoder.template.to_keep(),
-            [*notes, f"Training pairs: {train_report}", f"Held-out pairs: {held_out_report}"],
-        ),
+        total_steps=steps,
+        environment=environment,
+        identity=identity_of(config, loaded, train, held_out, environment, steps),
         resources=resources,
         policy=policy,
         memory=memory_plan,
@@ -247,8 +246,12 @@ def _accelerator(loaded):
 
 
 def config_hash(config: RunConfig) -> str:
-    """SHA-256 of everything in a configuration that decides a run's result: all but its name and folder."""
-    values = config.model_dump(exclude={"run"})
+    """SHA-256 of everything in a configuration that decides a run's result: all but its name and folder.
+
+    Only settings that it names count. A run's config.yaml names all that there were when it was made, so a setting that
+    came later does not change the hash of a run from before.
+    """
+    values = config.model_dump(exclude={"run"}, exclude_unset=True)
     return hashlib.sha256(json.dumps(values, sort_keys=True, ensure_ascii=False).encode()).hexdigest()
 
 

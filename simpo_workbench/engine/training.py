@@ -9,22 +9,25 @@ from collections.abc import Callable, Iterator
 
 from .._version import __version__
 from ..base.errors import WorkbenchError, first_line
-from ..base.files import read_json, write_json
+from ..base.files import read_json, require_json, write_json
 from ..base.patience import error_number, reason_of
 from ..base.redaction import redact, redact_values
 from ..config.run_config import RunConfig
 from ..config.schedule import learning_rate
 from ..runs.device_queue import DeviceQueue
 from ..runs.folder import RunFolder, create_run
+from ..runs.manifest import SEALED
 from ..runs.more_steps import rate_change
 from ..runs.presence import Presence
 from ..runs.run import Run
+from ..runs.verified import read_config
 from . import checkpoints
 from .decide import Evaluation, decide
 from .desk import Desk
 from .encode.template_values import FROZEN
 from .evaluation import evaluate
 from .forward import memory
+from .identity import require_same
 from .interruption import StopSignal, stop_signals
 from .recorder import Recorder
 from .setup import Setup, prepare
@@ -82,7 +85,7 @@ def run_training(
     """
     if int(os.environ.get("WORLD_SIZE", 1)) > 1:
         raise WorkbenchError("One run uses one device for now: start it without torchrun or accelerate launch.")
-    config = RunConfig.from_yaml(folder.config)
+    config = _own_config(folder, presence, resume)
     recorder = Recorder(folder, config, presence, on_record)
     recorder.state("loading", "Loading model and pairs.")
     stop = StopSignal()
@@ -90,7 +93,8 @@ def run_training(
         with stop_signals(stop, presence):
             checkpoints.clean(folder)
             checkpoint = checkpoints.newest_valid(folder) if resume else None
-            kept = (read_json(folder.environment) or {}).get(FROZEN) if resume else None
+            known = (read_json(folder.environment) or {}) | recorder.manifest.identity
+            kept = known.get(FROZEN) if resume else None
             setup = prepare(config, checkpoint.memory if checkpoint else None, recorder.doing, kept)
             recorder.doing("")
             try:
@@ -115,6 +119,17 @@ def run_training(
         with contextlib.suppress(Exception):  # neither a full disk nor a caller's on_record may hide the error itself
             recorder.end("failed", message)
         raise error
+
+
+def _own_config(folder, presence, resume):
+    """The configuration that the run began with. Errors: WorkbenchError where it was changed, which ends the run."""
+    try:
+        return read_config(folder)
+    except WorkbenchError as error:
+        changed = f"The run {folder.name!r} cannot go on: its configuration changed since it was stopped. {error}"
+        message = changed if resume else str(error)
+        presence.write(state="failed", message=message)
+        raise WorkbenchError(message) from None
 
 
 def _explained(error, config):
@@ -169,6 +184,7 @@ def _save(setup, recorder, step, resumable):
     checkpoints.save_checkpoint(recorder.folder, step, setup, resumable, recorder.patience)
     keep = setup.config.training.keep_checkpoints
     recorder.patience.attempt(lambda: checkpoints.prune(recorder.folder, keep, best), "the older checkpoints")
+    recorder.seal_checkpoints()
     recorder.note_faults(step)
 
 
@@ -176,11 +192,13 @@ def _begin(setup, recorder, desk, checkpoint) -> int:
     """The step to start from, with the run folder prepared for what comes after it."""
     folder, start = recorder.folder, checkpoint.step if checkpoint else 0
     recorder.status["total_steps"] = setup.total_steps
-    if checkpoint:
-        _require_same_run(setup, folder)
+    if checkpoint or recorder.manifest.steps("scores"):
+        _require_same_run(setup, recorder)
     checkpoints.require_room(folder, setup.parameters, setup.total_steps, setup.config.training, start)
-    write_json(folder.environment, redact_values(setup.environment), patience=recorder.patience)
-    recorder.patience.attempt(lambda: folder.write_pairs(setup.held_out_pairs), folder.pairs.name)
+    recorder.begin_manifest(setup.identity)
+    with recorder.manifest.replacing(folder.environment, folder.pairs, patience=recorder.patience):
+        write_json(folder.environment, redact_values(setup.environment), patience=recorder.patience)
+        recorder.patience.attempt(lambda: folder.write_pairs(setup.held_out_pairs), folder.pairs.name)
     for sentence in setup.environment["data_notes"]:
         recorder.note(sentence)
     if checkpoint:
@@ -202,22 +220,15 @@ def _begin(setup, recorder, desk, checkpoint) -> int:
     return start
 
 
-def _require_same_run(setup, folder):
-    """Raise WorkbenchError if settings or pairs have changed: that would be another run under an old name."""
-    before = read_json(folder.environment) or {}
-    names = {
-        "config_sha256": "its configuration",
-        "train_pairs_sha256": "the training pairs",
-        "held_out_pairs_sha256": "the held-out pairs",
-    }
-    changed = [
-        title for name, title in names.items() if before.get(name, setup.environment[name]) != setup.environment[name]
-    ]
-    if changed:
-        raise WorkbenchError(
-            f"The run {folder.name!r} cannot go on: {' and '.join(changed)} changed since it was stopped. Put them"
-            " back, or start a new run."
-        )
+def _require_same_run(setup, recorder):
+    """Raise WorkbenchError if what the run trains on has changed, as far as its manifest or its environment tells."""
+    try:
+        before = require_json(recorder.folder.environment) or {}
+    except WorkbenchError:
+        if recorder.manifest.state != SEALED:
+            raise
+        before = {}
+    require_same(recorder.folder.name, before | recorder.manifest.identity, setup.identity)
 
 
 def _step(setup, recorder, desk, step):
@@ -279,15 +290,13 @@ def _end(setup, recorder, step, ending):
     }[ending]
     if ending != "suspend":
         recorder.patience.renew()
-        recorder.patience.attempt(lambda: _save_final_adapter(setup, recorder.folder, step), "the final adapter")
+        _save_final_adapter(setup, recorder, step)
         recorder.note_faults(step)
     recorder.end(state, message, step=step)
 
 
-def _save_final_adapter(setup, folder, step):
-    checkpoints.save_adapter(setup.loaded.model, folder.adapter)
-    setup.loaded.tokenizer.save_pretrained(folder.adapter)
-    loss, config = setup.config.loss, setup.config
+def _save_final_adapter(setup, recorder, step):
+    loss, config, folder = setup.config.loss, setup.config, recorder.folder
     card = (
         f"---\nbase_model: {setup.loaded.tokenizer.name_or_path}\nlibrary_name: peft\ntags: [simpo, lora]\n---\n\n#"
         f" {folder.name}\n\nA LoRA adapter for {setup.loaded.tokenizer.name_or_path}, trained with SimPO Workbench"
@@ -295,4 +304,5 @@ def _save_final_adapter(setup, folder, step):
         f" {loss.beta:g}, γ/β {loss.gamma_beta_ratio:g}, learning rate {config.training.learning_rate:g}, base weights"
         f" in {config.model.load_in}).\n"
     )
-    (folder.adapter / "README.md").write_text(card, encoding="utf-8")
+    checkpoints.save_final_adapter(folder, step, setup, card, recorder.patience)
+    recorder.manifest.seal(folder.adapter / "manifest.json")

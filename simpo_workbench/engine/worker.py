@@ -14,11 +14,11 @@ from ..base import process
 from ..base.errors import WorkbenchError, first_line
 from ..base.files import read_json, write_json
 from ..base.redaction import redact_output
-from ..config.run_config import RunConfig
 from ..runs.device_queue import DeviceQueue
 from ..runs.folder import LIVE_STATES, RunFolder
 from ..runs.mailbox import MODEL_REQUESTS
 from ..runs.presence import Presence
+from ..runs.verified import read_config
 from .interruption import StopSignal
 
 _QUEUE_POLL_S = 0.5
@@ -83,7 +83,7 @@ def _preflight(folder, presence, stop, queue):
             from .preflight import preflight
 
             stop.check()
-            write_json(folder.preflight, preflight(RunConfig.from_yaml(folder.config), progress).as_dict())
+            write_json(folder.preflight, preflight(read_config(folder), progress).as_dict())
             presence.write(state="finished", message="Measured.")
     finally:
         if not is_wanted():

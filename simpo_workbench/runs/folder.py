@@ -5,20 +5,28 @@ Everything that the workbench knows about a run is a file in its folder; `RunFol
 
 from __future__ import annotations
 
+import contextlib
 import fcntl
 import math
 import os
 import re
+import shutil
 import time
 import warnings
+from collections.abc import Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from ..base.errors import SettingWarning, WorkbenchError
 from ..base.files import NewLine, read_jsonl
 from ..config.run_config import DEMO, RUNS_ROOT, RunConfig
 from ..pairs.pairs import Pairs
 from .mailbox import Mailbox, make_private
+from .manifest import Manifest
 from .names import is_reserved, leads_elsewhere, require_own_folder
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 #: In these states a run has a living process.
 LIVE_STATES = ("queued", "loading", "scoring", "training", "paused")
@@ -50,6 +58,7 @@ class RunFolder:
         self.log = self.path / "log.txt"
         self.report = self.path / "report.html"
         self.preflight = self.path / "preflight.json"
+        self.manifest = self.path / "manifest.json"
 
     def scores(self, step: int) -> Path:
         return self.path / "scores" / f"step-{step:06d}.parquet"
@@ -61,12 +70,17 @@ class RunFolder:
         return self.checkpoints / f"step-{step:06d}"
 
     def evaluated_steps(self) -> list[int]:
-        """The steps that were scored, in rising order."""
-        return _steps_of(self.path.glob("scores/step-*.parquet"))
+        """The steps that were scored, in rising order, also those whose scores are lost."""
+        return self._steps("scores", "step-*.parquet")
 
     def sampled_steps(self) -> list[int]:
-        """The steps at which answers were sampled, in rising order."""
-        return _steps_of(self.path.glob("generations/step-*.jsonl"))
+        """The steps at which answers were sampled, in rising order, also those whose answers are lost."""
+        return self._steps("generations", "step-*.jsonl")
+
+    def _steps(self, kind, pattern):
+        names = (path.stem.removeprefix("step-") for path in (self.path / kind).glob(pattern))
+        there = {int(name) for name in names if name.isdecimal()}  # "step-000020 (copy)" is no step
+        return sorted(there | set(Manifest.read(self.path).steps(kind)))
 
     @property
     def identity(self) -> list[int]:
@@ -94,8 +108,9 @@ class RunFolder:
     def read_records(self) -> list[dict]:
         """The records of metrics.jsonl, in the order in which they were written.
 
-        Errors: WorkbenchError for a damaged line, or one that is no record of a step.
+        Errors: WorkbenchError for a damaged, lost or doubled line, or one that is no record of a step.
         """
+        Manifest.read(self.path).require(self.metrics)
         records = read_jsonl(self.metrics)
         for number, record in enumerate(records, 1):
             if not isinstance(record.get("step"), int) or not isinstance(record.get("kind"), str):
@@ -128,12 +143,14 @@ class RunFolder:
         """
         frame = pairs.to_frame()
         frame["prompt"] = [pair.prompt_text for pair in pairs]
-        frame.to_parquet(self.pairs, index=False)
+        write_table(self.pairs, frame)
 
 
-def _steps_of(files):
-    steps = (file.stem.removeprefix("step-") for file in files)
-    return sorted(int(step) for step in steps if step.isdecimal())  # "step-000020 (copy)" is no step
+def write_table(path: Path, table: pd.DataFrame) -> None:
+    """Replace a Parquet file in one step, with a checksum for every page. Errors: OSError, and those of pyarrow."""
+    unfinished = path.with_suffix(".tmp")
+    table.to_parquet(unfinished, index=False, write_page_checksum=True)
+    unfinished.replace(path)
 
 
 def new_run_folder(root: str | Path, name: str | None, stem: str) -> RunFolder:
@@ -146,17 +163,17 @@ def new_run_folder(root: str | Path, name: str | None, stem: str) -> RunFolder:
         check_name(name)
     try:
         root.mkdir(parents=True, exist_ok=True)
-        path = _make_named(root, name) if name is not None else _make_dated(root, stem)
+        folder = RunFolder(_make_named(root, name) if name is not None else _make_dated(root, stem))
+        with nothing_left_of(folder):
+            for part in ("scores", "generations", "checkpoints"):
+                (folder.path / part).mkdir()
+            for part in (folder.requests, folder.replies):
+                make_private(part)
     except OSError as error:
         raise WorkbenchError(
             f"The run folder in {str(root)!r} cannot be made: {error.strerror}. Check run.root, its rights and the free"
             " space."
         ) from None
-    folder = RunFolder(path)
-    for part in ("scores", "generations", "checkpoints"):
-        (path / part).mkdir()
-    for part in (folder.requests, folder.replies):
-        make_private(part)
     return folder
 
 
@@ -169,8 +186,20 @@ def create_run(config: RunConfig, stem: str | None = None) -> RunFolder:
         warnings.warn(sentence, SettingWarning, stacklevel=3)
     stem = stem or ("plain-answers" if config.data.train == DEMO else Path(config.data.train).stem)
     folder = new_run_folder(config.run.root, config.run.name, stem)
-    config.to_yaml(folder.config)
+    with nothing_left_of(folder):
+        config.to_yaml(folder.config)
+        Manifest.begin(folder.path)
     return folder
+
+
+@contextlib.contextmanager
+def nothing_left_of(folder: RunFolder) -> Iterator[None]:
+    """Within this block an error deletes the folder of a run that has not begun."""
+    try:
+        yield
+    except BaseException:
+        shutil.rmtree(folder.path, ignore_errors=True)
+        raise
 
 
 def find_run_folder(name: str | Path, root: str | Path = RUNS_ROOT) -> RunFolder:

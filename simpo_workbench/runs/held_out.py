@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from ..analysis.metrics import score_metrics
 from ..analysis.objective import at_objective, is_at, last_objective
-from .tables import read_table
+from .verified import read_scores
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -69,5 +69,7 @@ def scores_at_objective(folder: RunFolder, step: int, objective: LossConfig) -> 
 @lru_cache(maxsize=64)
 def _scores(path, stamp, objective):
     from ..config.run_config import LossConfig
+    from .folder import RunFolder
 
-    return at_objective(read_table(path), LossConfig.model_validate_json(objective))
+    scores = read_scores(RunFolder(path.parents[1]), int(path.stem.removeprefix("step-")))
+    return at_objective(scores, LossConfig.model_validate_json(objective))

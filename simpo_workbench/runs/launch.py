@@ -9,14 +9,17 @@ from pathlib import Path
 
 from ..base import process
 from ..base.errors import WorkbenchError, first_line
-from ..base.files import read_json, read_jsonl, write_json, write_jsonl
+from ..base.files import read_json, require_json, write_atomically, write_json, write_jsonl
 from ..config.run_config import RUNS_ROOT, RunConfig
 from .device_queue import DeviceQueue
-from .folder import RunFolder, create_run, find_run_folder
+from .folder import RunFolder, create_run, find_run_folder, nothing_left_of
+from .manifest import Manifest
 from .more_steps import is_finished_error, require_steps_left, resumable_steps
+from .post_mortem import last_log
 from .presence import hold, log_size
 from .run import Run
 from .status import WORKER_MODULE
+from .verified import read_changes, read_config, read_environment, read_records, require_adapter_files
 
 #: Settings that decide what a checkpoint's tensors and records mean: a clone from a checkpoint cannot change them.
 _FIXED = ("model", "data", "lora", "training.optimizer")
@@ -27,6 +30,8 @@ _SET_ON_THE_WAY = {
     "training.learning_rate": "learning_rate_scale",
     "generation.prompts": "prompts",
 }
+#: Of what a run trained on, what a clone from a checkpoint may change.
+_OF_THE_CONFIGURATION = ("config_sha256", "total_steps")
 _MEMORY = ("training.max_tokens_per_microbatch", "training.gradient_checkpointing")
 
 
@@ -35,7 +40,9 @@ def start(config: RunConfig) -> Run:
 
     Returns at once. While another run has the device the new one is "queued", and its message says for what it waits.
     """
-    return launch(create_run(config))
+    folder = create_run(config)
+    with nothing_left_of(folder):
+        return launch(folder)
 
 
 def start_many(configs) -> list[Run]:
@@ -77,12 +84,14 @@ def clone(
     has no checkpoint that can be resumed, when model, data or adapter would change on the way, or when no step is left.
     """
     options = () if step is None else ("--resume",)
-    return launch(make_clone(find_run_folder(name, root), step, changes or {}, new_name), *options)
+    folder = make_clone(find_run_folder(name, root), step, changes or {}, new_name)
+    with nothing_left_of(folder):
+        return launch(folder, *options)
 
 
 def make_clone(source: RunFolder, step: int | None, changes: dict, new_name: str | None = None) -> RunFolder:
     """The folder of a clone that is not started yet."""
-    before = RunConfig.from_yaml(source.config)
+    before = read_config(source)
     after = before.with_changes({"run.name": new_name, **changes})
     old, new = before.model_dump(exclude={"run"}), after.model_dump(exclude={"run"})
     different = {
@@ -98,13 +107,14 @@ def make_clone(source: RunFolder, step: int | None, changes: dict, new_name: str
                 f"{', '.join(fixed)} cannot change on the way: a clone from a checkpoint keeps {', '.join(_FIXED)}."
                 " Clone from the start instead (no step)."
             )
-        manifest = read_json(source.checkpoint(step) / "manifest.json") or {}
-        if not manifest.get("resumable"):
+        manifest = require_json(source.checkpoint(step) / "manifest.json") or {}
+        if manifest.get("step") != step or not manifest.get("resumable"):
             raise WorkbenchError(
                 f"The run {source.name!r} has no checkpoint to go on from at step {step}; it has"
                 f" {resumable_steps(source)}."
             )
         require_steps_left(source, step, after)
+        require_adapter_files(source, source.checkpoint(step), manifest)
     folder = create_run(after, stem=source.name)
     try:
         write_json(
@@ -119,10 +129,12 @@ def make_clone(source: RunFolder, step: int | None, changes: dict, new_name: str
         )
         if step is not None:
             _copy_up_to(source, folder, step, different)
-    except (OSError, shutil.Error) as error:
+    except BaseException as error:
         shutil.rmtree(folder.path, ignore_errors=True)
+        if not isinstance(error, (OSError, shutil.Error, WorkbenchError)):
+            raise
         raise WorkbenchError(
-            f"The clone of {source.name!r} cannot be made: {first_line(error)}. Nothing of it is left."
+            f"The clone of {source.name!r} cannot be made: {first_line(error)} Nothing of it is left."
         ) from None
     return folder
 
@@ -133,7 +145,7 @@ def _kept_changes(source, step, different):
     if "loss.gamma_beta_ratio" in different:
         replaced.add("gamma")
     records = []
-    for record in read_jsonl(source.changes):
+    for record in read_changes(source):
         changes = {name: value for name, value in record["changes"].items() if name not in replaced}
         if changes and record["step"] <= (step or 0):
             records.append({**record, "changes": changes})
@@ -147,13 +159,19 @@ def _copy_up_to(source, folder, step, different):
         manifest = folder.checkpoint(step) / "manifest.json"
         write_json(manifest, _without(read_json(manifest), "memory"))
     write_jsonl(folder.changes, _kept_changes(source, step, different))
-    write_jsonl(folder.metrics, [record for record in read_jsonl(source.metrics) if record["step"] <= step])
+    write_jsonl(folder.metrics, [record for record in read_records(source) if record["step"] <= step])
     # the hashes of the pairs must still be the same; that of the configuration is the clone's own
-    write_json(folder.environment, _without(read_json(source.environment) or {}, "config_sha256"))
-    for kind in ("scores", "generations"):
-        for path in sorted((source.path / kind).glob("step-*")):
-            if int(path.stem.removeprefix("step-")) <= step:
-                shutil.copy2(path, folder.path / kind / path.name)
+    write_json(folder.environment, _without(read_environment(source), "config_sha256"))
+    published = Manifest.read(source.path)
+    copied = []
+    for path_of, steps in ((source.scores, source.evaluated_steps()), (source.generations, source.sampled_steps())):
+        for path in map(path_of, [done for done in steps if done <= step]):
+            published.require(path)
+            copied.append(folder.path / path.relative_to(source.path))
+            shutil.copy2(path, copied[-1])
+    manifest = Manifest.to_write(folder.path)
+    identity = {name: value for name, value in published.identity.items() if name not in _OF_THE_CONFIGURATION}
+    manifest.seal(folder.metrics, folder.changes, folder.checkpoint(step) / "manifest.json", *copied, **identity)
 
 
 def _without(values, name):
@@ -163,11 +181,13 @@ def _without(values, name):
 def launch(folder: RunFolder, *options: str) -> Run:
     """The run of a folder, its worker started detached.
 
-    The worker has its own session and process group, no pipes to this process, and its output in log.txt.
+    The worker has its own session and process group, no pipes to this process, and its output in log.txt. Errors:
+    WorkbenchError when it cannot be started; the status is then what it was before.
     """
     with hold(folder):  # the worker waits for the lock, so that it writes its status after this process does
         if options:
             folder.mailbox.clear()  # requests to an earlier process are not meant for the next one
+        before = folder.status.read_bytes() if folder.status.exists() else None
         status = {
             "step": 0,
             "total_steps": 0,
@@ -178,25 +198,43 @@ def launch(folder: RunFolder, *options: str) -> Run:
             "folder": folder.identity,
         }
         status |= {"answers_signals": False, "log_from": log_size(folder)}
-        write_json(folder.status, {**status, "process": process.identify(), "handover": True})
-        with open(folder.log, "ab") as log:
-            worker = subprocess.Popen(
-                [sys.executable, "-m", WORKER_MODULE, str(folder.path.resolve()), *options],
-                stdin=subprocess.DEVNULL,
-                stdout=log,
-                stderr=log,
-                start_new_session=True,
-            )
         try:
-            identity = process.identify(worker.pid)
-            if "--serve" not in options:  # here, so that runs wait in the order in which they were started
-                DeviceQueue().enter(folder.path.resolve(), folder.name, identity)
-            write_json(folder.status, {**status, "process": identity})
-        except ProcessLookupError:
-            raise WorkbenchError(
-                f"The process of run {folder.name!r} ended at once: see {str(folder.log)!r}."
-            ) from None
-        except WorkbenchError:
-            worker.kill()  # no status would name it
+            write_json(folder.status, {**status, "process": process.identify(), "handover": True})
+            _start_worker(folder, status, options)
+        except BaseException as error:
+            if before is not None:
+                write_atomically(folder.status, before)
+            if isinstance(error, OSError):
+                raise WorkbenchError(
+                    f"The process of run {folder.name!r} cannot be started: {error.strerror or first_line(error)}."
+                ) from None
             raise
     return Run(folder)
+
+
+def _start_worker(folder, status, options):
+    with open(folder.log, "ab") as log:
+        worker = subprocess.Popen(
+            [sys.executable, "-m", WORKER_MODULE, str(folder.path.resolve()), *options],
+            stdin=subprocess.DEVNULL,
+            stdout=log,
+            stderr=log,
+            start_new_session=True,
+        )
+    queue, ticket = DeviceQueue(), None
+    try:
+        identity = process.identify(worker.pid)
+        if "--serve" not in options:  # here, so that runs wait in the order in which they were started
+            ticket = queue.enter(folder.path.resolve(), folder.name, identity)
+        write_json(folder.status, {**status, "process": identity})
+    except BaseException as error:
+        worker.kill()  # no status would name it
+        worker.wait()
+        if ticket is not None:
+            queue.leave(ticket)
+        if isinstance(error, ProcessLookupError):
+            last = " / ".join(last_log(folder.log, status["log_from"])[-3:])
+            raise WorkbenchError(
+                f"The process of run {folder.name!r} ended at once. {last or 'It left no word.'}"
+            ) from None
+        raise

@@ -7,13 +7,13 @@ replaced.
 
 from __future__ import annotations
 
-import contextlib
 import os
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from ..base.files import parse_json_line
+from ..base.checksums import UNCHECKED, read_line
+from .manifest import Manifest
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -33,6 +33,8 @@ class MetricsTail:
 
     def _forget(self):
         self._end, self._last_line, self._identity, self.damaged_lines = 0, b"", None, 0
+        self._is_cut = False
+        self._number: int | None = UNCHECKED  # of the last line; None after a damaged one
         self.evaluations: list[dict] = []
         self.events: list[dict] = []
         self.last_train: dict = {}
@@ -41,8 +43,16 @@ class MetricsTail:
     def read(self) -> list[dict]:
         """The records that are new since the last call.
 
-        A torn last line waits until it is complete; a damaged line is counted in `damaged_lines`.
+        A torn last line waits until it is complete; a damaged line is counted in `damaged_lines`, and so is an end that
+        was published and is lost.
         """
+        new = self._new_records()
+        if not self._is_cut and Manifest.read(self.path.parent).is_cut(self.path):
+            self._is_cut = True
+            self.damaged_lines += 1
+        return new
+
+    def _new_records(self):
         try:
             with open(self.path, "rb") as file:
                 identity, size = _identity(file.fileno())
@@ -60,15 +70,27 @@ class MetricsTail:
         if whole:
             self._last_line = whole[whole.rfind(b"\n", 0, -1) + 1 :]
         for line in whole.split(b"\n")[:-1]:
-            record = None
-            with contextlib.suppress(ValueError):
-                record = parse_json_line(line)
+            record = self._record_on(line)
             if record and isinstance(record.get("step"), int):
                 new.append(record)
                 self._take(record)
             else:
                 self.damaged_lines += 1
         return new
+
+    def _record_on(self, line):
+        """The object on a line; None where it is damaged. A line that is missing or doubled is counted as damaged."""
+        try:
+            record, number = read_line(line)
+        except ValueError:
+            self._number = None
+            return None
+        before, self._number = self._number, number
+        if before is not None and number and number != before + 1:
+            if number <= before:  # a doubled line would count a step twice
+                return None
+            self.damaged_lines += 1
+        return record if isinstance(record, dict) else None
 
     @property
     def steps(self) -> int:

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from ..base.errors import WorkbenchError
-from ..base.files import read_json, read_jsonl
+from ..base.files import read_json
 from ..config.run_config import RUNS_ROOT, RunConfig
 from ..config.schedule import learning_rate, total_steps
 from .folder import RunFolder
+from .verified import read_config, read_records
 
 #: Settings from which the learning rate of a step follows.
 RATE_SETTINGS = tuple(
@@ -22,7 +23,7 @@ def is_finished_error(folder: RunFolder, steps: int) -> WorkbenchError:
     resumable = resumable_steps(folder)
     if last is None or not resumable:
         return WorkbenchError(f"{text} To train longer, start a new run: wb.clone({folder.name!r}, changes=…).")
-    config, start = RunConfig.from_yaml(folder.config), resumable[-1]
+    config, start = read_config(folder), resumable[-1]
     training, pairs = config.training, _training_pairs(config, last)
     more = ("training.epochs", round(training.epochs + 1, 6))
     if training.max_steps:
@@ -43,7 +44,7 @@ def require_steps_left(folder: RunFolder, step: int, after: RunConfig) -> None:
     last = _last_training_record(folder)
     if last is None:
         return
-    steps = total_steps(after, _training_pairs(RunConfig.from_yaml(folder.config), last))
+    steps = total_steps(after, _training_pairs(read_config(folder), last))
     if steps <= step:
         raise WorkbenchError(
             f"A clone of {folder.name!r} from step {step} would be finished at once: with these settings it has"
@@ -87,7 +88,7 @@ def _rate_sentence(training, last, rate):
 
 
 def _last_training_record(folder):
-    return next((record for record in reversed(read_jsonl(folder.metrics)) if record["kind"] == "train"), None)
+    return next((record for record in reversed(read_records(folder)) if record["kind"] == "train"), None)
 
 
 def _training_pairs(config, record):

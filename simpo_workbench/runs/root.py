@@ -14,7 +14,9 @@ from ..base.errors import WorkbenchError
 from ..base.files import read_jsonl_backwards
 from ..config.run_config import RUNS_ROOT, RunConfig
 from .folder import RunFolder, run_names
+from .manifest import Manifest
 from .run import Run
+from .verified import read_config
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -127,7 +129,7 @@ def _stamp(path):
 @lru_cache(maxsize=4096)
 def _config_facts(path, stamp):
     try:
-        config = RunConfig.from_yaml(path)
+        config = read_config(RunFolder(path.parent))
     except WorkbenchError:  # one damaged folder must not break the list; the run itself says what is wrong
         return {"model": "(configuration unreadable)"}
     return {
@@ -140,15 +142,22 @@ def _config_facts(path, stamp):
 
 @lru_cache(maxsize=4096)
 def _last_facts(path, stamp):
-    """The newest β (it may have been changed during training), and accuracy and drift of the last evaluation."""
+    """The newest β (it may have been changed during training), and accuracy and drift of the last evaluation; None for
+    each where the end of the records is damaged or lost, so that no earlier evaluation stands for the last one.
+    """
     beta, evaluation = {}, None
-    for record in read_jsonl_backwards(path):
-        if not beta and _is_number(record.get("beta")):
-            beta = {"beta": record["beta"]}
-        if evaluation is None and record.get("kind") == "eval":
-            evaluation = record
-        if beta and evaluation:
-            break
+    try:
+        if Manifest.read(path.parent).is_cut(path):
+            raise WorkbenchError(f"{path.name} ends before the last record that was published.")
+        for record in read_jsonl_backwards(path, strict=True):
+            if not beta and _is_number(record.get("beta")):
+                beta = {"beta": record["beta"]}
+            if evaluation is None and record.get("kind") == "eval":
+                evaluation = record
+            if beta and evaluation:
+                break
+    except (OSError, WorkbenchError):  # reading the run itself says what is wrong
+        return dict.fromkeys(["beta", *_MEASURED])
     values = {name: (evaluation or {}).get(f"eval/{key}") for name, key in _MEASURED.items()}
     return beta | {name: value if _is_number(value) else None for name, value in values.items()}
 

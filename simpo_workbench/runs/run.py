@@ -16,17 +16,17 @@ from ..analysis.objective import at_objective, last_objective, objective_note
 from ..analysis.scores import compare_scores, join_texts
 from ..base import process
 from ..base.errors import WorkbenchError
-from ..base.files import read_json, read_jsonl, write_json
+from ..base.files import read_json, write_json
 from ..config.live_changes import checked_changes
 from ..config.run_config import RUNS_ROOT, LossConfig, RunConfig
 from . import status as run_status
+from . import verified
 from .device_queue import DeviceQueue
 from .folder import LIVE_STATES, RunFolder, find_run_folder
 from .held_out import at_last_objective
 from .mailbox import REPLIED
 from .post_mortem import STACK_SIGNAL
 from .status import RunStatus
-from .tables import read_table
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -34,8 +34,6 @@ if TYPE_CHECKING:
 
 _POLL_S = 0.25
 #: Columns without which a table of scores, or of the pairs' texts, is no such table.
-_SCORED = ("step", "pair_id", "chosen_avg_logp", "rejected_avg_logp")
-_TEXTS = ("pair_id", "prompt", "chosen", "rejected")
 #: After SIGTERM a worker has this long to finish its step, save and leave; then its whole group is killed.
 TERM_PATIENCE_S = 30.0
 _DEATH_S = 15.0
@@ -113,8 +111,8 @@ class Run:
 
     @property
     def config(self) -> RunConfig:
-        """The exact configuration of the run."""
-        return RunConfig.from_yaml(self.folder.config)
+        """The exact configuration of the run. Errors: WorkbenchError where config.yaml was cut, emptied or changed."""
+        return verified.read_config(self.folder)
 
     @property
     def status(self) -> RunStatus:
@@ -123,14 +121,18 @@ class Run:
 
     @property
     def environment(self) -> dict:
-        """Versions, device, seeds, data hashes and the reports on the pairs."""
-        return read_json(self.folder.environment) or {}
+        """Versions, device, seeds, data hashes and the reports on the pairs; empty before the run has prepared.
+
+        Errors: WorkbenchError where environment.json is damaged or lost.
+        """
+        return verified.read_environment(self.folder)
 
     @property
     def records(self) -> list[dict]:
         """All metrics records, those of evaluations at one objective: the last one, where β or γ/β changed on the way.
 
-        See `run.objective_note`. The records as they were written are the lines of metrics.jsonl.
+        See `run.objective_note`. The records as they were written are the lines of metrics.jsonl. Errors:
+        WorkbenchError where one is damaged, lost or doubled.
         """
         records = self.folder.read_records()
         return at_last_objective(self.folder, self.config.loss, records) if _changed(records) else records
@@ -159,9 +161,9 @@ class Run:
         """One row per evaluated step and held-out pair, with the pair's texts, all at `run.objective`."""
         import pandas as pd
 
-        tables = [read_table(self.folder.scores(step), _SCORED) for step in self._evaluated_steps()]
+        tables = [verified.read_scores(self.folder, step) for step in self._evaluated_steps()]
         scores = at_objective(pd.concat(tables, ignore_index=True), self.objective)
-        return join_texts(scores, read_table(self.folder.pairs, _TEXTS))
+        return join_texts(scores, verified.read_texts(self.folder))
 
     def scores_at(self, step: int) -> pd.DataFrame:
         """One row per held-out pair at one evaluated step, with its texts, at `run.objective`; quicker than filtering
@@ -171,8 +173,8 @@ class Run:
         """
         if step not in (evaluated := self._evaluated_steps()):
             raise WorkbenchError(f"The run {self.name!r} was not evaluated at step {step}; it was at {evaluated}.")
-        scores = at_objective(read_table(self.folder.scores(step), _SCORED), self.objective)
-        return join_texts(scores, read_table(self.folder.pairs, _TEXTS))
+        scores = at_objective(verified.read_scores(self.folder, step), self.objective)
+        return join_texts(scores, verified.read_texts(self.folder))
 
     def _evaluated_steps(self):
         if not (steps := self.folder.evaluated_steps()):
@@ -196,7 +198,7 @@ class Run:
         import pandas as pd
 
         answers = [
-            record for step in self.folder.sampled_steps() for record in read_jsonl(self.folder.generations(step))
+            record for step in self.folder.sampled_steps() for record in verified.read_answers(self.folder, step)
         ]
         columns = ["step", "prompt", "answer", "tokens", "ended", "repeated_4grams"]
         table = pd.DataFrame(answers, columns=columns)
@@ -206,21 +208,23 @@ class Run:
 
     @property
     def adapter(self) -> Path:
-        """Folder of the final adapter, in PEFT's format. Errors: WorkbenchError while there is none."""
-        if not (self.folder.adapter / "adapter_config.json").is_file():
+        """Folder of the final adapter, in PEFT's format.
+
+        Errors: WorkbenchError while there is none, and where it is damaged or older than the newest checkpoint.
+        """
+        if (adapter := verified.final_adapter(self.folder)) is None:
             raise WorkbenchError(
                 f"The run {self.name!r} has no final adapter yet (it is {self.status.state}); run.adapter_at(step)"
                 " gives a checkpoint's."
             )
-        return self.folder.adapter
+        return adapter
 
     def adapter_at(self, step: int) -> Path:
         """Folder of the adapter that was kept at an evaluated or saved step.
 
-        Errors: WorkbenchError naming the steps that there are.
+        Errors: WorkbenchError naming the steps that there are; also where it is damaged.
         """
-        path = self.folder.checkpoint(step) / "adapter"
-        if not path.is_dir():
+        if (path := verified.adapter_of(self.folder, step)) is None:
             raise WorkbenchError(
                 f"The run {self.name!r} kept no adapter at step {step}; it has {self.adapter_steps()}."
             )
@@ -229,7 +233,8 @@ class Run:
     def adapter_steps(self) -> list[int]:
         """Steps whose adapters were kept."""
         folders = [path.parent.name for path in self.folder.checkpoints.glob("step-*/adapter")]
-        return sorted(int(name.removeprefix("step-")) for name in folders)
+        steps = (name.removeprefix("step-") for name in folders)
+        return sorted(int(step) for step in steps if step.isdecimal())
 
     def compare(self, before: int = 0, after: int | None = None) -> pd.DataFrame:
         """The held-out pairs at two evaluated steps side by side, by default the first and the last.

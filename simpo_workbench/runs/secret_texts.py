@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from ..base.files import read_jsonl
 from ..base.format import counted
 from ..base.redaction import holds_known_secret
 from .folder import RunFolder
+from .verified import read_answers, read_texts
 
 
 def secrets_sentence(folder: RunFolder) -> str:
@@ -30,11 +30,9 @@ def secrets_sentence(folder: RunFolder) -> str:
 
 
 def _in_pairs(folder):
-    import pandas as pd
-
     if not folder.pairs.is_file():
         return 0
-    rows = pd.read_parquet(folder.pairs, columns=["prompt", "chosen", "rejected"])
+    rows = read_texts(folder, ["prompt", "chosen", "rejected"])
     return sum(holds_known_secret("\n".join(map(str, row))) for row in rows.itertuples(index=False, name=None))
 
 
@@ -42,6 +40,6 @@ def _in_answers(folder):
     answers = {
         (answer.get("prompt"), answer.get("answer"))
         for step in folder.sampled_steps()
-        for answer in read_jsonl(folder.generations(step))
+        for answer in read_answers(folder, step)
     }
     return sum(holds_known_secret(f"{prompt}\n{answer}") for prompt, answer in answers)

@@ -9,6 +9,7 @@ from ..base import process
 from ..base.errors import WorkbenchError
 from ..base.files import read_json
 from .folder import END_STATES, LIVE_STATES, RunFolder
+from .manifest import Manifest
 from .post_mortem import cause_of_death, last_word
 
 #: A step that takes this many times the usual one, and at least this many seconds, has stalled; an evaluation or the
@@ -101,9 +102,9 @@ def _is_whole(raw) -> bool:
 
 def _status_from_records(folder, alive) -> dict:
     try:
-        records = folder.read_records()
-    except WorkbenchError:  # damaged as well; reading the records themselves says where
-        records = []
+        records, known = folder.read_records(), ""
+    except WorkbenchError:  # reading the records themselves says where
+        records, known = [], " The records are damaged as well, so its step is not known."
     ended = (*END_STATES, "suspended")
     last, event = {}, None
     for record in records:
@@ -119,7 +120,9 @@ def _status_from_records(folder, alive) -> dict:
     else:
         state = "training"
     step = last.get("step", 0)
-    return {"state": state, "step": step, "total_steps": step, "message": f"{message} (read from the records)"}
+    message = f"{message}{known}" if known else f"{message} (read from the records)"
+    total_steps = Manifest.read(folder.path).identity.get("total_steps", step)
+    return {"state": state, "step": step, "total_steps": total_steps, "message": message}
 
 
 def _silence_s(folder):

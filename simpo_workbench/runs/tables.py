@@ -11,8 +11,8 @@ if TYPE_CHECKING:
     import pandas as pd
 
 
-def read_table(path: Path, needed: tuple[str, ...] = ()) -> pd.DataFrame:
-    """The DataFrame in a Parquet file of a run. needed: columns that it must have.
+def read_table(path: Path, needed: tuple[str, ...] = (), columns: list[str] | None = None) -> pd.DataFrame:
+    """The DataFrame in a Parquet file of a run. needed: columns that it must have. columns: only these are read.
 
     Errors: WorkbenchError where the file is missing, damaged or lacks a column.
     """
@@ -20,7 +20,7 @@ def read_table(path: Path, needed: tuple[str, ...] = ()) -> pd.DataFrame:
     import pyarrow
 
     try:
-        table = pd.read_parquet(path)
+        table = pd.read_parquet(path, columns=columns, page_checksum_verification=True)
     except FileNotFoundError:
         raise WorkbenchError(f"{str(path)!r} is missing: this part of the run cannot be shown.") from None
     # what Arrow raises for damaged bytes depends on where they lie

@@ -19,6 +19,7 @@ from simpo_workbench import WorkbenchError, win_rate
 from simpo_workbench.analysis import BlindVotes
 from simpo_workbench.analysis.blind_items import sampled_answers
 from simpo_workbench.analysis.blind_votes import CHOICES
+from simpo_workbench.base.files import append_jsonl
 
 
 def answers(n=12, same=0):
@@ -279,8 +280,8 @@ def test_two_kernels_that_take_back_the_same_vote_leave_a_file_that_can_be_read(
     with pytest.raises(WorkbenchError, match="no vote to take back"):
         other.undo()
     one.vote(1, "tie")
-    with open(path, "a") as file:  # as from two that both looked before either wrote
-        file.write('{"undo": 1, "at": 1.0}\n' * 2)
+    for _ in range(2):  # as from two that both looked before either wrote
+        append_jsonl(path, {"undo": 1, "at": 1.0})
     one.vote(2, "right")
     for test in (one, BlindVotes.resume(path)):
         assert list(test.votes["choice"]) == ["right"]

@@ -259,7 +259,7 @@ def test_a_file_that_cannot_be_read_or_written_is_named(tmp_path):
         with pytest.raises(WorkbenchError, match=said) as error:
             RunConfig.from_yaml(path)
         assert str(path) in str(error.value)
-    with pytest.raises(WorkbenchError, match=r"Cannot write the configuration .*no-folder"):
+    with pytest.raises(WorkbenchError, match=r"Cannot write the configuration.*no-folder"):
         RunConfig().to_yaml(tmp_path / "no-folder" / "run.yaml")
 
 

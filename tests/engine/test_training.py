@@ -14,6 +14,7 @@ from safetensors.torch import load_file
 
 import simpo_workbench as wb
 from simpo_workbench.analysis.metrics import METRICS
+from simpo_workbench.base.files import read_json, write_json
 from simpo_workbench.engine import checkpoints, training
 from simpo_workbench.engine import step as step_module
 from simpo_workbench.engine.setup import prepare
@@ -635,9 +636,9 @@ def test_a_process_that_died_while_it_pruned_hinders_nobody(own_copy):
     """Its manifest says that the optimizer's state is gone, and the file is still there."""
     run = own_copy({"training.save_every": 1, "training.keep_checkpoints": 50})
     manifest = run.folder.checkpoint(1) / "manifest.json"
-    values = json.loads(manifest.read_text())
+    values = read_json(manifest)
     del values["files"]["training_state.pt"]
-    manifest.write_text(json.dumps({**values, "resumable": False}))
+    write_json(manifest, {**values, "resumable": False})
     checkpoints.prune(run.folder, keep=2)
     assert resumable_steps(run.folder) == [5, 6]
     assert not (run.folder.checkpoint(1) / "training_state.pt").exists()

@@ -60,6 +60,14 @@ class EncodedPairs(Sequence):
         """The ids of all pairs, in order."""
         return [name.decode() for name in self._names.tolist()]
 
+    @property
+    def content_hash(self) -> str:
+        """SHA-256 of all token ids and of where prompts and answers end, in hex."""
+        digest = hashlib.sha256()
+        for array_of_bytes in (self._ids, self._ends, self._cut, self._names):
+            digest.update(np.ascontiguousarray(array_of_bytes).view(np.uint8))
+        return digest.hexdigest()
+
     def __len__(self):
         return len(self._cut)
 
@@ -136,7 +144,7 @@ def _encoder_key(encoder):
             "layout": LAYOUT.decode(),
             "encoder": _source_hash(),
             "versions": [importlib.metadata.version(name) for name in ("tokenizers", "transformers", "jinja2")],
-            "tokenizer": _tokenizer_hash(tokenizer),
+            "tokenizer": tokenizer_hash(tokenizer),
             "special": {name: str(value) for name, value in tokenizer.special_tokens_map.items()},
             "template": tokenizer.chat_template,
             "end_of_turn": encoder.end_of_turn_id,
@@ -163,7 +171,8 @@ def _source_hash():
     return hashlib.sha256(b"".join(path.read_bytes() for path in files)).hexdigest()
 
 
-def _tokenizer_hash(tokenizer):
+def tokenizer_hash(tokenizer) -> str:
+    """SHA-256 of everything in a tokenizer that decides the ids, in hex."""
     splits = getattr(tokenizer, "split_special_tokens", False)
     kind = f"{type(tokenizer).__module__}.{type(tokenizer).__qualname__}:{splits}:"
     backend = tokens.plain_backend(tokenizer)

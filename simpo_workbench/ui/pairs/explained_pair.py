@@ -9,6 +9,7 @@ from ...analysis.microscope import SIDES, pair_facts, token_leads, where_won
 from ...base.format import signed
 from ...config.run_config import LossConfig
 from ...runs.run import Run
+from ...runs.verified import read_scores
 from ..parts.html import Markup, facts, html, joined, table
 
 #: Averages that differ from the run's scores by more than this plus the measured noise of scoring (nats per token) come
@@ -129,12 +130,10 @@ def explained_pair(
 
 def scored_pair(run: Run, step: int | None, wanted: str) -> Scored | None:
     """The run's scores of a pair at a step; None where the step was not evaluated, or without this pair."""
-    import pandas as pd
-
     if step is None or not run.folder.scores(step).is_file():
         return None
     columns = ["pair_id", "chosen_avg_logp", "rejected_avg_logp", "beta", "gamma_beta_ratio"]
-    rows = pd.read_parquet(run.folder.scores(step), columns=columns)
+    rows = read_scores(run.folder, step, columns)
     rows = rows[rows["pair_id"] == wanted].to_dict("records")
     if not rows:
         return None

@@ -10,6 +10,7 @@ from ...config.run_config import DEMO
 from ...pairs.data_sets import load_source
 from ...pairs.pair import pair_id
 from ...runs.run import Run
+from ...runs.verified import read_texts
 
 _OUR_ID = re.compile(r"[0-9a-f]{16}")  # anything else is the user's own name, which does not follow from the content
 
@@ -37,10 +38,8 @@ def original_pair(run: Run, pair: dict | str) -> dict:
 
 
 def _held_out(run, wanted):
-    import pandas as pd
-
     if run.folder.pairs.is_file():
-        table = pd.read_parquet(run.folder.pairs, columns=["pair_id", "prompt", "chosen", "rejected"])
+        table = read_texts(run.folder, ["pair_id", "prompt", "chosen", "rejected"])
         if len(rows := table[table["pair_id"] == wanted]):
             return rows.iloc[0].to_dict()
     raise WorkbenchError(

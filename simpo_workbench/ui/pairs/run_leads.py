@@ -9,9 +9,10 @@ from typing import TYPE_CHECKING
 
 from ...analysis.leads import lead_history_of, leads_by_step
 from ...base.errors import WorkbenchError
-from ...base.files import read_jsonl
 from ...runs.folder import RunFolder, run_names
+from ...runs.manifest import Manifest
 from ...runs.run import Run
+from ...runs.verified import read_answers, read_scores, read_texts
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -132,35 +133,35 @@ def run_leads_of_scores(scores) -> RunLeads:
 
 
 def _read_run(folder, known):
-    import pandas as pd
-
     if known is None or known.name != folder.name:
         known = RunLeads(folder.name)
-    scores = _new_files(folder.evaluated_steps(), folder.scores, known.scores, _read_scores)
+    scores = _new_files(folder, folder.evaluated_steps(), folder.scores, known.scores, _read_scores)
     if not scores:
         return None
-    answers = _new_files(folder.sampled_steps(), folder.generations, known.answers, read_jsonl)
+    answers = _new_files(folder, folder.sampled_steps(), folder.generations, known.answers, read_answers)
     texts, noise = known.texts, known.noise
     if texts is None:
-        texts = pd.read_parquet(folder.pairs, columns=["pair_id", "prompt", "chosen", "rejected"]).set_index("pair_id")
+        texts = read_texts(folder, ["pair_id", "prompt", "chosen", "rejected"]).set_index("pair_id")
     if noise is None:  # its record comes a moment after the first scores
         noise = Run(folder).scoring_noise
     return replace(known, scores=scores, answers=answers, texts=texts, noise=noise)
 
 
-def _read_scores(path):
-    import pandas as pd
-
-    return pd.read_parquet(path, columns=_NUMBERS).set_index("pair_id")
+def _read_scores(folder, step):
+    return read_scores(folder, step, _NUMBERS).set_index("pair_id")
 
 
-def _new_files(steps, path_of, known, read):
+def _new_files(folder, steps, path_of, known, read):
     """{step: (stamp, content)} of the steps' files; those in `known` with the same stamp are not read again."""
     files = {}
     for step in steps:
-        path = path_of(step)
+        path, stamp = path_of(step), None
         with contextlib.suppress(FileNotFoundError):  # a run that goes back to a checkpoint removes files
             stat = path.stat()
             stamp = (stat.st_mtime_ns, stat.st_size)
-            files[step] = known[step] if step in known and known[step][0] == stamp else (stamp, read(path))
+        try:
+            files[step] = known[step] if step in known and known[step][0] == stamp else (stamp, read(folder, step))
+        except WorkbenchError:
+            if path.exists() or Manifest.read(folder.path).problem(path):
+                raise
     return files

@@ -7,11 +7,11 @@ from pathlib import Path
 import ipywidgets
 
 from ...base.errors import WorkbenchError
-from ...base.files import read_jsonl
 from ...charts.runs import HEIGHT, MEANING, MOST_RUNS, RUN_COLORS, last_values, line_labels, runs_figure
 from ...config.run_config import RunConfig, settings
 from ...runs.metrics_tail import MetricsTail
 from ...runs.run import Run, attach
+from ...runs.verified import read_changes
 from ..parts.fields import number_text
 from ..parts.html import Html, html, joined, table
 from ..parts.live_figure import LiveFigure
@@ -146,7 +146,7 @@ def _read(runs: list[Run], tails: dict[Path, MetricsTail]) -> dict:
         configs[run.name] = _config(run)
         changes[run.name] = "; ".join(
             f"step {change['step']}: {name} {_text(value)}"
-            for change in read_jsonl(run.folder.changes)
+            for change in read_changes(run.folder)
             for name, value in change["changes"].items()
         )
         if len(metrics) < MOST_RUNS:

@@ -6,11 +6,11 @@ from collections.abc import Callable
 
 import ipywidgets
 
-from ...base.files import read_jsonl
 from ...config.live_changes import checked_changes
 from ...config.run_config import RunConfig
 from ...runs.launch import resume
 from ...runs.run import Reply, Run
+from ...runs.verified import read_changes
 from ..parts.html import Html
 from ..parts.panel import Panel, button, column, enable, row, show
 
@@ -181,7 +181,7 @@ def _number(description, step, width, description_width):
 def _holding(run, config, step):
     """β, γ/β and the factor on the learning rate at a step: the run's configuration with its recorded changes."""
     scale = 1.0
-    for record in read_jsonl(run.folder.changes):
+    for record in read_changes(run.folder):
         if record["step"] <= step:
             config = checked_changes(config, record["changes"])
             scale = float(record["changes"].get("learning_rate_scale", scale))

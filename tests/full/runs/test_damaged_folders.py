@@ -1,0 +1,42 @@
+"""The faults of tests/runs/test_damaged_folders.py at length: any file, any place, and cut configurations."""
+
+import re
+
+import pytest
+from damaged_runs import answers, copied, damages, wrong_answers
+from hypothesis import HealthCheck, Phase, given, settings
+from hypothesis import strategies as st
+
+import simpo_workbench as wb
+
+
+@settings(max_examples=400, deadline=None, phases=[Phase.generate], suppress_health_check=list(HealthCheck))
+@given(data=st.data())
+def test_any_fault_of_a_run_folder_gives_the_right_answer_or_a_sentence(finished_run, tmp_path_factory, data):
+    run, place = finished_run(), tmp_path_factory.getbasetemp() / "damaged" / "runs"
+    right = answers(copied(run, place))
+    damage, copy = data.draw(damages(run.path)), copied(run, place)
+    damage.do(copy.path)
+    assert wrong_answers(damage, copy, right) == []
+
+
+def test_the_report_of_a_damaged_run_is_that_of_the_whole_one_or_a_sentence(finished_run, tmp_path):
+    run = copied(finished_run(), tmp_path / "runs")
+    for name in ("metrics.jsonl", "config.yaml", "pairs.parquet", "scores/step-000006.parquet"):
+        content = (run.path / name).read_bytes()
+        (run.path / name).write_bytes(content[: len(content) // 2])
+        with pytest.raises(wb.WorkbenchError, match=f"{name} of the run 'finished' is damaged"):
+            wb.write_report(run, tmp_path / "report.html")
+        (run.path / name).write_bytes(content)
+    wb.write_report(run, tmp_path / "report.html")
+
+
+def test_a_cut_configuration_is_never_read_as_another_run(finished_run, tmp_path):
+    run = copied(finished_run(), tmp_path / "runs")
+    run.folder.manifest.unlink()  # as a run from before there was one
+    text = run.folder.config.read_text(encoding="utf-8")
+    cuts = [0, *(match.start() for match in re.finditer("\n", text)), len(text) - 1]
+    for cut in cuts:
+        run.folder.config.write_text(text[:cut], encoding="utf-8")
+        with pytest.raises(wb.WorkbenchError, match="config.yaml of the run 'finished' is damaged"):
+            _ = run.config

@@ -1,0 +1,198 @@
+"""Damage to a run folder, and what every reader may say about it: the right answer, or a sentence.
+
+`damages(folder)` is a Hypothesis strategy; `wrong_answers(damage, run, right)` compares all readers with those of the
+whole run.
+"""
+
+import re
+import shutil
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import pandas as pd
+from hypothesis import strategies as st
+
+from simpo_workbench import WorkbenchError, list_runs, verify
+from simpo_workbench.engine import checkpoints
+from simpo_workbench.report.report import write_report
+from simpo_workbench.runs.metrics_tail import MetricsTail
+from simpo_workbench.runs.run import Run
+from simpo_workbench.runs.verified import read_changes
+
+#: Files that say nothing about a run's results, or that a user may change.
+OUTSIDE = ("log.txt", "heartbeat.json", "lock", "report.html")
+_STEP = 6
+
+
+@dataclass(frozen=True)
+class Damage:
+    """One fault: `kind` done to `file` (relative to the folder) at the byte `start`, over `count` bytes.
+
+    other: the file whose content a copy of `file` replaces. is_harmless: it changes nothing that is published.
+    """
+
+    kind: str
+    file: str
+    start: int = 0
+    count: int = 0
+    flip: int = 1
+    other: str = ""
+    is_harmless: bool = False
+
+    def do(self, folder: Path) -> None:
+        path, target = folder / self.file, folder / (self.other or self.file)
+        new = self.changed(path.read_bytes())
+        if new is None:
+            path.unlink()
+            return
+        target.parent.mkdir(parents=True, exist_ok=True)
+        target.write_bytes(new)
+
+    def changed(self, content: bytes) -> bytes | None:
+        """The file's content after the fault; None where it is deleted."""
+        before, here, after = content[: self.start], content[self.start :], content[self.start + self.count :]
+        return {
+            "flip": before + bytes([here[0] ^ self.flip]) + here[1:] if here else content,
+            "cut": before,
+            "cut out": before + after,
+            "repeat": content[: self.start + self.count] + here,
+            "zero": before + bytes(min(self.count, len(here))) + after,
+            "delete": None,
+            "copy": content,
+        }[self.kind]
+
+
+@st.composite
+def damages(draw, folder: Path):
+    """One fault of any file of a run folder, at any place."""
+    files = sorted(path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file())
+    file = draw(st.sampled_from(files))
+    content = (folder / file).read_bytes()
+    kinds = ["delete", "copy"]
+    if content:
+        kinds += ["flip", "flip", "cut", "cut", "cut out", "repeat", "zero"]
+    kind = draw(st.sampled_from(kinds))
+    other = ""
+    if kind == "copy":
+        others = [name for name in files if Path(name).suffix == Path(file).suffix and name != file]
+        invented = re.sub(r"step-\d{6}", f"step-{draw(st.sampled_from([1, 5, 9])):06d}", file)
+        other = draw(st.sampled_from([*others, invented]))
+    # cuts at the ends of lines are the subtle ones
+    lines = [0, *(match.end() for match in re.finditer(b"\n", content))]
+    start = draw(st.sampled_from(lines[:200]) | st.integers(0, max(0, len(content) - 1)))
+    start = min(start, max(0, len(content) - 1))
+    count = draw(st.sampled_from([end - start for end in lines if end > start][:20] or [1]) | st.integers(1, 400))
+    damage = Damage(kind, file, start, count, draw(st.integers(1, 255)), other)
+    target = folder / (other or file)
+    same = target.exists() and damage.changed(content) == target.read_bytes()
+    # a copy under a name of its own damages nothing that is there
+    is_harmless = same or file in OUTSIDE or (kind == "copy" and (not target.exists() or other in OUTSIDE))
+    return replace(damage, is_harmless=is_harmless)
+
+
+def answers(run: Run, with_report: bool = False) -> dict:
+    """{reader: its answer, or the WorkbenchError that it raised}; any other error is let out.
+
+    with_report: also that of the report, which takes seconds.
+    """
+    readers = {
+        "status": lambda: run.status,
+        "config": lambda: run.config,
+        "environment": lambda: run.environment,
+        "records": lambda: run.records,
+        "metrics": lambda: run.metrics,
+        "scoring_noise": lambda: run.scoring_noise,
+        "scores": lambda: run.scores,
+        "scores_at": lambda: run.scores_at(3),
+        "generations": lambda: run.generations,
+        "compare": lambda: run.compare(),
+        "changes": lambda: read_changes(run.folder),
+        "adapter": lambda: contents(run.adapter),
+        "adapter_steps": run.adapter_steps,
+        "adapter_at": lambda: {step: contents(run.adapter_at(step)) for step in (3, _STEP)},
+        "newest checkpoint": lambda: checkpoints.newest_valid(run.folder),
+        "list": lambda: list_runs(run.path.parent),
+        "charts": lambda: tail(run),
+        "verify": lambda: verify(run),
+    }
+    if with_report:
+        readers["report"] = lambda: report(run)
+    result = {}
+    for name, read in readers.items():
+        try:
+            result[name] = read()
+        except WorkbenchError as error:
+            result[name] = error
+    return result
+
+
+def contents(folder: Path) -> dict:
+    paths = [path for path in folder.iterdir() if path.is_file() and path.name != "manifest.json"]
+    return {path.name: path.read_bytes() for path in paths}
+
+
+def tail(run):
+    read = MetricsTail(run.folder.metrics)
+    read.read()
+    return read.frame(), read.damaged_lines
+
+
+def report(run):
+    path = run.path.parent / "report.html"
+    write_report(run, path)
+    return path.read_text(encoding="utf-8")
+
+
+def wrong_answers(damage: Damage, run: Run, right: dict) -> list[str]:
+    """Every reader whose answer is neither the right one nor a sentence."""
+    now = answers(run, "report" in right)
+    return [
+        f"{damage}: {name} says {str(answer)[:300]}"
+        for name, answer in now.items()
+        if not isinstance(answer, WorkbenchError) and not _fine(name, answer, right[name], damage)
+    ] + [
+        f"{damage}: {name} raises {answer} without saying anything"
+        for name, answer in now.items()
+        if isinstance(answer, WorkbenchError) and (not str(answer) or name in ("list", "verify", "status"))
+    ]
+
+
+def _fine(name, answer, right, damage):
+    if _same(answer, right):
+        return name != "verify" or damage.is_harmless
+    if name == "status":  # rebuilt from the records, and said
+        said = "read from the records" in answer.message or "missing or damaged" in answer.message
+        known = answer.step == right.step and answer.total_steps == right.total_steps
+        return said and (known or "is not known" in answer.message)
+    if name == "list":
+        if "config.yaml" in (damage.other or damage.file):
+            return answer.empty or answer["model"][0] == "(configuration unreadable)"
+        return len(answer) == 1 and all(
+            answer[column][0] == right[column][0] or pd.isna(answer[column][0]) or answer[column][0] == ""
+            for column in answer
+            if column not in ("state", "started", "step", "total_steps")
+        )
+    if name == "charts":
+        return answer[1] > 0 and len(answer[0]) <= len(right[0])
+    if name == "verify":
+        return True
+    if name == "adapter_steps":
+        return "checkpoints/" in damage.file
+    if name == "newest checkpoint":
+        return answer is None or bool(answer.notes)
+    return False
+
+
+def _same(answer, right):
+    if isinstance(right, pd.DataFrame):
+        return isinstance(answer, pd.DataFrame) and answer.equals(right)
+    if isinstance(right, tuple):
+        return all(_same(one, other) for one, other in zip(answer, right, strict=True))
+    return answer == right
+
+
+def copied(run: Run, place: Path) -> Run:
+    """A copy of a run below `place`, in the place of an earlier copy, so that paths in answers are the same."""
+    shutil.rmtree(place, ignore_errors=True)
+    shutil.copytree(run.path, place / run.name)
+    return Run(type(run.folder)(place / run.name))
