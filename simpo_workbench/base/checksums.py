@@ -18,6 +18,8 @@ UNCHECKED = 0
 FORMAT = 1
 _LINE_END = re.compile(rb'(?:, |\{)"line": (\d{1,15}), "check": "([0-9a-f]{8})"\}\n?\Z')
 _FILE_END = re.compile(rb',\n "check": "([0-9a-f]{8})"\n\}\Z')
+# what is left of a checksum where a cut took its name
+_LINE_REST, _FILE_REST = re.compile(rb'"[0-9a-f]{8}"\}\n?\Z'), re.compile(rb'"[0-9a-f]{8}"\n\}\Z')
 #: Bytes in which the end of a checked line is found.
 LINE_END_BYTES = 64
 
@@ -47,7 +49,7 @@ def read_line(line: bytes, before: int | None = None) -> tuple[Any, int]:
     except ValueError as error:
         raise ValueError("it is not JSON") from error
     number = UNCHECKED
-    if isinstance(value, dict) and ("line" in value or "check" in value):
+    if isinstance(value, dict) and ("line" in value or "check" in value or _LINE_REST.search(line)):
         match = _LINE_END.search(line)
         if match is None or zlib.crc32(line[: match.start(2) - len(', "check": "')]) != int(match[2], 16):
             raise ValueError("its checksum does not agree")
@@ -85,7 +87,7 @@ def _read_object(content):
         raise ValueError("it is nested too deeply") from error
     if not isinstance(value, dict):
         raise ValueError("it holds no object")
-    if "format" not in value and "check" not in value:
+    if "format" not in value and "check" not in value and not _FILE_REST.search(content):
         return value, False
     match = _FILE_END.search(content)
     if match is None or zlib.crc32(content[: match.start()]) != int(match[1], 16) or value.get("format") != FORMAT:

@@ -1,11 +1,10 @@
 """What a user would lose: the list of all runs, to one damaged file in one of them; or trust, to a traceback."""
 
-import json
-
 import pytest
 from fake_run import fake_run
 
 import simpo_workbench as wb
+from simpo_workbench.base.files import append_jsonl
 from simpo_workbench.base.patience import ONCE
 from simpo_workbench.engine.recorder import Recorder
 from simpo_workbench.report.report import report_html
@@ -82,7 +81,7 @@ def test_no_reader_raises_for_a_damaged_file_and_no_other_run_is_hidden(root, na
 def test_a_record_that_is_none_is_named(root):
     run = wb.attach("whole", root)
     before = run.folder.metrics.read_bytes()
-    run.folder.metrics.write_bytes(before + json.dumps({"step": "seven"}).encode() + b"\n")
+    append_jsonl(run.folder.metrics, {"step": "seven"})
     try:
         with pytest.raises(wb.WorkbenchError, match=r"metrics.jsonl, record \d+ is damaged: it has no step or kind"):
             _ = run.records
