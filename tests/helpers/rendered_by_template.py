@@ -18,7 +18,6 @@ SHIPPED = sorted(Path(chat_template_utils.__file__).parent.glob("chat_templates/
 #: Ways in which templates switch thinking off; the encoder may have taken one of them.
 _OPTIONS = ({}, {"enable_thinking": False}, {"thinking": False}, {"reasoning": False}, {"thinking_mode": "off"})
 _MARK = re.compile(r"<\|?[A-Za-z_0-9/]{2,30}\|?>|<｜[^<>\s]{1,30}｜>|\[/?[A-Z_]{3,20}\]|\[gMASK\]")
-_ENDS = r"(?:<\|im_end\|>|<\|end_of_text\|>|<\|endoftext\|>|</s>|<eos>|\s)*"
 
 THINK = "<think>\nLet me see.\n</think>\n\n"
 _USER = {"role": "user", "content": "What is the capital of Peru?"}
@@ -70,10 +69,15 @@ CONVERSATIONS = {
 }
 
 
+def marks_of(template: str) -> list[str]:
+    """The marks such as <|user|> that the text of a template holds."""
+    return sorted(set(_MARK.findall(template)))
+
+
 def tokenizer_for(template: str):
     """The byte-level test tokenizer with every mark that the template writes as a token of its own."""
     tokenizer = tiny.tokenizer()
-    tokenizer.add_special_tokens({"additional_special_tokens": sorted(set(_MARK.findall(template)))})
+    tokenizer.add_special_tokens({"additional_special_tokens": marks_of(template)})
     tokenizer.chat_template = template
     return tokenizer
 
@@ -97,9 +101,14 @@ def pair_of(row) -> Pair:
     )
 
 
-def outcome(tokenizer, pair, data: DataConfig | None = None) -> str:
+def encoder_for(tokenizer) -> ChatEncoder:
+    """An encoder with room for the longest system texts of templates."""
+    return ChatEncoder(tokenizer, DataConfig(max_tokens=8192))
+
+
+def outcome(encoder: ChatEncoder, pair) -> str:
     """ "equal", "said: …" with what the report says, or "WRONG: …" for other ids without a word."""
-    encoder = ChatEncoder(tokenizer, data or DataConfig(max_tokens=8192))
+    tokenizer = encoder.tokenizer
     encoded, report = encoder.encode_pairs([pair])
     words = _said(report)
     if not encoded:
@@ -127,14 +136,19 @@ def _renderings(tokenizer, turns, tools):
 
 
 def _begins(tokenizer, rendered, parts):
-    """Whether prompt and answer are what was rendered; the end of turn may be missing in a rendering (GLM)."""
+    """Whether prompt and answer are what was rendered, and what follows is what the template writes after any answer.
+
+    The end of turn may be missing in a rendering (GLM ends a turn with the token that opens the next one).
+    """
     if rendered[: len(parts)] == parts:
         rest = rendered[len(parts) :]
     elif rendered[: len(parts) - 1] == parts[:-1]:
         rest = rendered[len(parts) - 1 :]
     else:
         return False
-    return re.fullmatch(_ENDS, tokenizer.decode(rest)) is not None
+    turns = [_USER, {"role": "assistant", "content": "Zebra quartz"}]
+    after = tokenizer.apply_chat_template(turns, tokenize=False).rpartition("Zebra quartz")[2]
+    return tokenizer.decode(tokenizer(after, add_special_tokens=False)["input_ids"]).endswith(tokenizer.decode(rest))
 
 
 def _said(report):

@@ -16,11 +16,10 @@ def test_a_shipped_template_is_scored_as_it_renders_or_the_report_says_why(path)
     tokenizer = rendered.tokenizer_for(path.read_text(encoding="utf-8"))
     if path.stem in OF_PARTS:
         with pytest.raises(WorkbenchError):
-            rendered.outcome(tokenizer, rendered.pair_of(rendered.CONVERSATIONS["plain"]))
+            rendered.encoder_for(tokenizer)
         return
-    outcomes = {
-        name: rendered.outcome(tokenizer, rendered.pair_of(row)) for name, row in rendered.CONVERSATIONS.items()
-    }
+    encoder = rendered.encoder_for(tokenizer)
+    outcomes = {name: rendered.outcome(encoder, rendered.pair_of(row)) for name, row in rendered.CONVERSATIONS.items()}
     assert not {name: said for name, said in outcomes.items() if said.startswith("WRONG")}
     without_system_turn = path.stem in ("gemma", "gemma_training")
     for name in ORDINARY:

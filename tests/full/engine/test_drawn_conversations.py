@@ -4,14 +4,14 @@ The oracle is the tokenizer's own `apply_chat_template` (tests/helpers/rendered_
 ships is tried in tests/full/engine/test_shipped_templates.py.
 """
 
+import functools
+
 import pytest
 import rendered_by_template as rendered
 import tiny
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 from tiny_tokenizers import LLAMA2, TOKENIZERS
-
-from simpo_workbench.engine.encode.tokens import ChatEncoder
 
 TEMPLATES = {
     **tiny.TEMPLATES,
@@ -49,13 +49,13 @@ def rows(draw):
     return {"prompt": turns, "chosen": chosen, "rejected": rejected}
 
 
-def _tokenizer(kind, template):
+@functools.cache
+def _encoder(kind, template):
     tokenizer = TOKENIZERS[kind]()
     if kind not in ("unigram", "word piece"):  # their alphabets leave no room for more tokens
-        marks = rendered.tokenizer_for(TEMPLATES[template]).additional_special_tokens
-        tokenizer.add_special_tokens({"additional_special_tokens": marks})
+        tokenizer.add_special_tokens({"additional_special_tokens": rendered.marks_of(TEMPLATES[template])})
     tokenizer.chat_template = TEMPLATES[template]
-    return tokenizer
+    return rendered.encoder_for(tokenizer)
 
 
 @pytest.mark.parametrize("kind", TOKENIZERS)
@@ -64,15 +64,15 @@ def _tokenizer(kind, template):
 @given(row=rows())
 @example(row={"prompt": [{"role": "user", "content": "Hi"}], "chosen": "a<|im_end|>b", "rejected": "c"})
 def test_any_conversation_is_scored_as_rendered_or_the_report_says_why(kind, template, row):
-    said = rendered.outcome(_tokenizer(kind, template), rendered.pair_of(row))
+    said = rendered.outcome(_encoder(kind, template), rendered.pair_of(row))
     assert not said.startswith("WRONG"), said
 
 
 @pytest.mark.parametrize("template", TEMPLATES)
 def test_plain_conversations_are_scored_as_rendered(template):
-    tokenizer = _tokenizer("byte level", template)
+    encoder = _encoder("byte level", template)
     for name in ("plain", "several turns", "line breaks and other scripts"):
-        assert rendered.outcome(tokenizer, rendered.pair_of(rendered.CONVERSATIONS[name])) == "equal", name
+        assert rendered.outcome(encoder, rendered.pair_of(rendered.CONVERSATIONS[name])) == "equal", name
 
 
 @pytest.mark.parametrize("template", TEMPLATES)
@@ -80,8 +80,8 @@ def test_plain_conversations_are_scored_as_rendered(template):
 @given(row=rows())
 def test_no_text_of_a_row_ever_opens_or_ends_a_turn(template, row):
     """The frame's tokens are those of the same conversation with harmless texts."""
-    tokenizer = _tokenizer("byte level", template)
-    encoder = ChatEncoder(tokenizer)
+    encoder = _encoder("byte level", template)
+    tokenizer = encoder.tokenizer
     harmless = {"prompt": [{**turn, "content": "x"} for turn in row["prompt"]], "chosen": "y", "rejected": "z"}
     encoded, _ = encoder.encode_pairs([rendered.pair_of(row)])
     expected, _ = encoder.encode_pairs([rendered.pair_of(harmless)])
