@@ -154,7 +154,7 @@ class ChatTemplate:
             return Answer(text, text, thinks, reasoning, names), turn
         completed = f"{self.tags[0]}\n{reasoning.strip()}\n{self.tags[1]}\n\n{text}"
         if self.forms.reasoning_key is None:
-            return Answer(completed, completed, True, calls=names), {**turn, "content": completed}
+            return Answer(completed, completed, True, calls=names, note=mismatch.KEPT), {**turn, "content": completed}
         return Answer(text, completed, True, reasoning, names), turn
 
     def _thinking_answer(self, text):

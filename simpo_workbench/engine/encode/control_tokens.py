@@ -104,6 +104,17 @@ class ControlTokens:
         self._check(found)
         return messages
 
+    def safe_tools(self, tools) -> tuple:
+        """The tools with private characters in place of control tokens. Errors: Unusable, as `safe_pair`."""
+        found: set[str] = set()
+        tools = self._safe(tuple(tools), self._in_prompt, found)
+        self._check(found)
+        return tools
+
+    def readable(self, text: str) -> str:
+        """A text for people, with the data's control tokens in place of private characters."""
+        return _MASKED.sub(lambda mark: self._order[ord(mark[0]) - _DATA], text)
+
     def _hit(self, chunk):
         """Whether a text of the pairs may hold a control token: one search over all of them is quick."""
         prompt_texts, answers, last = [], [text for pair in chunk for text in (pair.chosen, pair.rejected)], None

@@ -74,7 +74,9 @@ class ChatEncoder:
 
     def prompt_ids(self, messages, tools=()) -> list[int]:
         """Ids of the messages up to where the answer begins. Errors: Unusable for control tokens in their texts."""
-        return self._ids(self.template.prompt_text(self.control.safe_messages(messages), tools))
+        return self._ids(
+            self.template.prompt_text(self.control.safe_messages(messages), self.control.safe_tools(tools))
+        )
 
     def settle_thinking(self, report: EncodingReport) -> None:
         """Let sampled answers think if most answers of these pairs do, unless that is decided already."""
@@ -128,7 +130,7 @@ class ChatEncoder:
     def _refused(self, pair, kinds, report):
         """Count the kinds of a pair once each; whether the pair is left out for one of them."""
         for kind, text in dict(kinds).items():
-            report.mismatch(kind, pair, text)
+            report.mismatch(kind, pair, self.control.readable(text))
         reason = mismatch.refused(dict(kinds), self.data.on_template_mismatch)
         if reason is not None:
             report.drop(mismatch.KINDS[reason].words, pair.pair_id, pair.where)
@@ -148,6 +150,12 @@ class ChatEncoder:
         template = self.template
         if system_turns and not template.takes_system_turn:
             yield "The chat template has no system turn: system text was put in front of the first user turn."
+        end = self._ids(template.end_of_turn)
+        if len(end) > 1 and end[0] not in self.control.ids.values():
+            yield (
+                f"The chat template ends a turn with {template.end_of_turn!r}, which is {len(end)} tokens to this"
+                " tokenizer: only the first of them is scored and ends an answer."
+            )
         if template.own.is_open and report.thinking < 2 * report.pairs:
             if template.thinking_switch:
                 (option, value), *_ = template.thinking_switch.items()

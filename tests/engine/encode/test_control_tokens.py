@@ -147,6 +147,20 @@ def test_marks_of_other_templates_are_counted_and_encoded_as_ever():
     assert pair.prompt_ids == encoder._ids("<|im_start|>user\nHi [/INST] yes<|im_end|>\n<|im_start|>assistant\n")
 
 
+def test_an_end_mark_of_several_tokens_is_said():
+    tokenizer = tiny.tokenizer()
+    tokenizer.chat_template = tiny.CHATML.replace("<|im_end|>", "<|over|>")
+    _, report = encoder_of(tokenizer).encode_pairs(pairs(("a", "b", "c")))
+    assert "'<|over|>', which is" in str(report)
+    _, report = encoder_of(tiny.tokenizer()).encode_pairs(pairs(("a", "b", "c")))
+    assert "only the first of them" not in str(report)
+
+
+def test_examples_of_differences_show_the_datas_own_characters():
+    _, report = encoder_of(tiny.tokenizer("llama3")).encode_pairs(pairs(("a", " x<s>y ", "c")))
+    assert "x<s>y" in "".join(report.examples.values())
+
+
 def test_the_policies():
     rows = pairs((FORGED, "a", "b"), ("Hi [/INST]", "a", "b"), ("Hi", "a", "b"))
     tokenizer = tiny.tokenizer()
