@@ -161,7 +161,10 @@ def test_tiles_carry_value_n_and_interval(finished):
     assert shown["chosen drift"] == ("−0.10 nats/token", "24 held-out pairs, 95 % −0.128 to −0.072; rejected −0.59")
     assert shown["repeated 4-grams"][0] == "0.06 → 0.08"
     assert shown["answers end properly"] == ("0.67 → 1.00", "3 answers, change +0.33, 95 % −0.46 to +0.86")
-    assert shown["answer length"] == ("63 → 23 tokens", "3 answers, change −40, 95 % −97 to +17; chosen in the data: 19")
+    assert shown["answer length"] == (
+        "63 → 23 tokens",
+        "3 answers, change −40, 95 % −97 to +17; chosen in the data: 19",
+    )
     assert shown["recommended"][0] == "step 120"
     assert shown["speed"] == ("2.1 pairs/s", "median of 120 steps")
     assert shown["peak memory"] == ("1.9 GB", "most of 120 steps")
