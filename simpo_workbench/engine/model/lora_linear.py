@@ -3,12 +3,21 @@
 PEFT adds its product in two more passes over the output, and casts the layer's input to the adapter's fp32. Here the
 small product is added inside the matrix product, and the small weights are cast instead of the activations; the same in
 backward.
+
+With 16 bits the order decides what an adapter can learn. PEFT adds its product to a base output that was rounded
+already. What is smaller than half a step between two 16-bit numbers is then rounded away, always, so a young adapter
+changes nothing. Here the base's product is added onto the adapter's, with one rounding at the end: small changes
+survive on average.
 """
 
 import types
 
 import torch
+from bitsandbytes.functional import dequantize_4bit
+from bitsandbytes.nn import Linear4bit
 from peft.tuners.lora import LoraLayer
+
+_SHORT = (torch.bfloat16, torch.float16)
 
 
 def install(model) -> None:
@@ -32,7 +41,29 @@ def _forward(layer, x, *args, **kwargs):
     dropped = isinstance(dropout, torch.nn.Dropout) and dropout.p > 0 and layer.training
     if not dropped and weight.dtype == x.dtype and not weight.requires_grad:
         return _LoraLinear.apply(x, weight, base.bias, *small)
+    if _rounds_once(base, weight, x):
+        return _BaseOnto.apply(_Small.apply(dropout(x), *small), x, base).view(*x.shape[:-1], -1)
     return _AddLora.apply(base(x), dropout(x), *small)
+
+
+def _rounds_once(base, weight, x):
+    """Whether the base's product can be added onto the adapter's: frozen 16-bit weights, plain or 4-bit.
+
+    One row without gradient is left to bitsandbytes, whose kernel for it reads the 4-bit weights as they are.
+    """
+    if x.dtype not in _SHORT or base.weight.requires_grad:
+        return False
+    if isinstance(base, Linear4bit):
+        several = x.numel() > x.shape[-1] or torch.is_grad_enabled()
+        return several and weight is base.weight and base.compute_dtype in (None, x.dtype)
+    return type(base) is torch.nn.Linear and weight.dtype == x.dtype
+
+
+def _dense(base, dtype):
+    """The weights of a plain or 4-bit layer, (out, in), in dtype."""
+    if isinstance(base, Linear4bit):
+        return dequantize_4bit(base.weight.data, base.weight.quant_state).to(dtype)
+    return base.weight
 
 
 def _only_adapter(layer):
@@ -52,9 +83,12 @@ class _LoraLinear(torch.autograd.Function):
     def forward(ctx, x, weight, bias, a, b, scaling):
         rows = x.reshape(-1, x.shape[-1])
         a, b = a.to(x.dtype), b.to(x.dtype)
-        output = rows @ weight.T if bias is None else torch.addmm(bias, rows, weight.T)
         inner = rows @ a.T
-        output.addmm_(inner, b.T, alpha=scaling)
+        if x.dtype in _SHORT:
+            output = _onto((inner @ b.T).mul_(scaling), rows, weight, bias)
+        else:
+            output = rows @ weight.T if bias is None else torch.addmm(bias, rows, weight.T)
+            output.addmm_(inner, b.T, alpha=scaling)
         ctx.save_for_backward(rows, weight, inner, a, b)
         ctx.scaling = scaling
         return output.view(*x.shape[:-1], -1)
@@ -70,8 +104,54 @@ class _LoraLinear(torch.autograd.Function):
         return d_x, None, None, d_a, d_b, None
 
 
+def _onto(small, rows, weight, bias):
+    """small + rows·Wᵀ + bias, rounded after the sum; `small` is overwritten."""
+    output = small.addmm_(rows, weight.T)
+    return output if bias is None else output.add_(bias)
+
+
+class _Small(torch.autograd.Function):
+    """scaling·(x·Aᵀ)·Bᵀ, (rows, out)."""
+
+    @staticmethod
+    def forward(ctx, x, a, b, scaling):
+        rows = x.reshape(-1, x.shape[-1])
+        a, b = a.to(x.dtype), b.to(x.dtype)
+        inner = rows @ a.T
+        ctx.save_for_backward(rows, inner, a, b)
+        ctx.scaling = scaling
+        ctx.shape = x.shape
+        return (inner @ b.T).mul_(scaling)
+
+    @staticmethod
+    def backward(ctx, gradient):
+        rows, inner, a, b = ctx.saved_tensors
+        d_inner, d_a, d_b = _small_gradients(ctx, gradient, rows, inner, b, of_a=1)
+        d_x = (d_inner @ a).view(ctx.shape) if ctx.needs_input_grad[0] else None
+        return d_x, d_a, d_b, None
+
+
+class _BaseOnto(torch.autograd.Function):
+    """small + x·Wᵀ + bias, (rows, out), with the frozen W of a plain or 4-bit layer; `small` is overwritten.
+
+    4-bit weights are unpacked again in backward.
+    """
+
+    @staticmethod
+    def forward(ctx, small, x, base):
+        ctx.base, ctx.shape = base, x.shape
+        ctx.mark_dirty(small)
+        bias = None if base.bias is None else base.bias.to(x.dtype)
+        return _onto(small, x.reshape(-1, x.shape[-1]), _dense(base, x.dtype), bias)
+
+    @staticmethod
+    def backward(ctx, gradient):
+        d_x = (gradient @ _dense(ctx.base, gradient.dtype)).view(ctx.shape) if ctx.needs_input_grad[1] else None
+        return gradient, d_x, None
+
+
 class _AddLora(torch.autograd.Function):
-    """result + scaling·(x·Aᵀ)·Bᵀ, for a base layer with its own forward pass (quantized) or another input (dropout)."""
+    """result + scaling·(x·Aᵀ)·Bᵀ, for a base layer with a forward pass of its own (int8) or another precision."""
 
     @staticmethod
     def forward(ctx, result, x, a, b, scaling):

@@ -3,7 +3,10 @@
 import pytest
 import tiny
 import torch
+from bitsandbytes.nn import Linear4bit
 from peft import LoraConfig, get_peft_model
+from peft.tuners.lora.bnb import Linear4bit as LoraLinear4bit
+from peft.tuners.lora.layer import Linear as LoraLinear
 
 from simpo_workbench.engine.model import lora_linear
 
@@ -87,3 +90,71 @@ def test_the_first_layer_needs_no_gradient_of_its_input():
     layer = wrapped().base_model.model.model.layers[0].mlp.gate_proj
     layer(torch.randn(1, 5, 32, dtype=torch.float64)).sum().backward()
     assert layer.lora_B["default"].weight.grad is not None
+
+
+def share_of_a_small_change_that_survives(layer, x):
+    """Slope of (output − output without adapter) over the exact change, 1 when a change survives on average."""
+    adapter = layer.lora_B["default"].weight.detach()
+    change = (x.double() @ layer.lora_A["default"].weight.detach().double().T @ adapter.double().T) * layer.scaling[
+        "default"
+    ]
+    with torch.no_grad():
+        tuned = layer(x).double()
+        adapter.zero_()
+        seen = tuned - layer(x).double()
+    assert change.abs().median() < 0.2 * 2**-8 * tuned.abs().median()  # far below half a step
+    return float((seen * change).sum() / (change * change).sum())
+
+
+def lora_layer(quantized, bias, dropout=0.0):
+    """A layer of PEFT's with fp32 adapters over a plain or NF4 layer in bf16."""
+    torch.manual_seed(0)
+    base, kind = torch.nn.Linear(256, 512, bias=bias), LoraLinear
+    if quantized:
+        dense, kind = base, LoraLinear4bit
+        base = Linear4bit(256, 512, bias=bias, compute_dtype=torch.bfloat16, quant_type="nf4")
+        base.load_state_dict(dense.state_dict())
+        base = base.to("cpu")
+        base.support_avx512bf16_for_cpu = False
+    base = base.to(torch.bfloat16).requires_grad_(False)
+    options = {"r": 8, "lora_alpha": 16, "lora_dropout": dropout}
+    layer = kind(base, "default", config=LoraConfig(**options), init_lora_weights=True, **options)
+    layer.lora_A.float(), layer.lora_B.float()
+    layer.lora_B["default"].weight.data.normal_(std=1e-4)
+    return layer
+
+
+@pytest.mark.parametrize("quantized", [False, True], ids=["plain", "nf4"])
+@pytest.mark.parametrize("bias", [False, True])
+def test_changes_below_the_step_of_16_bits_survive_on_average(quantized, bias):
+    """PEFT adds them to rounded outputs, where nearly every one of them is rounded away."""
+    x = torch.randn(400, 256, generator=torch.Generator().manual_seed(3)).bfloat16()
+    theirs = share_of_a_small_change_that_survives(lora_layer(quantized, bias).eval(), x)
+    layer = lora_layer(quantized, bias).eval()
+    lora_linear.install(torch.nn.ModuleList([layer]))
+    assert share_of_a_small_change_that_survives(layer, x) == pytest.approx(1, abs=0.1)
+    assert theirs < 0.5
+
+
+@pytest.mark.parametrize("dropout", [0.0, 0.3])
+@pytest.mark.parametrize("quantized", [False, True], ids=["plain", "nf4"])
+def test_16_bit_layers_have_the_gradients_of_the_formula(quantized, dropout):
+    layer = lora_layer(quantized, bias=True, dropout=dropout)
+    layer.lora_B["default"].weight.data.normal_(std=0.1)
+    lora_linear.install(torch.nn.ModuleList([layer]))
+    x = torch.randn(2, 50, 256).bfloat16().requires_grad_()
+    weights_of_outputs = torch.randn(2, 50, 512).bfloat16()
+    torch.manual_seed(5)
+    output = layer(x)
+    (output * weights_of_outputs).sum().backward()
+    a, b = (part["default"].weight for part in (layer.lora_A, layer.lora_B))
+    exact_x, exact_a, exact_b = (tensor.detach().double().requires_grad_() for tensor in (x, a, b))
+    torch.manual_seed(5)
+    kept = torch.nn.functional.dropout(torch.ones_like(x), dropout).double()
+    base = layer.get_base_layer()
+    dense = lora_linear._dense(base, torch.bfloat16).double()
+    exact = exact_x @ dense.T + base.bias.double() + ((exact_x * kept) @ exact_a.T @ exact_b.T) * 2
+    (exact * weights_of_outputs.double()).sum().backward()
+    assert (output - exact).norm() < 0.01 * exact.norm()
+    for ours, gradient in ((x.grad, exact_x.grad), (a.grad, exact_a.grad), (b.grad, exact_b.grad)):
+        assert (ours - gradient).norm() < 0.01 * gradient.norm()
