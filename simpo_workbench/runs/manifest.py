@@ -117,13 +117,16 @@ class Manifest:
             return f"it cannot be read: {error.strerror}"
         return ""
 
+    def sealed_bytes(self, path: Path) -> int:
+        """How many bytes of a file are sealed; 0 where it is not."""
+        return self.files.get(self._name(path), {"bytes": 0})["bytes"]
+
     def is_cut(self, path: Path) -> bool:
         """Whether a sealed file is lost or shorter than what was published; quick, because nothing of it is read."""
-        sealed = self.files.get(self._name(path))
         try:
-            return sealed is not None and path.stat().st_size < sealed["bytes"]
+            return path.stat().st_size < self.sealed_bytes(path)
         except OSError:
-            return True
+            return self.sealed_bytes(path) > 0
 
     def require(self, *paths: Path) -> None:
         """Raise WorkbenchError where a sealed file is not what was published."""

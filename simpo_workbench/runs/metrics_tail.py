@@ -46,8 +46,9 @@ class MetricsTail:
         A torn last line waits until it is complete; a damaged line is counted in `damaged_lines`, and so is an end that
         was published and is lost.
         """
+        sealed = Manifest.read(self.path.parent).sealed_bytes(self.path)  # before its records, which may grow meanwhile
         new = self._new_records()
-        if not self._is_cut and Manifest.read(self.path.parent).is_cut(self.path):
+        if not self._is_cut and self._end < sealed:
             self._is_cut = True
             self.damaged_lines += 1
         return new

@@ -112,7 +112,7 @@ def _status(folder):
     """The row of status.json, which readers rebuild from the records where it is damaged or lost."""
     try:
         content = folder.status.read_bytes()
-        whole = read_json(folder.status) is not None
+        whole = isinstance((read_json(folder.status) or {}).get("state"), str)
     except OSError:
         content, whole = None, False
     if whole:

@@ -54,6 +54,7 @@ class Damage:
         return {
             "flip": before + bytes([here[0] ^ self.flip]) + here[1:] if here else content,
             "cut": before,
+            "last byte": content[:-1] + b"?",
             "cut out": before + after,
             "repeat": content[: self.start + self.count] + here,
             "zero": before + bytes(min(self.count, len(here))) + after,

@@ -28,6 +28,8 @@ def test_a_copy_that_is_whole_reads_the_same_and_every_file_is_whole(whole):
     [
         Damage("cut", "metrics.jsonl", 0),
         Damage("delete", "metrics.jsonl"),
+        Damage("last byte", "metrics.jsonl"),
+        Damage("copy", "checkpoints/step-000003/manifest.json", other="status.json"),
         Damage("delete", "status.json"),
         Damage("delete", "manifest.json"),
         Damage("cut", "config.yaml", 0),

@@ -1,6 +1,7 @@
 """The faults of tests/runs/test_damaged_folders.py at length: any file, any place, and cut configurations."""
 
 import re
+import shutil
 
 import pytest
 from damaged_runs import answers, copied, damages, wrong_answers
@@ -8,6 +9,7 @@ from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 
 import simpo_workbench as wb
+from simpo_workbench.engine import checkpoints
 
 
 @settings(max_examples=400, deadline=None, phases=[Phase.generate], suppress_health_check=list(HealthCheck))
@@ -40,3 +42,9 @@ def test_a_cut_configuration_is_never_read_as_another_run(finished_run, tmp_path
         run.folder.config.write_text(text[:cut], encoding="utf-8")
         with pytest.raises(wb.WorkbenchError, match="config.yaml of the run 'finished' is damaged"):
             _ = run.config
+
+def test_a_run_whose_checkpoints_are_all_lost_does_not_begin_again_without_a_word(finished_run, tmp_path):
+    run = copied(finished_run(), tmp_path / "runs")
+    shutil.rmtree(run.folder.checkpoints)
+    with pytest.raises(wb.WorkbenchError, match="has no checkpoint to go on from. step-000006 is lost"):
+        checkpoints.newest_valid(run.folder)
