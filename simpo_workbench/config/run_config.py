@@ -5,6 +5,7 @@ Each setting states its type, default, bounds, unit and help once. The defaults 
 
 from __future__ import annotations
 
+from functools import cache
 from pathlib import Path
 from typing import Any, Literal
 
@@ -376,6 +377,11 @@ class RunConfig(Section):
 
 def settings() -> list[SettingInfo]:
     """Every setting of every section, in the order of the sections."""
+    return list(_settings())  # a list of its own, so that a caller may change it
+
+
+@cache
+def _settings():
     return [info for name, field in RunConfig.model_fields.items() for info in describe(name, field.annotation)]
 
 
