@@ -20,7 +20,7 @@ from ..runs.folder import RunFolder
 from ..runs.held_out import at_last_objective
 from ..runs.manifest import SEALED, Manifest
 from ..runs.presence import Presence
-from ..runs.verified import published_steps, read_answers
+from ..runs.verified import published_steps, read_answers, read_scores
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -197,11 +197,8 @@ class Recorder:
         self._writes.add(lambda: self.manifest.seal(*paths), "manifest.json")
 
     def read_scores(self, step: int) -> "pd.DataFrame | None":
-        """The scores table of an evaluated step; None where it is gone."""
-        import pandas as pd
-
-        path = self.folder.scores(step)
-        return pd.read_parquet(path) if path.is_file() else None
+        """The scores table of an evaluated step; None where it is gone. Errors: WorkbenchError where it is damaged."""
+        return read_scores(self.folder, step) if self.folder.scores(step).is_file() else None
 
     def first_evaluation(self) -> dict | None:
         """The record of step 0, against which drifts are measured."""
