@@ -207,7 +207,7 @@ class Recorder:
     def first_answers(self) -> list[dict]:
         """The answers of the first evaluation; kept in memory because their file may still wait to be written."""
         first = self.first_evaluation()
-        if first and not self._first_answers:
+        if first and not self._first_answers and first["step"] in self.folder.sampled_steps():
             self._first_answers = read_answers(self.folder, first["step"])
         return self._first_answers if first else []
 

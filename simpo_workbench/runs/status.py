@@ -64,7 +64,8 @@ def read(folder: RunFolder) -> RunStatus:
             state, message = word["state"], word["message"]
         else:
             cause = cause_of_death(folder, raw)
-            state, message = "failed", f"The process of this run died while it was {state}. {cause}"
+            state, died = "failed", f"The process of this run died while it was {state}. {cause}"
+            message = f"{died} {message}" if raw.get("rebuilt") else died
     elif stalled:
         message = f"Stalled: {stalled} run.dump_stack() shows where it stands."
     return RunStatus(
@@ -122,7 +123,7 @@ def _status_from_records(folder, alive) -> dict:
     step = last.get("step", 0)
     message = f"{message}{known}" if known else f"{message} (read from the records)"
     total_steps = Manifest.read(folder.path).identity.get("total_steps", step)
-    return {"state": state, "step": step, "total_steps": total_steps, "message": message}
+    return {"state": state, "step": step, "total_steps": total_steps, "message": message, "rebuilt": True}
 
 
 def _silence_s(folder):

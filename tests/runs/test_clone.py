@@ -10,6 +10,7 @@ import pytest
 import simpo_workbench as wb
 from simpo_workbench.base.files import read_json
 from simpo_workbench.runs.launch import make_clone
+from simpo_workbench.runs.manifest import Manifest
 from simpo_workbench.runs.more_steps import resumable_steps
 
 
@@ -19,6 +20,7 @@ def source(tiny_config, finished_run):
     shutil.copytree(finished_run({"training.keep_checkpoints": 5}).path, f"{tiny_config.run.root}/tiny")
     run = wb.attach("tiny", tiny_config.run.root)
     tiny_config.with_changes({"training.keep_checkpoints": 5}).to_yaml(run.folder.config)
+    Manifest.to_write(run.path).seal(run.folder.config)  # it is the configuration of this run now
     return run
 
 

@@ -8,6 +8,7 @@ import pytest
 import simpo_workbench as wb
 from simpo_workbench.config.schedule import learning_rate
 from simpo_workbench.runs.launch import make_clone
+from simpo_workbench.runs.manifest import Manifest
 from simpo_workbench.runs.more_steps import rate_change
 
 
@@ -19,6 +20,7 @@ def source(tiny_config, finished_run):
         shutil.copytree(finished_run(changes).path, f"{tiny_config.run.root}/tiny")
         run = wb.attach("tiny", tiny_config.run.root)
         tiny_config.with_changes(changes).to_yaml(run.folder.config)
+        Manifest.to_write(run.path).seal(run.folder.config)  # it is the configuration of this run now
         return run
 
     return run_with
