@@ -70,8 +70,10 @@ def test_evaluation_points_are_the_metrics(metrics, name, column):
     assert list(drawn.x) == [0, 20, 40, 60, 80, 100, 120]
     assert list(drawn.y) == evaluations[column].tolist()
     if f"{column}_low" in evaluations:
-        assert list(drawn.y + drawn.error_y.array) == pytest.approx(evaluations[f"{column}_high"].tolist())
-        assert list(drawn.y - drawn.error_y.arrayminus) == pytest.approx(evaluations[f"{column}_low"].tolist())
+        assert list(drawn.y + drawn.error_y.array) == pytest.approx(evaluations[f"{column}_high"].tolist(), nan_ok=True)
+        assert list(drawn.y - drawn.error_y.arrayminus) == pytest.approx(
+            evaluations[f"{column}_low"].tolist(), nan_ok=True
+        )
 
 
 def test_right_answers_are_drawn_and_named_with_their_number(tmp_path):

@@ -34,6 +34,7 @@ EXAMPLES = {
     "data.template_options": ("{enable_thinking: false, level: 2}", {"enable_thinking": False, "level": 2}),
     "data.special_tokens_in_text": ("as_tokens", "as_tokens"),
     "data.framed_prompts": ("as_conversation", "as_conversation"),
+    "data.on_template_mismatch": ("drop", "drop"),
     "data.max_tokens": ("2048", 2048),
     "data.overlong": ("keep_end", "keep_end"),
     "data.limit": ("100", 100),

@@ -77,4 +77,5 @@ def test_answers_of_step_0_are_judged_by_the_checks_of_today():
     assert [(answer["prompt"], answer["right"]) for answer in _checked_again(answers, prompts)] == [
         ("What is 2 + 2?", False),
         ("And 1 + 1?", True),
+        ("Who are you?", None),  # its length and its end are still compared
     ]
