@@ -35,10 +35,20 @@ def read_config(folder: RunFolder) -> RunConfig:
     Errors: WorkbenchError where config.yaml was cut, emptied or changed since.
     """
     manifest = Manifest.read(folder.path)
-    manifest.require(folder.config)
+    if problem := manifest.problem(folder.config):
+        raise damaged(folder.path, "config.yaml", f"{problem}{_why_not_read(folder.config)}")
     if "config.yaml" not in manifest.files:
         _require_whole_config(folder)
     return RunConfig.from_yaml(folder.config)
+
+
+def _why_not_read(path):
+    """What cannot be understood in a configuration, as an addition to a sentence; "" where it can be read."""
+    try:
+        RunConfig.from_yaml(path)
+    except WorkbenchError as error:
+        return f" ({str(error).rstrip('.')})"
+    return ""
 
 
 def _require_whole_config(folder):
