@@ -12,11 +12,17 @@ import simpo_workbench as wb
 from simpo_workbench.engine import checkpoints
 
 
+@pytest.fixture(scope="module")
+def whole(finished_run, tmp_path_factory):
+    """(a finished run, where its copies are damaged, what all readers say of a copy that is whole)."""
+    place = tmp_path_factory.mktemp("copies") / "runs"
+    return finished_run(), place, answers(copied(finished_run(), place))
+
+
 @settings(max_examples=400, deadline=None, phases=[Phase.generate], suppress_health_check=list(HealthCheck))
 @given(data=st.data())
-def test_any_fault_of_a_run_folder_gives_the_right_answer_or_a_sentence(finished_run, tmp_path_factory, data):
-    run, place = finished_run(), tmp_path_factory.getbasetemp() / "damaged" / "runs"
-    right = answers(copied(run, place))
+def test_any_fault_of_a_run_folder_gives_the_right_answer_or_a_sentence(whole, data):
+    run, place, right = whole
     damage, copy = data.draw(damages(run.path)), copied(run, place)
     damage.do(copy.path)
     assert wrong_answers(damage, copy, right) == []
