@@ -5,6 +5,7 @@ import os
 import re
 import shutil
 import signal
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -487,7 +488,13 @@ def test_a_signal_during_an_evaluation_stops_after_that_step(tiny_config, evalua
 def test_a_collapse_is_announced_and_acted_on(tiny_config, monkeypatch, policy, state, step):
     from simpo_workbench.analysis import doctor
 
-    monkeypatch.setattr(doctor, "REPETITION_RISE_RUINED", -1.0)  # any evaluation now counts as a collapse
+    measured = doctor.answers_change
+
+    def repeats_surely(first, last, name):
+        change = measured(first, last, name)
+        return replace(change, value=0.9, low=0.5) if name == "repeated_4grams" else change
+
+    monkeypatch.setattr(doctor, "answers_change", repeats_surely)  # any evaluation now counts as a collapse
 
     def stop_when_paused(record):
         if record["kind"] == "state" and record["state"] == "paused":
