@@ -65,10 +65,10 @@ def evaluate(
     prompts = setup.sample_prompts(config.generation) if with_answers else []
     sampled = []
     if prompts:
-        conversations = [prompt.messages for prompt in prompts]
+        conversations, tools = [prompt.messages for prompt in prompts], [prompt.tools for prompt in prompts]
         answered, seed = _counted(progress, "answering {} of {} prompts", len(prompts)), config.training.seed
         sampled = generation.answer(
-            loaded, setup.encoder, conversations, config.generation, seed=seed, progress=answered
+            loaded, setup.encoder, conversations, config.generation, seed=seed, progress=answered, tools=tools
         )
     answers = [_answer_record(step, prompt, answer) for prompt, answer in zip(prompts, sampled, strict=True)]
     return record | answer_metrics(answers, _checked_again(first_answers, prompts)), scores, answers

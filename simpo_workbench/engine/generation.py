@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -96,9 +96,11 @@ def answer(
     seed: int,
     cancelled: Callable[[], bool] | None = None,
     progress: Callable[[int, int], None] | None = None,
+    tools: Sequence[tuple[dict, ...]] | None = None,
 ) -> list[SampledAnswer]:
     """One answer per conversation, with the adapter that is on; the global random state is left untouched.
 
+    tools: those of each conversation.
     progress: called with the numbers of answers that are complete and of all answers.
     """
     tokenizer, model = loaded.tokenizer, loaded.model
@@ -112,7 +114,8 @@ def answer(
     )
     if generation.temperature > 0:
         decoding.update(do_sample=True, temperature=generation.temperature, top_p=generation.top_p, top_k=0)
-    prompts = [encoder.prompt_ids(messages) for messages in conversations]
+    tools = tools or [()] * len(conversations)
+    prompts = [encoder.prompt_ids(*conversation) for conversation in zip(conversations, tools, strict=True)]
     require_room_for_answers(loaded, prompts, generation.max_new_tokens)
     batches = _batches(prompts, generation.max_new_tokens)
     rows: dict[int, list[int]] = {}

@@ -13,11 +13,12 @@ from ..pairs.pairs import Pair
 
 @dataclass(frozen=True)
 class SamplePrompt:
-    """A prompt as messages; its check and an answer to compare with, where it has them."""
+    """A prompt as messages; its tools, its check and an answer to compare with, where it has them."""
 
     messages: list[dict]
     check: Check | None = None
     reference: str | None = None
+    tools: tuple[dict, ...] = ()
 
 
 def given_prompt(prompt: str | dict) -> SamplePrompt:
@@ -31,7 +32,7 @@ def held_out_prompt(pair: Pair, checks: dict[str, Check]) -> SamplePrompt:
     """The SamplePrompt of a held-out pair, with the text in its column `reference`. checks: by pair id."""
     reference = pair.extra.get("reference")
     has_reference = isinstance(reference, str) and reference.strip()
-    return SamplePrompt(list(pair.prompt), checks.get(pair.pair_id), reference if has_reference else None)
+    return SamplePrompt(list(pair.prompt), checks.get(pair.pair_id), reference if has_reference else None, pair.tools)
 
 
 def held_out_checks(pairs: Iterable[Pair]) -> tuple[dict[str, Check], list[str]]:

@@ -102,7 +102,7 @@ class Setup:
 
     def require_room_for_answers(self, generation: GenerationConfig) -> None:
         """Raise WorkbenchError unless the sample prompts and their answers fit the model's positions."""
-        prompts = [self.encoder.prompt_ids(prompt.messages) for prompt in self.sample_prompts(generation)]
+        prompts = [self.encoder.prompt_ids(prompt.messages, prompt.tools) for prompt in self.sample_prompts(generation)]
         limits.require_room_for_answers(self.loaded, prompts, generation.max_new_tokens)
 
     def close(self) -> None:
@@ -151,8 +151,8 @@ def _prepare(config, loaded, train_pairs, held_out_pairs, notes, memory_plan, do
             raise WorkbenchError(f"No {side} pair is left after tokenizing. {report}")
         limits.require_fitting_pairs(loaded, encoded, side)
     checks, check_notes = held_out_checks(held_out_pairs)
-    prompts = [prompt.messages for prompt in _sample_prompts(config.generation, held_out, held_out_pairs, checks)]
-    prompt_ids = list(map(encoder.prompt_ids, prompts))
+    prompts = _sample_prompts(config.generation, held_out, held_out_pairs, checks)
+    prompt_ids = [encoder.prompt_ids(prompt.messages, prompt.tools) for prompt in prompts]
     limits.require_room_for_answers(loaded, prompt_ids, config.generation.max_new_tokens)
     models.add_lora(loaded, config.lora, training.seed)
     accelerator = _accelerator(loaded)

@@ -144,8 +144,10 @@ def _prompt_value(row, found, joins_input):
         value = _joined(value, row.get("input"))
         used.add("input")
     history = row.get("history")
-    if not history or found.prompt == "history":
-        return value, used | {"history"} if not history else used
+    if is_missing(history) or not history:
+        return value, used | {"history"}
+    if found.prompt == "history":
+        return value, used
     if isinstance(value, str) and not is_transcript(value) and (turns := history_turns(history)) is not None:
         return [*turns, *prompt_turns(value, found.prompt)], used | {"history"}
     if found.prompt == "instruction":
@@ -157,7 +159,9 @@ def _joined(instruction, extra_input):
     if not is_missing(extra_input) and not isinstance(extra_input, str):
         raise RowRefused("wrong type", f"input is {kind_of(extra_input)}, expected text")
     # LLaMA-Factory joins the two with one line break
-    return f"{instruction}\n{extra_input}" if extra_input and instruction else instruction or extra_input or ""
+    if is_missing(extra_input) or not extra_input:
+        return instruction
+    return f"{instruction}\n{extra_input}" if instruction else extra_input
 
 
 def _answers(row, found, policy, scales):

@@ -19,8 +19,8 @@ ROLES = {
     "function_call": "call", "tool_call": "call",
 }  # fmt: skip
 #: What a turn keeps beside role and content: calls of tools, and reasoning in a field of its own.
-TURN_KEYS = ("tool_calls", "tool_call_id", "name", "reasoning_content", "thinking")
-_PLAIN_KEYS = {"role", "content", "from", "value", *TURN_KEYS}
+TURN_KEYS = ("tool_calls", "tool_call_id", "name", "reasoning_content", "thinking", "reasoning")
+_PLAIN_KEYS = {"role", "content", "from", "value", "function_call", *TURN_KEYS}
 
 
 def answer_of(value, side, transcripts_allowed=False) -> tuple[list[dict], str, dict | None]:
@@ -91,7 +91,7 @@ def tools_in(value) -> tuple[dict, ...] | None:
             return None
     if isinstance(value, dict):
         value = [value]
-    if isinstance(value, list) and all(isinstance(tool, dict) and tool for tool in value):
+    if isinstance(value, list) and all(map(_names_a_function, value)):
         return tuple(value)
     return None
 
@@ -124,6 +124,8 @@ def _turn(turn, column):
     if known == "call":
         return {"role": "assistant", "content": "", "tool_calls": _written_calls(content, column)}
     more = {key: turn[key] for key in TURN_KEYS if turn.get(key) not in (None, "", [], {})}
+    if turn.get("function_call"):  # what OpenAI's turns had before tool_calls
+        more["tool_calls"] = [*_written_calls(turn["function_call"], column), *more.get("tool_calls", ())]
     if more.get("tool_calls") and not _are_calls(more["tool_calls"]):
         raise RowRefused(
             "wrong type", f"tool_calls in {column} is {excerpt(more['tool_calls'])}, expected a list of calls"
@@ -134,7 +136,13 @@ def _turn(turn, column):
 
 
 def _are_calls(value):
-    return isinstance(value, list) and all(isinstance(call, dict) for call in value)
+    return isinstance(value, list) and all(map(_names_a_function, value))
+
+
+def _names_a_function(value):
+    """Whether a call or a schema is a mapping with a function's name, in OpenAI's form or the bare one."""
+    function = value.get("function", value) if isinstance(value, dict) else None
+    return isinstance(function, dict) and isinstance(function.get("name"), str)
 
 
 def _written_calls(content, column):

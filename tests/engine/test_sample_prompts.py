@@ -1,10 +1,16 @@
 """What a user would lose: checks of held-out pairs that are passed over in silence, or that end a run."""
 
 import json
+from types import SimpleNamespace
 
 import pytest
+import tiny
+import torch
 
 from simpo_workbench.config.checks import Check
+from simpo_workbench.config.run_config import GenerationConfig
+from simpo_workbench.engine.encode.tokens import ChatEncoder
+from simpo_workbench.engine.generation import answer
 from simpo_workbench.engine.sample_prompts import SamplePrompt, given_prompt, held_out_checks, held_out_prompt
 from simpo_workbench.pairs.pairs import load_pairs
 
@@ -79,3 +85,23 @@ def test_answers_of_step_0_are_judged_by_the_checks_of_today():
         ("And 1 + 1?", True),
         ("Who are you?", None),  # its length and its end are still compared
     ]
+
+
+def test_a_held_out_prompt_is_answered_with_its_tools():
+    """Without them the answers would come from another prompt than the one that is trained."""
+    tool = {"type": "function", "function": {"name": "find", "parameters": {}}}
+    (pair,) = load_pairs([{**ROW, "tools": [tool]}])
+    assert held_out_prompt(pair, {}).tools == (tool,)
+    tokenizer = tiny.tokenizer()
+    tokenizer.chat_template = "{% if tools %}{{ tools[0]['function']['name'] }}{% endif %}" + tiny.CHATML
+    seen = []
+
+    class Encoder(ChatEncoder):
+        def prompt_ids(self, messages, tools=()):
+            seen.append(tokenizer.decode(super().prompt_ids(messages, tools)))
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        answer(SimpleNamespace(tokenizer=tokenizer, model=tiny.model("llama"), device=torch.device("cpu")),
+               Encoder(tokenizer, None), [list(pair.prompt)], GenerationConfig(), 0, tools=[pair.tools])  # fmt: skip
+    assert seen[0].startswith("find<|im_start|>user")

@@ -2,6 +2,8 @@
 
 import pytest
 
+from simpo_workbench.base.errors import WorkbenchError
+from simpo_workbench.pairs.pairs import load_pairs
 from simpo_workbench.pairs.reading import read_row
 from simpo_workbench.pairs.refused import RowRefused
 from simpo_workbench.pairs.shapes import KNOWN_SHAPES, SHAPES, shape_of
@@ -269,3 +271,25 @@ def test_plain_texts_without_a_prompt_are_no_shape():
 
 def test_the_list_of_shapes_in_messages_names_every_answer_column():
     assert all(column in KNOWN_SHAPES for shape in SHAPES for column in shape.columns)
+
+
+def test_reasoning_and_calls_under_their_older_names_are_kept():
+    call = {"role": "assistant", "content": None, "function_call": {"name": "find", "arguments": "{}"}}
+    row = {"prompt": "Where?", "chosen": [call], "rejected": [{"role": "assistant", "content": "x", "reasoning": "hm"}]}
+    (pair,) = load_pairs([row])
+    assert pair.chosen_turn["tool_calls"] == [{"type": "function", "function": {"name": "find", "arguments": "{}"}}]
+    assert pair.rejected_turn["reasoning"] == "hm"
+
+
+@pytest.mark.parametrize("missing", [float("nan"), None, ""])
+def test_an_input_or_history_that_is_missing_adds_nothing(missing):
+    row = {"instruction": "Do it", "input": missing, "history": missing, "chosen": "yes", "rejected": "no"}
+    (pair,) = load_pairs([row])
+    assert [turn["content"] for turn in pair.prompt] == ["Do it"]
+
+
+@pytest.mark.parametrize("function", ["f", {"name": None}, {}])
+def test_a_call_of_no_function_is_a_refused_row(function):
+    turn = {"role": "assistant", "content": "", "tool_calls": [{"function": function}]}
+    with pytest.raises(WorkbenchError, match="tool_calls in chosen is .*, expected a list of calls"):
+        load_pairs([{"prompt": "Where?", "chosen": [turn], "rejected": "no"}])

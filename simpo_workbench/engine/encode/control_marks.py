@@ -3,9 +3,11 @@
 Pure functions and tables; `control_tokens` uses them.
 """
 
+import itertools
 import re
 
 from ...base.errors import WorkbenchError
+from .mismatch import THINKING
 
 MEDIA = re.compile(r"image|img|video|audio|vision|media|speech|pixel|\b[sebo]o[ia]\b", re.IGNORECASE)
 _MARK = re.compile(
@@ -46,7 +48,10 @@ def pieces_around_turns(template) -> list[str]:
 
 
 def openers(pieces: list[str], names, ends) -> set[str]:
-    """The control tokens that open a turn: the first in each piece that ends none and begins no text."""
+    """The control tokens that open a turn: the first in each piece that ends none and begins no text.
+
+    A thinking token opens none: where headers are plain text, as "Assistant: <think>", it only follows one.
+    """
     if not names:
         return set()
     literal, opening = re.compile(alternatives(names)), set()
@@ -54,7 +59,8 @@ def openers(pieces: list[str], names, ends) -> set[str]:
         after_end = piece
         for end in ends:
             after_end = after_end.replace(end, "")
-        opening |= {mark[0] for mark in list(literal.finditer(after_end))[:1]}
+        marks = (mark[0] for mark in literal.finditer(after_end))
+        opening |= {mark for mark in itertools.islice(marks, 1) if not _opens_thinking(mark)}
     return opening
 
 
@@ -77,6 +83,10 @@ def frames(pieces: list[str], names) -> list[str]:
 def thinking(name: str) -> bool:
     """Whether the name of a mark says that a model writes it inside its own turn: thinking, a tool call, a channel."""
     return bool(_THINKING.search(name)) and not _OF_TOOLS.search(name)
+
+
+def _opens_thinking(name):
+    return any(name in tags for tags in THINKING)
 
 
 def alternatives(words) -> str:

@@ -20,6 +20,7 @@ from ...base.errors import WorkbenchError
 from ...pairs.framed_prompts import KNOWN_MARKS
 from ...pairs.pair import Pair
 from .control_marks import MEDIA, alternatives, frames, openers, pieces_around_turns, thinking
+from .mismatch import THINKING
 
 #: The n-th control token as text of the data, and as the template's own: characters that no text of people holds.
 _DATA, _OWN, _LAST = 0x10F000, 0x10E000, 0x10FFFD
@@ -63,7 +64,10 @@ class ControlTokens:
         self._ends = {template.end_of_turn, tokenizer.eos_token or "", *first_end} - {""}
         self._template_end = template.end_of_turn
         source, opening = tokenizer.get_chat_template(), openers(pieces, self.ids, self._ends)
-        self.exempt = {name for name in self.ids if name in source and thinking(name)} - opening - self._ends
+        written = {name for name in self.ids if name in source} | {  # both tags where the template writes one
+            name for tags in THINKING if any(tag in source for tag in tags) for name in tags
+        }
+        self.exempt = {name for name in self.ids if name in written and thinking(name)} - opening - self._ends
         self.frames = frames(pieces, self.ids)
         words = {*self.ids, *self.frames, *KNOWN_MARKS}
         self._in_prompt = re.compile(f"{alternatives(words)}|{_PRIVATE.pattern}")

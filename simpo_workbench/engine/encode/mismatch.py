@@ -1,5 +1,6 @@
 """How a pair can differ from what its chat template writes: the kinds, and how they are recognised in texts and ids."""
 
+import operator
 from dataclasses import dataclass
 
 #: Tags that open and close a model's thinking.
@@ -107,4 +108,6 @@ def ids_fault(whole: list[int], prompt: list[int], answer: list[int]) -> str | N
     after = 0
     while after < min(len(whole), len(parts)) - before and whole[-1 - after] == parts[-1 - after]:
         after += 1
-    return MERGED if before <= len(prompt) <= len(parts) - after else IDS
+    ours, theirs = parts[before : len(parts) - after], whole[before : len(whole) - after]
+    apart = len(ours) == len(theirs) and any(map(operator.eq, ours, theirs))  # equal tokens between two places
+    return MERGED if before <= len(prompt) <= len(parts) - after and not apart else IDS

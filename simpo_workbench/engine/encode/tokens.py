@@ -20,6 +20,7 @@ from .chat_template import PROBE, ChatTemplate
 from .control_tokens import CANNOT, ControlTokens, Unusable
 from .encoding_report import EncodingReport
 from .template_values import TemplateValues, values_of
+from .turn_forms import is_plain
 
 #: A cut user turn keeps at least this many tokens of its end.
 _MIN_CONTENT_TOKENS = 1
@@ -109,23 +110,29 @@ class ChatEncoder:
                     continue
                 prompt, chosen, rejected = parts[0], [*parts[1], self.end_of_turn_id], [*parts[2], self.end_of_turn_id]
                 kinds = list(texts.kinds)
-                if kinds or number <= COMPARED_PAIRS:
+                if kinds or number <= COMPARED_PAIRS or self._is_unusual(pair, texts):
                     report.compared += 1
                     kinds += self._id_faults(texts, prompt, chosen, rejected)
                     if self._refused(pair, kinds, report):
                         continue
-                report.rewritten += (texts.chosen != pair.chosen) + (texts.rejected != pair.rejected)
-                report.unplaced += any(kind == mismatch.UNPLACED for kind, _ in kinds)
-                report.thinking += texts.thinking
                 fitting = self._fit(pair, texts.placement, prompt, chosen, rejected, report)
                 if fitting is not None:
                     encoded.append(fitting)
                     report.truncated += fitting.truncated
+                    report.rewritten += (texts.chosen != pair.chosen) + (texts.rejected != pair.rejected)
+                    report.unplaced += any(kind == mismatch.UNPLACED for kind, _ in kinds)
+                    report.thinking += texts.thinking
             report.pairs += len(encoded)
             yield encoded
         report.notes += self.control.notes(report)
         report.notes += self._notes(report, system_turns)
         self.settle_thinking(report)
+
+    def _is_unusual(self, pair, texts):
+        """Whether a pair has tools, calls, reasoning, thinking, or control tokens in its texts."""
+        plain = not pair.tools and not pair.chosen_turn and not pair.rejected_turn and all(map(is_plain, pair.prompt))
+        written = (texts.prompt, texts.chosen, texts.rejected)
+        return not plain or texts.thinking > 0 or any(map(self.control.is_safe_text, written))
 
     def _refused(self, pair, kinds, report):
         """Count the kinds of a pair once each; whether the pair is left out for one of them."""

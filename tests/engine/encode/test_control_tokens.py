@@ -261,3 +261,19 @@ def test_a_pattern_of_many_words_finds_the_longest():
     pattern = re.compile(control_marks.alternatives({"<a>", "<a>b", "<b|>", "[x]"}))
     assert pattern.findall("<a>b <a> <b|> [x] <b>") == ["<a>b", "<a>", "<b|>", "[x]"]
     assert re.search(control_marks.alternatives(set()), "anything") is None
+
+
+def test_thinking_opens_no_turn_where_headers_are_plain_text():
+    """Taken for a turn's opener, <think> would be encoded as text where the answer thinks."""
+    tokenizer = tiny.tokenizer("qwen3")
+    tokenizer.chat_template = (
+        "{% for m in messages %}{{ m['role'] + ': ' + m['content'] }}{% if m['role'] == 'assistant' %}"
+        "{{ '<|im_end|>' }}{% endif %}{{ '\\n' }}{% endfor %}"
+        "{% if add_generation_prompt %}{{ 'assistant: <think>\\n' }}{% endif %}"
+    )
+    think, closer = tokenizer.convert_tokens_to_ids(["<think>", "</think>"])
+    answers = ("<think>\nhm\n</think>\n\nParis.", "<think>\nno\n</think>\n\nLyon.")
+    (pair,), report = encoder_of(tokenizer).encode_pairs(pairs(("What?", *answers)))
+    whole = pair.prompt_ids + pair.chosen_ids
+    assert (whole.count(think), whole.count(closer)) == (1, 1)
+    assert report.control_marks == {}

@@ -2,6 +2,7 @@
 wrote, a date that differs between training and scoring; all without a word.
 """
 
+from dataclasses import replace
 from datetime import datetime
 
 import pytest
@@ -175,6 +176,7 @@ def test_a_template_inside_a_template_is_refused():
         ([9, 2, 3, 4], [1, 2], [3, 4], mismatch.IDS),
         ([1, 2, 3, 9], [1, 2], [3, 4], mismatch.IDS),
         ([1, 2, 3], [1, 2], [3, 4], mismatch.IDS),
+        ([9, 2, 3, 4, 9], [1, 2], [3, 4, 5], mismatch.IDS),
     ],
 )
 def test_ids_that_differ_at_the_border_are_merged_and_others_are_a_fault(whole, prompt, answer, kind):
@@ -197,6 +199,9 @@ def test_the_first_pairs_and_every_unusual_one_are_compared_token_by_token(monke
     monkeypatch.setattr(tokens, "COMPARED_PAIRS", 3)
     some = [pair(f"Lima {number}.") for number in range(5)] + [pair("Lima. ")]
     assert encoder(tiny.LLAMA3).encode_pairs(some)[1].compared == 4
+    tool = {"type": "function", "function": {"name": "find", "parameters": {}}}
+    with_tools = [replace(one, tools=(tool,)) for one in some[:5]]
+    assert encoder(tiny.LLAMA3).encode_pairs(with_tools)[1].compared == 5
 
 
 def test_an_answer_ends_with_the_token_that_opens_the_next_turn_where_the_model_ends_with_it():
@@ -230,3 +235,19 @@ def test_an_empty_system_turn_is_no_system_turn(template):
     assert coder.encode_pairs([pair(prompt=(blank, USER))])[1].notes == []
     configured = ChatEncoder(tiny.tokenizer(template), DataConfig(system_prompt="Be brief."))
     assert configured.prompt_ids([blank, USER]) == configured.prompt_ids([USER])
+
+
+def test_what_dropped_pairs_say_of_thinking_is_not_counted():
+    """Sampled answers would think although no trained answer does."""
+    thinking = "<think>\n" + "Let me see. " * 60 + "\n</think>\n\nLima."
+    coder = encoder(R1_LIKE, max_tokens=60)
+    some = [pair(), *(pair(thinking, f"<think>x</think>No {number}.") for number in range(3))]
+    encoded, report = coder.encode_pairs(some)
+    assert (len(encoded), sum(report.dropped.values()), report.thinking) == (1, 3, 0)
+    assert coder.template.values.thinking is False
+
+
+R1_LIKE = (
+    "{% for m in messages %}{{ '<|im_start|>' + m['role'] + '\\n' + m['content'] + '<|im_end|>\\n' }}{% endfor %}"
+    "{% if add_generation_prompt %}{{ '<|im_start|>assistant\\n<think>\\n' }}{% endif %}"
+)
