@@ -152,9 +152,10 @@ class Collector:
     def _check_mapping(self, held):
         """Raise RowRefused where the label says that the answer mapped to chosen is not the better one."""
         try:
-            side, label, _ = verdicts.winner(held.mapped, held.sides, self._scales[held.sides])
+            side, labels, _ = verdicts.winner(held.mapped, held.sides, self._scales[held.sides])
         except RowRefused:
             return  # the label says nothing
+        label = ", ".join(labels)
         better = (held.sides.first, None, held.sides.second)[1 - side]
         if better is None:
             raise RowRefused("tie", f"{label} says that both answers are equally good")

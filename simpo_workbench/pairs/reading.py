@@ -168,13 +168,13 @@ def _answers(row, found, policy, scales):
     """(how many answers, [(better value, worse value, columns used, columns made)] of every pair) of a row."""
     if found.shape.kind == SIDES:
         sides = verdicts.sides_of(tuple(row))
-        side, label, margin = verdicts.winner(row, sides, scales if scales is not None else scales_of([row], sides))
+        side, labels, margin = verdicts.winner(row, sides, scales if scales is not None else scales_of([row], sides))
         if side == verdicts.TIE:
-            shown = {name: row.get(name) for name in label.replace(" and ", ", ").split(", ")}
-            raise RowRefused("tie", f"{label} is {excerpt(next(iter(shown.values())) if len(shown) == 1 else shown)}")
+            shown = {name: row.get(name) for name in labels} if len(labels) > 1 else row.get(labels[0])
+            raise RowRefused("tie", f"{', '.join(labels)} is {excerpt(shown)}")
         names = (sides.first, sides.second)[::side]
         more = {} if margin is None else {"rating_margin": margin}
-        used = {*names, *sides.annotators, *(label.replace(" and ", ", ").split(", "))}
+        used = {*names, *sides.annotators, *labels}
         return 2, [(row[names[0]], row[names[1]], used, more)]
     if found.shape.kind == RANKING:
         ranking = ranking_in(row, found.chosen)

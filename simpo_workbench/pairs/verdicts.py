@@ -32,6 +32,14 @@ _LABEL_WORDS = (
     "choices", "verdict", "verdicts", "judgement", "judgment", "judgements", "judgments", "vote", "votes", "win",
     "wins", "selected", "prefer", "prefers", "annotation", "annotations", "annotator", "annotators", "chosen", "safer",
 )  # fmt: skip
+#: Words of columns that are about a judgement and are none: who gave it, how sure or how strong it is, and why.
+_ABOUT_LABELS = frozenset(
+    {
+        "strength", "confidence", "confident", "count", "num", "number", "margin", "reason", "reasons", "rationale",
+        "explanation", "comment", "comments", "time", "type", "source", "agreement", "certainty",
+    }
+)  # fmt: skip
+_JUDGES = frozenset({"annotator", "annotators"})
 _YES_WORDS = frozenset(
     {
         "better", "best", "win", "wins", "won", "winner", "preferred", "prefer", "prefers", "chosen", "selected",
@@ -44,11 +52,14 @@ _SCORE_WORDS = frozenset(
         "win", "likes", "quality", "helpfulness",
     }
 )  # fmt: skip
-_INDEX_WORDS = frozenset(
+#: Measures of which less is better, or neither.
+_NO_MERITS = frozenset(
     {
-        "index", "idx", "id",
+        "toxic", "toxicity", "harm", "harmful", "harmfulness", "risk", "unsafe", "length", "len", "perplexity", "ppl",
+        "loss", "cost", "error", "errors", "bias", "hallucination", "verbosity", "complexity",
     }
 )  # fmt: skip
+_INDEX_WORDS = frozenset({"index", "idx", "id"})
 _TIES = re.compile(
     r"(?:it'?s )?(?:an? )?(?:ties?|tied|draw|equal(?:ly good|ly bad)?|same|about the same|both(?: are)?(?: good| bad)?"
     r"|bothbad|neither|none|no (?:preference|difference|winner)|tie[ _]*\(?(?:both ?)?(?:good|bad)\)?|\[\[c\]\])"
@@ -98,6 +109,7 @@ def sides_of(names: tuple[str, ...]) -> Sides | None:
             for (other, stem), columns in families.items()
             if other == tokens
             and len(columns) == 2
+            and not _NO_MERITS & set(stem)
             and (_SCORE_WORDS & set(stem) or (tokens == ("0", "1") and stem == ("label", "*")))
         ),
         None,
@@ -113,7 +125,12 @@ def sides_of(names: tuple[str, ...]) -> Sides | None:
         numbered.setdefault(stem, []).append(name)
     annotators = next((tuple(group) for group in numbered.values() if len(group) >= 2), ())
     labels = sorted(
-        (name for name in labels if name not in annotators),
+        (
+            name
+            for name in labels
+            if name not in annotators
+            and ((first, second, name) in KNOWN_LABELS or not _is_about_a_label(by_words[name]))
+        ),
         key=lambda name: ((first, second, name) not in KNOWN_LABELS, _label_rank(by_words[name])),
     )
     models = (models[tokens[0]], models[tokens[1]]) if len(models) == 2 else None
@@ -123,6 +140,13 @@ def sides_of(names: tuple[str, ...]) -> Sides | None:
 def _words(name):
     name = re.sub(r"(?<=[a-z])(?=[A-Z0-9])", "_", str(name))
     return [word for word in re.split(r"[^a-z0-9]+", name.lower()) if word]
+
+
+def _is_about_a_label(words):
+    """Whether a column names who judged, or says something of a judgement, such as annotator_id or num_votes."""
+    judged = [word for word in words if word in _LABEL_WORDS]
+    is_an_id = _INDEX_WORDS & set(words) and not _YES_WORDS & set(words)
+    return bool(_ABOUT_LABELS & set(words) or is_an_id or set(judged) <= _JUDGES)
 
 
 def _label_rank(words):
@@ -151,11 +175,11 @@ class Scale:
                 self.readable += 1
 
 
-def winner(row: dict, sides: Sides, scales: dict[str, Scale]) -> tuple[int, str, float | None]:
-    """(FIRST, TIE or SECOND, the column that says so, margin of ratings or None) for one row.
+def winner(row: dict, sides: Sides, scales: dict[str, Scale]) -> tuple[int, tuple[str, ...], float | None]:
+    """(FIRST, TIE or SECOND, the columns that say so, margin of ratings or None) for one row.
 
-    scales: {label column: Scale of the whole data set}. Errors: RowRefused with the reasons unclear label, missing,
-    wrong type.
+    scales: {label column: Scale of the whole data set}. Errors: RowRefused with the reasons unclear label, labels
+    disagree, missing, wrong type.
     """
     label = next((name for name in sides.labels if scales.get(name) and scales[name].readable), None)
     if label is not None:
@@ -164,7 +188,9 @@ def winner(row: dict, sides: Sides, scales: dict[str, Scale]) -> tuple[int, str,
         reading = _reading_of(label, sides, scales[label])
         votes = [_vote(vote, label, sides, row, reading) for vote in _votes(row[label])]
         margin = abs(float(row[label])) if reading == "negative is first" and len(votes) == 1 else None
-        return _majority(votes), label, margin
+        side = _majority(votes)
+        _require_agreement(side, label, row, sides, scales)
+        return side, (label,), margin
     if sides.annotators and all(scales.get(name) for name in sides.annotators):
         joint = _joint(scales[name] for name in sides.annotators)
         if joint.readable:
@@ -173,19 +199,33 @@ def winner(row: dict, sides: Sides, scales: dict[str, Scale]) -> tuple[int, str,
             votes = [_vote(vote, name, sides, row, reading) for name in given for vote in _votes(row[name])]
             if not votes:
                 raise RowRefused("missing", f"no {sides.annotators[0]}")
-            return _majority(votes), ", ".join(sides.annotators), None
+            return _majority(votes), sides.annotators, None
     if sides.scores:
         first, second = (_number(row.get(name)) for name in sides.scores)
         if first is None or second is None:
             name = sides.scores[0] if first is None else sides.scores[1]
             raise RowRefused("missing", f"no number in {name}: {excerpt(row.get(name))}")
-        return (first > second) - (first < second), " and ".join(sides.scores), abs(first - second)
+        return (first > second) - (first < second), sides.scores, abs(first - second)
     if sides.labels:
         name = sides.labels[0]
         raise RowRefused("wrong type", f"{name} is {excerpt(row.get(name))}, expected 1 or 2 for the better answer")
     raise RowRefused(
         "no label", f"two answers ('{sides.first}' and '{sides.second}') and no column that says which one is better"
     )
+
+
+def _require_agreement(side, label, row, sides, scales):
+    """Raise RowRefused where another column that can be read says that the other answer is better."""
+    for other in sides.labels:
+        reading = _reading_of(other, sides, scales[other]) if other != label and scales.get(other) else None
+        if reading is None or not scales[other].readable or isinstance(reading, Unclear) or is_missing(row.get(other)):
+            continue
+        try:
+            says = _majority([_vote(vote, other, sides, row, reading) for vote in _votes(row[other])])
+        except RowRefused:  # a text or number that names no side
+            continue
+        if says == -side != TIE:
+            raise RowRefused("labels disagree", f"{label} is {excerpt(row[label])}, {other} {excerpt(row[other])}")
 
 
 def _joint(scales):

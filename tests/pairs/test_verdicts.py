@@ -144,3 +144,40 @@ def test_instruction_and_input_stay_together_beside_two_outputs():
     row = {"instruction": "Shorten:", "input": "a b", "output_1": "a", "output_2": "b", "preference": 2}
     pair = load_pairs([row])[0]
     assert (pair.prompt_text, pair.chosen) == ("Shorten:\na b", "b")
+
+
+@pytest.mark.parametrize(
+    "columns",
+    [
+        {"annotator_id": [1, 2]},
+        {"num_votes": [1, 2]},
+        {"choice_id": [1, 2]},
+        {"annotator": ["a", "b"]},
+        {"preference_strength": [1, 2]},
+        {"label_confidence": [1, 2]},
+        {"toxicity_score_a": [0.9, 0.1], "toxicity_score_b": [0.1, 0.9]},
+        {"length_score_a": [1, 2], "length_score_b": [2, 1]},
+    ],
+    ids=lambda columns: next(iter(columns)),
+)
+def test_columns_about_a_judgement_and_measures_without_merit_are_no_labels(columns):
+    """Half of the pairs would be turned round."""
+    rows = [
+        {"prompt": f"p{n}", "response_a": f"F{n}", "response_b": f"S{n}"}
+        | {name: column[n] for name, column in columns.items()}
+        for n in range(2)
+    ]
+    with pytest.raises(WorkbenchError):
+        load_pairs(rows)
+    with_winner = load_pairs([row | {"winner": "b"} for row in rows])
+    assert [pair.chosen for pair in with_winner] == ["S0", "S1"]
+
+
+def test_two_labels_that_disagree_refuse_the_row():
+    rows = [
+        {"prompt": f"p{n}", "response_a": f"F{n}", "response_b": f"S{n}", "winner": "a", "preferred": preferred}
+        for n, preferred in enumerate(["a", "b", "tie"])
+    ]
+    pairs = load_pairs(rows)
+    assert [pair.prompt_text for pair in pairs] == ["p0", "p2"]
+    assert dict(pairs.report().refused) == {"labels disagree": 1}
