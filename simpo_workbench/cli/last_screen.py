@@ -64,7 +64,7 @@ _SHOWN_PROMPTS, _LONGEST_ANSWER = 3, 320
 
 
 def summary(run, records: list[dict] | None = None) -> dict:
-    """First and last evaluation of a run and the doctor's verdicts, as plain values.
+    """First and last evaluation of a run, the note on its objective and the doctor's verdicts, as plain values.
 
     records: `run.records` where they are read already.
     """
@@ -74,6 +74,7 @@ def summary(run, records: list[dict] | None = None) -> dict:
     return {
         "before": evaluations[0] if evaluations else None,
         "after": evaluations[-1] if len(evaluations) > 1 else None,
+        "objective_note": run.objective_note,
         "verdicts": [
             {"kind": verdict.kind, "severity": verdict.severity, "step": verdict.step, "text": str(verdict)}
             for verdict in verdicts
@@ -93,6 +94,8 @@ def print_summary(run, report: Path | None = None, after_demo: bool = False) -> 
     def say(title, text):
         console.print(Text.assemble((title if title.endswith("?") else f"{title}:", "bold"), " ", text), soft_wrap=True)
 
+    if facts["objective_note"]:
+        say("Objective", facts["objective_note"])
     if before and not after:
         console.print(_table(before, None, {}, {}))
         say("Nothing is known yet of what training did", "nothing was measured after step 0.")
@@ -106,8 +109,6 @@ def print_summary(run, report: Path | None = None, after_demo: bool = False) -> 
             note = "The last column compares the same cases before and after; only that tells better from worse. The"
             note += " intervals beside the values say how sure each value is, not whether they differ."
             console.print(Text(note, style="dim"), soft_wrap=True)
-        if run.objective_note:
-            say("Objective", run.objective_note)
         is_harmed = any(verdict["kind"] in _HARM for verdict in facts["verdicts"])
         for title, text in _in_words(changes, len(answers), is_harmed):
             say(title, text)

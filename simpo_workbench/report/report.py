@@ -16,6 +16,7 @@ from pathlib import Path
 from .._version import __version__
 from ..analysis import doctor
 from ..analysis.metrics import METRICS
+from ..analysis.objective import last_objective
 from ..analysis.scores import WITHIN_NOISE, compare_scores
 from ..base.errors import SecretWarning, WorkbenchError, first_line
 from ..base.escape import json_for_script
@@ -86,9 +87,10 @@ def _report_html(run):
 
     status, config, records, environment = run.status, run.config, run.records, dict(run.environment)
     evaluations = [record for record in records if record.get("kind") == "eval"]
+    objective = last_objective(config.loss, records)
     before, after = _scores(run)
     compared = compare_scores(before, after, run.scoring_noise or 0.0) if after is not None else None
-    drawn = _figures(run, status, config, evaluations, before, after, compared)
+    drawn = _figures(run, status, objective, evaluations, before, after, compared)
     # with the line ends that the browser will see, since the hash is of what it reads
     plotly_js = get_plotlyjs().replace("\r\n", "\n").replace("\r", "\n")
     # a report is for sharing, and its texts come from data and models: secrets are removed from every text
@@ -101,6 +103,7 @@ def _report_html(run):
         run=run,
         status=status,
         headline=headline(config),
+        objective_note=run.objective_note,
         verdicts=doctor.diagnose(records, status.total_steps),
         tiles=tiles(
             status, config, evaluations, _of_steps(records, "pairs_per_second"), _of_steps(records, "peak_memory_bytes")
@@ -129,9 +132,9 @@ class _Chart:
         self.facts = {"id": f"chart-{name}", "description": description, "height": self.themes["light"].layout.height}
 
 
-def _figures(run, status, config, evaluations, before, after, compared):
+def _figures(run, status, objective, evaluations, before, after, compared):
     metrics, total = run.metrics, status.total_steps
-    ratio = config.loss.gamma_beta_ratio if config.loss.has_target_margin else None
+    ratio = objective.gamma_beta_ratio if objective.has_target_margin else None
     drawn = {
         "training": _Chart(
             "training",

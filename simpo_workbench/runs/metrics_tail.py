@@ -12,16 +12,21 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from ..analysis.objective import last_objective
 from ..base.checksums import UNCHECKED, read_line
+from .folder import RunFolder
+from .held_out import at_one_objective
 from .manifest import Manifest
 
 if TYPE_CHECKING:
     import pandas as pd
 
+    from ..config.run_config import LossConfig
+
 
 class MetricsTail:
     """The records of a run as they come. `evaluations` and `events` are lists of records; of training records only the
-    columns of numbers are kept.
+    columns of numbers are kept. `last_measured` is the newest training step or evaluation: it names the last objective.
 
     `read()` takes what is new. A file that was replaced (a resumed run drops what came after its checkpoint) is read
     again from its beginning.
@@ -37,7 +42,7 @@ class MetricsTail:
         self._number: int | None = UNCHECKED  # of the last line; None after a damaged one
         self.evaluations: list[dict] = []
         self.events: list[dict] = []
-        self.last_train: dict = {}
+        self.last_measured: dict = {}
         self._columns: dict[str, list] = {"step": []}
 
     def read(self) -> list[dict]:
@@ -110,27 +115,38 @@ class MetricsTail:
         """The values of one metric, for every training step that has it."""
         return [value for value in self._columns.get(name, []) if value == value]
 
-    def frame(self) -> pd.DataFrame:
-        """DataFrame of all records with the columns of `run.metrics`: first training, then evaluations, then events."""
+    def frame(self, evaluations: list[dict] | None = None) -> pd.DataFrame:
+        """DataFrame of all records with the columns of `run.metrics`: first training, then evaluations, then events.
+
+        evaluations: in place of those that were read, such as `evaluations_at_last_objective`.
+        """
         import numpy as np
         import pandas as pd
 
         train = pd.DataFrame({name: np.asarray(values, dtype=float) for name, values in self._columns.items()})
         train["kind"] = "train"
-        rest = pd.DataFrame(
-            [*self.evaluations, *self.events], columns=None if self.evaluations or self.events else ["kind", "step"]
-        )
+        records = [*(self.evaluations if evaluations is None else evaluations), *self.events]
+        rest = pd.DataFrame(records, columns=None if records else ["kind", "step"])
         parts = [part for part in (train, rest) if len(part)]
         return pd.concat(parts, ignore_index=True) if parts else rest
 
+    def objective(self, loss: LossConfig) -> LossConfig:
+        """The loss with the β and γ/β of the newest record. loss: as the run was configured."""
+        return last_objective(loss, [self.last_measured])
+
+    def evaluations_at_last_objective(self, loss: LossConfig) -> list[dict]:
+        """The evaluations as `run.records` has them, all at `objective`. Errors: WorkbenchError for damaged scores."""
+        return at_one_objective(RunFolder(self.path.parent), self.objective(loss), self.evaluations)
+
     def _take(self, record):
         kind = record.get("kind")
+        if kind in ("eval", "train"):
+            self.last_measured = record
         if kind == "eval":
             self.evaluations.append(record)
         elif kind == "event":
             self.events.append(record)
         elif kind == "train":
-            self.last_train = record
             before = self.steps
             for name, value in record.items():
                 if isinstance(value, (int, float)) and not isinstance(value, bool) and abs(value) <= sys.float_info.max:

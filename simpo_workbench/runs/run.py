@@ -33,7 +33,6 @@ if TYPE_CHECKING:
     import plotly.graph_objects as go
 
 _POLL_S = 0.25
-#: Columns without which a table of scores, or of the pairs' texts, is no such table.
 #: After SIGTERM a worker has this long to finish its step, save and leave; then its whole group is killed.
 TERM_PATIENCE_S = 30.0
 _DEATH_S = 15.0
@@ -186,7 +185,10 @@ class Run:
         """Nats per token by which one model's leads differ between two packings, measured at step 0; None where it was
         not measured. See `wb.analysis.scoring_noise`.
         """
-        return next((record.get("eval/scoring_noise") for record in self.records if record["kind"] == "eval"), None)
+        return next(
+            (record.get("eval/scoring_noise") for record in self.folder.read_records() if record["kind"] == "eval"),
+            None,
+        )
 
     @property
     def generations(self) -> pd.DataFrame:

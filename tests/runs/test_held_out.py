@@ -2,10 +2,15 @@
 
 import pytest
 from fake_run import BETA, evaluation_record, fake_run, sampled, scores
+from token_tables import by_hand
 
 from simpo_workbench.analysis import doctor
 from simpo_workbench.analysis.objective import at_objective
 from simpo_workbench.base.files import read_jsonl, write_jsonl
+from simpo_workbench.cli.last_screen import print_summary
+from simpo_workbench.report.report import report_html
+from simpo_workbench.runs.metrics_tail import MetricsTail
+from simpo_workbench.ui.pairs.explained_pair import explained_pair, scored_pair
 
 
 @pytest.fixture
@@ -63,3 +68,25 @@ def test_a_run_with_one_objective_has_no_note_and_its_records_as_they_were(tmp_p
     run = fake_run(tmp_path, total_steps=20)
     assert run.objective_note == ""
     assert run.records == read_jsonl(run.folder.metrics)
+
+
+def test_a_tail_has_the_evaluations_of_the_records(set_run):
+    tail = MetricsTail(set_run.folder.metrics)
+    tail.read()
+    loss = set_run.config.loss
+    assert tail.objective(loss) == set_run.objective
+    evaluations = [record for record in set_run.records if record["kind"] == "eval"]
+    assert tail.evaluations_at_last_objective(loss) == evaluations
+    assert tail.frame(evaluations)["gamma_beta_ratio"].dropna().unique().tolist() == [0.0]
+
+
+def test_report_and_show_print_the_note_and_a_pair_stands_on_the_last_loss(set_run, capsys):
+    print_summary(set_run)
+    printed = " ".join(capsys.readouterr().out.split())
+    assert set_run.objective_note in printed
+    assert set_run.objective_note in report_html(set_run)
+    at_20 = scored_pair(set_run, 20, "pair-003")
+    assert at_20.gamma_beta_ratio == 0.5, "as it was scored"
+    shown = explained_pair(by_hand(), "x", set_run, scored=(None, at_20))
+    assert shown.loss.gamma_beta_ratio == 0.0
+    assert "γ/β 0 (γ 0): the last objective of the run" in shown.place

@@ -42,7 +42,7 @@ def test_a_whole_file_is_what_run_metrics_says(finished):
     new = tail.read()
     assert new == finished.records
     assert tail.steps == 60
-    assert tail.last_train["step"] == 60
+    assert tail.last_measured["step"] == 60
     assert tail.column("loss") == [record["loss"] for record in new if record["kind"] == "train"]
     assert [record["step"] for record in tail.evaluations] == [0, 20, 40, 60]
     assert tail.events[0]["event"] == "paused"
@@ -128,7 +128,7 @@ def test_a_resumed_run_drops_what_came_after_its_checkpoint(tmp_path):
     kept = [record for record in run.records if record["step"] <= 30]
     write_jsonl(run.folder.metrics, kept)
     assert tail.read() == kept
-    assert (tail.steps, tail.last_train["step"], len(tail.evaluations)) == (30, 30, 2)
+    assert (tail.steps, tail.last_measured["step"], len(tail.evaluations)) == (30, 30, 2)
     assert_same(tail, run)
 
 

@@ -121,7 +121,9 @@ def explained_pair(
     loss, where = run.config.loss, "as in the run"
     if not loss.has_target_margin:  # its β weighs another margin
         loss, where = LossConfig(kind=loss.kind), "the default settings"
-    elif (last := scored[1]) is not None:  # β and γ/β may have been changed during the run
+    elif run.objective_note:
+        loss, where = run.objective, "the last objective of the run"
+    elif (last := scored[1]) is not None:
         ratio = loss.gamma_beta_ratio if last.gamma_beta_ratio is None else last.gamma_beta_ratio
         loss = loss.model_copy(update={"beta": last.beta, "gamma_beta_ratio": ratio})
         where = f"as in the run at step {last.step}"

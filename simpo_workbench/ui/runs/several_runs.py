@@ -141,7 +141,7 @@ def config_differences(
 def _read(runs: list[Run], tails: dict[Path, MetricsTail]) -> dict:
     import pandas as pd
 
-    configs, changes, metrics = {}, {}, {}
+    configs, changes, metrics, ratios = {}, {}, {}, set()
     for run in runs:
         configs[run.name] = _config(run)
         changes[run.name] = "; ".join(
@@ -150,13 +150,12 @@ def _read(runs: list[Run], tails: dict[Path, MetricsTail]) -> dict:
             for name, value in change["changes"].items()
         )
         if len(metrics) < MOST_RUNS:
-            tails[run.path].read()
-            records = tails[run.path].evaluations
+            tail, config = tails[run.path], configs[run.name]
+            tail.read()
+            records = tail.evaluations_at_last_objective(config.loss) if config else tail.evaluations
             metrics[run.name] = pd.DataFrame(records, columns=None if records else ["kind", "step"])
-    ratios = {
-        config.loss.gamma_beta_ratio if config and config.loss.has_target_margin else None
-        for config in configs.values()
-    }
+            objective = tail.objective(config.loss) if config else None
+            ratios.add(objective.gamma_beta_ratio if objective and objective.has_target_margin else None)
     return {
         "configs": configs,
         "changes": changes,

@@ -140,6 +140,7 @@ class RunMonitor(Panel):
         """Forget what was read of a run."""
         self._followed = self._tail = self._seen = self._status = None
         self._verdicts, self._remedies, self._damaged = [], [], 0
+        self._evaluations, self._objective = [], None  # at the run's last objective, and that objective
         self._drawn_at, self._draw_took, self._stale = 0.0, 0.0, True
 
     def _follow_run(self, _):
@@ -179,7 +180,7 @@ class RunMonitor(Panel):
         new = self._tail.read()
         if new:
             self._stale = True
-            self._take_evaluations(new)
+            self._take_measured(new)
             events = [record for record in new if record.get("kind") == "event"]
             if events and self._seen is not None:
                 self._say_event(events[-1])
@@ -201,12 +202,17 @@ class RunMonitor(Panel):
         at = time.strftime("%H:%M:%S", time.localtime(event.get("time", time.time())))
         self.say(f"{at} step {event.get('step')}: {event.get('text', event.get('event'))}")
 
-    def _take_evaluations(self, new):
-        if not any(record.get("kind") == "eval" for record in new):
+    def _take_measured(self, new):
+        objective = self._tail.objective(self._run_config.loss)
+        is_evaluated = any(record.get("kind") == "eval" for record in new)
+        if not is_evaluated and objective == self._objective:
             return
+        self._objective = objective
+        self._evaluations = self._tail.evaluations_at_last_objective(self._run_config.loss)
         norms = [{"kind": "train", "step": step, "grad_norm": norm} for step, norm in self._tail.points("grad_norm")]
-        self._verdicts = doctor.diagnose([*norms, *self._tail.evaluations], self._followed.status.total_steps)
-        self.samples.refresh()
+        self._verdicts = doctor.diagnose([*norms, *self._evaluations], self._followed.status.total_steps)
+        if is_evaluated:
+            self.samples.refresh()
 
     # --- showing
 
@@ -216,7 +222,8 @@ class RunMonitor(Panel):
         done = status.step / status.total_steps if status.total_steps else 0.0
         left = f"{duration(status.seconds_left)} left" if status.seconds_left is not None and status.alive else ""
         where = f"step {status.step:,} of {status.total_steps:,}" if status.total_steps else ""
-        judged = f"evaluated at step {self._tail.evaluations[-1]['step']:,}" if self._tail.evaluations else ""
+        evaluations, tail = self._evaluations, self._tail
+        judged = f"evaluated at step {evaluations[-1]['step']:,}" if evaluations else ""
         facts = " · ".join(part for part in (where, status.doing, left, judged) if part)
         self.head.value = html(
             '{}&ensp;<b>{}</b>&ensp;<span class="swb-muted">{}</span>&ensp;<span class="swb-muted">{}</span>',
@@ -231,7 +238,6 @@ class RunMonitor(Panel):
         )
         self.bar.value = html(pattern, status.total_steps, status.step, "optimizer steps", f"{100 * done:.1f}")
         self._show_verdict(status)
-        evaluations, tail = self._tail.evaluations, self._tail
         parts = tiles(
             status, self._run_config, evaluations, tail.column("pairs_per_second"), tail.column("peak_memory_bytes")
         )
@@ -312,11 +318,9 @@ class RunMonitor(Panel):
     def _draw(self):
         if self._tail is None:
             return
-        began, frame = time.monotonic(), self._tail.frame()
-        loss = self._run_config.loss
-        ratio = None
-        if loss.has_target_margin:
-            ratio = self._tail.last_train.get("gamma_beta_ratio", loss.gamma_beta_ratio)
+        began, frame = time.monotonic(), self._tail.frame(self._evaluations)
+        objective = self._objective or self._run_config.loss
+        ratio = objective.gamma_beta_ratio if objective.has_target_margin else None
         total = self._status.total_steps if self._status else 0
         window = 2 * self.smoothing.value + 1 if self.smoothing.value else None
         self.smoothing_words.value = html(
@@ -326,7 +330,7 @@ class RunMonitor(Panel):
             frame, ratio, total, self.theme, doctor.CHOSEN_DRIFT_ATTENTION, window, self.units.value, self._columns
         )
         self.figure.show(spec)
-        self.figure.describe(*_in_words(self._followed.name, self._tail.evaluations))
+        self.figure.describe(*_in_words(self._followed.name, self._evaluations))
         self._drawn_at = time.monotonic()
         self._draw_took, self._stale = self._drawn_at - began, False
 
@@ -355,7 +359,7 @@ class RunMonitor(Panel):
             return self.starter.snapshot()
         if self._tail is None:
             return html("{}{}", self.head.value, self.verdict.value)
-        sentence, rows = _in_words(self._followed.name, self._tail.evaluations)
+        sentence, rows = _in_words(self._followed.name, self._evaluations)
         return html(
             "{}{}{}<p>{}</p>{}{}",
             self.head.value,

@@ -49,6 +49,7 @@ def test_a_cut_configuration_is_never_read_as_another_run(finished_run, tmp_path
         with pytest.raises(wb.WorkbenchError, match="config.yaml of the run 'finished' is damaged"):
             _ = run.config
 
+
 def test_a_run_whose_checkpoints_are_all_lost_does_not_begin_again_without_a_word(finished_run, tmp_path):
     run = copied(finished_run(), tmp_path / "runs")
     shutil.rmtree(run.folder.checkpoints)
