@@ -64,9 +64,15 @@ class DataConfig(Section):
         "Pairs over max_tokens: drop them, or cut the prompt from the left (system turn and answers stay whole).",
     )
     limit: int | None = setting(
-        None, "Most training pairs that are used; the first ones.", unit="pairs", ge=1, le=MOST_PAIRS
+        None, "Most training pairs that are used; see data.limit_takes.", unit="pairs", ge=1, le=MOST_PAIRS
     )
     eval_limit: int | None = setting(
-        None, "Most held-out pairs that are used; the first ones.", unit="pairs", ge=1, le=MOST_PAIRS
+        None, "Most held-out pairs that are used; see data.limit_takes.", unit="pairs", ge=1, le=MOST_PAIRS
+    )
+    limit_takes: Literal["sample", "first"] = setting(
+        "sample",
+        "Which pairs data.limit and data.eval_limit take: a sample by hash of the pairs' contents, the same in every"
+        " order of the rows and for every seed, or the first rows, which in a sorted file are like no others.",
+        rare=True,
     )
     system_prompt: str | None = setting(None, "System turn for pairs that have none.")

@@ -16,6 +16,7 @@ from accelerate.state import AcceleratorState
 
 from ..base.errors import WorkbenchError, first_line
 from ..config.checks import Check
+from ..config.earlier import named_settings
 from ..config.live_changes import checked_changes
 from ..config.run_config import GenerationConfig, RunConfig
 from ..config.schedule import total_steps
@@ -251,8 +252,7 @@ def config_hash(config: RunConfig) -> str:
     Only settings that it names count. A run's config.yaml names all that there were when it was made, so a setting that
     came later does not change the hash of a run from before.
     """
-    values = config.model_dump(exclude={"run"}, exclude_unset=True)
-    return hashlib.sha256(json.dumps(values, sort_keys=True, ensure_ascii=False).encode()).hexdigest()
+    return hashlib.sha256(json.dumps(named_settings(config), sort_keys=True, ensure_ascii=False).encode()).hexdigest()
 
 
 def _optimizer(training, parameters):

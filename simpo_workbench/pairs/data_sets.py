@@ -26,11 +26,11 @@ def load_data(data: DataConfig, seed: int) -> tuple[Pairs, Pairs, list[str]]:
             )
     else:
         train, held_out = train.split(data.eval_fraction, seed)
-    if data.limit:
-        train = train.limit(data.limit)
-    if data.eval_limit:
-        held_out = held_out.limit(data.eval_limit)
-    return train, held_out, notes
+    return _limited(train, data.limit, data), _limited(held_out, data.eval_limit, data), notes
+
+
+def _limited(pairs, count, data):
+    return pairs.limit(count) if data.limit_takes == "first" else pairs.sample(count)
 
 
 def load_source(source: str, side: str, data: DataConfig) -> Pairs:

@@ -66,9 +66,19 @@ class Pairs:
 
     def limit(self, count) -> Pairs:
         """The first `count` pairs as Pairs; all of them for None."""
-        if count is not None and (isinstance(count, bool) or not isinstance(count, int) or count < 1):
-            raise WorkbenchError(f"limit is {count!r}, expected a whole number from 1, or None for all pairs.")
+        _require_count(count)
         return Pairs(self._pairs[:count], self._report)
+
+    def sample(self, count) -> Pairs:
+        """`count` pairs as Pairs in their order here, chosen by a hash of their contents; all of them for None.
+
+        The order of the rows does not matter, and a larger sample holds every smaller one.
+        """
+        _require_count(count)
+        if count is None or count >= len(self._pairs):
+            return self
+        places = sorted(range(len(self._pairs)), key=lambda place: _drawn(self._pairs[place].pair_id))[:count]
+        return Pairs([self._pairs[place] for place in sorted(places)], self._report)
 
     def split(self, eval_fraction, seed) -> tuple[Pairs, Pairs]:
         """(training pairs, held-out pairs) with no prompt on both sides.
@@ -115,6 +125,16 @@ class Pairs:
         return "\n".join(lines)
 
 
+def _require_count(count):
+    """Raise WorkbenchError unless a limit is a number of pairs, or None."""
+    if count is not None and (isinstance(count, bool) or not isinstance(count, int) or count < 1):
+        raise WorkbenchError(f"limit is {count!r}, expected a whole number from 1, or None for all pairs.")
+
+
+def _drawn(pair_id):
+    return hashlib.sha256(f"sample:{pair_id}".encode()).digest()
+
+
 def prompt_list(prompts) -> list:
     """A list of the prompts: of one text, or of an iterable such as a column of a DataFrame.
 
@@ -144,8 +164,7 @@ def load_pairs(
     """
     if isinstance(source, Pairs):
         return source.limit(limit)
-    if limit is not None and (isinstance(limit, bool) or not isinstance(limit, int) or limit < 1):
-        raise WorkbenchError(f"limit is {limit!r}, expected a whole number from 1, or None for all pairs.")
+    _require_count(limit)
     if pairs_from_ranking not in POLICIES:
         raise WorkbenchError(f"pairs_from_ranking is {pairs_from_ranking!r}, expected {', '.join(POLICIES)}.")
     columns = pair_columns.checked_mapping(columns)

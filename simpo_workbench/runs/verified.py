@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 from ..base.errors import WorkbenchError
 from ..base.files import read_jsonl, require_json
 from ..base.hashes import sha256_of
+from ..config.earlier import as_it_was
 from ..config.run_config import RunConfig
 from ..config.yaml_text import HEADER
 from .manifest import Manifest, damaged
@@ -30,7 +31,7 @@ _TEXTS = ("pair_id", "prompt", "chosen", "rejected")
 
 
 def read_config(folder: RunFolder) -> RunConfig:
-    """The configuration that a run was started with.
+    """The configuration that a run was started with; settings that came later are as they were before.
 
     Errors: WorkbenchError where config.yaml was cut, emptied or changed since.
     """
@@ -39,7 +40,7 @@ def read_config(folder: RunFolder) -> RunConfig:
         raise damaged(folder.path, "config.yaml", f"{problem}{_why_not_read(folder.config)}")
     if "config.yaml" not in manifest.files:
         _require_whole_config(folder)
-    return RunConfig.from_yaml(folder.config)
+    return as_it_was(RunConfig.from_yaml(folder.config))
 
 
 def _why_not_read(path):

@@ -39,6 +39,7 @@ EXAMPLES = {
     "data.overlong": ("keep_end", "keep_end"),
     "data.limit": ("100", 100),
     "data.eval_limit": ("10", 10),
+    "data.limit_takes": ("first", "first"),
     "data.system_prompt": ("Answer briefly.", "Answer briefly."),
     "loss.kind": ("simpo_hinge", "simpo_hinge"),
     "loss.beta": ("2.5", 2.5),

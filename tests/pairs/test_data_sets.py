@@ -76,3 +76,20 @@ def test_limits_and_columns(tmp_path):
     assert (len(train), len(held_out)) == (3, 1)
     with pytest.raises(WorkbenchError, match="qq"):
         load_data(DataConfig(train=source, columns={**columns, "prompt": "qq"}), seed=0)
+
+
+def test_limits_of_a_sorted_file_take_from_all_of_it(tmp_path):
+    """100 pairs of one kind, then 100 of another: the first 40 are of one kind alone, a sample is of both."""
+    rows = [{"prompt": f"{kind} {n}?", "chosen": "Yes.", "rejected": "No."} for kind in "ab" for n in range(100)]
+    both = {"train": write(tmp_path / "sorted.jsonl", rows), "eval": write(tmp_path / "other.jsonl", rows)}
+    drawn = load_data(DataConfig(**both, limit=40, eval_limit=20), seed=0)
+    for pairs, count in zip(drawn[:2], (40, 20), strict=True):
+        kinds = [pair.prompt_text[0] for pair in pairs]
+        assert len(kinds) == count
+        assert 0.25 <= kinds.count("a") / count <= 0.75
+        assert kinds == sorted(kinds)  # in the order of the file
+    both["train"] = write(tmp_path / "turned.jsonl", rows[::-1])
+    assert load_data(DataConfig(**both, limit=40), seed=5)[0].content_hash == drawn[0].content_hash
+    assert {pair.pair_id for pair in drawn[1]} < {pair.pair_id for pair in drawn[0]}
+    first = load_data(DataConfig(**both, limit=40, limit_takes="first"), seed=0)[0]
+    assert {pair.prompt_text[0] for pair in first} == {"b"}

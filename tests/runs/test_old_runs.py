@@ -79,3 +79,9 @@ def test_a_suspended_run_goes_on_as_its_own_version_did(old_run):
     assert state["applied_updates"] == 8
     assert "scheduler" not in state
     assert read_json(suspended.folder.status)["step"] == 8
+
+
+def test_its_limits_take_the_first_rows_as_they_did(old_run):
+    """The configuration of a run from before has no data.limit_takes; that of a run of today names it."""
+    assert old_run("suspended").config.data.limit_takes == "first"
+    assert wb.RunConfig().data.limit_takes == "sample"

@@ -24,7 +24,7 @@ from .column_form import ColumnForm
 from .pair_browser import PairBrowser, PairSet
 
 TRAINING, HELD_OUT = "Training", "Held-out"
-_SOURCES = ("train", "eval", "eval_fraction", "columns", "pairs_from_ranking", "limit", "eval_limit")
+_SOURCES = ("train", "eval", "eval_fraction", "columns", "pairs_from_ranking", "limit", "eval_limit", "limit_takes")
 _PREVIEW_ROWS = 5
 _STILL_WAITS_S = 1.0
 _NO_PAIRS = (
