@@ -32,7 +32,7 @@ def with_settings(function) -> Callable:
     for info in settings():
         sentences[info.path] = info.sentence
         if info.path == "loss.gamma_beta_ratio":
-            sentences["loss.gamma"] = "γ instead of γ/β, in reward units."
+            sentences["loss.gamma"] = "γ instead of γ/β, in reward units: divided by the β that is given with it."
     for path, sentence in reversed(sentences.items()):
         option = click.option(f"--{path}", path.replace(".", "__"), metavar="VALUE", default=None, help=sentence)
         function = option(function)

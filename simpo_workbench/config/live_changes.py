@@ -36,8 +36,6 @@ def checked_changes(config: RunConfig, changes: dict) -> RunConfig:
             " configured rate."
         )
     settings = {f"loss.{name}": changes[name] for name in ("beta", "gamma_beta_ratio", "gamma") if name in changes}
-    if "gamma" in changes and "beta" not in changes:
-        settings["loss.beta"] = config.loss.beta
     if "prompts" in changes:
         settings["generation.prompts"] = changes["prompts"]
     return config.with_changes(settings)

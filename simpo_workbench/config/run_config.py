@@ -56,7 +56,7 @@ class ModelConfig(Section):
 
 
 class LossConfig(Section):
-    """The objective. γ (gamma) may be given instead of γ/β and is converted; giving both is an error."""
+    """The objective. γ (gamma) may be given instead of γ/β: it is divided by the β beside it. Both are an error."""
 
     kind: Literal["simpo", "simpo_hinge", "dpo"] = setting(
         "simpo",
@@ -66,7 +66,11 @@ class LossConfig(Section):
         2.0, "β: how strongly a difference in average log-probability counts; the reward is β times it.", gt=0, le=1000
     )
     gamma_beta_ratio: float = setting(
-        0.5, "γ/β: how far ahead the chosen answer should be.", unit="nats per token", ge=0, le=100
+        0.5,
+        "γ/β: how far ahead the chosen answer should be; it stays where β alone changes.",
+        unit="nats per token",
+        ge=0,
+        le=100,
     )
     label_smoothing: float = setting(
         0.0, "ε: assumed share of pairs labeled the wrong way round.", ge=0, lt=0.5, rare=True
@@ -312,12 +316,17 @@ class RunConfig(Section):
 
     @classmethod
     def from_dict(cls, values: dict[str, Any] | None, changes: dict[str, Any] | None = None) -> RunConfig:
-        """A configuration from nested values with `section.field` changes on top; a change given as text is parsed."""
+        """A configuration from nested values with `section.field` changes on top; a change given as text is parsed.
+
+        γ is divided by the β that is given with it, in the values or in the changes; a change of β alone keeps γ/β.
+        """
         merged = {
             key: dict(section) if isinstance(section, (dict, Section)) else section
             for key, section in (values or {}).items()
         }
         known = {info.path: info for info in settings()}
+        if {"loss.beta", "loss.gamma", "loss.gamma_beta_ratio"} & set(changes or {}) == {"loss.beta"}:
+            _fix_ratio(merged)
         for path, value in (changes or {}).items():
             section, _, name = path.partition(".")
             if path not in known and path != "loss.gamma":
@@ -383,6 +392,15 @@ def settings() -> list[SettingInfo]:
 @cache
 def _settings():
     return [info for name, field in RunConfig.model_fields.items() for info in describe(name, field.annotation)]
+
+
+def _fix_ratio(values: dict) -> None:
+    """Turn a γ among the values of a loss into γ/β at their own β, before another β comes on top."""
+    loss = values.get("loss")
+    if isinstance(loss, dict) and "gamma" in loss:
+        given = {name: loss.pop(name) for name in ("gamma", "gamma_beta_ratio") if name in loss}
+        own_beta = {"beta": loss["beta"]} if "beta" in loss else {}
+        loss["gamma_beta_ratio"] = LossConfig.model_validate(given | own_beta).gamma_beta_ratio
 
 
 def _unknown_path(path: str, known: dict[str, SettingInfo]) -> str:

@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from pydantic import ValidationError
 
 from simpo_workbench.base.errors import WorkbenchError
+from simpo_workbench.config.live_changes import checked_changes
 from simpo_workbench.config.run_config import LossConfig, ModelConfig, RunConfig, settings
 from simpo_workbench.config.schema import FOREIGN_KEYS, FOREIGN_MEANINGS
 
@@ -595,10 +596,36 @@ def test_gamma_is_taken_and_converted(gamma, beta, ratio):
     assert loss.gamma == pytest.approx(float(gamma), abs=1e-15)
 
 
-def test_gamma_counts_with_the_beta_that_is_given_last():
-    assert RunConfig.from_yaml_text("loss: {gamma: 1.5}").loss.gamma_beta_ratio == 0.75, "γ 1.5 with the default β 2"
-    assert RunConfig.from_yaml_text("loss: {gamma: 1.5}", {"loss.beta": "3"}).loss.gamma_beta_ratio == 0.5
-    assert RunConfig.from_dict(None, {"loss.gamma": "1.5", "loss.beta": "3"}).loss.gamma_beta_ratio == 0.5
+def test_gamma_is_divided_by_the_beta_beside_it_and_a_later_beta_keeps_the_ratio():
+    """One rule for files, overrides, with_changes and run.set: γ 1.5 at β 2 is γ/β 0.75, whatever β comes later."""
+    file = "loss: {gamma: 1.5, beta: 2}"
+    for config in (
+        RunConfig.from_yaml_text(file),
+        RunConfig.from_yaml_text("loss: {gamma: 1.5}"),  # the default β is 2
+        RunConfig.from_yaml_text(file, {"loss.beta": "3"}),
+        RunConfig.from_yaml_text("loss: {gamma: 1.5}", {"loss.beta": "3"}),
+        RunConfig.from_dict({"loss": {"gamma": 1.5}}, {"loss.beta": 3}),
+        RunConfig.from_yaml_text(file).with_changes({"loss.beta": 3}),
+        checked_changes(RunConfig.from_yaml_text(file), {"beta": 3}),
+    ):
+        assert config.loss.gamma_beta_ratio == 0.75
+    together = {"loss.gamma": "1.5", "loss.beta": "3"}
+    for config in (
+        RunConfig.from_dict(None, together),
+        RunConfig.from_yaml_text("loss: {gamma: 9}", together),
+        RunConfig.from_yaml_text(file).with_changes({"loss.gamma": 1.5, "loss.beta": 3}),
+        checked_changes(RunConfig.from_yaml_text(file), {"gamma": 1.5, "beta": 3}),
+        RunConfig.from_yaml_text("loss: {beta: 3}", {"loss.gamma": "1.5"}),
+        checked_changes(RunConfig.from_yaml_text("loss: {beta: 3}"), {"gamma": 1.5}),
+    ):
+        assert config.loss.gamma_beta_ratio == 0.5
+
+
+def test_a_file_whose_gamma_has_no_possible_beta_is_refused_although_another_beta_is_given():
+    with pytest.raises(WorkbenchError, match="loss.beta = 0"):
+        RunConfig.from_yaml_text("loss: {gamma: 1.5, beta: 0}", {"loss.beta": "3"})
+    with pytest.raises(WorkbenchError, match="both given"):
+        RunConfig.from_yaml_text("loss: {gamma: 1, gamma_beta_ratio: 0.5}", {"loss.beta": "3"})
 
 
 def test_a_gamma_on_the_command_line_replaces_the_ratio_of_the_file_and_the_other_way_round():
