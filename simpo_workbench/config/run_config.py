@@ -56,7 +56,7 @@ class ModelConfig(Section):
 
 
 class LossConfig(Section):
-    """The objective. γ (gamma) may be given instead of γ/β: it is divided by the β beside it. Both are an error."""
+    """The objective. γ (gamma) instead of γ/β is divided by the β given with it; a change of β alone keeps γ/β."""
 
     kind: Literal["simpo", "simpo_hinge", "dpo"] = setting(
         "simpo",
@@ -66,11 +66,7 @@ class LossConfig(Section):
         2.0, "β: how strongly a difference in average log-probability counts; the reward is β times it.", gt=0, le=1000
     )
     gamma_beta_ratio: float = setting(
-        0.5,
-        "γ/β: how far ahead the chosen answer should be; it stays where β alone changes.",
-        unit="nats per token",
-        ge=0,
-        le=100,
+        0.5, "γ/β: how far ahead the chosen answer should be.", unit="nats per token", ge=0, le=100
     )
     label_smoothing: float = setting(
         0.0, "ε: assumed share of pairs labeled the wrong way round.", ge=0, lt=0.5, rare=True

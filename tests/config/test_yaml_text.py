@@ -79,7 +79,7 @@ def test_the_text_reads_from_top_to_bottom():
         "run:",
     ]
     assert (
-        "# The objective. γ (gamma) may be given instead of γ/β and is converted; giving both is an error.\nloss:\n"
+        "# The objective. γ (gamma) instead of γ/β is divided by the β given with it; a change of β alone keeps γ/β.\nloss:\n"
         in text
     )
 
