@@ -79,8 +79,8 @@ def test_the_text_reads_from_top_to_bottom():
         "run:",
     ]
     assert (
-        "# The objective. γ (gamma) instead of γ/β is divided by the β given with it; a change of β alone keeps γ/β.\nloss:\n"
-        in text
+        "# The objective. γ (gamma) instead of γ/β is divided by the β given with it; a change of β alone keeps γ/β."
+        "\nloss:\n" in text
     )
 
 
