@@ -25,6 +25,7 @@ ROOMS = """
     charts
     runs
     report
+    engine/trial
     engine/encode
     engine/forward
     engine/model

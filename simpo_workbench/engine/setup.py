@@ -103,8 +103,7 @@ class Setup:
 
     def require_room_for_answers(self, generation: GenerationConfig) -> None:
         """Raise WorkbenchError unless the sample prompts and their answers fit the model's positions."""
-        prompts = [self.encoder.prompt_ids(prompt.messages, prompt.tools) for prompt in self.sample_prompts(generation)]
-        limits.require_room_for_answers(self.loaded, prompts, generation.max_new_tokens)
+        _require_room_for_answers(self.loaded, self.encoder, self.sample_prompts(generation), generation)
 
     def close(self) -> None:
         """Free the memory and reset Accelerate's state, so that the next run in this process may choose another
@@ -153,8 +152,7 @@ def _prepare(config, loaded, train_pairs, held_out_pairs, notes, memory_plan, do
         limits.require_fitting_pairs(loaded, encoded, side)
     checks, check_notes = held_out_checks(held_out_pairs)
     prompts = _sample_prompts(config.generation, held_out, held_out_pairs, checks)
-    prompt_ids = [encoder.prompt_ids(prompt.messages, prompt.tools) for prompt in prompts]
-    limits.require_room_for_answers(loaded, prompt_ids, config.generation.max_new_tokens)
+    _require_room_for_answers(loaded, encoder, prompts, config.generation)
     models.add_lora(loaded, config.lora, training.seed)
     accelerator = _accelerator(loaded)
     parameters = [parameter for parameter in loaded.model.parameters() if parameter.requires_grad]
@@ -204,6 +202,11 @@ def _sample_prompts(generation, held_out, held_out_pairs, checks):
     count = min(generation.held_out_prompts, len(candidates))
     spread = [candidates[index * len(candidates) // count] for index in range(count)]
     return [*map(given_prompt, generation.prompts), *spread]
+
+
+def _require_room_for_answers(loaded, encoder, prompts, generation):
+    prompt_ids = [encoder.prompt_ids(prompt.messages, prompt.tools) for prompt in prompts]
+    limits.require_room_for_answers(loaded, prompt_ids, generation.max_new_tokens)
 
 
 def _row_notes(policy, train):

@@ -1,19 +1,16 @@
 """A script that renders one chat template under limits of time and memory, in an isolated process of its own.
 
 `template_check` runs it. The Jinja environment is made as transformers makes it, so that the same template text means
-the same here. Reads JSON from standard input (template, variables); writes "ready" and then JSON: {"refused": reason or
-null}. It imports the standard library and Jinja2 only, so that it starts in a tenth of a second.
+the same here. Reads JSON from standard input (template, variables); its verdict is {"refused": reason or null}. It
+imports the standard library and Jinja2 only, so that it starts in a tenth of a second.
 """
 
-import contextlib
 import itertools
 import json
 import sys
 from datetime import datetime
 
-READY = "ready"  # written once everything is loaded: a process that ends before has not seen the template
-CPU_S = 3
-MEMORY_BYTES = 512 * 1024**2
+LIMITS = (3, 512 * 1024**2)  # seconds of processor time, bytes
 MOST_CHARACTERS = 4_000_000  # of one rendered conversation; the longest one below has about 20 000
 
 _LONG = "What is the capital of France? " * 200
@@ -33,28 +30,14 @@ CONVERSATIONS = (
 
 
 def main() -> None:
-    sys.path += sys.argv[1:]  # where Jinja2 is
+    sys.path += sys.argv[1:]
+    from process_limits import answer_within
+
     task = json.load(sys.stdin)
     environment, security_error = _environment()
-    limit_this_process()
-    print(READY, flush=True)
-    print(json.dumps({"refused": _refusal(environment, security_error, task["template"], task["variables"])}))
-
-
-def limit_this_process() -> None:
-    """Limit processor time and memory, and forbid writing files and starting processes; this cannot be undone."""
-    try:
-        import resource
-    except ImportError:  # not a Unix system: the caller's clock is the only limit
-        return
-    limits = {"RLIMIT_CORE": 0, "RLIMIT_FSIZE": 0, "RLIMIT_NPROC": 0, "RLIMIT_CPU": CPU_S, "RLIMIT_AS": MEMORY_BYTES}
-    for name, value in limits.items():
-        # a system may know a limit and refuse to set it; an outer limit may be lower already
-        with contextlib.suppress(AttributeError, OSError, ValueError):
-            kind = getattr(resource, name)
-            hard = resource.getrlimit(kind)[1]
-            value = value if hard == resource.RLIM_INFINITY else min(value, hard)
-            resource.setrlimit(kind, (value, value))
+    answer_within(
+        *LIMITS, lambda: {"refused": _refusal(environment, security_error, task["template"], task["variables"])}
+    )
 
 
 def _refusal(environment, security_error, text, variables):
@@ -79,12 +62,10 @@ def _refusal(environment, security_error, text, variables):
                 continue
     except security_error as error:
         return f"accesses what no template may access ({str(error)[:120]})"
-    except MemoryError:
-        return f"needs more than {MEMORY_BYTES // 1024**2} MB"
     except OverflowError:
         return "loops or counts without bounds"
-    except RecursionError:
-        return "is nested without bounds"
+    except (MemoryError, RecursionError):
+        raise
     except Exception:  # a syntax error: rendering reports it with line and reason
         return None
     return None

@@ -7,22 +7,19 @@ process that trains, or in the user's kernel, neither could be stopped. What pas
 import contextlib
 import hashlib
 import importlib.metadata
-import importlib.util
 import json
 import os
 import re
-import subprocess
-import sys
 from pathlib import Path
 
-from ...base.errors import WorkbenchError, first_line
+from ...base.errors import WorkbenchError
 from ...base.paths import cache_folder
+from ..trial import limited_process, process_limits
 from . import file_probe
 from .weight_files import json_object
 
 PATIENCE_S = 90.0  # wall-clock time; `file_probe.LIMITS` counts processor time
 LARGEST_TOKENIZER = 256_000_000  # bytes; the largest in use have about 40 million
-_MOST_OUTPUT_BYTES = 10_000
 #: Numbers up to these build nothing large in any role; a configuration with others is tried in the limited process.
 _ORDINARY_SIZE, _ORDINARY_LIST, _ORDINARY_MODULES = 2**20, 4096, 2**16
 _LAYERS, _EXPERTS = re.compile(r"layer|block|depth|stage", re.IGNORECASE), re.compile("expert", re.IGNORECASE)
@@ -136,14 +133,15 @@ def _require(task, digest, what, libraries, doing):
     Errors: WorkbenchError when it is refused, or the limits end the process.
     """
     versions = [importlib.metadata.version(library) for library in libraries]
-    source = Path(file_probe.__file__).read_bytes()
+    source = b"".join(Path(script.__file__).read_bytes() for script in (file_probe, process_limits))
     key = hashlib.sha256(json.dumps([task["kind"], digest, versions]).encode() + source).hexdigest()
     kept = cache_folder() / "read" / f"{key}.json"
     # a file of another user is not believed
     with contextlib.suppress(OSError, ValueError):
         if kept.stat().st_uid == os.getuid():
             return json.loads(kept.read_text())
-    verdict = _verdict(task, what, libraries, doing)
+    limits = file_probe.LIMITS[task["kind"]]
+    verdict = limited_process.verdict(file_probe.__file__, task, libraries, limits, PATIENCE_S, what, doing)
     if verdict.get("refused"):
         raise WorkbenchError(f"{what} {verdict['refused']}: it is not used. Choose another, or get it again.")
     with contextlib.suppress(OSError):  # without a cache it is tried again next time
@@ -152,40 +150,3 @@ def _require(task, digest, what, libraries, doing):
         beside.write_text(json.dumps(verdict))
         beside.replace(kept)
     return verdict
-
-
-def _verdict(task, what, libraries, doing):
-    # -I and -S: the user's environment and start-up files have no effect; the libraries are those of this process
-    folders = [str(Path(importlib.util.find_spec(library).origin).parents[1]) for library in libraries]
-    command = [sys.executable, "-I", "-S", file_probe.__file__, *dict.fromkeys(folders)]
-    # nothing else is passed on: this process's environment may hold access tokens
-    passed_on = ("LD_LIBRARY_PATH", "DYLD_LIBRARY_PATH", "SYSTEMROOT")
-    environment = {name: os.environ[name] for name in passed_on if name in os.environ}
-    # no threads, which the limits forbid, no GPU, and no network
-    environment |= dict.fromkeys(("OMP_NUM_THREADS", "MKL_NUM_THREADS", "RAYON_NUM_THREADS"), "1")
-    environment |= {"TOKENIZERS_PARALLELISM": "false", "CUDA_VISIBLE_DEVICES": "", "HF_HUB_OFFLINE": "1"}
-    try:
-        result = subprocess.run(
-            command, input=json.dumps(task).encode(), capture_output=True, env=environment, timeout=PATIENCE_S
-        )
-    except subprocess.TimeoutExpired:
-        raise WorkbenchError(f"{what} needs more than {PATIENCE_S:.0f} s {doing}: it is not used.") from None
-    except OSError as error:
-        raise WorkbenchError(
-            f"{what} cannot be tried: no process can be started ({error.strerror}). Free some memory and do it again."
-        ) from None
-    ready, _, verdict = result.stdout[:_MOST_OUTPUT_BYTES].decode(errors="replace").partition("\n")
-    if ready != file_probe.READY:
-        errors = result.stderr.decode(errors="replace").strip().splitlines() or ["it printed no error"]
-        raise WorkbenchError(f"{what} cannot be tried in a process of its own: {first_line(errors[-1])}.")
-    try:
-        return json.loads(verdict)
-    except ValueError:  # a limit or an error ended the process before its verdict
-        errors = result.stderr.decode(errors="replace").strip().splitlines()
-        cpu_s, memory = file_probe.LIMITS[task["kind"]]
-        reason = f"needs more than {cpu_s} s of processor time or {memory // 1024**2} MB {doing}"
-        if errors and "retry-limit" in errors[-1]:  # the tokenizers' own bound on one search, which ends the process
-            reason = "has a regular expression that goes back and forth without bounds"
-        elif result.returncode == 1 and errors and "MemoryError" not in errors[-1]:
-            reason = f"cannot be read ({first_line(errors[-1])})"
-        return {"refused": reason}

@@ -1,16 +1,14 @@
 """A script that reads one file of a model as its libraries will, under limits of time and memory, in its own process.
 
-`file_check` runs it. Reads a task as JSON from standard input; writes "ready" and then JSON: {"refused": reason or
-null} and what else the task asks for. Only the libraries that the task needs are imported, before the limits begin.
+`file_check` runs it. Reads a task as JSON from standard input; its verdict is {"refused": reason or null} and what else
+the task asks for. Only the libraries that the task needs are imported, before the limits begin.
 """
 
-import contextlib
 import itertools
 import json
 import re
 import sys
 
-READY = "ready"  # written once everything is loaded: a process that ends before has not seen the file
 LIMITS = {  # by kind of task: seconds of processor time, bytes beyond what the libraries take
     "tokenizer": (10, 3 * 1024**3),
     "patterns": (3, 512 * 1024**2),
@@ -25,44 +23,11 @@ _TEXT = "The quick brown fox doesn't jump over 12,345 lazy dogs.\n\n    def f(x)
 
 def main() -> None:
     sys.path += sys.argv[1:]
+    from process_limits import answer_within
+
     task = json.load(sys.stdin)
     answer = _TASKS[task["kind"]]()
-    limit_this_process(*LIMITS[task["kind"]])
-    print(READY, flush=True)
-    try:
-        verdict = answer(task)
-    except MemoryError:
-        verdict = {"refused": f"needs more than {LIMITS[task['kind']][1] // 1024**2} MB"}
-    except RecursionError:
-        verdict = {"refused": "is nested without bounds"}
-    print(json.dumps(verdict))
-
-
-def limit_this_process(cpu_s: int, more_bytes: int) -> None:
-    """Limit processor time and memory from now on, and forbid writing files and starting processes."""
-    try:
-        import resource
-    except ImportError:  # not a Unix system: the caller's clock is the only limit
-        return
-    used = 0
-    with contextlib.suppress(OSError, ValueError), open("/proc/self/statm") as file:
-        used = int(file.read().split()[0]) * resource.getpagesize()
-    spent = resource.getrusage(resource.RUSAGE_SELF)
-    cpu_s += int(spent.ru_utime + spent.ru_stime) + 1
-    limits = {
-        "RLIMIT_CORE": 0,
-        "RLIMIT_FSIZE": 0,
-        "RLIMIT_NPROC": 0,
-        "RLIMIT_CPU": cpu_s,
-        "RLIMIT_AS": used + more_bytes,
-    }
-    for name, value in limits.items():
-        # a system may know a limit and refuse to set it; an outer limit may be lower already
-        with contextlib.suppress(AttributeError, OSError, ValueError):
-            kind = getattr(resource, name)
-            hard = resource.getrlimit(kind)[1]
-            value = value if hard == resource.RLIM_INFINITY else min(value, hard)
-            resource.setrlimit(kind, (value, value))
+    answer_within(*LIMITS[task["kind"]], lambda: answer(task))
 
 
 def attack_texts(patterns: list[str]) -> list[str]:

@@ -77,23 +77,28 @@ def test_a_hostile_template_costs_its_reader_no_memory():
 def test_a_template_that_found_a_way_out_of_the_sandbox_would_be_in_a_bare_room(tmp_path, monkeypatch):
     """The process that tries a template writes no file, gets no memory, and was not told the user's token."""
     from simpo_workbench.engine.encode import template_check, template_probe
+    from simpo_workbench.engine.trial import limited_process, process_limits
 
     asked = []
-    run = template_check.subprocess.run
+    run = limited_process.subprocess.run
     monkeypatch.setenv("HF_TOKEN", "secret")
     monkeypatch.setattr(
-        template_check.subprocess, "run", lambda *args, **kwargs: asked.append(kwargs) or run(*args, **kwargs)
+        limited_process.subprocess, "run", lambda *args, **kwargs: asked.append(kwargs) or run(*args, **kwargs)
     )
     template_check.require_bounded_template(tokenizer("a template of its own"), {})
     assert "HF_TOKEN" not in asked[0]["env"]
     code = (
-        "import runpy, sys\nrunpy.run_path(sys.argv[1])['limit_this_process']()\ndef tried(do):\n    try:\n       "
-        " do()\n    except (OSError, MemoryError) as error:\n        return type(error).__name__\n    return"
-        f" 'done'\ndef write():\n    with open({str(tmp_path / 'x')!r}, 'w') as file:\n       "
-        " file.write('x')\nprint(tried(write), tried(lambda: bytes(10**9)))"
+        "import runpy, sys\nrunpy.run_path(sys.argv[1])['limit_this_process'](*map(int, sys.argv[2:]))\n"
+        "def tried(do):\n    try:\n        do()\n    except (OSError, MemoryError) as error:\n"
+        "        return type(error).__name__\n    return 'done'\n"
+        f"def write():\n    with open({str(tmp_path / 'x')!r}, 'w') as file:\n        file.write('x')\n"
+        "print(tried(write), tried(lambda: bytes(10**9)))"
     )
     done = subprocess.run(
-        [sys.executable, "-I", "-S", "-c", code, template_probe.__file__], capture_output=True, text=True, timeout=60
+        [sys.executable, "-I", "-S", "-c", code, process_limits.__file__, *map(str, template_probe.LIMITS)],
+        capture_output=True,
+        text=True,
+        timeout=60,
     )
     assert done.stdout.split() == ["OSError", "MemoryError"], done.stderr
 
@@ -137,11 +142,12 @@ def test_the_templates_of_the_tests_pass_and_are_tried_once(monkeypatch):
 
     from simpo_workbench.engine.encode import template_check
     from simpo_workbench.engine.encode.tokens import ChatEncoder
+    from simpo_workbench.engine.trial import limited_process
 
     started = []
-    run = template_check.subprocess.run
+    run = limited_process.subprocess.run
     monkeypatch.setattr(
-        template_check.subprocess, "run", lambda *args, **kwargs: started.append(1) or run(*args, **kwargs)
+        limited_process.subprocess, "run", lambda *args, **kwargs: started.append(1) or run(*args, **kwargs)
     )
     template_check._why_refused.cache_clear()
     for _ in range(3):

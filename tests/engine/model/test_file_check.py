@@ -11,8 +11,9 @@ import pytest
 
 import simpo_workbench as wb
 from simpo_workbench.config.run_config import ModelConfig
-from simpo_workbench.engine.model import file_check, file_probe
+from simpo_workbench.engine.model import file_check
 from simpo_workbench.engine.model.tokenizer import load_tokenizer
+from simpo_workbench.engine.trial import limited_process, process_limits
 
 pytestmark = pytest.mark.timeout(120)  # so that what hangs fails
 
@@ -102,8 +103,8 @@ def test_the_patterns_of_real_tokenizers_pass_at_once(name, folder):
 
 
 def test_what_passed_is_not_tried_again_until_it_changes(folder, monkeypatch):
-    started, run = [], file_check.subprocess.run
-    monkeypatch.setattr(file_check.subprocess, "run", lambda *a, **k: started.append(k) or run(*a, **k))
+    started, run = [], limited_process.subprocess.run
+    monkeypatch.setattr(limited_process.subprocess, "run", lambda *a, **k: started.append(k) or run(*a, **k))
     monkeypatch.setenv("HF_TOKEN", "secret")
     for _ in range(2):
         file_check.require_bounded_tokenizer(folder, "m")
@@ -143,7 +144,7 @@ def test_patterns_of_an_adapter_that_never_end_are_refused(changes, tiny_model):
 def test_ordinary_patterns_of_adapters_pass(monkeypatch):
     pattern = r".*(?:language_model|model\.layers\.\d+)\.(self_attn|mlp)\.(q|k|v|o|gate|up|down)_proj"
     file_check.require_bounded_adapter({"target_modules": pattern}, Path("a"), ["model.layers.0.mlp.up_proj"])
-    monkeypatch.setattr(file_check.subprocess, "run", None)  # names alone need no process
+    monkeypatch.setattr(limited_process.subprocess, "run", None)  # names alone need no process
     plain = {"target_modules": ["q_proj"], "rank_pattern": {}, "exclude_modules": None}
     file_check.require_bounded_adapter(plain, Path("a"), ["q_proj"])
 
@@ -157,6 +158,6 @@ def test_the_process_that_reads_a_file_has_bounds(tmp_path):
         f"def write():\n    with open({str(tmp_path / 'x')!r}, 'w') as file:\n        file.write('x')\n"
         "print(tried(write), tried(lambda: bytes(10**9)))"
     )
-    command = [sys.executable, "-I", "-S", "-c", code, file_probe.__file__]
+    command = [sys.executable, "-I", "-S", "-c", code, process_limits.__file__]
     done = subprocess.run(command, capture_output=True, text=True, timeout=60)
     assert done.stdout.split() == ["OSError", "MemoryError"], done.stderr
