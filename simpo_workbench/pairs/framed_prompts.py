@@ -9,6 +9,7 @@ import re
 from collections import Counter
 from dataclasses import dataclass
 
+from ..base.format import counted
 from .pair import Pair, pair_id
 from .refused import RowRefused, excerpt
 
@@ -96,18 +97,29 @@ FRAMES = (
         ("</s>",),
         ("<s>",),
     ),
+    Frame(
+        "Vicuna",
+        r"(?:(?<=\s)|(?<=</s>)|\A)(?P<role>SYSTEM|USER|ASSISTANT):[ ]?",
+        {"SYSTEM": "system", "USER": "user", "ASSISTANT": "assistant"},
+        ("</s>",),
+        ("<s>",),
+    ),
 )
 _LLAMA2_SYSTEM = re.compile(r"\s*<<SYS>>\n?(.*?)\n?<</SYS>>\s*", re.DOTALL)
-_ALPACA_PREFACE = re.compile(r"Below is an instruction that describes a task[^#]{0,200}")
+#: What these two write in front of the first turn.
+_PREFACES = {
+    "Alpaca": re.compile(r"Below is an instruction that describes a task[^#]{0,200}"),
+    "Vicuna": re.compile(r"A chat between a [^:]{0,300}"),
+}
 #: What one of the frames must hold; a text without any of these is not looked at further.
-_QUICK = re.compile(r"<\||<start_of_turn>|<｜|\[/INST\]|### (?:Instruction|Response):")
+_QUICK = re.compile(r"<\||<start_of_turn>|<｜|\[/INST\]|### (?:Instruction|Response):|ASSISTANT:")
 
 
 def framed_by(text: str) -> str | None:
-    """The name of the frame that a prompt begins with and whose answer it opens, such as "ChatML"; None for others.
+    """The name of the frame that a prompt is written in, such as "ChatML"; None for other texts.
 
     Text that only mentions such marks is not framed: a user turn must come first, and the prompt must end where the
-    answer begins.
+    answer begins, or with the mark that ends a user turn.
     """
     found = _read(text)
     return found[0].name if found else None
@@ -127,8 +139,14 @@ def unframed(pair: Pair, policy: str) -> Pair:
 
     Errors: RowRefused for a framed prompt under refuse, or where its system text is a second one.
     """
-    if policy == "keep" or not any(turn["role"] == "user" and _QUICK.search(turn["content"]) for turn in pair.prompt):
+    answers = {side: _unopened(getattr(pair, side)) for side in ("chosen", "rejected")} if policy != "keep" else {}
+    opened = {side: found for side, found in answers.items() if found}
+    framed = any(turn["role"] == "user" and _QUICK.search(turn["content"]) for turn in pair.prompt)
+    if policy == "keep" or not (framed or opened):
         return pair
+    if opened and policy == "refuse":
+        (side, (frame, _)), *_ = opened.items()
+        raise RowRefused(REASON, f"the {side} answer begins with the mark of {frame.name} that opens it; {ADVICE}")
     turns = []
     for turn in pair.prompt:
         found = _read(turn["content"]) if turn["role"] == "user" else None
@@ -138,10 +156,29 @@ def unframed(pair: Pair, policy: str) -> Pair:
     systems = [turn["content"] for turn in turns if turn["role"] == "system"]
     if len(systems) > 1:
         raise RowRefused("two system texts", f"one is inside the framed prompt: {excerpt(systems[-1])}")
-    if turns == list(pair.prompt):
+    if turns == list(pair.prompt) and not opened:
         return pair
+    changed = {"prompt": tuple(turns)}
+    for side, (_, text) in opened.items():
+        turn = getattr(pair, f"{side}_turn")
+        changed |= {side: text, f"{side}_turn": turn and {**turn, "content": text}}
+    if any(not changed[side].strip() and not changed[f"{side}_turn"] for side in opened):
+        raise RowRefused("empty", "an answer holds nothing but a template's marks")
+    pair = dataclasses.replace(pair, **changed)
     identity = pair_id(turns, pair.chosen, pair.rejected, pair.tools, pair.chosen_turn, pair.rejected_turn)
-    return dataclasses.replace(pair, pair_id=identity, prompt=tuple(turns))
+    return dataclasses.replace(pair, pair_id=identity)
+
+
+def _unopened(answer):
+    """(Frame, the answer without it) of an answer that begins with the mark that opens it; None for other answers."""
+    text = answer.lstrip()
+    if not text.startswith(("<|", "<｜", "<start_of_turn>", "[/INST]", "### Response:", "ASSISTANT:")):
+        return None
+    for frame in FRAMES:
+        mark = re.match(frame.opening, text)
+        if mark and frame.roles[mark["role"]] == "assistant":
+            return frame, text[mark.end() :]
+    return None
 
 
 def marks_note(pairs) -> str | None:
@@ -161,7 +198,11 @@ def marks_note(pairs) -> str | None:
     if not holders:
         return None
     shown = ", ".join(f"{mark!r} in {count}" for mark, count in marks.most_common(_SHOWN))
-    return f"{holders} pairs hold marks of chat templates in their texts ({shown}); see data.special_tokens_in_text"
+    hold = "holds" if holders == 1 else "hold"
+    return (
+        f"{counted(holders, 'pair')} {hold} marks of chat templates in the texts ({shown}); see"
+        " data.special_tokens_in_text"
+    )
 
 
 def _texts(pair):
@@ -183,18 +224,21 @@ def _read(text):
 
 def _turns(frame, text):
     marks = list(re.finditer(frame.opening, text))
-    if not marks or frame.roles[marks[-1]["role"]] != "assistant":
+    if not marks:
+        return None
+    opens_answer = frame.roles[marks[-1]["role"]] == "assistant"
+    if not opens_answer and not text.rstrip().endswith(frame.ends):
         return None
     before = text[: marks[0].start()].strip()
     for start in frame.start:
         before = before.removeprefix(start).strip()
-    if frame.name == "Alpaca":
-        before = _ALPACA_PREFACE.sub("", before).strip()
-    if before or re.sub(r"</?think>|\s", "", text[marks[-1].end() :]):
+    if frame.name in _PREFACES:
+        before = _PREFACES[frame.name].sub("", before).strip()
+    if before or (opens_answer and re.sub(r"</?think>|\s", "", text[marks[-1].end() :])):
         return None
-    ends = [mark.start() for mark in marks[1:]]
+    ends = [*(mark.start() for mark in marks[1:]), len(text)]
     turns = []
-    for mark, end in zip(marks[:-1], ends, strict=True):
+    for mark, end in zip(marks[:-1] if opens_answer else marks, ends, strict=False):
         role, content = frame.roles[mark["role"]], text[mark.end() : end].strip()
         for closing in frame.ends:
             content = content.removesuffix(closing).strip()

@@ -78,7 +78,8 @@ def test_a_framed_prompt_is_refused_with_the_option_that_reads_it_and_the_option
     [
         "What does <|im_start|>assistant mean?",
         "Explain: <|im_start|>user\nHi<|im_end|>\n<|im_start|>assistant\n",  # a text before the frame
-        "<|im_start|>user\nHi<|im_end|>\n",  # no answer is opened
+        "<|im_start|>user\nHi",  # the turn does not end
+        "USER: Hi ASSISTANT: Hello. Who said so?",
         "<|im_start|>user\nHi<|im_end|>\n<|im_start|>assistant\nHello",  # the answer has begun
         "<|im_start|>assistant\n",
         "### Response: is a heading",
@@ -89,6 +90,33 @@ def test_a_framed_prompt_is_refused_with_the_option_that_reads_it_and_the_option
 def test_a_text_that_only_speaks_of_a_frame_is_none(text):
     assert framed_by(text) is None
     assert framed_turns(text) is None
+
+
+@pytest.mark.parametrize(
+    ("text", "name"),
+    [
+        ("<|im_start|>user\nHi<|im_end|>\n", "ChatML"),
+        ("<start_of_turn>user\nHi<end_of_turn>\n", "Gemma"),
+        ("USER: Hi ASSISTANT:", "Vicuna"),
+        (
+            "A chat between a curious user and an artificial intelligence assistant. The assistant gives helpful"
+            " answers. USER: Hi ASSISTANT:",
+            "Vicuna",
+        ),
+    ],
+)
+def test_a_framed_prompt_may_end_with_its_turn_and_may_have_words_for_marks(text, name):
+    assert framed_by(text) == name
+    assert framed_turns(text) == [{"role": "user", "content": "Hi"}]
+
+
+@pytest.mark.parametrize("mark", ["<|im_start|>assistant\n", "<start_of_turn>model\n", "ASSISTANT: ", "[/INST] "])
+def test_an_answer_that_begins_with_its_own_frame_is_refused_or_read(mark):
+    rows = [row("Where?") | {"chosen": mark + "Here."}, row("Who?")]
+    report = load_pairs(rows).report()
+    assert report.refused == {"framed by a template": 1}
+    assert load_pairs(rows, framed_prompts="as_conversation")[0].chosen == "Here."
+    assert load_pairs(rows, framed_prompts="keep")[0].chosen == mark + "Here."
 
 
 def test_where_all_prompts_are_framed_the_error_names_the_option():
@@ -118,7 +146,7 @@ def test_marks_in_texts_are_counted_per_data_set_without_those_that_end_an_answe
         row("c") | {"chosen": "x<|im_end|>\n</s>"},
         row("d") | {"rejected": "[INST] y"},
     ]
-    assert "2 pairs hold marks of chat templates in their texts ('[INST]' in 2, '<|im_end|>' in 1)" in str(
+    assert "2 pairs hold marks of chat templates in the texts ('[INST]' in 2, '<|im_end|>' in 1)" in str(
         load_pairs(rows).report()
     )
     assert load_pairs(rows[1:2]).report().notes == ()

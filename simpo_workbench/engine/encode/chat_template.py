@@ -12,7 +12,7 @@ from .chat_rendering import at_moment, render_all
 from .rendered_pair import Answer, Mode, Placer, RenderedPair, mode_of
 from .template_check import require_bounded_template
 from .template_values import TemplateValues
-from .turn_forms import TurnForms, is_plain, reasoning_of, tool_names
+from .turn_forms import TurnForms, call_texts, holds_texts, is_plain, reasoning_of, tool_names
 
 PROBE = "Zebra quartz"  # a text that no template contains by itself
 _ASKED, _AGAIN = "Ochre topaz", "Teal opal"
@@ -66,6 +66,10 @@ class ChatTemplate:
         self.next_turn = self._find_next_turn()
         self._placer = Placer(self.tags, self.end_of_turn, self.answer_space, self._openers())
 
+    def read_through(self, readable) -> None:
+        """Look for frames and thinking in what `readable` makes of texts: they may hold other characters for tokens."""
+        self._placer.readable = readable
+
     def render(self, messages, add_generation_prompt=True, options=None, tools=()) -> str:
         """The conversation as text. Errors: WorkbenchError with what the template raised."""
         try:
@@ -86,7 +90,8 @@ class ChatTemplate:
     def with_system_turn(self, messages) -> list[dict]:
         """The messages with data.system_prompt as system turn where they have none; an empty system turn is none.
 
-        For a template without system turns the system text is put in front of the first user turn.
+        For a template without system turns the system text is put in front of the first user turn. Errors:
+        WorkbenchError where there is none.
         """
         messages = self.forms.turns(
             dict(turn) for turn in messages if turn["role"] != "system" or not _is_blank(turn["content"])
@@ -95,7 +100,13 @@ class ChatTemplate:
             messages.insert(0, {"role": "system", "content": self._system_prompt})
         if len(messages) > 1 and messages[0]["role"] == "system" and not self.takes_system_turn:
             system = messages.pop(0)
-            messages[0]["content"] = f"{system['content']}\n\n{messages[0]['content']}"
+            first = next((turn for turn in messages if turn["role"] == "user"), None)
+            if first is None:
+                raise WorkbenchError(
+                    "The chat template has no system turn, and the conversation has no user turn that could take the"
+                    " system text. Add one, or leave the system turn out."
+                )
+            first["content"] = f"{system['content']}\n\n{first['content'] or ''}"
         return messages
 
     def render_pairs(self, pairs) -> list[RenderedPair]:
@@ -107,10 +118,11 @@ class ChatTemplate:
             mode = self.own if answers[0][0].thinks or answers[1][0].thinks else self.plain
             same = before is not None and mode is before[0] and pair.prompt == before[1] and pair.tools == before[2]
             if not same:
-                prompts.append((mode.options, self.with_system_turn(pair.prompt), self.forms.tools(pair.tools)))
+                prompts.append((mode.options, self._messages(pair), self.forms.tools(pair.tools)))
                 before = mode, pair.prompt, pair.tools
             options, messages, tools = prompts[-1]
-            conversations += [(options, [*messages, turn], tools) for _, turn in answers]
+            refused = isinstance(messages, Exception)
+            conversations += [(options, messages if refused else [*messages, turn], tools) for _, turn in answers]
             plans.append((pair, len(prompts) - 1, mode, (answers[0][0], answers[1][0])))
         prompt_texts, texts = self._render_many(prompts, True), self._render_many(conversations, False)
         return [
@@ -118,10 +130,23 @@ class ChatTemplate:
             for number, (pair, index, mode, answers) in enumerate(plans)
         ]
 
+    def _messages(self, pair):
+        """The messages of a pair's prompt as the template takes them, or why it takes none."""
+        try:
+            return self.with_system_turn(pair.prompt)
+        except WorkbenchError as error:  # one row is refused with it, the others go on
+            return error
+
     def _render_many(self, requests, add_generation_prompt):
-        """The text of every (options, messages, tools), or what the template raised for it."""
+        """The text of every (options, messages, tools), or what the template raised for it.
+
+        An error in place of the messages is returned as it is.
+        """
         texts, groups = [None] * len(requests), {}
         for number, (options, messages, tools) in enumerate(requests):
+            if isinstance(messages, Exception):
+                texts[number] = messages
+                continue
             ordinary = tools is None and all(map(is_plain, messages))
             groups.setdefault((id(options), ordinary), []).append(number)
             if not ordinary:
@@ -146,16 +171,16 @@ class ChatTemplate:
             if not (self.tags and mismatch.thinks(text, self.tags)):
                 return Answer(text, text), {"role": "assistant", "content": text}
             return self._thinking_answer(text)
-        reasoning, names = reasoning_of(turn), tuple(tool_names(turn))
+        reasoning, calls = reasoning_of(turn), call_texts(turn)
         (turn,) = self.forms.turns([{"role": "assistant", "content": "", **turn}])
         text = turn["content"] or ""
         if not reasoning or not self.tags:
             thinks = bool(self.tags) and mismatch.thinks(text, self.tags)
-            return Answer(text, text, thinks, reasoning, names), turn
+            return Answer(text, text, thinks, reasoning, calls), turn
         completed = f"{self.tags[0]}\n{reasoning.strip()}\n{self.tags[1]}\n\n{text}"
         if self.forms.reasoning_key is None:
-            return Answer(completed, completed, True, calls=names, note=mismatch.KEPT), {**turn, "content": completed}
-        return Answer(text, completed, True, reasoning, names), turn
+            return Answer(completed, completed, True, calls=calls, note=mismatch.KEPT), {**turn, "content": completed}
+        return Answer(text, completed, True, reasoning, calls), turn
 
     def _thinking_answer(self, text):
         """(the Answer, the turn) of a text with thinking of its own."""
@@ -165,7 +190,8 @@ class ChatTemplate:
         completed, note = text, ""
         if self.own.is_open and not text.lstrip().startswith(self.tags[0]):
             completed, note = self.own.thinking + text, mismatch.COMPLETED
-        if not self.forms.splits_thinking(self.tags):
+        # without a closing tag there is no telling reasoning from answer: the field would close it for the user
+        if self.tags[1] not in completed or not self.forms.splits_thinking(self.tags):
             return Answer(text, completed, True, note=note), {"role": "assistant", "content": completed}
         inside, _, content = completed.lstrip().removeprefix(self.tags[0]).partition(self.tags[1])
         turn = {"role": "assistant", "content": content.lstrip("\n"), self.forms.reasoning_key: inside.strip("\n")}
@@ -187,12 +213,15 @@ class ChatTemplate:
         kinds = []
         if pair.tools and not self.forms.takes_tools:
             kinds.append((mismatch.TOOLS, str(pair.tools[0].get("function", pair.tools[0]).get("name", ""))))
-        calls = [name for turn in pair.prompt for name in tool_names(turn)]
-        if calls and not self.forms.takes_calls:
-            kinds.append((mismatch.CALLS, calls[0]))
+        calls = [text for turn in pair.prompt for text in call_texts(turn)]
+        if calls and not (self.forms.takes_calls and holds_texts(rendered.prompt, calls)):
+            kinds.append((mismatch.CALLS, next(name for turn in pair.prompt for name in tool_names(turn))))
         results = [turn["content"] or "" for turn in pair.prompt if turn["role"] == "tool"]
         if results and not self.forms.takes_results:
             kinds.append((mismatch.RESULTS, str(results[0])))
+        for reasoning in filter(None, map(reasoning_of, pair.prompt)):
+            if reasoning.strip() not in rendered.prompt:
+                kinds.append((mismatch.EARLIER_REASONING, reasoning))
         for answer, body in zip(answers, (rendered.chosen, rendered.rejected), strict=True):
             if answer.reasoning and not answer.thinks and answer.reasoning.strip() not in body:
                 kinds.append((mismatch.REASONING, answer.reasoning))

@@ -17,10 +17,11 @@ from itertools import accumulate
 from tokenizers import Tokenizer
 
 from ...base.errors import WorkbenchError
+from ...base.format import counted
 from ...pairs.framed_prompts import KNOWN_MARKS
 from ...pairs.pair import Pair
 from .control_marks import MEDIA, alternatives, frames, openers, pieces_around_turns, thinking
-from .mismatch import THINKING
+from .mismatch import EARLIER_MARKS, THINKING
 
 #: The n-th control token as text of the data, and as the template's own: characters that no text of people holds.
 _DATA, _OWN, _LAST = 0x10F000, 0x10E000, 0x10FFFD
@@ -117,6 +118,8 @@ class ControlTokens:
 
     def readable(self, text: str) -> str:
         """A text for people, with the data's control tokens in place of private characters."""
+        if text.isascii():
+            return text
         return _MASKED.sub(lambda mark: self._order[ord(mark[0]) - _DATA], text)
 
     def _hit(self, chunk):
@@ -142,6 +145,10 @@ class ControlTokens:
         except Unusable as reason:
             report.drop(str(reason), pair.pair_id, pair.where)
             safe = None
+        if safe is not None:
+            earlier = (turn["content"] for turn in pair.prompt if turn["role"] == "assistant")
+            if ended := [text for text in earlier if isinstance(text, str) and self._without_ends(text) is not None]:
+                report.mismatch(EARLIER_MARKS, pair, ended[0])
         marks = {mark for mark in found if not _PRIVATE.match(mark)}
         for mark in marks:
             report.control_marks[mark] = report.control_marks.get(mark, 0) + 1
@@ -154,8 +161,8 @@ class ControlTokens:
             "chosen": self._safe_answer(pair.chosen, found),
             "rejected": self._safe_answer(pair.rejected, found),
             "tools": self._safe(pair.tools, self._in_prompt, found),
-            "chosen_turn": pair.chosen_turn and self._safe_turn(pair.chosen_turn, found),
-            "rejected_turn": pair.rejected_turn and self._safe_turn(pair.rejected_turn, found),
+            "chosen_turn": pair.chosen_turn and self._safe_answer_turn(pair.chosen_turn, found),
+            "rejected_turn": pair.rejected_turn and self._safe_answer_turn(pair.rejected_turn, found),
         }
         self._check(found)
         if all(getattr(pair, name) == value for name, value in changed.items()):
@@ -177,20 +184,28 @@ class ControlTokens:
                 key: value if key == "role" else self._safe(value, self._in_prompt, found)
                 for key, value in turn.items()
             }
-        return {
-            key: self._safe_answer(value, found)
-            if key == "content" and isinstance(value, str)
-            else value
-            if key == "role"
-            else self._safe(value, self._in_answer, found)
-            for key, value in turn.items()
-        }
+        safe = {key: value if key == "role" else self._safe(value, self._in_answer, found) for key, value in turn.items()}
+        if isinstance(turn.get("content"), str):
+            body = self._without_ends(turn["content"])
+            safe["content"] = self._safe(turn["content"] if body is None else body, self._in_answer, found)
+        return safe
 
-    def _safe_answer(self, text, found):
-        """An answer with its end marks left as they are: the template's are taken off after rendering, others here."""
+    def _safe_answer_turn(self, turn, found):
+        content = turn.get("content")
+        safe = self._safe_turn({"content": None, **turn, "role": "assistant"}, found)
+        return {**safe, "content": self._safe_answer(content, found) if isinstance(content, str) else content}
+
+    def _without_ends(self, text):
+        """An answer without the end marks at its end; None where it has none."""
         body = text.rstrip()
         while end := next((end for end in self._ends if body.endswith(end)), None):
             body = body.removesuffix(end).rstrip()
+        return None if body == text.rstrip() else body
+
+    def _safe_answer(self, text, found):
+        """An answer with its end marks left as they are: the template's are taken off after rendering, others here."""
+        body = self._without_ends(text)
+        body = text.rstrip() if body is None else body
         tail = text[len(body) :]
         if set(_split_ends(tail, self._ends)) - {self._template_end}:
             tail = self._template_end
@@ -306,7 +321,8 @@ class ControlTokens:
         shown = ", ".join(f"{mark!r} in {count}" for mark, count in marks[:_SHOWN])
         more = f" and {len(marks) - _SHOWN} other marks" if len(marks) > _SHOWN else ""
         return [
-            f"{report.control_pairs} pairs hold control tokens or marks of chat templates in their texts"
+            f"{counted(report.control_pairs, 'pair')} {'holds' if report.control_pairs == 1 else 'hold'} control tokens"
+            " or marks of chat templates in the texts"
             f" ({shown}{more}): {_OUTCOMES[self.policy]} (data.special_tokens_in_text)."
         ]
 

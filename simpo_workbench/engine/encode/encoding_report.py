@@ -3,6 +3,7 @@
 from collections import Counter
 from dataclasses import dataclass, field
 
+from ...base.format import counted
 from .mismatch import KINDS
 
 
@@ -47,7 +48,7 @@ class EncodingReport:
     def mismatch_notes(self) -> list[str]:
         """A sentence for every kind of difference, with its first example."""
         return [
-            f"In {count} pairs {KINDS[kind].words} (first: {self.examples[kind]})."
+            f"In {counted(count, 'pair')} {KINDS[kind].words} (first: {self.examples[kind]})."
             for kind, count in self.mismatches.items()
         ]
 
@@ -57,7 +58,7 @@ class EncodingReport:
             f"Dropped {count}: {reason} (first: {_place(self.first_dropped[reason], self.first_places.get(reason))})."
             for reason, count in sorted(self.dropped.items())
         ]
-        return " ".join([f"{self.pairs} pairs encoded{cut}.", *dropped, *self.notes])
+        return " ".join([f"{counted(self.pairs, 'pair')} encoded{cut}.", *dropped, *self.notes])
 
 
 def _place(pair_id, where):

@@ -1,6 +1,7 @@
 """How a pair can differ from what its chat template writes: the kinds, and how they are recognised in texts and ids."""
 
 import operator
+import re
 from dataclasses import dataclass
 
 #: Tags that open and close a model's thinking.
@@ -19,6 +20,7 @@ SPACE, MARKS, RESHAPED, KEPT, PROMPT, UNPLACED, MERGED, IDS = (
 )  # fmt: skip
 COMPLETED, FIELD = ("opening tag left out", "thinking given in its field")
 TOOLS, CALLS, RESULTS, REASONING = ("tools ignored", "tool calls ignored", "tool results ignored", "reasoning ignored")
+EARLIER_REASONING, EARLIER_MARKS = ("earlier reasoning left out", "end marks of earlier answers")
 DOUBLED, OPEN, FRAME = ("doubled thinking", "open thinking", "a frame inside a frame")
 
 
@@ -46,10 +48,12 @@ KINDS = {
     MERGED: Kind("tokens of prompt and answer would merge in one text: they stay apart as in sampling", fault=False),
     IDS: Kind("prompt and answer have other tokens apart than in one text"),
     TOOLS: Kind("the chat template has no place for tools: their list is ignored"),
-    CALLS: Kind("the chat template does not write tool calls of earlier turns: they are ignored"),
+    CALLS: Kind("the chat template does not write all tool calls of earlier turns: what it leaves out is ignored"),
     RESULTS: Kind("the chat template does not write the turns of tools: they are ignored"),
     REASONING: Kind("the chat template has no place for reasoning in a field of its own: it is ignored"),
-    DOUBLED: Kind("thinking is opened twice", severe=True),
+    EARLIER_REASONING: Kind("the chat template leaves out the reasoning of earlier turns", fault=False),
+    EARLIER_MARKS: Kind("an earlier answer brings its own end marks, which are written once", fault=False),
+    DOUBLED: Kind("thinking is opened twice, or closed where none is open", severe=True),
     OPEN: Kind("an answer is inside a thinking block that it does not close", severe=True),
     FRAME: Kind("a text already holds turns that the chat template writes around it", severe=True),
 }
@@ -69,8 +73,22 @@ def is_open(text: str, tags) -> bool:
 
 
 def thinks(answer: str, tags) -> bool:
-    """Whether an answer brings thinking of its own: it opens a block, or closes one that the prompt opened."""
-    return answer.lstrip().startswith(tags[0]) or (tags[1] in answer and tags[0] not in answer.partition(tags[1])[0])
+    """Whether an answer brings thinking of its own: it opens a block, or closes one that the prompt opened.
+
+    A closing tag inside a sentence closes none: it stands alone on its line, or a blank line follows it.
+    """
+    opener, closer = tags
+    if answer.lstrip().startswith(opener):
+        return True
+    at = answer.find(closer)
+    return at >= 0 and opener not in answer[:at] and _closes(answer, at, at + len(closer))
+
+
+def _closes(text, start, end):
+    """Whether a closing tag from `start` to `end` of a text is no word of a sentence."""
+    line = text[text.rfind("\n", 0, start) + 1 : start]
+    rest = text[end:].partition("\n")
+    return not rest[0].strip() and (not line.strip() or rest[2].startswith("\n"))
 
 
 def without_empty_block(answer: str, tags) -> str:
@@ -81,17 +99,26 @@ def without_empty_block(answer: str, tags) -> str:
 
 
 def thinking_fault(lead: str, answer: str, tags) -> str | None:
-    """DOUBLED or OPEN, or None. lead: what the prompt has written of the answer's turn, answer: what is scored."""
+    """DOUBLED or OPEN, or None. lead: what the prompt has written of the answer's turn, answer: what is scored.
+
+    A tag outside a block is a word of a sentence unless it begins a line, or ends a block as in `thinks`.
+    """
     opener, closer = tags
-    if is_open(lead, tags) and closer not in answer:
-        return DOUBLED if opener in answer else OPEN
-    blocks, rest = 0, (lead + answer).lstrip()
-    while rest.startswith(opener):
-        inside, _, rest = rest[len(opener) :].partition(closer)
-        blocks, rest = blocks + 1, rest.lstrip()
-        if blocks > 1 or opener in inside:
+    text, is_inside, blocks, last = lead + answer, False, 0, 0
+    if opener not in text and closer not in text:
+        return None
+    for mark in re.finditer(f"{re.escape(opener)}|{re.escape(closer)}", text):
+        follows = not text[last : mark.start()].strip()  # nothing stands between the mark and the one before it
+        begins = follows or not text[text.rfind("\n", 0, mark.start()) + 1 : mark.start()].strip()
+        if mark[0] == closer:
+            if not is_inside and ((follows and blocks) or _closes(text, mark.start(), mark.end())):
+                return DOUBLED
+            is_inside, last = False, mark.end()
+        elif is_inside or (begins and follows and blocks):
             return DOUBLED
-    return None
+        elif begins or closer in text[mark.end() :]:
+            is_inside, blocks, last = True, blocks + 1, mark.end()
+    return OPEN if is_inside else None
 
 
 def ids_fault(whole: list[int], prompt: list[int], answer: list[int]) -> str | None:

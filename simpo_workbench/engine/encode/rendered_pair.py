@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
 from . import mismatch
+from .turn_forms import holds_texts
 
-NO_CALLS = "an answer is a tool call, which the chat template does not write"
+NO_CALLS = "an answer is a tool call, which the chat template does not write, or not all of it"
+_ANY_TAG = re.compile("|".join(re.escape(tag) for tags in mismatch.THINKING for tag in tags))
 
 
 @dataclass(frozen=True)
@@ -102,7 +105,7 @@ class Answer(NamedTuple):
     """One answer as given: its text as the data has it, whether it thinks, and texts that a rendering must hold.
 
     completed: with the opening tag that the data left to the generation prompt, or with the reasoning of its own field.
-    reasoning: that of a field, without thinking tags. calls: names of the functions that it calls. note: the kind of
+    reasoning: that of a field, without thinking tags. calls: the texts of its calls, of `call_texts`. note: the kind of
     difference to the data that `completed` already has.
     """
 
@@ -110,7 +113,7 @@ class Answer(NamedTuple):
     completed: str
     thinks: bool = False
     reasoning: str = ""
-    calls: tuple[str, ...] = ()
+    calls: tuple[tuple[str, ...], ...] = ()
     note: str = ""
 
 
@@ -118,7 +121,10 @@ class Placer:
     """Finds the answers of pairs in rendered conversations. tags: the template's thinking tags, or None.
 
     end_of_turn, space: the template's text behind an answer, and its white space in front of one.
+    readable: gives a text back its control tokens, where something else stands for them.
     """
+
+    readable = staticmethod(str)
 
     def __init__(self, tags, end_of_turn: str, space: str, openers: tuple[str, ...]):
         self._tags, self._end, self._space, self._openers = tags, end_of_turn, space, openers
@@ -142,23 +148,19 @@ class Placer:
             lost.append(
                 answer.thinks and self._tags[1] in answer.completed and self._tags[1] not in start[head:] + body
             )
+            if kind == mismatch.UNPLACED and not lost[-1]:
+                body = _behind(start[head:], answer.completed)
             bodies.append(body)
             if kind and not lost[-1]:
-                kinds.append((kind, body))
+                kinds.append((kind, answer.text if kind == mismatch.UNPLACED else body))
         if any(lost):
             return self._kept(mode, prompt, answers, conversations, kinds, own)
-        for answer, body in zip(answers, bodies, strict=True):
-            if any(name not in body for name in answer.calls):
-                return RenderedPair(
-                    start,
-                    placement,
-                    *bodies,
-                    refusal=NO_CALLS,
-                )
+        if not all(map(_writes_calls, answers, bodies)):
+            return RenderedPair(start, placement, *bodies, refusal=NO_CALLS)
         return self._checked(mode, RenderedPair(start, placement, *bodies, tuple(kinds), thinking=sum(own)))
 
     def _kept(self, mode, prompt, answers, conversations, kinds, own):
-        """The pair with the reasoning that the template drops from answers."""
+        """The pair with the reasoning that the template drops from answers; refused for a call, which is no text."""
         placement = mode.bare if all(own) and mode.is_open else mode.head
         start, head = placement.start(prompt), len(mode.head.start(prompt))
         bodies = []
@@ -168,6 +170,8 @@ class Placer:
                 kinds.append((mismatch.KEPT, answer.completed))
             else:
                 bodies.append(self._body(text[len(start) :], answer, "")[0] if text.startswith(start) else answer.text)
+        if not all(map(_writes_calls, answers, bodies)):
+            return RenderedPair(start, placement, *bodies, refusal=NO_CALLS)
         return self._checked(mode, RenderedPair(start, placement, *bodies, tuple(kinds), thinking=sum(own)))
 
     def _not_placed(self, mode, prompt, answers, conversations, own):
@@ -175,7 +179,7 @@ class Placer:
         placement = mode.placements(own)[0]
         start = placement.start(prompt)
         head = len(mode.head.start(prompt)) if any(own) else len(start)
-        if any(name not in text for answer, text in zip(answers, conversations, strict=True) for name in answer.calls):
+        if any(answer.calls for answer in answers):
             return RenderedPair(start, placement, answers[0].text, answers[1].text, refusal=NO_CALLS)
         found = all(answer.text in text for answer, text in zip(answers, conversations, strict=True))
         kind = (mismatch.PROMPT, _difference(start, conversations)) if found else (mismatch.UNPLACED, answers[0].text)
@@ -199,32 +203,55 @@ class Placer:
             return text, None  # white space that the template has between an answer and its end
         whole = (opened + body).strip()
         if answer.reasoning or answer.calls:
-            parts = (answer.text.strip(), answer.reasoning.strip())
-            return body, None if all(part in whole for part in parts) else mismatch.RESHAPED
+            # reasoning that is not written is counted by its own kind
+            return body, None if answer.text.strip() in whole else mismatch.UNPLACED
         if whole == text.strip():
             return body, mismatch.SPACE
         if whole == _without_end(text, self._end).strip():
             return body, mismatch.MARKS
-        return body, mismatch.RESHAPED
+        return body, mismatch.RESHAPED if _holds_all(whole, _without_end(text, self._end)) else mismatch.UNPLACED
 
     def _checked(self, mode, pair):
         """The pair with what is wrong with its thinking, if anything."""
-        if not self._tags:
-            return pair
         lead = pair.prompt.rpartition(mode.header)[2] if mode.header in pair.prompt else ""
         faults = []
         for text in (pair.chosen, pair.rejected):
-            if lead or self._tags[0] in text:
-                fault = mismatch.thinking_fault(lead, text, self._tags)
-                if fault:
-                    faults.append((fault, lead + text))
-        if not faults:
-            return pair
-        return pair._replace(kinds=(*pair.kinds, *faults))
+            shown_lead, shown = self.readable(lead), self.readable(text)
+            written = shown_lead + shown
+            if not ("think" in written or "THINK" in written or "channel" in written):
+                continue  # quick: most answers
+            for tags in (self._tags,) if self._tags else mismatch.THINKING:
+                if fault := mismatch.thinking_fault(shown_lead, shown, tags):
+                    faults.append((fault, written))
+        return pair._replace(kinds=(*pair.kinds, *faults)) if faults else pair
 
     def frames(self, texts) -> list[tuple[str, str]]:
         """The (kind, text) of texts that begin with what the template itself writes in front of a turn."""
-        return [(mismatch.FRAME, text) for text in texts if text.lstrip().startswith(self._openers)]
+        return [(mismatch.FRAME, text) for text in texts if self._is_framed(text.lstrip())]
+
+    def _is_framed(self, text):
+        # what stands for a control token is beyond the characters of most texts
+        return text.startswith(self._openers) or (text[:1] > "\uffff" and self.readable(text).startswith(self._openers))
+
+
+def _writes_calls(answer, body):
+    """Whether what is scored holds the whole of an answer's calls, and its text beside them."""
+    text = answer.text.strip()
+    if not answer.calls:
+        return True
+    return text in body and holds_texts(body.replace(text, "", 1) if text else body, answer.calls)
+
+
+def _holds_all(written, text):
+    """Whether a text holds all of another one in its order, thinking tags and white space aside."""
+    at, words = 0, " ".join(_ANY_TAG.sub(" ", written).split())
+    for part in _ANY_TAG.split(text):
+        part = " ".join(part.split())
+        found = words.find(part, at)
+        if found < 0:
+            return False
+        at = found + len(part)
+    return True
 
 
 def _difference(start, conversations):

@@ -65,6 +65,7 @@ class ChatEncoder:
         self.control = ControlTokens(
             tokenizer, self.template, self.data.special_tokens_in_text, self.data.system_prompt
         )
+        self.template.read_through(self.control.readable)
         self.end_of_turn_id = self._find_end_of_turn()
         self._answer_space = self._find_answer_space()
 
@@ -157,12 +158,6 @@ class ChatEncoder:
         template = self.template
         if system_turns and not template.takes_system_turn:
             yield "The chat template has no system turn: system text was put in front of the first user turn."
-        end = self._ids(template.end_of_turn)
-        if len(end) > 1 and end[0] not in self.control.ids.values():
-            yield (
-                f"The chat template ends a turn with {template.end_of_turn!r}, which is {len(end)} tokens to this"
-                " tokenizer: only the first of them is scored and ends an answer."
-            )
         if template.own.is_open and report.thinking < 2 * report.pairs:
             if template.thinking_switch:
                 (option, value), *_ = template.thinking_switch.items()
@@ -287,6 +282,12 @@ class ChatEncoder:
 
     def _find_end_of_turn(self):
         ids = self._ids(self.template.end_of_turn) if self.template.end_of_turn else []
+        if len(ids) > 1 and ids[0] not in self.control.ids.values():
+            raise WorkbenchError(
+                f"The chat template ends a turn with {self.template.end_of_turn!r}, which is {len(ids)} tokens to this"
+                " tokenizer, and an answer can only end with one. Choose the template of this model, or one whose turns"
+                f" end with {self.tokenizer.eos_token or 'a token of it'!r}, with data.chat_template."
+            )
         if ids:
             return ids[0]
         # GLM's templates put nothing after an answer: the model ends its turn by opening the next one

@@ -5,6 +5,8 @@ Templates read these under different names and in different forms. What one take
 
 import functools
 import json
+import re
+from collections import Counter
 
 #: Keys under which data and templates have reasoning beside the content.
 REASONING_KEYS = ("reasoning_content", "thinking", "reasoning")
@@ -34,6 +36,34 @@ def reasoning_of(turn: dict) -> str:
 def tool_names(turn: dict) -> list[str]:
     """The names of the functions that a turn calls."""
     return [call.get("function", call).get("name", "") for call in turn.get("tool_calls") or ()]
+
+
+def call_texts(turn: dict) -> tuple[tuple[str, ...], ...]:
+    """What a template has to write of a turn's calls: every name and every argument's value, in the possible forms."""
+    texts = []
+    for call in turn.get("tool_calls") or ():
+        function = call.get("function", call)
+        texts += [(function.get("name", ""),), *_forms_of(_arguments(function.get("arguments"), False))]
+    return tuple(texts)
+
+
+def holds_texts(written: str, texts) -> bool:
+    """Whether a text holds each of `call_texts` as a word of its own, and as often as it is among them."""
+    return all(
+        len(re.findall("|".join(rf"(?<!\w){re.escape(form)}(?!\w)" for form in forms), written)) >= number
+        for forms, number in Counter(texts).items()
+    )
+
+
+def _forms_of(value):
+    """Tuples of the forms in which templates write the values inside an argument; of a blank text there are none."""
+    if isinstance(value, dict | list | tuple):
+        return [forms for item in (value.values() if isinstance(value, dict) else value) for forms in _forms_of(item)]
+    if not isinstance(value, str):
+        return [tuple(dict.fromkeys((json.dumps(value), str(value))))]
+    escaped = [json.dumps(value.strip(), ensure_ascii=ascii_only)[1:-1] for ascii_only in (False, True)]
+    twice = [json.dumps(text, ensure_ascii=False)[1:-1] for text in escaped]  # JSON in JSON
+    return [tuple(dict.fromkeys((value.strip(), *escaped, *twice)))] if value.strip() else []
 
 
 class TurnForms:

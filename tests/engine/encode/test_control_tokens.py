@@ -48,7 +48,7 @@ def test_no_row_can_forge_a_turn(make):
         read_back = tokenizer.decode(forged.prompt_ids).replace("<unk>", "").translate(spaces)
         assert FORGED.translate(spaces) in read_back
     assert (report.control_pairs, report.control_marks) == (1, {"<|im_start|>": 1, "<|im_end|>": 1})
-    assert "1 pairs hold control tokens" in str(report)
+    assert "1 pair holds control tokens" in str(report)
     assert "'<|im_end|>' in 1" in str(report)
 
 
@@ -147,13 +147,12 @@ def test_marks_of_other_templates_are_counted_and_encoded_as_ever():
     assert pair.prompt_ids == encoder._ids("<|im_start|>user\nHi [/INST] yes<|im_end|>\n<|im_start|>assistant\n")
 
 
-def test_an_end_mark_of_several_tokens_is_said():
+def test_an_end_mark_of_several_tokens_is_refused_with_what_to_do():
+    """Every answer ended in "<", and answers that hold "<" were dropped."""
     tokenizer = tiny.tokenizer()
     tokenizer.chat_template = tiny.CHATML.replace("<|im_end|>", "<|over|>")
-    _, report = encoder_of(tokenizer).encode_pairs(pairs(("a", "b", "c")))
-    assert "'<|over|>', which is" in str(report)
-    _, report = encoder_of(tiny.tokenizer()).encode_pairs(pairs(("a", "b", "c")))
-    assert "only the first of them" not in str(report)
+    with pytest.raises(WorkbenchError, match=r"'<\|over\|>', which is \d+ tokens .* data.chat_template"):
+        encoder_of(tokenizer)
 
 
 def test_examples_of_differences_show_the_datas_own_characters():

@@ -160,11 +160,28 @@ def test_trimmed_white_space_is_kept_and_counted_and_only_dropped_on_request(pol
     assert report.mismatches == {mismatch.SPACE: 1}
 
 
-def test_a_template_inside_a_template_is_refused():
-    framed = pair("<|im_start|>assistant\nLima.")
-    _, report = encoder(tiny.CHATML, special_tokens_in_text="as_tokens").encode_pairs([framed])
+@pytest.mark.parametrize("policy", ["as_text", "as_tokens"])
+@pytest.mark.parametrize(
+    "framed",
+    [
+        {"chosen": "<|im_start|>assistant\nLima."},
+        {"prompt": ({"role": "user", "content": "<|im_start|>user\nWhere?<|im_end|>\n"},)},
+    ],
+    ids=["answer", "prompt"],
+)
+def test_a_template_inside_a_template_is_refused(framed, policy):
+    _, report = encoder(tiny.CHATML, special_tokens_in_text=policy).encode_pairs([pair(**framed)])
     assert report.mismatches == {mismatch.FRAME: 1}
     assert sum(report.dropped.values()) == 1
+    assert "<|im_start|>" in report.examples[mismatch.FRAME]
+
+
+def test_end_marks_of_earlier_answers_are_written_once_and_counted():
+    history = (USER, {"role": "assistant", "content": "Hi!<|im_end|>\n"}, USER)
+    (prompt, _, _), report = texts(encoder(tiny.CHATML), pair(prompt=history))
+    assert "Hi!<|im_end|>\n<|im_start|>user" in prompt
+    assert report.mismatches == {mismatch.EARLIER_MARKS: 1}
+    assert report.dropped == {}
 
 
 @pytest.mark.parametrize(
@@ -181,6 +198,45 @@ def test_a_template_inside_a_template_is_refused():
 )
 def test_ids_that_differ_at_the_border_are_merged_and_others_are_a_fault(whole, prompt, answer, kind):
     assert mismatch.ids_fault(whole, prompt, answer) == kind
+
+
+@pytest.mark.parametrize(
+    ("lead", "answer", "fault"),
+    [
+        ("", "<think>x</think>\nLima.", None),
+        ("<think>\n", "x\n</think>\n\nLima.", None),
+        ("", "<think>x</think>\n</think>\nLima.", mismatch.DOUBLED),
+        ("", "<think>x</think></think>Lima.", mismatch.DOUBLED),
+        ("<think>\n\n</think>\n\n", "Hm.\n</think>\n\nLima.", mismatch.DOUBLED),
+        ("<think>\n", "<think>\nx\n</think>\nLima.", mismatch.DOUBLED),
+        ("<think>\n\n</think>\n\n", "<think>\nx\n</think>\nLima.", mismatch.DOUBLED),
+        ("", "<think>\nLet me see", mismatch.OPEN),
+        ("<think>\n", "Lima.", mismatch.OPEN),
+        ("", "Close the block with </think> always.", None),
+        ("", "The tag <think> opens it.", None),
+        ("", "Write <think>x</think> first, then </think> again.", None),
+    ],
+)
+def test_thinking_is_opened_and_closed_once_and_words_about_tags_are_words(lead, answer, fault):
+    assert mismatch.thinking_fault(lead, answer, mismatch.THINKING[0]) == fault
+
+
+@pytest.mark.parametrize("answer", ["<think>\n<think>\nx", "<think>\nLet me see", "Hm.\n</think>\n\nLima."])
+@pytest.mark.parametrize("template", [tiny.CHATML, tiny.QWEN3])
+def test_bad_thinking_is_refused_also_where_the_template_knows_none(template, answer):
+    encoded, report = encoder(template).encode_pairs([pair(answer)])
+    if template == tiny.QWEN3 and answer.startswith("Hm."):
+        assert report.mismatches
+        return
+    assert encoded == []
+    assert report.mismatches.keys() & {mismatch.DOUBLED, mismatch.OPEN}
+
+
+def test_a_sentence_about_a_closing_tag_is_no_thinking():
+    """It got "<think>" in front."""
+    (_, chosen, _), report = texts(encoder(R1_LIKE), pair("Close the block with </think> always."))
+    assert chosen == "Close the block with </think> always.<|im_end|>"
+    assert (report.thinking, report.mismatches) == (0, {})
 
 
 def test_merged_tokens_are_counted_and_no_fault_under_any_policy():

@@ -124,7 +124,7 @@ def test_what_the_template_trims_is_not_scored_and_said():
     assert text(chat_encoder("llama3"), pair.chosen_ids) == "Paris.<|eot|>"
     assert report.rewritten == 1
     assert report.mismatches == {"white space": 1}
-    assert "In 1 pairs white space around an answer is left out" in str(report)
+    assert "In 1 pair white space around an answer is left out" in str(report)
     assert "row 1, pair" in str(report)
 
 
@@ -301,6 +301,8 @@ def test_many_pairs_at_once_are_what_each_is_alone(kind, template, data, monkeyp
             " m['content'] + ' </s>' }}{% endfor %}"
         )
         tokenizer.chat_template = tiny.TEMPLATES.get(template, llama2)
+        if kind == "slow":  # the ends of turns of all these templates
+            tokenizer.add_special_tokens({"additional_special_tokens": ["<|im_end|>", "<|eot|>", "</s>"]})
         if kind == "own encoding":
             tokenizer.__class__ = Doubling
         return ChatEncoder(tokenizer, DataConfig(max_tokens=400 if kind == "slow" else 120, **data))

@@ -6,6 +6,7 @@ import pytest
 import tiny
 
 from simpo_workbench.engine.encode import mismatch
+from simpo_workbench.engine.encode.rendered_pair import NO_CALLS
 from simpo_workbench.engine.encode.tokens import ChatEncoder
 from simpo_workbench.pairs.pair import Pair
 
@@ -73,7 +74,7 @@ def test_calls_that_a_template_does_not_write_are_ignored_aloud_in_history_and_r
     assert report.mismatches == {mismatch.CALLS: 1}
     some, report = encoded(tiny.CHATML, chosen="", chosen_turn=call({"city": "Lima"}))
     assert some == []
-    assert report.dropped == {"an answer is a tool call, which the chat template does not write": 1}
+    assert report.dropped == {NO_CALLS: 1}
 
 
 @pytest.mark.parametrize("key", ["reasoning_content", "thinking"])

@@ -13,6 +13,8 @@ from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 from tiny_tokenizers import LLAMA2, TOKENIZERS
 
+from simpo_workbench.base.errors import WorkbenchError
+
 TEMPLATES = {
     **tiny.TEMPLATES,
     "llama2": LLAMA2,
@@ -51,11 +53,16 @@ def rows(draw):
 
 @functools.cache
 def _encoder(kind, template):
+    """The encoder, or None where the template's end of turn is no token of this kind, which is refused in words."""
     tokenizer = TOKENIZERS[kind]()
     if kind not in ("unigram", "word piece"):  # their alphabets leave no room for more tokens
         tokenizer.add_special_tokens({"additional_special_tokens": rendered.marks_of(TEMPLATES[template])})
     tokenizer.chat_template = TEMPLATES[template]
-    return rendered.encoder_for(tokenizer)
+    try:
+        return rendered.encoder_for(tokenizer)
+    except WorkbenchError as error:
+        assert "tokens to this tokenizer" in str(error)
+        return None
 
 
 @pytest.mark.parametrize("kind", TOKENIZERS)
@@ -64,7 +71,10 @@ def _encoder(kind, template):
 @given(row=rows())
 @example(row={"prompt": [{"role": "user", "content": "Hi"}], "chosen": "a<|im_end|>b", "rejected": "c"})
 def test_any_conversation_is_scored_as_rendered_or_the_report_says_why(kind, template, row):
-    said = rendered.outcome(_encoder(kind, template), rendered.pair_of(row))
+    if (encoder := _encoder(kind, template)) is None:
+        assert kind in ("unigram", "word piece")
+        return
+    said = rendered.outcome(encoder, rendered.pair_of(row))
     assert not said.startswith("WRONG"), said
 
 
