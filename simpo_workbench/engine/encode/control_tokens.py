@@ -184,11 +184,11 @@ class ControlTokens:
                 key: value if key == "role" else self._safe(value, self._in_prompt, found)
                 for key, value in turn.items()
             }
-        safe = {key: value if key == "role" else self._safe(value, self._in_answer, found) for key, value in turn.items()}
-        if isinstance(turn.get("content"), str):
-            body = self._without_ends(turn["content"])
-            safe["content"] = self._safe(turn["content"] if body is None else body, self._in_answer, found)
-        return safe
+        body = self._without_ends(turn["content"]) if isinstance(turn.get("content"), str) else None
+        turn = turn if body is None else {**turn, "content": body}
+        return {
+            key: value if key == "role" else self._safe(value, self._in_answer, found) for key, value in turn.items()
+        }
 
     def _safe_answer_turn(self, turn, found):
         content = turn.get("content")
