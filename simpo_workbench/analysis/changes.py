@@ -10,22 +10,12 @@ from .scores import Share, mean_change, mean_share_change, share_change
 
 
 @dataclass(frozen=True)
-class Measured:
+class Measured(Share):
     """A change with the ends of its 95 % interval and its number of cases (0: unknown)."""
-
-    value: float
-    low: float
-    high: float
-    n: int = 0
 
     def __str__(self):
         ends = f", 95 % {signed(self.low)} to {signed(self.high)}" if math.isfinite(self.high - self.low) else ""
         return f"change {signed(self.value)}{ends}{f', n={self.n}' if self.n else ''}"
-
-    @property
-    def is_clear(self) -> bool:
-        """Whether 0 lies outside the interval."""
-        return self.low > 0 or self.high < 0
 
 
 def drift(record: dict) -> Measured:
@@ -42,16 +32,16 @@ def answers_change(first: dict, last: dict, name: str) -> Measured:
     """
     key = f"eval/answers/{name}"
     if key not in first or key not in last:  # not every evaluation samples answers
-        return Measured(0.0, 0.0, 0.0)
+        return Measured(0.0, 0, 0.0, 0.0)
     if f"{key}_change" in last:
         return _of_record(last, f"answers/{name}_change", int(last.get("eval/answers/compared", 0)))
     change, n = last[key] - first[key], int(last.get("eval/answers/n", 0))
     ends = [record.get(f"{key}_{end}") for record in (first, last) for end in ("low", "high")]
     if None in ends:
-        return Measured(change, change, change, n)
+        return Measured(change, n, change, change)
     below = math.hypot(last[key] - ends[2], ends[1] - first[key])
     above = math.hypot(ends[3] - last[key], first[key] - ends[0])
-    return Measured(change, change - below, change + above, n)
+    return Measured(change, n, change - below, change + above)
 
 
 def _of_record(record, key, n):
@@ -59,8 +49,8 @@ def _of_record(record, key, n):
     value = record[f"eval/{key}"]
     low, high = record.get(f"eval/{key}_low"), record.get(f"eval/{key}_high")
     if low is None or high is None:
-        return Measured(value, -math.inf, math.inf, n) if n == 1 else Measured(value, value, value, n)
-    return Measured(value, low, high, n)
+        low, high = (-math.inf, math.inf) if n == 1 else (value, value)
+    return Measured(value, n, low, high)
 
 
 def score_changes(before, after) -> dict[str, Share]:

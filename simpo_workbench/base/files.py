@@ -84,6 +84,15 @@ def require_json(path: Path) -> dict | None:
         ) from None
 
 
+def file_stamp(path: Path) -> tuple[int, int] | None:
+    """(time of the last change in nanoseconds, size) of a file, for what was read of it before; None without it."""
+    try:
+        facts = path.stat()
+    except OSError:
+        return None
+    return facts.st_mtime_ns, facts.st_size
+
+
 def parse_json(text: str | bytes) -> Any:
     """The value that a JSON text holds. Errors: ValueError when it is not JSON, such as a blank line."""
     try:

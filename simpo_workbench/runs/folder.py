@@ -15,18 +15,15 @@ import time
 import warnings
 from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from ..base.errors import SettingWarning, WorkbenchError
 from ..base.files import NewLine, read_jsonl
 from ..config.run_config import DEMO, RUNS_ROOT, RunConfig
 from ..pairs.pairs import Pairs
 from .mailbox import Mailbox, make_private
-from .manifest import Manifest
+from .manifest import Manifest, steps_of
 from .names import is_reserved, leads_elsewhere, require_own_folder
-
-if TYPE_CHECKING:
-    import pandas as pd
+from .tables import write_table
 
 #: In these states a run has a living process.
 LIVE_STATES = ("queued", "loading", "scoring", "training", "paused")
@@ -78,9 +75,8 @@ class RunFolder:
         return self._steps("generations", "step-*.jsonl")
 
     def _steps(self, kind, pattern):
-        names = (path.stem.removeprefix("step-") for path in (self.path / kind).glob(pattern))
-        there = {int(name) for name in names if name.isdecimal()}  # "step-000020 (copy)" is no step
-        return sorted(there | set(Manifest.read(self.path).steps(kind)))
+        there = steps_of(path.stem for path in (self.path / kind).glob(pattern))
+        return sorted({*there, *Manifest.read(self.path).steps(kind)})
 
     @property
     def identity(self) -> list[int]:
@@ -144,13 +140,6 @@ class RunFolder:
         frame = pairs.to_frame()
         frame["prompt"] = [pair.prompt_text for pair in pairs]
         write_table(self.pairs, frame)
-
-
-def write_table(path: Path, table: pd.DataFrame) -> None:
-    """Replace a Parquet file in one step, with a checksum for every page. Errors: OSError, and those of pyarrow."""
-    unfinished = path.with_suffix(".tmp")
-    table.to_parquet(unfinished, index=False, write_page_checksum=True)
-    unfinished.replace(path)
 
 
 def new_run_folder(root: str | Path, name: str | None, stem: str) -> RunFolder:

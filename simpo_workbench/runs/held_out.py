@@ -3,17 +3,13 @@
 from __future__ import annotations
 
 from functools import lru_cache
-from typing import TYPE_CHECKING
 
 from ..analysis.metrics import score_metrics
 from ..analysis.objective import at_objective, is_at, last_objective
+from ..base.files import file_stamp
+from ..config.run_config import LossConfig
+from .folder import RunFolder
 from .verified import read_scores
-
-if TYPE_CHECKING:
-    import pandas as pd
-
-    from ..config.run_config import LossConfig
-    from .folder import RunFolder
 
 
 def at_last_objective(folder: RunFolder, loss: LossConfig, records: list[dict]) -> list[dict]:
@@ -30,25 +26,17 @@ def at_one_objective(folder: RunFolder, objective: LossConfig, records: list[dic
     evaluations = [record for record in records if record.get("kind") == "eval"]
     if all(is_at(record, objective) for record in evaluations):
         return records
-    first, first_scores = evaluations[0], scores_at_objective(folder, evaluations[0]["step"], objective)
-    anew = []
-    for record in records:
-        if record.get("kind") != "eval" or is_at(record, objective):
-            anew.append(record)
-            continue
-        own = {f"measured_{name}": record[name] for name in ("beta", "gamma_beta_ratio")}
-        scores = scores_at_objective(folder, record["step"], objective)
-        if scores is None:
-            anew.append(_without_objective(record) | own)
-            continue
-        is_first = record is first
-        numbers = score_metrics(scores, None if is_first else first, None if is_first else first_scores)
-        anew.append({**record, **numbers, **own})
-    return anew
+    first = evaluations[0]
+    return [
+        record if record.get("kind") != "eval" or is_at(record, objective) else _moved(folder, objective, record, first)
+        for record in records
+    ]
 
 
 #: What an evaluation's record holds that depends on β and γ/β.
 _OF_OBJECTIVE = ("loss", "rewards/chosen", "rewards/rejected", "rewards/margins", "rewards/beyond_gamma")
+#: What changes since step 0 count from.
+_OF_FIRST = ("eval/logps/chosen", "eval/logps/rejected")
 
 
 def _without_objective(record):
@@ -56,20 +44,31 @@ def _without_objective(record):
     return {name: value for name, value in record.items() if not name.startswith(names)}
 
 
-def scores_at_objective(folder: RunFolder, step: int, objective: LossConfig) -> pd.DataFrame | None:
-    """The scores of one evaluated step, without texts, at an objective; None where the file is gone."""
-    path = folder.scores(step)
-    try:
-        facts = path.stat()
-    except FileNotFoundError:
-        return None
-    return _scores(path, (facts.st_mtime_ns, facts.st_size), objective.model_dump_json()).copy()
+def _moved(folder, objective, record, first):
+    """An evaluation's record at another objective. first: the record of step 0."""
+    own = {f"measured_{name}": record[name] for name in ("beta", "gamma_beta_ratio")}
+    path, first_path = (folder.scores(evaluation["step"]) for evaluation in (record, first))
+    if (stamp := file_stamp(path)) is None:
+        return _without_objective(record) | own
+    of_first = None if record is first else (first_path, file_stamp(first_path), *(first[key] for key in _OF_FIRST))
+    return {**record, **_numbers(path, stamp, of_first, objective.model_dump_json()), **own}
 
 
-@lru_cache(maxsize=64)
+@lru_cache(maxsize=1024)
+def _numbers(path, stamp, of_first, objective):
+    """`score_metrics` of a scores file at an objective (as JSON).
+
+    of_first: file and stamp of the scores of step 0, and the values of its record that changes count from.
+    """
+    scores = _scores(path, stamp, objective)
+    if of_first is None:
+        return score_metrics(scores, None)
+    first_path, first_stamp, *values = of_first
+    first_scores = None if first_stamp is None else _scores(first_path, first_stamp, objective)
+    return score_metrics(scores, dict(zip(_OF_FIRST, values, strict=True)), first_scores)
+
+
+@lru_cache(maxsize=2)  # that of step 0, beside the one in work
 def _scores(path, stamp, objective):
-    from ..config.run_config import LossConfig
-    from .folder import RunFolder
-
     scores = read_scores(RunFolder(path.parents[1]), int(path.stem.removeprefix("step-")))
     return at_objective(scores, LossConfig.model_validate_json(objective))

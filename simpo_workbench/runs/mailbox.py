@@ -29,6 +29,7 @@ from ..base.files import read_json, write_atomically
 from ..base.locks import PRIVATE, PRIVATE_FOLDER, set_rights
 from ..base.patience import passes
 from ..base.redaction import redact
+from .tables import write_table
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -175,10 +176,7 @@ class Inbox:
         """
         if table is not None:
             make_private(self.replies)
-            unfinished = self.replies / f".{request.id}.tmp"
-            table.to_parquet(unfinished, index=False)
-            set_rights(unfinished, PRIVATE)
-            unfinished.replace(self.replies / f"{request.id}.parquet")
+            write_table(self.replies / f"{request.id}.parquet", table, PRIVATE)
         self._reply(request, "done", text, **values)
 
     def refuse(self, request: Request, text: str) -> None:

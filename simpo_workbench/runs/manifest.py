@@ -10,7 +10,7 @@ from __future__ import annotations
 import contextlib
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from functools import lru_cache
 from pathlib import Path
 
@@ -94,8 +94,7 @@ class Manifest:
 
     def steps(self, kind: str) -> list[int]:
         """The steps of the sealed files of a kind ("scores", "generations", "checkpoints"), in rising order."""
-        names = (name.split("/")[1].partition(".")[0] for name in self.files if name.startswith(f"{kind}/step-"))
-        return sorted({int(step) for name in names if (step := name.removeprefix("step-")).isdecimal()})
+        return steps_of(name.split("/")[1].partition(".")[0] for name in self.files if name.startswith(f"{kind}/"))
 
     def problem(self, path: Path, fresh: bool = False) -> str:
         """Why a sealed file is not what was published ("it is lost", …); "" where it is, or is not sealed.
@@ -103,19 +102,7 @@ class Manifest:
         fresh: read it even where its hash is remembered.
         """
         sealed = self.files.get(self._name(path))
-        if sealed is None:
-            return ""
-        try:
-            size = path.stat().st_size
-            if size < sealed["bytes"] or (size > sealed["bytes"] and path.name not in GROWING):
-                return f"it has {size:,} bytes where {sealed['bytes']:,} were published"
-            if sha256_of(path, sealed["bytes"], fresh) != sealed["sha256"]:
-                return "its content is not what was published"
-        except FileNotFoundError:
-            return "it is lost"
-        except OSError as error:
-            return f"it cannot be read: {error.strerror}"
-        return ""
+        return "" if sealed is None else content_problem(path, sealed["sha256"], sealed["bytes"], fresh)
 
     def sealed_bytes(self, path: Path) -> int:
         """How many bytes of a file are sealed; 0 where it is not."""
@@ -136,6 +123,28 @@ class Manifest:
 
     def _name(self, path):
         return path.relative_to(self.folder).as_posix()
+
+
+def steps_of(names: Iterable[str]) -> list[int]:
+    """The steps in names such as "step-000020", each once and in rising order; "step-000020 (copy)" is none."""
+    steps = (name.removeprefix("step-") for name in names if name.startswith("step-"))
+    return sorted({int(step) for step in steps if step.isdecimal()})
+
+
+def content_problem(path: Path, sha256: str, count: int | None = None, fresh: bool = False) -> str:
+    """Why a file does not have this SHA-256 ("it is lost", …); "" where it has.
+
+    count: the bytes that were published; a file that grows may have more. fresh: as in `Manifest.problem`.
+    """
+    try:
+        size = path.stat().st_size
+        if count is not None and (size < count or (size > count and path.name not in GROWING)):
+            return f"it has {size:,} bytes where {count:,} were published"
+        return "" if sha256_of(path, count, fresh) == sha256 else "its content is not what was published"
+    except FileNotFoundError:
+        return "it is lost"
+    except OSError as error:
+        return f"it cannot be read: {error.strerror}"
 
 
 def damaged(folder: Path, name: str, problem: str) -> WorkbenchError:

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ..base.errors import WorkbenchError
-from ..base.files import read_jsonl_backwards
+from ..base.files import file_stamp, read_jsonl_backwards
 from ..config.run_config import RUNS_ROOT, RunConfig
 from .folder import RunFolder, run_names
 from .manifest import Manifest
@@ -61,13 +61,13 @@ def list_runs(root: str | Path = RUNS_ROOT) -> pd.DataFrame:
     rows = []
     for name in run_names(root):
         run = Run(RunFolder(Path(root).expanduser() / name))
-        status, written = run.status, _stamp(run.folder.config)
+        status, written = run.status, file_stamp(run.folder.config)
         if written is None:  # deleted since its name was read
             continue
         row = {"name": name, "state": status.state, "step": status.step, "total_steps": status.total_steps}
         row |= _config_facts(run.folder.config, written)
         with contextlib.suppress(WorkbenchError):  # the row says the rest; the run itself says what is wrong
-            row |= _last_facts(run.folder.metrics, _stamp(run.folder.metrics))
+            row |= _last_facts(run.folder.metrics, file_stamp(run.folder.metrics))
         rows.append(row | {"verdict": status.verdict, "started": datetime.fromtimestamp(written[0] / 1e9)})
     rows.sort(key=lambda row: row["started"], reverse=True)
     return pd.DataFrame(rows, columns=_LISTED)
@@ -117,15 +117,6 @@ def _require_ended(folder):
         )
 
 
-def _stamp(path):
-    """(time of the last change in nanoseconds, size) of a file, for caching what was read; None without the file."""
-    try:
-        facts = path.stat()
-    except OSError:
-        return None
-    return facts.st_mtime_ns, facts.st_size
-
-
 @lru_cache(maxsize=4096)
 def _config_facts(path, stamp):
     try:
@@ -142,8 +133,9 @@ def _config_facts(path, stamp):
 
 @lru_cache(maxsize=4096)
 def _last_facts(path, stamp):
-    """The newest β (it may have been changed during training), and accuracy and drift of the last evaluation; None for
-    each where the end of the records is damaged or lost, so that no earlier evaluation stands for the last one.
+    """The newest β (it may have been changed during training), and accuracy and drift of the last evaluation, which are
+    the same at every objective; None for each where the end of the records is damaged or lost, so that no earlier
+    evaluation stands for the last one.
     """
     beta, evaluation = {}, None
     try:

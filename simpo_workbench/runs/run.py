@@ -25,6 +25,7 @@ from .device_queue import DeviceQueue
 from .folder import LIVE_STATES, RunFolder, find_run_folder
 from .held_out import at_last_objective
 from .mailbox import REPLIED
+from .manifest import steps_of
 from .post_mortem import STACK_SIGNAL
 from .status import RunStatus
 
@@ -234,9 +235,7 @@ class Run:
 
     def adapter_steps(self) -> list[int]:
         """Steps whose adapters were kept."""
-        folders = [path.parent.name for path in self.folder.checkpoints.glob("step-*/adapter")]
-        steps = (name.removeprefix("step-") for name in folders)
-        return sorted(int(step) for step in steps if step.isdecimal())
+        return steps_of(path.parent.name for path in self.folder.checkpoints.glob("step-*/adapter"))
 
     def compare(self, before: int = 0, after: int | None = None) -> pd.DataFrame:
         """The held-out pairs at two evaluated steps side by side, by default the first and the last.

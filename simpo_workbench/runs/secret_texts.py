@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+from functools import lru_cache
+
+from ..base.files import file_stamp
 from ..base.format import counted
 from ..base.redaction import holds_known_secret
 from .folder import RunFolder
+from .manifest import Manifest
 from .verified import read_answers, read_texts
 
 
@@ -13,7 +17,15 @@ def secrets_sentence(folder: RunFolder) -> str:
     key or password; "" where none does.
 
     Files that a run writes about itself, and its report, have such texts redacted; pairs and answers stay as they are.
+    Texts are looked through once, until one of these files changes. Errors: WorkbenchError where one is damaged.
     """
+    files = [folder.pairs, *map(folder.generations, folder.sampled_steps())]
+    return _sentence(folder.path, tuple(map(file_stamp, files)))
+
+
+@lru_cache(maxsize=16)
+def _sentence(path, stamps):
+    folder = RunFolder(path)
     counts = [
         (count, what)
         for count, what in ((_in_pairs(folder), "held-out pair"), (_in_answers(folder), "sampled answer"))
@@ -30,7 +42,7 @@ def secrets_sentence(folder: RunFolder) -> str:
 
 
 def _in_pairs(folder):
-    if not folder.pairs.is_file():
+    if not folder.pairs.is_file() and not Manifest.read(folder.path).sealed_bytes(folder.pairs):
         return 0
     rows = read_texts(folder, ["prompt", "chosen", "rejected"])
     return sum(holds_known_secret("\n".join(map(str, row))) for row in rows.itertuples(index=False, name=None))

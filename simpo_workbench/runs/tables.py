@@ -1,4 +1,4 @@
-"""The tables of a run folder as DataFrames: a damaged one is a sentence that names the file."""
+"""The tables of a run folder, written and read as DataFrames: a damaged one is a sentence that names the file."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ..base.errors import WorkbenchError, first_line
+from ..base.locks import set_rights
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -31,3 +32,15 @@ def read_table(path: Path, needed: tuple[str, ...] = (), columns: list[str] | No
     if missing := [name for name in needed if name not in table]:
         raise WorkbenchError(f"{str(path)!r} is damaged: it lacks the column {missing[0]!r}.")
     return table
+
+
+def write_table(path: Path, table: pd.DataFrame, rights: int | None = None) -> None:
+    """Replace a Parquet file in one step, with a checksum for every page. Errors: OSError, and those of pyarrow.
+
+    rights: of the file, such as 0o600; by default those that the user's umask leaves.
+    """
+    unfinished = path.with_suffix(".tmp")
+    table.to_parquet(unfinished, index=False, write_page_checksum=True)
+    if rights is not None:
+        set_rights(unfinished, rights)
+    unfinished.replace(path)

@@ -14,7 +14,7 @@ from ..base.hashes import sha256_of
 from ..config.earlier import as_it_was
 from ..config.run_config import RunConfig
 from ..config.yaml_text import HEADER
-from .manifest import Manifest, damaged
+from .manifest import Manifest, content_problem, damaged, steps_of
 from .tables import read_table
 
 if TYPE_CHECKING:
@@ -167,8 +167,7 @@ def adapter_of(folder: RunFolder, step: int) -> Path | None:
 
 def published_steps(folder: RunFolder) -> list[int]:
     """The steps of the checkpoints that stand in a run folder, in rising order."""
-    names = (path.name.removeprefix("step-") for path in folder.checkpoints.glob("step-*") if path.is_dir())
-    return sorted(int(name) for name in names if name.isdecimal())
+    return steps_of(path.name for path in folder.checkpoints.glob("step-*") if path.is_dir())
 
 
 def require_adapter_files(folder: RunFolder, path: Path, own: dict, below: str = "") -> None:
@@ -187,11 +186,5 @@ def require_adapter_files(folder: RunFolder, path: Path, own: dict, below: str =
 
 def require_file(folder: RunFolder, path: Path, digest: str) -> None:
     """Raise WorkbenchError unless a file has this SHA-256."""
-    try:
-        problem = "" if sha256_of(path) == digest else "its content is not what was published"
-    except FileNotFoundError:
-        problem = "it is lost"
-    except OSError as error:
-        problem = f"it cannot be read: {error.strerror}"
-    if problem:
+    if problem := content_problem(path, digest):
         raise damaged(folder.path, path.relative_to(folder.path).as_posix(), problem)

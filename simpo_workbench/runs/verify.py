@@ -9,10 +9,10 @@ from typing import TYPE_CHECKING
 from ..base.checksums import is_checked_object
 from ..base.errors import WorkbenchError
 from ..base.files import read_json, read_jsonl, require_json
-from ..base.hashes import WHOLE_BYTES, file_fingerprint, sha256_of
+from ..base.hashes import WHOLE_BYTES, file_fingerprint
 from ..config.run_config import RUNS_ROOT
 from .folder import find_run_folder
-from .manifest import DAMAGED, LOST, NONE, SEALED, Manifest
+from .manifest import DAMAGED, LOST, NONE, SEALED, Manifest, content_problem
 from .run import Run
 from .verified import published_steps, read_config
 
@@ -152,18 +152,9 @@ def _with_own_manifest(folder, manifest, path, step) -> Iterator[tuple[str, str,
     state = NOT_SEALED if manifest.state == SEALED else UNVERIFIED
     yield name, WHOLE if name in manifest.files and not manifest.problem(path / "manifest.json", True) else state, ""
     for file, digest in sorted(own["files"].items()):
-        problem = _problem_of(path / file, digest)
+        problem = content_problem(path / file, digest, fresh=True)
         row = name.removesuffix("manifest.json") + file
         yield row, {"": WHOLE, "it is lost": GONE}.get(problem, BROKEN), problem
-
-
-def _problem_of(path, digest):
-    try:
-        return "" if sha256_of(path, fresh=True) == digest else "its content is not what was published"
-    except FileNotFoundError:
-        return "it is lost"
-    except OSError as error:
-        return f"it cannot be read: {error.strerror}"
 
 
 def _keep_whole_hashes(folder, first_read):

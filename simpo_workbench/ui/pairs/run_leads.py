@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import contextlib
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import TYPE_CHECKING
 
 from ...analysis.leads import lead_history_of, leads_by_step
 from ...base.errors import WorkbenchError
+from ...base.files import file_stamp
 from ...runs.folder import RunFolder, run_names
 from ...runs.manifest import Manifest
 from ...runs.run import Run
@@ -155,13 +155,12 @@ def _new_files(folder, steps, path_of, known, read):
     """{step: (stamp, content)} of the steps' files; those in `known` with the same stamp are not read again."""
     files = {}
     for step in steps:
-        path, stamp = path_of(step), None
-        with contextlib.suppress(FileNotFoundError):  # a run that goes back to a checkpoint removes files
-            stat = path.stat()
-            stamp = (stat.st_mtime_ns, stat.st_size)
+        path = path_of(step)
+        stamp = file_stamp(path)
         try:
             files[step] = known[step] if step in known and known[step][0] == stamp else (stamp, read(folder, step))
         except WorkbenchError:
+            # a run that goes back to a checkpoint removes files
             if path.exists() or Manifest.read(folder.path).problem(path):
                 raise
     return files

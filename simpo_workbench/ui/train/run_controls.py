@@ -6,6 +6,7 @@ from collections.abc import Callable
 
 import ipywidgets
 
+from ...base.files import file_stamp
 from ...config.live_changes import checked_changes
 from ...config.run_config import RunConfig
 from ...runs.launch import resume
@@ -133,11 +134,8 @@ class RunControls(Panel):
 
     def _show_values(self, step):
         """Show the values at this step; a field changes only when its value did, not while another one is typed."""
-        try:
-            stat = self.run.folder.changes.stat()
-            stamp = (stat.st_mtime_ns, stat.st_size, step)
-        except OSError:
-            stamp = None
+        stamp = file_stamp(self.run.folder.changes)
+        stamp = stamp and (*stamp, step)  # before the first change all steps have the same values
         if self.holding and stamp == self._changes_stamp:
             return
         self._changes_stamp, before, self.holding = stamp, self.holding, _holding(self.run, self._config, step)
