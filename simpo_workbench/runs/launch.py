@@ -157,7 +157,7 @@ def _copy_up_to(source, folder, step, different):
     shutil.copytree(source.checkpoint(step), folder.checkpoint(step))
     if any(path in different for path in _MEMORY):  # the memory plan that was measured is not the one wanted now
         manifest = folder.checkpoint(step) / "manifest.json"
-        write_json(manifest, _without(read_json(manifest), "memory"))
+        write_json(manifest, _without(require_json(manifest), "memory"))
     write_jsonl(folder.changes, _kept_changes(source, step, different))
     write_jsonl(folder.metrics, [record for record in read_records(source) if record["step"] <= step])
     # the hashes of the pairs must still be the same; that of the configuration is the clone's own

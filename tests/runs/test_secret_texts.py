@@ -4,10 +4,12 @@ import fake_run
 import pytest
 from click.testing import CliRunner
 
-from simpo_workbench.base.errors import SecretWarning
+from simpo_workbench.base.errors import SecretWarning, WorkbenchError
 from simpo_workbench.base.files import read_jsonl, write_jsonl
 from simpo_workbench.cli.main import main
 from simpo_workbench.report.report import report_html, write_report
+from simpo_workbench.runs import secret_texts
+from simpo_workbench.runs.manifest import Manifest
 from simpo_workbench.runs.secret_texts import secrets_sentence
 
 TOKEN = "hf_" + "aB3" * 12
@@ -31,3 +33,27 @@ def test_secrets_in_pairs_and_answers_are_said_before_a_report(tmp_path):
     result = CliRunner().invoke(main, ["report", "told", "--root", str(tmp_path)])
     assert result.exit_code == 0, result.output
     assert f"Note: {sentence}" in result.stderr
+
+
+def test_texts_are_looked_through_once_until_they_change(tmp_path, monkeypatch):
+    run = fake_run.fake_run(tmp_path, total_steps=20)
+    looked = []
+    monkeypatch.setattr(secret_texts, "holds_known_secret", lambda text: looked.append(text))
+    write_report(run)
+    once = len(looked)
+    assert once > 0
+    write_report(run)
+    assert len(looked) == once, "a second report of the same texts"
+    rows = read_jsonl(run.folder.generations(20))
+    rows[0]["answer"] += " And more."
+    write_jsonl(run.folder.generations(20), rows)
+    write_report(run)
+    assert len(looked) == 2 * once
+
+
+def test_lost_pairs_are_not_counted_as_pairs_without_secrets(tmp_path):
+    run = fake_run.fake_run(tmp_path, total_steps=20)
+    Manifest.begin(run.path).seal(run.folder.pairs)
+    run.folder.pairs.unlink()
+    with pytest.raises(WorkbenchError, match=r"pairs\.parquet .* is damaged or was changed: it is lost"):
+        secrets_sentence(run.folder)
