@@ -14,6 +14,7 @@ from .framed_prompts import marks_note, unframed
 from .load_report import LoadReport, Refusal
 from .pair import Pair, pair_id, prompt_key
 from .plain_rows import encodable, plain_row
+from .rankings import RANKS
 from .reading import refuse_media, row_pairs, single_answer
 from .refused import RowRefused, excerpt
 from .remarks import remarks_on
@@ -47,6 +48,8 @@ class Collector:
         #: {kind of shape: rows of it}
         self.seen_columns, self.samples, self.kinds, self._of_several = {}, [], {}, 0
         self._entries, self._scales, self._ids, self._waiting = [], {}, set(), False
+        #: {what grades several answers: their column}, and the columns that grade rows of one answer
+        self._graded_by, self._labels = {}, {}
         self._joins_input = columns.get("prompt") == "instruction"
 
     def add(self, where, row) -> bool:
@@ -103,6 +106,8 @@ class Collector:
     def _pairs_of(self, where, row, found, scales=None):
         pairs = row_pairs(row, self.policy, scales, self._joins_input, found)
         self._of_several += pairs[0].answers > 2
+        if pairs[0].graded_by:
+            self._graded_by.setdefault(pairs[0].graded_by, found.chosen)
         return [self._unframed(_pair(row, pair, where)) for pair in pairs]
 
     def _unframed(self, pair):
@@ -186,6 +191,7 @@ class Collector:
 
     def _single(self, number, where, held):
         label = held.found.rejected
+        self._labels[label] = None
         grade = grade_of(held.row, label)
         pair = single_answer(held.row, held.found, self._joins_input)
         key = prompt_key(pair.prompt) + repr(pair.tools)
@@ -208,14 +214,27 @@ class Collector:
             sentences.append(f"Which of '{sides.first}' and '{sides.second}' is better was read from '{read}'")
             if others := [name for name in sides.labels if name != label and scales[name].readable]:
                 sentences[-1] += f", not from {', '.join(map(repr, others))}"
+        for grade, answers in self._graded_by.items():
+            sentences.append(f"Which of '{answers}' is better was read from {_direction(grade)}")
         if kept and self.kinds.get(LABELLED):
-            sentences.append(f"Rows of one answer were paired by prompt (data.pairs_from_ranking: {self.policy})")
+            by = ", ".join(_direction(label) if label in RATED else f"'{label}'" for label in self._labels)
+            sentences.append(
+                f"Rows of one answer were paired by prompt, better and worse by {by} (data.pairs_from_ranking:"
+                f" {self.policy})"
+            )
         if self._of_several:
             sentences.append(
                 f"{counted(self._of_several, 'row')} with more than two answers: data.pairs_from_ranking is"
                 f" {self.policy}"
             )
         return sentences
+
+
+def _direction(grade):
+    """The name of what grades answers, and which of its values is the best."""
+    if grade in RANKS:
+        return f"'{grade}', where rank 1 is the best"
+    return f"'{grade}', which names the best" if grade == "choice" else f"'{grade}', where the highest is the best"
 
 
 def _pair(row, pair, where) -> Pair:

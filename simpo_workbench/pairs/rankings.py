@@ -3,6 +3,7 @@
 Standard library only.
 """
 
+import math
 from dataclasses import dataclass
 from itertools import combinations, pairwise
 
@@ -124,20 +125,26 @@ def _graded(values, grades, name, used):
 
 
 def _number(value, name):
-    """A grade as a number; None where an answer has none ("N/A")."""
+    """A grade as a finite number; None where an answer has none ("N/A")."""
     if isinstance(value, bool):
         raise RowRefused("wrong type", f"{name} is {kind_of(value)}, expected a number")
     if isinstance(value, int | float):
-        return None if is_missing(value) else float(value)
+        return None if is_missing(value) else _finite(float(value), name)
     if isinstance(value, str):
         try:
             number = float(value)
         except ValueError:
             return None
-        return number if number == number else None
+        return _finite(number, name) if number == number else None
     if value is None:
         return None
     raise RowRefused("wrong type", f"{name} is {kind_of(value)}, expected a number")
+
+
+def _finite(number, name):
+    if math.isinf(number):
+        raise RowRefused("wrong type", f"{name} is {number}, expected a finite number")
+    return number
 
 
 def ranked_pairs(answers, policy) -> list[tuple[Graded, Graded]]:

@@ -6,13 +6,13 @@ stands before a prompt that is one text.
 """
 
 import json
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from . import media, verdicts
 from .rankings import ranked_pairs, ranking_in, several
 from .refused import NON_TEXT, RowRefused, excerpt, is_missing, kind_of
 from .shapes import LABELLED, RANKING, SIDES, Match, is_list_of_texts, match_of, no_shape
-from .turns import answer_of, history_turns, is_open_transcript, is_transcript, prompt_turns, tools_in
+from .turns import answer_of, history_turns, interleaved, is_open_transcript, is_transcript, prompt_turns, tools_in
 from .written import value_of
 
 
@@ -20,7 +20,7 @@ from .written import value_of
 class RowPair:
     """One pair of a row in our schema. used: the columns that it was made from; more: columns that were made for it.
 
-    answers: how many the row has.
+    answers: how many the row has. graded_by: the column or key that ranks or rates them, empty where none does.
     """
 
     prompt: list[dict]
@@ -32,6 +32,7 @@ class RowPair:
     rejected_turn: dict | None = None
     more: dict = field(default_factory=dict)
     answers: int = 2
+    graded_by: str = ""
 
 
 def read_row(row) -> RowPair:
@@ -56,10 +57,11 @@ def row_pairs(row, policy="best_worst", scales=None, joins_input=False, found=No
         raise RowRefused(LABELLED, f"'{found.chosen}' and '{found.rejected}': a row alone makes no pair")
     context = Context.of(row, found, joins_input)
     pairs, refusal = [], None
-    answers, candidates = _answers(row, found, policy, scales)
+    answers, candidates, graded_by = _answers(row, found, policy, scales)
     for better, worse, used, more in candidates:
         try:
-            pairs.append(_row_pair(context, better, worse, used, more, answers))
+            pair = _row_pair(context, better, worse, used, more)
+            pairs.append(replace(pair, answers=answers, graded_by=graded_by))
         except RowRefused as refused:  # another pair of the row may still be good
             refusal = refusal or refused
     if not pairs:
@@ -165,7 +167,10 @@ def _joined(instruction, extra_input):
 
 
 def _answers(row, found, policy, scales):
-    """(how many answers, [(better value, worse value, columns used, columns made)] of every pair) of a row."""
+    """(how many answers, [(better value, worse value, columns used, columns made)] of every pair, what grades them).
+
+    The last is the column or key of a ranking, else an empty text.
+    """
     if found.shape.kind == SIDES:
         sides = verdicts.sides_of(tuple(row))
         side, labels, margin = verdicts.winner(row, sides, scales if scales is not None else scales_of([row], sides))
@@ -175,7 +180,7 @@ def _answers(row, found, policy, scales):
         names = (sides.first, sides.second)[::side]
         more = {} if margin is None else {"rating_margin": margin}
         used = {*names, *sides.annotators, *labels}
-        return 2, [(row[names[0]], row[names[1]], used, more)]
+        return 2, [(row[names[0]], row[names[1]], used, more)], ""
     if found.shape.kind == RANKING:
         ranking = ranking_in(row, found.chosen)
     elif found.chosen == "output":
@@ -185,17 +190,18 @@ def _answers(row, found, policy, scales):
                 f"output is a list of {len(row['output'])}, expected [chosen, rejected], or a column `ranks` or"
                 " `ratings` with one number for each",
             )
-        return 2, [(*row["output"], {"output"}, {})]
+        return 2, [(*row["output"], {"output"}, {})], ""
     else:
         both = (found.chosen, found.rejected)
         values = [_alternatives(_whole_turn(row, name)) for name in both]
         if len(values[0]) == len(values[1]) == 1:
-            return 2, [(values[0][0], values[1][0], set(both), {})]
+            return 2, [(values[0][0], values[1][0], set(both), {})], ""
         ranking = several(values, both)
-    return len(ranking.answers), [
+    candidates = [
         (better.value, worse.value, set(ranking.used), _margins(ranking, better, worse))
         for better, worse in ranked_pairs(ranking.answers, policy)
     ]
+    return len(ranking.answers), candidates, ranking.graded_by if found.shape.kind == RANKING else ""
 
 
 def scales_of(rows, sides) -> dict:
@@ -228,9 +234,16 @@ def _margins(ranking, better, worse):
     return {"rank_margin": better.grade - worse.grade} if ranking.graded_by in ("rank", "ranks") else {}
 
 
-def _row_pair(context, better, worse, used, more, answers):
-    found = context.found
-    prompt, (chosen, chosen_turn), (rejected, rejected_turn) = _combine(context.prompt, found, better, worse)
+def _row_pair(context, better, worse, used, more):
+    found, prompt_value = context.found, context.prompt
+    if (conversations := interleaved(prompt_value, better, worse)) is not None:
+        prompt_value, (better, worse) = None, conversations
+        same = [conversation[:-1] for conversation in conversations]
+        if same[0] != same[1]:
+            raise RowRefused("different histories", _first_difference(*same))
+    elif found.shape.kind == SIDES:
+        better, worse = _only_text(better), _only_text(worse)
+    prompt, (chosen, chosen_turn), (rejected, rejected_turn) = _combine(prompt_value, found, better, worse)
     prompt = with_system(prompt, context.system)
     where = found.prompt or found.chosen
     check_prompt(prompt, where)
@@ -239,7 +252,12 @@ def _row_pair(context, better, worse, used, more, answers):
     if (chosen, chosen_turn) == (rejected, rejected_turn):
         raise RowRefused("identical", f"both answers are {excerpt(chosen)}")
     used = (context.used | used) & context.columns
-    return RowPair(prompt, chosen, rejected, used, context.tools, chosen_turn, rejected_turn, more, answers)
+    return RowPair(prompt, chosen, rejected, used, context.tools, chosen_turn, rejected_turn, more)
+
+
+def _only_text(value):
+    """The text of a list of one, as PAIR has it; any other value as it is."""
+    return value[0] if is_list_of_texts(value) and len(value) == 1 else value
 
 
 def _combine(prompt_value, found, chosen_value, rejected_value):

@@ -9,7 +9,7 @@ import re
 
 from .media import is_encoded_media, media_column
 from .refused import NON_TEXT, RowRefused, excerpt, is_missing, kind_of
-from .written import turns_written_in
+from .written import turns_written_in, value_of
 
 ROLES = {
     "user": "user", "human": "user", "prompter": "user",
@@ -97,13 +97,37 @@ def tools_in(value) -> tuple[dict, ...] | None:
 
 
 def history_turns(value) -> list[dict] | None:
-    """The turns of a `history` column, [question, answer] pairs or turns; None for another value."""
+    """The turns of a `history` column, [question, answer] pairs or turns, also as JSON text; None for another value."""
+    value = value_of(value) if isinstance(value, str) else value
     if isinstance(value, list | tuple) and all(isinstance(item, list | tuple) and len(item) == 2 for item in value):
         roles = ("user", "assistant")
         return [{"role": role, "content": text} for item in value for role, text in zip(roles, item, strict=True)]
     if isinstance(value, list | tuple) and all(isinstance(item, dict) for item in value):
         return turns_in(value, "history")
     return None
+
+
+def interleaved(prompt, *answers) -> list[list[dict]] | None:
+    """The conversation with each answer, where prompt and answers are lists of as many texts, also as JSON text.
+
+    So the data of Chatbot Arena have every turn of a side in one column. None for other values.
+    """
+    questions = _texts_in(prompt)
+    replies = [_texts_in(answer) for answer in answers] if questions else []
+    if not questions or not all(found and len(found) == len(questions) for found in replies):
+        return None
+    turns = [zip(questions, found, strict=True) for found in replies]
+    roles = ("user", "assistant")
+    return [
+        [{"role": role, "content": text} for both in side for role, text in zip(roles, both, strict=True)]
+        for side in turns
+    ]
+
+
+def _texts_in(value):
+    """The texts of a list of such, also one that is written as text; None for another value."""
+    value = value_of(value) if isinstance(value, str) else value
+    return value if isinstance(value, list) and value and all(isinstance(item, str) for item in value) else None
 
 
 def _turn(turn, column):

@@ -3,6 +3,7 @@
 Standard library only.
 """
 
+import math
 from dataclasses import dataclass
 
 from .rankings import Graded, as_list, ranked_pairs
@@ -65,8 +66,8 @@ def grade_of(row, label) -> float:
             number = float(value)
         except (TypeError, ValueError):
             number = float("nan")
-        if isinstance(value, bool) or number != number:
-            raise RowRefused("wrong type", f"{label} is {excerpt(value)}, expected a number")
+        if isinstance(value, bool) or not math.isfinite(number):
+            raise RowRefused("wrong type", f"{label} is {excerpt(value)}, expected a finite number")
         return number
     word = str(value).strip().lower() if isinstance(value, str | bool | int | float) else ""
     if word in _GOOD or word in _BAD:

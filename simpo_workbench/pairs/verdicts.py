@@ -5,6 +5,7 @@ only where the names of the columns, or all values of the column together, leave
 """
 
 import functools
+import math
 import re
 from collections import Counter
 from dataclasses import dataclass, field
@@ -368,7 +369,7 @@ def _majority(votes):
 def _number(value):
     """A number, also one in a text; None for anything else."""
     if isinstance(value, bool | int | float):
-        return None if is_missing(value) else float(value)
+        return None if is_missing(value) or math.isinf(value) else float(value)
     if isinstance(value, str) and len(value) < 40:
         try:
             number = float(value)

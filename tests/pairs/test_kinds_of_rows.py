@@ -107,6 +107,71 @@ def test_a_ranking_becomes_pairs_by_the_named_policy(policy, expected):
     assert (pairs.report().kept, pairs.report().pairs) == (1, len(expected))
 
 
+@pytest.mark.parametrize(
+    ("row", "words"),
+    [
+        (
+            {"answers": ["a", "b"], "ranks": [1, 2]},
+            "Which of 'answers' is better was read from 'ranks', where rank 1 is",
+        ),
+        ({"completions": ["a", "b"], "ratings": [2, 1]}, "from 'ratings', where the highest is the best"),
+        ({"completions": [{"text": "a", "score": 2}, {"text": "b", "score": 1}]}, "from 'score', where the highest"),
+    ],
+)
+def test_it_is_said_what_graded_the_answers_and_in_which_direction(row, words):
+    assert words in str(load_pairs([{"prompt": "p", **row}]).report())
+
+
+def test_it_is_said_what_graded_rows_of_one_answer():
+    rows = [{"prompt": "p", "completion": text, "rating": grade} for text, grade in (("a", 1), ("b", 3))]
+    assert "better and worse by 'rating', where the highest is the best" in str(load_pairs(rows).report())
+    rows = [{"prompt": "p", "completion": text, "label": grade} for text, grade in (("a", False), ("b", True))]
+    assert "better and worse by 'label' (" in str(load_pairs(rows).report())
+
+
+@pytest.mark.parametrize("grade", [float("inf"), "-inf", "1e999"])
+def test_an_infinite_grade_is_refused(grade):
+    assert "finite number" in refusal({"prompt": "p", "answers": ["a", "b"], "ratings": [1, grade]})
+    rows = [{"prompt": "p", "completion": text, "rating": value} for text, value in (("a", 1), ("b", grade))]
+    assert "finite number" in refusal(*rows)
+    scores = {"prompt": "p", "response_a": "a", "response_b": "b", "score_a": 1, "score_b": grade}
+    assert "no number in score_b" in refusal(scores)
+
+
+@pytest.mark.parametrize("written", [True, False], ids=["text", "lists"])
+def test_lists_of_turns_are_read_as_the_conversations_that_they_are(written):
+    """Chatbot Arena has all turns of a side in one column; '["A"]' was trained literally."""
+
+    def row(prompt, first, second):
+        values = {"prompt": prompt, "response_a": first, "response_b": second}
+        return {key: json.dumps(value) if written else value for key, value in values.items()} | {"winner": "model_b"}
+
+    assert pairs_of(row(["q"], ["A"], ["B"])) == [("q", "B", "A")]
+    (pair,) = load_pairs([row(["q", "r"], ["A", "B"], ["A", "C"])])
+    assert [turn["content"] for turn in pair.prompt] == ["q", "A", "r"]
+    assert (pair.chosen, pair.rejected) == ("C", "B")
+    assert "different histories" in refusal(row(["q", "r"], ["A", "B"], ["X", "C"]))
+
+
+def test_a_list_of_one_text_is_that_text_beside_a_label_too():
+    row = {"prompt": "q", "response_a": ["A"], "response_b": ["B"], "winner": "model_a"}
+    assert pairs_of(row) == [("q", "A", "B")]
+    # an answer in JSON to a question in words stays as it is
+    row = {"prompt": "List it.", "response_a": '["A"]', "response_b": '["B"]', "winner": "model_a"}
+    assert pairs_of(row) == [("List it.", '["A"]', '["B"]')]
+
+
+@pytest.mark.parametrize("names", [("query", "response", "rejected_response"), ("instruction", "chosen", "rejected")])
+@pytest.mark.parametrize(
+    "history", ['[["a", "b"]]', '[{"role": "user", "content": "a"}, {"role": "assistant", "content": "b"}]']
+)
+def test_a_history_written_as_text_is_a_history(names, history):
+    row = dict(zip(names, ("q", "y", "n"), strict=True)) | {"history": history}
+    (pair,) = load_pairs([row])
+    assert [turn["content"] for turn in pair.prompt] == ["a", "b", "q"]
+    assert load_pairs([row | {"history": "[]"}])[0].prompt_text == "q"
+
+
 def test_ranks_are_better_when_lower_and_ratings_when_higher():
     assert pairs_of({"prompt": "p", "answers": ["a", "b"], "ranks": [1, 2]}) == [("p", "a", "b")]
     assert pairs_of({"prompt": "p", "answers": ["a", "b"], "ratings": [1, 2]}) == [("p", "b", "a")]
