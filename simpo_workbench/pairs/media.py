@@ -16,7 +16,7 @@ _ENDINGS = (
 )
 #: One path or address, without blanks, so that a sentence that ends in a file's name is none.
 _PATH = re.compile(rf"(?:[a-z]+://|file:)?[^\s<>\"|*]{{1,1000}}\.(?:{_ENDINGS})(?:[?#][^\s]{{0,1000}})?", re.IGNORECASE)
-_DATA_ADDRESS = re.compile(r"\s*data:(?:image|video|audio)/[\w.+-]+[;,]", re.IGNORECASE)
+_DATA_ADDRESS = re.compile(r"\s?data:(?:image|video|audio)/[\w.+-]+[;,]", re.IGNORECASE)
 #: How base64 begins of PNG, JPEG, GIF, RIFF (WebP, AVI, WAV), BMP, MP4 and its kin, Matroska, Ogg, MP3, FLAC and TIFF.
 _BASE64 = re.compile(
     r"(?:iVBORw0KGgo|/9j/[24]|R0lGOD(?:lh|dh)|UklGR|Qk[A-Za-z0-9+/]{6}AAAA|AAAA[A-Za-z0-9+/]{2}Z0eX|GkXfo|T2dnUw|SUQz[AB]"
@@ -64,8 +64,8 @@ def is_path(text) -> bool:
 
 def is_encoded_media(text) -> bool:
     """Whether a text is a picture, video or sound in base64, bare or as a data address."""
-    if text[:5].lower() == "data:" or text[:6].lower().lstrip().startswith("data:"):
-        return _DATA_ADDRESS.match(text) is not None
+    if _DATA_ADDRESS.match(text):
+        return True
     return len(text) >= 48 and " " not in text[:64] and _BASE64.fullmatch(text[:_MOST_LOOKED_AT]) is not None
 
 

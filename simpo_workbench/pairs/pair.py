@@ -4,6 +4,9 @@ import hashlib
 import json
 from dataclasses import dataclass, field
 
+#: ensure_ascii keeps the bytes the same on every platform; what JSON does not know, such as a date, is its text.
+_CANONICAL = json.JSONEncoder(ensure_ascii=True, sort_keys=True, separators=(",", ":"), default=str)
+
 
 @dataclass(frozen=True, slots=True)
 class Pair:
@@ -56,6 +59,4 @@ def _turns(messages):
 
 
 def _digest(value):
-    # ensure_ascii keeps the bytes the same on every platform; what JSON does not know, such as a date, is its text
-    content = json.dumps(value, ensure_ascii=True, sort_keys=True, separators=(",", ":"), default=str)
-    return hashlib.sha256(content.encode("ascii")).hexdigest()
+    return hashlib.sha256(_CANONICAL.encode(value).encode("ascii")).hexdigest()

@@ -5,6 +5,8 @@ from collections.abc import Mapping
 from .refused import LONGEST_ROW, RowRefused, excerpt, too_long
 
 DEEPEST_NESTING = 100
+# asked for every value of every row: made once, the usual types first
+_TEXTS, _SCALARS, _LISTS, _MAPPINGS = (str, bytes), (int, float, type(None)), (list, tuple), (dict, Mapping)
 
 
 def plain_row(row) -> dict:
@@ -18,24 +20,28 @@ def plain_row(row) -> dict:
 
 def _characters(value, depth):
     """About how many characters and values a row holds; what is nested deeper than a row may be is not counted."""
-    if isinstance(value, str | bytes):
+    if isinstance(value, _TEXTS):
         return len(value)
-    if depth <= DEEPEST_NESTING and isinstance(value, Mapping):
-        return len(value) + sum(_characters(item, depth + 1) for item in value.values())
-    if depth <= DEEPEST_NESTING and isinstance(value, list | tuple):
-        return len(value) + sum(_characters(item, depth + 1) for item in value)
-    return 1
+    if isinstance(value, _SCALARS) or depth > DEEPEST_NESTING:
+        return 1
+    if isinstance(value, _LISTS):
+        parts = value
+    elif isinstance(value, _MAPPINGS):
+        parts = value.values()
+    else:
+        return 1
+    return len(value) + sum([_characters(part, depth + 1) for part in parts])
 
 
 def _plain(value, depth):
     """The value in plain Python: arrays and tuples as lists, keys as text."""
-    if value is None or isinstance(value, str | int | float | bytes):
+    if isinstance(value, (_TEXTS, _SCALARS)):
         return value
     if depth > DEEPEST_NESTING:
         raise RowRefused("unreadable", f"nested deeper than {DEEPEST_NESTING} levels")
-    if isinstance(value, Mapping):
+    if isinstance(value, _MAPPINGS):
         return {encodable(str(key)): _plain(item, depth + 1) for key, item in value.items()}
-    if isinstance(value, list | tuple):
+    if isinstance(value, _LISTS):
         return [_plain(item, depth + 1) for item in value]
     if type(value).__module__.partition(".")[0] == "numpy" and hasattr(value, "tolist"):
         return _plain(value.tolist(), depth + 1)

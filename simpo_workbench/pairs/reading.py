@@ -91,9 +91,10 @@ def refuse_media(row, found) -> None:
     """Raise RowRefused for a row with an image, a video or a sound: by a column's name or by its value."""
     texts = {found.prompt, found.chosen, found.rejected}
     column = media.media_column(row, texts)
-    answers = [row.get(name) for name in dict.fromkeys((found.chosen, found.rejected))]
-    if column is None and len(answers) == 2 and all(isinstance(text, str) and media.is_path(text) for text in answers):
-        column = found.chosen
+    if column is None and found.chosen != found.rejected:
+        answers = row.get(found.chosen), row.get(found.rejected)
+        if all(isinstance(text, str) and media.is_path(text) for text in answers):
+            column = found.chosen
     if column is not None:
         raise RowRefused(NON_TEXT, f"the column '{column}' holds {excerpt(row[column])}")
 
@@ -116,13 +117,10 @@ class Context:
         tools = tools_in(row.get("tools"))
         if tools is not None:
             used.add("tools")
-        if not tools:
-            held = (
-                _tools_inside(row.get(name)) for name in dict.fromkeys((found.prompt, found.chosen, found.rejected))
-            )
-            tools = next((inside for inside in held if inside), ())
+        for name in (found.prompt, found.chosen, found.rejected):
+            tools = tools or _tools_inside(row.get(name))
         turns = {"chosen_turn", "rejected_turn"} if found.chosen == "chosen" else set()
-        return cls(found, prompt, row.get("system"), tools, frozenset(used | {"system"} | turns), frozenset(row))
+        return cls(found, prompt, row.get("system"), tools or (), frozenset(used | {"system"} | turns), frozenset(row))
 
 
 def _tools_inside(value):

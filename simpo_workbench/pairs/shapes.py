@@ -37,7 +37,6 @@ class Shape:
     chosen: str = ""
     rejected: str = ""
     holds_prompt: bool = False
-    optional: tuple[str, ...] = ("system", "tools", "input", "history")
 
     @functools.cached_property
     def columns(self) -> tuple[str, ...]:
@@ -156,8 +155,13 @@ _MATCHES = {PAIR: _match_pair, SIDES: _match_sides, RANKING: _match_ranking, LAB
 
 def _prompt_column(row, taken):
     """The column of the prompt, one with a value before one without."""
-    names = [name for name in PROMPTS if name in row and name not in taken]
-    return next((name for name in names if not is_missing(row[name])), names[0] if names else None)
+    empty = None
+    for name in PROMPTS:
+        if name in row and name not in taken:
+            if not is_missing(row[name]):
+                return name
+            empty = empty or name
+    return empty
 
 
 def _is_no_plain_text(value):

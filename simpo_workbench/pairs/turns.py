@@ -20,6 +20,7 @@ ROLES = {
 }  # fmt: skip
 #: What a turn keeps beside role and content: calls of tools, and reasoning in a field of its own.
 TURN_KEYS = ("tool_calls", "tool_call_id", "name", "reasoning_content", "thinking", "reasoning")
+_TURN_KEYS = frozenset(TURN_KEYS)
 _PLAIN_KEYS = {"role", "content", "from", "value", "function_call", *TURN_KEYS}
 
 
@@ -147,7 +148,9 @@ def _turn(turn, column):
         raise RowRefused(NON_TEXT, f"'{media}' in a turn of {column} holds {excerpt(turn[media])}")
     if known == "call":
         return {"role": "assistant", "content": "", "tool_calls": _written_calls(content, column)}
-    more = {key: turn[key] for key in TURN_KEYS if turn.get(key) not in (None, "", [], {})}
+    more = {}
+    if not _TURN_KEYS.isdisjoint(turn):
+        more = {key: turn[key] for key in TURN_KEYS if turn.get(key) not in (None, "", [], {})}
     if turn.get("function_call"):  # what OpenAI's turns had before tool_calls
         more["tool_calls"] = [*_written_calls(turn["function_call"], column), *more.get("tool_calls", ())]
     if more.get("tool_calls") and not _are_calls(more["tool_calls"]):
@@ -208,12 +211,13 @@ def _content(content, column):
     return "".join(texts)
 
 
+_TRANSCRIPT = re.compile(r"\s*Human:")
 _SPEAKER = re.compile(r"(?:\A\s*|\n\n)(Human|Assistant):[ ]?")
 
 
 def is_transcript(value) -> bool:
     """Whether a value is a text that begins as a transcript "Human: …"."""
-    return isinstance(value, str) and re.match(r"\s*Human:", value) is not None
+    return isinstance(value, str) and _TRANSCRIPT.match(value) is not None
 
 
 def is_open_transcript(value) -> bool:

@@ -493,7 +493,8 @@ ROW_VALUES = st.recursive(
     ),
     max_leaves=8,
 )
-PAIR_COLUMNS = sorted({column for shape in SHAPES for column in (*shape.columns, *shape.optional)} | set(PROMPTS))
+OPTIONAL_COLUMNS = {"system", "tools", "input", "history"}
+PAIR_COLUMNS = sorted({column for shape in SHAPES for column in shape.columns} | OPTIONAL_COLUMNS | set(PROMPTS))
 PAIR_COLUMNS += ["response_a", "response_b", "winner", "completions", "ratings", "ranks", "completion", "label"]
 
 

@@ -85,7 +85,11 @@ class ChatTemplate:
         """The rendered prompt up to where an answer begins: one that thinks, or not, as `values.thinking` says."""
         thinks = self.own.is_open if self.values.thinking is None else self.values.thinking
         placement = self.own.bare if thinks else self.plain.plain
-        return placement.start(self.render(self.with_system_turn(messages), True, placement.options, tools))
+        return self.start(self.with_system_turn(messages), placement, tools)
+
+    def start(self, messages, placement, tools=()) -> str:
+        """The text in front of an answer to these turns, under a Placement. Errors: as `render`."""
+        return placement.start(self.render(messages, True, placement.options, tools))
 
     def with_system_turn(self, messages) -> list[dict]:
         """The messages with data.system_prompt as system turn where they have none; an empty system turn is none.

@@ -5,6 +5,7 @@ Needs a tokenizer, but neither weights nor torch.
 
 from __future__ import annotations
 
+import functools
 from typing import TYPE_CHECKING
 
 from ...base.errors import WorkbenchError
@@ -80,10 +81,7 @@ def prompt_kinds(encoder: ChatEncoder, pair: Pair, ids: list[int]) -> list[str]:
     pair = encoder.control.safe_pair(pair)
     (rendered,) = encoder.template.render_pairs([pair])
 
-    def start(messages):
-        placement = rendered.placement
-        return placement.start(encoder.template.render(messages, True, placement.options, pair.tools))
-
+    start = functools.partial(encoder.template.start, placement=rendered.placement, tools=pair.tools)
     turns = encoder.template.with_system_turn(pair.prompt)
     system = [turn for turn in turns[:1] if turn["role"] == "system"]
     rest = turns[len(system) :]

@@ -5,6 +5,7 @@ would have produced it after the prompt, then the template's end-of-turn token e
 """
 
 import contextlib
+import functools
 from collections import deque
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor, wait
@@ -225,10 +226,7 @@ class ChatEncoder:
         System turn, assistant header and what the placement adds stay, so that what is left is a well-formed
         conversation; one that the template refuses is not.
         """
-
-        def start(messages):
-            return placement.start(self.template.render(messages, True, placement.options, pair.tools))
-
+        start = functools.partial(self.template.start, placement=placement, tools=pair.tools)
         messages = self.template.with_system_turn(pair.prompt)
         system = [message for message in messages[:1] if message["role"] == "system"]
         turns = messages[len(system) :]
