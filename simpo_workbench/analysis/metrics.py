@@ -210,7 +210,8 @@ METRICS = {
             LOGP,
             ".2g",
             "lower",
-            "Largest difference of a lead when the same pairs are scored twice; smaller changes say nothing.",
+            "Largest difference of a lead when the same pairs are scored again: alone, in other micro-batches and, in"
+            " 16 bits on a GPU, with other kernels; smaller changes say nothing.",
         ),
         Metric("answers/n", "answers", "", ".0f", "", "Number of sampled answers."),
         Metric(

@@ -16,14 +16,12 @@ from ..config.run_config import RunConfig
 from ..pairs.pairs import prompt_text
 from . import generation
 from .forward.logprobs import PackedScorer
-from .scoring import response_logps, score_encoded
+from .scoring import score_encoded
+from .scoring_again import noise_sample, scored_again
 from .setup import Setup
 
 if TYPE_CHECKING:
     import pandas as pd
-
-#: Held-out pairs that are scored a second time before the first step, to measure the noise of scoring.
-NOISE_PAIRS = 16
 
 
 def evaluate(
@@ -61,7 +59,10 @@ def evaluate(
     record = {"kind": "eval", "step": step, **_score_metrics(scores, first, first_scores, config)}
     on_scores(record)
     if first is None:
-        record["eval/scoring_noise"] = _scoring_noise(scorer, setup, scores, progress)
+        sample = noise_sample(setup.held_out)
+        scored = _counted(progress, "scoring {} of {} pairs again, for the noise of scoring", len(sample))
+        again = scored_again(scorer, sample, loaded, setup.memory.max_tokens_per_microbatch, scored)
+        record["eval/scoring_noise"] = max(scoring_noise(scores, table) for table in again.values())
     prompts = setup.sample_prompts(config.generation) if with_answers else []
     sampled = []
     if prompts:
@@ -110,25 +111,3 @@ def _answer_record(step, prompt, answer):
     if prompt.reference:
         record["reference"] = prompt.reference
     return record
-
-
-def _scoring_noise(scorer, setup, scores, progress) -> float:
-    """`scores.scoring_noise` of pairs spread evenly over the held-out ones, each scored again alone.
-
-    It draws no random numbers and changes no weight.
-    """
-    import pandas as pd
-
-    places = sorted({place * len(setup.held_out) // NOISE_PAIRS for place in range(NOISE_PAIRS)})
-    sample = [setup.held_out[place] for place in places]
-    # no two pairs fit together, and one alone always does
-    scored = _counted(progress, "scoring {} of {} pairs again, for the noise of scoring", len(sample))
-    logps = response_logps(scorer, sample, setup.loaded, max_tokens_per_microbatch=1, progress=scored)
-    again = pd.DataFrame(
-        {
-            "pair_id": [pair.pair_id for pair in sample],
-            "chosen_avg_logp": logps.chosen_avg.numpy(),
-            "rejected_avg_logp": logps.rejected_avg.numpy(),
-        }
-    )
-    return scoring_noise(scores, again)

@@ -16,7 +16,7 @@ from .encode.tokens import ChatEncoder
 from .forward.attention import row_policy
 from .forward.logprobs import PackedScorer, ResponseLogps
 from .forward.memory import is_out_of_memory
-from .forward.packing import collate, plan
+from .forward.packing import RowPolicy, collate, plan
 from .limits import require_fitting_pairs
 from .model.models import LoadedModel, weights_unpacked
 
@@ -86,16 +86,20 @@ def response_logps(
     loaded: LoadedModel,
     max_tokens_per_microbatch=SCORING_TOKENS,
     progress: Callable[[int, int], None] | None = None,
+    policy: RowPolicy | None = None,
+    planned: Callable[[list, int, RowPolicy], list[list]] | None = None,
 ) -> ResponseLogps:
     """Summed log-probabilities and token counts of all pairs, fp64 on the CPU, in the order of `encoded`.
 
     A micro-batch that does not fit into memory is halved. progress: called after each one with the numbers of pairs
-    that are scored and of all pairs.
+    that are scored and of all pairs. policy: how pairs become rows (default: the fastest way that the model allows).
+    planned: which pairs go through together (default: `packing.plan`).
     """
     row_of = {}
     with weights_unpacked(loaded):
-        policy = row_policy(loaded.model)
-        (groups,) = plan(encoded, max_tokens_per_microbatch, policy)
+        policy = policy or row_policy(loaded.model)
+        budget = max_tokens_per_microbatch
+        groups = planned(encoded, budget, policy) if planned else plan(encoded, budget, policy)[0]
         while groups:
             group = groups.pop(0)
             try:

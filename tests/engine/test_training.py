@@ -18,6 +18,9 @@ from simpo_workbench.analysis.metrics import METRICS
 from simpo_workbench.base.files import read_json, write_json
 from simpo_workbench.engine import checkpoints, training
 from simpo_workbench.engine import step as step_module
+from simpo_workbench.engine.encode.tokens import ChatEncoder
+from simpo_workbench.engine.forward.logprobs import PackedScorer
+from simpo_workbench.engine.scoring_again import scored_again
 from simpo_workbench.engine.setup import prepare
 from simpo_workbench.runs.folder import RunFolder
 from simpo_workbench.runs.more_steps import resumable_steps
@@ -172,13 +175,18 @@ def test_scores_of_the_run_are_those_of_the_saved_adapter(finished):
 
 
 @pytest.mark.parametrize("kind", ["simpo", "dpo"])
-def test_the_noise_of_scoring_is_that_of_scoring_each_pair_alone(tiny_config, kind):
-    """With more held-out pairs than the sample holds it would be a part of them; here it is all."""
+def test_the_noise_of_scoring_is_that_of_the_layout_that_differs_most(tiny_config, kind):
+    """Each pair alone, and all in other micro-batches. The sample is all 8 held-out pairs here."""
     run = wb.train(tiny_config.with_changes({"loss.kind": kind, "training.max_steps": 1}))
     with wb.load_model(run.config.model) as model:
         alone = wb.score(model, wb.load_pairs(run.config.data.eval), max_tokens_per_microbatch=1)
+        data = run.config.data
+        encoded, _ = ChatEncoder.of(model, data).encode_pairs(list(wb.load_pairs(data.eval)))
+        (_, again) = scored_again(PackedScorer(model.model).eval(), encoded, model, 4096).values()
     first = run.scores.query("step == 0")
-    assert run.scoring_noise == pytest.approx(wb.analysis.scoring_noise(first, alone), abs=1e-12)
+    noises = [wb.analysis.scoring_noise(first, table) for table in (alone, again)]
+    assert min(noises) > 0, "both are other layouts than that of the evaluation"
+    assert run.scoring_noise == pytest.approx(max(noises), abs=1e-12)
     assert 0 < run.scoring_noise < 1e-4, "fp32"
     evaluations = [record for record in run.records if record["kind"] == "eval"]
     assert ["eval/scoring_noise" in record for record in evaluations] == [True, False], "measured once"
@@ -188,7 +196,8 @@ def test_measuring_the_noise_changes_nothing_else(tiny_config, finished, monkeyp
     from simpo_workbench.engine import evaluation
 
     config, measured = tiny_config.with_changes({"lora.dropout": 0.1}), finished
-    monkeypatch.setattr(evaluation, "_scoring_noise", lambda *_: 0.0)
+    monkeypatch.setattr(evaluation, "scored_again", lambda *_: {"not": None})
+    monkeypatch.setattr(evaluation, "scoring_noise", lambda *_: 0.0)
     without = wb.train(config.with_changes({"run.name": "without"}))
     assert same(adapter(measured), adapter(without))
     assert train_numbers(measured) == train_numbers(without)
