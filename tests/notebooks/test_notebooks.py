@@ -128,6 +128,15 @@ def test_it_uses_only_names_that_exist(path):
     assert set(re.findall(r'wb\.preset\("([^"]+)"\)', text)) <= set(wb.list_presets().index)
 
 
+@by_name(NOTEBOOKS)
+def test_no_overlap_of_two_single_intervals_decides_anything(path):
+    """Before and after are the same pairs: a share is compared by the interval of its paired change."""
+    text = "\n".join(cell.source for cell in read(path).cells)
+    assert not re.search(r"overlap", text, re.IGNORECASE)
+    if re.search(r"\bshare\(", text) and "compare" in text:
+        assert "share_change(" in text
+
+
 @pytest.mark.parametrize(
     ("text", "troubled"),
     [
