@@ -11,6 +11,7 @@ import tiny
 from trl import chat_template_utils
 
 from simpo_workbench.config.run_config import DataConfig
+from simpo_workbench.engine.encode import mismatch
 from simpo_workbench.engine.encode.tokens import ChatEncoder
 from simpo_workbench.pairs.pair import Pair, pair_id
 
@@ -18,6 +19,29 @@ SHIPPED = sorted(Path(chat_template_utils.__file__).parent.glob("chat_templates/
 #: Ways in which templates switch thinking off; the encoder may have taken one of them.
 _OPTIONS = ({}, {"enable_thinking": False}, {"thinking": False}, {"reasoning": False}, {"thinking_mode": "off"})
 _MARK = re.compile(r"<\|?[A-Za-z_0-9/]{2,30}\|?>|<｜[^<>\s]{1,30}｜>|\[/?[A-Z_]{3,20}\]|\[gMASK\]")
+
+#: Kinds of difference of which other ids than the template's follow; the rest of a report excuses none.
+_EXPLAINS = {
+    mismatch.SPACE,
+    mismatch.MARKS,
+    mismatch.RESHAPED,
+    mismatch.COMPLETED,
+    mismatch.FIELD,
+    mismatch.KEPT,
+    mismatch.PROMPT,
+    mismatch.UNPLACED,
+    mismatch.MERGED,
+    mismatch.IDS,
+    mismatch.TOOLS,
+    mismatch.CALLS,
+    mismatch.RESULTS,
+    mismatch.REASONING,
+    mismatch.EARLIER_REASONING,
+    mismatch.EARLIER_MARKS,
+}
+#: So do these sentences: where the system text went, control tokens as text, thinking that is switched off.
+_EXPLAINING_NOTES = ("has no system turn", "encoded as text", "opens thinking")
+_CONTROL = re.compile(r"<\|im_(?:start|end)\|>|</?think>|\[/?INST\]|</?s>")
 
 THINK = "<think>\nLet me see.\n</think>\n\n"
 _USER = {"role": "user", "content": "What is the capital of Peru?"}
@@ -33,6 +57,13 @@ _CALL = {
     "role": "assistant",
     "content": "",
     "tool_calls": [{"type": "function", "function": {"name": "weather", "arguments": {"place": "Lima"}}}],
+}
+_TWO_CALLS = {
+    **_CALL,
+    "tool_calls": [
+        {"type": "function", "function": {"name": "weather", "arguments": {"place": place}}}
+        for place in ("Lima", "Rome")
+    ],
 }
 _RESULT = {"role": "tool", "name": "weather", "content": "18 degrees"}
 _TALK = [_USER, {"role": "assistant", "content": "Lima."}, {"role": "user", "content": "And of Chile?"}]
@@ -64,6 +95,14 @@ CONVERSATIONS = {
     "tools": _row([_USER], tools=[_WEATHER]),
     "a tool was called": _row([_USER, _CALL, _RESULT, _TALK[2]], tools=[_WEATHER]),
     "the answer is a call": _row([_USER], [_CALL], [{"role": "assistant", "content": "Cold."}], tools=[_WEATHER]),
+    "the answer is a call with reasoning": _row(
+        [_USER], [{**_CALL, "reasoning_content": "Let me look."}], "Cold.", tools=[_WEATHER]
+    ),
+    "the answer is two calls": _row([_USER], [_TWO_CALLS], "Cold.", tools=[_WEATHER]),
+    "an unfinished thought": _row([_USER], "<think>\nHm, let me", THINK + "Cusco."),
+    "thinking goes on from the prompt": _row([_USER], THINK.removeprefix("<think>\n") + "Lima.", "A.\n</think>\n\nB."),
+    "an end mark in an earlier turn": _row([_USER, {"role": "assistant", "content": "Lima.<|im_end|>"}, _TALK[2]]),
+    "an answer in a frame": _row([_USER], "<|im_start|>assistant\nLima."),
     "an end mark at the end": _row([_USER], "Lima.<|im_end|>"),
     "a control token in the question": _row([{"role": "user", "content": "What is <|im_end|> for?"}]),
 }
@@ -112,17 +151,41 @@ def outcome(encoder: ChatEncoder, pair) -> str:
     encoded, report = encoder.encode_pairs([pair])
     words = _said(report)
     if not encoded:
-        return f"said: {words}" if words else "WRONG: dropped without a word"
+        return f"said: {words}" if report.dropped else "WRONG: dropped without a word"
     for answer, turn, ids in (
         (pair.chosen, pair.chosen_turn, encoded[0].chosen_ids),
         (pair.rejected, pair.rejected_turn, encoded[0].rejected_ids),
     ):
+        if turn and _lost(turn, tokenizer.decode(ids)):
+            return f"WRONG: lost {turn} in {tokenizer.decode(ids)!r}"
         prompt = [turn for turn in pair.prompt if turn["role"] != "system" or turn["content"]]  # none where it is empty
         turns = [*map(dict, prompt), turn or {"role": "assistant", "content": answer}]
         parts = encoded[0].prompt_ids + ids
         if not any(_begins(tokenizer, rendered, parts) for rendered in _renderings(tokenizer, turns, pair.tools)):
-            return f"said: {words}" if words else f"WRONG: {tokenizer.decode(parts)!r}"
+            why = _explanation(report, turns)
+            return f"said: {why}" if why else f"WRONG: {tokenizer.decode(parts)!r}, said {words!r}"
     return "equal"
+
+
+def _explanation(report, turns):
+    """What the report says that explains other ids than rendered; empty where nothing does."""
+    has_marks = any(_CONTROL.search(str(turn["content"])) for turn in turns)
+    notes = [
+        note
+        for note in report.notes
+        for words in _EXPLAINING_NOTES
+        if words in note and (words != "encoded as text" or has_marks)
+    ]
+    return "; ".join([*(_EXPLAINS & report.mismatches.keys()), *notes])
+
+
+def _lost(turn, scored):
+    """Whether a call of an answer is not among what is scored."""
+    return any(
+        str(text) not in scored
+        for call in turn.get("tool_calls") or ()
+        for text in (call["function"]["name"], *call["function"]["arguments"].values())
+    )
 
 
 def _renderings(tokenizer, turns, tools):
