@@ -10,6 +10,7 @@ from pathlib import Path
 from ..base import process
 from ..base.errors import WorkbenchError, first_line
 from ..base.files import read_json, require_json, write_atomically, write_json, write_jsonl
+from ..config.live_changes import CHANGEABLE, checked_changes
 from ..config.run_config import RUNS_ROOT, RunConfig
 from .device_queue import DeviceQueue
 from .folder import RunFolder, create_run, find_run_folder, nothing_left_of
@@ -23,13 +24,8 @@ from .verified import read_changes, read_config, read_environment, read_records,
 
 #: Settings that decide what a checkpoint's tensors and records mean: a clone from a checkpoint cannot change them.
 _FIXED = ("model", "data", "lora", "training.optimizer")
-#: Settings that `run.set` may have changed during training; the clone's own value replaces such a change.
-_SET_ON_THE_WAY = {
-    "loss.beta": "beta",
-    "loss.gamma_beta_ratio": "gamma_beta_ratio",
-    "training.learning_rate": "learning_rate_scale",
-    "generation.prompts": "prompts",
-}
+#: What `run.set` may have changed that no configuration holds: a factor on the learning rate.
+_SCALE = "learning_rate_scale"
 #: Of what a run trained on, what a clone from a checkpoint may change.
 _OF_THE_CONFIGURATION = ("config_sha256", "total_steps")
 _MEMORY = ("training.max_tokens_per_microbatch", "training.gradient_checkpointing")
@@ -92,7 +88,7 @@ def clone(
 def make_clone(source: RunFolder, step: int | None, changes: dict, new_name: str | None = None) -> RunFolder:
     """The folder of a clone that is not started yet."""
     before = read_config(source)
-    after = before.with_changes({"run.name": new_name, **changes})
+    after = _at_step(source, before, step).with_changes({"run.name": new_name, **changes})
     old, new = before.model_dump(exclude={"run"}), after.model_dump(exclude={"run"})
     different = {
         f"{section}.{field}": [old[section][field], value]
@@ -139,11 +135,18 @@ def make_clone(source: RunFolder, step: int | None, changes: dict, new_name: str
     return folder
 
 
+def _at_step(source, config, step):
+    """The configuration of a run with the settings that hold after a step; None: as it was started."""
+    for record in read_changes(source) if step is not None else []:
+        if record["step"] <= step:
+            changes = {name: value for name, value in record["changes"].items() if name != _SCALE}
+            config = checked_changes(config, changes) if changes else config
+    return config
+
+
 def _kept_changes(source, step, different):
-    """The records of changes.jsonl up to a step, without the settings that the clone replaces."""
-    replaced = {name for path, name in _SET_ON_THE_WAY.items() if path in different}
-    if "loss.gamma_beta_ratio" in different:
-        replaced.add("gamma")
+    """The records of changes.jsonl up to a step, without what the clone's own configuration says."""
+    replaced = {*CHANGEABLE} - ({_SCALE} if "training.learning_rate" not in different else set())
     records = []
     for record in read_changes(source):
         changes = {name: value for name, value in record["changes"].items() if name not in replaced}

@@ -8,7 +8,7 @@ import shutil
 import pytest
 
 import simpo_workbench as wb
-from simpo_workbench.base.files import read_json
+from simpo_workbench.base.files import append_jsonl, read_json, read_jsonl
 from simpo_workbench.runs.launch import make_clone
 from simpo_workbench.runs.manifest import Manifest
 from simpo_workbench.runs.more_steps import resumable_steps
@@ -68,3 +68,19 @@ def test_what_cannot_be_cloned_is_said(tiny_config, source):
         make_clone(source.folder, 3, {})
     assert resumable_steps(source.folder) == [2, 4, 6]
     assert len(wb.list_runs(tiny_config.run.root)) == 1  # refused before a folder was made
+
+
+def test_the_configuration_of_a_clone_says_what_holds_at_its_first_step(source):
+    """β 2 became 3 after step 2 and 7 after step 5; the rate was halved after step 2, which no configuration holds."""
+    for step, changes in ((2, {"beta": 3.0, "learning_rate_scale": 0.5}), (5, {"beta": 7.0})):
+        append_jsonl(source.folder.changes, {"step": step, "changes": changes})
+    Manifest.to_write(source.path).seal(source.folder.changes)
+    later = make_clone(source.folder, 4, {}, "later")
+    assert wb.RunConfig.from_yaml(later.config).loss.beta == 3.0
+    assert [record["changes"] for record in read_jsonl(later.changes)] == [{"learning_rate_scale": 0.5}]
+    assert read_json(later.origin)["changes"] == {"loss.beta": [2.0, 3.0]}
+    back = make_clone(source.folder, 4, {"loss.beta": 2.0, "training.learning_rate": 1e-3}, "back")
+    assert wb.RunConfig.from_yaml(back.config).loss.beta == 2.0
+    assert read_jsonl(back.changes) == [], "the clone's own β and rate hold, not those that were set on the way"
+    anew = make_clone(source.folder, None, {}, "anew")
+    assert wb.RunConfig.from_yaml(anew.config).loss.beta == 2.0, "as the source was started"
