@@ -138,7 +138,8 @@ class Collector:
         checked = list(pairs.values())[: self.limit]
         if self._conversations_read:
             number = self._conversations_read
-            notes = (*notes, f"{number} prompts that a chat template had framed were read as conversations")
+            were = "was read as a conversation" if number == 1 else "were read as conversations"
+            notes = (*notes, f"{counted(number, 'pair')} that a chat template had framed {were}")
         marks = marks_note(checked)
         notes = (*notes, *([marks] if marks else []), *self._readings(kept), *remarks_on(checked))
         return checked, LoadReport(self.name, rows_read, kept, refused, first, notes, len(checked))

@@ -69,7 +69,7 @@ def test_a_framed_prompt_is_refused_with_the_option_that_reads_it_and_the_option
     pairs = load_pairs([row("plain"), row(text)], framed_prompts="as_conversation")
     assert list(pairs[1].prompt) == turns
     assert pairs[1].pair_id == load_pairs([row(turns)])[0].pair_id
-    assert "1 prompts that a chat template had framed were read as conversations" in str(pairs.report())
+    assert "1 pair that a chat template had framed was read as a conversation" in str(pairs.report())
     assert load_pairs([row(text)], framed_prompts="keep")[0].prompt == ({"role": "user", "content": text},)
 
 
@@ -132,7 +132,7 @@ def test_the_setting_reaches_training_data(tmp_path):
     path.write_text("".join(json.dumps(row(text)) + "\n" for text in texts))
     train, held_out, notes = load_data(DataConfig(train=str(path), framed_prompts="as_conversation"), seed=0)
     assert (len(train), len(held_out), len(train[0].prompt)) == (1, 1, 4)
-    assert "2 prompts that a chat template had framed" in notes[0]
+    assert "2 pairs that a chat template had framed" in notes[0]
 
 
 def test_a_framed_system_text_beside_another_is_refused():

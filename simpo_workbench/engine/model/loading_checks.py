@@ -13,6 +13,7 @@ import torch
 from safetensors import safe_open
 
 from ...base.errors import WorkbenchError
+from ...base.format import counted
 
 #: Stored weights that a model may do without, by name; transformers itself excepts more for some models.
 OPTIONAL_WEIGHTS = {
@@ -57,7 +58,7 @@ def require_loaded_whole(model, loading_info: dict, name: str) -> None:
         )
     if unexpected:
         raise WorkbenchError(
-            f"The model {name!r} cannot be loaded: its files hold {len(unexpected)} weights that a"
+            f"The model {name!r} cannot be loaded: its files hold {counted(len(unexpected), 'weight')} that a"
             f" {type(model).__name__} has no use for, such as {unexpected[0]!r}: it would be another model than the"
             " one that was trained. config.json does not belong to these weights, or the model is not made to write"
             f" text. {_REMEDY}"
