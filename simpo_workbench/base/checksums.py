@@ -1,8 +1,8 @@
 """Checksums inside the workbench's own JSON: one per line of a JSON-lines file, one per JSON file.
 
-A checked line ends with its number and the CRC-32 of all bytes before it, so that a changed, missing, doubled or moved
-line is noticed. A checked file begins with "format" and ends with the CRC-32 of all bytes before it. What has neither
-was written by an earlier version, or by hand, and cannot be checked.
+Both begin with "format" and end with the CRC-32 of all bytes before it; a line has its number in front of that. So a
+changed, missing, doubled or moved line is noticed, and no cut takes both ends. What has none of them was written by an
+earlier version, or by hand, and cannot be checked.
 """
 
 from __future__ import annotations
@@ -14,8 +14,9 @@ from typing import Any
 
 #: The number that stands for a line without a checksum, and for the beginning of a file.
 UNCHECKED = 0
-#: Version of the layout of checked files.
+#: Version of the layout of checked lines and files.
 FORMAT = 1
+_OWN_KEYS = {"format", "line", "check"}
 _LINE_END = re.compile(rb'(?:, |\{)"line": (\d{1,15}), "check": "([0-9a-f]{8})"\}\n?\Z')
 _FILE_END = re.compile(rb',\n "check": "([0-9a-f]{8})"\n\}\Z')
 # what is left of a checksum where a cut took its name
@@ -26,7 +27,7 @@ LINE_END_BYTES = 64
 
 def checked_line(record: dict, number: int) -> bytes:
     """A record as one line of JSON, with the line's number in its file (from 1) and a checksum."""
-    body = json.dumps({**record, "line": number}, ensure_ascii=False)[:-1].encode()
+    body = json.dumps({"format": FORMAT, **record, "line": number}, ensure_ascii=False)[:-1].encode()
     return body + b', "check": "%08x"}\n' % zlib.crc32(body)
 
 
@@ -49,12 +50,14 @@ def read_line(line: bytes, before: int | None = None) -> tuple[Any, int]:
     except ValueError as error:
         raise ValueError("it is not JSON") from error
     number = UNCHECKED
-    if isinstance(value, dict) and ("line" in value or "check" in value or _LINE_REST.search(line)):
+    if isinstance(value, dict) and (value.keys() & _OWN_KEYS or _LINE_REST.search(line)):
         match = _LINE_END.search(line)
-        if match is None or zlib.crc32(line[: match.start(2) - len(', "check": "')]) != int(match[2], 16):
+        agrees = match and zlib.crc32(line[: match.start(2) - len(', "check": "')]) == int(match[2], 16)
+        if not agrees or value.get("format") != FORMAT:
             raise ValueError("its checksum does not agree")
         number = int(match[1])
-        del value["line"], value["check"]
+        for key in _OWN_KEYS:
+            del value[key]
     if before is not None and number != before + 1 and (before, number) != (UNCHECKED, UNCHECKED):
         wrong = f"number {number}" if number else "one without a checksum"
         raise ValueError(f"line number {before + 1} should stand here, not {wrong}")

@@ -113,17 +113,18 @@ def read_jsonl(path: Path) -> list[dict]:
     Errors: WorkbenchError for any other line that is damaged, blank, missing or doubled.
     """
     try:
-        # Not splitlines(): a text may hold U+2028 or U+0085, which JSON leaves as they are and which end no line here.
-        *lines, last = path.read_bytes().removeprefix(_BOM).rstrip(b"\n").split(b"\n")
+        content = path.read_bytes()
     except FileNotFoundError:
         return []
     except OSError as error:
         raise WorkbenchError(f"{str(path)!r} cannot be read: {error.strerror}.") from error
+    # Not splitlines(): a text may hold U+2028 or U+0085, which JSON leaves as they are and which end no line here.
+    *lines, last = content.removeprefix(_BOM).rstrip(b"\n").split(b"\n")
     records, number = _objects(enumerate(lines, 1), path.name, UNCHECKED)
     try:
         record, _ = read_line(last, number)
     except ValueError as error:
-        if number and path.read_bytes().endswith(b"\n"):
+        if number and content.endswith(b"\n"):
             raise _damaged_line(path.name, len(lines) + 1, last, error) from None
         return records
     return [*records, record] if isinstance(record, dict) else records

@@ -24,7 +24,7 @@ RECORD = {"kind": "train", "step": 3, "loss": 0.25, "text": "é\u2028"}
 
 def test_a_line_ends_with_its_number_and_the_crc_of_what_is_before():
     line = checked_line({"a": 1}, 7)
-    body = b'{"a": 1, "line": 7'
+    body = b'{"format": 1, "a": 1, "line": 7'
     assert line == body + b', "check": "%08x"}\n' % zlib.crc32(body)
     assert read_line(line) == ({"a": 1}, 7)
     assert read_line(b'{"a": 1}\n') == ({"a": 1}, 0), "a line of an earlier version"
@@ -51,6 +51,15 @@ def test_no_changed_or_missing_byte_gives_another_value(data):
         changed = content[:at] + new + content[at + length :]
         with contextlib.suppress(ValueError):
             assert read(changed) == right
+
+
+def test_no_cut_within_a_line_leaves_another_record():
+    """But for "{}", where all is cut: the numbers of the lines around it tell."""
+    line = checked_line(RECORD, 12).rstrip(b"\n")
+    for start in range(len(line)):
+        for end in range(start + 1, len(line)):
+            with contextlib.suppress(ValueError):
+                assert read_line(line[:start] + line[end:])[0] in (RECORD, {})
 
 
 @pytest.fixture

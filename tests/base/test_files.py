@@ -6,6 +6,7 @@ import errno
 import json
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 from hostile_inputs import JSON_VALUES
@@ -152,3 +153,21 @@ def test_any_metrics_file_is_records_or_a_sentence(content, tmp_path):
         assert len(str(error)) < 400
     else:
         assert all(isinstance(record, dict) for record in records)
+
+
+def test_a_line_that_is_completed_while_it_is_read_is_not_called_damaged(tmp_path, monkeypatch):
+    path = tmp_path / "metrics.jsonl"
+    for step in (1, 2, 3):
+        append_jsonl(path, {"step": step})
+    whole = path.read_bytes()
+    path.write_bytes(whole[:-9])
+    read_bytes = Path.read_bytes
+
+    def read_and_let_the_writer_go_on(self):
+        content = read_bytes(self)
+        self.write_bytes(whole)
+        return content
+
+    monkeypatch.setattr(Path, "read_bytes", read_and_let_the_writer_go_on)
+    assert [record["step"] for record in read_jsonl(path)] == [1, 2]
+    assert [record["step"] for record in read_jsonl(path)] == [1, 2, 3]
