@@ -98,19 +98,20 @@ class ChatTemplate:
         WorkbenchError where there is none.
         """
         messages = self.forms.turns(
-            dict(turn) for turn in messages if turn["role"] != "system" or not _is_blank(turn["content"])
+            [turn for turn in messages if turn["role"] != "system" or not _is_blank(turn["content"])]
         )
         if self._system_prompt and not (messages and messages[0]["role"] == "system"):
             messages.insert(0, {"role": "system", "content": self._system_prompt})
         if len(messages) > 1 and messages[0]["role"] == "system" and not self.takes_system_turn:
             system = messages.pop(0)
-            first = next((turn for turn in messages if turn["role"] == "user"), None)
+            first = next((place for place, turn in enumerate(messages) if turn["role"] == "user"), None)
             if first is None:
                 raise WorkbenchError(
                     "The chat template has no system turn, and the conversation has no user turn that could take the"
                     " system text. Add one, or leave the system turn out."
                 )
-            first["content"] = f"{system['content']}\n\n{first['content'] or ''}"
+            content = f"{system['content']}\n\n{messages[first]['content'] or ''}"
+            messages[first] = {**messages[first], "content": content}
         return messages
 
     def render_pairs(self, pairs) -> list[RenderedPair]:

@@ -132,9 +132,11 @@ class ChatEncoder:
 
     def _is_unusual(self, pair, texts):
         """Whether a pair has tools, calls, reasoning, thinking, or control tokens in its texts."""
-        plain = not pair.tools and not pair.chosen_turn and not pair.rejected_turn and all(map(is_plain, pair.prompt))
-        written = (texts.prompt, texts.chosen, texts.rejected)
-        return not plain or texts.thinking > 0 or any(map(self.control.is_safe_text, written))
+        if pair.tools or pair.chosen_turn or pair.rejected_turn or texts.thinking:
+            return True
+        return self.control.is_safe_text(texts.prompt + texts.chosen + texts.rejected) or not all(
+            map(is_plain, pair.prompt)
+        )
 
     def _refused(self, pair, kinds, report):
         """Count the kinds of a pair once each; whether the pair is left out for one of them."""
