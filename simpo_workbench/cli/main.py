@@ -232,7 +232,7 @@ def show(name, root, as_json) -> None:
     if as_json:
         from dataclasses import asdict
 
-        facts = {"name": run.name, "path": str(run.path), **asdict(run.status), **summary(run)}
+        facts = {"name": run.name, "path": str(run.path), **asdict(run.status), "lora": run.lora, **summary(run)}
         _echo_json(json.dumps(facts, ensure_ascii=False, indent=1))
     else:
         print_status(run)

@@ -13,6 +13,7 @@ from rich.text import Text
 from ..analysis.metrics import METRICS
 from ..base.escape import shown_controls
 from ..base.format import duration
+from ..report.facts import headline_of
 from .gate import output, progress_output
 
 #: Without a terminal: seconds between two lines that say how far it is, and between two looks at the clock.
@@ -137,7 +138,7 @@ def _named(record, key):
 
 
 def print_status(run) -> None:
-    """Print one line on where the run stands."""
+    """Print where the run stands, and in a second line its model, adapter and objective."""
     status = run.status
     left = f" · {duration(status.seconds_left)} left" if status.seconds_left and not status.ended else ""
     doing = f" · {status.doing}" if status.doing else ""
@@ -147,6 +148,7 @@ def print_status(run) -> None:
         ),
         soft_wrap=True,
     )
+    output().print(Text(headline_of(run)), soft_wrap=True)
 
 
 def print_answers(table) -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from .held_lora import contradictions, held_lora
+
 #: Highest LoRA learning rate that reports on 7B models call stable (1e-6 … 5e-5 in the reports of users of the paper's
 #: code, TRL and LLaMA-Factory).
 HIGHEST_REPORTED_LORA_RATE = 5e-5
@@ -78,4 +80,4 @@ def config_warnings(config) -> list[str]:
         )
     if training.warmup_ratio == 0 and training.scheduler != "constant":
         sentences.append("training.warmup_ratio 0: the first steps run at the full rate; 0.1 is usual.")
-    return sentences
+    return [*sentences, *contradictions(config, held_lora(config))]

@@ -308,7 +308,8 @@ class RunConfig(Section):
 
     def with_changes(self, changes: dict[str, Any]) -> RunConfig:
         """A new, validated configuration with some settings changed: `config.with_changes({"loss.beta": 4})`."""
-        return RunConfig.from_dict(self.model_dump(), changes)
+        # what was not named stays so: warnings tell a choice from a default
+        return RunConfig.from_dict(self.model_dump(exclude_unset=True), changes)
 
     @classmethod
     def from_dict(cls, values: dict[str, Any] | None, changes: dict[str, Any] | None = None) -> RunConfig:

@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 
 from ..base.errors import WorkbenchError
+from ..config.held_lora import lora_text
 from ..config.run_config import RunConfig
 from ..runs.folder import RunFolder
 from ..runs.preflight_result import PreflightResult
@@ -98,6 +99,7 @@ def _measure(setup: Setup, progress):
         target_lead=config.loss.target_margin / config.loss.beta,
         shortages=tuple(shortages),
         warnings=tuple(config.warnings()),
+        adapter=lora_text(setup.environment["lora"]) + (" (those of model.adapter)" if config.model.adapter else ""),
     )
 
 

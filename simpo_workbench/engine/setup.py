@@ -17,6 +17,7 @@ from accelerate.state import AcceleratorState
 from ..base.errors import WorkbenchError, first_line
 from ..config.checks import Check
 from ..config.earlier import named_settings
+from ..config.held_lora import adapter_note, contradictions, lora_of_adapter
 from ..config.live_changes import checked_changes
 from ..config.run_config import GenerationConfig, RunConfig
 from ..config.schedule import total_steps
@@ -162,7 +163,9 @@ def _prepare(config, loaded, train_pairs, held_out_pairs, notes, memory_plan, do
     resources.enter_context(models.weights_unpacked(loaded))
     policy = row_policy(loaded.model)
     secrets = filter(None, [secrets_note(train_pairs, "training"), secrets_note(held_out_pairs, "held-out")])
-    notes = [*loaded.notes, *notes, *secrets, *check_notes, *_row_notes(policy, train)]
+    lora = _lora(config, loaded)
+    of_adapter = filter(None, [adapter_note(config, lora), *contradictions(config, lora)])
+    notes = [*loaded.notes, *of_adapter, *notes, *secrets, *check_notes, *_row_notes(policy, train)]
     if memory_plan is None:
         doing("measuring the memory that a step takes")
         memory_plan = _memory_plan(training, accelerator, loaded, train, policy)
@@ -171,7 +174,7 @@ def _prepare(config, loaded, train_pairs, held_out_pairs, notes, memory_plan, do
     steps = total_steps(config, len(train))
     reports = [*notes, f"Training pairs: {train_report}", f"Held-out pairs: {held_out_report}"]
     frozen = encoder.template.to_keep()
-    environment = _environment(config, loaded, policy, memory_plan, train_pairs, held_out_pairs, frozen, reports)
+    environment = _environment(config, loaded, lora, policy, memory_plan, train_pairs, held_out_pairs, frozen, reports)
     return Setup(
         config=config,
         accelerator=accelerator,
@@ -192,6 +195,13 @@ def _prepare(config, loaded, train_pairs, held_out_pairs, notes, memory_plan, do
         memory=memory_plan,
         held_out_checks=checks,
     )
+
+
+def _lora(config, loaded):
+    """The settings of the adapter that is trained: with model.adapter that adapter's own, as PEFT has read them."""
+    if not config.model.adapter:
+        return config.lora.model_dump()
+    return lora_of_adapter(loaded.model.peft_config[models.TUNED].to_dict())
 
 
 def _sample_prompts(generation, held_out, held_out_pairs, checks):
@@ -274,7 +284,7 @@ def _shuffled(count, seed, epoch):
     return torch.randperm(count, generator=generator)
 
 
-def _environment(config, loaded, policy, memory_plan, train_pairs, held_out_pairs, frozen, notes):
+def _environment(config, loaded, lora, policy, memory_plan, train_pairs, held_out_pairs, frozen, notes):
     device, targets = loaded.device, loaded.model.peft_config[models.TUNED].target_modules
     device_name = f"CPU, {torch.get_num_threads()} threads"
     if device.type == "cuda":
@@ -297,6 +307,7 @@ def _environment(config, loaded, policy, memory_plan, train_pairs, held_out_pair
         "checkpointed_layers": memory_plan.checkpointed_layers,
         # an adapter from elsewhere may name them by a pattern
         "adapted_layers": targets if isinstance(targets, str) else sorted(targets),
+        "lora": lora,
         "trained_parameters": sum(parameter.numel() for parameter in trained),
         FROZEN: frozen,
         "data_notes": notes,

@@ -7,6 +7,8 @@ import statistics
 from ..analysis.doctor import why_recommended
 from ..analysis.metrics import METRICS
 from ..base.escape import one_way
+from ..config.held_lora import held_lora, lora_label
+from ..runs.run_lora import label_of
 
 #: Metrics that are shown as tiles, in this order.
 TILES = (
@@ -21,15 +23,25 @@ _BESIDE = {
 }
 
 
-def headline(config) -> str:
-    """Model, adapter and objective of a configuration in one line."""
-    loss, lora = config.loss, config.lora
+def headline(config, label: str | None = None) -> str:
+    """Model, adapter and objective of a configuration in one line.
+
+    label: the adapter in a few words, such as "r16"; default: what a run that begins now would train.
+    """
+    loss = config.loss
     model = one_way(config.model.name) if config.model.name != "demo" else "demo model (SmolLM2-135M-Instruct)"
-    adapter = f"{config.model.load_in.upper()} + LoRA r{lora.r}"
+    label = lora_label(config, held_lora(config)) if label is None else label
+    adapter = f"{config.model.load_in.upper()} + LoRA {one_way(label)}"
     if not loss.has_target_margin:
         return f"{model} · {adapter} · {loss.kind.upper()} · β {loss.beta:g}"
     kind = " · hinge" if loss.kind == "simpo_hinge" else ""
     return f"{model} · {adapter}{kind} · β {loss.beta:g} · γ/β {loss.gamma_beta_ratio:g} (γ {loss.gamma:g})"
+
+
+def headline_of(run) -> str:
+    """The headline of a run, with the adapter that it trains. Errors: WorkbenchError for a damaged configuration."""
+    config = run.config
+    return headline(config, label_of(run.folder, config))
 
 
 def tiles(status, config, evaluations, speeds, peaks) -> list[dict]:

@@ -26,9 +26,10 @@ from ..base.redaction import redact, redact_values
 from ..charts.scores import lead_scatter, score_histogram
 from ..charts.subplots import COLORS
 from ..charts.training import rewards_figure, training_figure
+from ..config.held_lora import adapter_note
 from ..runs.run import Run
 from ..runs.secret_texts import secrets_sentence
-from .facts import headline, tiles
+from .facts import headline_of, tiles
 
 _MOST_PAIRS = 20
 _TEMPLATE = Path(__file__).with_name("report.html.jinja")
@@ -86,7 +87,7 @@ def _report_html(run):
     from plotly.offline import get_plotlyjs
 
     status, config, records, environment = run.status, run.config, run.records, dict(run.environment)
-    evaluations = [record for record in records if record.get("kind") == "eval"]
+    lora, evaluations = run.lora, [record for record in records if record.get("kind") == "eval"]
     objective = last_objective(config.loss, records)
     before, after = _scores(run)
     compared = compare_scores(before, after, run.scoring_noise or 0.0) if after is not None else None
@@ -102,7 +103,8 @@ def _report_html(run):
     return page.render(
         run=run,
         status=status,
-        headline=headline(config),
+        headline=headline_of(run),
+        lora_note=adapter_note(config, lora),
         objective_note=run.objective_note,
         verdicts=doctor.diagnose(records, status.total_steps),
         tiles=tiles(

@@ -23,7 +23,7 @@ class PreflightResult:
     peak_memory_bytes: with the longest pairs; of it base_memory_bytes were in use with the model loaded.
     free_memory_bytes: before that. dropped, truncated: training and held-out pairs together. shortages: sentences on
     where memory ran out. base_leads: the base model's leads (nats per token) on a sample of the held-out pairs, against
-    target_lead (γ/β).
+    target_lead (γ/β). adapter: the LoRA settings that hold, with model.adapter that adapter's own.
     """
 
     steps: int
@@ -49,6 +49,7 @@ class PreflightResult:
     target_lead: float
     shortages: tuple[str, ...]
     warnings: tuple[str, ...]
+    adapter: str = ""
 
     @classmethod
     def from_dict(cls, values: dict) -> PreflightResult:
@@ -128,6 +129,7 @@ class PreflightResult:
             ("peak memory", peak),
             ("at once", f"{self.max_tokens_per_microbatch:,} tokens, {layers} checkpointed"),
             ("pairs", pairs),
+            *([("adapter", f"LoRA {self.adapter}")] if self.adapter else []),
         ]
 
     def __str__(self):

@@ -12,10 +12,12 @@ from typing import TYPE_CHECKING
 
 from ..base.errors import WorkbenchError
 from ..base.files import file_stamp, read_jsonl_backwards
+from ..config.held_lora import lora_label
 from ..config.run_config import RUNS_ROOT, RunConfig
 from .folder import RunFolder, run_names
 from .manifest import Manifest
 from .run import Run
+from .run_lora import label_of
 from .verified import read_config
 
 if TYPE_CHECKING:
@@ -31,7 +33,7 @@ _MEASURED = {
     "right": "answers/right",
     "checked": "answers/checked",
 }
-_LISTED = ["name", "state", "step", "total_steps", "model", "data", "learning_rate", "beta"]
+_LISTED = ["name", "state", "step", "total_steps", "model", "lora", "data", "learning_rate", "beta"]
 _LISTED += [*_MEASURED, "verdict", "started"]
 
 
@@ -52,9 +54,9 @@ def find_run(config: RunConfig) -> Run | None:
 def list_runs(root: str | Path = RUNS_ROOT) -> pd.DataFrame:
     """One row per run in a root folder, the newest first.
 
-    Columns: name, state, step, total_steps, model, data, learning_rate, beta, accuracy, accuracy_low and accuracy_high
-    (95 %), pairs (behind the accuracy), chosen_drift (nats per token), right (share of right answers) of checked ones,
-    verdict, started (local time).
+    Columns: name, state, step, total_steps, model, lora (its rank, such as "r16", and with model.adapter whose it is),
+    data, learning_rate, beta, accuracy, accuracy_low and accuracy_high (95 %), pairs (behind the accuracy),
+    chosen_drift (nats per token), right (share of right answers) of checked ones, verdict, started (local time).
     """
     import pandas as pd
 
@@ -67,6 +69,8 @@ def list_runs(root: str | Path = RUNS_ROOT) -> pd.DataFrame:
         row = {"name": name, "state": status.state, "step": status.step, "total_steps": status.total_steps}
         row |= _config_facts(run.folder.config, written)
         with contextlib.suppress(WorkbenchError):  # the row says the rest; the run itself says what is wrong
+            if row.get("lora", "") is None:
+                row["lora"] = _adapter_label(run.folder.path, written, file_stamp(run.folder.environment))
             row |= _last_facts(run.folder.metrics, file_stamp(run.folder.metrics))
         rows.append(row | {"verdict": status.verdict, "started": datetime.fromtimestamp(written[0] / 1e9)})
     rows.sort(key=lambda row: row["started"], reverse=True)
@@ -125,10 +129,18 @@ def _config_facts(path, stamp):
         return {"model": "(configuration unreadable)"}
     return {
         "model": config.model.name,
+        "lora": None if config.model.adapter else lora_label(config, None),
         "data": config.data.train,
         "learning_rate": config.training.learning_rate,
         "beta": config.loss.beta,
     }
+
+
+@lru_cache(maxsize=4096)
+def _adapter_label(path, *stamps):
+    """As `label_of`, of a run with model.adapter. stamps: of the files that say it."""
+    folder = RunFolder(path)
+    return label_of(folder, read_config(folder))
 
 
 @lru_cache(maxsize=4096)

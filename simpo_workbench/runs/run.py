@@ -6,6 +6,7 @@ One reader serves live and finished runs: everything comes from the run folder.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import itertools
 import signal
 import time
@@ -27,6 +28,7 @@ from .held_out import at_last_objective
 from .mailbox import REPLIED
 from .manifest import steps_of
 from .post_mortem import STACK_SIGNAL
+from .run_lora import label_of, read_lora
 from .status import RunStatus
 
 if TYPE_CHECKING:
@@ -106,13 +108,23 @@ class Run:
         self.path = folder.path
 
     def __repr__(self):
-        status = self.status
-        return f"Run({self.name!r}, {status.state}, step {status.step} of {status.total_steps})"
+        status, adapter = self.status, ""
+        with contextlib.suppress(WorkbenchError):  # the rest is shown where the configuration is damaged
+            adapter = f", LoRA {label_of(self.folder, config)}" if (config := self.config).model.adapter else ""
+        return f"Run({self.name!r}, {status.state}, step {status.step} of {status.total_steps}{adapter})"
 
     @property
     def config(self) -> RunConfig:
         """The exact configuration of the run. Errors: WorkbenchError where config.yaml was cut, emptied or changed."""
         return verified.read_config(self.folder)
+
+    @property
+    def lora(self) -> dict | None:
+        """The settings of the adapter that it trains: `config.lora`, or with model.adapter that adapter's own.
+
+        None where these cannot be read any more. Errors: WorkbenchError where a file of the run is damaged.
+        """
+        return read_lora(self.folder, self.config)
 
     @property
     def status(self) -> RunStatus:

@@ -11,7 +11,7 @@ from ..base.errors import WorkbenchError
 from ..config.presets import preset
 from ..config.run_config import RUNS_ROOT, RunConfig
 from ..pairs.pairs import Pairs
-from ..report.facts import headline
+from ..report.facts import headline, headline_of
 from ..runs.folder import run_names
 from ..runs.run import Run, attach
 from .answers.blind_test import BlindTest
@@ -144,7 +144,7 @@ class Workbench(Sections):
 
     def _take_new_run(self):
         try:
-            self._run_title = f"{self.run.name} · {headline(self.run.config)}" if self.run is not None else ""
+            self._run_title = f"{self.run.name} · {headline_of(self.run)}" if self.run is not None else ""
         except WorkbenchError:  # 3 Train says what is wrong with its configuration
             self._run_title = self.run.name
         for name in ("3 Train", "4 Answers", "5 Pairs"):

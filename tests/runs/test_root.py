@@ -67,7 +67,7 @@ def test_one_damaged_run_does_not_hide_the_others(tmp_path):
 def test_no_runs_are_an_empty_table_with_its_columns(tmp_path):
     table = list_runs(tmp_path / "nowhere")
     assert len(table) == 0
-    facts = ["name", "state", "step", "total_steps", "model", "data", "learning_rate", "beta"]
+    facts = ["name", "state", "step", "total_steps", "model", "lora", "data", "learning_rate", "beta"]
     assert list(table.columns) == [
         *facts,
         "accuracy",

@@ -123,7 +123,7 @@ def load_model(
     """
     loaded = load_base(config or ModelConfig(), data)
     if loaded.config.adapter:
-        attach(loaded, Path(loaded.config.adapter), START, trainable=False)
+        attach(loaded, Path(loaded.config.adapter).expanduser(), START, trainable=False)
     if adapter:
         attach(loaded, Path(adapter), TUNED, trainable=False)
         loaded.model.set_adapter(TUNED, inference_mode=True)
@@ -192,8 +192,9 @@ def load_base(config: ModelConfig, data: DataConfig | None = None) -> LoadedMode
 def add_lora(loaded: LoadedModel, lora: LoraConfig, seed: int) -> None:
     """Add the adapter that will be trained (fp32 parameters): a new one, or a trainable copy of model.adapter."""
     if loaded.config.adapter:
-        attach(loaded, Path(loaded.config.adapter), TUNED, trainable=True)
-        attach(loaded, Path(loaded.config.adapter), START, trainable=False)
+        folder = Path(loaded.config.adapter).expanduser()
+        attach(loaded, folder, TUNED, trainable=True)
+        attach(loaded, folder, START, trainable=False)
         loaded.model.set_adapter(TUNED)
         for name, parameter in loaded.model.named_parameters():
             parameter.requires_grad_(f".{TUNED}." in name)

@@ -12,7 +12,7 @@ from ...analysis.doctor import CHOSEN_DRIFT_ATTENTION
 from ...analysis.metrics import METRICS
 from ...base.errors import WorkbenchError
 from ...config.run_config import RUNS_ROOT, RunConfig
-from ...report.facts import headline
+from ...report.facts import headline_of
 from ...runs.device_queue import list_queue
 from ...runs.launch import resume
 from ...runs.root import delete_run, list_runs
@@ -262,11 +262,12 @@ class RunList(Panel):
         status = run.status
         try:
             config, broken = run.config, ""
+            title = headline_of(run)
         except WorkbenchError as error:
             config, broken = None, str(error)
         if config:
             rate = f"learning rate {number_text(config.training.learning_rate)}"
-            settings = facts(headline(config), f"pairs {config.data.train}", rate)
+            settings = facts(title, f"pairs {config.data.train}", rate)
         else:
             settings = html("<p>{}</p>", broken)
         words = [text for text in (status.message, status.verdict) if text]

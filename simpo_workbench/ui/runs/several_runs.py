@@ -8,6 +8,7 @@ import ipywidgets
 
 from ...base.errors import WorkbenchError
 from ...charts.runs import HEIGHT, MEANING, MOST_RUNS, RUN_COLORS, last_values, line_labels, runs_figure
+from ...config.held_lora import PATTERNS
 from ...config.run_config import RunConfig, settings
 from ...runs.metrics_tail import MetricsTail
 from ...runs.run import Run, attach
@@ -86,7 +87,7 @@ class SeveralRuns(ipywidgets.VBox):
     def _show(self, read):
         self._read = read
         self._draw()
-        columns, rows = config_differences(self._read["configs"], self._read["changes"])
+        columns, rows = config_differences(*(self._read[name] for name in ("configs", "changes", "loras")))
         if rows:
             differences = table(columns, rows)
         else:
@@ -118,21 +119,34 @@ class SeveralRuns(ipywidgets.VBox):
 
 
 def config_differences(
-    configs: dict[str, RunConfig | None], changes: dict[str, str] | None = None
+    configs: dict[str, RunConfig | None],
+    changes: dict[str, str] | None = None,
+    loras: dict[str, dict | None] | None = None,
 ) -> tuple[list[str], list[list[str]]]:
-    """(columns, rows) of the settings in which configurations differ, one column per run, without the section `run`.
+    """(columns, rows) of the settings in which runs differ, one column per run, without the section `run`.
 
-    configs: by the run's name; None for one that cannot be read. changes: what was changed while a run trained, by the
-    run's name.
+    configs: by the run's name; None for one that cannot be read. changes: what was changed while a run trained. loras:
+    `run.lora` of each, which holds in place of the section `lora`; None for one that is not known. Without it the
+    sections are compared.
     """
     rows = []
+
+    def value_of(name, info):
+        config = configs[name]
+        if config is None or (info.section == "lora" and loras is not None and loras.get(name) is None):
+            return "?"
+        if info.section == "lora" and loras is not None:
+            return _text(loras[name][info.name])
+        return _text(getattr(getattr(config, info.section), info.name))
+
     for info in settings():
-        values = [
-            "?" if config is None else _text(getattr(getattr(config, info.section), info.name))
-            for config in configs.values()
-        ]
+        values = [value_of(name, info) for name in configs]
         if info.section != "run" and len({value for value in values if value != "?"}) > 1:
             rows.append([info.path, *values])
+    for pattern in PATTERNS if loras else ():
+        values = [_text((loras.get(name) or {}).get(pattern)) for name in configs]
+        if len(set(values)) > 1:
+            rows.append([f"{pattern} of model.adapter", *values])
     if changes and any(changes.values()):
         rows.append([_CHANGED, *(changes.get(name) or "–" for name in configs)])
     return ["setting", *configs], rows
@@ -141,9 +155,9 @@ def config_differences(
 def _read(runs: list[Run], tails: dict[Path, MetricsTail]) -> dict:
     import pandas as pd
 
-    configs, changes, metrics, ratios = {}, {}, {}, set()
+    configs, loras, changes, metrics, ratios = {}, {}, {}, {}, set()
     for run in runs:
-        configs[run.name] = _config(run)
+        configs[run.name], loras[run.name] = _config(run), _lora(run)
         changes[run.name] = "; ".join(
             f"step {change['step']}: {name} {_text(value)}"
             for change in read_changes(run.folder)
@@ -158,6 +172,7 @@ def _read(runs: list[Run], tails: dict[Path, MetricsTail]) -> dict:
             ratios.add(objective.gamma_beta_ratio if objective and objective.has_target_margin else None)
     return {
         "configs": configs,
+        "loras": loras,
         "changes": changes,
         "metrics": metrics,
         "gamma_beta_ratio": ratios.pop() if len(ratios) == 1 else None,
@@ -172,8 +187,15 @@ def _config(run):
         return None
 
 
+def _lora(run):
+    try:
+        return run.lora
+    except WorkbenchError:  # as above; its adapter's settings are shown as unknown
+        return None
+
+
 def _text(value):
     if value is None:
         return "none"
-    text = number_text(value) if isinstance(value, float) else str(value)
+    text = number_text(value) if isinstance(value, (int, float)) and not isinstance(value, bool) else str(value)
     return text if len(text) <= _LONGEST_VALUE else text[: _LONGEST_VALUE - 1] + "…"

@@ -9,6 +9,7 @@ import traitlets
 
 from ...base.errors import WorkbenchError
 from ...base.format import counted
+from ...config.held_lora import adapter_note, held_lora, same_setting, value_text
 from ...config.presets import preset, preset_notes
 from ...config.run_config import RunConfig
 from ..parts.fields import Fields, all_fields, number_text
@@ -60,6 +61,7 @@ class ConfigForm(Panel):
                 html("<p><b>Preset {}</b>, {}. {}</p>", self.base, changed, preset_notes()[self.base]),
                 table(["setting", "preset", "here"], rows, "Changed settings") if rows else "",
                 html("<p>{}</p>", _gamma(config)),
+                html("<p>{}</p>", note) if (note := adapter_note(config, held_lora(config))) else "",
                 _notice("attention", "Worth a second look", config.warnings()),
                 html("<pre>{}</pre>", as_python(config, self.base)),
                 html("<details><summary>All settings</summary>{}</details>", every_table),
@@ -198,6 +200,8 @@ class ConfigForm(Panel):
         remarks["loss.gamma_beta_ratio"]["note"] = (
             _gamma(sections["loss"]) if "loss" in sections else "γ follows when β and γ/β are valid."
         )
+        for path, note in self._adapter_notes(sections).items():
+            remarks[path]["note"] = note
         self.fields.remarks = {
             path: {key: text for key, text in texts.items() if text}
             for path, texts in remarks.items()
@@ -218,6 +222,20 @@ class ConfigForm(Panel):
         heading = f"{counted(len(self._problems), 'setting')} to correct; the code above is the last valid form"
         wrong = _notice("failed", heading, self.problems)
         self.notices.value = joined([wrong, _notice("attention", "Worth a second look", warnings)])
+
+    def _adapter_notes(self, sections):
+        """path -> what the adapter of model.adapter has in place of a setting of `lora`."""
+        if not self._values["model.adapter"] or not {"model", "lora"} <= sections.keys():
+            return {}
+        config = self.config.model_copy(update={name: sections[name] for name in ("model", "lora")})
+        held = held_lora(config)
+        if held is None:
+            return {"model.adapter": "There is no adapter in this folder that can be read."}
+        notes = {"model.adapter": adapter_note(config, held)}
+        for name, value in config.lora.model_dump().items():
+            words = "as here" if same_setting(value, held[name]) else f"{value_text(held[name])}, not what is here"
+            notes[f"lora.{name}"] = f"The adapter's own holds: {words}."
+        return notes
 
     def _show_code(self):
         view = self.views.value

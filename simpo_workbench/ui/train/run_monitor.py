@@ -13,7 +13,7 @@ from ...base.errors import WorkbenchError
 from ...base.format import counted, duration
 from ...charts import training as training_charts
 from ...config.run_config import RunConfig
-from ...report.facts import headline, tiles
+from ...report.facts import headline_of, tiles
 from ...runs.launch import clone
 from ...runs.metrics_tail import MetricsTail
 from ...runs.run import Run
@@ -154,7 +154,7 @@ class RunMonitor(Panel):
             show(self.starter, True)
             return
         try:
-            self._run_config = run.config
+            self._run_config, self._headline = run.config, headline_of(run)
         except WorkbenchError as error:
             self._show_unreadable(run, error)
             return
@@ -229,7 +229,7 @@ class RunMonitor(Panel):
             '{}&ensp;<b>{}</b>&ensp;<span class="swb-muted">{}</span>&ensp;<span class="swb-muted">{}</span>',
             badge(state),
             run.name,
-            headline(self._run_config),
+            self._headline,
             facts,
         )
         pattern = (

@@ -2,6 +2,7 @@
 hours of training.
 """
 
+import json
 import shlex
 
 import pytest
@@ -411,3 +412,23 @@ def test_the_still_picture_tells_what_is_changed():
 def test_odd_characters_survive_flow_yaml():
     text = "a\x85b\u2028c\ufeffd\x7f😀\n\t\"'\\"
     assert all_fields()["generation.prompts"].read(f"- {flow_yaml(text)}") == [text]
+
+
+def test_with_an_adapter_its_own_lora_settings_stand_beside_the_fields(tmp_path):
+    own = {"r": 8, "lora_alpha": 24, "lora_dropout": 0, "target_modules": ["q_proj"]}
+    (tmp_path / "adapter_config.json").write_text(json.dumps(own))
+    form = ConfigForm()
+    assert not any("adapter" in texts.get("note", "") for texts in form.fields.remarks.values())
+    form.fields.say("model.adapter", str(tmp_path))
+    notes = {path: texts.get("note") for path, texts in form.fields.remarks.items()}
+    assert notes["lora.r"] == "The adapter's own holds: 8, not what is here."
+    assert notes["lora.dropout"] == "The adapter's own holds: as here."
+    assert notes["lora.target_modules"] == "The adapter's own holds: q_proj, not what is here."
+    assert "r 8, alpha 24, dropout 0" in notes["model.adapter"]
+    assert "r 8, alpha 24" in str(form.snapshot())
+    assert "warning" not in form.fields.remarks["lora.r"]  # the default, which nobody chose
+    form.fields.say("lora.r", "64")
+    assert form.fields.remarks["lora.r"]["warning"].startswith("lora.r 64 is not used: the adapter has r 8")
+    form.fields.say("model.adapter", str(tmp_path / "nowhere"))
+    assert "There is no adapter" in form.fields.remarks["model.adapter"]["note"]
+    assert "note" not in form.fields.remarks["lora.r"]
