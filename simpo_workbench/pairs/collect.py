@@ -234,7 +234,7 @@ class Collector:
 def _direction(grade):
     """The name of what grades answers, and which of its values is the best."""
     if grade in RANKS:
-        return f"'{grade}', where rank 1 is the best"
+        return f"'{grade}', where the lowest is the best"
     return f"'{grade}', which names the best" if grade == "choice" else f"'{grade}', where the highest is the best"
 
 

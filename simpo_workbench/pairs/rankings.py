@@ -52,12 +52,21 @@ def list_column(row) -> str | None:
     """The column with several graded answers, or None."""
     for name in ANSWER_LISTS:
         value = as_list(row.get(name))
-        if value is None or (name == "output" and not any(isinstance(item, dict) for item in value)):
+        if value is None or (name == "output" and not (any(map(_is_object, value)) or is_graded(row))):
             continue
         if not any(isinstance(item, str | dict | list) for item in value):
             continue
         return name
     return None
+
+
+def is_graded(row) -> bool:
+    """Whether a column of the row has a list of ranks or ratings."""
+    return any(name in row and as_list(row[name]) is not None for name in (*RANKS, *RATINGS))
+
+
+def _is_object(value):
+    return isinstance(value, dict)
 
 
 def as_list(value) -> list | None:

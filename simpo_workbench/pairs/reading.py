@@ -303,13 +303,14 @@ def with_system(prompt, system) -> list[dict]:
         raise RowRefused("wrong type", f"system is {kind_of(system)}, expected text")
     if not system.strip():
         return prompt
-    if prompt and prompt[0]["role"] == "system":
+    if prompt and prompt[0]["role"] == "system" and prompt[0]["content"].strip():
         if prompt[0]["content"] != system:
             raise RowRefused(
                 "two system texts", f"the column says {excerpt(system)}, the first turn {excerpt(prompt[0]['content'])}"
             )
         return prompt
-    return [{"role": "system", "content": system}, *prompt]
+    rest = prompt[1:] if prompt and prompt[0]["role"] == "system" else prompt
+    return [{"role": "system", "content": system}, *rest]
 
 
 def check_prompt(prompt, where) -> None:

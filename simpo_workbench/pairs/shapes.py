@@ -7,7 +7,7 @@ import functools
 from dataclasses import dataclass
 
 from . import verdicts
-from .rankings import list_column
+from .rankings import is_graded, list_column
 from .refused import RowRefused, is_missing, kind_of, names_of
 from .turns import ROLES, is_transcript
 from .unpaired import labelled_columns
@@ -111,7 +111,7 @@ def _match_pair(shape, row):
         else:
             fits = True
         return Match(shape, None, *_both(shape)) if fits else None
-    if prompt is None or (shape.chosen == "output" and not is_list_of_texts(row["output"])):
+    if prompt is None or (shape.chosen == "output" and (not is_list_of_texts(row["output"]) or is_graded(row))):
         return None
     return Match(shape, prompt, *_both(shape))
 

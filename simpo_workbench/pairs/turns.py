@@ -157,7 +157,7 @@ def _turn(turn, column):
         raise RowRefused(
             "wrong type", f"tool_calls in {column} is {excerpt(more['tool_calls'])}, expected a list of calls"
         )
-    if is_missing(content) and "tool_calls" in more:
+    if is_missing(content) and ("tool_calls" in more or known == "system"):  # an empty system turn is none
         content = ""
     return {"role": known, "content": _content(content, column), **more}
 

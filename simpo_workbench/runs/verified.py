@@ -37,7 +37,12 @@ def read_config(folder: RunFolder) -> RunConfig:
     """
     manifest = Manifest.read(folder.path)
     if problem := manifest.problem(folder.config):
-        raise damaged(folder.path, "config.yaml", f"{problem}{_why_not_read(folder.config)}")
+        unreadable = _why_not_read(folder.config)
+        error = damaged(folder.path, "config.yaml", f"{problem}{unreadable}")
+        if unreadable:
+            raise error
+        call = f"wb.clone({folder.name!r}, changes={{…}})"  # it may have been edited for other settings
+        raise WorkbenchError(f"{error} Other settings are no edit: with the old file back, {call} trains with them.")
     if "config.yaml" not in manifest.files:
         _require_whole_config(folder)
     return as_it_was(RunConfig.from_yaml(folder.config))

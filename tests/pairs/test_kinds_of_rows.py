@@ -112,7 +112,7 @@ def test_a_ranking_becomes_pairs_by_the_named_policy(policy, expected):
     [
         (
             {"answers": ["a", "b"], "ranks": [1, 2]},
-            "Which of 'answers' is better was read from 'ranks', where rank 1 is",
+            "Which of 'answers' is better was read from 'ranks', where the lowest is",
         ),
         ({"completions": ["a", "b"], "ratings": [2, 1]}, "from 'ratings', where the highest is the best"),
         ({"completions": [{"text": "a", "score": 2}, {"text": "b", "score": 1}]}, "from 'score', where the highest"),
