@@ -10,6 +10,7 @@ from safetensors import SafetensorError
 from ...base.errors import WorkbenchError, first_line
 from . import adapter_checks, lora_linear
 from .file_check import require_bounded_adapter
+from .finite_weights import require_finite_adapter
 from .tokenizer import model_identity
 from .weight_files import require_adapter
 
@@ -59,4 +60,6 @@ def attach(loaded, folder: Path, name: str, trainable: bool) -> None:
         raise WorkbenchError(
             f"The adapter in {str(folder)!r} was made for another model than {model_name!r}: {unused} was not read."
         )
+    weights = get_peft_model_state_dict(loaded.model, adapter_name=name, save_embedding_layers=False)
+    require_finite_adapter(weights, folder)
     lora_linear.install(loaded.model)

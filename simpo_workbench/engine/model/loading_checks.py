@@ -25,7 +25,7 @@ OPTIONAL_WEIGHTS = {
         "the parts for images and sound of a model whose text part is loaded"
     ),
 }
-_OPTIONAL = re.compile("|".join(f"({pattern})" for pattern in OPTIONAL_WEIGHTS))
+OPTIONAL = re.compile("|".join(f"({pattern})" for pattern in OPTIONAL_WEIGHTS))
 _FLOATS = ("F16", "BF16", "F32", "F64")
 _REMEDY = "Get the model again, or choose another version."
 
@@ -36,7 +36,7 @@ def require_loaded_whole(model, loading_info: dict, name: str) -> None:
     loading_info: that of transformers' `from_pretrained`, which leaves tied weights out. name: model.name.
     """
     missing = sorted(loading_info["missing_keys"])
-    unexpected = sorted(key for key in loading_info["unexpected_keys"] if not _OPTIONAL.search(key))
+    unexpected = sorted(key for key in loading_info["unexpected_keys"] if not OPTIONAL.search(key))
     shapes = [
         f"{key} has the shape {_shape(stored)}, expected {_shape(expected)}"
         for key, stored, expected in sorted(loading_info["mismatched_keys"])
@@ -71,7 +71,7 @@ def require_float_weights(stored: list, name: str) -> None:
     stored: as from `stored_weights`.
     """
     for key, dtype, shape in stored:
-        if dtype not in _FLOATS and len(shape) > 1 and not _OPTIONAL.search(key):
+        if dtype not in _FLOATS and len(shape) > 1 and not OPTIONAL.search(key):
             raise WorkbenchError(
                 f"The model {name!r} cannot be loaded: the weight {key!r} is stored as {dtype}, and config.json has no"
                 " quantization_config that says what the numbers mean. Choose its unquantized version."
@@ -96,16 +96,20 @@ def counted_weights(names: list[str]) -> str:
 
 @contextlib.contextmanager
 def quiet_loading() -> Iterator[None]:
-    """Within this block transformers logs no table of keys: what is wrong with them becomes a sentence."""
+    """Within this block transformers logs no table of keys: what is wrong with them becomes a sentence.
+
+    Its loggers are switched off, not set to a level: where the level is high, transformers compares the layers with a
+    plan for several devices, which there is none of, and prints those that are not in it.
+    """
     loggers = [logging.getLogger(f"transformers.{module}") for module in ("modeling_utils", "core_model_loading")]
-    levels = [logger.level for logger in loggers]
+    before = [logger.disabled for logger in loggers]
     for logger in loggers:
-        logger.setLevel(logging.CRITICAL)
+        logger.disabled = True
     try:
         yield
     finally:
-        for logger, level in zip(loggers, levels, strict=True):
-            logger.setLevel(level)
+        for logger, disabled in zip(loggers, before, strict=True):
+            logger.disabled = disabled
 
 
 def _misshapen(model):

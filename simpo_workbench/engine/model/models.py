@@ -26,6 +26,7 @@ from . import lora_linear, vocabulary
 from .adapters import attach
 from .dropout import dropout_note, turn_off_dropout
 from .file_check import require_possible_size
+from .finite_weights import require_finite_model, watching_quantization
 from .loading_checks import quiet_loading, require_float_weights, require_loaded_whole, stored_weights
 from .quantization import QUANTIZED, quantization, stored_form
 from .tokenizer import model_folder, tokenizer_in, why_not
@@ -149,7 +150,7 @@ def load_base(config: ModelConfig, data: DataConfig | None = None) -> LoadedMode
             require_float_weights(stored, config.name)
         numbers = sum(math.prod(shape) for _, _, shape in stored)
         require_possible_size(folder, config.name, model_config, numbers)
-        with quiet_loading():
+        with quiet_loading(), watching_quantization() as found:
             model, loading_info = AutoModelForCausalLM.from_pretrained(
                 folder,
                 config=model_config,
@@ -176,6 +177,7 @@ def load_base(config: ModelConfig, data: DataConfig | None = None) -> LoadedMode
             ) from None
         raise WorkbenchError(f"The model {config.name!r} cannot be loaded: {why_not(folder, error)}") from None
     require_loaded_whole(model, loading_info, config.name)
+    require_finite_model(model, found, config.name, compute)
     notes = [note, vocabulary.require_known_tokens(tokenizer, vocabulary.vocabulary_of(model), config.name)]
     model.config._name_or_path = model.name_or_path = tokenizer.name_or_path
     model.requires_grad_(False)
