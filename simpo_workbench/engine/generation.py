@@ -13,6 +13,7 @@ from transformers import StoppingCriteria, StoppingCriteriaList
 from ..analysis.scores import repeated_4gram_share
 from ..base.errors import WorkbenchError
 from ..config.run_config import DataConfig, GenerationConfig
+from ..pairs.framed_prompts import unframed_prompt
 from ..pairs.pairs import prompt_list, prompt_text
 from .encode.tokens import ChatEncoder
 from .forward.attention import all_layers_attend
@@ -56,14 +57,15 @@ def generate(
     """DataFrame with one row per prompt: prompt, base, tuned, then tokens, ended and repeated_4grams of both.
 
     prompts: texts, or lists of messages for conversations. Without an adapter there are only the columns of base.
-    cancelled: called before every token; once it returns True, WorkbenchError is raised.
-    Errors: WorkbenchError for prompts that are neither text nor messages, or that leave too little room for an answer.
+    data: its framed_prompts decides on prompts that a chat template has framed already. cancelled: called before every
+    token; once it returns True, WorkbenchError is raised. Errors: WorkbenchError for prompts that are neither text nor
+    messages, are framed and to be refused, or leave too little room for an answer.
     """
     import pandas as pd
 
-    generation = generation or GenerationConfig()
+    generation, policy = generation or GenerationConfig(), (data or DataConfig()).framed_prompts
     encoder = ChatEncoder.of(model, data)
-    conversations = [_as_messages(prompt) for prompt in prompt_list(prompts)]
+    conversations = [unframed_prompt(_as_messages(prompt), policy) for prompt in prompt_list(prompts)]
     with model.base():
         sides = {"base": answer(model, encoder, conversations, generation, seed, cancelled)}
     if model.has_adapter:

@@ -52,7 +52,7 @@ def _measure(setup: Setup, progress):
     free, base = memory.free_memory(device), memory.memory_in_use(device)
     progress("Scoring a sample of the held-out pairs with the base model.")
     scoring, leads = _scoring(setup)
-    prompts = [prompt.messages for prompt in setup.sample_prompts(config.generation)]
+    prompts = setup.sample_prompts(config.generation)
     answering = _answering_seconds(setup, prompts)
     tokens = setup.policy.count(setup.train.lengths)
     longest_first = np.argsort(-tokens, kind="stable")
@@ -98,7 +98,7 @@ def _measure(setup: Setup, progress):
         base_leads=leads,
         target_lead=config.loss.target_margin / config.loss.beta,
         shortages=tuple(shortages),
-        warnings=tuple(config.warnings()),
+        warnings=(*config.warnings(), *setup.loaded.notes),
         adapter=lora_text(setup.environment["lora"]) + (" (those of model.adapter)" if config.model.adapter else ""),
     )
 
@@ -139,12 +139,13 @@ def _saving_seconds(setup):
 
 
 def _answering_seconds(setup, prompts):
-    """Seconds to answer all sample prompts, as if every answer took its whole length."""
+    """Seconds to answer all sample prompts with their tools, as if every answer took its whole length."""
     if not prompts:
         return 0.0
     sampling, seed, sample = setup.config.generation, setup.config.training.seed, prompts[:_ANSWERED_PROMPTS]
     short = sampling.model_copy(update={"max_new_tokens": min(_ANSWER_TOKENS, sampling.max_new_tokens)})
     started = time.perf_counter()
-    generation.answer(setup.loaded, setup.encoder, sample, short, seed=seed)
+    conversations, tools = [prompt.messages for prompt in sample], [prompt.tools for prompt in sample]
+    generation.answer(setup.loaded, setup.encoder, conversations, short, seed=seed, tools=tools)
     batches = math.ceil(len(prompts) / len(sample))
     return (time.perf_counter() - started) * batches * sampling.max_new_tokens / short.max_new_tokens

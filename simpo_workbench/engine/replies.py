@@ -52,7 +52,7 @@ def _table(inbox, request, loaded, config):
             sampling = GenerationConfig.model_validate(values["generation"])
         prompts, seed = values.get("prompts", []), int(values.get("seed", 0))
         return generation.generate(loaded, prompts, sampling, data, seed, lambda: inbox.is_withdrawn(request))
-    pairs = load_pairs(values.get("pairs", []))
+    pairs = load_pairs(values.get("pairs", []), framed_prompts=data.framed_prompts)
     if request.kind == "score":
         loss = LossConfig.model_validate(values["loss"]) if values.get("loss") else config.loss
         return scoring.score(loaded, pairs, loss, data)

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from ..base.errors import WorkbenchError
 from ..base.format import counted
 from ..config.checks import Check
+from ..pairs.framed_prompts import unframed_prompt
 from ..pairs.pairs import Pair
 
 
@@ -21,11 +22,15 @@ class SamplePrompt:
     tools: tuple[dict, ...] = ()
 
 
-def given_prompt(prompt: str | dict) -> SamplePrompt:
-    """The SamplePrompt of an item of generation.prompts."""
+def given_prompt(prompt: str | dict, framed_prompts: str = "refuse") -> SamplePrompt:
+    """The SamplePrompt of an item of generation.prompts. framed_prompts: data.framed_prompts.
+
+    Errors: WorkbenchError for a prompt that a chat template has framed already, where such ones are refused.
+    """
     values = {"prompt": prompt} if isinstance(prompt, str) else prompt
     check = Check.of(values["expect"]) if "expect" in values else None
-    return SamplePrompt([{"role": "user", "content": values["prompt"]}], check, values.get("reference"))
+    turns = unframed_prompt([{"role": "user", "content": values["prompt"]}], framed_prompts)
+    return SamplePrompt(turns, check, values.get("reference"))
 
 
 def held_out_prompt(pair: Pair, checks: dict[str, Check]) -> SamplePrompt:

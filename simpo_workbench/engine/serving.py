@@ -104,7 +104,10 @@ def _encode(inbox: Inbox, request: Request, tokenizer, config: RunConfig):
     try:
         data = DataConfig.model_validate(request.values["data"]) if request.values.get("data") else config.data
         table = encode_pair(
-            tokenizer, load_pairs(request.values.get("pairs", [])), data, values_of_folder(tokenizer.name_or_path)
+            tokenizer,
+            load_pairs(request.values.get("pairs", []), framed_prompts=data.framed_prompts),
+            data,
+            values_of_folder(tokenizer.name_or_path),
         )
         inbox.done(request, table.attrs["report"], table=table)
     except WorkbenchError as error:

@@ -100,7 +100,8 @@ class Setup:
         """The prompts that are answered at an evaluation: the given ones, then held-out ones spread evenly over the
         set.
         """
-        return _sample_prompts(generation, self.held_out, self.held_out_pairs, self.held_out_checks)
+        held_out = self.held_out, self.held_out_pairs, self.held_out_checks
+        return _sample_prompts(generation, self.config.data, *held_out)
 
     def require_room_for_answers(self, generation: GenerationConfig) -> None:
         """Raise WorkbenchError unless the sample prompts and their answers fit the model's positions."""
@@ -152,7 +153,7 @@ def _prepare(config, loaded, train_pairs, held_out_pairs, notes, memory_plan, do
             raise WorkbenchError(f"No {side} pair is left after tokenizing. {report}")
         limits.require_fitting_pairs(loaded, encoded, side)
     checks, check_notes = held_out_checks(held_out_pairs)
-    prompts = _sample_prompts(config.generation, held_out, held_out_pairs, checks)
+    prompts = _sample_prompts(config.generation, config.data, held_out, held_out_pairs, checks)
     _require_room_for_answers(loaded, encoder, prompts, config.generation)
     models.add_lora(loaded, config.lora, training.seed)
     accelerator = _accelerator(loaded)
@@ -204,14 +205,14 @@ def _lora(config, loaded):
     return lora_of_adapter(loaded.model.peft_config[models.TUNED].to_dict())
 
 
-def _sample_prompts(generation, held_out, held_out_pairs, checks):
+def _sample_prompts(generation, data, held_out, held_out_pairs, checks):
     """As `Setup.sample_prompts`."""
     encoded = set(held_out.pair_ids)
     by_text = {pair.prompt_text: held_out_prompt(pair, checks) for pair in held_out_pairs if pair.pair_id in encoded}
     candidates = list(by_text.values())
     count = min(generation.held_out_prompts, len(candidates))
     spread = [candidates[index * len(candidates) // count] for index in range(count)]
-    return [*map(given_prompt, generation.prompts), *spread]
+    return [*(given_prompt(prompt, data.framed_prompts) for prompt in generation.prompts), *spread]
 
 
 def _require_room_for_answers(loaded, encoder, prompts, generation):

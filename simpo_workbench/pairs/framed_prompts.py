@@ -9,6 +9,7 @@ import re
 from collections import Counter
 from dataclasses import dataclass
 
+from ..base.errors import WorkbenchError
 from ..base.format import counted
 from .pair import Pair, pair_id
 from .refused import RowRefused, excerpt
@@ -147,15 +148,7 @@ def unframed(pair: Pair, policy: str) -> Pair:
     if opened and policy == "refuse":
         (side, (frame, _)), *_ = opened.items()
         raise RowRefused(REASON, f"the {side} answer begins with the mark of {frame.name} that opens it; {ADVICE}")
-    turns = []
-    for turn in pair.prompt:
-        found = _read(turn["content"]) if turn["role"] == "user" else None
-        if found and policy == "refuse":
-            raise RowRefused(REASON, f"the prompt is framed as {found[0].name} does it; {ADVICE}")
-        turns += found[1] if found else [turn]
-    systems = [turn["content"] for turn in turns if turn["role"] == "system"]
-    if len(systems) > 1:
-        raise RowRefused("two system texts", f"one is inside the framed prompt: {excerpt(systems[-1])}")
+    turns = _unframed_turns(pair.prompt, policy)
     if turns == list(pair.prompt) and not opened:
         return pair
     changed = {"prompt": tuple(turns)}
@@ -167,6 +160,33 @@ def unframed(pair: Pair, policy: str) -> Pair:
     pair = dataclasses.replace(pair, **changed)
     identity = pair_id(turns, pair.chosen, pair.rejected, pair.tools, pair.chosen_turn, pair.rejected_turn)
     return dataclasses.replace(pair, pair_id=identity)
+
+
+def unframed_prompt(turns: list[dict], policy: str) -> list[dict]:
+    """The turns of a prompt that a user gives, with a framed one as `policy` (data.framed_prompts) wants it.
+
+    Errors: WorkbenchError for a framed prompt under refuse, or where its system text is a second one.
+    """
+    try:
+        return list(turns) if policy == "keep" else _unframed_turns(turns, policy)
+    except RowRefused as refused:
+        shown = excerpt(str(turns[-1].get("content")))
+        raise WorkbenchError(f"The prompt {shown} cannot be answered: {refused.seen}.") from None
+
+
+def _unframed_turns(prompt, policy):
+    """The turns of a prompt without frames in them. Errors: RowRefused, as in `unframed`."""
+    turns = []
+    for turn in prompt:
+        is_text = turn["role"] == "user" and isinstance(turn["content"], str)
+        found = _read(turn["content"]) if is_text else None
+        if found and policy == "refuse":
+            raise RowRefused(REASON, f"the prompt is framed as {found[0].name} does it; {ADVICE}")
+        turns += found[1] if found else [turn]
+    systems = [turn["content"] for turn in turns if turn["role"] == "system"]
+    if len(systems) > 1:
+        raise RowRefused("two system texts", f"one is inside the framed prompt: {excerpt(systems[-1])}")
+    return turns
 
 
 def _unopened(answer):

@@ -172,3 +172,42 @@ def test_prompts_may_come_as_any_iterable_of_texts():
     for wrong in (5, None, {"role": "user", "content": "Hi"}):
         with pytest.raises(wb.WorkbenchError, match="Prompts are a text, or a list of texts or of messages; got"):
             prompt_list(wrong)
+
+
+FRAMED = "<|im_start|>user\nWhy?<|im_end|>\n<|im_start|>assistant\n"
+
+
+def test_a_prompt_that_a_template_has_framed_is_read_as_in_training(loaded):
+    sampling = GenerationConfig(max_new_tokens=6)
+    with pytest.raises(wb.WorkbenchError, match="framed as ChatML does it; give data.framed_prompts as_conversation"):
+        wb.generate(loaded, ["Hi", FRAMED], sampling)
+    read = wb.generate(loaded, FRAMED, sampling, DataConfig(framed_prompts="as_conversation"))
+    assert read["base"][0] == wb.generate(loaded, "Why?", sampling)["base"][0]
+    assert read["prompt"][0] == "Why?"
+    kept = wb.generate(loaded, FRAMED, sampling, DataConfig(framed_prompts="keep"))
+    assert kept["prompt"][0] == FRAMED
+
+
+def test_sample_prompts_of_a_run_are_read_the_same_way(tiny_config):
+    config = tiny_config.with_changes({"generation.prompts": [FRAMED], "generation.held_out_prompts": 0})
+    with pytest.raises(wb.WorkbenchError, match="framed as ChatML"):
+        wb.preflight(config)
+    run = wb.train(
+        config.with_changes(
+            {"data.framed_prompts": "as_conversation", "training.max_steps": 1, "run.name": "read-as-conversation"}
+        )
+    )
+    assert set(run.generations["prompt"]) == {"Why?"}
+
+
+def test_pairs_that_are_sent_to_a_model_are_read_by_its_policy(loaded):
+    """A run that keeps framed prompts scores them as well, whoever asks."""
+    from simpo_workbench.config.run_config import RunConfig
+    from simpo_workbench.engine.replies import _table
+
+    row = {"prompt": FRAMED, "chosen": "Because it rained.", "rejected": "No."}
+    asked = type("Asked", (), {"kind": "score", "values": {"pairs": [row]}})
+    with pytest.raises(wb.WorkbenchError, match="framed by a template"):
+        _table(None, asked, loaded, RunConfig())
+    kept = RunConfig.from_dict({"data": {"framed_prompts": "keep", "on_template_mismatch": "keep"}})
+    assert len(_table(None, asked, loaded, kept)) == 1

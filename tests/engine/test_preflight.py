@@ -4,6 +4,7 @@ import dataclasses
 import json
 
 import pytest
+import torch
 from click.testing import CliRunner
 from full_device import OutOfMemory
 
@@ -169,3 +170,30 @@ def test_on_the_command_line(measured, tmp_path):
     result = CliRunner().invoke(main, ["preflight", str(tmp_path / "config.yaml"), "--json"])
     assert result.exit_code == 0, result.output
     assert json.loads(result.stdout)["train_pairs"] > 0
+
+
+def test_the_time_of_answers_is_measured_with_the_tools_that_real_answers_have(measured, tmp_path, monkeypatch):
+    tools = [{"type": "function", "function": {"name": "weather", "parameters": {}}}]
+    row = {"tools": tools, "chosen": "It rains.", "rejected": "I do not know."}
+    path = tmp_path / "tools.jsonl"
+    path.write_text("".join(json.dumps({**row, "prompt": f"Weather in {place}?"}) + "\n" for place in "ABCD"))
+    seen, answer = [], module.generation.answer
+
+    def watched(*arguments, tools=None, **options):
+        seen.append(tools)
+        return answer(*arguments, tools=tools, **options)
+
+    monkeypatch.setattr(module.generation, "answer", watched)
+    changes = {"data.eval": str(path), "generation.held_out_prompts": 2, "generation.prompts": ["Hi"]}
+    wb.preflight(measured[0].with_changes({**changes, "data.max_tokens": 200}))
+    assert [len(given) for given in seen[0]] == [0, 1, 1]
+
+
+def test_fp16_on_a_cpu_is_said_where_the_precision_is_settled(measured):
+    if torch.cuda.is_available():
+        pytest.skip("fp16 is scaled on a GPU")
+    result = wb.preflight(measured[0].with_changes({"model.load_in": "fp16"}))
+    assert any("fp16 on a CPU, without loss scaling" in sentence for sentence in result.warnings)
+    assert not any("fp16" in sentence for sentence in measured[1].warnings)
+    with wb.load_model(measured[0].model.model_copy(update={"load_in": "nf4", "compute_dtype": "fp16"})) as model:
+        assert any("fp16 on a CPU" in note for note in model.notes)

@@ -5,7 +5,7 @@ import pytest
 from simpo_workbench.base.errors import WorkbenchError
 from simpo_workbench.config.run_config import DataConfig
 from simpo_workbench.pairs.data_sets import load_data
-from simpo_workbench.pairs.framed_prompts import REASON, framed_by, framed_turns
+from simpo_workbench.pairs.framed_prompts import REASON, framed_by, framed_turns, unframed_prompt
 from simpo_workbench.pairs.pairs import load_pairs
 
 CONVERSATION = [
@@ -150,3 +150,16 @@ def test_marks_in_texts_are_counted_per_data_set_without_those_that_end_an_answe
         load_pairs(rows).report()
     )
     assert load_pairs(rows[1:2]).report().notes == ()
+
+
+def test_prompts_that_a_user_gives_are_read_as_the_policy_says():
+    framed = [{"role": "user", "content": "<|im_start|>system\nShort.<|im_end|>\n<|im_start|>user\nHi<|im_end|>\n"}]
+    assert unframed_prompt(framed, "keep") == framed
+    read = [{"role": "system", "content": "Short."}, {"role": "user", "content": "Hi"}]
+    assert unframed_prompt(framed, "as_conversation") == read
+    with pytest.raises(WorkbenchError, match=r"framed as ChatML does it; give data\.framed_prompts as_conversation"):
+        unframed_prompt(framed, "refuse")
+    with pytest.raises(WorkbenchError, match="one is inside the framed prompt"):
+        unframed_prompt([read[0], *framed], "as_conversation")
+    parts = [{"role": "user", "content": [{"type": "text", "text": "Hi"}]}]
+    assert unframed_prompt(parts, "refuse") == parts

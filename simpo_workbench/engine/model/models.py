@@ -178,7 +178,8 @@ def load_base(config: ModelConfig, data: DataConfig | None = None) -> LoadedMode
         raise WorkbenchError(f"The model {config.name!r} cannot be loaded: {why_not(folder, error)}") from None
     require_loaded_whole(model, loading_info, config.name)
     require_finite_model(model, found, config.name, compute)
-    notes = [note, vocabulary.require_known_tokens(tokenizer, vocabulary.vocabulary_of(model), config.name)]
+    tokens_note = vocabulary.require_known_tokens(tokenizer, vocabulary.vocabulary_of(model), config.name)
+    notes = [note, _precision_note(compute, device), tokens_note]
     model.config._name_or_path = model.name_or_path = tokenizer.name_or_path
     model.requires_grad_(False)
     _keep_4bit_weights_differentiable(model)
@@ -281,6 +282,16 @@ def _compute_dtype(config, device):
     if device.type == "cpu":
         return torch.float32
     return torch.bfloat16 if torch.cuda.is_bf16_supported(including_emulation=False) else torch.float16
+
+
+def _precision_note(compute, device):
+    """A sentence where the arithmetic is not precise enough to train with, else None."""
+    if compute != torch.float16 or device.type != "cpu":
+        return None
+    return (
+        "It computes in fp16 on a CPU, without loss scaling: small gradients become 0, so that it trains less than it"
+        " should. Set model.compute_dtype (or model.load_in of unquantized weights) to bf16 or fp32."
+    )
 
 
 def _keep_4bit_weights_differentiable(model):
