@@ -53,12 +53,7 @@ def _request_command(kind, sentence):
     def command(name, root):
         from ..runs.run import attach
 
-        run = attach(name, root)
-        queued, request = run.status.state == "queued", getattr(run, kind)()
-        if queued:
-            click.echo(f"{name} waits for its device: the request will be carried out after its first step.")
-        else:
-            click.echo(request.wait(_WAIT_S).text)
+        click.echo(getattr(attach(name, root), kind)().first_word(_WAIT_S))
 
     command.__doc__ = sentence
     return click.command(kind)(command)
@@ -87,7 +82,7 @@ def change(name, root, prompts, **changes) -> None:
     wanted = {key: value for key, value in {**changes, "prompts": list(prompts) or None}.items() if value is not None}
     if not wanted:
         raise click.UsageError("Say what to change, such as --learning-rate-scale 0.5.")
-    click.echo(attach(name, root).set(**wanted).wait(_WAIT_S).text)
+    click.echo(attach(name, root).set(**wanted).first_word(_WAIT_S))
 
 
 @click.command("dump-stack")

@@ -6,6 +6,7 @@ from pathlib import Path
 
 from ..base.errors import WorkbenchError
 from ..base.hashes import fingerprint
+from ..runs.verified import FROZEN
 from .encode.encoded_pairs import tokenizer_hash
 
 #: What a resumed run must still train on, in the words of the sentence that refuses another.
@@ -16,6 +17,7 @@ _SAME = {
     "train_ids_sha256": "the token ids of the training pairs (tokenizer, template or their versions)",
     "held_out_ids_sha256": "the token ids of the held-out pairs (tokenizer, template or their versions)",
     "template_sha256": "the chat template",
+    FROZEN: "the values that its template is given (the day, thinking)",
     "base": "the weights of the base model",
     "adapter": "the adapter that it began with (model.adapter)",
 }
@@ -37,7 +39,7 @@ def identity_of(config, loaded, train, held_out, environment, total_steps) -> di
         "held_out_ids_sha256": held_out.content_hash,
         "tokenizer_sha256": tokenizer_hash(loaded.tokenizer),
         "template_sha256": hashlib.sha256(template.encode()).hexdigest(),
-        "frozen": environment.get("frozen"),
+        FROZEN: environment[FROZEN],
         "base": _weights(loaded.tokenizer.name_or_path),
         "adapter": _weights(config.model.adapter) if config.model.adapter else None,
         "total_steps": total_steps,

@@ -13,7 +13,7 @@ from ..pairs.pairs import load_pairs
 from ..runs.folder import RunFolder
 from ..runs.mailbox import CONTROL, Inbox, Request
 from ..runs.presence import Presence
-from ..runs.verified import read_config
+from ..runs.verified import read_config, read_kept
 
 _POLL_S = 0.05
 _OPENER_POLL_S = 1.0
@@ -26,9 +26,9 @@ def serve(folder: RunFolder, presence: Presence) -> None:
     config, opened = read_config(folder), read_json(folder.origin) or {}
     with contextlib.ExitStack() as stack:
         if opened.get("tokens_only"):
-            reply = _with_tokenizer(presence, config)
+            reply = _with_tokenizer(presence, config, opened.get("run"))
         else:
-            reply = _with_model(presence, config, opened.get("adapter"), stack)
+            reply = _with_model(presence, config, opened, stack)
         presence.write(state="paused", message="Ready.")  # alive, but idle until a request comes
         last_request = last_look = time.monotonic()
         while time.monotonic() - last_request < opened.get("idle_s", 600.0):
@@ -53,7 +53,7 @@ def serve(folder: RunFolder, presence: Presence) -> None:
         shutil.rmtree(folder.path, ignore_errors=True)  # otherwise the opener does it
 
 
-def _with_model(presence, config, adapter, stack) -> Callable[[Request], None]:
+def _with_model(presence, config, opened, stack) -> Callable[[Request], None]:
     """Load the model and return the function that answers requests; `stack` closes the model."""
     # torch and PEFT, which a tokenizer does without
     from . import replies
@@ -62,7 +62,9 @@ def _with_model(presence, config, adapter, stack) -> Callable[[Request], None]:
 
     presence.write(state="loading", message="Loading the model.")
     try:
-        loaded = stack.enter_context(models.load_model(config.model, adapter=adapter, data=config.data))
+        loaded = stack.enter_context(models.load_model(config.model, adapter=opened.get("adapter"), data=config.data))
+        if opened.get("run"):
+            loaded.frozen = read_kept(RunFolder(opened["run"]))
     except Exception as error:
         message = first_line(error)
         if isinstance(error, WorkbenchError):
@@ -77,20 +79,21 @@ def _with_model(presence, config, adapter, stack) -> Callable[[Request], None]:
     return lambda request: replies.reply(presence.inbox, request, loaded, config)
 
 
-def _with_tokenizer(presence, config) -> Callable[[Request], None]:
+def _with_tokenizer(presence, config, run) -> Callable[[Request], None]:
     """Load the tokenizer alone and return the function that answers requests."""
     presence.write(state="loading", message="Loading the tokenizer.")
     try:
         from .model.tokenizer import load_tokenizer
 
         tokenizer = load_tokenizer(config.model, config.data)
+        kept = read_kept(RunFolder(run)) if run else None
     except Exception as error:
         presence.write(state="failed", message=str(error) if isinstance(error, WorkbenchError) else first_line(error))
         raise
-    return lambda request: _encode(presence.inbox, request, tokenizer, config)
+    return lambda request: _encode(presence.inbox, request, tokenizer, config, kept)
 
 
-def _encode(inbox: Inbox, request: Request, tokenizer, config: RunConfig):
+def _encode(inbox: Inbox, request: Request, tokenizer, config: RunConfig, kept: dict | None):
     from .encode.pair_tokens import encode_pair
     from .encode.template_values import values_of_folder
 
@@ -107,7 +110,7 @@ def _encode(inbox: Inbox, request: Request, tokenizer, config: RunConfig):
             tokenizer,
             load_pairs(request.values.get("pairs", []), framed_prompts=data.framed_prompts),
             data,
-            values_of_folder(tokenizer.name_or_path),
+            values_of_folder(tokenizer.name_or_path, kept),
         )
         inbox.done(request, table.attrs["report"], table=table)
     except WorkbenchError as error:

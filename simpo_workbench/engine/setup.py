@@ -24,9 +24,9 @@ from ..config.schedule import total_steps
 from ..pairs.data_sets import load_data
 from ..pairs.pairs import Pairs
 from ..pairs.secrets_in_pairs import secrets_note
+from ..runs.verified import FROZEN
 from . import limits
 from .encode.encoded_pairs import EncodedPairs, encode_once
-from .encode.template_values import FROZEN
 from .encode.tokens import ChatEncoder, EncodedPair, EncodingReport
 from .forward import memory
 from .forward.attention import row_policy

@@ -16,15 +16,14 @@ from ..config.run_config import RunConfig
 from ..config.schedule import learning_rate
 from ..runs.device_queue import DeviceQueue
 from ..runs.folder import RunFolder, create_run
-from ..runs.manifest import SEALED
+from ..runs.manifest import DAMAGED, LOST, NONE, SEALED
 from ..runs.more_steps import rate_change
 from ..runs.presence import Presence
 from ..runs.run import Run
-from ..runs.verified import read_config
+from ..runs.verified import FROZEN, read_config
 from . import checkpoints
 from .decide import Evaluation, decide
 from .desk import Desk
-from .encode.template_values import FROZEN
 from .evaluation import evaluate
 from .forward import memory
 from .identity import require_same
@@ -86,7 +85,7 @@ def run_training(
     if int(os.environ.get("WORLD_SIZE", 1)) > 1:
         raise WorkbenchError("One run uses one device for now: start it without torchrun or accelerate launch.")
     config = _own_config(folder, presence, resume)
-    recorder = Recorder(folder, config, presence, on_record)
+    recorder = _own_recorder(folder, config, presence, on_record)
     recorder.state("loading", "Loading model and pairs.")
     stop = StopSignal()
     try:
@@ -117,7 +116,10 @@ def run_training(
             with contextlib.suppress(OSError), open(folder.log, "a", encoding="utf-8") as log:
                 log.write(redact(traceback.format_exc()))
         with contextlib.suppress(Exception):  # neither a full disk nor a caller's on_record may hide the error itself
-            recorder.end("failed", message)
+            if presence.before:  # nothing of a run that was to be resumed has changed yet
+                presence.fail(message)
+            else:
+                recorder.end("failed", message)
         raise error
 
 
@@ -128,8 +130,17 @@ def _own_config(folder, presence, resume):
     except WorkbenchError as error:
         changed = f"The run {folder.name!r} cannot go on: its configuration changed since it was stopped. {error}"
         message = changed if resume else str(error)
-        presence.write(state="failed", message=message)
+        presence.fail(message)
         raise WorkbenchError(message) from None
+
+
+def _own_recorder(folder, config, presence, on_record):
+    """The recorder of a run. Errors: WorkbenchError where its records are damaged or lost, which ends the run."""
+    try:
+        return Recorder(folder, config, presence, on_record)
+    except WorkbenchError as error:
+        presence.fail(str(error))
+        raise
 
 
 def _explained(error, config):
@@ -191,10 +202,11 @@ def _save(setup, recorder, step, resumable):
 def _begin(setup, recorder, desk, checkpoint) -> int:
     """The step to start from, with the run folder prepared for what comes after it."""
     folder, start = recorder.folder, checkpoint.step if checkpoint else 0
-    recorder.status["total_steps"] = setup.total_steps
-    if checkpoint or recorder.manifest.steps("scores"):
-        _require_same_run(setup, recorder)
+    _require_same_run(setup, recorder)
     checkpoints.require_room(folder, setup.parameters, setup.total_steps, setup.config.training, start)
+    recorder.presence.before = None  # from here on the folder changes
+    recorder.status["total_steps"] = setup.total_steps
+    unchecked = _what_is_not_compared(recorder)
     recorder.begin_manifest(setup.identity)
     with recorder.manifest.replacing(folder.environment, folder.pairs, patience=recorder.patience):
         write_json(folder.environment, redact_values(setup.environment), patience=recorder.patience)
@@ -212,8 +224,8 @@ def _begin(setup, recorder, desk, checkpoint) -> int:
             desk.settings.learning_rate_scale,
         )
         jump = rate_change(folder, start, rate, recorder.records)
-        notes = " ".join([f"Went on from the checkpoint of step {start}.", *filter(None, [jump]), *checkpoint.notes])
-        recorder.event(start, "resumed", notes)
+        notes = [f"Went on from the checkpoint of step {start}.", unchecked, jump, *checkpoint.notes]
+        recorder.event(start, "resumed", " ".join(filter(None, notes)))
     elif recorder.records:  # of an attempt that left no checkpoint
         recorder.rewind(-1)
     recorder.presence.write(step=start)
@@ -229,6 +241,18 @@ def _require_same_run(setup, recorder):
             raise
         before = {}
     require_same(recorder.folder.name, before | recorder.manifest.identity, setup.identity)
+
+
+def _what_is_not_compared(recorder):
+    """A sentence where a resumed run has no manifest to be compared with; "" where it has."""
+    missing = {NONE: "was made before there was one", LOST: "is lost", DAMAGED: "is damaged"}
+    state = recorder.manifest.state
+    if state not in missing:
+        return ""
+    return (
+        f"Its manifest {missing[state]}: only the hashes of settings and pairs in environment.json were compared, not"
+        " base weights, tokenizer, template or starting adapter."
+    )
 
 
 def _step(setup, recorder, desk, step):

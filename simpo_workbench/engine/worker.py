@@ -22,6 +22,11 @@ from ..runs.verified import read_config
 from .interruption import StopSignal
 
 _QUEUE_POLL_S = 0.5
+#: Request that takes a waiting run out of the queue -> (its state then, message, reply).
+_LEAVES = {
+    "stop": ("stopped", "Cancelled while it waited for its device", "Cancelled."),
+    "suspend": ("suspended", "Suspended while it waited for its device", "Suspended: it has left the queue."),
+}
 
 
 def main(arguments: list[str]) -> int:
@@ -94,14 +99,13 @@ def _write_error(presence, error):
     """Write what ended the process outside of training to its status, so that it is not only in the log."""
     if presence.status.get("state") not in LIVE_STATES:
         return
-    state, message = "failed", f"{type(error).__name__}: {first_line(error)}"
-    if isinstance(error, WorkbenchError):
-        message = str(error)
-    elif isinstance(error, KeyboardInterrupt):
-        state = "stopped"
-        message = f"Interrupted before it trained; `simpo-workbench resume {presence.folder.name}` continues it."
+    message = str(error) if isinstance(error, WorkbenchError) else f"{type(error).__name__}: {first_line(error)}"
     with contextlib.suppress(WorkbenchError):  # a full disk must not hide the error itself
-        presence.write(state=state, message=message)
+        if isinstance(error, KeyboardInterrupt):
+            message = f"Interrupted before it trained; `simpo-workbench resume {presence.folder.name}` continues it."
+            presence.write(state="stopped", message=message)
+        else:
+            presence.fail(message)
 
 
 def wait_for_device(
@@ -117,19 +121,27 @@ def wait_for_device(
             if position != message:
                 message = position
                 presence.write(state="queued", message=message, queue=queue.device)
-            for request in presence.inbox.take(MODEL_REQUESTS):
-                presence.inbox.refuse(request, f"The run has no model yet. {message}")
-            stops = presence.inbox.take(("stop",))  # other requests wait for the first step
-            if stops:
-                text = "Cancelled while it waited for its device; `simpo-workbench resume` puts it back into the queue."
-                presence.write(state="stopped", message=text)
-                for request in stops:
-                    presence.inbox.done(request, "Cancelled.")
+            if _answer_while_waiting(presence, message):
                 return False
             time.sleep(_QUEUE_POLL_S)
     finally:
         queue.leave(ticket)
     return True
+
+
+def _answer_while_waiting(presence, message):
+    """Reply to all requests to a run that waits for its device; whether one of them takes it out of the queue."""
+    inbox = presence.inbox
+    for request in inbox.take((*MODEL_REQUESTS, "save", "evaluate")):
+        inbox.refuse(request, f"The run has no model yet. {message}")
+    inbox.acknowledge(("pause", "unpause", "set"), f"Comes after its first step. {message}")
+    leaving = inbox.take(tuple(_LEAVES))
+    if leaving:
+        state, text, outcome = _LEAVES[leaving[0].kind]
+        presence.write(state=state, message=f"{text}; `simpo-workbench resume` puts it back into the queue.")
+        for request in leaving:
+            inbox.done(request, outcome)
+    return bool(leaving)
 
 
 def _position(queue, ticket):

@@ -9,9 +9,10 @@ from pathlib import Path
 
 from ..base import process
 from ..base.errors import WorkbenchError, first_line
-from ..base.files import read_json, require_json, write_atomically, write_json, write_jsonl
+from ..base.files import require_json, write_atomically, write_json, write_jsonl
 from ..config.live_changes import CHANGEABLE, checked_changes
 from ..config.run_config import RUNS_ROOT, RunConfig
+from . import status as run_status
 from .device_queue import DeviceQueue
 from .folder import RunFolder, create_run, find_run_folder, nothing_left_of
 from .manifest import Manifest
@@ -191,14 +192,16 @@ def launch(folder: RunFolder, *options: str) -> Run:
         if options:
             folder.mailbox.clear()  # requests to an earlier process are not meant for the next one
         before = folder.status.read_bytes() if folder.status.exists() else None
+        known = run_status.written(folder)
         status = {
             "step": 0,
             "total_steps": 0,
-            **(read_json(folder.status) or {}),
+            **known,
             "state": "loading",
             "message": "Starting.",
             "owner": "worker",
             "folder": folder.identity,
+            "before": known.get("state"),
         }
         status |= {"answers_signals": False, "log_from": log_size(folder)}
         try:

@@ -129,6 +129,7 @@ class Inbox:
         self._lock = Lock()
         self._undeletable: set[str] = set()  # such as another user's, in a folder with the sticky bit
         self._unsent: dict[Path, bytes] = {}
+        self._told: set[str] = set()
 
     def collect(self) -> None:
         """Read the requests that have come, in the order in which they were asked, and acknowledge each once.
@@ -166,6 +167,15 @@ class Inbox:
             with contextlib.suppress(OSError):  # `sweep` deletes it within an hour
                 _withdrawn_marker(self.requests, request.id).unlink(missing_ok=True)
         return wanted
+
+    def acknowledge(self, kinds: tuple[str, ...], text: str) -> None:
+        """Say of the waiting requests of these kinds when they will be done, once each; they stay."""
+        with self._lock:
+            for request in self._waiting:
+                if request.kind in kinds and request.id not in self._told:
+                    self._told.add(request.id)
+                    with contextlib.suppress(WorkbenchError):  # as in `collect`
+                        self._reply(request, "acknowledged", text)
 
     def done(self, request: Request, text: str = "", table=None, **values) -> None:
         """Reply that the request was done: the outcome as a sentence, as values, and as a DataFrame where there is

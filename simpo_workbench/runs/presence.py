@@ -21,6 +21,7 @@ from ..base.locks import only_shared, open_lock
 from ..base.patience import ONCE, patience_of_a_run
 from ..base.redaction import redact_values
 from . import post_mortem
+from . import status as run_status
 from .folder import LIVE_STATES, RunFolder
 from .mailbox import Inbox
 
@@ -37,13 +38,17 @@ class Presence:
     """The process of a run, as a context: `with Presence(folder, "worker") as presence`.
 
     status: the content of status.json; `write` changes it. inbox: the requests to this run. patience: how long its
-    writes wait for faults of the disk to pass. Errors: WorkbenchError when another process holds the folder.
+    writes wait for faults of the disk to pass. before: the state of the run before this process, for as long as nothing
+    else of it has changed; None for a new run. Errors: WorkbenchError when another process holds the folder.
     """
 
     def __init__(self, folder: RunFolder, owner: str):
         self.folder, self.inbox, self.patience = folder, Inbox(folder.path), patience_of_a_run()
         self._lock_file = hold(folder)
-        previous = read_json(folder.status) or {}
+        previous = run_status.written(folder)
+        # a worker's launcher has recorded it, because its own state is "loading" already
+        before = previous.pop("before", None) if owner == "worker" else previous.get("state")
+        self.before: str | None = "failed" if before in LIVE_STATES else before
         self.status = {"step": 0, "total_steps": 0, "started": time.time(), "log_from": log_size(folder), **previous}
         if owner != "worker":  # for a worker its launcher has recorded the size of the log
             self.status["log_from"] = log_size(folder)
@@ -110,6 +115,13 @@ class Presence:
                 post_mortem.write_last_word(self.folder.log, state, self.status.get("message", ""))
                 self.patience.renew()
                 self._write(self.patience)
+
+    def fail(self, message: str) -> None:
+        """Write why the run failed; one that was to be resumed and has not gone on keeps the state from before.
+
+        Errors: as `write`.
+        """
+        self.write(state=self.before or "failed", message=message, seconds_left=None, doing="")
 
     def give_back_reserve(self) -> None:
         """Free the space that was kept for the final state."""

@@ -144,12 +144,14 @@ def open_model(
     data: DataConfig | None = None,
     idle_s: float = 600.0,
     tokens_only: bool = False,
+    run: Run | None = None,
 ) -> RemoteModel:
     """A model in a process of its own, still loading when this returns, so that the kernel stays free.
 
     model: settings of a model (default: the demo's), or a Run: one that trains replies itself, between steps; of one
     that ended, model and final adapter are opened. The process ends after `idle_s` seconds without a request, with this
     program, or at `close()`. tokens_only: the tokenizer alone, without weights, which can only encode.
+    run: whose day and thinking the chat template takes where the run has ended; that of the adapter is known without.
     """
     if isinstance(model, (str, Path)):
         raise WorkbenchError(
@@ -159,6 +161,7 @@ def open_model(
     if isinstance(model, Run):
         if model.status.alive:
             return RemoteModel(model, own=False)
+        run = model
         adapter = model.adapter if adapter is None else adapter
         data = data or model.config.data
         model = model.config.model
@@ -171,6 +174,7 @@ def open_model(
             "adapter": None if adapter is None else str(Path(adapter).expanduser().resolve()),
             "idle_s": idle_s,
             "tokens_only": tokens_only,
+            "run": None if run is None else str(run.path.resolve()),
             "opener": process.identify(),
         },
     )

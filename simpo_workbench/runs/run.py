@@ -46,16 +46,18 @@ _LAST_REPLIES_S = 1.0
 class Reply:
     """The reply to a request to a run, which may still be pending.
 
-    `state` is "asked", then "acknowledged", which takes a second once the run's process looks after its folder, then
-    "done" or "refused"; `text` is the outcome. A run that waits for its device does what it was asked after its first
-    step, but for a stop, which takes it out of the queue at once.
+    `state` is "asked", within a second "acknowledged", then "done" or "refused"; `text` is the outcome. A run that
+    waits for its device replies at once too: stop and suspend take it out of the queue; a pause and changed settings
+    come after its first step, which `text` says meanwhile; what needs its model is refused.
     """
 
     def __init__(self, run: Run, kind: str, request: str):
         self.run, self.kind, self._request, self._last = run, kind, request, {}
 
     def __repr__(self):
-        return f"Reply({self.kind!r} of {self.run.name!r}: {self.state}{f', {self.text}' if self.text else ''})"
+        after = "" if self.step is None else f" after step {self.step}"
+        text = f", {self.text}" if self.text else ""
+        return f"Reply({self.kind!r} of {self.run.name!r}: {self.state}{after}{text})"
 
     @property
     def state(self) -> str:
@@ -75,8 +77,12 @@ class Reply:
 
         Errors: WorkbenchError when it was refused or the run ended before; TimeoutError after `timeout_s` seconds.
         """
+        self._wait(timeout_s)
+        return self
+
+    def _wait(self, timeout_s, is_enough=lambda: False):
         end, gone = None if timeout_s is None else time.monotonic() + timeout_s, None
-        while (state := self.state) not in REPLIED:
+        while (state := self.state) not in REPLIED and not is_enough():
             status = self.run.status
             gone = None if status.alive else gone or time.monotonic()
             if gone and time.monotonic() - gone > _LAST_REPLIES_S:
@@ -90,7 +96,11 @@ class Reply:
             time.sleep(0.05)
         if state == "refused":
             raise WorkbenchError(self.text)
-        return self
+
+    def first_word(self, timeout_s: float | None = None) -> str:
+        """The outcome, or before it what a run that waits for its device says of it. Errors: as `wait`."""
+        self._wait(timeout_s, lambda: self.state == "acknowledged" and self.text)
+        return self.text
 
     @property
     def _reply(self):

@@ -83,6 +83,14 @@ def read(folder: RunFolder) -> RunStatus:
     )
 
 
+def written(folder: RunFolder) -> dict:
+    """What status.json says, or the records where it is lost or damaged; empty for a run that has not begun."""
+    raw = read_json(folder.status)
+    if raw is not None and _is_whole(raw):
+        return raw
+    return _status_from_records(folder, alive=False) if folder.metrics.exists() else {}
+
+
 def _raw_status(folder) -> tuple[dict, bool]:
     """(what status.json says, whether the process lives); from the metrics records where status.json is unreadable."""
     raw = read_json(folder.status)

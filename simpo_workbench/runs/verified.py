@@ -25,6 +25,8 @@ if TYPE_CHECKING:
 #: The last setting of every configuration that the workbench has written, so that one that was cut is noticed.
 _LAST_SETTING = "\n  root: "
 _WEIGHTS = "adapter_model.safetensors"
+#: What a run keeps of its chat template, in its manifest and in environment.json.
+FROZEN = "frozen"
 #: Columns that the tables of a run must have.
 _SCORED = ("step", "pair_id", "chosen_avg_logp", "rejected_avg_logp")
 _TEXTS = ("pair_id", "prompt", "chosen", "rejected")
@@ -73,6 +75,22 @@ def read_environment(folder: RunFolder) -> dict:
     """What environment.json says; empty before it was written. Errors: WorkbenchError where it is damaged or lost."""
     Manifest.read(folder.path).require(folder.environment)
     return require_json(folder.environment) or {}
+
+
+def read_kept(folder: RunFolder) -> dict:
+    """What a run keeps of its chat template, for TemplateValues; empty before it has begun, and for a run from before
+    that was kept.
+
+    Errors: WorkbenchError where neither manifest.json nor environment.json can tell.
+    """
+    identity = Manifest.read(folder.path).identity
+    if FROZEN in identity:
+        return identity[FROZEN] or {}
+    environment = require_json(folder.environment)
+    if environment is None and folder.metrics.exists():
+        lost = "it is lost, and with it the day that the run's chat template takes for today"
+        raise damaged(folder.path, "environment.json", lost)
+    return (environment or {}).get(FROZEN) or {}
 
 
 def read_records(folder: RunFolder) -> list[dict]:

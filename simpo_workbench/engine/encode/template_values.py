@@ -7,9 +7,8 @@ from datetime import datetime
 from pathlib import Path
 
 from ...base.files import read_json
-
-#: Where a run keeps them.
-ENVIRONMENT, FROZEN = "environment.json", "frozen"
+from ...runs.folder import RunFolder
+from ...runs.verified import FROZEN, read_kept
 
 
 @dataclass(frozen=True)
@@ -26,7 +25,7 @@ class TemplateValues:
     end_ids: frozenset[int] = frozenset()
 
     def to_json(self) -> dict:
-        """As kept under FROZEN in a run's environment.json."""
+        """As a run keeps it under FROZEN."""
         return {"template_time": self.now.isoformat() if self.now else None, "thinking": self.thinking}
 
 
@@ -36,15 +35,20 @@ def values_of(loaded, kept: dict | None = None) -> TemplateValues:
     return _values(loaded.frozen if kept is None else kept, ids)
 
 
-def values_of_folder(folder: str) -> TemplateValues:
-    """The TemplateValues of a model folder whose weights are not loaded."""
-    return _values(None, (read_json(Path(folder, "generation_config.json")) or {}).get("eos_token_id"))
+def values_of_folder(folder: str, kept: dict | None = None) -> TemplateValues:
+    """The TemplateValues of a model folder whose weights are not loaded. kept: as in `values_of`."""
+    return _values(kept, (read_json(Path(folder, "generation_config.json")) or {}).get("eos_token_id"))
 
 
 def kept_beside(adapter: str | Path) -> dict:
-    """What the run that an adapter folder is inside of has kept of its template; empty where it is in none."""
-    for folder in list(Path(adapter).absolute().parents)[:3]:
-        environment = read_json(folder / ENVIRONMENT)
+    """What the run that an adapter folder is inside of has kept of its template; empty where it is in none.
+
+    Errors: WorkbenchError where that run has lost it.
+    """
+    for folder in map(RunFolder, list(Path(adapter).absolute().parents)[:3]):
+        if folder.config.is_file() and folder.checkpoints.is_dir():
+            return read_kept(folder)
+        environment = read_json(folder.environment)
         if environment is not None:
             return environment.get(FROZEN) or {}
     return {}

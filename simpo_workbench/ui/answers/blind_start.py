@@ -363,7 +363,7 @@ def _begin_with_answers(path, both):
         }
         for prompt, (first, second) in zip(both.prompts, both.answers, strict=True)
     ]
-    return BlindVotes.begin(path, pd.DataFrame(rows), both.left.title, both.right.title)
+    return BlindVotes.begin(path, pd.DataFrame(rows), *both.titles)
 
 
 def _prompts(run, which, count, own):

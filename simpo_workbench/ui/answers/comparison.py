@@ -237,7 +237,7 @@ class Comparison(Panel):
         shown = Shown(answered.prompts[0], how, *answered.answers[0], typed=True)
         title = (
             f"{time.strftime('%H:%M:%S')}  {in_one_line(shown.prompt)}"
-            f"  ·  {answered.left.title} | {answered.right.title}  ·  {answered.settings}"
+            f"  ·  {' | '.join(answered.titles)}  ·  {answered.settings}"
         )
         self._earlier.insert(0, (title, shown))
         self._end_round()

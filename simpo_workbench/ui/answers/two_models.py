@@ -134,6 +134,11 @@ class Round:
         words = [f"at most {self.generation.max_new_tokens} tokens", f"temperature {self.generation.temperature:g}"]
         return ", ".join([*words, f"seed {self.seed}"] if self.generation.temperature else words)
 
+    @property
+    def titles(self) -> tuple[str, str]:
+        """The names of both models, those of a run that trains with the step after which it answered."""
+        return self._title(self.left), self._title(self.right)
+
     def ask(self, panel: Panel, done: Callable, failed: Callable, waiting: Callable[[str], None]) -> None:
         """Ask both models; one that is needed on both sides is asked once.
 
@@ -184,15 +189,19 @@ class Round:
         tuned_runs = [run for run, step in wanted if step != 0]
         return [(run, step) for run, step in wanted if step != 0 or run not in tuned_runs]
 
+    def _title(self, side):
+        table = self._tables.get((side.run, side.step))
+        step = None if table is None or side.step == 0 else table.attrs.get("step")
+        return side.title if step is None else f"{side.title} (step {step})"
+
     def _answer(self, side, place):
         model = (side.run, side.step)
         if model not in self._tables:  # the base model: the tuned one of its run was asked
             model = next((run, step) for run, step in self._tables if run is side.run)
-        row, status = self._tables[model].iloc[place], side.run.status
+        row = self._tables[model].iloc[place]
         which = "tuned" if side.step != 0 and "tuned" in row else "base"
-        title = f"{side.title} (step {status.step})" if side.step is None and status.alive else side.title
         return Answer(
-            title,
+            self._title(side),
             row[which],
             int(row[f"{which}_tokens"]),
             bool(row[f"{which}_ended"]),

@@ -112,8 +112,10 @@ def explained_pair(
     """An ExplainedPair of `wb.explain_pair`'s table.
 
     scored: the run's own scores of the base model and of the model that was asked, where there are any.
-    Errors: as `token_leads`.
+    The title names the step after which a run that trains replied. Errors: as `token_leads`.
     """
+    if (step := tokens.attrs.get("step")) is not None:
+        title = f"{title} · after step {step}"
     tokens, remarks = token_leads(tokens), [tokens.attrs["report"]] if tokens.attrs.get("report") else []
     if run is None:
         return ExplainedPair(title, tokens, LossConfig(), "the default settings", prompt, tuple(remarks))

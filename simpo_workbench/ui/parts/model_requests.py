@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections import OrderedDict
 from collections.abc import Callable
 from pathlib import Path
@@ -11,6 +12,7 @@ from ...base.errors import WorkbenchError
 from ...config.run_config import DataConfig, ModelConfig
 from ...runs.remote import RemoteModel, open_model
 from ...runs.run import Run
+from ...runs.verified import read_kept
 from .following import LOCK, in_background
 from .panel import Panel
 
@@ -31,17 +33,23 @@ class OpenModels:
         self.busy: list[RemoteModel] = []
 
     def of(
-        self, model: ModelConfig, data: DataConfig, adapter: Path | None = None, tokens_only: bool = False
+        self,
+        model: ModelConfig,
+        data: DataConfig,
+        adapter: Path | None = None,
+        tokens_only: bool = False,
+        run: Run | None = None,
     ) -> RemoteModel:
-        """The model with these settings, opened now or before. tokens_only: only its tokenizer, without weights."""
-        key = (model.model_dump_json(), data.chat_template, _stamp(adapter), tokens_only)
+        """The model with these settings, opened now or before. tokens_only and run: as in `wb.open_model`."""
+        kept = json.dumps(read_kept(run.folder)) if run else None
+        key = (model.model_dump_json(), data.chat_template, _stamp(adapter), kept, tokens_only)
         remote = self._open.pop(key, None)
         if remote is not None and not remote.run.status.alive:
             _close(remote)  # its process has ended; this removes its folder
             remote = None
         if remote is None:
             self._make_room(tokens_only)
-            remote = open_model(model, adapter, data, idle_s=_IDLE_S, tokens_only=tokens_only)
+            remote = open_model(model, adapter, data, idle_s=_IDLE_S, tokens_only=tokens_only, run=run)
         self._open[key] = remote
         return remote
 
@@ -57,7 +65,7 @@ class OpenModels:
         else:
             adapter = run.adapter_at(step) if step else None
         config = run.config
-        return self.of(config.model, config.data, adapter)
+        return self.of(config.model, config.data, adapter, run=run)
 
     def close(self) -> None:
         """Close all of them, in the background, and free their memory."""

@@ -102,6 +102,12 @@ def test_a_run_with_the_hinge_form_is_told_which_loss_stands_here(tmp_path):
     assert "This run trains" not in explained_pair(by_hand(), "x").place
 
 
+def test_the_step_after_which_a_run_replied_is_named():
+    tokens = by_hand()
+    tokens.attrs["step"] = 23
+    assert "<h3>The tuned model · after step 23</h3>" in explained_pair(tokens, "The tuned model").said
+
+
 def test_tokens_alone_are_placed_by_the_default_settings_and_say_so():
     assert "β 2, γ/β 0.5 (γ 1): the default settings" in explained_pair(by_hand(), "x").place
 
