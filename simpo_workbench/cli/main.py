@@ -254,14 +254,14 @@ def score(pairs, run_name, step, model, adapter, output, root, as_json) -> None:
     from ..pairs.data_sets import load_source
 
     write = _table_writer(output)
-    config, folder = _which_model(run_name, step, model, adapter, root)
+    config, folder, run = _which_model(run_name, step, model, adapter, root)
     own = pairs in (config.data.train, config.data.eval)  # other files need not have the run's column names
     source = load_source(pairs, "eval", config.data if own else config.data.model_copy(update={"columns": {}}))
     click.echo(f"{source.report()} Loading the model …", err=True)
     from ..engine.model.models import load_model
     from ..engine.scoring import score as score_pairs
 
-    with load_model(config.model, adapter=folder, data=config.data) as loaded:
+    with load_model(config.model, folder, config.data, run) as loaded:
         click.echo(f"Scoring {len(source)} pairs …", err=True)
         table = score_pairs(loaded, source, loss=config.loss, data=config.data)
     write(table)
@@ -295,12 +295,12 @@ def generate(prompts, run_name, step, model, adapter, max_new_tokens, temperatur
     from ..config.run_config import GenerationConfig
     from .terminal import print_answers
 
-    config, folder = _which_model(run_name, step, model, adapter, root)
+    config, folder, run = _which_model(run_name, step, model, adapter, root)
     click.echo("Loading the model …", err=True)
     from ..engine.generation import generate as generate_answers
     from ..engine.model.models import load_model
 
-    with load_model(config.model, adapter=folder, data=config.data) as loaded:
+    with load_model(config.model, folder, config.data, run) as loaded:
         top_p = config.generation.top_p
         generation = GenerationConfig(max_new_tokens=max_new_tokens, temperature=temperature, top_p=top_p)
         table = generate_answers(loaded, list(prompts), generation, config.data, seed)
@@ -311,17 +311,17 @@ def generate(prompts, run_name, step, model, adapter, max_new_tokens, temperatur
 
 
 def _which_model(run_name, step, model, adapter, root):
-    """(configuration, adapter folder or None) of a run, or of a model by its name."""
+    """(configuration, adapter folder or None, run or None) of a run, or of a model by its name."""
     if (run_name is None) == (model is None):
         raise click.UsageError("Say which model: either --run NAME, or --model NAME (with --adapter FOLDER).")
     if model:
-        return RunConfig().with_changes({"model.name": model}), adapter
+        return RunConfig().with_changes({"model.name": model}), adapter, None
     from ..runs.run import attach
 
     run = attach(run_name, root)
     if step == 0:
-        return run.config, None
-    return run.config, run.adapter if step is None else run.adapter_at(step)
+        return run.config, None, run
+    return run.config, run.adapter if step is None else run.adapter_at(step), run
 
 
 @main.command()

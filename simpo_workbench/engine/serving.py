@@ -13,6 +13,7 @@ from ..pairs.pairs import load_pairs
 from ..runs.folder import RunFolder
 from ..runs.mailbox import CONTROL, Inbox, Request
 from ..runs.presence import Presence
+from ..runs.run import Run
 from ..runs.verified import read_config, read_kept
 
 _POLL_S = 0.05
@@ -62,9 +63,8 @@ def _with_model(presence, config, opened, stack) -> Callable[[Request], None]:
 
     presence.write(state="loading", message="Loading the model.")
     try:
-        loaded = stack.enter_context(models.load_model(config.model, adapter=opened.get("adapter"), data=config.data))
-        if opened.get("run"):
-            loaded.frozen = read_kept(RunFolder(opened["run"]))
+        run = opened.get("run") and Run(RunFolder(opened["run"]))
+        loaded = stack.enter_context(models.load_model(config.model, opened.get("adapter"), config.data, run))
     except Exception as error:
         message = first_line(error)
         if isinstance(error, WorkbenchError):

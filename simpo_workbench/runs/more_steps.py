@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import shlex
+
 from ..base.errors import WorkbenchError
 from ..base.files import read_json
 from ..config.run_config import RUNS_ROOT, RunConfig
@@ -29,13 +31,15 @@ def is_finished_error(folder: RunFolder, steps: int) -> WorkbenchError:
     if training.max_steps:
         more = ("training.max_steps", training.max_steps + max(1, round(pairs / training.pairs_per_step)))
     longer = config.with_changes(dict([more]))
-    root = "" if str(folder.path.parent) == RUNS_ROOT else f", root={str(folder.path.parent)!r}"
+    place = str(folder.path.parent)
+    root, option = ("", "") if place == RUNS_ROOT else (f", root={place!r}", f" --root {shlex.quote(place)}")
     scheduled = learning_rate(last["step"] - 1, steps, training)
     scale = last["learning_rate"] / scheduled if scheduled > 0 else 1.0  # what run.set may have changed it by
     rate = learning_rate(start, total_steps(longer, pairs), longer.training, scale)
     return WorkbenchError(
         f"{text} One epoch more is a new run that goes on from its last checkpoint: wb.clone({folder.name!r}{root},"
-        f" step={start}, changes={{{more[0]!r}: {more[1]:g}}}). {_rate_sentence(training, last, rate)}"
+        f" step={start}, changes={{{more[0]!r}: {more[1]:g}}}), or `simpo-workbench clone {folder.name}{option} --step"
+        f" {start} --{more[0]} {more[1]:g}`. {_rate_sentence(training, last, rate)}"
     )
 
 

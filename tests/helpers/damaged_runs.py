@@ -10,14 +10,19 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 import pandas as pd
+from click.testing import CliRunner
 from hypothesis import strategies as st
+from plotly.offline import get_plotlyjs
 
-from simpo_workbench import WorkbenchError, list_runs, verify
+from simpo_workbench import WorkbenchError, find_run, list_runs, verify
+from simpo_workbench.cli.main import main
 from simpo_workbench.engine import checkpoints
 from simpo_workbench.report.report import write_report
 from simpo_workbench.runs.metrics_tail import MetricsTail
 from simpo_workbench.runs.run import Run
-from simpo_workbench.runs.verified import read_changes
+from simpo_workbench.runs.verified import read_changes, read_kept
+from simpo_workbench.ui.pairs.read_pairs import read_pairs, write_pairs
+from simpo_workbench.ui.pairs.run_leads import read_run_leads
 
 #: Files that say nothing about a run's results, or that a user may change.
 OUTSIDE = ("log.txt", "heartbeat.json", "lock", "report.html")
@@ -94,7 +99,7 @@ def damages(draw, folder: Path):
 def answers(run: Run, with_report: bool = False) -> dict:
     """{reader: its answer, or the WorkbenchError that it raised}; any other error is let out.
 
-    with_report: also that of the report, which takes seconds.
+    with_report: also those of the report, the terminal and the charts, which take longer.
     """
     readers = {
         "status": lambda: run.status,
@@ -115,9 +120,17 @@ def answers(run: Run, with_report: bool = False) -> dict:
         "list": lambda: list_runs(run.path.parent),
         "charts": lambda: tail(run),
         "verify": lambda: verify(run),
+        "repr": lambda: repr(run),
+        "objective": lambda: (run.objective.model_dump(), run.objective_note),
+        "kept": lambda: read_kept(run.folder),
+        "found": lambda: (found := find_run(run.config)) and found.name,
     }
     if with_report:
         readers["report"] = lambda: report(run)
+        readers["plot"] = lambda: run.plot().to_json()
+        readers["terminal"] = lambda: terminal(run)
+        readers["lead history"] = lambda: read_run_leads(run, "")[0].lead_history(0.0, _STEP)
+        readers["exported"] = lambda: exported(run)
     result = {}
     for name, read in readers.items():
         try:
@@ -139,8 +152,28 @@ def tail(run):
 
 
 def report(run):
+    """The page without its library and the time at which it was written."""
     path = run.path.parent / "report.html"
     write_report(run, path)
+    text = path.read_text(encoding="utf-8").replace(get_plotlyjs(), "")
+    return re.sub(r"20\d\d-\d\d-\d\d \d\d:\d\d", "", text)
+
+
+def terminal(run):
+    """What `simpo-workbench show` prints. Errors: WorkbenchError with its sentence where it fails."""
+    result = CliRunner().invoke(main, ["show", run.name, "--root", str(run.path.parent)])
+    if result.exit_code == 0:
+        return result.output
+    if not isinstance(result.exception, (SystemExit, WorkbenchError)):
+        raise result.exception
+    raise WorkbenchError(result.output or str(result.exception))
+
+
+def exported(run):
+    """The file that the Pairs panel saves."""
+    path = run.path.parent / "pairs.csv"
+    path.unlink(missing_ok=True)
+    write_pairs(read_pairs(run, None, None, "").table, path)
     return path.read_text(encoding="utf-8")
 
 
@@ -165,6 +198,11 @@ def _fine(name, answer, right, damage):
         said = "read from the records" in answer.message or "missing or damaged" in answer.message
         known = answer.step == right.step and answer.total_steps == right.total_steps
         return said and (known or "is not known" in answer.message)
+    if name in ("repr", "terminal", "report") and (damage.other or damage.file) == "status.json":
+        said = " ".join(answer.split())
+        return name == "repr" or "missing or damaged" in said or "read from the records" in said
+    if name == "found":
+        return answer is None
     if name == "list":
         if "config.yaml" in (damage.other or damage.file):
             return answer.empty or answer["model"][0] == "(configuration unreadable)"

@@ -4,8 +4,10 @@ import re
 import shutil
 
 import pytest
+from click.testing import CliRunner
 
 import simpo_workbench as wb
+from simpo_workbench.cli.main import main
 from simpo_workbench.config.schedule import learning_rate
 from simpo_workbench.runs.launch import make_clone
 from simpo_workbench.runs.manifest import Manifest
@@ -37,14 +39,25 @@ def test_a_finished_run_names_the_call_that_trains_on_and_the_call_does(tiny_con
     call = re.search(r"wb\.clone\(.*\}\)", text)[0]
     assert call == f"wb.clone('tiny', root={tiny_config.run.root!r}, step={steps}, changes={{'training.epochs': 3}})"
     rates = {record["step"]: record["learning_rate"] for record in run.records if record["kind"] == "train"}
+    command = re.search(r"`simpo-workbench (clone .*?)`", text)[1]
+    assert command == f"clone tiny --root {tiny_config.run.root} --step {steps} --training.epochs 3"
     goes_on = learning_rate(steps, steps * 3 // 2, training)
     assert f"it ended at {rates[steps]:.2e} and goes on at about {goes_on:.2e}" in text
 
+    resumed = CliRunner().invoke(main, ["resume", "tiny", "--root", str(tiny_config.run.root)])
+    assert (resumed.exit_code, text in " ".join(resumed.output.split())) == (1, True), resumed.output
+
+    asked = CliRunner().invoke(main, [*command.split(), "--run.name", "by-command"])
+    assert asked.exit_code == 0, asked.output
+    by_command = wb.attach("by-command", tiny_config.run.root)
+    assert by_command.wait(120).state == "finished"
     clone = eval(call)  # the call as it is printed
     assert clone.wait(120).state == "finished", clone.folder.log.read_text()
     records = [record for record in clone.records if record["kind"] == "train"]
     assert [record["step"] for record in records] == list(range(1, steps * 3 // 2 + 1))
     assert records[steps]["learning_rate"] == pytest.approx(goes_on)
+    of_command = [record["learning_rate"] for record in by_command.records if record["kind"] == "train"]
+    assert of_command == [record["learning_rate"] for record in records]
     resumed = next(record["text"] for record in clone.records if record.get("event") == "resumed")
     assert f"The learning rate goes on at {goes_on:.2e}; step {steps} had {rates[steps]:.2e}" in resumed
     assert "(training.epochs changed)" in resumed

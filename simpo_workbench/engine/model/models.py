@@ -19,6 +19,8 @@ from transformers.utils.logging import disable_progress_bar
 
 from ...base.errors import WorkbenchError, first_line
 from ...config.run_config import DataConfig, LoraConfig, ModelConfig
+from ...runs.run import Run
+from ...runs.verified import read_kept
 from ..encode.template_values import kept_beside
 from ..forward import attention
 from ..forward.memory import is_out_of_memory
@@ -113,12 +115,16 @@ class LoadedModel:
 
 
 def load_model(
-    config: ModelConfig | None = None, adapter: str | Path | None = None, data: DataConfig | None = None
+    config: ModelConfig | None = None,
+    adapter: str | Path | None = None,
+    data: DataConfig | None = None,
+    run: Run | None = None,
 ) -> LoadedModel:
     """The model of a ModelConfig, ready to score and answer.
 
     adapter: a PEFT folder; the model is then the tuned one, and `base()` switches to its base.
-    data: its chat_template is used instead of the model's own.
+    data: its chat_template is used instead of the model's own. run: whose day and thinking the chat template takes; by
+    default that of the run that the adapter is inside of.
     Errors: WorkbenchError for a model or adapter that cannot be found, is refused by the hub, has only pickled weights,
     or for an adapter of another model.
     """
@@ -129,6 +135,8 @@ def load_model(
         attach(loaded, Path(adapter), TUNED, trainable=False)
         loaded.model.set_adapter(TUNED, inference_mode=True)
         loaded.frozen = kept_beside(adapter)
+    if run is not None:
+        loaded.frozen = read_kept(run.folder)
     loaded.model.eval()
     return loaded
 

@@ -365,7 +365,11 @@ def _last_part(name):
 
 def _why_no_resume(status):
     if status.state == "finished":
-        return f"It is finished: all {status.total_steps} steps are done. Clone it to train differently."
+        return (
+            f"It is finished: all {status.total_steps} steps are done. To train longer, clone it from its last"
+            " checkpoint with more training.epochs; the learning rate then follows its schedule over all steps, the new"
+            " ones included."
+        )
     if status.alive and status.state != "paused":
         return f"It is {status.state}: it needs no resume."
     return ""

@@ -1,6 +1,5 @@
 """The faults of tests/runs/test_damaged_folders.py at length: any file, any place, and cut configurations."""
 
-import re
 import shutil
 
 import pytest
@@ -28,6 +27,21 @@ def test_any_fault_of_a_run_folder_gives_the_right_answer_or_a_sentence(whole, d
     assert wrong_answers(damage, copy, right) == []
 
 
+@pytest.fixture(scope="module")
+def whole_in_full(whole):
+    run, place, _ = whole
+    return run, place, answers(copied(run, place), with_report=True)
+
+
+@settings(max_examples=40, deadline=None, phases=[Phase.generate], suppress_health_check=list(HealthCheck))
+@given(data=st.data())
+def test_so_do_report_charts_terminal_and_exported_tables(whole_in_full, data):
+    run, place, right = whole_in_full
+    damage, copy = data.draw(damages(run.path)), copied(run, place)
+    damage.do(copy.path)
+    assert wrong_answers(damage, copy, right) == []
+
+
 def test_the_report_of_a_damaged_run_is_that_of_the_whole_one_or_a_sentence(finished_run, tmp_path):
     run = copied(finished_run(), tmp_path / "runs")
     for name in ("metrics.jsonl", "config.yaml", "pairs.parquet", "scores/step-000006.parquet"):
@@ -43,8 +57,8 @@ def test_a_cut_configuration_is_never_read_as_another_run(finished_run, tmp_path
     run = copied(finished_run(), tmp_path / "runs")
     run.folder.manifest.unlink()  # as a run from before there was one
     text = run.folder.config.read_text(encoding="utf-8")
-    cuts = [0, *(match.start() for match in re.finditer("\n", text)), len(text) - 1]
-    for cut in cuts:
+    assert text.isascii()
+    for cut in range(len(text)):
         run.folder.config.write_text(text[:cut], encoding="utf-8")
         with pytest.raises(wb.WorkbenchError, match="config.yaml of the run 'finished' is damaged"):
             _ = run.config
