@@ -19,7 +19,8 @@ from ..pairs.pairs import prompt_list
 from .folder import RunFolder
 from .launch import launch
 from .mailbox import REPLIED
-from .run import Reply, Run
+from .reply import Reply
+from .run import Run
 from .status import is_own_worker
 
 if TYPE_CHECKING:

@@ -10,7 +10,8 @@ from ...base.files import file_stamp
 from ...config.live_changes import checked_changes
 from ...config.run_config import RunConfig
 from ...runs.launch import resume
-from ...runs.run import Reply, Run
+from ...runs.reply import Reply
+from ...runs.run import Run
 from ...runs.verified import read_changes
 from ..parts.html import Html
 from ..parts.panel import Panel, button, column, enable, row, show
