@@ -112,6 +112,7 @@ _PREFACES = {
     "Alpaca": re.compile(r"Below is an instruction that describes a task[^#]{0,200}"),
     "Vicuna": re.compile(r"A chat between a [^:]{0,300}"),
 }
+_OPENINGS = ("<|", "<｜", "<start_of_turn>", "[/INST]", "### Response:", "ASSISTANT:")
 #: What one of the frames must hold; a text without any of these is not looked at further.
 _QUICK = re.compile(r"<\||<start_of_turn>|<｜|\[/INST\]|### (?:Instruction|Response):|ASSISTANT:")
 
@@ -140,11 +141,13 @@ def unframed(pair: Pair, policy: str) -> Pair:
 
     Errors: RowRefused for a framed prompt under refuse, or where its system text is a second one.
     """
-    answers = {side: _unopened(getattr(pair, side)) for side in ("chosen", "rejected")} if policy != "keep" else {}
-    opened = {side: found for side, found in answers.items() if found}
-    framed = any(turn["role"] == "user" and _QUICK.search(turn["content"]) for turn in pair.prompt)
-    if policy == "keep" or not (framed or opened):
+    if policy == "keep":
         return pair
+    answers = {"chosen": _unopened(pair.chosen), "rejected": _unopened(pair.rejected)}
+    framed = any(turn["role"] == "user" and _QUICK.search(turn["content"]) for turn in pair.prompt)
+    if not framed and answers["chosen"] is answers["rejected"] is None:
+        return pair
+    opened = {side: found for side, found in answers.items() if found}
     if opened and policy == "refuse":
         (side, (frame, _)), *_ = opened.items()
         raise RowRefused(REASON, f"the {side} answer begins with the mark of {frame.name} that opens it; {ADVICE}")
@@ -192,7 +195,7 @@ def _unframed_turns(prompt, policy):
 def _unopened(answer):
     """(Frame, the answer without it) of an answer that begins with the mark that opens it; None for other answers."""
     text = answer.lstrip()
-    if not text.startswith(("<|", "<｜", "<start_of_turn>", "[/INST]", "### Response:", "ASSISTANT:")):
+    if text[:1] not in ("<", "[", "#", "A") or not text.startswith(_OPENINGS):
         return None
     for frame in FRAMES:
         mark = re.match(frame.opening, text)
@@ -209,7 +212,7 @@ def marks_note(pairs) -> str | None:
     marks, holders = Counter(), 0
     for start in range(0, len(pairs), _CHUNK):
         chunk = pairs[start : start + _CHUNK]
-        if not _KNOWN.search("\0".join(text for pair in chunk for text in _texts(pair))):
+        if not _KNOWN.search("\0".join([text for pair in chunk for text in _texts(pair)])):
             continue
         for pair in chunk:
             found = {mark for text in _texts(pair) for mark in _KNOWN.findall(text)}
@@ -226,9 +229,10 @@ def marks_note(pairs) -> str | None:
 
 
 def _texts(pair):
-    yield from (turn["content"] for turn in pair.prompt if isinstance(turn["content"], str))
+    texts = [turn["content"] for turn in pair.prompt if isinstance(turn["content"], str)]
     for answer in (pair.chosen, pair.rejected):
-        yield _AT_END.sub("", answer) if answer.rstrip().endswith((">", "]")) else answer
+        texts.append(_AT_END.sub("", answer) if answer.rstrip()[-1:] in (">", "]") else answer)
+    return texts
 
 
 def _read(text):

@@ -54,6 +54,8 @@ def prompt_text(messages) -> str:
 
 
 def _turns(messages):
+    if all(len(turn) == 2 and turn["role"] is not None for turn in messages):
+        return list(messages)
     # Parquet fills the keys that other turns have with null
     return [{key: value for key, value in turn.items() if value is not None or key == "content"} for turn in messages]
 

@@ -7,15 +7,35 @@ from .refused import LONGEST_ROW, RowRefused, excerpt, too_long
 DEEPEST_NESTING = 100
 # asked for every value of every row: made once, the usual types first
 _TEXTS, _SCALARS, _LISTS, _MAPPINGS = (str, bytes), (int, float, type(None)), (list, tuple), (dict, Mapping)
+_SCALAR_TYPES = frozenset({int, float, bool, type(None)})
 
 
 def plain_row(row) -> dict:
     """A raw row as a dict of plain Python values. Errors: RowRefused for no row, one too long or nested too deeply."""
+    if _is_flat(row):
+        return dict(row)
     if not isinstance(row, Mapping):
         raise RowRefused("wrong type", f"the row is {excerpt(row)}, expected an object with columns")
     if (characters := _characters(row, 0)) > LONGEST_ROW:
         raise too_long(characters)
     return _plain(row, 0)
+
+
+def _is_flat(row):
+    """Whether a row is a dict of ordinary keys with texts and numbers, not too long: most rows are."""
+    if type(row) is not dict:
+        return False
+    characters = len(row)
+    for key, value in row.items():
+        if type(key) is not str or not key.isascii():
+            return False
+        if type(value) is str:
+            characters += len(value)
+        elif type(value) in _SCALAR_TYPES:
+            characters += 1
+        else:
+            return False
+    return characters <= LONGEST_ROW
 
 
 def _characters(value, depth):

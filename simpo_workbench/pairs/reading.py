@@ -6,14 +6,22 @@ stands before a prompt that is one text.
 """
 
 import json
+import re
 from dataclasses import dataclass, field, replace
 
 from . import media, verdicts
 from .rankings import ranked_pairs, ranking_in, several
 from .refused import NON_TEXT, RowRefused, excerpt, is_missing, kind_of
-from .shapes import LABELLED, RANKING, SIDES, Match, is_list_of_texts, match_of, no_shape
+from .shapes import LABELLED, RANKING, SIDES, THREE_TEXTS, Match, is_list_of_texts, match_of, no_shape
 from .turns import answer_of, history_turns, interleaved, is_open_transcript, is_transcript, prompt_turns, tools_in
 from .written import value_of
+
+#: Columns that add something to three texts.
+_MORE_COLUMNS = frozenset({"system", "tools", "history", "chosen_turn", "rejected_turn"})
+#: How a text begins that can be nothing else: it has two words, no transcript, no JSON, no path, no base64.
+_TWO_WORDS = re.compile(r"(?!Human:|[Dd][Aa][Tt][Aa]:)\w\S{0,40} \S")
+_THREE_COLUMNS = frozenset({"prompt", "chosen", "rejected"})
+_HALF_A_CHARACTER = re.compile("[\ud800-\udfff]")
 
 
 @dataclass(frozen=True)
@@ -52,6 +60,8 @@ def row_pairs(row, policy="best_worst", scales=None, joins_input=False, found=No
     found = found or match_of(row)
     if found is None:
         raise no_shape(row)
+    if found is THREE_TEXTS and not joins_input and (pair := _plain_pair(row)) is not None:
+        return [pair]
     refuse_media(row, found)
     if found.shape.kind == LABELLED:
         raise RowRefused(LABELLED, f"'{found.chosen}' and '{found.rejected}': a row alone makes no pair")
@@ -61,12 +71,27 @@ def row_pairs(row, policy="best_worst", scales=None, joins_input=False, found=No
     for better, worse, used, more in candidates:
         try:
             pair = _row_pair(context, better, worse, used, more)
-            pairs.append(replace(pair, answers=answers, graded_by=graded_by))
+            pairs.append(
+                pair if (answers, graded_by) == (2, "") else replace(pair, answers=answers, graded_by=graded_by)
+            )
         except RowRefused as refused:  # another pair of the row may still be good
             refusal = refusal or refused
     if not pairs:
         raise refusal
     return pairs
+
+
+def _plain_pair(row):
+    """The pair of a row with three ordinary texts, as the rest of this file would read it; None for any other row."""
+    texts = prompt, chosen, rejected = row["prompt"], row["chosen"], row["rejected"]
+    if chosen == rejected or not _MORE_COLUMNS.isdisjoint(row) or not all(map(_TWO_WORDS.match, texts)):
+        return None
+    if len(row) > 3:
+        refuse_media(row, THREE_TEXTS)
+    _check_text(prompt)
+    _check_text(chosen)
+    _check_text(rejected)
+    return RowPair([{"role": "user", "content": prompt}], chosen, rejected, _THREE_COLUMNS)
 
 
 def single_answer(row, found, joins_input=False) -> RowPair:
@@ -342,7 +367,7 @@ def _check_more(turn):
 
 
 def _check_text(text):
-    if not text.isascii() and any("\ud800" <= character <= "\udfff" for character in text):
+    if not text.isascii() and _HALF_A_CHARACTER.search(text):
         raise RowRefused("unreadable", f"half of a character (a lone surrogate) in {excerpt(text)}")
 
 

@@ -77,6 +77,10 @@ class Match:
     rejected: str = ""
 
 
+#: The match of a row with the columns prompt, chosen and rejected, each a text.
+THREE_TEXTS = Match(SHAPES[1], "prompt", "chosen", "rejected")
+
+
 def shape_of(row) -> Shape | None:
     """The shape of a row (dict), or None."""
     found = match_of(row)
@@ -85,6 +89,8 @@ def shape_of(row) -> Shape | None:
 
 def match_of(row) -> Match | None:
     """How a row (dict) is read, or None; a shape whose columns all hold a value is preferred."""
+    if type(row.get("prompt")) is type(row.get("chosen")) is type(row.get("rejected")) is str:
+        return THREE_TEXTS  # what the search below finds for most rows
     incomplete = None
     for shape in SHAPES:
         found = _MATCHES[shape.kind](shape, row)

@@ -21,7 +21,7 @@ from ...base.format import counted
 from ...pairs.framed_prompts import KNOWN_MARKS
 from ...pairs.pair import Pair
 from .control_marks import MEDIA, alternatives, frames, openers, pieces_around_turns, thinking
-from .mismatch import EARLIER_MARKS, THINKING
+from .mismatch import EARLIER_MARKS, KINDS, THINKING, refused
 
 #: The n-th control token as text of the data, and as the template's own: characters that no text of people holds.
 _DATA, _OWN, _LAST = 0x10F000, 0x10E000, 0x10FFFD
@@ -49,14 +49,15 @@ class Unusable(WorkbenchError):
 class ControlTokens:
     """The control tokens of a tokenizer and its chat template, and what happens to texts that hold them.
 
-    policy: data.special_tokens_in_text. ids: {text of a control token: its id}. Not counted are media placeholders, end
-    marks at the end of an answer, and in the assistant's turns the thinking, tool and channel tokens that the template
-    writes (`exempt`), but never one that opens a turn. frames: marks and words that the template puts around turns and
-    that are no tokens; as text they have the same ids as the template's own.
+    policy: data.special_tokens_in_text. on_mismatch: data.on_template_mismatch. ids: {text of a control token: its id}.
+    Not counted are media placeholders, end marks at the end of an answer, and in the assistant's turns the thinking,
+    tool and channel tokens that the template writes (`exempt`), but never one that opens a turn. frames: marks and
+    words that the template puts around turns and that are no tokens; as text they have the same ids as the template's
+    own.
     """
 
-    def __init__(self, tokenizer, template, policy: str, system_prompt: str | None = None):
-        self._tokenizer, self.policy = tokenizer, policy
+    def __init__(self, tokenizer, template, policy: str, system_prompt: str | None = None, on_mismatch: str = "refuse"):
+        self._tokenizer, self.policy, self._on_mismatch = tokenizer, policy, on_mismatch
         self.ids = _control_ids(tokenizer)
         self._order = list(self.ids)
         pieces = pieces_around_turns(template)
@@ -149,6 +150,9 @@ class ControlTokens:
             earlier = (turn["content"] for turn in pair.prompt if turn["role"] == "assistant")
             if ended := [text for text in earlier if isinstance(text, str) and self._without_ends(text) is not None]:
                 report.mismatch(EARLIER_MARKS, pair, ended[0])
+                if refused([EARLIER_MARKS], self._on_mismatch):
+                    report.drop(KINDS[EARLIER_MARKS].words, pair.pair_id, pair.where)
+                    safe = None
         marks = {mark for mark in found if not _PRIVATE.match(mark)}
         for mark in marks:
             report.control_marks[mark] = report.control_marks.get(mark, 0) + 1

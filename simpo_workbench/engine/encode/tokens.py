@@ -63,9 +63,8 @@ class ChatEncoder:
         self.tokenizer = tokenizer
         self.data = data or DataConfig()
         self.template = ChatTemplate(tokenizer, self.data, values)
-        self.control = ControlTokens(
-            tokenizer, self.template, self.data.special_tokens_in_text, self.data.system_prompt
-        )
+        policies = self.data.special_tokens_in_text, self.data.system_prompt, self.data.on_template_mismatch
+        self.control = ControlTokens(tokenizer, self.template, *policies)
         self.template.read_through(self.control.readable)
         self.end_of_turn_id = self._find_end_of_turn()
         self._answer_space = self._find_answer_space()

@@ -185,6 +185,24 @@ def test_end_marks_of_earlier_answers_are_written_once_and_counted():
 
 
 @pytest.mark.parametrize(
+    ("turn", "kind"),
+    [
+        ({"content": "Hi!<|im_end|>"}, mismatch.EARLIER_MARKS),
+        ({"content": "Hi!", "reasoning_content": "A greeting."}, mismatch.EARLIER_REASONING),
+    ],
+    ids=["end marks", "reasoning"],
+)
+def test_drop_leaves_out_every_pair_that_differs_also_where_only_its_history_does(turn, kind):
+    """The setting says "drop every pair that differs": that is a promise."""
+    history = (USER, {"role": "assistant", **turn}, USER)
+    some = [pair(prompt=history), replace(pair(), pair_id="1" * 16)]
+    for policy, kept in (("refuse", 2), ("drop", 1), ("keep", 2)):
+        encoded, report = encoder(tiny.CHATML, on_template_mismatch=policy).encode_pairs(some)
+        assert (len(encoded), report.mismatches[kind]) == (kept, 1)
+        assert report.dropped == ({mismatch.KINDS[kind].words: 1} if policy == "drop" else {})
+
+
+@pytest.mark.parametrize(
     ("whole", "prompt", "answer", "kind"),
     [
         ([1, 2, 3, 4], [1, 2], [3, 4], None),
