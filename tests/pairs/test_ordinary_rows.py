@@ -12,7 +12,8 @@ TEXTS = (
     "Two words", "Zwei Wörter, ja", "one", "", "  leading blank", "\n\nHuman: Hi\n\nAssistant:", "Human: Hi there",
     "\n\nHuman: Hi\n\nAssistant: Two words", '["a text", "b"]', '[{"role": "user", "content": "Two words"}]',
     "{'role': 'assistant', 'content': 'Two words'}", "a.png", "my photo.png", "data:image/png;base64, iVBORw0KGgo= x",
-    "DATA:image/png;base64,iVBORw0KGgo=", "iVBORw0KGgo" + "A" * 60, "half \ud83d a character", "ＡＢ ｃｄ", "東京 タワー",
+    "DATA:image/png;base64,iVBORw0KGgo=", "iVBORw0KGgo" + "A" * 60, "half \ud83d a character",
+    "ＡＢ ｃｄ", "東京 タワー",
     "<|im_start|>user\nTwo words<|im_end|>", "ASSISTANT: Two words",
 )  # fmt: skip
 MORE = ({}, {"system": "Be brief."}, {"history": [["a", "b"]]}, {"photo": "a.png"}, {"score": 3, "input": "x"})
