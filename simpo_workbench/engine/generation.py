@@ -11,7 +11,7 @@ from transformers import GenerationConfig as DecodingConfig
 from transformers import StoppingCriteria, StoppingCriteriaList
 
 from ..analysis.scores import repeated_4gram_share
-from ..base.errors import WorkbenchError
+from ..base.errors import WorkbenchError, first_line
 from ..config.run_config import DataConfig, GenerationConfig
 from ..pairs.framed_prompts import unframed_prompt
 from ..pairs.pairs import prompt_list, prompt_text
@@ -109,7 +109,10 @@ def answer(
     ends = _end_ids(encoder, model)
     decoding = DecodingConfig(
         do_sample=False,
-        repetition_penalty=1.0,  # given, because what is not is taken from the model's own generation config
+        # given, because what is not is taken from the model's own generation config
+        repetition_penalty=1.0,
+        num_beams=1,
+        num_return_sequences=1,
         eos_token_id=sorted(ends),
         pad_token_id=tokenizer.pad_token_id,
         return_dict_in_generate=True,
@@ -137,6 +140,8 @@ def answer(
                             progress(len(rows), len(prompts))
                     continue
                 except Exception as error:
+                    if not is_out_of_memory(error) and isinstance(error, (ValueError, TypeError, AttributeError)):
+                        raise _not_sampled(loaded, error) from error
                     if not is_out_of_memory(error) or len(batch) == 1:
                         raise
                 # outside of the except clause the failed batch's tensors are free
@@ -147,6 +152,14 @@ def answer(
     finally:
         model.train(training)
     return [_as_answer(rows[index], ends, tokenizer) for index in range(len(prompts))]
+
+
+def _not_sampled(loaded, error):
+    """The WorkbenchError for what transformers refuses to do."""
+    return WorkbenchError(
+        f"The model {loaded.config.name!r} cannot be sampled from: {first_line(error)[:200].rstrip('.')}. A"
+        " setting in its generation_config.json asks for what cannot be done here: take it out, or get the file again."
+    )
 
 
 def _batches(prompts, new_tokens):

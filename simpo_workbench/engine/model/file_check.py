@@ -16,9 +16,11 @@ from ...base.errors import WorkbenchError
 from ...base.paths import cache_folder
 from ..trial import limited_process, process_limits
 from . import file_probe
-from .weight_files import json_object
+from .weight_files import SETTINGS_FILES, json_object
 
 PATIENCE_S = 90.0  # wall-clock time; `file_probe.LIMITS` counts processor time
+#: Files of a tokenizer that has no tokenizer.json.
+_WORD_LISTS = ("vocab.json", "merges.txt", "vocab.txt", "tokenizer.model", "spiece.model", "sentencepiece.bpe.model")
 LARGEST_TOKENIZER = 256_000_000  # bytes; the largest in use have about 40 million
 #: Numbers up to these build nothing large in any role; a configuration with others is tried in the limited process.
 _ORDINARY_SIZE, _ORDINARY_LIST, _ORDINARY_MODULES = 2**20, 4096, 2**16
@@ -36,22 +38,33 @@ _SPECIAL_IN_PATTERNS = set("*+?{(|\\[")
 
 
 def require_bounded_tokenizer(folder: Path, name: str) -> None:
-    """Raise WorkbenchError unless the tokenizer.json of a model folder encodes and decodes short texts within limits.
+    """Raise WorkbenchError unless the tokenizer of a model folder encodes and decodes short texts within limits.
 
-    Without that file there is nothing to try: the patterns of other tokenizers are part of transformers.
+    One without tokenizer.json, made of word lists, is tried as transformers builds it.
     """
-    path = folder / "tokenizer.json"
-    if not path.is_file():
-        return
-    if path.stat().st_size > LARGEST_TOKENIZER:
+    path, what = folder / "tokenizer.json", f"The tokenizer of {name!r}"
+    is_fast = path.is_file()
+    files = [path] if is_fast else [file for file in map(folder.joinpath, _WORD_LISTS) if file.is_file()]
+    if (size := sum(file.stat().st_size for file in files)) > LARGEST_TOKENIZER:
         raise WorkbenchError(
-            f"The tokenizer of {name!r} has {path.stat().st_size / 1e6:,.0f} MB, expected at most"
-            f" {LARGEST_TOKENIZER / 1e6:.0f}: it is not read. Choose another model."
+            f"{what} has {size / 1e6:,.0f} MB, expected at most {LARGEST_TOKENIZER / 1e6:.0f}: it is not read. Choose"
+            " another model."
         )
-    with open(path, "rb") as file:
-        digest = hashlib.file_digest(file, "sha256").hexdigest()
-    what = f"The tokenizer of {name!r}"
-    _require({"kind": "tokenizer", "path": str(path.absolute())}, digest, what, ("tokenizers",), "for a short text")
+    if is_fast:
+        task, libraries = {"kind": "tokenizer", "path": str(path.absolute())}, ("tokenizers",)
+    elif files:
+        task, libraries = (
+            {"kind": "word lists", "path": str(folder.absolute())},
+            ("transformers", "tokenizers", "torch"),
+        )
+        files += [file for file in map(folder.joinpath, SETTINGS_FILES) if file.is_file()]
+    else:
+        return
+    digest = hashlib.sha256()
+    for file in files:
+        with open(file, "rb") as opened:
+            digest.update(hashlib.file_digest(opened, "sha256").digest())
+    _require(task, digest.hexdigest(), what, libraries, "for a short text")
 
 
 def require_bounded_adapter(adapter: dict, folder: Path, names: list[str]) -> None:

@@ -11,6 +11,7 @@ import sys
 
 LIMITS = {  # by kind of task: seconds of processor time, bytes beyond what the libraries take
     "tokenizer": (10, 3 * 1024**3),
+    "word lists": (20, 3 * 1024**3),
     "patterns": (3, 512 * 1024**2),
     "config": (8, 2 * 1024**3),
 }
@@ -67,12 +68,43 @@ def _tokenizer():
         tokenizer.no_truncation()
         tokenizer.no_padding()
         parts = [content.get(name) for name in ("normalizer", "pre_tokenizer", "post_processor", "decoder")]
-        for text in attack_texts(list(dict.fromkeys(patterns_in(parts)))[:50]):
-            ids = tokenizer.encode(text, add_special_tokens=False).ids
-            read_back = tokenizer.decode(ids, skip_special_tokens=False)
-            if max(len(ids), len(read_back)) > MOST_TOKENS_PER_CHARACTER * (len(text) + 100):
-                return {"refused": f"makes {len(ids):,} tokens of {len(text):,} characters"}
-        return {"refused": None}
+        return _tried(
+            attack_texts(list(dict.fromkeys(patterns_in(parts)))[:50]),
+            lambda text: tokenizer.encode(text, add_special_tokens=False).ids,
+            lambda ids: tokenizer.decode(ids, skip_special_tokens=False),
+        )
+
+    return answer
+
+
+def _tried(texts, encode, decode):
+    """The verdict on a tokenizer after it has encoded these texts and read them back."""
+    for text in texts:
+        ids = encode(text)
+        if max(len(ids), len(decode(ids))) > MOST_TOKENS_PER_CHARACTER * (len(text) + 100):
+            return {"refused": f"makes {len(ids):,} tokens of {len(text):,} characters"}
+    return {"refused": None}
+
+
+def _word_lists():
+    from contextlib import redirect_stdout
+
+    with redirect_stdout(sys.stderr):
+        from transformers import AutoTokenizer
+
+    def answer(task):
+        try:
+            with redirect_stdout(sys.stderr):
+                tokenizer = AutoTokenizer.from_pretrained(task["path"], trust_remote_code=False, local_files_only=True)
+        except (MemoryError, RecursionError):
+            raise
+        except Exception:  # as above
+            return {"refused": None}
+        return _tried(
+            attack_texts([]),
+            lambda text: tokenizer.encode(text, add_special_tokens=False),
+            lambda ids: tokenizer.decode(ids, skip_special_tokens=False),
+        )
 
     return answer
 
@@ -124,7 +156,7 @@ def model_sizes(config) -> dict:
     }
 
 
-_TASKS = {"tokenizer": _tokenizer, "patterns": _patterns, "config": _config}
+_TASKS = {"tokenizer": _tokenizer, "word lists": _word_lists, "patterns": _patterns, "config": _config}
 
 
 if __name__ == "__main__":

@@ -78,6 +78,27 @@ def require_float_weights(stored: list, name: str) -> None:
             )
 
 
+def require_decoder(model_config, name: str) -> None:
+    """Raise WorkbenchError for a model that reads a text with one part and writes with another."""
+    if getattr(model_config, "is_encoder_decoder", False):
+        raise WorkbenchError(
+            f"The model {name!r} cannot be loaded: it is an encoder with a decoder (is_encoder_decoder in config.json),"
+            " and only models that go on with their text are trained here."
+        )
+
+
+def require_token_ids(generation_config, name: str) -> None:
+    """Raise WorkbenchError unless the token ids in a model's generation configuration are whole numbers."""
+    for setting in ("bos_token_id", "eos_token_id", "pad_token_id"):
+        value = getattr(generation_config, setting, None)
+        numbers = value if isinstance(value, list) else [] if value is None else [value]
+        if not all(isinstance(number, int) and not isinstance(number, bool) for number in numbers):
+            raise WorkbenchError(
+                f"The model {name!r} cannot be loaded: {setting} in its generation_config.json (or config.json) is"
+                f" {str(value)[:60]!r}, expected a token id or a list of them. Get the file again."
+            )
+
+
 def stored_weights(folder: Path) -> Iterator[tuple[str, str, tuple[int, ...]]]:
     """(name, type such as "BF16", shape) of every tensor in a folder's safetensors files; only headers are read."""
     for path in sorted(folder.glob("*.safetensors")):

@@ -12,7 +12,6 @@ import psutil
 import torch
 from peft import LoraConfig as PeftLoraConfig
 from peft import PeftModel, get_peft_model
-from safetensors import SafetensorError
 from transformers import AutoConfig, AutoModelForCausalLM
 from transformers.pytorch_utils import Conv1D
 from transformers.utils.logging import disable_progress_bar
@@ -29,7 +28,14 @@ from .adapters import attach
 from .dropout import dropout_note, turn_off_dropout
 from .file_check import require_possible_size
 from .finite_weights import require_finite_model, watching_quantization
-from .loading_checks import quiet_loading, require_float_weights, require_loaded_whole, stored_weights
+from .loading_checks import (
+    quiet_loading,
+    require_decoder,
+    require_float_weights,
+    require_loaded_whole,
+    require_token_ids,
+    stored_weights,
+)
 from .quantization import QUANTIZED, quantization, stored_form
 from .tokenizer import model_folder, tokenizer_in, why_not
 
@@ -152,6 +158,7 @@ def load_base(config: ModelConfig, data: DataConfig | None = None) -> LoadedMode
     disable_progress_bar()  # in a worker it would fill the log
     try:
         model_config = AutoConfig.from_pretrained(folder, trust_remote_code=False)
+        require_decoder(model_config, config.name)
         quantized, note = quantization(config, model_config, compute)
         stored = list(stored_weights(folder))
         if stored_form(model_config) is None:
@@ -176,7 +183,9 @@ def load_base(config: ModelConfig, data: DataConfig | None = None) -> LoadedMode
             f"The model {config.name!r} cannot be loaded: its files lack some of its quantized weights. Get the model"
             " again, or choose another version."
         ) from None
-    except (MemoryError, OSError, ValueError, ImportError, KeyError, RuntimeError, SafetensorError) as error:
+    except WorkbenchError:
+        raise
+    except Exception as error:  # transformers raises any type for a value of a wrong kind in a stranger's file
         if is_out_of_memory(error):
             where = torch.cuda.get_device_name(device) if device.type == "cuda" else "this machine"
             raise WorkbenchError(
@@ -186,6 +195,7 @@ def load_base(config: ModelConfig, data: DataConfig | None = None) -> LoadedMode
         raise WorkbenchError(f"The model {config.name!r} cannot be loaded: {why_not(folder, error)}") from None
     require_loaded_whole(model, loading_info, config.name)
     require_finite_model(model, found, config.name, compute)
+    require_token_ids(model.generation_config, config.name)
     tokens_note = vocabulary.require_known_tokens(tokenizer, vocabulary.vocabulary_of(model), config.name)
     notes = [note, _precision_note(compute, device), tokens_note]
     model.config._name_or_path = model.name_or_path = tokenizer.name_or_path

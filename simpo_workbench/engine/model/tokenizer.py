@@ -13,7 +13,9 @@ from ...config.run_config import DEMO, DataConfig, ModelConfig
 from ..encode.template_check import LONGEST_TEMPLATE
 from . import demo_model, hub
 from .file_check import require_bounded_config, require_bounded_tokenizer
-from .weight_files import own_code, require_safetensors
+from .weight_files import own_code, require_json_files, require_safetensors
+
+_LONGEST_REASON = 300
 
 
 def load_tokenizer(config: ModelConfig, data: DataConfig | None = None) -> PreTrainedTokenizerBase:
@@ -26,13 +28,19 @@ def load_tokenizer(config: ModelConfig, data: DataConfig | None = None) -> PreTr
 
 def tokenizer_in(folder: Path, config: ModelConfig, data: DataConfig | None = None) -> PreTrainedTokenizerBase:
     """The tokenizer in a model's folder, with the model's name as its own."""
+    require_json_files(folder, config.name)
     require_bounded_config(folder, config.name)  # transformers reads it to choose the tokenizer's class
     require_bounded_tokenizer(folder, config.name)
     try:
         # without trust_remote_code, transformers asks on a terminal
         tokenizer = AutoTokenizer.from_pretrained(folder, trust_remote_code=False)
-    except (MemoryError, OSError, ValueError, ImportError, KeyError, RuntimeError) as error:
+    except Exception as error:  # the libraries raise any type for a value of a wrong kind in a stranger's file
         raise WorkbenchError(f"The model {config.name!r} cannot be loaded: {why_not(folder, error)}") from None
+    if not isinstance(tokenizer.model_max_length, (int, float)):
+        raise WorkbenchError(
+            f"The model {config.name!r} cannot be loaded: model_max_length in its tokenizer_config.json is"
+            f" {str(tokenizer.model_max_length)[:60]!r}, expected a number. Get the file again."
+        )
     tokenizer.name_or_path = model_identity(config)
     if data and data.chat_template:
         tokenizer.chat_template = _template_text(data.chat_template)
@@ -84,7 +92,12 @@ def why_not(folder: Path, error: BaseException) -> str:
     if "automatic conversion of the weights" in str(error):  # its details are in a log with a traceback
         return "some of its weights are incomplete, or have other shapes than config.json says. Get the model again"
     if "trust_remote_code" not in str(error):
-        return first_line(error)
+        if isinstance(error, (MemoryError, OSError, ImportError)):
+            return first_line(error)
+        words = " ".join(str(error).split())  # some libraries say in the second line what is wrong
+        words = words if len(words) <= _LONGEST_REASON else f"{words[:_LONGEST_REASON]}…"
+        named = isinstance(error, (ValueError, RuntimeError)) and words
+        return words if named else f"a value in its files is of a wrong kind ({type(error).__name__}: {words})"
     return (
         f"it needs code of its own ({own_code(folder) or 'named in its configuration'}), and code from a model is never"
         " run here. Choose a model that transformers supports itself."

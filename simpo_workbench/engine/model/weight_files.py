@@ -11,6 +11,10 @@ from ...base.errors import WorkbenchError
 PICKLED = ("*.bin", "*.bin.index.json", "*.pt", "*.pth", "*.ckpt", "*.pkl", "*.pickle")
 _LONGEST_HEADER = 100_000_000  # the safetensors format's own bound
 _LARGEST_JSON = 100_000_000
+#: Files with settings of a model and its tokenizer.
+SETTINGS_FILES = (
+    *("config.json", "generation_config.json", "tokenizer_config.json", "special_tokens_map.json", "added_tokens.json"),
+)
 _MAGIC = {
     b"PK\x03\x04": "a ZIP archive as torch.save writes it, whose pickle can run code",
     b"\x1f\x8b": "a gzip file",
@@ -108,6 +112,12 @@ def _require_names(folder, names, where, model):
                 f"The model {model!r} cannot be loaded: {where} asks for the weights {str(name)[:80]!r}, which are no"
                 " safetensors file in its folder."
             )
+
+
+def require_json_files(folder: Path, name: str) -> None:
+    """Raise WorkbenchError unless the small files of a model folder that libraries read hold JSON objects."""
+    for file in SETTINGS_FILES:
+        json_object(folder / file, name)
 
 
 def json_object(path: Path, model: str) -> dict:
