@@ -1,7 +1,6 @@
 """Checks that weights are finite numbers: one NaN among them makes every log-probability NaN.
 
-Quantization hides both: the quantized weight holds an ordinary number in their place, so that they are looked for in
-what goes into it.
+Quantization may hide both behind an ordinary number, so that they are looked for in what goes into it.
 """
 
 import contextlib
