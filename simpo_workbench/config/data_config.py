@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from typing import Literal
 
-from pydantic import JsonValue
+from pydantic import JsonValue, model_validator
 
-from .schema import Section, setting
+from ..base.errors import WorkbenchError
+from .schema import Section, setting, shown
 
 DEMO = "demo"
 #: No model reads longer texts; and no run has more pairs.
@@ -25,6 +26,12 @@ class DataConfig(Section):
     )
     eval_fraction: float = setting(
         0.1, "Share of the prompts that is held out when data.eval is not given.", gt=0, lt=1
+    )
+    final_fraction: Literal["auto"] | float = setting(
+        "auto",
+        "Share of the held-out prompts, by hash, that is kept from whatever chooses the step and scored at step 0 and"
+        " for the recommended step alone: from 0 (none) to below 1. auto: a fifth, where that leaves at least 30 final"
+        " pairs and as many to choose on. data.eval_limit comes first.",
     )
     columns: dict[str, str] = setting(
         dict, "Columns that are not recognized: our name (prompt, chosen, rejected, system) to the name in the file."
@@ -76,3 +83,13 @@ class DataConfig(Section):
         rare=True,
     )
     system_prompt: str | None = setting(None, "System turn for pairs that have none.")
+
+    @model_validator(mode="after")
+    def _check_share(self):
+        # a number or a word: pydantic would compare the word with the bounds as well
+        if self.final_fraction != "auto" and not 0 <= self.final_fraction < 1:
+            raise WorkbenchError(
+                f"data.final_fraction = {shown(self.final_fraction)} is not possible: expected a share from 0 (no final"
+                " pairs) to below 1, or 'auto'."
+            )
+        return self

@@ -6,7 +6,7 @@ from .run_config import RunConfig
 
 #: A run's config.yaml names every setting that there was when the run was made. One that it lacks came later, and has
 #: for this run the value that does what was done then: {section: {setting: value}}.
-BEFORE = {"data": {"limit_takes": "first"}}
+BEFORE = {"data": {"limit_takes": "first", "final_fraction": 0.0}}
 
 
 def as_it_was(config: RunConfig) -> RunConfig:

@@ -267,12 +267,7 @@ def restore(folder: RunFolder, step: int, setup: Setup) -> None:
     Errors: WorkbenchError for a checkpoint of another model, or one that holds more than tensors.
     """
     path = folder.checkpoint(step)
-    weights = load_file(path / "adapter" / "adapter_model.safetensors")
-    result = set_peft_model_state_dict(setup.loaded.model, weights, adapter_name=TUNED)
-    if result.unexpected_keys:
-        raise WorkbenchError(
-            f"The checkpoint of step {step} belongs to another model: it holds {result.unexpected_keys[0]!r}."
-        )
+    load_adapter(setup, path / "adapter", step)
     try:
         state = torch.load(path / _STATE, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:  # its hash was right, so it was made this way
@@ -287,6 +282,16 @@ def restore(folder: RunFolder, step: int, setup: Setup) -> None:
     if setup.accelerator.scaler is not None and state["scaler"]:
         setup.accelerator.scaler.load_state_dict(state["scaler"])
     set_random_states(state["random"])
+
+
+def load_adapter(setup: Setup, adapter: Path, step: int) -> None:
+    """Give the model the adapter of a checkpoint, bit for bit. Errors: WorkbenchError for that of another model."""
+    weights = load_file(adapter / "adapter_model.safetensors")
+    result = set_peft_model_state_dict(setup.loaded.model, weights, adapter_name=TUNED)
+    if result.unexpected_keys:
+        raise WorkbenchError(
+            f"The checkpoint of step {step} belongs to another model: it holds {result.unexpected_keys[0]!r}."
+        )
 
 
 def random_states() -> dict:

@@ -12,7 +12,7 @@ from ..analysis.metrics import answer_metrics, score_metrics
 from ..analysis.objective import at_objective
 from ..analysis.scores import scoring_noise
 from ..base.errors import WorkbenchError
-from ..config.run_config import RunConfig
+from ..config.run_config import LossConfig, RunConfig
 from ..pairs.pairs import prompt_text
 from . import generation
 from .forward.logprobs import PackedScorer
@@ -45,23 +45,13 @@ def evaluate(
     on_scores: called with what the record has of the scores, before answers are sampled.
     """
     loaded = setup.loaded
-    loaded.model.eval()
-    scorer = PackedScorer(loaded.model)
-    scored = _counted(progress, "scoring {} of {} pairs", len(setup.held_out))
-    scores = score_encoded(scorer, setup.held_out, config.loss, loaded, setup.memory.max_tokens_per_microbatch, scored)
-    broken = scores.loc[~np.isfinite(scores[["chosen_avg_logp", "rejected_avg_logp", "loss"]]).all(axis=1), "pair_id"]
-    if len(broken):
-        raise WorkbenchError(
-            f"Step {step}: the scores of held-out pairs {', '.join(broken[:8])} are not finite numbers. The last"
-            " checkpoint is intact; lower training.learning_rate."
-        )
-    scores.insert(0, "step", step)
+    scores = score_step(setup, setup.held_out, config.loss, step, "scoring {} of {} pairs", progress)
     record = {"kind": "eval", "step": step, **_score_metrics(scores, first, first_scores, config)}
     on_scores(record)
     if first is None:
         sample = noise_sample(setup.held_out)
         scored = _counted(progress, "scoring {} of {} pairs again, for the noise of scoring", len(sample))
-        again = scored_again(scorer, sample, loaded, setup.memory.max_tokens_per_microbatch, scored)
+        again = scored_again(PackedScorer(loaded.model), sample, loaded, setup.memory.max_tokens_per_microbatch, scored)
         record["eval/scoring_noise"] = max(scoring_noise(scores, table) for table in again.values())
     prompts = setup.sample_prompts(config.generation) if with_answers else []
     sampled = []
@@ -73,6 +63,31 @@ def evaluate(
         )
     answers = [_answer_record(step, prompt, answer) for prompt, answer in zip(prompts, sampled, strict=True)]
     return record | answer_metrics(answers, _checked_again(first_answers, prompts)), scores, answers
+
+
+def score_step(
+    setup: Setup,
+    encoded,
+    loss: LossConfig,
+    step: int,
+    words: str,
+    progress: Callable[[str, int, int], None] = lambda words, done, total: None,
+) -> pd.DataFrame:
+    """The scores table of encoded pairs as the model is now, after `step`. words: of the activity, for `progress`.
+
+    Errors: WorkbenchError where a score is not a finite number.
+    """
+    setup.loaded.model.eval()
+    scorer, scored = PackedScorer(setup.loaded.model), _counted(progress, words, len(encoded))
+    scores = score_encoded(scorer, encoded, loss, setup.loaded, setup.memory.max_tokens_per_microbatch, scored)
+    broken = scores.loc[~np.isfinite(scores[["chosen_avg_logp", "rejected_avg_logp", "loss"]]).all(axis=1), "pair_id"]
+    if len(broken):
+        raise WorkbenchError(
+            f"Step {step}: the scores of held-out pairs {', '.join(broken[:8])} are not finite numbers. The last"
+            " checkpoint is intact; lower training.learning_rate."
+        )
+    scores.insert(0, "step", step)
+    return scores
 
 
 def _score_metrics(scores, first, first_scores, config):

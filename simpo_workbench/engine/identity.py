@@ -14,8 +14,10 @@ _SAME = {
     "config_sha256": "its configuration",
     "train_pairs_sha256": "the training pairs",
     "held_out_pairs_sha256": "the held-out pairs",
+    "final_pairs_sha256": "the final pairs",
     "train_ids_sha256": "the token ids of the training pairs (tokenizer, template or their versions)",
     "held_out_ids_sha256": "the token ids of the held-out pairs (tokenizer, template or their versions)",
+    "final_ids_sha256": "the token ids of the final pairs (tokenizer, template or their versions)",
     "template_sha256": "the chat template",
     FROZEN: "the values that its template is given (the day, thinking)",
     "base": "the weights of the base model",
@@ -25,18 +27,19 @@ _SAME = {
 _WEIGHTS = ("base", "adapter")
 
 
-def identity_of(config, loaded, train, held_out, environment, total_steps) -> dict:
+def identity_of(config, loaded, train, held_out, final, environment, total_steps) -> dict:
     """{fact: value} of what a run trains on, for its manifest.
 
-    train, held_out: EncodedPairs. environment: what environment.json says, with the hashes of settings and pairs.
-    Errors: WorkbenchError where the weights can no longer be read.
+    train, held_out, final: EncodedPairs. environment: what environment.json says, with the hashes of settings and
+    pairs. Errors: WorkbenchError where the weights can no longer be read.
     """
-    hashes = ("config_sha256", "train_pairs_sha256", "held_out_pairs_sha256")
+    hashes = ("config_sha256", "train_pairs_sha256", "held_out_pairs_sha256", "final_pairs_sha256")
     template = json.dumps(loaded.tokenizer.chat_template, sort_keys=True)
     return {
         **{name: environment[name] for name in hashes},
         "train_ids_sha256": train.content_hash,
         "held_out_ids_sha256": held_out.content_hash,
+        "final_ids_sha256": final.content_hash,
         "tokenizer_sha256": tokenizer_hash(loaded.tokenizer),
         "template_sha256": hashlib.sha256(template.encode()).hexdigest(),
         FROZEN: environment[FROZEN],

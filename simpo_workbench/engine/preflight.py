@@ -71,7 +71,9 @@ def _measure(setup: Setup, progress):
     per_step = per_longest * float(tokens.mean()) / statistics.fmean(map(setup.policy.tokens, longest))
     evaluations, samplings, saves = _occasions(config, setup.total_steps)
     samplings = samplings if prompts else 0
-    reports = (setup.train_report, setup.held_out_report)
+    reports = (setup.train_report, setup.held_out_report, setup.final_report)
+    final_tokens, tokens_scored = (setup.policy.count(pairs.lengths).sum() for pairs in (setup.final, setup.held_out))
+    final = scoring * float(final_tokens / tokens_scored)
     return PreflightResult(
         steps=setup.total_steps,
         seconds_per_step=per_step,
@@ -82,7 +84,11 @@ def _measure(setup: Setup, progress):
         evaluations=evaluations,
         samplings=samplings,
         saves=saves,
-        seconds_left=setup.total_steps * per_step + evaluations * scoring + samplings * answering + saves * saving,
+        seconds_left=setup.total_steps * per_step
+        + evaluations * scoring
+        + 2 * final
+        + samplings * answering
+        + saves * saving,
         base_memory_bytes=base,
         peak_memory_bytes=peak,
         free_memory_bytes=free,
@@ -90,10 +96,12 @@ def _measure(setup: Setup, progress):
         checkpointed_layers=setup.memory.checkpointed_layers,
         train_pairs=len(setup.train),
         held_out_pairs=len(setup.held_out),
+        final_pairs=len(setup.final),
+        final_share=setup.environment["final_share"],
         truncated=sum(report.truncated for report in reports),
         dropped={
             reason: sum(report.dropped[reason] for report in reports)
-            for reason in {**reports[0].dropped, **reports[1].dropped}
+            for reason in dict.fromkeys(reason for report in reports for reason in report.dropped)
         },
         base_leads=leads,
         target_lead=config.loss.target_margin / config.loss.beta,

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 from ..analysis import doctor
 from ..base.errors import WorkbenchError
-from ..base.files import write_atomically, write_jsonl
+from ..base.files import write_atomically, write_json, write_jsonl
 from ..base.format import duration
 from ..base.patience import PendingWrites
 from ..base.redaction import redact, redact_values
@@ -20,7 +20,7 @@ from ..runs.folder import RunFolder
 from ..runs.held_out import at_last_objective
 from ..runs.manifest import SEALED, Manifest
 from ..runs.presence import Presence
-from ..runs.verified import published_steps, read_answers, read_scores
+from ..runs.verified import published_steps, read_answers, read_final_looks, read_scores
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -142,9 +142,7 @@ class Recorder:
         """
         step = record["step"]
         self.evaluation_seconds.append(seconds)
-        table = io.BytesIO()
-        scores.to_parquet(table, index=False, write_page_checksum=True)
-        files, content = self.folder, table.getvalue()
+        files, content = self.folder, _parquet(scores)
         self._writes.add(lambda: write_atomically(files.scores(step), content), f"the scores of step {step}")
         if answers:
             self._first_answers = self._first_answers or answers
@@ -158,6 +156,35 @@ class Recorder:
             recommended_step=doctor.recommend(records), verdict=str(verdicts[0]), severity=verdicts[0].severity
         )
         return verdicts
+
+    def settle_recommended(self) -> int | None:
+        """The recommended step at the objective of now, which may have changed since the last evaluation; the status
+        names it from here on.
+        """
+        step = doctor.recommend(at_last_objective(self.folder, self.config.loss, self.records))
+        if step != self.status.get("recommended_step"):
+            self.presence.write(recommended_step=step)
+        return step
+
+    def final_scores(self, step: int, scores: "pd.DataFrame") -> None:
+        """Record the scores of the final pairs at step 0 or the recommended step.
+
+        That they were looked at is written first, and stays when the run goes on from an earlier step: no look is ever
+        forgotten. Errors: WorkbenchError where the earlier looks are damaged.
+        """
+        path, looks_path, content = self.folder.final_scores(step), self.folder.final_looks, _parquet(scores)
+        looks = [{"run": run, "step": done} for run, done in read_final_looks(self.folder)] if step else []
+        if step and (this := {"run": self.folder.name, "step": step}) not in looks:
+            looks.append(this)
+
+        def write():
+            with self.manifest.replacing(looks_path, path):
+                path.parent.mkdir(exist_ok=True)
+                if step:
+                    write_json(looks_path, {"looks": looks})
+                write_atomically(path, content)
+
+        self._writes.add(write, f"the final pairs' scores of step {step}")
 
     def event(self, step: int, event: str, text: str, **more) -> None:
         """Record something that charts mark."""
@@ -176,6 +203,7 @@ class Recorder:
         folder = self.folder
         later = [folder.scores(done) for done in folder.evaluated_steps() if done > step]
         later += [folder.generations(done) for done in folder.sampled_steps() if done > step]
+        later += [folder.final_scores(done) for done in folder.final_steps() if done > step]
         with self.manifest.replacing(folder.metrics, *later, patience=self.patience):
             write_jsonl(folder.metrics, self.records, self.patience)
             for path in later:
@@ -248,3 +276,10 @@ class Recorder:
             evaluations = math.ceil(total / every) - step // every
         seconds_per_evaluation = self.evaluation_seconds[-1] if self.evaluation_seconds else 0.0
         return (total - step) * seconds_per_step + evaluations * seconds_per_evaluation
+
+
+def _parquet(table):
+    """The bytes of a table's file, with a checksum for every page."""
+    content = io.BytesIO()
+    table.to_parquet(content, index=False, write_page_checksum=True)
+    return content.getvalue()

@@ -21,7 +21,7 @@ from ..config.held_lora import adapter_note, contradictions, lora_of_adapter
 from ..config.live_changes import checked_changes
 from ..config.run_config import GenerationConfig, RunConfig
 from ..config.schedule import total_steps
-from ..pairs.data_sets import load_data
+from ..pairs.data_sets import DataSets, load_data
 from ..pairs.pairs import Pairs
 from ..pairs.secrets_in_pairs import secrets_note
 from ..runs.verified import FROZEN
@@ -60,7 +60,8 @@ class Setup:
     """Everything the loop works on. config: as the run was started; see Settings for what changes.
 
     `scorer` is what Accelerate prepared; `loaded.model` is the same model, unwrapped.
-    identity: what the run trains on, by content, for its manifest.
+    held_out: the pairs of evaluations, on which a step is chosen. final: those that are scored for the chosen step
+    alone; none where there is no final share. identity: what the run trains on, by content, for its manifest.
     held_out_checks: by id of the held-out pairs that have one.
     applied_updates: optimizer steps so far, without those that fp16 loss scaling skipped.
     """
@@ -74,8 +75,11 @@ class Setup:
     train: EncodedPairs
     held_out: EncodedPairs
     held_out_pairs: Pairs
+    final: EncodedPairs
+    final_pairs: Pairs
     train_report: EncodingReport
     held_out_report: EncodingReport
+    final_report: EncodingReport
     total_steps: int
     environment: dict
     identity: dict
@@ -132,28 +136,29 @@ def prepare(
     """
     torch.manual_seed(config.training.seed)
     doing("reading the pairs")
-    train_pairs, held_out_pairs, notes = load_data(config.data, config.training.seed)
+    data = load_data(config.data, config.training.seed)
     doing("loading the model")
     loaded = models.load_base(config.model, config.data)
     try:
-        return _prepare(config, loaded, train_pairs, held_out_pairs, notes, memory_plan, doing, kept)
+        return _prepare(config, loaded, data, memory_plan, doing, kept)
     except BaseException:
         loaded.close()
         raise
 
 
-def _prepare(config, loaded, train_pairs, held_out_pairs, notes, memory_plan, doing, kept):
+def _prepare(config, loaded, data: DataSets, memory_plan, doing, kept):
     training = config.training
     doing("encoding the pairs")
     encoder = ChatEncoder.of(loaded, config.data, kept)
-    train, train_report = encode_once(encoder, train_pairs)
-    held_out, held_out_report = encode_once(encoder, held_out_pairs)
-    for encoded, report, side in ((train, train_report, "training"), (held_out, held_out_report, "held-out")):
-        if not encoded:
+    sides = {"training": data.train, "held-out": data.held_out, "final": data.final}
+    encoded = {side: encode_once(encoder, pairs) for side, pairs in sides.items()}
+    for side, (ids, report) in encoded.items():
+        if not ids and (sides[side] or side != "final"):
             raise WorkbenchError(f"No {side} pair is left after tokenizing. {report}")
-        limits.require_fitting_pairs(loaded, encoded, side)
-    checks, check_notes = held_out_checks(held_out_pairs)
-    prompts = _sample_prompts(config.generation, config.data, held_out, held_out_pairs, checks)
+        limits.require_fitting_pairs(loaded, ids, side)
+    (train, train_report), (held_out, held_out_report), (final, final_report) = encoded.values()
+    checks, check_notes = held_out_checks(data.held_out)
+    prompts = _sample_prompts(config.generation, config.data, held_out, data.held_out, checks)
     _require_room_for_answers(loaded, encoder, prompts, config.generation)
     models.add_lora(loaded, config.lora, training.seed)
     accelerator = _accelerator(loaded)
@@ -163,19 +168,19 @@ def _prepare(config, loaded, train_pairs, held_out_pairs, notes, memory_plan, do
     resources = contextlib.ExitStack()
     resources.enter_context(models.weights_unpacked(loaded))
     policy = row_policy(loaded.model)
-    secrets = filter(None, [secrets_note(train_pairs, "training"), secrets_note(held_out_pairs, "held-out")])
+    secrets = filter(None, [secrets_note(pairs, side) for side, pairs in sides.items()])
     lora = _lora(config, loaded)
     of_adapter = filter(None, [adapter_note(config, lora), *contradictions(config, lora)])
-    notes = [*loaded.notes, *of_adapter, *notes, *secrets, *check_notes, *_row_notes(policy, train)]
+    notes = [*loaded.notes, *of_adapter, *data.notes, *secrets, *check_notes, *_row_notes(policy, train)]
     if memory_plan is None:
         doing("measuring the memory that a step takes")
         memory_plan = _memory_plan(training, accelerator, loaded, train, policy)
     memory.checkpoint_layers(loaded.model, memory_plan.checkpointed_layers)
     memory.reset_peak_memory(loaded.device)  # the records' peak is that of training, not of loading
     steps = total_steps(config, len(train))
-    reports = [*notes, f"Training pairs: {train_report}", f"Held-out pairs: {held_out_report}"]
+    reports = [f"{side.capitalize()} pairs: {report}" for side, (_, report) in encoded.items() if sides[side]]
     frozen = encoder.template.to_keep()
-    environment = _environment(config, loaded, lora, policy, memory_plan, train_pairs, held_out_pairs, frozen, reports)
+    environment = _environment(config, loaded, lora, policy, memory_plan, data, frozen, [*notes, *reports])
     return Setup(
         config=config,
         accelerator=accelerator,
@@ -185,12 +190,15 @@ def _prepare(config, loaded, train_pairs, held_out_pairs, notes, memory_plan, do
         optimizer=optimizer,
         train=train,
         held_out=held_out,
-        held_out_pairs=held_out_pairs,
+        held_out_pairs=data.held_out,
+        final=final,
+        final_pairs=data.final,
         train_report=train_report,
         held_out_report=held_out_report,
+        final_report=final_report,
         total_steps=steps,
         environment=environment,
-        identity=identity_of(config, loaded, train, held_out, environment, steps),
+        identity=identity_of(config, loaded, train, held_out, final, environment, steps),
         resources=resources,
         policy=policy,
         memory=memory_plan,
@@ -285,7 +293,7 @@ def _shuffled(count, seed, epoch):
     return torch.randperm(count, generator=generator)
 
 
-def _environment(config, loaded, lora, policy, memory_plan, train_pairs, held_out_pairs, frozen, notes):
+def _environment(config, loaded, lora, policy, memory_plan, data, frozen, notes):
     device, targets = loaded.device, loaded.model.peft_config[models.TUNED].target_modules
     device_name = f"CPU, {torch.get_num_threads()} threads"
     if device.type == "cuda":
@@ -299,8 +307,10 @@ def _environment(config, loaded, lora, policy, memory_plan, train_pairs, held_ou
         "compute_dtype": str(loaded.compute_dtype).removeprefix("torch."),
         "seed": config.training.seed,
         "config_sha256": config_hash(config),
-        "train_pairs_sha256": train_pairs.content_hash,
-        "held_out_pairs_sha256": held_out_pairs.content_hash,
+        "train_pairs_sha256": data.train.content_hash,
+        "held_out_pairs_sha256": data.held_out.content_hash,
+        "final_pairs_sha256": data.final.content_hash,
+        "final_share": data.final_note,
         "shared_prompts": policy.shared,
         "prompts_not_shared_because": policy.reason,
         "longest_packed_sequence": policy.longest,

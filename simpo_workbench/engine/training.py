@@ -2,6 +2,7 @@
 
 import contextlib
 import errno
+import functools
 import os
 import time
 import traceback
@@ -21,7 +22,7 @@ from ..runs.more_steps import rate_change
 from ..runs.presence import Presence
 from ..runs.run import Run
 from ..runs.verified import FROZEN, read_config
-from . import checkpoints
+from . import checkpoints, final_pairs
 from .decide import Evaluation, decide
 from .desk import Desk
 from .evaluation import evaluate
@@ -163,6 +164,7 @@ def _train(setup: Setup, recorder: Recorder, checkpoint: checkpoints.Resumable |
     if step == 0:
         recorder.state("scoring", "Scoring the base model on the held-out pairs.")
         _evaluate(setup, recorder, desk, 0)
+        final_pairs.score_base(setup, recorder, setup.config.loss)
         stop.check()
     paused, ending = False, None
     while step < total_steps and not ending:
@@ -183,7 +185,7 @@ def _train(setup: Setup, recorder: Recorder, checkpoint: checkpoints.Resumable |
             desk.done("save", f"Saved the checkpoint of step {step}.")
         _record_pause(recorder, desk, step, paused, decision)
         paused, ending = decision.pause, decision.ending
-    _end(setup, recorder, step, ending)
+    _end(setup, recorder, desk, step, ending)
     for kind in ("stop", "suspend", "pause"):
         desk.done(kind, recorder.status["message"])
 
@@ -208,9 +210,11 @@ def _begin(setup, recorder, desk, checkpoint) -> int:
     recorder.status["total_steps"] = setup.total_steps
     unchecked = _what_is_not_compared(recorder)
     recorder.begin_manifest(setup.identity)
-    with recorder.manifest.replacing(folder.environment, folder.pairs, patience=recorder.patience):
+    texts = {folder.pairs: setup.held_out_pairs} | ({folder.final_pairs: setup.final_pairs} if setup.final else {})
+    with recorder.manifest.replacing(folder.environment, *texts, patience=recorder.patience):
         write_json(folder.environment, redact_values(setup.environment), patience=recorder.patience)
-        recorder.patience.attempt(lambda: folder.write_pairs(setup.held_out_pairs), folder.pairs.name)
+        for path, pairs in texts.items():
+            recorder.patience.attempt(functools.partial(folder.write_pairs, pairs, path), path.name)
     for sentence in setup.environment["data_notes"]:
         recorder.note(sentence)
     if checkpoint:
@@ -298,8 +302,8 @@ def _record_pause(recorder, desk, step, was_paused, decision):
     desk.done("unpause", "It is not paused.")
 
 
-def _end(setup, recorder, step, ending):
-    """Save the final adapter, unless the run is suspended, and record the final state."""
+def _end(setup, recorder, desk, step, ending):
+    """Save the final adapter and score the final pairs, unless the run is suspended, and record the final state."""
     go_on = f"`simpo-workbench resume {recorder.folder.name}` continues from here."
     saved = "adapter and checkpoint are saved."
     state, message = {
@@ -315,6 +319,7 @@ def _end(setup, recorder, step, ending):
     if ending != "suspend":
         recorder.patience.renew()
         _save_final_adapter(setup, recorder, step)
+        final_pairs.score_recommended(setup, recorder, desk.settings.config.loss, step)
         recorder.note_faults(step)
     recorder.end(state, message, step=step)
 

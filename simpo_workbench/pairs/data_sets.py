@@ -2,16 +2,34 @@
 
 from __future__ import annotations
 
+from typing import NamedTuple
+
 from ..base.paths import bundled
 from ..config.run_config import DEMO, DataConfig
+from .final_share import final_share
 from .pairs import Pairs, load_pairs, prompt_text
 
 
-def load_data(data: DataConfig, seed: int) -> tuple[Pairs, Pairs, list[str]]:
-    """(training pairs, held-out pairs, notes) of a configuration; split by prompt where no held-out set is named.
+class DataSets(NamedTuple):
+    """The pairs of a configuration: `train`, those that choose a step (`held_out`), and those that only report on it
+    (`final`, often none).
 
-    The notes are sentences on refused rows, and on prompts that are in both of the user's own sets.
-    Errors: WorkbenchError as in `load_pairs` and `Pairs.split`.
+    notes: sentences on refused rows, on the final pairs, and on prompts that are in both of the user's own sets.
+    final_note: that on the final pairs.
+    """
+
+    train: Pairs
+    held_out: Pairs
+    final: Pairs
+    notes: list[str]
+    final_note: str
+
+
+def load_data(data: DataConfig, seed: int) -> DataSets:
+    """The DataSets of a configuration; training and held-out pairs are split by prompt where no held-out set is named.
+
+    data.eval_limit limits held-out and final pairs together, so that no more are scored; the final share is one of what
+    is left. Errors: WorkbenchError as in `load_pairs`, `Pairs.split` and `final_share`.
     """
     train = load_source(data.train, "train", data)
     notes = [f"Training pairs: {train.report()}"]
@@ -26,7 +44,8 @@ def load_data(data: DataConfig, seed: int) -> tuple[Pairs, Pairs, list[str]]:
             )
     else:
         train, held_out = train.split(data.eval_fraction, seed)
-    return _limited(train, data.limit, data), _limited(held_out, data.eval_limit, data), notes
+    held_out, final, final_note = final_share(_limited(held_out, data.eval_limit, data), data.final_fraction)
+    return DataSets(_limited(train, data.limit, data), held_out, final, [*notes, final_note], final_note)
 
 
 def _limited(pairs, count, data):

@@ -89,17 +89,29 @@ class Pairs:
         """
         if isinstance(eval_fraction, bool) or not isinstance(eval_fraction, int | float) or not 0 < eval_fraction < 1:
             raise WorkbenchError(f"eval_fraction is {eval_fraction!r}, expected a number between 0 and 1.")
-        keys = [prompt_key(pair.prompt) for pair in self._pairs]
-        prompts = sorted(set(keys), key=lambda key: hashlib.sha256(f"{seed}:{key}".encode()).digest())
-        if len(prompts) < 2:
+        train, held_out = self.by_prompt(eval_fraction, str(seed), least=1)
+        if not train or not held_out:
+            prompts = len({prompt_key(pair.prompt) for pair in self._pairs})
             raise WorkbenchError(
-                f"{self.name} has {counted(len(prompts), 'prompt')}: a split by prompt needs two. Add pairs, or give"
+                f"{self.name} has {counted(prompts, 'prompt')}: a split by prompt needs two. Add pairs, or give"
                 " evaluation data of its own."
             )
-        held_out = set(prompts[: min(max(round(len(prompts) * eval_fraction), 1), len(prompts) - 1)])
-        train = [pair for pair, key in zip(self._pairs, keys, strict=True) if key not in held_out]
-        evaluation = [pair for pair, key in zip(self._pairs, keys, strict=True) if key in held_out]
-        return Pairs(train, self._report), Pairs(evaluation, self._report)
+        return train, held_out
+
+    def by_prompt(self, share: float, draw: str, least: int = 0) -> tuple[Pairs, Pairs]:
+        """(the other pairs, the pairs of a share of the prompts), in their order here.
+
+        The prompts are chosen by a hash of their contents and of `draw`: the order of the rows does not matter, and a
+        larger share takes every prompt of a smaller one. least: how many prompts each side gets, where there are so
+        many.
+        """
+        keys = [prompt_key(pair.prompt) for pair in self._pairs]
+        prompts = sorted(set(keys), key=lambda key: hashlib.sha256(f"{draw}:{key}".encode()).digest())
+        taken = set(prompts[: max(0, min(max(round(len(prompts) * share), least), len(prompts) - least))])
+        sides = {False: [], True: []}
+        for pair, key in zip(self._pairs, keys, strict=True):
+            sides[key in taken].append(pair)
+        return Pairs(sides[False], self._report), Pairs(sides[True], self._report)
 
     def __len__(self):
         return len(self._pairs)

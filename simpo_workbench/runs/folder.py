@@ -42,6 +42,8 @@ class RunFolder:
         self.environment = self.path / "environment.json"
         self.status = self.path / "status.json"
         self.pairs = self.path / "pairs.parquet"
+        self.final_pairs = self.path / "final" / "pairs.parquet"
+        self.final_looks = self.path / "final" / "looks.json"
         self.metrics = self.path / "metrics.jsonl"
         self.checkpoints = self.path / "checkpoints"
         self.adapter = self.path / "adapter"
@@ -60,6 +62,9 @@ class RunFolder:
     def scores(self, step: int) -> Path:
         return self.path / "scores" / f"step-{step:06d}.parquet"
 
+    def final_scores(self, step: int) -> Path:
+        return self.path / "final" / f"step-{step:06d}.parquet"
+
     def generations(self, step: int) -> Path:
         return self.path / "generations" / f"step-{step:06d}.jsonl"
 
@@ -69,6 +74,10 @@ class RunFolder:
     def evaluated_steps(self) -> list[int]:
         """The steps that were scored, in rising order, also those whose scores are lost."""
         return self._steps("scores", "step-*.parquet")
+
+    def final_steps(self) -> list[int]:
+        """The steps that were scored on the final pairs, in rising order, also those whose scores are lost."""
+        return self._steps("final", "step-*.parquet")
 
     def sampled_steps(self) -> list[int]:
         """The steps at which answers were sampled, in rising order, also those whose answers are lost."""
@@ -132,14 +141,15 @@ class RunFolder:
         """Add one record to metrics.jsonl, as `metrics_line` makes it. Errors: as there; OSError."""
         self.metrics_line(record).write()
 
-    def write_pairs(self, pairs: Pairs) -> None:
-        """Write the texts and extra columns of the held-out pairs once, for readers to join to the scores.
+    def write_pairs(self, pairs: Pairs, path: Path) -> None:
+        """Write the texts and extra columns of held-out or final pairs once, for readers to join to the scores.
 
-        Values that no column type holds become JSON text.
+        path: `pairs` or `final_pairs`. Values that no column type holds become JSON text.
         """
         frame = pairs.to_frame()
         frame["prompt"] = [pair.prompt_text for pair in pairs]
-        write_table(self.pairs, frame)
+        path.parent.mkdir(exist_ok=True)
+        write_table(path, frame)
 
 
 def new_run_folder(root: str | Path, name: str | None, stem: str) -> RunFolder:

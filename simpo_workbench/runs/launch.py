@@ -168,11 +168,18 @@ def _copy_up_to(source, folder, step, different):
     write_json(folder.environment, _without(read_environment(source), "config_sha256"))
     published = Manifest.read(source.path)
     copied = []
-    for path_of, steps in ((source.scores, source.evaluated_steps()), (source.generations, source.sampled_steps())):
-        for path in map(path_of, [done for done in steps if done <= step]):
-            published.require(path)
-            copied.append(folder.path / path.relative_to(source.path))
-            shutil.copy2(path, copied[-1])
+    kinds = (
+        (source.scores, source.evaluated_steps()),
+        (source.generations, source.sampled_steps()),
+        (source.final_scores, source.final_steps()),
+    )
+    paths = [path_of(done) for path_of, steps in kinds for done in steps if done <= step]
+    # all looks at the final pairs: whoever chose this clone knew them
+    for path in [*paths, *([source.final_looks] if source.final_looks.exists() else [])]:
+        published.require(path)
+        copied.append(folder.path / path.relative_to(source.path))
+        copied[-1].parent.mkdir(exist_ok=True)
+        shutil.copy2(path, copied[-1])
     manifest = Manifest.to_write(folder.path)
     identity = {name: value for name, value in published.identity.items() if name not in _OF_THE_CONFIGURATION}
     manifest.seal(folder.metrics, folder.changes, folder.checkpoint(step) / "manifest.json", *copied, **identity)

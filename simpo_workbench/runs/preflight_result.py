@@ -19,11 +19,12 @@ class PreflightResult:
 
     seconds_per_step: of an average step; seconds_per_longest_step: of a step of the longest pairs, which were measured.
     seconds_per_evaluation: scoring the held-out pairs; seconds_per_sampling: answering the sample prompts, at most;
-    seconds_per_save: a checkpoint. seconds_left: the whole run with all of these.
+    seconds_per_save: a checkpoint. seconds_left: the whole run with all of these, and the final pairs scored twice.
     peak_memory_bytes: with the longest pairs; of it base_memory_bytes were in use with the model loaded.
     free_memory_bytes: before that. dropped, truncated: training and held-out pairs together. shortages: sentences on
-    where memory ran out. base_leads: the base model's leads (nats per token) on a sample of the held-out pairs, against
-    target_lead (γ/β). adapter: the LoRA settings that hold, with model.adapter that adapter's own.
+    where memory ran out. held_out_pairs: those that choose a step; final_pairs: those that report on it, on which
+    final_share is the sentence. base_leads: the base model's leads (nats per token) on a sample of the held-out pairs,
+    against target_lead (γ/β). adapter: the LoRA settings that hold, with model.adapter that adapter's own.
     """
 
     steps: int
@@ -43,6 +44,8 @@ class PreflightResult:
     checkpointed_layers: int
     train_pairs: int
     held_out_pairs: int
+    final_pairs: int
+    final_share: str
     truncated: int
     dropped: dict[str, int]
     base_leads: tuple[float, ...]
@@ -112,8 +115,8 @@ class PreflightResult:
         reasons = ", ".join(f"{count} {reason}" for reason, count in sorted(self.dropped.items()) if count)
         dropped = f"{sum(self.dropped.values()):,} dropped{f' ({reasons})' if reasons else ''}"
         pairs = (
-            f"{self.train_pairs:,} for training, {self.held_out_pairs:,} held out; {self.truncated:,} with a cut"
-            f" prompt, {dropped}"
+            f"{self.train_pairs:,} for training, {self.held_out_pairs:,} held out, {self.final_pairs:,} final;"
+            f" {self.truncated:,} with a cut prompt, {dropped}"
         )
         peak = (
             f"{memory(self.peak_memory_bytes)}, {memory(self.base_memory_bytes)} of it model and program;"
@@ -129,6 +132,7 @@ class PreflightResult:
             ("peak memory", peak),
             ("at once", f"{self.max_tokens_per_microbatch:,} tokens, {layers} checkpointed"),
             ("pairs", pairs),
+            ("final pairs", self.final_share),
             *([("adapter", f"LoRA {self.adapter}")] if self.adapter else []),
         ]
 

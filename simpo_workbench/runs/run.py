@@ -23,6 +23,7 @@ from ..config.run_config import RUNS_ROOT, LossConfig, RunConfig
 from . import status as run_status
 from . import verified
 from .device_queue import DeviceQueue
+from .final_result import FinalResult, final_result
 from .folder import LIVE_STATES, RunFolder, find_run_folder
 from .held_out import at_last_objective
 from .manifest import steps_of
@@ -144,6 +145,15 @@ class Run:
             (record.get("eval/scoring_noise") for record in self.folder.read_records() if record["kind"] == "eval"),
             None,
         )
+
+    @property
+    def final(self) -> FinalResult:
+        """What the recommended step is worth on the final pairs, which had no part in choosing it, or the sentence that
+        says why that is not known. See `data.final_fraction`.
+
+        Errors: WorkbenchError where one of its files is damaged.
+        """
+        return final_result(self.folder, self.records, self.objective, self.status, self.scoring_noise or 0.0)
 
     @property
     def generations(self) -> pd.DataFrame:

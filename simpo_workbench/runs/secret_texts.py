@@ -19,18 +19,16 @@ def secrets_sentence(folder: RunFolder) -> str:
     Files that a run writes about itself, and its report, have such texts redacted; pairs and answers stay as they are.
     Texts are looked through once, until one of these files changes. Errors: WorkbenchError where one is damaged.
     """
-    files = [folder.pairs, *map(folder.generations, folder.sampled_steps())]
+    files = [folder.pairs, folder.final_pairs, *map(folder.generations, folder.sampled_steps())]
     return _sentence(folder.path, tuple(map(file_stamp, files)))
 
 
 @lru_cache(maxsize=16)
 def _sentence(path, stamps):
     folder = RunFolder(path)
-    counts = [
-        (count, what)
-        for count, what in ((_in_pairs(folder), "held-out pair"), (_in_answers(folder), "sampled answer"))
-        if count
-    ]
+    held_out = _in_pairs(folder) + _in_pairs(folder, final=True)
+    counts = [(held_out, "held-out pair"), (_in_answers(folder), "sampled answer")]
+    counts = [(count, what) for count, what in counts if count]
     if not counts:
         return ""
     return (
@@ -41,10 +39,11 @@ def _sentence(path, stamps):
     )
 
 
-def _in_pairs(folder):
-    if not folder.pairs.is_file() and not Manifest.read(folder.path).sealed_bytes(folder.pairs):
+def _in_pairs(folder, final=False):
+    path = folder.final_pairs if final else folder.pairs
+    if not path.is_file() and not Manifest.read(folder.path).sealed_bytes(path):
         return 0
-    rows = read_texts(folder, ["prompt", "chosen", "rejected"])
+    rows = read_texts(folder, ["prompt", "chosen", "rejected"], final)
     return sum(holds_known_secret("\n".join(map(str, row))) for row in rows.itertuples(index=False, name=None))
 
 

@@ -121,19 +121,45 @@ def read_scores(folder: RunFolder, step: int, columns: list[str] | None = None) 
 
     Errors: WorkbenchError where the file is damaged, lost or another step's.
     """
-    path = folder.scores(step)
+    return _read_scores(folder, folder.scores(step), step, columns)
+
+
+def read_final_scores(folder: RunFolder, step: int) -> pd.DataFrame:
+    """One row per final pair at step 0 or the step that was recommended. Errors: as `read_scores`."""
+    return _read_scores(folder, folder.final_scores(step), step, None)
+
+
+def read_final_looks(folder: RunFolder) -> list[tuple[str, int]]:
+    """(run, step) of every trained step that these final pairs were ever scored for, in that order; those of a run that
+    this one was cloned from come first. Errors: WorkbenchError where the file is damaged or lost.
+    """
+    Manifest.read(folder.path).require(folder.final_looks)
+    values = require_json(folder.final_looks)
+    if values is None:
+        return []
+    if not isinstance(values.get("looks"), list):
+        raise damaged(folder.path, "final/looks.json", "it names no steps")
+    return [(str(look["run"]), int(look["step"])) for look in values["looks"]]
+
+
+def _read_scores(folder, path, step, columns):
     wanted = None if columns is None else [*dict.fromkeys(["step", *columns])]
     Manifest.read(folder.path).require(path)
     table = read_table(path, _SCORED if columns is None else (), wanted)
     if (table["step"] != step).any():
-        raise damaged(folder.path, f"scores/{path.name}", f"it does not hold the scores of step {step}")
+        name = path.relative_to(folder.path).as_posix()
+        raise damaged(folder.path, name, f"it does not hold the scores of step {step}")
     return table if columns is None else table[columns]
 
 
-def read_texts(folder: RunFolder, columns: list[str] | None = None) -> pd.DataFrame:
-    """One row per held-out pair: its id, texts and extra columns. Errors: WorkbenchError where the file is damaged."""
-    Manifest.read(folder.path).require(folder.pairs)
-    return read_table(folder.pairs, _TEXTS if columns is None else (), columns)
+def read_texts(folder: RunFolder, columns: list[str] | None = None, final: bool = False) -> pd.DataFrame:
+    """One row per held-out or final pair: its id, texts and extra columns.
+
+    Errors: WorkbenchError where the file is damaged.
+    """
+    path = folder.final_pairs if final else folder.pairs
+    Manifest.read(folder.path).require(path)
+    return read_table(path, _TEXTS if columns is None else (), columns)
 
 
 def final_adapter(folder: RunFolder) -> Path | None:

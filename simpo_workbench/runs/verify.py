@@ -32,6 +32,9 @@ BAD = (GONE, BROKEN)
 _ALWAYS = ("config.yaml", "environment.json", "status.json", "metrics.jsonl", "changes.jsonl", "pairs.parquet")
 
 
+_PUBLISHED = ("scores/step-*.parquet", "generations/step-*.jsonl", "final/*.parquet", "final/looks.json")
+
+
 def verify(run: Run | str | Path, root: str | Path = RUNS_ROOT, full: bool = False) -> pd.DataFrame:
     """One row per published file of a run, and per file of the weights it was trained on: `file`, `state`, `detail`.
 
@@ -63,7 +66,7 @@ def _manifest_row(manifest):
 
 def _files(folder, manifest) -> Iterator[tuple[str, str, str]]:
     """Rows of all files but checkpoints and the final adapter, which have manifests of their own."""
-    there = [*folder.path.glob("scores/step-*.parquet"), *folder.path.glob("generations/step-*.jsonl")]
+    there = [path for pattern in _PUBLISHED for path in folder.path.glob(pattern)]
     names = {path.relative_to(folder.path).as_posix() for path in there}
     names |= {name for name in _ALWAYS if (folder.path / name).exists()} | {"config.yaml", "status.json"}
     for name in sorted(names | {name for name in manifest.files if not _has_own_manifest(name)}):

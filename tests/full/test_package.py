@@ -56,7 +56,7 @@ def test_the_wheel_brings_demo_data_and_notebooks(installed):
 import simpo_workbench as wb
 from simpo_workbench.base.paths import bundled
 from simpo_workbench.pairs.data_sets import load_data
-train, held_out, _ = load_data(wb.RunConfig().data, 0)
+train, held_out, *_ = load_data(wb.RunConfig().data, 0)
 assert wb.Workbench()._frame._css, "the panels bring their style sheet and scripts"
 print(wb.__file__, bundled("notebooks/01_quickstart.ipynb"), len(train), len(held_out))
 """

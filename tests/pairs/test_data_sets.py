@@ -22,7 +22,7 @@ def test_the_demo_set_is_what_its_readme_says():
 
     from simpo_workbench.base.paths import bundled
 
-    train, held_out, notes = load_data(DataConfig(), seed=0)
+    train, held_out, _, notes, _ = load_data(DataConfig(), seed=0)
     assert (len(train), len(held_out)) == (230, 60)
     assert not {pair.prompt_text for pair in train} & {pair.prompt_text for pair in held_out}
     assert not any("among both" in note for note in notes)
@@ -52,7 +52,7 @@ def _shorter(pairs):
 def test_without_an_eval_set_a_share_of_the_prompts_is_held_out(tmp_path):
     rows = tiny.rows(20)
     rows += [{**row, "rejected": row["rejected"] + " again"} for row in rows]  # every prompt twice
-    train, held_out, _ = load_data(DataConfig(train=write(tmp_path / "all.jsonl", rows), eval_fraction=0.25), seed=3)
+    train, held_out, *_ = load_data(DataConfig(train=write(tmp_path / "all.jsonl", rows), eval_fraction=0.25), seed=3)
     assert len(train) + len(held_out) == 40
     assert len({pair.prompt_text for pair in held_out}) == 5
     assert not {pair.prompt_text for pair in train} & {pair.prompt_text for pair in held_out}
@@ -62,7 +62,7 @@ def test_a_leak_between_files_of_the_user_is_said(tmp_path):
     data = DataConfig(
         train=write(tmp_path / "train.jsonl", tiny.rows(6)), eval=write(tmp_path / "eval.jsonl", tiny.rows(2))
     )
-    _, _, notes = load_data(data, seed=0)
+    notes = load_data(data, seed=0).notes
     assert any(note.startswith("2 prompts are among both") for note in notes)
 
 
@@ -70,7 +70,7 @@ def test_limits_and_columns(tmp_path):
     rows = [{"q": row["prompt"], "good": row["chosen"], "bad": row["rejected"]} for row in tiny.rows(10)]
     source = write(tmp_path / "named.jsonl", rows)
     columns = {"prompt": "q", "chosen": "good", "rejected": "bad"}
-    train, held_out, _ = load_data(
+    train, held_out, *_ = load_data(
         DataConfig(train=source, columns=columns, limit=3, eval_limit=1, eval_fraction=0.4), seed=0
     )
     assert (len(train), len(held_out)) == (3, 1)

@@ -130,7 +130,7 @@ def test_the_setting_reaches_training_data(tmp_path):
     path = tmp_path / "pairs.jsonl"
     texts = [FRAMED["ChatML"], FRAMED["ChatML"].replace("Peru", "Chile")]
     path.write_text("".join(json.dumps(row(text)) + "\n" for text in texts))
-    train, held_out, notes = load_data(DataConfig(train=str(path), framed_prompts="as_conversation"), seed=0)
+    train, held_out, _, notes, _ = load_data(DataConfig(train=str(path), framed_prompts="as_conversation"), seed=0)
     assert (len(train), len(held_out), len(train[0].prompt)) == (1, 1, 4)
     assert "2 pairs that a chat template had framed" in notes[0]
 

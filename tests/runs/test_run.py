@@ -124,7 +124,7 @@ def scored(tmp_path):
     ]
     rows = [{"prompt": f"Question {i}?", "chosen": f"Good {i}.", "rejected": f"Bad {i}.", **own[i]} for i in range(3)]
     pairs = load_pairs(write_rows(tmp_path / "pairs.jsonl", rows))
-    run.folder.write_pairs(pairs)
+    run.folder.write_pairs(pairs, run.folder.pairs)
     for step, leads in ((0, (-0.5, 0.5, -0.1)), (10, (0.5, -0.5, 0.9))):
         numbers = pd.DataFrame(
             {"step": step, "pair_id": [pair.pair_id for pair in pairs], "chosen_avg_logp": [-1.0] * 3}

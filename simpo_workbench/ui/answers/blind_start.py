@@ -343,7 +343,7 @@ def _begin_with_samples(path, run, samples, steps):
 def _conversations(run):
     """{prompt as text: its messages} of held-out prompts of several turns; {} if the data can no longer be read."""
     try:
-        _, held_out, _ = load_data(run.config.data, run.config.training.seed)
+        held_out = load_data(run.config.data, run.config.training.seed).held_out
     except WorkbenchError:
         return {}
     return {pair.prompt_text: [dict(turn) for turn in pair.prompt] for pair in held_out if len(pair.prompt) > 1}
@@ -371,7 +371,7 @@ def _prompts(run, which, count, own):
     if which == _OF_THE_RUN:
         prompts = run.config.generation.prompt_texts
     elif which == _HELD_OUT:
-        _, held_out, _ = load_data(run.config.data, run.config.training.seed)
+        held_out = load_data(run.config.data, run.config.training.seed).held_out
         by_text = {
             pair.prompt_text: pair.prompt_text if _is_plain(pair.prompt) else [dict(turn) for turn in pair.prompt]
             for pair in held_out

@@ -173,7 +173,7 @@ def test_cancelling_shows_nothing_and_load_reads_again(tmp_path):
 
 def test_the_pairs_are_held_out_by_the_seed_of_the_run(tmp_path):
     data = DataConfig(train=write(tmp_path / "many.jsonl", tiny.rows(40)))
-    train, held_out, _ = data_view.load_data(data, 7)
+    train, held_out, *_ = data_view.load_data(data, 7)
     view = loaded(DataView(data, seed=7))
     assert [pair.pair_id for pair in view.pairs] == [pair.pair_id for pair in train]
     assert [pair.pair_id for pair in view._loaded.sets[HELD_OUT].pairs] == [pair.pair_id for pair in held_out]

@@ -24,7 +24,7 @@ OTHERS = [{"prompt": f"Number {n}?", "chosen": f"{n}", "rejected": "none"} for n
 def run_on(tmp_path, held_out, **data):
     """A run whose held-out pairs were written as training writes them."""
     run = fake_run(tmp_path, total_steps=20, changes={f"data.{name}": value for name, value in data.items()})
-    run.folder.write_pairs(held_out)
+    run.folder.write_pairs(held_out, run.folder.pairs)
     return run
 
 
