@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import shutil
 import sys
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -29,6 +30,8 @@ from .terminal import side_by_side, value_text
 
 if TYPE_CHECKING:
     import pandas as pd
+
+    from ..runs.final_result import FinalResult
 
 #: Metrics in the table, and for each what a case does whose value rises or falls.
 _ROWS = {
@@ -63,14 +66,15 @@ _HARM = ("collapse", "wrong answers", "repetition", "lost endings")
 _SHOWN_PROMPTS, _LONGEST_ANSWER = 3, 320
 
 
-def summary(run, records: list[dict] | None = None) -> dict:
-    """First and last evaluation of a run, the note on its objective and the doctor's verdicts, as plain values.
+def summary(run, records: list[dict] | None = None, final: FinalResult | None = None) -> dict:
+    """First and last evaluation of a run, the note on its objective, the doctor's verdicts and the result on the final
+    pairs, as plain values.
 
-    records: `run.records` where they are read already.
+    records, final: `run.records` and `run.final` where they are read already.
     """
     records = run.records if records is None else records
     evaluations = [record for record in records if record["kind"] == "eval"]
-    verdicts = diagnose(records, run.status.total_steps)
+    verdicts, final = diagnose(records, run.status.total_steps), final or run.final
     return {
         "before": evaluations[0] if evaluations else None,
         "after": evaluations[-1] if len(evaluations) > 1 else None,
@@ -79,6 +83,15 @@ def summary(run, records: list[dict] | None = None) -> dict:
             {"kind": verdict.kind, "severity": verdict.severity, "step": verdict.step, "text": str(verdict)}
             for verdict in verdicts
         ],
+        "final": {
+            "text": str(final),
+            "step": final.step,
+            "pairs": final.pairs,
+            "before": final.before or None,
+            "after": final.after or None,
+            "changes": [asdict(change) | {"judgement": change.judgement} for change in final.changes.values()],
+            "looks": [{"run": name, "step": step} for name, step in final.looks],
+        },
     }
 
 
@@ -87,8 +100,8 @@ def print_summary(run, report: Path | None = None, after_demo: bool = False) -> 
 
     report: where it is. after_demo: whether the commands are printed that come after the demo.
     """
-    console, records, status = output(), run.records, run.status
-    facts = summary(run, records)
+    console, records, status, final = output(), run.records, run.status, run.final
+    facts = summary(run, records, final)
     before, after = facts["before"], facts["after"]
 
     def say(title, text):
@@ -122,6 +135,10 @@ def print_summary(run, report: Path | None = None, after_demo: bool = False) -> 
         recommended = status.recommended_step
         where = f", in {run.adapter_at(recommended)}" if recommended in run.adapter_steps() else ""
         say("Recommended", f"step {recommended}, {why_recommended(records)}{where}")
+    if final.step is not None:
+        console.print(_final_table(final))
+    if str(final):
+        say("Final pairs", str(final))
     if report:
         say("Report", str(report))
     if after_demo:
@@ -191,13 +208,30 @@ def _table(before, after, sampled, changes, total_steps=0):
         if f"eval/{key}" not in before:
             continue
         metric, of_answers = METRICS[key], key.startswith("answers/")
-        cells = [f"{metric.label} (95 %)" if metric.unit == SHARE else metric.title, value_text(before, key)]
+        cells = [_label(metric), value_text(before, key)]
         if after:
             now = sampled if of_answers else after
             earlier = f", step {now['step']}" if of_answers and now and now["step"] != after["step"] else ""
             cells += [value_text(now, key) + earlier if now else "not sampled", _change_text(changes.get(key))]
         table.add_row(*cells)
     return table
+
+
+def _final_table(final):
+    table = Table(title=f"Final pairs, on which no step was chosen (n={final.pairs})")
+    table.add_column("")
+    for name in ("before", f"step {final.step}, the recommended one"):
+        table.add_column(name, justify="right")
+    table.add_column("change, case by case")
+    for key in _ROWS:
+        if f"eval/{key}" in final.before:
+            values = [value_text(record, key) for record in (final.before, final.after)]
+            table.add_row(_label(METRICS[key]), *values, _change_text(final.changes.get(key)))
+    return table
+
+
+def _label(metric):
+    return f"{metric.label} (95 %)" if metric.unit == SHARE else metric.title
 
 
 def _change_text(change: PairedChange | None):

@@ -7,6 +7,7 @@ import statistics
 from ..analysis.doctor import why_recommended
 from ..analysis.metrics import METRICS
 from ..base.escape import one_way
+from ..base.format import counted
 from ..config.held_lora import held_lora, lora_label
 from ..runs.run_lora import label_of
 
@@ -44,24 +45,28 @@ def headline_of(run) -> str:
     return headline(config, label_of(run.folder, config))
 
 
-def tiles(status, config, evaluations, speeds, peaks) -> list[dict]:
+def tiles(status, config, evaluations, speeds, peaks, final=None) -> list[dict]:
     """name, value, fact (n, interval of the change, where it comes from) and help of the numbers that matter;
     "–" for what is not known yet.
 
     evaluations: the run's evaluation records. speeds: pairs per second of its steps. peaks: their peak memory, bytes.
+    final: the run's FinalResult where it is known.
     """
     absent = set() if config.loss.has_target_margin else {"rewards/beyond_gamma"}
     if not any("eval/answers/right" in record for record in evaluations):  # no prompt has a check
         absent.add("answers/right")
     keys = [key for key in TILES if key not in absent]
     recommended = status.recommended_step
+    why = why_recommended(evaluations)
+    if final is not None and final.step is not None and final.step == recommended:
+        why = f"{why}; on {counted(final.pairs, 'final pair')}, which did not choose it, {final.brief}"
     missing = "not recorded by this run" if status.state == "finished" else "not measured yet"
     return [
         *(_evaluation_tile(key, evaluations, missing) for key in keys),
         {
             "name": "recommended",
             "value": "–" if recommended is None else f"step {recommended}",
-            "fact": why_recommended(evaluations),
+            "fact": why,
             "help": "The step whose adapter to use: the best of those that look healthy.",
         },
         _step_tile("pairs_per_second", statistics.median(speeds) if speeds else None, f"median of {len(speeds)} steps"),

@@ -15,7 +15,7 @@ from pathlib import Path
 
 from .._version import __version__
 from ..analysis import doctor
-from ..analysis.metrics import METRICS
+from ..analysis.metrics import METRICS, SHARE
 from ..analysis.objective import last_objective
 from ..analysis.scores import WITHIN_NOISE, compare_scores
 from ..base.errors import SecretWarning, WorkbenchError, first_line
@@ -91,6 +91,7 @@ def _report_html(run):
     objective = last_objective(config.loss, records)
     before, after = _scores(run)
     compared = compare_scores(before, after, run.scoring_noise or 0.0) if after is not None else None
+    final = run.final
     drawn = _figures(run, status, objective, evaluations, before, after, compared)
     # with the line ends that the browser will see, since the hash is of what it reads
     plotly_js = get_plotlyjs().replace("\r\n", "\n").replace("\r", "\n")
@@ -108,8 +109,16 @@ def _report_html(run):
         objective_note=run.objective_note,
         verdicts=doctor.diagnose(records, status.total_steps),
         tiles=tiles(
-            status, config, evaluations, _of_steps(records, "pairs_per_second"), _of_steps(records, "peak_memory_bytes")
+            status,
+            config,
+            evaluations,
+            _of_steps(records, "pairs_per_second"),
+            _of_steps(records, "peak_memory_bytes"),
+            final,
         ),
+        final=str(final),
+        final_step=final.step,
+        final_rows=_final_rows(final),
         figures={name: None if figure is None else figure.facts for name, figure in drawn.items()},
         evaluations=_evaluation_table(evaluations),
         flips=None if compared is None else _flips(compared),
@@ -201,6 +210,25 @@ def _evaluation_table(evaluations):
         for record in evaluations
     ]
     return {"columns": columns, "rows": rows}
+
+
+def _final_rows(final):
+    """Rows of the table of final pairs: metric, base, recommended step, change with its interval, and the judgement."""
+    return [
+        [
+            METRICS[key].title,
+            *(METRICS[key].text(record[f"eval/{key}"]) for record in (final.before, final.after)),
+            f"{signed(change.change, 2 if METRICS[key].unit == SHARE else 3)}{_in_brackets(change.interval)}",
+            f"{change.up} up, {change.down} down",
+            change.judgement,
+        ]
+        for key, change in final.changes.items()
+        if f"eval/{key}" in final.before
+    ]
+
+
+def _in_brackets(text):
+    return f" ({text})" if text else ""
 
 
 def _flips(compared):

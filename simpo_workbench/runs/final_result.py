@@ -28,14 +28,14 @@ _HEADLINE = "rewards/accuracies"
 class FinalResult:
     """The final pairs at step 0 and at the recommended `step`; `str()` is the sentence.
 
-    step: None where it has not been scored on them. pairs: how many final pairs were scored. before, after: metrics of
-    both as a record of metrics.jsonl has them, with eval/ before the keys. changes: metric key -> the paired change of
-    the same pairs, with its interval and judgement. scores: one row per pair and step, as `run.scores`. looks: (run,
-    step) of every trained step that these pairs were ever scored for.
+    brief: the result alone; "" without one. step: None where it has not been scored on them. pairs: how many were
+    scored. before, after: metrics of both as a record of metrics.jsonl has them, with eval/ before the keys. changes:
+    metric key -> the paired change of the same pairs, with its interval and judgement. scores: one row per pair and
+    step, as `run.scores`. looks: (run, step) of every trained step that these pairs were ever scored for.
     """
 
     sentence: str
-    share: str = ""
+    brief: str = ""
     step: int | None = None
     pairs: int = 0
     before: dict = field(default_factory=dict)
@@ -78,26 +78,27 @@ def final_result(
 
     Errors: WorkbenchError where a file of the final pairs is damaged or lost.
     """
-    share = verified.read_environment(folder).get("final_share", "")
+    share = str(verified.read_environment(folder).get("final_share", ""))
     scored = folder.final_steps()
     if not scored:
-        return FinalResult(share, share)
+        return FinalResult(share)
     looks = tuple(verified.read_final_looks(folder))
     step = recommend(records) if status.recommended_step is None else status.recommended_step
     if not step:
         now = " now" if status.alive else ""
         base = f"The base model is the recommended one{now}: there is no trained step to score on the final pairs."
-        return FinalResult(_with_looks(base, looks), share, looks=looks)
+        return FinalResult(_with_looks(base, looks), looks=looks)
     if step not in scored:
-        return FinalResult(_with_looks(_not_scored(step, records, status), looks), share, looks=looks)
+        return FinalResult(_with_looks(_not_scored(step, records, status), looks), looks=looks)
     tables = [at_objective(verified.read_final_scores(folder, done), objective) for done in (0, step)]
     before = score_metrics(tables[0], None)
     after = score_metrics(tables[1], before, tables[0])
     changes = pair_changes(*tables, noise)
     texts = verified.read_texts(folder, final=True)
     scores = join_texts(_joined(tables), texts)
-    sentence = _with_looks(_sentence(step, before, after, changes), looks)
-    return FinalResult(sentence, share, step, len(tables[1]), before, after, changes, scores, looks)
+    brief = _brief(before, after, changes)
+    sentence = f"On {counted(len(tables[1]), 'final pair')}, which had no part in choosing step {step}: {brief}."
+    return FinalResult(_with_looks(sentence, looks), brief, step, len(tables[1]), before, after, changes, scores, looks)
 
 
 def _joined(tables):
@@ -106,14 +107,11 @@ def _joined(tables):
     return pd.concat(tables, ignore_index=True)
 
 
-def _sentence(step, before, after, changes):
+def _brief(before, after, changes):
     metric, change = METRICS[_HEADLINE], changes[_HEADLINE]
     values = " → ".join(metric.text(record[f"eval/{_HEADLINE}"]) for record in (before, after))
     interval = f", 95 % {change.interval}" if change.interval else ""
-    return (
-        f"On {counted(change.n, 'final pair')}, which had no part in choosing step {step}: {metric.label} {values}"
-        f" (change {signed(change.change)}{interval}; {change.judgement})."
-    )
+    return f"{metric.label} {values} (change {signed(change.change)}{interval}; {change.judgement})"
 
 
 def _not_scored(step, records, status):

@@ -268,3 +268,18 @@ def test_the_ticker_ends_with_the_block(monkeypatch):
         if thread.name == "progress":
             thread.join(5)
             assert not thread.is_alive()
+
+
+def test_the_final_pairs_have_a_table_and_a_sentence_of_their_own(tmp_path, screen):
+    """The result on pairs that chose the step would flatter it."""
+    run = fake_run(tmp_path, final=30)
+    text = screen(run)
+    assert "Final pairs, on which no step was chosen (n=30)" in text
+    assert "step 120, the recommended one" in text
+    assert sentence(text, "Final pairs") == str(run.final)
+    facts = last_screen.summary(run)["final"]
+    assert (facts["step"], facts["pairs"]) == (120, 30)
+    assert facts["after"]["eval/pairs"] == 30
+    few = screen(fake_run(tmp_path, "few"))
+    assert sentence(few, "Final pairs") == "24 held-out pairs are too few."
+    assert "on which no step was chosen" not in few

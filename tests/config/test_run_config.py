@@ -29,6 +29,7 @@ EXAMPLES = {
     "data.train": ("pairs.jsonl", "pairs.jsonl"),
     "data.eval": ("held_out.csv", "held_out.csv"),
     "data.eval_fraction": ("0.25", 0.25),
+    "data.final_fraction": ("0.25", 0.25),
     "data.columns": ("{chosen: good, rejected: bad}", {"chosen": "good", "rejected": "bad"}),
     "data.pairs_from_ranking": ("all", "all"),
     "data.chat_template": ("template.jinja", "template.jinja"),
@@ -131,6 +132,7 @@ def test_an_optional_setting_can_be_taken_back(path, nothing):
 @pytest.mark.parametrize(
     ("path", "word"),
     [
+        ("data.final_fraction", "auto"),
         ("training.max_tokens_per_microbatch", "auto"),
         ("training.gradient_checkpointing", "all"),
         ("lora.target_modules", "all-linear"),

@@ -27,6 +27,8 @@ from simpo_workbench.ui.pairs.run_leads import read_run_leads
 #: Files that say nothing about a run's results, or that a user may change.
 OUTSIDE = ("log.txt", "heartbeat.json", "lock", "report.html")
 _STEP = 6
+#: Settings of a tiny run with a file of every kind: half of its held-out pairs are final ones.
+FINAL_PAIRS = {"data.final_fraction": 0.5, "loss.gamma_beta_ratio": 0.05}
 
 
 @dataclass(frozen=True)
@@ -112,6 +114,7 @@ def answers(run: Run, with_report: bool = False) -> dict:
         "scores_at": lambda: run.scores_at(3),
         "generations": lambda: run.generations,
         "compare": lambda: run.compare(),
+        "final": lambda: final(run),
         "changes": lambda: read_changes(run.folder),
         "adapter": lambda: contents(run.adapter),
         "adapter_steps": run.adapter_steps,
@@ -138,6 +141,11 @@ def answers(run: Run, with_report: bool = False) -> dict:
         except WorkbenchError as error:
             result[name] = error
     return result
+
+
+def final(run):
+    result = run.final
+    return str(result), result.looks, result.table, result.scores
 
 
 def contents(folder: Path) -> dict:

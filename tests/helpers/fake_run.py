@@ -35,40 +35,33 @@ def fake_run(
     message="Finished.",
     noise=None,
     checked=False,
+    final=0,
 ):
     """A Run that got to `last_step` (default: the end). ruined: chosen answers fall, repetition rises. texts: (prompt,
     chosen, rejected) of pair 0.
 
     state: what status.json says at the end; a live state has this process as its owner, so it reads as alive.
     noise: of scoring, nats per token; None for a run in which it was not measured.
+    final: how many final pairs there are; a finished run has scored them for the step that is recommended.
     checked: the first two prompts have checks: the first answer is right at step 0 alone, the second one always.
     """
-    import pandas as pd
-
     last_step = total_steps if last_step is None else last_step
     config = RunConfig.from_dict(
         {"loss": {"beta": BETA, "gamma_beta_ratio": RATIO}, "generation": {"prompts": list(prompts)}}, changes
     )
     folder = new_run_folder(root, name, "fake")
     config.to_yaml(folder.config)
-    write_json(folder.environment, environment())
-    frame = pd.DataFrame(
-        [
-            {
-                "pair_id": f"pair-{n:03d}",
-                "prompt": f"Question {n}?",
-                "chosen": f"Short answer {n}.",
-                "rejected": f"A long and winding answer {n}.",
-            }
-            for n in range(pairs)
-        ]
-    )
+    write_json(folder.environment, environment(final))
+    frame = texts_of("pair", pairs)
     if texts is not None:
         frame.loc[0, ["prompt", "chosen", "rejected"]] = list(texts)
     frame.to_parquet(folder.pairs, index=False)
     presence = Presence(folder, "worker")
     recorder = Recorder(folder, config, presence)
     recorder.status["total_steps"] = total_steps
+    if final:
+        recorder.final_scores(0, scores(0, total_steps, final, name="final"))
+        texts_of("final", final).to_parquet(folder.final_pairs, index=False)
     first_answers, first_scores = [], None
     for step in range(last_step + 1):
         if step:
@@ -91,9 +84,28 @@ def fake_run(
             first_scores = numbers if first_scores is None else first_scores
         if step == 50:
             recorder.event(step, "paused", "Paused after step 50.")
+    if final and state == "finished" and (recommended := recorder.settle_recommended()):
+        recorder.final_scores(recommended, scores(recommended, total_steps, final, name="final"))
     recorder.state(state, message, step=last_step)
     presence._lock_file.close()  # else the folder would be held until the garbage is collected
     return Run(folder)
+
+
+def texts_of(name, pairs):
+    """The texts of so many pairs."""
+    import pandas as pd
+
+    return pd.DataFrame(
+        [
+            {
+                "pair_id": f"{name}-{n:03d}",
+                "prompt": f"Question {n}?",
+                "chosen": f"Short answer {n}.",
+                "rejected": f"A long and winding answer {n}.",
+            }
+            for n in range(pairs)
+        ]
+    )
 
 
 def train_record(step, total_steps):
@@ -123,7 +135,7 @@ def train_record(step, total_steps):
     }
 
 
-def scores(step, total_steps, pairs, ruined=False):
+def scores(step, total_steps, pairs, ruined=False, name="pair"):
     """A scores table: the lead of pair n goes from −0.6 … 0.25 up by 0 … 0.9 nats per token."""
     import pandas as pd
 
@@ -135,7 +147,7 @@ def scores(step, total_steps, pairs, ruined=False):
         rows.append(
             {
                 "step": step,
-                "pair_id": f"pair-{n:03d}",
+                "pair_id": f"{name}-{n:03d}",
                 "chosen_tokens": 17 + n % 5,
                 "rejected_tokens": 40 + n % 9,
                 "chosen_avg_logp": chosen,
@@ -189,7 +201,8 @@ def evaluation_record(step, table, answers, first, first_answers=(), first_score
     }
 
 
-def environment():
+def environment(final=0):
+    share = f"{final} of 54 held-out pairs are final pairs." if final else "24 held-out pairs are too few."
     return {
         "versions": {"torch": "2.13.0", "transformers": "5.1.0"},
         "python": "3.11.9",
@@ -198,5 +211,6 @@ def environment():
         "compute_dtype": "float32",
         "seed": 0,
         "train_pairs_sha256": "ab" * 32,
+        "final_share": share,
         "data_notes": ["Training pairs: 200 pairs kept, none refused.", "Held-out pairs: 24 pairs, none dropped."],
     }

@@ -266,6 +266,18 @@ def test_flips_are_counted_and_the_pairs_that_changed_most_come_first(finished, 
     assert changes[shown[11:]].is_monotonic_decreasing
 
 
+def test_the_final_pairs_have_a_section_and_the_recommended_step_their_result(tmp_path, finished_page):
+    run = fake_run(tmp_path, final=30)
+    parsed = page(run)
+    assert f"Final pairs {run.final}" in parsed.words
+    change = run.final.changes["rewards/accuracies"]
+    assert f"{change.up} up, {change.down} downbetter" in parsed.words
+    assert tiles(report_html(run))["recommended"][1].endswith(
+        f"; on 30 final pairs, which did not choose it, {run.final.brief}"
+    )
+    assert "Final pairs 24 held-out pairs are too few. Course" in finished_page.words
+
+
 def test_pairs_that_crossed_zero_within_the_noise_are_said_to(tmp_path):
     """They are neither flips nor "still right"."""
     run = fake_run(tmp_path, noise=0.2)

@@ -3,7 +3,7 @@ traceback. tests/full/runs/test_damaged_folders.py does the same at length, with
 """
 
 import pytest
-from damaged_runs import Damage, answers, copied, damages, wrong_answers
+from damaged_runs import FINAL_PAIRS, Damage, answers, copied, damages, wrong_answers
 from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 
@@ -14,7 +14,8 @@ SCORES = "scores/step-000006.parquet"
 def whole(finished_run, tmp_path_factory):
     """(a finished run, where its copies are damaged, what all readers say of a copy that is whole)."""
     place = tmp_path_factory.mktemp("copies") / "runs"
-    return finished_run(), place, answers(copied(finished_run(), place))
+    run = finished_run(FINAL_PAIRS)
+    return run, place, answers(copied(run, place))
 
 
 def test_a_copy_that_is_whole_reads_the_same_and_every_file_is_whole(whole):
@@ -37,6 +38,11 @@ def test_a_copy_that_is_whole_reads_the_same_and_every_file_is_whole(whole):
         Damage("copy", "scores/step-000003.parquet", other=SCORES),
         Damage("copy", "scores/step-000003.parquet", other="scores/step-000005.parquet", is_harmless=True),
         Damage("copy", "generations/step-000003.jsonl", other="generations/step-000006.jsonl"),
+        Damage("delete", "final/step-000006.parquet"),
+        Damage("copy", "final/step-000000.parquet", other="final/step-000006.parquet"),
+        Damage("copy", "scores/step-000006.parquet", other="final/step-000006.parquet"),
+        Damage("cut", "final/looks.json", 20),
+        Damage("delete", "final/pairs.parquet"),
         Damage("flip", "adapter/adapter_model.safetensors", 900),
         Damage("delete", "adapter/manifest.json"),
         Damage("delete", "checkpoints/step-000006/manifest.json"),

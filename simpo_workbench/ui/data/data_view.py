@@ -23,8 +23,9 @@ from ..parts.panel import Panel, button, column, enable, row, show
 from .column_form import ColumnForm
 from .pair_browser import PairBrowser, PairSet
 
-TRAINING, HELD_OUT = "Training", "Held-out"
-_SOURCES = ("train", "eval", "eval_fraction", "columns", "pairs_from_ranking", "limit", "eval_limit", "limit_takes")
+TRAINING, HELD_OUT, FINAL = "Training", "Held-out", "Final"
+_SOURCES = ("train", "eval", "eval_fraction", "final_fraction", "columns", "pairs_from_ranking")
+_SOURCES += ("limit", "eval_limit", "limit_takes")
 _PREVIEW_ROWS = 5
 _STILL_WAITS_S = 1.0
 _NO_PAIRS = (
@@ -36,10 +37,14 @@ _EXAMPLE = '{"prompt": "What colour is the sky?", "chosen": "Blue.", "rejected":
 
 @dataclass(frozen=True)
 class Loaded:
-    """The pairs of a DataConfig: a PairSet for TRAINING and for HELD_OUT, and sentences on kept and refused rows."""
+    """The pairs of a DataConfig: a PairSet for TRAINING, HELD_OUT and, where there are any, FINAL.
+
+    notes: sentences on kept and refused rows. final_note: that on the final pairs, which is among the notes too.
+    """
 
     sets: dict[str, PairSet]
     notes: list[str]
+    final_note: str
 
 
 @dataclass(frozen=True)
@@ -61,9 +66,10 @@ class Reading:
         import plotly.graph_objects  # noqa: F401 - takes a second, for which a click need not wait
 
         try:
-            train, held_out, notes = load_data(self.data, self.seed)
-            sets = {TRAINING: PairSet(train, pair_lengths(train)), HELD_OUT: PairSet(held_out, pair_lengths(held_out))}
-            self.result = Loaded(sets, notes)
+            read = load_data(self.data, self.seed)
+            named = {TRAINING: read.train, HELD_OUT: read.held_out} | ({FINAL: read.final} if read.final else {})
+            sets = {name: PairSet(pairs, pair_lengths(pairs)) for name, pairs in named.items()}
+            self.result = Loaded(sets, read.notes, read.final_note)
         except Exception as error:  # shown by the panel, whatever it is
             self.result = NotLoaded(error, _unrecognised(self.data) if isinstance(error, WorkbenchError) else ())
         self.ready.set()
@@ -248,11 +254,15 @@ class DataView(Panel):
             return
         self._loaded = result
         train, held_out = result.sets[TRAINING].pairs, result.sets[HELD_OUT].pairs
+        final = ""
+        if FINAL in result.sets:
+            final = f" (and {counted(len(result.sets[FINAL].pairs), 'final one')})"
         self._arrange(report_of(result, self.data))
-        self.which.options = [(f"{TRAINING} ({len(train):,})", TRAINING), (f"{HELD_OUT} ({len(held_out):,})", HELD_OUT)]
+        self.which.options = [(f"{name} ({len(some.pairs):,})", name) for name, some in result.sets.items()]
         self._show_set()
         self.say(
-            f"{counted(len(train), 'training pair')} and {counted(len(held_out), 'held-out pair')} are ready.", "good"
+            f"{counted(len(train), 'training pair')} and {counted(len(held_out), 'held-out pair')}{final} are ready.",
+            "good",
         )
         self.pairs = train
 
@@ -291,7 +301,7 @@ def report_of(loaded: Loaded, data: DataConfig) -> Markup:
         for name, report in reports
         for reason, count in report.refused.items()
     ]
-    plain = [f"Training pairs: {train.report()}", f"Held-out pairs: {held_out.report()}"]
+    plain = [loaded.final_note, f"Training pairs: {train.report()}", f"Held-out pairs: {held_out.report()}"]
     warnings = [note for note in loaded.notes if note not in plain]
     sentences = [note for note in loaded.notes if note in plain]
     held_out_words = "held-out pairs, of their own"
@@ -305,6 +315,8 @@ def report_of(loaded: Loaded, data: DataConfig) -> Markup:
         (f"{sum(sum(report.refused.values()) for _, report in reports):,}", "rows refused"),
         (f"{longer.value:.2f}", f"chosen is longer (n={longer.n:,}, 95 % {longer.low:.2f} to {longer.high:.2f})"),
     ]
+    if FINAL in loaded.sets:
+        tiles.insert(2, (f"{len(loaded.sets[FINAL].pairs):,}", "final pairs, on which no step is chosen"))
     heads = ["pairs", "refused because", "rows", "first at", "what it holds"]
     return html(
         '<div class="swb-report"><dl class="swb-tiles">{}</dl>{}<div class="swb-facts">{}</div>{}</div>',

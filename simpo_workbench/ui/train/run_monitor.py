@@ -239,10 +239,25 @@ class RunMonitor(Panel):
         self.bar.value = html(pattern, status.total_steps, status.step, "optimizer steps", f"{100 * done:.1f}")
         self._show_verdict(status)
         parts = tiles(
-            status, self._run_config, evaluations, tail.column("pairs_per_second"), tail.column("peak_memory_bytes")
+            status,
+            self._run_config,
+            evaluations,
+            tail.column("pairs_per_second"),
+            tail.column("peak_memory_bytes"),
+            self._final_of(run, status),
         )
         self.tiles.value = html('<dl class="swb-tiles">{}</dl>', joined(map(_tile, parts)))
         show(self.starter, self._may_start(status))
+
+    def _final_of(self, run, status):
+        """The run's result on its final pairs, once it has ended; None before and where it has none."""
+        if status.alive or not run.folder.final_steps():
+            return None
+        try:
+            return run.final
+        except WorkbenchError as error:
+            self.say_error(error)
+            return None
 
     def _may_start(self, status):
         return self.config is not None and (not status.alive or self.starter.measuring)

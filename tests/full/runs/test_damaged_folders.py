@@ -3,7 +3,7 @@
 import shutil
 
 import pytest
-from damaged_runs import answers, copied, damages, wrong_answers
+from damaged_runs import FINAL_PAIRS, answers, copied, damages, wrong_answers
 from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 
@@ -15,7 +15,8 @@ from simpo_workbench.engine import checkpoints
 def whole(finished_run, tmp_path_factory):
     """(a finished run, where its copies are damaged, what all readers say of a copy that is whole)."""
     place = tmp_path_factory.mktemp("copies") / "runs"
-    return finished_run(), place, answers(copied(finished_run(), place))
+    run = finished_run(FINAL_PAIRS)
+    return run, place, answers(copied(run, place))
 
 
 @settings(max_examples=400, deadline=None, phases=[Phase.generate], suppress_health_check=list(HealthCheck))
@@ -43,8 +44,14 @@ def test_so_do_report_charts_terminal_and_exported_tables(whole_in_full, data):
 
 
 def test_the_report_of_a_damaged_run_is_that_of_the_whole_one_or_a_sentence(finished_run, tmp_path):
-    run = copied(finished_run(), tmp_path / "runs")
-    for name in ("metrics.jsonl", "config.yaml", "pairs.parquet", "scores/step-000006.parquet"):
+    run = copied(finished_run(FINAL_PAIRS), tmp_path / "runs")
+    for name in (
+        "metrics.jsonl",
+        "config.yaml",
+        "pairs.parquet",
+        "scores/step-000006.parquet",
+        "final/step-000006.parquet",
+    ):
         content = (run.path / name).read_bytes()
         (run.path / name).write_bytes(content[: len(content) // 2])
         with pytest.raises(wb.WorkbenchError, match=f"{name} of the run 'finished' is damaged"):

@@ -15,7 +15,7 @@ from simpo_workbench.base.errors import WorkbenchError
 from simpo_workbench.config.run_config import DataConfig, ModelConfig
 from simpo_workbench.pairs.pairs import load_pairs, raw_rows
 from simpo_workbench.ui.data import data_view, pair_browser
-from simpo_workbench.ui.data.data_view import HELD_OUT, TRAINING, DataView
+from simpo_workbench.ui.data.data_view import FINAL, HELD_OUT, TRAINING, DataView
 from simpo_workbench.ui.data.pair_browser import TEXT, TOKENS
 from simpo_workbench.ui.data.token_view import TokenView, visible
 from simpo_workbench.ui.parts.following import LOCK
@@ -425,3 +425,19 @@ def test_counts_and_reports_stand_with_the_tokens():
 def test_titles_of_the_sets_are_their_counts():
     view = loaded(DataView())
     assert view.which.options == (("Training (230)", TRAINING), ("Held-out (60)", HELD_OUT))
+
+
+def test_the_final_pairs_are_counted_and_can_be_looked_at(tmp_path):
+    """200 prompts, half of them held out: 20 of these 100 are too few for "auto", a half is taken as it is."""
+    rows = [{"prompt": f"Question {n}?", "chosen": "Yes.", "rejected": "No, not at all."} for n in range(200)]
+    (tmp_path / "own.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    data = DataConfig(train=str(tmp_path / "own.jsonl"), eval_fraction=0.5)
+    view = loaded(DataView(data))
+    assert "100 held-out pairs are too few for a final share" in view.report.value
+    assert [name for name, _ in view.which.options] == ["Training (100)", "Held-out (100)"]
+    view.data = data.model_copy(update={"final_fraction": 0.5})
+    loaded(view)
+    assert [name for name, _ in view.which.options] == ["Training (100)", "Held-out (50)", "Final (50)"]
+    assert "<dd>50</dd><dt>final pairs, on which no step is chosen</dt>" in view.report.value
+    view.which.value = FINAL
+    assert len(view.browser._set.pairs) == 50

@@ -438,3 +438,14 @@ def test_lost_answers_are_mended_by_a_lower_rate(tmp_path):
     (remedy,) = remedies(run, run.config, verdict, run.status, 1.0)
     assert remedy.words == "Clone from the start with half the rate"
     assert remedy.changes == {"training.learning_rate": pytest.approx(2e-4)}
+
+
+def test_the_end_shows_what_the_recommended_step_is_worth_on_the_final_pairs(watch, tmp_path):
+    run = fake_run(tmp_path, "final", TOTAL, final=30)
+    panel = watch(run)
+    assert f"on 30 final pairs, which did not choose it, {run.final.brief}" in panel.tiles.value
+    path = run.folder.final_scores(120)
+    path.write_bytes(path.read_bytes()[:-20])
+    damaged = watch(run)
+    assert "final pairs" not in damaged.tiles.value
+    assert "step-000120.parquet" in damaged.line.value
