@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fnmatch
 import hashlib
 import os
 import re
@@ -20,7 +21,7 @@ WHOLE_BYTES = 1024**3
 _PAGES, _PAGE_BYTES = 256, 4096
 _LONGEST_HEADER = 64 * 1024**2
 #: What decides a model's numbers, among the files of its folder.
-_MODEL_FILES = ("config.json", "*.safetensors", "*.safetensors.index.json", "*.bin", "adapter_config.json")
+_MODEL_FILES = ("config.json", "*.safetensors", "*.safetensors.index.json", "adapter_config.json")
 #: The hub's cache names a large file by its SHA-256.
 _BLOB = re.compile(r"[0-9a-f]{64}")
 
@@ -67,7 +68,12 @@ def fingerprint(folder: Path) -> dict[str, dict]:
 
 def model_files(folder: Path) -> list[Path]:
     """The files of a model's folder that decide its numbers, by name."""
-    return sorted({path for pattern in _MODEL_FILES for path in folder.glob(pattern) if path.is_file()})
+    return sorted(path for path in folder.iterdir() if decides_numbers(path.name) and path.is_file())
+
+
+def decides_numbers(name: str) -> bool:
+    """Whether a file of this name in a model's folder decides its numbers. Pickled weights do not: none is read."""
+    return any(fnmatch.fnmatchcase(name, pattern) for pattern in _MODEL_FILES)
 
 
 def file_fingerprint(path: Path, whole: bool = False) -> dict:

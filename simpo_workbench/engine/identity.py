@@ -5,7 +5,7 @@ import json
 from pathlib import Path
 
 from ..base.errors import WorkbenchError
-from ..base.hashes import fingerprint
+from ..base.hashes import decides_numbers, fingerprint
 from ..runs.verified import FROZEN
 from .encode.encoded_pairs import tokenizer_hash
 
@@ -43,19 +43,21 @@ def identity_of(config, loaded, train, held_out, final, environment, total_steps
         "tokenizer_sha256": tokenizer_hash(loaded.tokenizer),
         "template_sha256": hashlib.sha256(template.encode()).hexdigest(),
         FROZEN: environment[FROZEN],
-        "base": _weights(loaded.tokenizer.name_or_path),
-        "adapter": _weights(config.model.adapter) if config.model.adapter else None,
+        "base": _weights(loaded.folder),
+        "adapter": _weights(Path(config.model.adapter).expanduser()) if config.model.adapter else None,
         "total_steps": total_steps,
     }
 
 
-def _weights(folder):
+def _weights(folder: Path):
     """{"folder", "files"} of a folder of weights, with the fingerprint of each file."""
-    path = Path(folder).expanduser()
     try:
-        return {"folder": str(path.resolve()), "files": fingerprint(path)}
+        files = fingerprint(folder)
     except OSError as error:
-        raise WorkbenchError(f"The weights in {str(path)!r} cannot be read: {error.strerror}.") from None
+        raise WorkbenchError(f"The weights in {str(folder)!r} cannot be read: {error.strerror}.") from None
+    if not any(name.endswith(".safetensors") for name in files):
+        raise WorkbenchError(f"The weights in {str(folder)!r} are no longer there. Put them back and start again.")
+    return {"folder": str(folder.resolve()), "files": files}
 
 
 def require_same(name: str, before: dict, now: dict) -> None:
@@ -75,7 +77,12 @@ def require_same(name: str, before: dict, now: dict) -> None:
 def _same(fact, before, now):
     if fact not in _WEIGHTS or before is None or now is None:
         return before == now
-    old, new = before.get("files", {}), now["files"]
+    old, new = (
+        {name: facts for name, facts in weights.get("files", {}).items() if decides_numbers(name)}
+        for weights in (before, now)
+    )
+    if not old:  # sealed by a version that looked for the files of a hub or demo model in a folder that did not exist
+        return True
     return old.keys() == new.keys() and all(
         old[name].get(key, value) == value for name, facts in new.items() for key, value in facts.items()
     )

@@ -83,19 +83,20 @@ def _with_tokenizer(presence, config, run) -> Callable[[Request], None]:
     """Load the tokenizer alone and return the function that answers requests."""
     presence.write(state="loading", message="Loading the tokenizer.")
     try:
-        from .model.tokenizer import load_tokenizer
+        from .encode.template_values import values_of_folder
+        from .model.tokenizer import model_folder, tokenizer_in
 
-        tokenizer = load_tokenizer(config.model, config.data)
-        kept = read_kept(RunFolder(run)) if run else None
+        model = model_folder(config.model, weights=False)
+        tokenizer = tokenizer_in(model, config.model, config.data)
+        values = values_of_folder(model, read_kept(RunFolder(run)) if run else None)
     except Exception as error:
         presence.write(state="failed", message=str(error) if isinstance(error, WorkbenchError) else first_line(error))
         raise
-    return lambda request: _encode(presence.inbox, request, tokenizer, config, kept)
+    return lambda request: _encode(presence.inbox, request, tokenizer, config, values)
 
 
-def _encode(inbox: Inbox, request: Request, tokenizer, config: RunConfig, kept: dict | None):
+def _encode(inbox: Inbox, request: Request, tokenizer, config: RunConfig, values):
     from .encode.pair_tokens import encode_pair
-    from .encode.template_values import values_of_folder
 
     if request.kind != "encode":
         inbox.refuse(
@@ -110,7 +111,7 @@ def _encode(inbox: Inbox, request: Request, tokenizer, config: RunConfig, kept: 
             tokenizer,
             load_pairs(request.values.get("pairs", []), framed_prompts=data.framed_prompts),
             data,
-            values_of_folder(tokenizer.name_or_path, kept),
+            values,
         )
         inbox.done(request, table.attrs["report"], table=table)
     except WorkbenchError as error:

@@ -248,10 +248,13 @@ def _require_same_run(setup, recorder):
 
 
 def _what_is_not_compared(recorder):
-    """A sentence where a resumed run has no manifest to be compared with; "" where it has."""
+    """A sentence where a resumed run has no manifest to be compared with, or no base weights in it; "" where it has."""
     missing = {NONE: "was made before there was one", LOST: "is lost", DAMAGED: "is damaged"}
     state = recorder.manifest.state
     if state not in missing:
+        base = recorder.manifest.identity.get("base")
+        if base and not base.get("files"):
+            return "Its manifest names no file of the base model: its weights were not compared."
         return ""
     return (
         f"Its manifest {missing[state]}: only the hashes of settings and pairs in environment.json were compared, not"

@@ -176,14 +176,16 @@ def _keep_whole_hashes(folder, first_read):
 def _weights(manifest, full, first_read) -> Iterator[tuple[str, str, str]]:
     """Rows of the files that the run was trained on: the base model's, and those of model.adapter."""
     for kind, title in (("base", "base model"), ("adapter", "model.adapter")):
-        known = manifest.identity.get(kind)
-        if not known:
+        known = manifest.identity.get(kind) or {}
+        if not known.get("files"):
+            if kind == "base" or known:
+                yield title, UNVERIFIED, _why_unknown(manifest, known)
             continue
         folder = Path(known["folder"])
         for name, facts in sorted(known["files"].items()):
             row = f"{title}: {folder / name}"
             if not folder.is_dir():
-                yield row, UNVERIFIED, "the folder is not at hand"
+                yield row, UNVERIFIED, "not found, nothing of it was read: the folder is not at hand"
                 continue
             state, detail, now = _weights_state(folder / name, facts, full)
             if full and state == WHOLE and "sha256" not in facts:
@@ -192,7 +194,17 @@ def _weights(manifest, full, first_read) -> Iterator[tuple[str, str, str]]:
             yield row, state, detail
 
 
+def _why_unknown(manifest, known):
+    """Why nothing can be said of the weights that a run was trained on."""
+    if manifest.state != SEALED:
+        return "its weights were not read: without a manifest nothing tells which they were"
+    if known:
+        return "its weights were not read: the manifest names no file of them; the next resume seals them"
+    return "its weights were not read: the run has not loaded them yet"
+
+
 def _weights_state(path, facts, full):
+    """(state, detail, fingerprint now) of one file of weights."""
     try:
         now = file_fingerprint(path, whole=full)
     except FileNotFoundError:
@@ -201,5 +213,6 @@ def _weights_state(path, facts, full):
         return BROKEN, f"it cannot be read: {error.strerror}", {}
     if any(facts[key] != now[key] for key in facts if key in now):
         return BROKEN, "its content is not what the run was trained on", {}
-    detail = "" if full or now["bytes"] <= WHOLE_BYTES else "its size, header and sampled pages agree"
-    return WHOLE, detail, now
+    if full or now["bytes"] <= WHOLE_BYTES:
+        return WHOLE, "all of it was read", now
+    return WHOLE, "its size, header and sampled pages agree", now

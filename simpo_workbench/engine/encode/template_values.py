@@ -35,9 +35,9 @@ def values_of(loaded, kept: dict | None = None) -> TemplateValues:
     return _values(loaded.frozen if kept is None else kept, ids)
 
 
-def values_of_folder(folder: str, kept: dict | None = None) -> TemplateValues:
+def values_of_folder(folder: Path, kept: dict | None = None) -> TemplateValues:
     """The TemplateValues of a model folder whose weights are not loaded. kept: as in `values_of`."""
-    return _values(kept, (read_json(Path(folder, "generation_config.json")) or {}).get("eos_token_id"))
+    return _values(kept, (read_json(folder / "generation_config.json") or {}).get("eos_token_id"))
 
 
 def kept_beside(adapter: str | Path) -> dict:
