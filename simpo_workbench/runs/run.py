@@ -141,10 +141,7 @@ class Run:
         """Nats per token by which one model's leads differ between two packings, measured at step 0; None where it was
         not measured. See `wb.analysis.scoring_noise`.
         """
-        return next(
-            (record.get("eval/scoring_noise") for record in self.folder.read_records() if record["kind"] == "eval"),
-            None,
-        )
+        return _scoring_noise(self.folder.read_records())
 
     @property
     def final(self) -> FinalResult:
@@ -153,7 +150,11 @@ class Run:
 
         Errors: WorkbenchError where one of its files is damaged.
         """
-        return final_result(self.folder, self.records, self.objective, self.status, self.scoring_noise or 0.0)
+        written = self.folder.read_records() if self.folder.final_steps() else []  # once: there may be many
+        loss = self.config.loss
+        records = at_last_objective(self.folder, loss, written) if _changed(written) else written
+        noise = _scoring_noise(written) or 0.0
+        return final_result(self.folder, records, last_objective(loss, written), self.status, noise)
 
     @property
     def generations(self) -> pd.DataFrame:
@@ -363,6 +364,10 @@ class Run:
 def attach(name: str | Path, root: str | Path = RUNS_ROOT) -> Run:
     """An existing run, live or ended, by name in `root` or by the path of its folder."""
     return Run(find_run_folder(name, root))
+
+
+def _scoring_noise(records):
+    return next((record.get("eval/scoring_noise") for record in records if record["kind"] == "eval"), None)
 
 
 def _changed(records):
