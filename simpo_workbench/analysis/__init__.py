@@ -12,6 +12,8 @@ _HOMES = {
     "diagnose": "doctor",
     "scoring_noise": "scores",
     "share": "scores",
+    "share_of": "scores",
+    "change_of_share": "scores",
     "loss_geometry": "geometry",
     "suggest_loss": "loss_suggestion",
     "lead_history": "leads",
@@ -31,4 +33,4 @@ if TYPE_CHECKING:  # so that editors and type checkers see the names that are lo
     from .loss_suggestion import suggest_loss
     from .metrics import METRICS
     from .microscope import token_leads
-    from .scores import scoring_noise, share
+    from .scores import change_of_share, scoring_noise, share, share_of

@@ -6,7 +6,8 @@ import math
 from dataclasses import dataclass
 
 from ..base.format import signed
-from .scores import Share, mean_change, mean_share_change, share_change
+from .clusters import prompts_of
+from .scores import Share, mean_change, mean_share_change
 
 
 @dataclass(frozen=True)
@@ -45,11 +46,12 @@ def answers_change(first: dict, last: dict, name: str) -> Measured:
 
 
 def _of_record(record, key, n):
-    """The change under a key: one without ends of an interval is taken as it is, but that of one case says nothing."""
+    """The change under a key: one without ends of an interval is taken as it is, but that of one case, and
+    no change at all, say nothing."""
     value = record[f"eval/{key}"]
     low, high = record.get(f"eval/{key}_low"), record.get(f"eval/{key}_high")
-    if low is None or high is None:
-        low, high = (-math.inf, math.inf) if n == 1 else (value, value)
+    if low is None or high is None:  # older records have no ends; endless ones are never recorded
+        low, high = (-math.inf, math.inf) if n == 1 or value == 0 else (value, value)
     return Measured(value, n, low, high)
 
 
@@ -57,25 +59,26 @@ def score_changes(before, after) -> dict[str, Share]:
     """Metric key -> change of a mean or a share over the held-out pairs of both tables, with its paired interval; {}
     where they have no pair in common.
 
-    before, after: scores of one step each, at one objective.
+    before, after: scores of one step each, at one objective. Pairs that share a prompt, by the column `prompt` of
+    `after`, count as what they are worth.
     """
     columns = ["chosen_avg_logp", "rejected_avg_logp", "correct", "beyond_gamma"]
-    both = before[["pair_id", *columns]].merge(after[["pair_id", *columns]], on="pair_id", suffixes=("", "_now"))
+    texts = [name for name in ("prompt",) if name in after]
+    both = before[["pair_id", *columns]].merge(
+        after[["pair_id", *texts, *columns]], on="pair_id", suffixes=("", "_now")
+    )
     if both.empty:
         return {}
     chosen, rejected = (both[f"{column}_now"] - both[column] for column in columns[:2])
+    correct, beyond = (both[f"{column}_now"].astype(int) - both[column].astype(int) for column in columns[2:])
+    prompts = prompts_of(both)
     return {
-        "logps/chosen_drift": mean_change(chosen),
-        "logps/rejected_drift": mean_change(rejected),
-        "lead_change": mean_change(chosen - rejected),
-        "rewards/accuracies_change": _of_switches(both["correct"], both["correct_now"]),
-        "rewards/beyond_gamma_change": _of_switches(both["beyond_gamma"], both["beyond_gamma_now"]),
+        "logps/chosen_drift": mean_change(chosen, prompts),
+        "logps/rejected_drift": mean_change(rejected, prompts),
+        "lead_change": mean_change(chosen - rejected, prompts),
+        "rewards/accuracies_change": mean_share_change(correct, prompts),
+        "rewards/beyond_gamma_change": mean_share_change(beyond, prompts),
     }
-
-
-def _of_switches(before, after):
-    gained, lost = int((after & ~before).sum()), int((before & ~after).sum())
-    return share_change(gained, lost, len(before))
 
 
 def answer_changes_since(before: list[dict], after: list[dict]) -> dict[str, float]:
@@ -88,10 +91,12 @@ def answer_changes_since(before: list[dict], after: list[dict]) -> dict[str, flo
     def differences(name):
         return [float(now[name]) - float(then[name]) for then, now in both]
 
+    # an answer that was not seen may become nothing, or twice as long
+    longest = max(float(answer["tokens"]) for pair in both for answer in pair)
     changes = {
         "answers/ended_change": mean_share_change(differences("ended")),
         "answers/repeated_4grams_change": mean_share_change(differences("repeated_4grams")),
-        "answers/mean_tokens_change": mean_change(differences("tokens")),
+        "answers/mean_tokens_change": mean_change(differences("tokens"), reach=longest),
     }
     return {"eval/answers/compared": len(both), **as_metrics(changes)}
 

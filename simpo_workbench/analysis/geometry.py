@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 from ..base.errors import WorkbenchError
 from ..base.format import counted, signed
 from .scored_leads import Leads, leads_of
-from .scores import Z95, share
+from .scores import Z95, Share, share_of
 
 if TYPE_CHECKING:
     import numpy as np
@@ -178,6 +178,15 @@ class Geometry:
         return places | states | {"still pull": states["full pull"] + states["pulls"]}
 
     @property
+    def still_pull(self) -> Share:
+        """The share of pairs that still pull, with its 95 % interval. Errors: WorkbenchError without pairs."""
+        import numpy as np
+
+        pulls = np.zeros(len(self.leads), dtype=bool)
+        pulls[self.leads.order[: self.counts["still pull"]]] = True
+        return share_of(pulls, self.leads.clusters)
+
+    @property
     def mean_loss(self) -> float:
         """Mean loss per pair; NaN without pairs."""
         return float(self.loss.mean()) if len(self.leads) else math.nan
@@ -206,6 +215,8 @@ class Geometry:
         is_longer = (longer > 0).astype(float)
         pairs_share, weight_share = float(is_longer.mean()), float((weight * is_longer).sum()) / total
         influence = weight * (n / total) * (is_longer - weight_share) - (is_longer - pairs_share)
+        if self.leads.clusters is not None:
+            influence = np.bincount(self.leads.clusters, influence)
         half = Z95 * math.sqrt(float((influence * influence).sum())) / n  # no @: its threads cost more than they save
         difference = weight_share - pairs_share
         return LengthPull(
@@ -242,7 +253,7 @@ class Geometry:
         lines += [
             f"{counts['behind']:,} are behind (the rejected answer is likelier per token), {counts['short of γ']:,}"
             f" lead but fall short of γ, {counts['beyond γ']:,} are beyond it.",
-            f"{counts['still pull']:,} still pull, a share of {share(counts['still pull'], n)},"
+            f"{counts['still pull']:,} still pull, a share of {self.still_pull},"
             f" {counts['full pull']:,} of them with nearly all they could; {counts['saturated']:,} are saturated (they"
             f" pull with less than {SATURATED:.0%} of the most a pair could){back}.",
             f"The gradient is carried as if by {self.effective_pairs:,.0f} equally strong pairs.",

@@ -26,38 +26,67 @@ def exact_interval(hits: float, n: int) -> tuple[float, float]:
     return _least_share(hits, n), 1 - _least_share(n - hits, n)
 
 
-def bootstrap_interval(values) -> tuple[float, float]:
+def bootstrap_interval(values, numbers=None, reach: float = 0.0) -> tuple[float, float]:
     """(low, high): the 95 % interval of a mean by the percentile bootstrap, widened for few cases; -inf … inf for one.
 
-    values: numbers of any size, (cases,). Where all are the same, the cases that were not seen may be as far from them
-    on the other side of 0, as often as the exact interval of n of n allows: few equal values are not certain.
+    values: numbers of any size, (cases,). numbers: of each case's prompt, as of `clusters`; whole prompts are drawn
+    then. Where all values are the same, the cases that were not seen may be as far from them on the other side of 0, or
+    `reach` away, as often as the exact interval of n of n allows: few equal values are not certain. The interval of
+    values that are all 0 is endless where no `reach` is known.
     Source: Hesterberg 2015, What teachers should know about the bootstrap, section 5.1 (the widening by t).
     """
     import numpy as np
 
     values = np.asarray(values, dtype=float)
     n, mean = len(values), float(np.mean(values))
-    if n < 2:
+    drawn = n if numbers is None else int(numbers.max()) + 1
+    if drawn < 2:
         return -math.inf, math.inf
     if np.ptp(values) == 0:
-        unseen = 1 - exact_interval(n, n)[0]
-        return mean - 2 * unseen * abs(mean), mean + 2 * unseen * abs(mean)
-    if n >= _MANY:
-        half = Z95 * float(np.std(values, ddof=1)) / math.sqrt(n)
+        unseen = 1 - exact_interval(drawn, drawn)[0]
+        away = unseen * max(2 * abs(mean), reach)
+        return (mean - away, mean + away) if away else (-math.inf, math.inf)
+    sums, sizes = (values, None) if numbers is None else (np.bincount(numbers, values), np.bincount(numbers))
+    if sizes is not None and _vary_less(values, sums, sizes):
+        sums, sizes = values, None  # prompts whose pairs cancel out make no mean surer than it is without them
+    if len(sums) >= _MANY:
+        half = Z95 * _standard_error(sums, np.ones(n) if sizes is None else sizes)
         return mean - half, mean + half
-    low, high = np.percentile(_means(values), [2.5, 97.5])
-    wider = math.sqrt(n / (n - 1)) * student_t95(n - 1) / Z95
+    low, high = np.percentile(_means(sums, sizes), [2.5, 97.5])
+    wider = math.sqrt(drawn / (drawn - 1)) * student_t95(drawn - 1) / Z95
     return mean - wider * (mean - float(low)), mean + wider * (float(high) - mean)
 
 
-def _means(values) -> np.ndarray:
-    """Means of samples drawn with replacement, (RESAMPLES,), always the same ones for the same values."""
+def _standard_error(sums, sizes):
+    """Of the mean over all cases, from the sum and the number of cases of each prompt."""
     import numpy as np
 
-    chance, n, means = np.random.default_rng(_SEED), len(values), []
+    residuals = sums - sizes * (np.sum(sums) / np.sum(sizes))
+    return math.sqrt(float(np.sum(residuals**2)) * len(sums) / (len(sums) - 1)) / float(np.sum(sizes))
+
+
+def _vary_less(values, sums, sizes):
+    """Whether the sums of prompts vary less than those of as many independent cases."""
+    import numpy as np
+
+    return _standard_error(sums, sizes) < _standard_error(values, np.ones(len(values)))
+
+
+def _means(sums, sizes=None) -> np.ndarray:
+    """Means of samples drawn with replacement, (RESAMPLES,), always the same ones for the same values.
+
+    sums, sizes: the sum and the number of cases of each prompt; without sizes one case each.
+    """
+    import numpy as np
+
+    chance, n, means = np.random.default_rng(_SEED), len(sums), []
     at_once = max(1, _DRAWS_AT_ONCE // n)
     for done in range(0, RESAMPLES, at_once):
-        means.append(values[chance.integers(0, n, (min(at_once, RESAMPLES - done), n))].mean(axis=1))
+        places = chance.integers(0, n, (min(at_once, RESAMPLES - done), n))
+        if sizes is None:
+            means.append(sums[places].mean(axis=1))
+        else:
+            means.append(sums[places].sum(axis=1) / sizes[places].sum(axis=1))
     return np.concatenate(means)
 
 

@@ -13,7 +13,8 @@ from dataclasses import dataclass
 from ..base.format import memory, significant
 from .changes import answer_changes_since, as_metrics, score_changes
 from .checks import right_metrics
-from .scores import mean_share, share
+from .clusters import clusters, counted_prompts, prompts_of
+from .scores import mean_share, share, share_of
 
 SHARE = "share"
 LOGP, REWARD = "nats/token", "reward units"
@@ -205,6 +206,14 @@ METRICS = {
         ),
         Metric("pairs", "held-out pairs", "", ".0f", "", "Number of held-out pairs that were scored."),
         Metric(
+            "prompts",
+            "held-out prompts",
+            "",
+            ".0f",
+            "",
+            "Number of prompts of the held-out pairs, where some share one: intervals know which do.",
+        ),
+        Metric(
             "scoring_noise",
             "scoring noise",
             LOGP,
@@ -353,11 +362,12 @@ def score_metrics(scores, first: dict | None, first_scores=None) -> dict:
     """Metrics of an evaluation's held-out pairs, with the prefix eval/: means, shares with the ends of their 95 %
     interval, and changes since step 0 on the same pairs, each with its own interval.
 
-    scores: the evaluation's scores table. first: the record of step 0, against which drifts are measured (nats per
-    token); None when this is step 0. first_scores: the table of step 0 at the same objective; without it drifts have no
-    interval, and there are no other changes.
+    scores: the evaluation's scores table, with the column prompt where some pairs may share one. first: the record of
+    step 0, against which drifts are measured (nats per token); None when this is step 0. first_scores: the table of
+    step 0 at the same objective; without it drifts have no interval, and there are no other changes.
     """
-    n = len(scores)
+    n, prompts = len(scores), prompts_of(scores)
+    numbers = clusters(prompts)
     chosen, rejected = float(scores["chosen_avg_logp"].mean()), float(scores["rejected_avg_logp"].mean())
     return {
         **as_metrics({} if first is None or first_scores is None else score_changes(first_scores, scores)),
@@ -372,10 +382,11 @@ def score_metrics(scores, first: dict | None, first_scores=None) -> dict:
         "eval/chosen_tokens": float(scores["chosen_tokens"].mean()),
         "eval/rejected_tokens": float(scores["rejected_tokens"].mean()),
         "eval/pairs": n,
+        **({} if numbers is None else {"eval/prompts": counted_prompts(numbers, n)}),
         "beta": float(scores["beta"].iloc[0]),
         "gamma_beta_ratio": float(scores["gamma_beta_ratio"].iloc[0]),
-        **share(int(scores["correct"].sum()), n).as_metrics("eval/rewards/accuracies"),
-        **share(int(scores["beyond_gamma"].sum()), n).as_metrics("eval/rewards/beyond_gamma"),
+        **share_of(scores["correct"], prompts).as_metrics("eval/rewards/accuracies"),
+        **share_of(scores["beyond_gamma"], prompts).as_metrics("eval/rewards/beyond_gamma"),
     }
 
 

@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from ..base.format import signed
+from .clusters import clusters, prompt_signs, prompts_of
 from .metrics import METRICS, SHARE
 from .scores import (
     CHANCE,
@@ -15,7 +16,6 @@ from .scores import (
     compare_scores,
     mean_change,
     mean_share_change,
-    share_change,
     sign_test,
 )
 
@@ -24,6 +24,8 @@ if TYPE_CHECKING:
 
 #: Where a fair coin would be as one-sided more often than this, a change points nowhere.
 _NO_SIGN = 0.5
+#: Metrics of which a case changes by all or nothing: the number of cases and the mean say the same.
+_YES_OR_NO = ("rewards/accuracies", "rewards/beyond_gamma", "answers/right", "answers/ended")
 #: What is said of a change that may be chance.
 TOO_FEW = "too few to tell"
 
@@ -33,7 +35,8 @@ class PairedChange:
     """How a metric changed from case to case: it rose in `up` of n cases and fell in `down`.
 
     key: in METRICS. change: of the mean, with its paired 95 % interval low … high. unclear: cases that crossed a limit
-    by less than the noise of scoring.
+    by less than the noise of scoring. prompts_up, prompts_down: prompts with more cases that rose than fell, and the
+    other way, where cases share prompts; else None.
     """
 
     key: str
@@ -44,40 +47,67 @@ class PairedChange:
     low: float
     high: float
     unclear: int = 0
+    prompts_up: int | None = None
+    prompts_down: int | None = None
 
     @property
     def chance(self) -> float:
-        """How often chance would be as one-sided (`sign_test`)."""
-        return sign_test(self.up, self.down)
+        """How often chance would be as one-sided (`sign_test`); cases that share a prompt count once together."""
+        if self.prompts_up is None or self.prompts_down is None:
+            return sign_test(self.up, self.down)
+        return sign_test(self.prompts_up, self.prompts_down)
+
+    @property
+    def value(self) -> str:
+        """The change in words, signed, with as many digits as its interval."""
+        return signed(self.change, self._digits)
 
     @property
     def interval(self) -> str:
         """The ends of the interval in words, signed: "+0.02 to +0.31"; "" where it is endless (one case)."""
-        metric = METRICS[self.key]
-        digits = 2 if metric.unit == SHARE else 0 if self.key == "answers/mean_tokens" else 3
         if not all(map(math.isfinite, (self.low, self.high))):
             return ""
-        return f"{signed(self.low, digits)} to {signed(self.high, digits)}"
+        return f"{signed(self.low, self._digits)} to {signed(self.high, self._digits)}"
+
+    @property
+    def _digits(self):
+        if METRICS[self.key].unit == SHARE:
+            return 2
+        return 0 if self.key == "answers/mean_tokens" else 3
+
+    @property
+    def is_clear(self) -> bool:
+        """Whether the mean changed for certain: 0 lies outside its interval."""
+        return self.low > 0 or self.high < 0
+
+    @property
+    def is_one_sided(self) -> bool:
+        """Whether chance would hardly turn the cases as one-sidedly."""
+        return self.chance < CHANCE
+
+    @property
+    def points_somewhere(self) -> bool:
+        """Whether a fair coin would be as one-sided in less than half of all cases."""
+        return self.chance <= _NO_SIGN
 
     @property
     def judgement(self) -> str:
-        """ "better" or "worse" where neither the interval nor the sign test leaves room for chance; else "too few to
-        tell", "no clear change", "as many each way", "mixed" where few cases changed much and many a little the other
-        way, or "no change"; "" for a metric of which neither direction is good in itself.
+        """ "better" or "worse" where neither the interval nor the sign test leaves room for chance ("rose" or "fell"
+        for a metric of which neither direction is good in itself), "too few to tell" where the interval holds 0,
+        "mixed" where the mean changed for certain but the cases do not say so or say the opposite, "as many each way"
+        or "no change".
         """
-        better = METRICS[self.key].better
-        if not better:
-            return ""
         net = self.up - self.down
-        if not net:
+        if not net and not self.is_clear:
             return "as many each way" if self.up else "no change"
-        if net * self.change <= 0:
+        if net * self.change <= 0 and (self.is_clear or self.is_one_sided or self.key not in _YES_OR_NO):
             return "mixed"
-        if self.chance > _NO_SIGN:
-            return "no clear change"
-        if self.low <= 0 <= self.high or self.chance >= CHANCE:
-            return TOO_FEW
-        return "better" if (net > 0) == (better == "higher") else "worse"
+        if self.is_clear and self.is_one_sided:
+            better = METRICS[self.key].better
+            if not better:
+                return "rose" if net > 0 else "fell"
+            return "better" if (net > 0) == (better == "higher") else "worse"
+        return "mixed" if self.is_clear and self.key not in _YES_OR_NO else TOO_FEW
 
 
 def pair_changes(before: pd.DataFrame, after: pd.DataFrame, noise: float = 0.0) -> dict[str, PairedChange]:
@@ -92,13 +122,14 @@ def pair_changes(before: pd.DataFrame, after: pd.DataFrame, noise: float = 0.0) 
         return {}
     pairs = compare_scores(before, after, noise)
     by_lead = all((pairs[f"correct_{side}"] == (pairs[f"lead_{side}"] > 0)).all() for side in ("before", "after"))
+    prompts = prompts_of(pairs)
     sides = [pairs[f"correct_{side}"].astype(float) for side in ("before", "after")]
-    ahead = _of_numbers("rewards/accuracies", *sides)
+    ahead = _of_numbers("rewards/accuracies", *sides, prompts)
     if by_lead:
-        counts = pairs["became"].value_counts()
-        up, down, unclear = (int(counts.get(name, 0)) for name in ("to right", "to wrong", WITHIN_NOISE))
-        interval = share_change(up, down, ahead.n)
-        ahead = _change(ahead.key, up, down, replace(interval, value=ahead.change), unclear)
+        flips = pairs["became"].map({"to right": 1, "to wrong": -1}).fillna(0).to_numpy()
+        unclear = int((pairs["became"] == WITHIN_NOISE).sum())
+        flipped = mean_share_change(flips, prompts)
+        ahead = _change(ahead.key, flips, replace(flipped, value=ahead.change), prompts, unclear)
     numbers = {
         "rewards/beyond_gamma": "beyond_gamma",
         "logps/chosen": "chosen_avg_logp",
@@ -107,14 +138,14 @@ def pair_changes(before: pd.DataFrame, after: pd.DataFrame, noise: float = 0.0) 
     }
     changes = [ahead]
     changes += [
-        _of_numbers(key, *(pairs[f"{column}_{side}"].astype(float) for side in ("before", "after")))
+        _of_numbers(key, *(pairs[f"{column}_{side}"].astype(float) for side in ("before", "after")), prompts)
         for key, column in numbers.items()
     ]
     if not pairs.attrs["objective"]:
         loss_before, loss_after = (
             table.set_index("pair_id")["loss"].loc[pairs["pair_id"]] for table in (before, after)
         )
-        changes.append(_of_numbers("loss", loss_before, loss_after))
+        changes.append(_of_numbers("loss", loss_before, loss_after, prompts))
     return {change.key: change for change in changes}
 
 
@@ -137,7 +168,7 @@ def answer_changes(answers: pd.DataFrame) -> dict[str, PairedChange]:
     if not len(answers):
         return {}
     changes = [
-        _of_numbers(key, *(answers[f"{column}_{side}"].astype(float) for side in ("base", "tuned")))
+        _of_numbers(key, *(answers[f"{column}_{side}"].astype(float) for side in ("base", "tuned")), answers["prompt"])
         for key, column in (
             ("answers/mean_tokens", "tokens"),
             ("answers/ended", "ended"),
@@ -147,15 +178,27 @@ def answer_changes(answers: pd.DataFrame) -> dict[str, PairedChange]:
     checked = answers[is_checked(answers)]
     if len(checked):
         right = (checked[f"right_{side}"].astype(float) for side in ("base", "tuned"))
-        changes.insert(0, _of_numbers("answers/right", *right))
+        changes.insert(0, _of_numbers("answers/right", *right, checked["prompt"]))
     return {change.key: change for change in changes}
 
 
-def _of_numbers(key, before, after):
+def _of_numbers(key, before, after, prompts):
     difference = after.to_numpy() - before.to_numpy()
-    up, down = int((difference > 0).sum()), int((difference < 0).sum())
-    return _change(key, up, down, (mean_share_change if METRICS[key].unit == SHARE else mean_change)(difference))
+    if METRICS[key].unit == SHARE:
+        mean = mean_share_change(difference, prompts)
+    else:
+        # an answer that was not seen may become nothing, or twice as long
+        reach = max(before.max(), after.max()) if key == "answers/mean_tokens" else 0.0
+        mean = mean_change(difference, prompts, reach)
+    return _change(key, difference, mean, prompts)
 
 
-def _change(key, up, down, mean: Share, unclear=0):
-    return PairedChange(key, up, down, mean.n, float(mean.value), float(mean.low), float(mean.high), unclear)
+def _change(key, differences, mean: Share, prompts, unclear=0):
+    up, down = prompt_signs(differences, None)
+    numbers = clusters(prompts)
+    by_prompt = (None, None) if numbers is None else prompt_signs(differences, numbers)
+    ends = (float(mean.value), float(mean.low), float(mean.high))
+    change = PairedChange(key, up, down, mean.n, *ends, unclear, *by_prompt)
+    if key in _YES_OR_NO and not change.is_one_sided:  # the exact test knows better than an interval of few cases
+        change = replace(change, low=min(change.low, 0.0), high=max(change.high, 0.0))
+    return change

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 from ..base.errors import WorkbenchError
 from ..base.escape import plotly_text
 from ..base.format import counted
+from .clusters import clusters
 
 if TYPE_CHECKING:
     import numpy as np
@@ -71,6 +72,11 @@ class Leads:
             return None
         ranks = pd.DataFrame({"length": self.chosen_tokens - self.rejected_tokens, "pull": -self.lead}).rank()
         return None if (ranks.nunique() < 2).any() else float(ranks["length"].corr(ranks["pull"]))
+
+    @cached_property
+    def clusters(self) -> np.ndarray | None:
+        """The number of each pair's prompt, (pairs,), as of `clusters`; None where no two pairs share one."""
+        return clusters(self.prompt)
 
     @cached_property
     def labels(self) -> list[str]:

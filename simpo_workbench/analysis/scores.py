@@ -5,10 +5,12 @@ from __future__ import annotations
 import math
 import numbers
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from ..base.errors import WorkbenchError
+from ..base.format import counted
+from .clusters import clusters, counted_prompts, effective_cases
 from .intervals import Z95, bootstrap_interval, exact_interval
 
 if TYPE_CHECKING:
@@ -22,15 +24,22 @@ CHANCE = 0.05
 
 @dataclass(frozen=True)
 class Share:
-    """A share of n cases, or a mean over them or a change of one, with its 95 % interval."""
+    """A share of n cases, or a mean over them or a change of one, with its 95 % interval.
+
+    prompts: how many prompts these cases have, where some share one; 0 otherwise.
+    """
 
     value: float
     n: int
     low: float
     high: float
+    prompts: int = 0
 
     def __str__(self) -> str:
-        return f"{self.value:.2f} (n={self.n}, 95 % {self.low:.2f} to {self.high:.2f})"
+        cases = f"n={self.n}" + (f" on {counted(self.prompts, 'prompt')}" if self.prompts else "")
+        if not math.isfinite(self.high - self.low):
+            return f"{self.value:.2f} ({cases}, too few for an interval)"
+        return f"{self.value:.2f} ({cases}, 95 % {self.low:.2f} to {self.high:.2f})"
 
     @property
     def is_clear(self) -> bool:
@@ -53,6 +62,24 @@ def share(hits: int, n: int) -> Share:
     low, high = exact_interval(hits, n)
     # rounding must not put the share outside its interval
     return Share(hits / n, n, min(hits / n, low), max(hits / n, high))
+
+
+def share_of(hits, prompts=None) -> Share:
+    """The share of cases that are hits with its 95 % interval, which knows which cases share a prompt.
+
+    hits: (cases,) of true and false. prompts: one value per case; without them, and where no two cases share one, the
+    interval is that of `share`. Otherwise it is the exact interval of as many independent cases as these are worth.
+    Errors: WorkbenchError without cases. Source: Korn and Graubard 1998 (`effective_cases`).
+    """
+    import numpy as np
+
+    hits = np.asarray(hits, dtype=float)
+    n, numbers = len(hits), clusters(prompts)
+    if numbers is None:
+        return share(int(hits.sum()), n)
+    value, worth = float(hits.mean()), effective_cases(hits, numbers)
+    low, high = exact_interval(value * worth, worth)
+    return Share(value, n, min(value, low), max(value, high), counted_prompts(numbers, n))
 
 
 def mean_share(values: Sequence[float]) -> Share:
@@ -84,14 +111,33 @@ def share_change(gained: int, lost: int, n: int) -> Share:
     return _adjusted_wald(gained - lost, gained + lost, n)
 
 
-def mean_share_change(differences: Sequence[float]) -> Share:
+def change_of_share(before, after, prompts=None) -> Share:
+    """The change of a share of the same cases, -1 … 1, with its paired interval, which knows which cases share a
+    prompt.
+
+    before, after: (cases,) of true and false. prompts: one value per case, such as the column `prompt`; see
+    `mean_share_change`. Errors: WorkbenchError without cases.
+    """
+    import numpy as np
+
+    return mean_share_change(np.asarray(after, dtype=int) - np.asarray(before, dtype=int), prompts)
+
+
+def mean_share_change(differences: Sequence[float], prompts=None) -> Share:
     """The mean change of per-case shares, -1 … 1, with the interval of `share_change` carried over to shares of any
     size: one case more that rises from 0 to 1 and one more that falls from 1 to 0.
 
-    differences: after minus before, one per case. Errors: WorkbenchError without cases.
+    differences: after minus before, one per case; those of yes and no are -1, 0 and 1. prompts: one value per case;
+    cases that share one count as the independent cases that they are worth (`effective_cases`).
+    Errors: WorkbenchError without cases.
     """
-    squares = float(sum(difference * difference for difference in differences))
-    return _adjusted_wald(float(sum(differences)), squares, len(differences))
+    differences, numbers = [float(difference) for difference in differences], clusters(prompts)
+    squares, n = sum(difference * difference for difference in differences), len(differences)
+    if numbers is None:
+        return _adjusted_wald(sum(differences), squares, n)
+    part = effective_cases(differences, numbers) / n
+    change = _adjusted_wald(part * sum(differences), part * squares, part * n)
+    return replace(change, value=sum(differences) / n, n=n, prompts=counted_prompts(numbers, n))
 
 
 def _adjusted_wald(total, squares, n):
@@ -103,18 +149,20 @@ def _adjusted_wald(total, squares, n):
     return Share(change, n, max(-1.0, min(change, middle - half)), min(1.0, max(change, middle + half)))
 
 
-def mean_change(differences: Sequence[float]) -> Share:
+def mean_change(differences: Sequence[float], prompts=None, reach: float = 0.0) -> Share:
     """The mean of paired differences, such as of log-probabilities of the same pairs, with its bootstrap interval.
 
-    differences: after minus before, or of two runs, one per case. The interval of one case is endless.
-    Errors: WorkbenchError without cases.
+    differences: after minus before, or of two runs, one per case. prompts: one value per case; cases that share one are
+    drawn together. reach: how far a case that was not seen may change where all that were seen changed alike, such as
+    by the length of an answer. The interval is endless for one case or prompt, and where nothing changed and no `reach`
+    is given. Errors: WorkbenchError without cases.
     """
-    n = len(differences)
+    n, numbers = len(differences), clusters(prompts)
     if not n:
         raise WorkbenchError("A change of a mean has no value without cases.")
     mean = float(sum(differences)) / n
-    low, high = bootstrap_interval(differences)
-    return Share(mean, n, min(mean, low), max(mean, high))
+    low, high = bootstrap_interval(differences, numbers, reach)
+    return Share(mean, n, min(mean, low), max(mean, high), 0 if numbers is None else counted_prompts(numbers, n))
 
 
 def repeated_4gram_share(tokens: list) -> float:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from ..analysis.scores import Share, share
+from ..analysis.scores import Share, share_of
 from ..base.format import counted, significant
 from .subplots import COLORS, bare, faded, note
 
@@ -63,7 +63,7 @@ def matches(lengths, query: str) -> np.ndarray:
 
 def chosen_longer(lengths) -> Share:
     """The share of pairs whose chosen answer is the longer one. Errors: WorkbenchError without pairs."""
-    return share(int((lengths["chosen_length"] > lengths["rejected_length"]).sum()), len(lengths))
+    return share_of(lengths["chosen_length"] > lengths["rejected_length"], lengths.get("prompt"))
 
 
 def length_bias(lengths) -> tuple[str, str]:
@@ -72,7 +72,7 @@ def length_bias(lengths) -> tuple[str, str]:
     alike = int((lengths["chosen_length"] == lengths["rejected_length"]).sum())
     ties = f"; in {counted(alike, 'pair')} both are equally long" if alike else ""
     seen = f"The chosen answer is the longer one in {longer.value:.0%} of the pairs: {longer}{ties}."
-    shorter = share(int((lengths["chosen_length"] < lengths["rejected_length"]).sum()), n)
+    shorter = share_of(lengths["chosen_length"] < lengths["rejected_length"], lengths.get("prompt"))
     even = "SimPO divides by length, so long answers score no better for being long"
     if n < FEW_PAIRS:
         meaning = f"{counted(n, 'pair')} {'is' if n == 1 else 'are'} too few to tell whether length decides."

@@ -24,7 +24,7 @@ from ..analysis.paired_changes import (
     is_checked,
     pair_changes,
 )
-from ..base.format import counted, signed
+from ..base.format import counted
 from .gate import output
 from .terminal import side_by_side, value_text
 
@@ -119,7 +119,8 @@ def print_summary(run, report: Path | None = None, after_demo: bool = False) -> 
         sampled = next((r for r in records if r["kind"] == "eval" and r["step"] == answered_step), {})
         console.print(_table(before, after, sampled, changes, status.total_steps))
         if any(change.judgement for change in changes.values()):
-            note = "The last column compares the same cases before and after; only that tells better from worse. The"
+            note = "The last column compares the same cases before and after; only that tells better from worse, where"
+            note += " both the interval of the change and the number of cases leave no room for chance. The"
             note += " intervals beside the values say how sure each value is, not whether they differ."
             console.print(Text(note, style="dim"), soft_wrap=True)
         is_harmed = any(verdict["kind"] in _HARM for verdict in facts["verdicts"])
@@ -244,13 +245,9 @@ def _change_text(change: PairedChange | None):
     if change.unclear:
         parts.append(f"{change.unclear} within the noise")
     text, judgement = f"{', '.join(parts)}, of {change.n}", change.judgement
-    interval = f" ({METRICS[change.key].label} {_signed(change)}, 95 % {change.interval})" if change.interval else ""
+    interval = f" ({METRICS[change.key].label} {change.value}, 95 % {change.interval})" if change.interval else ""
     color = {"better": "green", "worse": "bold red"}.get(judgement, "")
     return Text.assemble(text, *([": ", (judgement, color)] if judgement else []), (interval, "dim"))
-
-
-def _signed(change):
-    return signed(change.change, 0 if change.key == "answers/mean_tokens" else 2)
 
 
 def _in_words(changes, answers, is_harmed):
@@ -261,7 +258,7 @@ def _in_words(changes, answers, is_harmed):
     groups = {"better": [], "worse": [], TOO_FEW: []}
     for key, phrases in _PHRASES.items():
         judgement = changes[key].judgement if key in changes else ""
-        if judgement in groups:
+        if judgement in groups and (judgement != TOO_FEW or changes[key].points_somewhere):
             looks_worse = (changes[key].change > 0) != (METRICS[key].better == "higher")
             groups[judgement].append(phrases[looks_worse])
     yield "Better", "; ".join(groups["better"]) or _NOTHING
@@ -285,5 +282,7 @@ def _in_words(changes, answers, is_harmed):
 
 
 def _mixed_text(change):
-    direction = "rise" if change.up > change.down else "fall"
-    return f"{_MIXED[change.key].format(up=change.up, down=change.down)}, but the average did not {direction}"
+    net, counts = change.up - change.down, _MIXED[change.key].format(up=change.up, down=change.down)
+    if net * change.change <= 0:
+        return f"{counts}, but the average did not {'rise' if net > 0 else 'fall'}"
+    return f"{counts}, which may be chance, but the average {'rose' if change.change > 0 else 'fell'}"

@@ -250,7 +250,7 @@ def show(name, root, as_json) -> None:
 @_json
 def score(pairs, run_name, step, model, adapter, output, root, as_json) -> None:
     """Score every pair of PAIRS (a file, a folder, a hub id or 'demo'): log-probabilities, rewards, margin."""
-    from ..analysis.scores import share
+    from ..analysis.scores import share_of
     from ..pairs.data_sets import load_source
 
     write = _table_writer(output)
@@ -269,8 +269,8 @@ def score(pairs, run_name, step, model, adapter, output, root, as_json) -> None:
         _echo_json(table.to_json(orient="records", force_ascii=False, indent=1))
         return
     click.echo(f"{table.attrs['report']}")
-    click.echo(f"chosen ahead       {share(int(table['correct'].sum()), len(table))}")
-    click.echo(f"beyond γ           {share(int(table['beyond_gamma'].sum()), len(table))}")
+    click.echo(f"chosen ahead       {share_of(table['correct'], table['prompt'])}")
+    click.echo(f"beyond γ           {share_of(table['beyond_gamma'], table['prompt'])}")
     click.echo(
         f"log-probability    chosen {table['chosen_avg_logp'].mean():.3f}, rejected"
         f" {table['rejected_avg_logp'].mean():.3f} nats per token"

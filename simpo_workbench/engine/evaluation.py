@@ -46,7 +46,8 @@ def evaluate(
     """
     loaded = setup.loaded
     scores = score_step(setup, setup.held_out, config.loss, step, "scoring {} of {} pairs", progress)
-    record = {"kind": "eval", "step": step, **_score_metrics(scores, first, first_scores, config)}
+    with_prompts = scores.assign(prompt=scores["pair_id"].map(setup.held_out_prompts))
+    record = {"kind": "eval", "step": step, **_score_metrics(with_prompts, first, first_scores, config)}
     on_scores(record)
     if first is None:
         sample = noise_sample(setup.held_out)

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import numpy as np
 
+from ..analysis.clusters import clusters
 from ..base.errors import WorkbenchError
 from ..config.held_lora import lora_text
 from ..config.run_config import RunConfig
@@ -51,7 +52,7 @@ def _measure(setup: Setup, progress):
     config, device = setup.config, setup.loaded.device
     free, base = memory.free_memory(device), memory.memory_in_use(device)
     progress("Scoring a sample of the held-out pairs with the base model.")
-    scoring, leads = _scoring(setup)
+    scoring, leads, numbers = _scoring(setup)
     prompts = setup.sample_prompts(config.generation)
     answering = _answering_seconds(setup, prompts)
     tokens = setup.policy.count(setup.train.lengths)
@@ -104,9 +105,11 @@ def _measure(setup: Setup, progress):
             for reason in dict.fromkeys(reason for report in reports for reason in report.dropped)
         },
         base_leads=leads,
+        base_prompts=numbers,
         target_lead=config.loss.target_margin / config.loss.beta,
         shortages=tuple(shortages),
         warnings=(*config.warnings(), *setup.loaded.notes),
+        data_notes=tuple(note for note in setup.environment["data_notes"] if note not in setup.loaded.notes),
         adapter=lora_text(setup.environment["lora"]) + (" (those of model.adapter)" if config.model.adapter else ""),
     )
 
@@ -126,14 +129,18 @@ def _occasions(config, steps):
 
 
 def _scoring(setup):
-    """(seconds to score all held-out pairs, leads of a sample of them) with the base model."""
+    """(seconds to score all held-out pairs, leads of a sample of them with the base model, the number of each one's
+    prompt where some share one).
+    """
     pairs, scorer = setup.held_out[:_SCORED_PAIRS], PackedScorer(setup.loaded.model)
     setup.loaded.model.eval()
     started = time.perf_counter()
     logps = response_logps(scorer, pairs, setup.loaded, setup.memory.max_tokens_per_microbatch)
     seconds = time.perf_counter() - started
     sample_tokens, all_tokens = sum(map(setup.policy.tokens, pairs)), setup.policy.count(setup.held_out.lengths).sum()
-    return float(seconds * all_tokens / sample_tokens), tuple((logps.chosen_avg - logps.rejected_avg).tolist())
+    numbers = clusters([setup.held_out_prompts[pair.pair_id] for pair in pairs])
+    leads = tuple((logps.chosen_avg - logps.rejected_avg).tolist())
+    return float(seconds * all_tokens / sample_tokens), leads, () if numbers is None else tuple(numbers.tolist())
 
 
 def _saving_seconds(setup):

@@ -100,6 +100,11 @@ class Setup:
         positions = range((step - 1) * size, step * size)
         return [self.train[int(_shuffled(count, seed, place // count)[place % count])] for place in positions]
 
+    @functools.cached_property
+    def held_out_prompts(self) -> dict[str, str]:
+        """The prompt of each held-out pair, by the pair's id."""
+        return {pair.pair_id: pair.prompt_text for pair in self.held_out_pairs}
+
     def sample_prompts(self, generation: GenerationConfig) -> list[SamplePrompt]:
         """The prompts that are answered at an evaluation: the given ones, then held-out ones spread evenly over the
         set.

@@ -10,7 +10,7 @@ from ..analysis.metrics import METRICS, score_metrics
 from ..analysis.objective import at_objective
 from ..analysis.paired_changes import PairedChange, pair_changes
 from ..analysis.scores import join_texts
-from ..base.format import counted, signed
+from ..base.format import counted
 from . import verified
 
 if TYPE_CHECKING:
@@ -90,12 +90,15 @@ def final_result(
         return FinalResult(_with_looks(base, looks), looks=looks)
     if step not in scored:
         return FinalResult(_with_looks(_not_scored(step, records, status), looks), looks=looks)
+    texts = verified.read_texts(folder, final=True)
+    prompts = dict(zip(texts["pair_id"], texts["prompt"], strict=True))
     tables = [at_objective(verified.read_final_scores(folder, done), objective) for done in (0, step)]
+    # pairs that share a prompt count as what they are worth
+    tables = [table.assign(prompt=table["pair_id"].map(prompts)) for table in tables]
     before = score_metrics(tables[0], None)
     after = score_metrics(tables[1], before, tables[0])
     changes = pair_changes(*tables, noise)
-    texts = verified.read_texts(folder, final=True)
-    scores = join_texts(_joined(tables), texts)
+    scores = join_texts(_joined(tables).drop(columns="prompt"), texts)
     brief = _brief(before, after, changes)
     sentence = f"On {counted(len(tables[1]), 'final pair')}, which had no part in choosing step {step}: {brief}."
     return FinalResult(_with_looks(sentence, looks), brief, step, len(tables[1]), before, after, changes, scores, looks)
@@ -111,7 +114,7 @@ def _brief(before, after, changes):
     metric, change = METRICS[_HEADLINE], changes[_HEADLINE]
     values = " → ".join(metric.text(record[f"eval/{_HEADLINE}"]) for record in (before, after))
     interval = f", 95 % {change.interval}" if change.interval else ""
-    return f"{metric.label} {values} (change {signed(change.change)}{interval}; {change.judgement})"
+    return f"{metric.label} {values} (change {change.value}{interval}; {change.judgement})"
 
 
 def _not_scored(step, records, status):

@@ -9,7 +9,7 @@ from ..analysis.objective import at_objective, is_at, last_objective
 from ..base.files import file_stamp
 from ..config.run_config import LossConfig
 from .folder import RunFolder
-from .verified import read_scores
+from .verified import read_scores, read_texts
 
 
 def at_last_objective(folder: RunFolder, loss: LossConfig, records: list[dict]) -> list[dict]:
@@ -70,5 +70,15 @@ def _numbers(path, stamp, of_first, objective):
 
 @lru_cache(maxsize=2)  # that of step 0, beside the one in work
 def _scores(path, stamp, objective):
-    scores = read_scores(RunFolder(path.parents[1]), int(path.stem.removeprefix("step-")))
+    folder = RunFolder(path.parents[1])
+    scores = read_scores(folder, int(path.stem.removeprefix("step-")))
+    # pairs that share a prompt count as what they are worth
+    scores["prompt"] = scores["pair_id"].map(_prompts(folder.pairs, file_stamp(folder.pairs)))
     return at_objective(scores, LossConfig.model_validate_json(objective))
+
+
+@lru_cache(maxsize=2)
+def _prompts(path, stamp):
+    """The prompt of each held-out pair, by the pair's id."""
+    texts = read_texts(RunFolder(path.parent), ["pair_id", "prompt"])
+    return dict(zip(texts["pair_id"], texts["prompt"], strict=True))

@@ -6,9 +6,11 @@ import dataclasses
 import statistics
 from dataclasses import dataclass
 
-from ..analysis.scores import share
+from ..analysis.scores import share_of
 from ..base.format import counted, duration, memory, signed
 
+#: With fewer held-out pairs no share is known better than to about ±0.2.
+FEW_PAIRS = 20
 #: From this share of the free memory on it is tight: another program, or an unusual step, may take the rest.
 TIGHT = 0.85
 
@@ -24,7 +26,9 @@ class PreflightResult:
     free_memory_bytes: before that. dropped, truncated: training and held-out pairs together. shortages: sentences on
     where memory ran out. held_out_pairs: those that choose a step; final_pairs: those that report on it, on which
     final_share is the sentence. base_leads: the base model's leads (nats per token) on a sample of the held-out pairs,
-    against target_lead (γ/β). adapter: the LoRA settings that hold, with model.adapter that adapter's own.
+    against target_lead (γ/β); base_prompts: the number of each one's prompt, () where no two share one. adapter: the
+    LoRA settings that hold, with model.adapter that adapter's own. data_notes: sentences on the rows that were read,
+    kept and refused, and on what was changed or left out of them.
     """
 
     steps: int
@@ -53,6 +57,8 @@ class PreflightResult:
     shortages: tuple[str, ...]
     warnings: tuple[str, ...]
     adapter: str = ""
+    base_prompts: tuple[int, ...] = ()
+    data_notes: tuple[str, ...] = ()
 
     @classmethod
     def from_dict(cls, values: dict) -> PreflightResult:
@@ -100,11 +106,16 @@ class PreflightResult:
     def base_standing(self) -> str:
         """How far ahead the base model puts the chosen answers of the sampled pairs, in a sentence."""
         leads = self.base_leads
-        ahead = share(sum(lead > 0 for lead in leads), len(leads))
+        ahead = share_of([lead > 0 for lead in leads], self.base_prompts or None)
         sentence = (
             f"Before training the chosen answer is ahead in {ahead} of the sampled held-out pairs, by"
             f" {signed(statistics.fmean(leads))} nats per token in the mean"
         )
+        if self.held_out_pairs < FEW_PAIRS:
+            sentence += (
+                f" ({counted(self.held_out_pairs, 'held-out pair')} can measure next to nothing: raise"
+                " data.eval_fraction, or give held-out pairs of their own in data.eval)"
+            )
         if not self.target_lead:  # DPO has no γ
             return f"{sentence}."
         beyond = sum(lead > self.target_lead for lead in leads)
@@ -138,4 +149,4 @@ class PreflightResult:
 
     def __str__(self):
         table = [f"{name:<15} {value}" for name, value in self.rows()]
-        return "\n".join([self.verdict, *table, self.base_standing, *self.warnings])
+        return "\n".join([self.verdict, *table, self.base_standing, *self.data_notes, *self.warnings])

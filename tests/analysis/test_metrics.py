@@ -110,6 +110,24 @@ def test_an_evaluation_is_the_means_of_its_table_with_intervals_and_drifts(table
     assert later["eval/logps/rejected_drift"] == 0.0
 
 
+def test_pairs_that_share_a_prompt_are_told_and_counted_as_what_they_are_worth(table_of_scores):
+    import pandas as pd
+
+    twelve = pd.concat([table_of_scores] * 6, ignore_index=True).assign(pair_id=[str(n) for n in range(12)])
+    alone = score_metrics(twelve.assign(prompt=[f"q{n}" for n in range(12)]), None)
+    shared = score_metrics(twelve.assign(prompt=["right", "wrong"] * 6), None)
+    assert "eval/prompts" not in alone
+    assert alone == score_metrics(twelve, None)
+    assert shared["eval/prompts"] == 2
+    assert shared["eval/rewards/accuracies"] == alone["eval/rewards/accuracies"] == 0.5
+    # one of two: 1 - sqrt(1 - 0.025) = 0.0126
+    assert shared["eval/rewards/accuracies_low"] == pytest.approx(0.0126, abs=1e-4)
+    assert alone["eval/rewards/accuracies_low"] == pytest.approx(0.2109, abs=1e-4)
+    later = score_metrics(twelve.assign(prompt=["right", "wrong"] * 6), shared, twelve)
+    assert "eval/lead_change_low" not in later, "nothing changed, which says nothing of other pairs"
+    assert later["eval/rewards/accuracies_change_low"] < 0
+
+
 def test_changes_have_paired_intervals(table_of_scores):
     table_of_scores = table_of_scores.assign(pair_id=["a", "b"])
     first = score_metrics(table_of_scores, None)

@@ -43,6 +43,21 @@ def test_pairs_are_counted_one_by_one():
     assert pair_changes(before, after.assign(pair_id="other")) == {}
 
 
+def test_pairs_of_one_prompt_are_one_witness():
+    """Six pairs of one prompt that rise together are not six times as convincing as one."""
+    before, after = table(0, [-0.5] * 12), table(9, [0.7] * 6 + [-0.5] * 6)
+    alone = pair_changes(before, after)["rewards/accuracies"]
+    prompts = ["a"] * 6 + [f"b{n}" for n in range(6)]
+    ahead = pair_changes(before.assign(prompt=prompts), after)["rewards/accuracies"]
+    assert counts(ahead) == counts(alone) == (6, 0, 12)
+    assert (alone.judgement, ahead.judgement) == ("better", "too few to tell")
+    assert (ahead.prompts_up, ahead.prompts_down) == (1, 0)
+    assert ahead.chance == 1.0, "one throw of a coin"
+    assert ahead.low < 0 < alone.low
+    apart = pair_changes(before.assign(prompt=[f"c{n}" for n in range(12)]), after)["rewards/accuracies"]
+    assert apart == alone
+
+
 def test_for_dpo_a_pair_is_ahead_by_its_margin():
     """Its lead is positive from the start, and its margin 0."""
     before, after = table(0, [0.4, -0.4], correct=[False, False]), table(9, [0.5, -0.3], correct=[True, True])
@@ -92,15 +107,22 @@ def test_chance_is_that_of_the_exact_sign_test(up, down, chance):
         ("answers/right", 0, 6, -0.3, 0.2, "worse"),
         ("answers/right", 0, 6, -0.3, 0.3, "too few to tell"),  # 0 is the end of the interval
         ("answers/right", 0, 5, -0.25, 0.2, "too few to tell"),  # chance 0.0625
-        ("answers/right", 7, 6, 0.02, 0.3, "no clear change"),
-        ("answers/right", 3, 1, 0.1, 0.2, "no clear change"),  # chance 0.625
+        ("answers/right", 7, 6, 0.02, 0.3, "too few to tell"),
+        ("answers/right", 3, 1, 0.1, 0.2, "too few to tell"),  # chance 0.625
         ("answers/right", 2, 0, 0.1, 0.2, "too few to tell"),  # chance 0.5
         ("answers/right", 2, 2, 0.0, 0.2, "as many each way"),
         ("answers/right", 0, 0, 0.0, 0.2, "no change"),
         ("answers/repeated_4grams", 6, 0, 0.1, 0.05, "worse"),
         ("answers/repeated_4grams", 6, 0, 0.1, 0.2, "too few to tell"),
         ("answers/repeated_4grams", 2, 9, 0.1, 0.05, "mixed"),  # two loops outweigh nine small gains
-        ("answers/mean_tokens", 0, 20, -30.0, 5.0, ""),
+        ("logps/chosen", 34, 26, 0.06, 0.055, "mixed"),  # chance 0.37, but the mean rose
+        ("logps/chosen", 30, 30, 0.06, 0.055, "mixed"),
+        ("logps/chosen", 16, 4, 0.06, 0.07, "too few to tell"),  # the mean may have stayed where it was
+        ("logps/chosen", 16, 4, -0.06, 0.07, "mixed"),  # few that fell much outweigh many that rose a little
+        ("logps/chosen", 11, 9, 0.06, 0.07, "too few to tell"),
+        ("logps/rejected", 4, 16, -0.07, 0.06, "fell"),
+        ("logps/rejected", 9, 11, -0.07, 0.08, "too few to tell"),
+        ("answers/mean_tokens", 0, 20, -30.0, 5.0, "fell"),
     ],
 )
 def test_a_change_is_judged_by_its_direction_its_interval_and_by_chance(key, up, down, change, half, judgement):
@@ -116,6 +138,14 @@ def test_a_change_has_its_own_interval_whatever_those_of_the_two_values():
     ahead = pair_changes(before, after)["rewards/accuracies"]
     assert (ahead.change, ahead.low, ahead.high) == pytest.approx((0.3, 0.1340, 0.4375), abs=1e-4)
     assert (ahead.judgement, ahead.interval) == ("better", "+0.13 to +0.44")
+
+
+def test_no_interval_excludes_0_where_too_few_is_said():
+    """Five of six come ahead: 1 / 16 by the exact test, while the interval of paired shares is +0.14 to +0.96."""
+    ahead = pair_changes(table(0, [-0.4] * 5 + [0.4]), table(9, [0.4] * 6))["rewards/accuracies"]
+    assert (ahead.judgement, ahead.low) == ("too few to tell", 0.0)
+    rise = PairedChange("logps/chosen", 34, 26, 60, 0.0597, 0.0052, 0.1142)
+    assert (rise.value, rise.interval) == ("+0.060", "+0.005 to +0.114"), "as many digits"
 
 
 def test_two_runs_on_the_same_pairs_are_compared_pair_by_pair():

@@ -137,6 +137,10 @@ def test_mixed_changes_and_nothing_compared_are_said():
         "chosen answers became likelier in 34 pairs and less likely in 26, but the average did not rise; "
         "20 answers repeat themselves less and 3 repeat themselves more, but the average did not fall"
     )
+    rose = PairedChange("logps/chosen", 34, 26, 60, 0.06, 0.005, 0.114)
+    assert dict(last_screen._in_words({rose.key: rose}, 63, False))["Mixed"] == (
+        "chosen answers became likelier in 34 pairs and less likely in 26, which may be chance, but the average rose"
+    )
     fewer = PairedChange("answers/repeated_4grams", 20, 3, 63, -0.14, -0.2, -0.1)
     assert dict(last_screen._in_words({fewer.key: fewer}, 63, False))["Mixed"].endswith("the average did not rise")
     assert (

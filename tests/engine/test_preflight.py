@@ -37,6 +37,28 @@ def test_it_measures_and_leaves_nothing_behind(measured):
     assert wb.list_runs(config.run.root).empty
 
 
+def test_it_says_what_became_of_the_rows_and_that_few_held_out_pairs_measure_nothing(tiny_model, tmp_path):
+    rows = [{"prompt": f"Question {n // 2}", "chosen": f"right {n}", "rejected": f"wrong {n}"} for n in range(12)]
+    rows += [{"prompt": "Empty", "chosen": "", "rejected": "wrong"}]
+    path = tmp_path / "pairs.jsonl"
+    path.write_text("\n".join(map(json.dumps, rows)))
+    config = wb.RunConfig.from_dict(
+        {
+            "model": {"name": tiny_model, "load_in": "fp32"},
+            "data": {"train": str(path), "eval_fraction": 0.3, "max_tokens": 60},
+            "training": {"pairs_per_step": 2, "max_steps": 2},
+            "generation": {"held_out_prompts": 0},
+            "run": {"root": str(tmp_path / "runs")},
+        }
+    )
+    found = wb.preflight(config)
+    text = str(found)
+    assert "13 rows read, 12 kept, 1 refused: empty 1 (first: line 13" in text
+    assert "4 held-out pairs can measure next to nothing: raise data.eval_fraction" in text
+    assert "(n=4 on 2 prompts, 95 %" in text
+    assert PreflightResult.from_dict(json.loads(json.dumps(found.as_dict()))) == found
+
+
 def test_the_time_left_counts_steps_evaluations_and_answers(measured):
     """Five evaluations (0, 10, 20, 30, 40), three of them with answers (0, 20, 40), checkpoints at 10, 20, 30 and
     40.

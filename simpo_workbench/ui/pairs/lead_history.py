@@ -5,9 +5,10 @@ from __future__ import annotations
 import ipywidgets
 import traitlets
 
+from ...analysis.clusters import prompts_of
 from ...analysis.leads import FLIPPED, GROUPS, compare_histories, steps_of
 from ...analysis.pair_filters import noise_sentence
-from ...analysis.scores import share
+from ...analysis.scores import share_of
 from ...base.format import counted, in_one_line, signed
 from ...charts.leads import HEIGHT
 from ...runs.run import Run
@@ -284,9 +285,11 @@ class LeadHistory(Panel):
 
     def _say_what_is_shown(self):
         step, now = self.step.value, self._now
-        ahead, scored = int((now[step] > 0).sum()), int(now[step].notna().sum())
+        leads = now[now[step].notna()]
+        ahead, scored = int((leads[step] > 0).sum()), len(leads)
         pattern = "<b>{}</b>: the chosen answer is ahead in {:,} of {}: share {}."
-        words = [html(pattern, _step_words(step), ahead, counted(scored, "pair"), share(ahead, max(1, scored)))]
+        measured = share_of(leads[step] > 0, prompts_of(leads)) if scored else "–"
+        words = [html(pattern, _step_words(step), ahead, counted(scored, "pair"), measured)]
         words += self._flips_said() if self._other is None else self._other_said()
         if missing := int(now["missing"].astype(bool).sum()):
             words.append(f"{counted(missing, 'pair')} {'was' if missing == 1 else 'were'} not scored at every step.")

@@ -10,7 +10,6 @@ import traitlets
 from ...analysis.geometry import OTHER_LOSS, SATURATED, Geometry, loss_geometry
 from ...analysis.loss_suggestion import LossSuggestion
 from ...analysis.scored_leads import Leads
-from ...analysis.scores import share
 from ...base.format import counted, in_one_line, signed
 from ...charts.geometry import HEIGHT, MOST, curve_spec, leads_spec
 from ...config.run_config import LossConfig
@@ -324,7 +323,7 @@ class LossGeometry(Panel):
         geometry, n = self.geometry, len(self.geometry.leads)
         counts, interval = geometry.counts, ""
         if n:
-            part = share(counts["still pull"], n)
+            part = geometry.still_pull
             interval = f"95 %: {part.low:.0%} to {part.high:.0%}"
         saturated = f"pull under {SATURATED:.0%} of the most"
         if counts["pulls back"]:

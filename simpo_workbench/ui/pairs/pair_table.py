@@ -8,8 +8,9 @@ from typing import TYPE_CHECKING
 import ipywidgets
 import traitlets
 
+from ...analysis.clusters import clusters, prompts_of
 from ...analysis.pair_filters import noise_sentence
-from ...analysis.scores import WITHIN_NOISE, share
+from ...analysis.scores import WITHIN_NOISE, share_of
 from ...base.format import counted, signed
 from ...charts.subplots import thinned
 from ...runs.run import Run
@@ -264,7 +265,8 @@ class PairTable(Panel):
             alone = "" if loaded.others else "There is no other evaluated run in this folder of runs."
             enable(self.after_of, alone, "Another run or seed: its pairs are joined with these")
             self.chips.options = [(f"{part.name} {part.count:,}", place) for place, part in enumerate(loaded.filters)]
-            self.chips.tooltips = [f"{part.meaning} {_share_of(part, len(loaded.table))}" for part in loaded.filters]
+            numbers = clusters(prompts_of(loaded.table))
+            self.chips.tooltips = [f"{part.meaning} {_share_of(part, numbers)}" for part in loaded.filters]
             self.chips.index = names.index(chosen_filter) if chosen_filter in names else 0
         show(self._empty, False)
         show(self._steps, bool(loaded.steps))
@@ -305,7 +307,7 @@ class PairTable(Panel):
             noise = noise_sentence(loaded.noise, within, runs="each of the two runs" if loaded.after_of else "this run")
         pattern = '<b>{}</b>: {} {}{} <span class="swb-muted">{}</span>'
         self._sentence.value = html(
-            pattern, part.name, part.meaning, _share_of(part, len(loaded.table)), searched, noise
+            pattern, part.name, part.meaning, _share_of(part, clusters(prompts_of(loaded.table))), searched, noise
         )
 
     def _draw_chart(self):
@@ -375,7 +377,8 @@ class PairTable(Panel):
         self._mark_chosen()
 
 
-def _share_of(part, n):
+def _share_of(part, numbers):
+    n = len(part.mask)
     if n in (0, part.count):
         return counted(n, "pair") + "."
-    return f"{part.count:,} of {n:,} pairs: share {share(part.count, n)}."
+    return f"{part.count:,} of {n:,} pairs: share {share_of(part.mask, numbers)}."

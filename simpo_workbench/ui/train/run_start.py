@@ -163,7 +163,7 @@ def next_run(config: RunConfig) -> str:
 def preflight_notice(result: PreflightResult) -> Markup:
     """Whether a run fits, the measured table, and what to know before it starts."""
     level, words = _FIT[result.fit]
-    notes = joined(html("<p>{}</p>", text) for text in (result.base_standing, *result.warnings))
+    notes = joined(html("<p>{}</p>", text) for text in (result.base_standing, *result.data_notes, *result.warnings))
     reason = result.verdict.partition(": ")[2]
     measured = table(["measured", "what a run takes"], result.rows())
     pattern = '<div class="swb-notice swb-{}"><b>{}.</b> {}{}{}</div>'
