@@ -35,7 +35,7 @@ def no_shape_error(report, seen, samples) -> WorkbenchError:
     if guess := tried_guess(samples):
         return WorkbenchError(f"{text}Try columns={guess} (data.columns). {shapes}")
     needed = "every prompt needs a chosen and a rejected answer. "
-    reason = next((reason for reason in ("no label", "missing") if reason in report.first), None)
+    reason = next((reason for reason in ("no label", "unclear label", "missing") if reason in report.first), None)
     if reason:
         text += f"At {report.first[reason].where}: {report.first[reason].seen}. "
     elif numbered_answers(seen):

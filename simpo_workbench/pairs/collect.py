@@ -48,6 +48,8 @@ class Collector:
         #: {kind of shape: rows of it}
         self.seen_columns, self.samples, self.kinds, self._of_several = {}, [], {}, 0
         self._entries, self._scales, self._ids, self._waiting = [], {}, set(), False
+        #: the two answers of pairs that a label made, and of pairs that the user's mapping made although there is one
+        self._judged, self._mapped = {}, {}
         #: {what grades several answers: their column}, and the columns that grade rows of one answer
         self._graded_by, self._labels = {}, {}
         self._joins_input = columns.get("prompt") == "instruction"
@@ -81,30 +83,36 @@ class Collector:
             sides, mapped = None, None
             if found.shape.kind == SIDES:
                 sides = verdicts.sides_of(tuple(renamed))
-            elif {"chosen", "rejected"} <= self.columns.keys():
+            elif {found.chosen, found.rejected} == {"chosen", "rejected"} <= self.columns.keys():
                 sides, mapped = self._mapped_sides(row), row
             if sides is not None or found.shape.kind == LABELLED:
                 refuse_media(renamed, found)
                 self._waiting = True
                 if sides is not None:
-                    self._add_to_scales(sides, mapped or renamed)
+                    self._add_to_scales(sides, mapped or renamed, mapped is not None)
                 return Held(renamed, found, sides, mapped if sides else None)
         return self._pairs_of(where, renamed, found)
 
     def _mapped_sides(self, row):
         """The two answers of a row that the user's mapping calls chosen and rejected, where a label ranks them too."""
-        sides = verdicts.sides_of(tuple(row))
-        both = {self.columns["chosen"], self.columns["rejected"]}
-        labelled = sides and (sides.labels or sides.annotators or sides.scores)
-        return sides if labelled and {sides.first, sides.second} == both else None
+        both = self.columns["chosen"], self.columns["rejected"]
+        sides = verdicts.sides_of(tuple(row), both) if set(both) <= row.keys() else None
+        if sides is None or not (sides.labels or sides.annotators or sides.scores):
+            return None
+        return sides if sides.tokens != verdicts.NO_TOKENS or verdicts.names_a_side(row, sides) else None
 
-    def _add_to_scales(self, sides, row):
-        scales = self._scales.setdefault(sides, {})
+    def _add_to_scales(self, sides, row, mapped):
+        scales = self._scales.setdefault((sides, mapped), {})
+        counted_from = None
+        if not mapped and {"answer_1"} <= self.columns.keys():
+            counted_from = 0 if "answer_0" in self.columns else 1
         for label in (*sides.labels, *sides.annotators):
-            scales.setdefault(label, verdicts.Scale()).add(row.get(label), sides, row)
+            scales.setdefault(label, verdicts.Scale(counted_from)).add(
+                label, sides, row, {} if mapped else self.columns
+            )
 
     def _pairs_of(self, where, row, found, scales=None):
-        pairs = row_pairs(row, self.policy, scales, self._joins_input, found)
+        pairs = row_pairs(row, self.policy, scales, self._joins_input, found, self.columns)
         self._of_several += pairs[0].answers > 2
         if pairs[0].graded_by:
             self._graded_by.setdefault(pairs[0].graded_by, found.chosen)
@@ -148,18 +156,25 @@ class Collector:
         if not isinstance(outcome, Held) or outcome.found.shape.kind == LABELLED:
             return outcome
         try:
-            if outcome.mapped is None:
-                return self._pairs_of(where, outcome.row, outcome.found, self._scales[outcome.sides])
-            self._check_mapping(outcome)
-            return self._pairs_of(where, outcome.row, outcome.found)
+            if outcome.mapped is not None:
+                self._check_mapping(outcome)
+                pairs = self._pairs_of(where, outcome.row, outcome.found)
+                self._mapped.setdefault(outcome.sides)
+                return pairs
+            scales = self._scales[outcome.sides, False]
+            pairs = self._pairs_of(where, outcome.row, outcome.found, scales)
+            self._judged.setdefault(outcome.sides)
+            return pairs
         except RowRefused as refused:
             return refused
 
     def _check_mapping(self, held):
         """Raise RowRefused where the label says that the answer mapped to chosen is not the better one."""
         try:
-            side, labels, _ = verdicts.winner(held.mapped, held.sides, self._scales[held.sides])
-        except RowRefused:
+            side, labels, _ = verdicts.winner(held.mapped, held.sides, self._scales[held.sides, True], self.columns)
+        except RowRefused as refused:
+            if refused.reason == "unclear label" and self._differs(held.sides):
+                raise  # whatever it means, the mapping is wrong for some rows
             return  # the label says nothing
         label = ", ".join(labels)
         better = (held.sides.first, None, held.sides.second)[1 - side]
@@ -167,6 +182,12 @@ class Collector:
             raise RowRefused("tie", f"{label} says that both answers are equally good")
         if better != self.columns["chosen"]:
             raise RowRefused("label disagrees", f"{label} says that '{better}' is the better answer; leave columns out")
+
+    def _differs(self, sides):
+        """Whether the label of mapped answers has two numbers or more."""
+        scales = self._scales[sides, True]
+        label = verdicts.read_label(sides, scales)
+        return label is not None and len(scales[label].numbers) > 1
 
     def _with_partners(self, outcomes):
         """The outcomes, with pairs of rows of one answer in place of these rows."""
@@ -202,23 +223,23 @@ class Collector:
     def _readings(self, kept):
         """Sentences on labels and rankings that were read."""
         sentences = []
-        for sides, scales in self._scales.items():
-            if {"chosen", "rejected"} <= self.columns.keys():
-                labels = ", ".join((*sides.labels, *sides.annotators, *(sides.scores or ())))
-                sentences.append(
-                    f"'{self.columns['chosen']}' is the chosen answer because columns says so, whatever {labels} says;"
-                    " without columns such a label is read"
-                )
-                continue
-            label = next((name for name in sides.labels if scales[name].readable), None)
-            read = label or ", ".join(sides.annotators) or " and ".join(sides.scores or ())
-            sentences.append(f"Which of '{sides.first}' and '{sides.second}' is better was read from '{read}'")
-            if others := [name for name in sides.labels if name != label and scales[name].readable]:
-                sentences[-1] += f", not from {', '.join(map(repr, others))}"
+        for sides in self._mapped:
+            labels = ", ".join((*sides.labels, *sides.annotators, *(sides.scores or ())))
+            sentences.append(
+                f"'{self.columns['chosen']}' is the chosen answer because columns says so, whatever {labels} says;"
+                " without columns such a label is read"
+            )
+        sentences += [
+            verdicts.reading_sentence(sides, self._scales[sides, False], self.columns) for sides in self._judged
+        ]
         for grade, answers in self._graded_by.items():
-            sentences.append(f"Which of '{answers}' is better was read from {_direction(grade)}")
+            shown = self.columns.get(answers, answers)
+            sentences.append(f"Which of '{shown}' is better was read from {self._direction(grade)}")
         if kept and self.kinds.get(LABELLED):
-            by = ", ".join(_direction(label) if label in RATED else f"'{label}'" for label in self._labels)
+            by = ", ".join(
+                self._direction(label) if label in RATED else f"'{self.columns.get(label, label)}'"
+                for label in self._labels
+            )
             sentences.append(
                 f"Rows of one answer were paired by prompt, better and worse by {by} (data.pairs_from_ranking:"
                 f" {self.policy})"
@@ -230,12 +251,16 @@ class Collector:
             )
         return sentences
 
-
-def _direction(grade):
-    """The name of what grades answers, and which of its values is the best."""
-    if grade in RANKS:
-        return f"'{grade}', where the lowest is the best"
-    return f"'{grade}', which names the best" if grade == "choice" else f"'{grade}', where the highest is the best"
+    def _direction(self, grade):
+        """The file's name of what grades answers, and which of its values is the best."""
+        shown = f"'{self.columns.get(grade, grade)}'"
+        if grade in RANKS:
+            return f"{shown}, where the lowest is the best"
+        if " and " in grade:
+            return f"{shown}, which name the answers"
+        if grade == "choice":
+            return f"{shown}, which names the best"
+        return f"{shown}, where the highest is the best"
 
 
 def _pair(row, pair, where) -> Pair:

@@ -5,12 +5,15 @@ import re
 from collections.abc import Mapping
 
 from ..base.errors import WorkbenchError
+from .judging_words import WORSE, direction_of
 from .refused import excerpt
 
 COLUMN_ROLES = ("prompt", "chosen", "rejected", "system")
-#: For shapes other than chosen and rejected. answer_0 or answer_1 says from where a label counts.
+#: For shapes other than chosen and rejected. answer_0 or answer_1 says from where a label counts, worse_label is one
+#: that names the worse answer, and the higher score or the lower rank is the better of two.
 MORE_ROLES = (
-    "label", "answer", "answer_0", "answer_1", "answer_2", "answers", "ratings", "ranks", "history", "input", "tools",
+    "label", "worse_label", "answer", "answer_0", "answer_1", "answer_2", "score_1", "score_2", "rank_1", "rank_2",
+    "answers", "ratings", "ranks", "history", "input", "tools",
 )  # fmt: skip
 
 
@@ -28,6 +31,11 @@ def checked_mapping(columns) -> dict[str, str]:
             raise WorkbenchError(f"columns knows {', '.join((*COLUMN_ROLES, *MORE_ROLES))}, not {role!r}.{hint}")
         if not isinstance(column, str):
             raise WorkbenchError(f"columns['{role}'] is {excerpt(column)}, expected the name of a column.")
+    if (label := columns.get("label")) is not None and direction_of(label) == WORSE:
+        raise WorkbenchError(
+            f"columns['label'] names '{label}', and that name says the worse answer. Call it worse_label instead, or"
+            " rename the column if it names the better one."
+        )
     if len(set(columns.values())) < len(columns):
         raise WorkbenchError(f"columns names one column twice: {columns}.")
     return columns

@@ -4,15 +4,15 @@ Standard library only.
 """
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import combinations, pairwise
 
+from .named_answers import ANSWER_LISTS, named_pair
 from .refused import RowRefused, excerpt, is_missing, kind_of
 from .written import value_of
 
 #: `data.pairs_from_ranking`: the best with the worst, each with the next worse, or every two of different grade.
 POLICIES = ("best_worst", "adjacent", "all")
-ANSWER_LISTS = ("completions", "generations", "answers", "responses", "candidates", "outputs", "summaries", "output")
 RANKS = ("rank", "ranks")
 RATINGS = (
     "overall_score",
@@ -78,6 +78,10 @@ def as_list(value) -> list | None:
 
 def ranking_in(row, column) -> Ranking:
     """The graded answers of a row. Errors: RowRefused where nothing grades them, or grades and answers do not match."""
+    if (named := named_pair(row, column)) is not None:
+        better, worse, columns = named
+        values = [_text_of(better)], [_text_of(worse)]
+        return replace(several(values, columns), used=(column, *columns))
     answers = as_list(row[column])
     if not answers:
         raise RowRefused("empty", f"{column} is an empty list")

@@ -12,7 +12,17 @@ from dataclasses import dataclass, field, replace
 from . import media, verdicts
 from .rankings import ranked_pairs, ranking_in, several
 from .refused import NON_TEXT, RowRefused, excerpt, is_missing, kind_of
-from .shapes import LABELLED, RANKING, SIDES, THREE_TEXTS, Match, is_list_of_texts, match_of, no_shape
+from .shapes import (
+    ENDING_IN_CHOSEN,
+    LABELLED,
+    RANKING,
+    SIDES,
+    THREE_TEXTS,
+    Match,
+    is_list_of_texts,
+    match_of,
+    no_shape,
+)
 from .turns import answer_of, history_turns, interleaved, is_open_transcript, is_transcript, prompt_turns, tools_in
 from .written import value_of
 
@@ -48,12 +58,13 @@ def read_row(row) -> RowPair:
     return row_pairs(row)[0]
 
 
-def row_pairs(row, policy="best_worst", scales=None, joins_input=False, found=None) -> list[RowPair]:
+def row_pairs(row, policy="best_worst", scales=None, joins_input=False, found=None, mapping=None) -> list[RowPair]:
     """The pairs in one raw row (dict).
 
     policy: of `rankings.POLICIES`, for more than two answers. scales: {label column: verdicts.Scale} over all rows of
     the source; without it a label is read by this row alone. joins_input: the prompt is an Alpaca instruction under
-    another name. found: the row's Match, where it is known. Errors: RowRefused with one of the reasons missing, empty,
+    another name. found: the row's Match, where it is known. mapping: {our name: the file's column}, for the words of a
+    refusal. Errors: RowRefused with one of the reasons missing, empty,
     identical, wrong type, unreadable, unknown role, different histories, more than one answer turn, two system texts,
     image or other non-text part, tie, unclear label, no label, no grades, one answer and a label, no known shape.
     """
@@ -67,7 +78,7 @@ def row_pairs(row, policy="best_worst", scales=None, joins_input=False, found=No
         raise RowRefused(LABELLED, f"'{found.chosen}' and '{found.rejected}': a row alone makes no pair")
     context = Context.of(row, found, joins_input)
     pairs, refusal = [], None
-    answers, candidates, graded_by = _answers(row, found, policy, scales)
+    answers, candidates, graded_by = _answers(row, found, policy, scales, mapping)
     for better, worse, used, more in candidates:
         try:
             pair = _row_pair(context, better, worse, used, more)
@@ -189,20 +200,21 @@ def _joined(instruction, extra_input):
     return f"{instruction}\n{extra_input}" if instruction else extra_input
 
 
-def _answers(row, found, policy, scales):
+def _answers(row, found, policy, scales, mapping):
     """(how many answers, [(better value, worse value, columns used, columns made)] of every pair, what grades them).
 
     The last is the column or key of a ranking, else an empty text.
     """
     if found.shape.kind == SIDES:
         sides = verdicts.sides_of(tuple(row))
-        side, labels, margin = verdicts.winner(row, sides, scales if scales is not None else scales_of([row], sides))
+        scales = scales if scales is not None else scales_of([row], sides)
+        side, labels, margin = verdicts.winner(row, sides, scales, mapping)
         if side == verdicts.TIE:
             shown = {name: row.get(name) for name in labels} if len(labels) > 1 else row.get(labels[0])
             raise RowRefused("tie", f"{', '.join(labels)} is {excerpt(shown)}")
         names = (sides.first, sides.second)[::side]
         more = {} if margin is None else {"rating_margin": margin}
-        used = {*names, *sides.annotators, *labels}
+        used = {*names, *sides.annotators, *labels, *(set(sides.labels) & {"chosen", "rejected"})}
         return 2, [(row[names[0]], row[names[1]], used, more)], ""
     if found.shape.kind == RANKING:
         ranking = ranking_in(row, found.chosen)
@@ -232,7 +244,7 @@ def scales_of(rows, sides) -> dict:
     scales = {}
     for row in rows:
         for name in (*sides.labels, *sides.annotators):
-            scales.setdefault(name, verdicts.Scale()).add(row.get(name), sides, row)
+            scales.setdefault(name, verdicts.Scale()).add(name, sides, row)
     return scales
 
 
@@ -294,7 +306,7 @@ def _combine(prompt_value, found, chosen_value, rejected_value):
     answers = (chosen, chosen_turn), (rejected, rejected_turn)
     if prompt_value is None:
         # ms-swift gives the rejected answer alone
-        if not chosen_history or (not rejected_history and found.chosen != "messages"):
+        if not chosen_history or (not rejected_history and found.chosen not in ENDING_IN_CHOSEN):
             side = found.chosen if not chosen_history else found.rejected
             raise RowRefused("missing", f"no prompt: {side} holds only an answer")
         return history, *answers

@@ -7,10 +7,13 @@ import functools
 from dataclasses import dataclass
 
 from . import verdicts
+from .judging_words import words_of
+from .named_answers import NAMED_COLUMNS, NAMED_SIDES, NAMING, named_answers
 from .rankings import is_graded, list_column
 from .refused import RowRefused, is_missing, kind_of, names_of
 from .turns import ROLES, is_transcript
 from .unpaired import labelled_columns
+from .votes import ANSWER_WORDS
 from .written import turns_written_in
 
 PAIR, SIDES, RANKING, LABELLED = "pair", "two answers and a label", "several answers", "one answer and a label"
@@ -59,11 +62,17 @@ SHAPES = (
     _pair("LLaMA-Factory v1", "chosen_messages/rejected_messages", "chosen_messages", "rejected_messages", True),
     _pair("ms-swift", "messages/rejected_response", "messages", "rejected_response", True),
     _pair("ms-swift, two conversations", "messages/rejected_messages", "messages", "rejected_messages", True),
+    _pair("ShareGPT, rejected response", "conversations/rejected_response", "conversations", "rejected_response", True),
     _pair("ms-swift, query and response", "query/response/rejected_response", "response", "rejected_response"),
     Shape("two answers and a label", "two answers (response_a/response_b) and a label of the better one", SIDES),
     Shape("several answers", "completions or another list of answers with ranks or ratings", RANKING),
     Shape("one answer and a label", "prompt/completion/label (paired by prompt)", LABELLED),
 )  # fmt: skip
+_PLAIN, _OF_SIDES, _OF_LISTS = (next(shape for shape in SHAPES if shape.name == name) for name in (
+    "prompt, chosen, rejected", "two answers and a label", "several answers",
+))  # fmt: skip
+#: Columns of whole conversations that end in the chosen answer; the rejected one stands beside them alone.
+ENDING_IN_CHOSEN = ("messages", "conversations")
 KNOWN_SHAPES = ", ".join(shape.words for shape in SHAPES) + " (docs/data-shapes.md has an example of each)"
 
 
@@ -90,7 +99,8 @@ def shape_of(row) -> Shape | None:
 def match_of(row) -> Match | None:
     """How a row (dict) is read, or None; a shape whose columns all hold a value is preferred."""
     if type(row.get("prompt")) is type(row.get("chosen")) is type(row.get("rejected")) is str:
-        return THREE_TEXTS  # what the search below finds for most rows
+        if len(row) == 3 or named_answers(row, NAMING[0]) is None:
+            return THREE_TEXTS  # what the search below finds for most rows
     incomplete = None
     for shape in SHAPES:
         found = _MATCHES[shape.kind](shape, row)
@@ -106,9 +116,11 @@ def match_of(row) -> Match | None:
 def _match_pair(shape, row):
     if shape.chosen not in row or shape.rejected not in row:
         return None
+    if shape.columns in NAMING and len(row) > 3 and (named := named_answers(row, shape.columns)) is not None:
+        return _match_named(shape, row, named)
     prompt = _prompt_column(row, shape.columns)
     if shape.holds_prompt:
-        if shape.chosen == "messages":
+        if shape.chosen in ENDING_IN_CHOSEN:
             fits = "chosen" not in row
         elif shape.chosen == "chosen":
             values = [row[side] for side in shape.columns]
@@ -122,6 +134,18 @@ def _match_pair(shape, row):
     return Match(shape, prompt, *_both(shape))
 
 
+def _match_named(shape, row, named):
+    """How a row is read whose chosen and rejected values only name the answers."""
+    kind, *columns = named
+    if kind == NAMED_SIDES:
+        return _match_sides(_OF_SIDES, row)
+    if kind == NAMED_COLUMNS:
+        prompt = _prompt_column(row, columns)
+        return Match(_PLAIN, prompt, *columns) if prompt else None
+    prompt = _prompt_column(row, (*columns, *shape.columns))
+    return Match(_OF_LISTS, prompt, *columns, *columns) if prompt else None
+
+
 def _both(shape):
     return shape.chosen, shape.rejected
 
@@ -132,12 +156,23 @@ def _match_sides(shape, row):
         isinstance(row[name], str | list | dict | None) for name in (sides.first, sides.second)
     ):
         return None
-    if not (sides.labels or sides.annotators or sides.scores):
+    if not (sides.labels or sides.annotators or sides.scores or sides.unclear_scores):
         return None
-    prompt = _prompt_column(row, (sides.first, sides.second))
+    prompt = _prompt_of_sides(row, sides)
     if prompt is None and isinstance(row.get("history"), str):  # Stanford Human Preferences
         prompt = "history"
     return Match(shape, prompt, sides.first, sides.second)
+
+
+def _prompt_of_sides(row, sides):
+    """The column of the prompt: before all others one that shares a word with the answers (orig_instruction)."""
+    own = set(words_of(sides.first)) & set(words_of(sides.second)) - {*ANSWER_WORDS}
+    if own:
+        for name in row:
+            words = words_of(name)
+            if own < set(words) and set(words) - own <= set(PROMPTS) and not is_missing(row[name]):
+                return name
+    return _prompt_column(row, (sides.first, sides.second))
 
 
 def _match_ranking(shape, row):
@@ -204,10 +239,7 @@ def no_shape(row) -> RowRefused:
             "missing", "no prompt: 'chosen' and 'rejected' are neither conversations nor Human/Assistant transcripts"
         )
     if sides := verdicts.sides_of(tuple(row)):
-        return RowRefused(
-            "no label",
-            f"two answers ('{sides.first}' and '{sides.second}') and no column that says which one is better",
-        )
+        return verdicts.no_label(sides)
     for shape in SHAPES[:2]:
         absent = [name for name in shape.columns if name not in row]
         if len(absent) == 1:

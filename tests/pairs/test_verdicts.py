@@ -1,5 +1,8 @@
 """What a user would lose: half of the pairs turned the wrong way round, without a word."""
 
+import ast
+import re
+
 import pytest
 
 from simpo_workbench.base.errors import WorkbenchError
@@ -79,9 +82,6 @@ def test_a_label_with_two_meanings_is_refused_in_every_row(values, names):
 )
 def test_both_readings_that_the_refusal_names_can_be_chosen(values, expected):
     """Advice that was not tried would be a guess once more."""
-    import ast
-    import re
-
     data = rows("label", values)
     with pytest.raises(WorkbenchError) as error:
         load_pairs(data)
@@ -129,8 +129,152 @@ def test_a_mapping_that_the_label_contradicts_is_refused_row_by_row():
     data = rows("winner", ["a", "b", "tie"])
     mapping = {"chosen": "response_a", "rejected": "response_b"}
     assert read(data, columns=mapping) == ("F", {"label disagrees": 1, "tie": 1})
-    said = str(load_pairs(rows("label", [0, 1]), columns=mapping).report())
+    said = str(load_pairs(rows("label", [1, 1]), columns=mapping).report())
     assert "is the chosen answer because columns says so, whatever label says" in said
+
+
+def test_a_mapping_beside_a_label_that_changes_and_has_two_readings_is_refused():
+    """Whichever of them is right, the mapping turns some of the pairs round."""
+    for first, second in (("answer_1", "answer_2"), ("model_1_answer", "model_2_answer"), ("resp1", "resp2")):
+        data = rows("winner", [0, 1, 1], first, second)
+        for mapping in ({"chosen": first, "rejected": second}, None):
+            with pytest.raises(WorkbenchError, match="unclear label 3 ") as error:
+                load_pairs(data, columns=mapping)
+            advice = [ast.literal_eval(text) for text in re.findall(r"columns=(\{.*?\})", str(error.value))]
+            assert [read(data, columns=columns)[0] for columns in advice] == ["FSS", "SFF"]
+
+
+TURNED = (
+    "not_preferred", "less_preferred", "least_preferred", "non_preferred", "not_chosen", "unselected", "dispreferred",
+    "worse", "loser", "rejected", "worst_choice", "bad_choice", "inferior_answer", "lost_vote", "weaker_response",
+    "rejectedResponse", "losing_model", "disliked", "nonpreferred_response", "worse_label",
+)  # fmt: skip
+
+
+@pytest.mark.parametrize("label", TURNED)
+def test_a_label_that_names_the_worse_answer_is_read_turned(label):
+    """Read as it stands, it would turn every pair round."""
+    data = rows(label, ["a", "B", "response_a", "tie"])
+    assert read(data) == ("SFS", {"tie": 1})
+    assert f"was read from '{label}', which names the worse one" in str(load_pairs(data).report())
+    assert read(rows(label, [1, 2, 2], **ONE_TWO)) == ("SFF", {})
+    assert read(rows(label, [0, 1], **ZERO_ONE)) == ("SF", {})
+    assert read(rows(label, ["a is better", "b"])) == ("F", {"wrong type": 1})  # the text contradicts the name
+
+
+@pytest.mark.parametrize("label", ["a_is_not_better", "response_a_not_chosen", "is_a_worse", "a_lost"])
+def test_a_column_that_says_no_of_one_side_is_read_turned(label):
+    assert read(rows(label, [1, 0, True])) == ("SFS", {})
+    assert read(rows(label, ["yes", "no"])) == ("SF", {})
+
+
+def test_the_better_label_is_read_before_the_worse_one_and_must_agree_with_it():
+    data = [row | {"winner": winner} for row, winner in zip(rows("loser", ["b", "b"]), "ab", strict=True)]
+    assert read(data) == ("F", {"labels disagree": 1})
+
+
+@pytest.mark.parametrize("label", ["not_worse", "least_bad_choice", "inverted_preference", "flipped_label"])
+@pytest.mark.parametrize("values", [["a", "b"], [1, 2]])
+def test_a_name_with_two_meanings_is_refused_with_both_readings(label, values):
+    data = rows(label, values)
+    with pytest.raises(WorkbenchError, match="names the better or the worse answer") as error:
+        load_pairs(data)
+    assert [read(data, columns=columns)[0] for columns in advised(error)] == ["FS", "SF"]
+
+
+def advised(error):
+    """The mappings that an error gives, for trying them."""
+    return [ast.literal_eval(text) for text in re.findall(r"columns=(\{.*?\})", str(error.value))]
+
+
+@pytest.mark.parametrize("values", [[0, 1], [True, False], [0, 1, 2], [1, 1]])
+def test_the_advice_for_unclear_numbers_of_the_worse_answer_is_turned_too(values):
+    with pytest.raises(WorkbenchError, match="unclear label") as error:
+        load_pairs(rows("rejected", values))
+    readings = [read(rows("rejected", values), columns=columns)[0] for columns in advised(error)]
+    expected = {(0, 1): ["SF", "FS"], (0, 1, 2): ["SF", "SF"], (1, 1): ["SS", "FF"], (True, False): ["FS", "SF"]}
+    assert readings == expected[tuple(values)]
+
+
+def test_the_role_of_a_label_must_fit_its_name():
+    data = rows("not_preferred", ["a", "b"])
+    mapping = {"answer_1": "response_a", "answer_2": "response_b"}
+    with pytest.raises(WorkbenchError, match="Call it worse_label"):
+        load_pairs(data, columns=mapping | {"label": "not_preferred"})
+    assert read(data, columns=mapping | {"worse_label": "not_preferred"}) == ("SF", {})
+
+
+def scored(score, values=((1, 5), (4, 2))):
+    return [
+        {"prompt": f"p{n}", "response_a": f"F{n}", "response_b": f"S{n}", f"{score}_a": a, f"{score}_b": b}
+        for n, (a, b) in enumerate(values)
+    ]
+
+
+@pytest.mark.parametrize(
+    "score",
+    [
+        "penalty_score", "rank_score", "unhelpfulness_score", "badness_rating", "safety_violation_score", "spam_score",
+        "refusal_score", "edit_distance_score", "down_votes", "downvotes", "negative_votes", "toxicity_rating",
+    ],
+)  # fmt: skip
+def test_scores_of_which_less_may_be_better_are_refused_with_both_readings(score):
+    with pytest.raises(WorkbenchError, match=f"whether more of '{score}_a' and '{score}_b' is better") as error:
+        load_pairs(scored(score))
+    assert [read(scored(score), columns=columns)[0] for columns in advised(error)] == ["SF", "FS"]
+
+
+@pytest.mark.parametrize(
+    ("score", "chosen", "words"),
+    [
+        ("score", "SF", "where the higher is the better"),
+        ("gpt4_overall_rating", "SF", "where the higher is the better"),
+        ("upvotes", "SF", "where the higher is the better"),
+        ("rank", "FS", "where the lower is the better"),
+    ],
+)
+def test_scores_and_ranks_are_read_and_their_direction_is_said(score, chosen, words):
+    assert read(scored(score))[0] == chosen
+    assert f"was read from '{score}_a and {score}_b', {words}" in str(load_pairs(scored(score)).report())
+
+
+@pytest.mark.parametrize(
+    ("mark", "chosen"), [("chosen", "FS"), ("is_better", "FS"), ("rejected", "SF"), ("worse", "SF")]
+)
+def test_a_mark_for_each_side_is_read_by_its_name(mark, chosen):
+    assert read(scored(mark, [(1, 0), (0, 1), (1, 1)])) == (chosen, {"tie": 1})
+    assert read(scored(mark, [("yes", "no"), (False, True)]))[0] == chosen
+    with pytest.raises(WorkbenchError, match="expected 0 or 1 for each answer"):
+        load_pairs(scored(mark, [(1, 2)]))
+
+
+@pytest.mark.parametrize(
+    "tie", ["both_bad", "both_good", "tie_both_bad", "Neutral", "similar", "equally good", "Tie (Both Bad)"]
+)
+def test_every_word_for_a_tie_is_a_tie(tie):
+    assert read(rows("winner", ["a", tie])) == ("F", {"tie": 1})
+
+
+def test_a_report_says_of_no_label_that_it_was_read_where_it_was_not():
+    """And no refusal tells a user to write 1 or 2 where a name would do."""
+    with pytest.raises(WorkbenchError) as error:
+        load_pairs(rows("preference", [0, 1]))
+    assert "was read from" not in str(error.value)
+    with pytest.raises(WorkbenchError) as error:
+        load_pairs(rows("winner", ["Alice", "Bob"]))
+    assert "expected the name of an answer ('response_a' or 'response_b', 'a'), 1 or 2, or a tie" in str(error.value)
+    assert "was read from" not in str(error.value)
+
+
+def test_the_report_names_the_columns_of_the_file():
+    data = [{"frage": f"p{n}", "x": f"F{n}", "y": f"S{n}", "besser": value} for n, value in enumerate([1, 2])]
+    mapping = {"prompt": "frage", "answer_1": "x", "answer_2": "y", "label": "besser"}
+    said = str(load_pairs(data, columns=mapping).report())
+    assert "Which of 'x' and 'y' is better was read from 'besser'" in said
+    data[1]["besser"] = "z"
+    assert "besser is 'z', expected the name of an answer ('x' or 'y')" in str(
+        load_pairs(data, columns=mapping).report()
+    )
 
 
 def test_three_answers_or_scores_alone_are_not_two_answers():
