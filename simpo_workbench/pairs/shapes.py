@@ -98,9 +98,9 @@ def shape_of(row) -> Shape | None:
 
 def match_of(row) -> Match | None:
     """How a row (dict) is read, or None; a shape whose columns all hold a value is preferred."""
-    if type(row.get("prompt")) is type(row.get("chosen")) is type(row.get("rejected")) is str:
-        if len(row) == 3 or named_answers(row, NAMING[0]) is None:
-            return THREE_TEXTS  # what the search below finds for most rows
+    three_texts = type(row.get("prompt")) is type(row.get("chosen")) is type(row.get("rejected")) is str
+    if three_texts and (len(row) == 3 or named_answers(row, NAMING[0]) is None):
+        return THREE_TEXTS  # what the search below finds for most rows
     incomplete = None
     for shape in SHAPES:
         found = _MATCHES[shape.kind](shape, row)
