@@ -13,6 +13,7 @@ import click
 from .._version import __version__
 from ..base.errors import SecretWarning, SettingWarning, WorkbenchError, first_line
 from ..base.escape import json_for_terminal
+from ..base.format import counted
 from ..config.run_config import RUNS_ROOT, RunConfig
 from . import run_commands
 from .gate import show_controls
@@ -262,7 +263,7 @@ def score(pairs, run_name, step, model, adapter, output, root, as_json) -> None:
     from ..engine.scoring import score as score_pairs
 
     with load_model(config.model, folder, config.data, run) as loaded:
-        click.echo(f"Scoring {len(source)} pairs …", err=True)
+        click.echo(f"Scoring {counted(len(source), 'pair')} …", err=True)
         table = score_pairs(loaded, source, loss=config.loss, data=config.data)
     write(table)
     if as_json:

@@ -8,6 +8,7 @@ from __future__ import annotations
 import numpy as np
 
 from ..base.errors import WorkbenchError
+from ..base.format import counted
 from .encode.encoded_pairs import EncodedPairs
 from .model.models import LoadedModel
 
@@ -26,8 +27,9 @@ def require_fitting_pairs(loaded: LoadedModel, encoded, side: str = "") -> None:
     longest = lengths[:, 0] + lengths[:, 1:].max(axis=1)
     too_long = int((longest > loaded.positions).sum()) if loaded.positions else 0
     if too_long:
+        pairs = counted(len(longest), f"{side} pair".strip())
         raise WorkbenchError(
-            f"{too_long} of {len(longest)} {f'{side} pairs'.strip()} are longer than the model's"
+            f"{too_long} of {pairs} {'is' if too_long == 1 else 'are'} longer than the model's"
             f" {loaded.positions:,} positions; the longest has {int(longest.max()):,} tokens. Set data.max_tokens to"
             f" {loaded.positions} or less (data.overlong says whether longer pairs are dropped or cut), or choose a"
             " model with more positions."

@@ -15,6 +15,7 @@ from accelerate import Accelerator
 from accelerate.state import AcceleratorState
 
 from ..base.errors import WorkbenchError, first_line
+from ..base.format import counted
 from ..config.checks import Check
 from ..config.earlier import named_settings
 from ..config.held_lora import adapter_note, contradictions, lora_of_adapter
@@ -240,8 +241,8 @@ def _row_notes(policy, train):
     alone = int((policy.count(train.lengths) > train.lengths.sum(axis=1)).sum())
     if policy.shared and alone:
         yield (
-            f"{alone} training pairs are longer than {policy.longest} tokens, where this model changes its rotary"
-            " factors: each goes through alone."
+            f"{counted(alone, 'training pair')} {'is' if alone == 1 else 'are'} longer than {policy.longest} tokens,"
+            " where this model changes its rotary factors: each goes through alone."
         )
 
 

@@ -19,7 +19,7 @@ from .reading import refuse_media, row_pairs, single_answer
 from .refused import RowRefused, excerpt
 from .remarks import remarks_on
 from .shapes import LABELLED, SIDES, Match, match_of
-from .unpaired import RATED, Single, grade_of, paired
+from .unpaired import RATED, Single, grade_of, paired, why_good
 
 OWN_COLUMNS = ("pair_id", "prompt", "chosen", "rejected", "chosen_turn", "rejected_turn")
 MOST_COLUMNS = 1000  # every pair gets a cell in every column
@@ -213,8 +213,10 @@ class Collector:
 
     def _single(self, number, where, held):
         label = held.found.rejected
-        self._labels[label] = None
-        grade = grade_of(held.row, label)
+        good = self._labels.setdefault(label, {})  # its values that count as good, in order
+        grade = grade_of(held.row, label, held.found.chosen)
+        if label not in RATED and grade and len(good) < 4:
+            good[repr(held.row[label])] = None
         pair = single_answer(held.row, held.found, self._joins_input)
         key = prompt_key(pair.prompt) + repr(pair.tools)
         rated = label in RATED
@@ -237,8 +239,11 @@ class Collector:
             sentences.append(f"Which of '{shown}' is better was read from {self._direction(grade)}")
         if kept and self.kinds.get(LABELLED):
             by = ", ".join(
-                self._direction(label) if label in RATED else f"'{self.columns.get(label, label)}'"
-                for label in self._labels
+                self._direction(label)
+                if label in RATED
+                else f"'{self.columns.get(label, label)}', where {' and '.join(good) or 'none'} counts as good,"
+                f" {why_good(label)}"
+                for label, good in self._labels.items()
             )
             sentences.append(
                 f"Rows of one answer were paired by prompt, better and worse by {by} (data.pairs_from_ranking:"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
+from ..base.format import counted
 from ..base.paths import bundled
 from ..config.run_config import DEMO, DataConfig
 from .final_share import final_share
@@ -38,9 +39,10 @@ def load_data(data: DataConfig, seed: int) -> DataSets:
         notes.append(f"Held-out pairs: {held_out.report()}")
         shared = {prompt_text(pair.prompt) for pair in train} & {prompt_text(pair.prompt) for pair in held_out}
         if shared:
+            are = "is" if len(shared) == 1 else "are"
             notes.append(
-                f"{len(shared)} prompts are among both the training and the held-out pairs, so held-out results flatter"
-                f" the model; such as {min(shared)[:80]!r}."
+                f"{counted(len(shared), 'prompt')} {are} among both the training and the held-out pairs, so held-out"
+                f" results flatter the model; such as {min(shared)[:80]!r}."
             )
     else:
         train, held_out = train.split(data.eval_fraction, seed)

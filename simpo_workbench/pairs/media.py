@@ -1,6 +1,7 @@
 """Images, videos and sounds in a row: by the names of columns and by their values. Standard library only."""
 
 import re
+from itertools import islice
 
 from .refused import is_missing
 
@@ -27,7 +28,9 @@ _MAGIC = re.compile(
     rb"|II\*\0|MM\0\*",
     re.DOTALL,
 )
-_MOST_LOOKED_AT = 4_000
+_MOST_LOOKED_AT, _MOST_ITEMS = 4_000, 50
+#: Columns of schemas, whose examples and defaults may name any file.
+_SCHEMAS = frozenset({"tools", "functions"})
 
 
 def media_column(row, texts=()) -> str | None:
@@ -39,21 +42,26 @@ def media_column(row, texts=()) -> str | None:
         if column in texts:
             if isinstance(value, str) and is_encoded_media(value):
                 return column
+        elif column in _SCHEMAS:
+            continue
         elif (column.lower() in MEDIA_COLUMNS and _holds_something(value)) or is_media(value):
             return column
     return None
 
 
 def is_media(value) -> bool:
-    """Whether a value is a picture, a video or a sound: its path or address, its bytes, base64, or a list of these."""
+    """Whether a value is, or somewhere holds, a picture, a video or a sound: path, address, bytes, or base64."""
     if isinstance(value, str):
         return is_path(value) or is_encoded_media(value)
     if isinstance(value, bytes | bytearray):
         return _MAGIC.match(bytes(value[:16])) is not None
     if isinstance(value, list | tuple):
-        return bool(value) and all(isinstance(item, str | bytes | dict) and is_media(item) for item in value[:50])
-    if isinstance(value, dict):  # how `datasets` stores an image, and parts of contents
-        return any(is_media(value.get(key)) for key in ("bytes", "path", "url", "image_url", "src"))
+        some = value[:_MOST_ITEMS]
+        if any(isinstance(item, dict | list) and is_media(item) for item in some):
+            return True
+        return bool(value) and all(isinstance(item, str | bytes) and is_media(item) for item in some)
+    if isinstance(value, dict):  # how `datasets` stores an image, parts of contents, or anything below other keys
+        return any(map(is_media, islice(value.values(), _MOST_ITEMS)))
     return False
 
 

@@ -3,6 +3,7 @@
 from ..base.format import counted
 from .pair import prompt_key
 from .refused import excerpt, is_missing
+from .shapes import is_list_of_texts
 from .written import value_of
 
 #: Columns that usually belong to what the model is shown.
@@ -17,7 +18,7 @@ OF_THE_PROMPT = frozenset(
 
 def remarks_on(pairs) -> list[str]:
     """The sentences, none for ordinary pairs."""
-    return [*_unused(pairs), *_contradictions(pairs)]
+    return [*_unused(pairs), *_written_lists(pairs), *_contradictions(pairs)]
 
 
 def _unused(pairs):
@@ -30,6 +31,22 @@ def _unused(pairs):
         return []
     listed = ", ".join(f"'{column}' ({counted(count, 'pair')})" for column, count in counts.items())
     return [f"Not shown to the model, although the names may say otherwise: {listed}"]
+
+
+def _written_lists(pairs):
+    """Prompts that are texts which spell a list of texts: a column that was written as text."""
+    found = [
+        pair
+        for pair in pairs
+        if len(pair.prompt) == 1
+        and pair.prompt[0]["content"].lstrip()[:1] == "["
+        and is_list_of_texts(value_of(pair.prompt[0]["content"]))
+    ]
+    if not found:
+        return []
+    are = "is a text that spells a list" if len(found) == 1 else "are texts that spell a list"
+    first = f"first: {found[0].where}, {excerpt(found[0].prompt_text)}"
+    return [f"{counted(len(found), 'prompt')} {are}: the model is shown its brackets ({first})"]
 
 
 def _is_lost(pair, column):

@@ -16,6 +16,10 @@ LABELS = (
 #: Columns that rate the one answer of a row; higher is better.
 RATED = ("helpfulness", "rating", "score", "reward", "overall_score")
 ANSWERS = ("completion", "response", "answer", "output", "messages", "conversations")
+#: Labels whose names do not say that a 1 is good (it may be toxic, or a class), and columns of answers that do: KTO's.
+_PLAIN_LABELS = frozenset({"label", "binary_label", "feedback"})
+_ANSWERS_OF_KTO = frozenset({"completion", "messages", "conversations"})
+_NUMBERS = frozenset({"1", "1.0", "+1", "0", "0.0", "-1", "-1.0"})
 _GOOD = frozenset(
     {
         "1", "1.0", "true", "yes", "desirable", "good", "positive", "chosen", "preferred", "up", "thumbs_up",
@@ -56,8 +60,16 @@ def _is_answer(value):
     )
 
 
-def grade_of(row, label) -> float:
-    """1.0 for a good answer, 0.0 for a bad one, or its rating. Errors: RowRefused for another value."""
+def why_good(label) -> str:
+    """Why the good values of a label count as good."""
+    return "as KTO has it" if label in _PLAIN_LABELS else "as its name says"
+
+
+def grade_of(row, label, answer) -> float:
+    """1.0 for a good answer, 0.0 for a bad one, or its rating. answer: its column.
+
+    Errors: RowRefused for another value, and for numbers whose meaning neither column's name settles.
+    """
     value = row[label]
     if is_missing(value) or value == "":
         raise RowRefused("missing", f"no {label}")
@@ -70,6 +82,12 @@ def grade_of(row, label) -> float:
             raise RowRefused("wrong type", f"{label} is {excerpt(value)}, expected a finite number")
         return number
     word = str(value).strip().lower() if isinstance(value, str | bool | int | float) else ""
+    if word in _NUMBERS and label in _PLAIN_LABELS and answer not in _ANSWERS_OF_KTO:
+        raise RowRefused(
+            "unclear label",
+            f"{label} is {excerpt(value)}, and nothing says which number is a good answer. If it is 1, call the column"
+            " is_desirable; else write true and false",
+        )
     if word in _GOOD or word in _BAD:
         return float(word in _GOOD)
     raise RowRefused("wrong type", f"{label} is {excerpt(value)}, expected true or false for a good or a bad answer")

@@ -52,7 +52,7 @@ def test_pairs_longer_than_the_models_positions_are_refused_before_the_first_ste
         file.write(json.dumps(pairs(40)[0]) + "\n")
     named = {"train": "training", "eval": "held-out"}[side]
     with pytest.raises(
-        wb.WorkbenchError, match=f"1 of 9 {named} pairs are longer than the model's 64 positions"
+        wb.WorkbenchError, match=f"1 of 9 {named} pairs is longer than the model's 64 positions"
     ) as said:
         start(config)
     assert "Set data.max_tokens to 64 or less" in str(said.value)
@@ -92,7 +92,7 @@ def test_generate_score_and_explain_refuse_what_does_not_fit(short_model):
         with pytest.raises(wb.WorkbenchError, match="Shorten or leave out that prompt"):
             wb.generate(loaded, ["Why? " * 60], short)
         assert len(wb.score(loaded, pairs(2))) == 1
-        with pytest.raises(wb.WorkbenchError, match="1 of 1 pairs are longer than the model's 64 positions"):
+        with pytest.raises(wb.WorkbenchError, match="1 of 1 pair is longer than the model's 64 positions"):
             wb.score(loaded, pairs(40))
         with pytest.raises(wb.WorkbenchError, match="longer than the model's 64 positions"):
             wb.explain_pair(loaded, pairs(40))

@@ -66,6 +66,14 @@ def test_a_leak_between_files_of_the_user_is_said(tmp_path):
     assert any(note.startswith("2 prompts are among both") for note in notes)
 
 
+def test_one_shared_prompt_is_said_as_one(tmp_path):
+    data = DataConfig(
+        train=write(tmp_path / "train.jsonl", tiny.rows(6)), eval=write(tmp_path / "eval.jsonl", tiny.rows(1))
+    )
+    notes = load_data(data, seed=0).notes
+    assert any(note.startswith("1 prompt is among both") for note in notes)
+
+
 def test_limits_and_columns(tmp_path):
     rows = [{"q": row["prompt"], "good": row["chosen"], "bad": row["rejected"]} for row in tiny.rows(10)]
     source = write(tmp_path / "named.jsonl", rows)

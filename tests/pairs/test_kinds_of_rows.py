@@ -108,6 +108,33 @@ def test_a_ranking_becomes_pairs_by_the_named_policy(policy, expected):
 
 
 @pytest.mark.parametrize(
+    ("answer", "label", "good", "bad", "words"),
+    [
+        ("completion", "label", True, False, "'label', where True counts as good, as KTO has it"),
+        ("completion", "label", 1, 0, "'label', where 1 counts as good, as KTO has it"),
+        ("response", "label", "true", "false", "'label', where 'true' counts as good, as KTO has it"),
+        ("response", "is_desirable", 1, 0, "'is_desirable', where 1 counts as good, as its name says"),
+        ("answer", "thumbs_up", "1", "-1", "'thumbs_up', where '1' counts as good, as its name says"),
+    ],
+)
+def test_the_report_says_which_label_of_one_answer_counts_as_good_and_why(answer, label, good, bad, words):
+    rows = [{"prompt": "p", answer: text, label: value} for text, value in (("b", bad), ("g", good))]
+    pairs = load_pairs(rows)
+    assert (pairs[0].chosen, pairs[0].rejected) == ("g", "b")
+    assert words in str(pairs.report())
+
+
+@pytest.mark.parametrize(
+    ("answer", "label"), [("response", "label"), ("output", "feedback"), ("answer", "binary_label")]
+)
+def test_numbers_that_no_name_settles_are_refused_with_what_to_do(answer, label):
+    """A 1 may be a good answer, a toxic one, or a class."""
+    rows = [{"prompt": "p", answer: text, label: value} for text, value in (("a", 0), ("b", 1))]
+    with pytest.raises(WorkbenchError, match=f"unclear label 2 .*{label} is 0, .*call the column is_desirable"):
+        load_pairs(rows)
+
+
+@pytest.mark.parametrize(
     ("row", "words"),
     [
         (
@@ -126,7 +153,7 @@ def test_it_is_said_what_graded_rows_of_one_answer():
     rows = [{"prompt": "p", "completion": text, "rating": grade} for text, grade in (("a", 1), ("b", 3))]
     assert "better and worse by 'rating', where the highest is the best" in str(load_pairs(rows).report())
     rows = [{"prompt": "p", "completion": text, "label": grade} for text, grade in (("a", False), ("b", True))]
-    assert "better and worse by 'label' (" in str(load_pairs(rows).report())
+    assert "better and worse by 'label', where True counts as good" in str(load_pairs(rows).report())
 
 
 @pytest.mark.parametrize("grade", [float("inf"), "-inf", "1e999"])
@@ -288,3 +315,39 @@ def test_a_git_lfs_pointer_is_named_as_one(name, tmp_path):
     (tmp_path / name).write_text("version https://git-lfs.github.com/spec/v1\noid sha256:0a1b\nsize 12345\n")
     with pytest.raises(WorkbenchError, match="Git LFS pointer, not the file of 12,345 bytes.*git lfs pull"):
         load_pairs(tmp_path / name)
+
+
+@pytest.mark.parametrize(
+    "value",
+    [
+        {"frames": ["a/1.png", "a/2.png"]},
+        {"clip": {"place": "film.mp4"}},
+        [{"still": {"path": "a.jpg", "bytes": None}}],
+        [{"type": "text", "text": "Look:"}, {"type": "picture", "where": "https://x.org/a.webp?w=2"}],
+        [{"any": {"bytes": b"\x89PNG\r\n\x1a\n0000"}}],
+        {"parts": [{"url": "data:audio/wav;base64,UklGRg=="}]},
+    ],
+    ids=["frames", "a clip", "stills", "parts", "bytes", "a data address"],
+)
+def test_media_below_keys_of_any_name_are_recognised_by_their_value(value):
+    row = {"prompt": "What is this?", "chosen": "A cat.", "rejected": "A dog.", "shown": value}
+    with pytest.raises(WorkbenchError, match="'shown' holds"):
+        load_pairs([row])
+
+
+def test_nested_columns_without_media_are_kept():
+    shown = {"frames": [], "scores": [1, 2], "model": {"name": "x", "note": "It ends in a.png"}, "more": None}
+    row = {"prompt": "What is this?", "chosen": "A cat.", "rejected": "A dog.", "shown": shown}
+    tool = {"name": "draw", "parameters": {"type": "object", "properties": {"to": {"default": "out.png"}}}}
+    (pair,) = load_pairs([{**row, "tools": [tool]}])
+    assert (pair.extra, pair.tools) == ({"shown": shown}, (tool,))
+
+
+def test_prompts_that_spell_a_list_as_text_are_said():
+    """Beside lists of turns they are a sign that a column was written as text, and the model would see its brackets."""
+    turns = [{"prompt": [{"role": "user", "content": str(n)}], "chosen": "a", "rejected": "b"} for n in range(2)]
+    report = str(load_pairs([*turns, {"prompt": "['What is it?']", "chosen": "a", "rejected": "b"}]).report())
+    assert "1 prompt is a text that spells a list: the model is shown its brackets (first: row 3," in report
+    assert "spells a list" not in str(
+        load_pairs([*turns, {"prompt": "[sic]", "chosen": "a", "rejected": "b"}]).report()
+    )
