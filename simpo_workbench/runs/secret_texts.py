@@ -13,8 +13,8 @@ from .verified import read_answers, read_texts
 
 
 def secrets_sentence(folder: RunFolder) -> str:
-    """What to know before a run is shared: how many held-out pairs and sampled answers hold what looks like a token,
-    key or password; "" where none does.
+    """What to know before a run is shared: how many held-out pairs, in any of their columns, and sampled answers hold
+    what looks like a token, key or password; "" where none does.
 
     Files that a run writes about itself, and its report, have such texts redacted; pairs and answers stay as they are.
     Texts are looked through once, until one of these files changes. Errors: WorkbenchError where one is damaged.
@@ -43,7 +43,7 @@ def _in_pairs(folder, final=False):
     path = folder.final_pairs if final else folder.pairs
     if not path.is_file() and not Manifest.read(folder.path).sealed_bytes(path):
         return 0
-    rows = read_texts(folder, ["prompt", "chosen", "rejected"], final)
+    rows = read_texts(folder, final=final).drop(columns="pair_id")
     return sum(holds_known_secret("\n".join(map(str, row))) for row in rows.itertuples(index=False, name=None))
 
 

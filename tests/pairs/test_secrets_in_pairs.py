@@ -25,6 +25,21 @@ def test_pairs_with_secrets_are_counted_and_the_secret_is_not_repeated():
     assert secrets_note(answer, "held-out").startswith("1 held-out pair holds")
 
 
+def test_a_secret_in_a_column_beside_the_texts_is_counted_and_the_column_named():
+    """It is not trained on, but the held-out pairs of a run keep their columns, and the data have it anyway."""
+    row = {"prompt": "Which?", "chosen": "This.", "rejected": "That."}
+    more = [{"note": "clean"}, {"note": f"key {TOKEN}", "meta": {"from": ["web", TOKEN]}}, {"meta": {"id": 7}}]
+    pairs = load_pairs([row | {"prompt": f"Which {n}?"} | extra for n, extra in enumerate(more)])
+    note = secrets_note(pairs, "held-out")
+    assert note.startswith("1 held-out pair holds what looks like a token, key or password in a column beside the texts")
+    assert f"('note', 'meta'; pair {pairs[1].pair_id} is the first)" in note
+    assert "kept in the run folder" in note
+    assert TOKEN not in note
+    assert "run folder" not in secrets_note(pairs, "training")
+    both = load_pairs([row | {"chosen": f"Take {TOKEN}.", "note": TOKEN}])
+    assert secrets_note(both, "training").count("1 training pair holds") == 2
+
+
 def test_a_run_says_so_before_it_trains(tiny_config, tmp_path):
     path = tmp_path / "pairs.jsonl"
     lines = [{"prompt": f"Question {number}?", "chosen": "Yes, it is.", "rejected": "No."} for number in range(8)]

@@ -1,6 +1,7 @@
 """What a user would lose: the account behind a token that stood in a held-out pair of a run they shared."""
 
 import fake_run
+import pandas as pd
 import pytest
 from click.testing import CliRunner
 
@@ -33,6 +34,14 @@ def test_secrets_in_pairs_and_answers_are_said_before_a_report(tmp_path):
     result = CliRunner().invoke(main, ["report", "told", "--root", str(tmp_path)])
     assert result.exit_code == 0, result.output
     assert f"Note: {sentence}" in result.stderr
+
+
+def test_a_secret_in_a_column_beside_the_texts_counts(tmp_path):
+    run = fake_run.fake_run(tmp_path, "noted")
+    rows = pd.read_parquet(run.folder.pairs)
+    rows["note"] = [f"log in with {TOKEN}", *["none"] * (len(rows) - 1)]
+    rows.to_parquet(run.folder.pairs)
+    assert secrets_sentence(run.folder).startswith("1 held-out pair of this run holds what looks like a token")
 
 
 def test_texts_are_looked_through_once_until_they_change(tmp_path, monkeypatch):
