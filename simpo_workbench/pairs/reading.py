@@ -23,7 +23,17 @@ from .shapes import (
     match_of,
     no_shape,
 )
-from .turns import answer_of, history_turns, interleaved, is_open_transcript, is_transcript, prompt_turns, tools_in
+from .turns import (
+    OBJECTS,
+    answer_of,
+    history_turns,
+    interleaved,
+    is_open_transcript,
+    is_transcript,
+    prompt_turns,
+    text_key,
+    tools_in,
+)
 from .written import value_of
 
 #: Columns that add something to three texts.
@@ -145,6 +155,7 @@ class Context:
     tools: tuple[dict, ...]
     used: frozenset[str]
     columns: frozenset[str]
+    left_over: dict = field(default_factory=dict)
 
     @classmethod
     def of(cls, row, found, joins_input=False):
@@ -156,7 +167,11 @@ class Context:
         for name in (found.prompt, found.chosen, found.rejected):
             tools = tools or _tools_inside(row.get(name))
         turns = {"chosen_turn", "rejected_turn"} if found.chosen == "chosen" else set()
-        return cls(found, prompt, row.get("system"), tools or (), frozenset(used | {"system"} | turns), frozenset(row))
+        used = frozenset(used | {"system"} | turns)
+        left_over, value = {}, row.get(found.prompt)
+        if found.prompt in OBJECTS and isinstance(value, dict) and (key := text_key(value)) is not None:
+            left_over = {name: item for name, item in value.items() if name != key and not is_missing(item)}
+        return cls(found, prompt, row.get("system"), tools or (), used, frozenset(row), left_over)
 
 
 def _tools_inside(value):
@@ -172,8 +187,9 @@ def _prompt_value(row, found, joins_input):
     value, used = row[found.prompt], {found.prompt}
     if is_missing(value):
         raise RowRefused("missing", f"no {found.prompt}")
-    if found.prompt in ("info", "question", "post") and isinstance(value, dict):
-        value = next((value[key] for key in ("full_text", "post", "text") if isinstance(value.get(key), str)), value)
+    if found.prompt in OBJECTS and isinstance(value, dict):
+        key = text_key(value)
+        value = value if key is None else value[key]
     if found.prompt == "instruction" or joins_input:
         if not isinstance(value, str):
             raise RowRefused("wrong type", f"{found.prompt} is {kind_of(value)}, expected text")
@@ -287,6 +303,8 @@ def _row_pair(context, better, worse, used, more):
     if (chosen, chosen_turn) == (rejected, rejected_turn):
         raise RowRefused("identical", f"both answers are {excerpt(chosen)}")
     used = (context.used | used) & context.columns
+    if context.left_over:  # what stands beside the prompt's text in its object
+        more = more | {found.prompt: context.left_over}
     return RowPair(prompt, chosen, rejected, used, context.tools, chosen_turn, rejected_turn, more)
 
 

@@ -20,6 +20,9 @@ ROLES = {
 }  # fmt: skip
 #: What a turn keeps beside role and content: calls of tools, and reasoning in a field of its own.
 TURN_KEYS = ("tool_calls", "tool_call_id", "name", "reasoning_content", "thinking", "reasoning")
+#: Columns whose value may be an object with the prompt's text, and the keys of that text, the first that has one.
+OBJECTS = ("info", "question", "post", "query")
+_OBJECT_TEXTS = ("full_text", "post", "article", "text")
 _TURN_KEYS = frozenset(TURN_KEYS)
 _PLAIN_KEYS = {"role", "content", "from", "value", "function_call", *TURN_KEYS}
 
@@ -111,12 +114,25 @@ def history_turns(value) -> list[dict] | None:
 def interleaved(prompt, *answers) -> list[list[dict]] | None:
     """The conversation with each answer, where prompt and answers are lists of as many texts, also as JSON text.
 
-    So the data of Chatbot Arena have every turn of a side in one column. None for other values.
+    So the data of Chatbot Arena have every turn of a side in one column. None for other values. Errors: RowRefused
+    where the lists do not fit each other, or a text in them is missing.
     """
     questions = _texts_in(prompt)
     replies = [_texts_in(answer) for answer in answers] if questions else []
-    if not questions or not all(found and len(found) == len(questions) for found in replies):
+    if not questions or not any(replies):
         return None
+    for answer, found in zip(answers, replies, strict=True):
+        if found is None:
+            raise RowRefused(
+                "wrong type",
+                f"an answer is {excerpt(answer)} beside a list of {len(questions)}, expected a list of texts",
+            )
+        if len(found) != len(questions):
+            raise RowRefused(
+                "wrong type", f"{len(questions)} texts in the prompt's list and {len(found)} in an answer's"
+            )
+    if None in questions or any(None in found for found in replies):
+        raise RowRefused("empty", "a turn in a list of texts is null")
     turns = [zip(questions, found, strict=True) for found in replies]
     roles = ("user", "assistant")
     return [
@@ -126,9 +142,14 @@ def interleaved(prompt, *answers) -> list[list[dict]] | None:
 
 
 def _texts_in(value):
-    """The texts of a list of such, also one that is written as text; None for another value."""
+    """The texts and nulls of a list of such, also one that is written as text; None for another value."""
     value = value_of(value) if isinstance(value, str) else value
-    return value if isinstance(value, list) and value and all(isinstance(item, str) for item in value) else None
+    return value if isinstance(value, list) and value and all(isinstance(item, str | None) for item in value) else None
+
+
+def text_key(value) -> str | None:
+    """The key of the text in an object that stands for a prompt; None without one."""
+    return next((key for key in _OBJECT_TEXTS if isinstance(value.get(key), str) and value[key].strip()), None)
 
 
 def _turn(turn, column):

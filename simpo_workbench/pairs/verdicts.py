@@ -200,6 +200,7 @@ def winner(
         margin = abs(float(row[label])) if reading == "negative is first" and len(votes) == 1 else None
         side = majority(votes)
         _require_agreement(side, label, row, sides, scales, mapping)
+        _require_scores_to_agree(side, label, row, sides, mapping)
         return side, (label,), margin
     if sides.annotators and all(scales.get(name) for name in sides.annotators):
         joint = _joint(scales[name] for name in sides.annotators)
@@ -302,6 +303,20 @@ def _require_agreement(side, label, row, sides, scales, mapping):
             raise RowRefused(
                 "labels disagree", f"{shown[0]} is {excerpt(row[label])}, {shown[1]} {excerpt(row[other])}"
             )
+
+
+def _require_scores_to_agree(side, label, row, sides, mapping):
+    """Raise RowRefused where the two numbers beside the answers say that the other answer is better."""
+    numbers = [number_in(row.get(name)) for name in sides.scores or ()]
+    if not numbers or None in numbers:
+        return
+    lead = (numbers[0] - numbers[1]) * (-1 if sides.lower_is_better else 1)
+    if lead * side < 0:
+        shown = ", ".join(f"{name} {excerpt(row[name])}" for name in sides.scores)
+        raise RowRefused(
+            "labels disagree",
+            f"{mapping.get(label, label)} is {excerpt(row[label])}, {shown}; columns may name the label",
+        )
 
 
 def _joint(scales):

@@ -216,6 +216,11 @@ def _expected(sides, mapping):
     return f"the name of an answer ({' or '.join(names)}{short}), 1 or 2, or a tie"
 
 
+def is_tie(text) -> bool:
+    """Whether a text says that no answer is better."""
+    return _TIES.fullmatch(re.sub(r"[\s_()-]+", " ", text.lower().rstrip(".! ")).strip()) is not None
+
+
 def named_side(text, sides, row, mapping, turn=1) -> int | None:
     """FIRST, TIE or SECOND of a text that names a side, a model or a tie, or is an answer; None for any other text.
 
@@ -230,7 +235,7 @@ def named_side(text, sides, row, mapping, turn=1) -> int | None:
             if row.get(name) == text:
                 return turn * side
     text = text.lower().rstrip(".! ")
-    if _TIES.fullmatch(re.sub(r"[\s_()-]+", " ", text).strip()):
+    if is_tie(text):
         return TIE
     text = text.strip("[]()")
     firsts, seconds = _side_words(sides)
