@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from ..base.format import signed
 from .clusters import prompts_of
-from .scores import Share, mean_change, mean_share_change
+from .scores import Share, mean_change, mean_share_change, share
 
 
 @dataclass(frozen=True)
@@ -17,6 +17,16 @@ class Measured(Share):
     def __str__(self):
         ends = f", 95 % {signed(self.low)} to {signed(self.high)}" if math.isfinite(self.high - self.low) else ""
         return f"change {signed(self.value)}{ends}{f', n={self.n}' if self.n else ''}"
+
+
+def own_interval(record: dict, key: str, n: int) -> Share | None:
+    """A share of an evaluation with its interval: as it was recorded, else that of n independent cases; None where
+    neither is known.
+    """
+    value, low, high = (record.get(f"eval/{name}") for name in (key, f"{key}_low", f"{key}_high"))
+    if low is not None and high is not None:
+        return Share(value, n, low, high)
+    return share(round(value * n), n) if n else None
 
 
 def drift(record: dict) -> Measured:

@@ -9,7 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from ..base.format import signed
-from .changes import Measured, answers_change, as_dicts, drift, newest_answers
+from .changes import Measured, answers_change, as_dicts, drift, newest_answers, own_interval
 from .metrics import METRICS
 from .scores import CHANCE, sign_test
 
@@ -34,6 +34,8 @@ LENGTH_RATIO = 1.75
 #: Held-out pairs beyond γ from which hardly any pair still pulls: at the gradient weight β·σ(γ − margin) half its start
 #: value or less.
 SATURATED_SHARE = 0.95
+#: Only where the interval of the share begins here or above: all of six pairs may be six of ten.
+SURELY_SATURATED_SHARE = 0.8
 #: Answers that became wrong beyond those that became right: so many count as lost facts when chance would hardly turn
 #: answers as one-sidedly (`sign_test`, CHANCE), and are too few to tell when they are this share of the checked ones.
 WRONG_ANSWERS, WRONG_ANSWERS_SHARE = 3, 0.1
@@ -104,51 +106,6 @@ def is_healthy(first: dict, evaluation: dict) -> bool:
         or _lost_endings(first, evaluation)
         or (_falls(drift(evaluation)) and drift(evaluation).value < CHOSEN_DRIFT_ATTENTION)
     )
-
-
-def recommend(records) -> int | None:
-    """The step of the recommended checkpoint: most held-out pairs beyond γ among the healthy evaluations, the earlier
-    one at a tie.
-
-    records: at one objective, as `run.records`; where they name several, shares beyond γ do not compare, and the pairs
-    with the chosen answer ahead are counted instead.
-    0 means that no trained step is healthy or better than the base model; None that nothing was evaluated yet.
-    """
-    evaluations = [record for record in as_dicts(records) if record.get("kind") == "eval"]
-    if not evaluations:
-        return None
-    # health is judged by answers where there are any
-    sampled = [record for record in evaluations if "eval/answers/ended" in record] or evaluations
-    healthy = [record for record in sampled if is_healthy(evaluations[0], record)]
-    if not healthy:
-        return 0
-    won = f"eval/rewards/{'beyond_gamma' if _has_one_objective(evaluations) else 'accuracies'}"
-    return max(healthy, key=lambda record: (record[won], -record["step"]))["step"]
-
-
-def _has_one_objective(evaluations):
-    objectives = [(record.get("beta"), record.get("gamma_beta_ratio")) for record in evaluations]
-    return len({(beta, ratio and round(ratio, 9)) for beta, ratio in objectives}) == 1
-
-
-def why_recommended(records) -> str:
-    """Why `recommend` names the step it names, in a few words."""
-    step = recommend(records)
-    evaluations = [record for record in as_dicts(records) if record.get("kind") == "eval"]
-    if step is None:
-        return "comes with the first evaluation"
-    by_gamma = evaluations[-1].get("gamma_beta_ratio", 1) > 0 and _has_one_objective(evaluations)
-    won = "beyond γ" if by_gamma else "won by the chosen answer"
-    if step > 0:
-        return f"most pairs {won} among the healthy ones"
-    if len(evaluations) == 1:
-        return "the base model: nothing else is evaluated yet"
-    sampled = [record for record in evaluations[1:] if "eval/answers/ended" in record]
-    if "eval/answers/ended" in evaluations[0] and not sampled:
-        return "the base model, until answers of a later step are sampled"
-    if any(is_healthy(evaluations[0], evaluation) for evaluation in sampled or evaluations[1:]):
-        return f"the base model: no trained step has more pairs {won}"
-    return "the base model: no trained step is healthy"
 
 
 def _collapse(first, last):
@@ -335,16 +292,27 @@ def _rate_too_low(first, last, total_steps):
 
 
 def _saturated(last):
-    beyond = last["eval/rewards/beyond_gamma"]
+    beyond, n = last["eval/rewards/beyond_gamma"], int(last.get("eval/pairs", 0))
     if beyond < SATURATED_SHARE:
         return None
     gamma = last.get("gamma_beta_ratio", 1) > 0  # DPO has none, and SimPO may be run without
+    where = "beyond γ" if gamma else "won by the chosen answer"
+    known = own_interval(last, "rewards/beyond_gamma", n)
+    measured = f"{beyond:.2f}" + (f" (n={n}, 95 % {known.low:.2f} to {known.high:.2f})" if known else "")
+    if known and known.low < SURELY_SATURATED_SHARE:
+        return Verdict(
+            "too few",
+            "note",
+            last["step"],
+            f"Too few held-out pairs to tell whether nearly all are {where}: {measured}.",
+            "With so few pairs chance does as much.",
+            "Hold out more pairs before you conclude anything.",
+        )
     return Verdict(
         "saturated margin",
         "note",
         last["step"],
-        f"Nearly all held-out pairs are {'beyond γ' if gamma else 'won by the chosen answer'}:"
-        f" {_share(last, 'eval/rewards/beyond_gamma')}.",
+        f"Nearly all held-out pairs are {where}: {measured}.",
         "Such pairs hardly pull: further steps mostly sharpen what is learned already.",
         "Stop here, or use harder pairs"
         + ("; a larger γ/β makes them pull again, at the price of probability." if gamma else "."),

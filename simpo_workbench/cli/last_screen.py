@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 from rich.table import Table
 from rich.text import Text
 
-from ..analysis.doctor import diagnose, why_recommended
+from ..analysis.doctor import diagnose
 from ..analysis.metrics import METRICS, SHARE
 from ..analysis.paired_changes import (
     TOO_FEW,
@@ -24,6 +24,7 @@ from ..analysis.paired_changes import (
     is_checked,
     pair_changes,
 )
+from ..analysis.recommendation import why_recommended
 from ..base.format import counted
 from .gate import output
 from .terminal import side_by_side, value_text
@@ -136,6 +137,9 @@ def print_summary(run, report: Path | None = None, after_demo: bool = False) -> 
         recommended = status.recommended_step
         where = f", in {run.adapter_at(recommended)}" if recommended in run.adapter_steps() else ""
         say("Recommended", f"step {recommended}, {why_recommended(records)}{where}")
+        own = next((r for r in records if r["kind"] == "eval" and r["step"] == recommended), None)
+        if own and recommended not in (before["step"], after["step"]):  # neither column of the table is its own
+            say(f"Step {recommended} itself", _in_one_line(own))
     if final.step is not None:
         console.print(_final_table(final))
     if str(final):
@@ -233,6 +237,12 @@ def _final_table(final):
 
 def _label(metric):
     return f"{metric.label} (95 %)" if metric.unit == SHARE else metric.title
+
+
+def _in_one_line(record):
+    """The metrics of the table at one step, as a sentence."""
+    keys = [key for key in _ROWS if f"eval/{key}" in record]
+    return "; ".join(f"{METRICS[key].label} {METRICS[key].with_unit(value_text(record, key))}" for key in keys)
 
 
 def _change_text(change: PairedChange | None):

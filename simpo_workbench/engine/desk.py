@@ -97,7 +97,11 @@ class Desk:
         """The sentence of the event that is recorded."""
         values = ", ".join(f"{name} = {_shown(value)}" for name, value in changes.items())
         sentence = f"After step {step}: {values}{remark}."
-        self.recorder.event(step, "set", sentence, changes=changes)
+        # the objective holds from here on, also before the next step or evaluation names it
+        loss = self.settings.config.loss
+        objective = {"beta": loss.beta, "gamma_beta_ratio": loss.target_margin / loss.beta}
+        is_new = {"beta", "gamma", "gamma_beta_ratio"} & set(changes)
+        self.recorder.event(step, "set", sentence, changes=changes, **(objective if is_new else {}))
         return sentence
 
 

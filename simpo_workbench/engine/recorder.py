@@ -9,7 +9,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from ..analysis import doctor
+from ..analysis import doctor, recommendation
 from ..base.errors import WorkbenchError
 from ..base.files import write_atomically, write_json, write_jsonl
 from ..base.format import duration
@@ -153,7 +153,7 @@ class Recorder:
         verdicts = doctor.diagnose(records, self.status["total_steps"])
         self._note_change_of_verdict(step, verdicts[0])
         self.presence.write(
-            recommended_step=doctor.recommend(records), verdict=str(verdicts[0]), severity=verdicts[0].severity
+            recommended_step=recommendation.recommend(records), verdict=str(verdicts[0]), severity=verdicts[0].severity
         )
         return verdicts
 
@@ -161,7 +161,7 @@ class Recorder:
         """The recommended step at the objective of now, which may have changed since the last evaluation; the status
         names it from here on.
         """
-        step = doctor.recommend(at_last_objective(self.folder, self.config.loss, self.records))
+        step = recommendation.recommend(at_last_objective(self.folder, self.config.loss, self.records))
         if step != self.status.get("recommended_step"):
             self.presence.write(recommended_step=step)
         return step

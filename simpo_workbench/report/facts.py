@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import statistics
 
-from ..analysis.doctor import why_recommended
 from ..analysis.metrics import METRICS
+from ..analysis.objective import is_at, objective_words
+from ..analysis.recommendation import why_recommended
 from ..base.escape import one_way
 from ..base.format import counted
 from ..config.held_lora import held_lora, lora_label
@@ -39,10 +40,16 @@ def headline(config, label: str | None = None) -> str:
     return f"{model} · {adapter}{kind} · β {loss.beta:g} · γ/β {loss.gamma_beta_ratio:g} (γ {loss.gamma:g})"
 
 
-def headline_of(run) -> str:
-    """The headline of a run, with the adapter that it trains. Errors: WorkbenchError for a damaged configuration."""
-    config = run.config
-    return headline(config, label_of(run.folder, config))
+def headline_of(run, objective=None) -> str:
+    """The headline of a run, with the adapter that it trains and its last objective; where that is not the one that it
+    began with, both are named. Errors: WorkbenchError for a damaged configuration.
+
+    objective: `run.objective` where it is known already.
+    """
+    config, objective = run.config, run.objective if objective is None else objective
+    text = headline(config.model_copy(update={"loss": objective}), label_of(run.folder, config))
+    now = {"beta": objective.beta, "gamma_beta_ratio": objective.target_margin / objective.beta}
+    return text if is_at(now, config.loss) else f"{text}, at first {objective_words(config.loss)}"
 
 
 def tiles(status, config, evaluations, speeds, peaks, final=None) -> list[dict]:

@@ -104,7 +104,7 @@ def _report_html(run):
     return page.render(
         run=run,
         status=status,
-        headline=headline_of(run),
+        headline=headline_of(run, objective),
         lora_note=adapter_note(config, lora),
         objective_note=run.objective_note,
         verdicts=doctor.diagnose(records, status.total_steps),

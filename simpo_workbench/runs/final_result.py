@@ -5,10 +5,10 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from ..analysis.doctor import recommend
 from ..analysis.metrics import METRICS, score_metrics
 from ..analysis.objective import at_objective
 from ..analysis.paired_changes import PairedChange, pair_changes
+from ..analysis.recommendation import recommend
 from ..analysis.scores import join_texts
 from ..base.format import counted
 from . import verified

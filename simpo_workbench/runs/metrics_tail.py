@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
 class MetricsTail:
     """The records of a run as they come. `evaluations` and `events` are lists of records; of training records only the
-    columns of numbers are kept. `last_measured` is the newest training step or evaluation: it names the last objective.
+    columns of numbers are kept. `last_measured` is the newest record with an objective.
 
     `read()` takes what is new. A file that was replaced (a resumed run drops what came after its checkpoint) is read
     again from its beginning.
@@ -140,7 +140,7 @@ class MetricsTail:
 
     def _take(self, record):
         kind = record.get("kind")
-        if kind in ("eval", "train"):
+        if kind in ("eval", "train") or "beta" in record:  # also an event that sets it
             self.last_measured = record
         if kind == "eval":
             self.evaluations.append(record)

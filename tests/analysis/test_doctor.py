@@ -5,7 +5,8 @@ import json
 import pandas as pd
 import pytest
 
-from simpo_workbench.analysis.doctor import SEVERITIES, Verdict, diagnose, is_healthy, recommend, why_recommended
+from simpo_workbench.analysis.doctor import SEVERITIES, Verdict, diagnose, is_healthy
+from simpo_workbench.analysis.recommendation import recommend, why_recommended
 
 
 def evaluation(
@@ -367,6 +368,19 @@ def test_a_margin_that_is_saturated_is_a_note(beyond, saturated):
     assert not saturated or found[0].seen == f"Nearly all held-out pairs are beyond γ: {beyond:.2f}."
 
 
+@pytest.mark.parametrize(
+    ("n", "kind", "said"),
+    [
+        (6, "too few", "Too few held-out pairs to tell whether nearly all are beyond γ: 1.00 (n=6, 95 % 0.54 to 1.00)"),
+        (24, "saturated margin", "Nearly all held-out pairs are beyond γ: 1.00 (n=24, 95 % 0.86 to 1.00)"),
+    ],
+)
+def test_few_saturated_pairs_are_too_few(n, kind, said):
+    (found,) = diagnose([START, evaluation(20, beyond=1.0) | {"eval/pairs": n}])
+    assert (found.kind, found.seen) == (kind, f"{said}.")
+    assert ("Stop here" in found.remedy) is (kind == "saturated margin")
+
+
 def test_the_worst_comes_first_and_each_has_three_parts():
     found = diagnose([START, evaluation(20, chosen=-2.0, repeated=0.5, tokens=90, beyond=0.99)])
     assert [verdict.kind for verdict in found] == ["collapse", "length drift", "saturated margin"]
@@ -392,6 +406,9 @@ def test_the_recommended_checkpoint_has_most_pairs_beyond_gamma_among_the_health
     ]
     assert recommend(records) == 40
     assert recommend(records[:2]) == 20
+    assert why_recommended(records) == "most pairs beyond γ among the healthy ones"
+    tied = [*records[:4], evaluation(70, beyond=0.60)]
+    assert why_recommended(tied) == "most pairs beyond γ among the healthy ones, as many as at step 70: the earliest"
 
 
 def test_why_the_base_model_is_recommended_is_true_of_steps_whose_answers_nobody_sampled():

@@ -8,7 +8,7 @@ from fake_run import fake_run
 from rich.console import Console
 
 from simpo_workbench.analysis.paired_changes import PairedChange
-from simpo_workbench.base.files import read_jsonl, write_jsonl
+from simpo_workbench.base.files import read_json, read_jsonl, write_json, write_jsonl
 from simpo_workbench.cli import last_screen, terminal
 
 ANSWERED = {  # prompt: right before, right after
@@ -149,6 +149,21 @@ def test_mixed_changes_and_nothing_compared_are_said():
     assert dict(last_screen._in_words({}, 0, False)) == {
         "Nothing could be compared": "no pair and no prompt was measured both before and after"
     }
+
+
+def test_a_recommended_step_that_is_in_no_column_has_its_own_numbers(tmp_path, screen):
+    run = fake_run(tmp_path)
+    recommend(run, 100)
+    own = sentence(screen(run), "Step 100 itself")
+    assert own.startswith("chosen ahead 0.")
+    assert "beyond γ 0." in own
+    assert "nats/token" in own
+    recommend(run, 120)
+    assert "itself" not in screen(run)
+
+
+def recommend(run, step):
+    write_json(run.folder.status, {**read_json(run.folder.status), "recommended_step": step})
 
 
 def test_what_was_never_measured_is_not_called_better(tmp_path, screen):

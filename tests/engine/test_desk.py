@@ -60,6 +60,9 @@ def test_settings_change_at_the_next_step_and_are_recorded(tiny_config, finished
         (3, "After step 3: beta = 4, gamma_beta_ratio = 0.25."),
         (3, "After step 3: prompts = 1 prompt."),
     ]
+    sets = [record for record in run.records if record.get("event") == "set"]
+    objectives = [(record.get("beta"), record.get("gamma_beta_ratio")) for record in sets]
+    assert objectives == [(None, None), (4.0, 0.25), (None, None)], "it holds at once, before the next step names it"
     assert asker.reply(2, "set") == {"state": "done", "text": "After step 2: learning_rate_scale = 0.5.", "step": 2}
 
 

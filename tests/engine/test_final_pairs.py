@@ -41,7 +41,7 @@ def recommends(monkeypatch, *steps):
     """Let the doctor recommend these steps, one after each evaluation and at each end."""
     waiting = list(steps)
     monkeypatch.setattr(
-        recorder.doctor, "recommend", lambda records: waiting.pop(0) if len(waiting) > 1 else waiting[0]
+        recorder.recommendation, "recommend", lambda records: waiting.pop(0) if len(waiting) > 1 else waiting[0]
     )
 
 

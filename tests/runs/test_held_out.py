@@ -4,10 +4,11 @@ import pytest
 from fake_run import BETA, evaluation_record, fake_run, sampled, scores
 from token_tables import by_hand
 
-from simpo_workbench.analysis import doctor
 from simpo_workbench.analysis.objective import at_objective
+from simpo_workbench.analysis.recommendation import recommend
 from simpo_workbench.base.files import read_jsonl, write_jsonl
 from simpo_workbench.cli.last_screen import print_summary
+from simpo_workbench.report.facts import headline_of
 from simpo_workbench.report.report import report_html
 from simpo_workbench.runs.metrics_tail import MetricsTail
 from simpo_workbench.ui.pairs.explained_pair import explained_pair, scored_pair
@@ -40,9 +41,23 @@ def test_the_recommended_step_is_chosen_at_one_objective(set_run):
     evaluations = [record for record in set_run.records if record["kind"] == "eval"]
     shares = [record["eval/rewards/beyond_gamma"] for record in evaluations]
     assert shares[1] > shares[2], "at γ/β 0 step 20 is better"
-    assert doctor.recommend(set_run.records) == 20
+    assert recommend(set_run.records) == 20
     assert [record.get("measured_gamma_beta_ratio") for record in evaluations] == [0.5, 0.5, None]
     assert {record["gamma_beta_ratio"] for record in evaluations} == {0.0}
+
+
+def test_the_head_of_a_run_names_the_last_objective_and_the_first(set_run):
+    assert "γ/β 0 (γ 0), at first β 2, γ/β 0.5" in headline_of(set_run)
+    assert "γ/β 0 (γ 0), at first β 2, γ/β 0.5" in report_html(set_run)
+
+
+def test_the_note_is_there_as_soon_as_the_objective_is_set(tmp_path):
+    run = fake_run(tmp_path, total_steps=40, last_step=20, pairs=8, state="training")
+    assert run.objective_note == ""
+    event = {"kind": "event", "step": 20, "event": "set", "changes": {"beta": 4.0}}
+    event |= {"beta": 4.0, "gamma_beta_ratio": 0.5}
+    write_jsonl(run.folder.metrics, [*read_jsonl(run.folder.metrics), event])
+    assert "it was β 2, γ/β 0.5. All held-out numbers are at β 4, γ/β 0.5" in run.objective_note
 
 
 def test_scores_comparisons_and_the_note_are_at_the_last_objective(set_run):

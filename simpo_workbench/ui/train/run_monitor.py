@@ -207,6 +207,8 @@ class RunMonitor(Panel):
         is_evaluated = any(record.get("kind") == "eval" for record in new)
         if not is_evaluated and objective == self._objective:
             return
+        if objective != (self._objective or self._run_config.loss):
+            self._headline = headline_of(self._followed, objective)
         self._objective = objective
         self._evaluations = self._tail.evaluations_at_last_objective(self._run_config.loss)
         norms = [{"kind": "train", "step": step, "grad_norm": norm} for step, norm in self._tail.points("grad_norm")]
