@@ -5,8 +5,11 @@ from collections import Counter
 
 from ..base.errors import WorkbenchError
 from .collect import Collector
-from .columns import guess_columns, listed
-from .shapes import KNOWN_SHAPES, LABELLED
+from .columns import listed
+from .guesses import pair_mappings, side_mappings, verdict_mappings
+from .shapes import LABELLED
+
+_SHAPES = "docs/data-shapes.md has an example of every known shape."
 
 
 def nothing_kept(report, collector) -> WorkbenchError:
@@ -17,8 +20,7 @@ def nothing_kept(report, collector) -> WorkbenchError:
     if kinds.keys() == {LABELLED} and "no partner" in report.first:
         return WorkbenchError(
             f"No usable preference pair. {report} Columns found: {listed(seen)}. It is unpaired feedback (one answer"
-            " and a verdict per row, as for KTO): a pair needs a good and a bad answer to the same prompt. Known"
-            f" shapes: {KNOWN_SHAPES}."
+            f" and a verdict per row, as for KTO): a pair needs a good and a bad answer to the same prompt. {_SHAPES}"
         )
     if kinds or not seen:
         mapping = None if collector.columns else tried_guess(samples)
@@ -28,50 +30,75 @@ def nothing_kept(report, collector) -> WorkbenchError:
 
 
 def no_shape_error(report, seen, samples) -> WorkbenchError:
-    """The error for data whose columns fit no known shape."""
-    name = report.name
-    text = f"{name} holds no preference pairs in a known shape. Columns found: {listed(seen)}. "
-    shapes = f"Known shapes: {KNOWN_SHAPES}."
-    if guess := tried_guess(samples):
-        return WorkbenchError(f"{text}Try columns={guess} (data.columns). {shapes}")
-    needed = "every prompt needs a chosen and a rejected answer. "
-    reason = next((reason for reason in ("no label", "unclear label", "missing") if reason in report.first), None)
-    if reason:
-        text += f"At {report.first[reason].where}: {report.first[reason].seen}. "
-    elif numbered_answers(seen):
-        text += (
+    """The error for data whose columns fit no known shape: first what to do, then what was found."""
+    start = f"{report.name} holds no preference pairs in a known shape. "
+    end = f" Columns found: {listed(seen)}. {_SHAPES}"
+    mapping, unclear = tried_mapping(samples)
+    if mapping:
+        return WorkbenchError(f"{start}Try columns={mapping} (data.columns).{end}")
+    if unclear:
+        return WorkbenchError(f"{start}It looks like two answers and a label, but {unclear}.{end}")
+    return WorkbenchError(f"{start}{_what_is_missing(report, seen)}{end}")
+
+
+def _what_is_missing(report, seen):
+    """What rows of no known shape lack, and what to do; a mapping to chosen and rejected only where it may be right."""
+    reasons = ("no label", "unclear label", "missing", "no known shape")
+    reason = next((reason for reason in reasons if reason in report.first), None)
+    if reason in ("no label", "unclear label"):
+        return f"At {report.first[reason].where}: {report.first[reason].seen}."
+    if numbered_answers(seen):
+        return (
             f"It looks like several answers in columns of their own ({listed(numbered_answers(seen))}): make a list of"
-            " them in one column `answers`, and a column `ratings` or `ranks` with one number for each. "
+            " them in one column `answers`, and a column `ratings` or `ranks` with one number for each."
         )
-    elif "label" in seen or "is_desirable" in seen:
-        text += f"It looks like unpaired feedback (one answer and a verdict per row, as for KTO); {needed}"
-    elif "messages" in seen or "output" in seen:
-        text += f"It looks like supervised answers; {needed}"
-    elif re.search(r"\.[ct]sv(\.gz|\.zst)?$", name):
-        text += "Is its first line a header? "
-    mapping = "columns={'prompt': …, 'chosen': …, 'rejected': …}"
-    return WorkbenchError(f"{text}Map other names with {mapping} (data.columns). {shapes}")
+    map_names = "Map other names with columns={'prompt': …, 'chosen': …, 'rejected': …} (data.columns)."
+    needed = "every prompt needs a chosen and a rejected answer. "
+    if "label" in seen or "is_desirable" in seen:
+        return f"It looks like unpaired feedback (one answer and a verdict per row, as for KTO); {needed}{map_names}"
+    if reason == "missing":
+        return f"At {report.first[reason].where}: {report.first[reason].seen}. {map_names}"
+    if "messages" in seen or "output" in seen:
+        return f"It looks like supervised answers; {needed}{map_names}"
+    header = "Is its first line a header? " if re.search(r"\.[ct]sv(\.gz|\.zst)?$", report.name) else ""
+    return header + map_names
 
 
 def tried_guess(rows) -> dict | None:
-    """A mapping guessed from the rows' column names, if at least half of these rows make pairs with it; else None."""
-    guess = guess_columns(dict.fromkeys(name for row in rows for name in row))
-    if guess is None:
-        return None
-    collector = Collector("", guess, "best_worst")
-    for number, row in enumerate(rows, 1):
-        collector.add(f"row {number}", row)
-    _, report = collector.finish()
-    return guess if 2 * report.kept >= len(rows) else None
+    """A mapping to prompt, chosen and rejected with which at least half of these rows make pairs; else None."""
+    return _first_that_reads(rows, pair_mappings(rows))[0]
+
+
+def tried_mapping(rows) -> tuple[dict | None, str]:
+    """(a mapping of any kind with which at least half of these rows make pairs, or None; why a label is unclear)."""
+    mapping = tried_guess(rows)
+    if mapping:
+        return mapping, ""
+    mapping, unclear = _first_that_reads(rows, side_mappings(rows))
+    return (mapping, "") if mapping else (_first_that_reads(rows, verdict_mappings(rows))[0], unclear)
+
+
+def _first_that_reads(rows, mappings):
+    unclear = ""
+    for mapping in mappings:
+        collector = Collector("", mapping, "best_worst")
+        for number, row in enumerate(rows, 1):
+            collector.add(f"row {number}", row)
+        _, report = collector.finish()
+        if 2 * report.kept >= len(rows):
+            return mapping, ""
+        if not unclear and "unclear label" in report.first:
+            unclear = report.first["unclear label"].seen
+    return None, unclear
 
 
 def numbered_answers(names) -> list[str]:
-    """Three or more columns whose names differ in a number only, such as "prediction 1" to "prediction 4"."""
+    """Three or more columns whose names differ in a number or a letter only, such as "answer 1" to "answer 3"."""
     stems = Counter(stem for name in names if (stem := _stem(name)) is not None)
     many = next((stem for stem, count in stems.items() if count >= 3), None)
     return [name for name in names if _stem(name) == many] if many is not None else []
 
 
 def _stem(name):
-    stem = re.sub(r"[ _-]?\d+$", "", str(name))
+    stem = re.sub(r"(?:[ _-]?\d+|[ _-][a-fA-F]|(?<=[a-z])[A-F])$", "", str(name))
     return stem if stem != name else None

@@ -1,7 +1,6 @@
 """Column names: the user's mapping onto ours, and a guess where none is given."""
 
 import difflib
-import re
 from collections.abc import Mapping
 
 from ..base.errors import WorkbenchError
@@ -70,74 +69,6 @@ def free_name(column, row) -> str:
     while column in row:
         column += "_in_file"
     return column
-
-
-_PROMPT_WORDS = (
-    "prompt",
-    "question",
-    "query",
-    "instruction",
-    "request",
-    "input",
-    "context",
-    "conversation",
-    "conversations",
-    "messages",
-    "user",
-    "task",
-)
-_CHOSEN_WORDS = (
-    "chosen",
-    "preferred",
-    "accepted",
-    "better",
-    "best",
-    "good",
-    "positive",
-    "pos",
-    "winner",
-    "winning",
-    "win",
-    "won",
-    "w",
-)
-_REJECTED_WORDS = (
-    "rejected",
-    "dispreferred",
-    "unpreferred",
-    "worse",
-    "worst",
-    "bad",
-    "negative",
-    "neg",
-    "loser",
-    "losing",
-    "lose",
-    "lost",
-    "l",
-)
-
-
-def guess_columns(columns) -> dict | None:
-    """A mapping that may fit these column names; None where chosen and rejected cannot be told apart."""
-    columns = [str(name) for name in columns]
-    # "not_chosen" and "non_preferred" hold the word of the other side
-    negated = {name for name in columns if re.search(r"(^|_)(not|non|un)_", name.lower())}
-    chosen = _by_words([name for name in columns if name not in negated], _CHOSEN_WORDS)
-    rejected = _by_words(columns, _REJECTED_WORDS) or _by_words(list(negated), _CHOSEN_WORDS)
-    if chosen is None or rejected is None:
-        return None
-    rest = [name for name in columns if name not in (chosen, rejected)]
-    prompt = _by_words(rest, _PROMPT_WORDS) or (rest[0] if len(rest) == 1 else None)
-    return {"prompt": prompt, "chosen": chosen, "rejected": rejected} if prompt else None
-
-
-def _by_words(columns, words):
-    for word in words:
-        for name in columns:
-            if word in re.split(r"[^a-z0-9]+", re.sub(r"(?<=[a-z0-9])(?=[A-Z])", "_", name).lower()):
-                return name
-    return None
 
 
 def listed(names) -> str:

@@ -101,10 +101,26 @@ def ranking_in(row, column) -> Ranking:
         if all(isinstance(answer, dict) and key in answer for answer in answers):
             return _graded(map(_text_of, answers), [answer[key] for answer in answers], key, (column,))
     raise RowRefused(
-        "no grades",
-        f"{len(answers)} answers in '{column}' without ranks or ratings: add a column `ratings` or `ranks` with one"
-        " number for each answer",
+        "no grades", f"{len(answers)} answers in '{column}' without ranks or ratings: {_to_do(row, column)}"
     )
+
+
+def _to_do(row, column):
+    """How a row says which answers are better: by a list of numbers that it has, or by a new column."""
+    number = len(as_list(row[column]))
+    for name, value in row.items():
+        grades = as_list(value) if name != column else None
+        if grades is not None and len(grades) == number and all(_is_number(grade) for grade in grades):
+            ranks, ratings = {"ranks": name}, {"ratings": name}
+            return (
+                f"if '{name}' has a number for each answer, the lowest for the best: columns={ranks}; the highest for"
+                f" the best: columns={ratings} (data.columns)"
+            )
+    return "add a column `ratings` or `ranks` with one number for each answer"
+
+
+def _is_number(value):
+    return isinstance(value, int | float) and not isinstance(value, bool)
 
 
 def several(values, better) -> Ranking:

@@ -10,7 +10,7 @@ from .judging_words import BETTER, UNCLEAR, merit_of, words_of
 from .pair import prompt_key
 from .refused import excerpt, is_missing
 from .shapes import is_list_of_texts
-from .turns import OBJECTS, ROLES, text_key
+from .turns import OBJECTS, holds_turns, text_key
 from .votes import TIE, is_tie, number_in
 from .written import value_of
 
@@ -81,7 +81,7 @@ def not_shown(pair) -> list[str]:
     for column, value in pair.extra.items():
         if column in OBJECTS and isinstance(value, dict) and text_key(value) is None:  # its text is the prompt
             lost += [f"{column}.{key}" for key in value if _may_be_shown(key) and _is_lost(pair, value[key])]
-        elif (_may_be_shown(column) or _holds_turns(value)) and _is_lost(pair, value):
+        elif (_may_be_shown(column) or holds_turns(value)) and _is_lost(pair, value):
             lost.append(column)
     return lost
 
@@ -93,16 +93,6 @@ def _may_be_shown(column):
         return True
     other = words & _NOT_OF_THE_PROMPT or (words & _ANSWERS and not words & _BEGUN)
     return bool(words & _OF_THE_PROMPT) and not other
-
-
-def _holds_turns(value):
-    """Whether a value is a list of turns, also as text, that begins with what a person says."""
-    if isinstance(value, str) and value[:2] == "[{":
-        value = value_of(value)
-    if not isinstance(value, list) or not value or not isinstance(value[0], dict):
-        return False
-    role = value[0].get("role") or value[0].get("from")
-    return isinstance(role, str) and ROLES.get(role.strip().lower()) in ("user", "system")
 
 
 def _is_lost(pair, value):

@@ -28,14 +28,13 @@ _SURE_PROMPTS = PROMPTS[:5]
 
 @dataclass(frozen=True)
 class Shape:
-    """One known shape of rows: name and words for people, and the columns by which it is recognised.
+    """One known shape of rows: its name, and the columns by which it is recognised.
 
     kind: PAIR, SIDES, RANKING or LABELLED. chosen, rejected: columns of the answers, of PAIR. holds_prompt: the answers
     (of ms-swift: the chosen one) are whole conversations.
     """
 
     name: str
-    words: str
     kind: str
     chosen: str = ""
     rejected: str = ""
@@ -47,33 +46,32 @@ class Shape:
         return tuple(dict.fromkeys(name for name in (self.chosen, self.rejected) if name))
 
 
-def _pair(name, words, chosen, rejected, holds_prompt=False):
-    return Shape(name, words, PAIR, chosen, rejected, holds_prompt)
+def _pair(name, chosen, rejected, holds_prompt=False):
+    return Shape(name, PAIR, chosen, rejected, holds_prompt)
 
 
 SHAPES = (
-    _pair("conversations", "chosen/rejected (conversations or transcripts)", "chosen", "rejected", True),
-    _pair("prompt, chosen, rejected", "prompt/chosen/rejected", "chosen", "rejected"),
-    _pair("Alpaca", "instruction/input/output (a list of two)", "output", "output"),
-    _pair("turbo-alignment", "context/answer_w/answer_l", "answer_w", "answer_l"),
-    _pair("Stack Exchange pairs", "question/response_j/response_k", "response_j", "response_k"),
-    _pair("OpenAI, Azure", "input/preferred_output/non_preferred_output", "preferred_output", "non_preferred_output"),
-    _pair("Argilla", "instruction/chosen_response/rejected_response", "chosen_response", "rejected_response"),
-    _pair("LLaMA-Factory v1", "chosen_messages/rejected_messages", "chosen_messages", "rejected_messages", True),
-    _pair("ms-swift", "messages/rejected_response", "messages", "rejected_response", True),
-    _pair("ms-swift, two conversations", "messages/rejected_messages", "messages", "rejected_messages", True),
-    _pair("ShareGPT, rejected response", "conversations/rejected_response", "conversations", "rejected_response", True),
-    _pair("ms-swift, query and response", "query/response/rejected_response", "response", "rejected_response"),
-    Shape("two answers and a label", "two answers (response_a/response_b) and a label of the better one", SIDES),
-    Shape("several answers", "completions or another list of answers with ranks or ratings", RANKING),
-    Shape("one answer and a label", "prompt/completion/label (paired by prompt)", LABELLED),
+    _pair("conversations", "chosen", "rejected", True),
+    _pair("prompt, chosen, rejected", "chosen", "rejected"),
+    _pair("Alpaca", "output", "output"),
+    _pair("turbo-alignment", "answer_w", "answer_l"),
+    _pair("Stack Exchange pairs", "response_j", "response_k"),
+    _pair("OpenAI, Azure", "preferred_output", "non_preferred_output"),
+    _pair("Argilla", "chosen_response", "rejected_response"),
+    _pair("LLaMA-Factory v1", "chosen_messages", "rejected_messages", True),
+    _pair("ms-swift", "messages", "rejected_response", True),
+    _pair("ms-swift, two conversations", "messages", "rejected_messages", True),
+    _pair("ShareGPT, rejected response", "conversations", "rejected_response", True),
+    _pair("ms-swift, query and response", "response", "rejected_response"),
+    Shape("two answers and a label", SIDES),
+    Shape("several answers", RANKING),
+    Shape("one answer and a label", LABELLED),
 )  # fmt: skip
 _PLAIN, _OF_SIDES, _OF_LISTS = (next(shape for shape in SHAPES if shape.name == name) for name in (
     "prompt, chosen, rejected", "two answers and a label", "several answers",
 ))  # fmt: skip
 #: Columns of whole conversations that end in the chosen answer; the rejected one stands beside them alone.
 ENDING_IN_CHOSEN = ("messages", "conversations")
-KNOWN_SHAPES = ", ".join(shape.words for shape in SHAPES) + " (docs/data-shapes.md has an example of each)"
 
 
 @dataclass(frozen=True)

@@ -51,6 +51,8 @@ def _open_named(source):
     if isinstance(source, os.PathLike) or looks_like_a_file or not pair_hub.is_hub_id(text):
         raise pair_files.missing_path_error(path)
     near = pair_files.near_names(path)
+    if "/" not in text and any(name.startswith(f"{text}.") for name in near):
+        raise pair_files.missing_path_error(path)  # no look on the hub for a file whose ending was forgotten
     try:
         return pair_hub.read_hub(text)
     except WorkbenchError as error:

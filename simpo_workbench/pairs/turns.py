@@ -147,6 +147,16 @@ def _texts_in(value):
     return value if isinstance(value, list) and value and all(isinstance(item, str | None) for item in value) else None
 
 
+def holds_turns(value) -> bool:
+    """Whether a value is a list of turns, also as text, that begins with what a person says."""
+    if isinstance(value, str) and value[:2] == "[{":
+        value = value_of(value)
+    if not isinstance(value, list) or not value or not isinstance(value[0], dict):
+        return False
+    role = value[0].get("role") or value[0].get("from")
+    return isinstance(role, str) and ROLES.get(role.strip().lower()) in ("user", "system")
+
+
 def text_key(value) -> str | None:
     """The key of the text in an object that stands for a prompt; None without one."""
     return next((key for key in _OBJECT_TEXTS if isinstance(value.get(key), str) and value[key].strip()), None)

@@ -20,13 +20,13 @@ ANSWERS = ("completion", "response", "answer", "output", "messages", "conversati
 _PLAIN_LABELS = frozenset({"label", "binary_label", "feedback"})
 _ANSWERS_OF_KTO = frozenset({"completion", "messages", "conversations"})
 _NUMBERS = frozenset({"1", "1.0", "+1", "0", "0.0", "-1", "-1.0"})
-_GOOD = frozenset(
+GOOD = frozenset(
     {
         "1", "1.0", "true", "yes", "desirable", "good", "positive", "chosen", "preferred", "up", "thumbs_up",
         "thumbs-up", "accepted", "like", "+1", "👍",
     }
 )  # fmt: skip
-_BAD = frozenset(
+BAD = frozenset(
     {
         "0", "0.0", "-1", "-1.0", "false", "no", "undesirable", "bad", "negative", "rejected", "down",
         "thumbs_down", "thumbs-down", "dislike", "👎",
@@ -88,8 +88,8 @@ def grade_of(row, label, answer) -> float:
             f"{label} is {excerpt(value)}, and nothing says which number is a good answer. If it is 1, call the column"
             " is_desirable; else write true and false",
         )
-    if word in _GOOD or word in _BAD:
-        return float(word in _GOOD)
+    if word in GOOD or word in BAD:
+        return float(word in GOOD)
     raise RowRefused("wrong type", f"{label} is {excerpt(value)}, expected true or false for a good or a bad answer")
 
 

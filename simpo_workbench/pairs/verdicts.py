@@ -35,8 +35,8 @@ from .votes import (
 )
 
 __all__ = [
-    *("FIRST", "NO_TOKENS", "SECOND", "TIE", "Scale", "Sides", "names_a_side", "no_label", "read_label"),
-    *("reading_sentence", "sides_of", "winner"),
+    *("FIRST", "NO_TOKENS", "SECOND", "TIE", "Scale", "Sides", "names_a_side", "no_label", "pairs_of_columns"),
+    *("read_label", "reading_sentence", "sides_of", "winner"),
 ]
 
 _TOKENS = (("0", "1"), ("1", "2"), ("a", "b"), ("first", "second"), ("left", "right"), ("one", "two"))
@@ -127,6 +127,12 @@ def _families(names):
     return families
 
 
+def pairs_of_columns(names: tuple[str, ...]) -> list[tuple[str, str]]:
+    """Two columns each whose names differ in one word that tells sides apart, whatever they hold."""
+    families = _families(names).items()
+    return [tuple(map(columns.get, tokens)) for (tokens, _), columns in families if set(tokens) == columns.keys()]
+
+
 def _answer_rank(stem):
     """The place of a stem's word for an answer; None where its columns hold something else."""
     nouns = [word for word in stem if word != "*"]
@@ -151,6 +157,10 @@ def _labels(names, taken, first, second, scores):
         numbered.setdefault(stem, []).append(name)
     annotators = next((tuple(group) for group in numbered.values() if len(group) >= 2), ())
     known = {name for name in labels if (first, second, name) in KNOWN_LABELS}
+    if (
+        not [name for name in labels if "safer" not in words_of(name)] and not scores
+    ):  # which answer is safer counts only where nothing else does
+        known |= {name for name in labels if "safer" in words_of(name)}
     labels = [name for name in labels if name not in annotators and (name in known or not is_about_a_label(name))]
     return tuple(sorted(labels, key=lambda name: (name not in known, label_rank(name)))), annotators
 

@@ -3,7 +3,8 @@
 import pytest
 
 from simpo_workbench.base.errors import WorkbenchError
-from simpo_workbench.pairs.columns import checked_mapping, guess_columns, renamed_row
+from simpo_workbench.pairs.columns import checked_mapping, renamed_row
+from simpo_workbench.pairs.guesses import guess_columns
 
 
 @pytest.mark.parametrize(

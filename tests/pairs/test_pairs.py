@@ -215,7 +215,7 @@ def test_data_without_pairs_is_refused_as_a_whole(tmp_path):
     text = refusal([{"messages": turns, "label": True}])
     assert "messages, label" in text
     assert "unpaired feedback" in text
-    assert "prompt/chosen/rejected" in text
+    assert "docs/data-shapes.md" in text
     assert "supervised answers" in refusal([{"messages": turns, "images": ["1.jpg"]}])
     assert "no 'rejected'" in refusal([{"prompt": "p", "chosen": "a", "topic": "x"}])
     headless = refusal(write(tmp_path / "headless.csv", "Sky?,Blue.,Green.\nGrass?,Green.,Blue.\n"))

@@ -6,7 +6,7 @@ from simpo_workbench.base.errors import WorkbenchError
 from simpo_workbench.pairs.pairs import load_pairs
 from simpo_workbench.pairs.reading import read_row
 from simpo_workbench.pairs.refused import RowRefused
-from simpo_workbench.pairs.shapes import KNOWN_SHAPES, SHAPES, shape_of
+from simpo_workbench.pairs.shapes import shape_of
 
 
 def user(text):
@@ -267,10 +267,6 @@ def test_plain_texts_without_a_prompt_are_no_shape():
     assert shape_of({"chosen": "Blue.", "rejected": "Green."}) is None
     with pytest.raises(RowRefused, match="neither conversations nor"):
         read_row({"chosen": "Blue.", "rejected": "Green."})
-
-
-def test_the_list_of_shapes_in_messages_names_every_answer_column():
-    assert all(column in KNOWN_SHAPES for shape in SHAPES for column in shape.columns)
 
 
 def test_reasoning_and_calls_under_their_older_names_are_kept():
