@@ -9,7 +9,7 @@ from ...base.errors import WorkbenchError, first_line
 from ...config.run_config import DataConfig
 from . import mismatch
 from .chat_rendering import at_moment, render_all
-from .rendered_pair import Answer, Mode, Placer, RenderedPair, mode_of
+from .rendered_pair import Answer, Mode, Placement, Placer, RenderedPair, mode_of
 from .template_check import require_bounded_template
 from .template_values import TemplateValues
 from .turn_forms import TurnForms, call_texts, holds_texts, is_plain, reasoning_of, tool_names
@@ -83,9 +83,13 @@ class ChatTemplate:
 
     def prompt_text(self, messages, tools=()) -> str:
         """The rendered prompt up to where an answer begins: one that thinks, or not, as `values.thinking` says."""
+        return self.start(self.with_system_turn(messages), self.sampled_placement, tools)
+
+    @property
+    def sampled_placement(self) -> Placement:
+        """Where sampled answers begin."""
         thinks = self.own.is_open if self.values.thinking is None else self.values.thinking
-        placement = self.own.bare if thinks else self.plain.plain
-        return self.start(self.with_system_turn(messages), placement, tools)
+        return self.own.bare if thinks else self.plain.plain
 
     def start(self, messages, placement, tools=()) -> str:
         """The text in front of an answer to these turns, under a Placement. Errors: as `render`."""

@@ -5,6 +5,7 @@ Pure functions and tables; `control_tokens` uses them.
 
 import itertools
 import re
+from typing import NamedTuple
 
 from ...base.errors import WorkbenchError
 from .mismatch import THINKING
@@ -23,8 +24,15 @@ _OF_TOOLS = re.compile(r"(?:tool|function).*(?:response|output|result|list)", re
 _PROBES = tuple(f"Zebra quartz {word} at noon" for word in ("zero", "one", "two", "three"))
 
 
-def pieces_around_turns(template) -> list[str]:
-    """The texts that a ChatTemplate writes before, between and after the turns of a short conversation.
+class Piece(NamedTuple):
+    """A text that a template writes in front of a turn, and the role of that turn."""
+
+    role: str
+    text: str
+
+
+def pieces_around_turns(template) -> list[Piece]:
+    """The texts that a ChatTemplate writes in front of the turns of a short conversation, the last before an answer.
 
     With a system turn where the template takes one, and without the second exchange where it refuses that.
     """
@@ -37,17 +45,17 @@ def pieces_around_turns(template) -> list[str]:
         except WorkbenchError:
             continue
         pieces, rest = [], text
-        for probe in _PROBES[: len(turns)]:
+        for role, probe in zip(turns, _PROBES, strict=False):
             before, found, rest = rest.partition(probe)
             if not found:
                 break
-            pieces.append(before)
+            pieces.append(Piece(role, before))
         else:
-            return [*pieces, rest]
+            return [*pieces, Piece("assistant", rest)]
     return []
 
 
-def openers(pieces: list[str], names, ends) -> set[str]:
+def openers(pieces: list[Piece], names, ends) -> set[str]:
     """The control tokens that open a turn: the first in each piece that ends none and begins no text.
 
     A thinking token opens none: where headers are plain text, as "Assistant: <think>", it only follows one.
@@ -55,8 +63,7 @@ def openers(pieces: list[str], names, ends) -> set[str]:
     if not names:
         return set()
     literal, opening = re.compile(alternatives(names)), set()
-    for piece in pieces:
-        after_end = piece
+    for _, after_end in pieces:
         for end in ends:
             after_end = after_end.replace(end, "")
         marks = (mark[0] for mark in literal.finditer(after_end))
@@ -64,20 +71,39 @@ def openers(pieces: list[str], names, ends) -> set[str]:
     return opening
 
 
-def frames(pieces: list[str], names) -> list[str]:
+def frames(pieces: list[Piece], names, closing) -> list[str]:
     """What the template writes around turns that is not made of control tokens: marks such as [INST], or words.
 
-    Words only where a piece holds neither a token nor a mark, as " ASSISTANT: " of Vicuna; the line breaks before them
-    belong to them, because without these the words open no turn.
+    closing: control tokens that end a turn or begin the whole text. Words such as " ASSISTANT: " of Vicuna only where
+    no other token or mark stands in front of a turn. Line breaks before them belong to them, because without these the
+    words open no turn: a turn of the user needs one where the assistant's turns begin with one.
     """
     found = {}
-    for position, piece in enumerate(pieces):
-        bare = re.sub(alternatives(names), "", piece) if names else piece
-        marks = [mark for mark in _MARK.findall(bare) if not thinking(mark)]
-        found.update(dict.fromkeys(marks))
-        if position > 0 and bare == piece and not marks and re.search(r"\w", piece):
-            found[piece.strip(" ").rstrip()] = None
+    for _, text in pieces:
+        bare = re.sub(alternatives(names), "", text) if names else text
+        found.update(dict.fromkeys(mark for mark in _MARK.findall(bare) if not thinking(mark)))
+    headers = [(role, _words_before(text, names, closing)) for role, text in pieces]
+    if headers and headers[0][0] in [role for role, words in headers[1:] if words]:
+        del headers[0]  # in front of the first turn may stand a preface
+    on_lines = any(role == "assistant" and words.lstrip(" ").startswith("\n") for role, words in headers)
+    for position, (role, words) in enumerate(headers):
+        words = words.strip(" ").rstrip()
+        if position == 0:
+            words = re.split(r"\n|(?<=[.!?]) ", words)[-1]
+        if re.search(r"\w", words):
+            own_line = on_lines and role != "assistant" and not words.startswith("\n")
+            found["\n" + words if own_line else words] = None
     return list(found)
+
+
+def _words_before(text, names, closing):
+    """The words with which a piece opens its turn; "" where a control token or a mark does."""
+    if names:
+        text = re.split(alternatives(closing & set(names)), text)[-1] if closing & set(names) else text
+        text = re.split(alternatives([name for name in names if _opens_thinking(name)]), text)[0]
+        if re.search(alternatives(names), text):
+            return ""
+    return "" if any(not thinking(mark) for mark in _MARK.findall(text)) else text
 
 
 def thinking(name: str) -> bool:

@@ -11,6 +11,7 @@ import dataclasses
 import json
 import re
 from bisect import bisect_right
+from collections import Counter
 from collections.abc import Iterator
 from itertools import accumulate
 
@@ -60,6 +61,7 @@ class ControlTokens:
         self._tokenizer, self.policy, self._on_mismatch = tokenizer, policy, on_mismatch
         self.ids = _control_ids(tokenizer)
         self._order = list(self.ids)
+        self._values = set(self.ids.values()) - {tokenizer.unk_token_id}
         pieces = pieces_around_turns(template)
         self._literal = re.compile(alternatives(self.ids))
         first_end = self._literal.findall(template.end_of_turn)[:1]
@@ -70,7 +72,8 @@ class ControlTokens:
             name for tags in THINKING if any(tag in source for tag in tags) for name in tags
         }
         self.exempt = {name for name in self.ids if name in written and thinking(name)} - opening - self._ends
-        self.frames = frames(pieces, self.ids)
+        closing = self._ends | {tokenizer.bos_token or ""} - {""}
+        self.frames = frames(pieces, self.ids, closing)
         words = {*self.ids, *self.frames, *KNOWN_MARKS}
         self._in_prompt = re.compile(f"{alternatives(words)}|{_PRIVATE.pattern}")
         self._in_answer = re.compile(f"{alternatives(words - self.exempt)}|{_PRIVATE.pattern}")
@@ -260,11 +263,19 @@ class ControlTokens:
         renamed, starts, begins = self._pieces(text)
         encoding = copy.encode(renamed, add_special_tokens=False)
         ids = self._original_ids(encoding.ids)
-        own = [self.ids[mark] for mark in self._literal.findall(text)]
-        control = set(self.ids.values()) - ({self._tokenizer.unk_token_id} - set(own))
-        if [token for token in ids if token in control] != own:
+        if not self.has_own_ids(text, ids):
             raise Unusable(CANNOT)
         return ids, [(_at(start, starts, begins), _at(end, starts, begins)) for start, end in encoding.offsets]
+
+    def has_own_ids(self, text: str, ids: list[int]) -> bool:
+        """Whether the ids of control tokens are those that stand in a rendered text, in order."""
+        own = [self.ids[mark] for mark in self._literal.findall(text)]
+        control = self._values if self._tokenizer.unk_token_id not in own else self._values | set(own)
+        return [token for token in ids if token in control] == own
+
+    def marks_in(self, text: str) -> Counter:
+        """How often each control token stands in a rendered text, without the exempt ones."""
+        return Counter(mark for mark in self._literal.findall(text) if mark not in self.exempt)
 
     def _pieces(self, text):
         """(the text as the copy takes it, where its pieces start there, where they start in `text`)."""

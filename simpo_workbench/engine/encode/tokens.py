@@ -18,8 +18,9 @@ from ...base.errors import WorkbenchError
 from ...config.run_config import DataConfig
 from . import mismatch
 from .chat_template import PROBE, ChatTemplate
-from .control_tokens import CANNOT, ControlTokens, Unusable
+from .control_tokens import AS_TOKENS, CANNOT, ControlTokens, Unusable
 from .encoding_report import EncodingReport
+from .made_tokens import MADE, MadeTokens
 from .template_values import TemplateValues, values_of
 from .turn_forms import is_plain
 
@@ -65,6 +66,8 @@ class ChatEncoder:
         self.template = ChatTemplate(tokenizer, self.data, values)
         policies = self.data.special_tokens_in_text, self.data.system_prompt, self.data.on_template_mismatch
         self.control = ControlTokens(tokenizer, self.template, *policies)
+        acting = self.data.special_tokens_in_text == AS_TOKENS
+        self._made = None if acting else MadeTokens(tokenizer, self.template, self.control)
         self.template.read_through(self.control.readable)
         self.end_of_turn_id = self._find_end_of_turn()
         self._answer_space = self._find_answer_space()
@@ -76,9 +79,11 @@ class ChatEncoder:
 
     def prompt_ids(self, messages, tools=()) -> list[int]:
         """Ids of the messages up to where the answer begins. Errors: Unusable for control tokens in their texts."""
-        return self._ids(
-            self.template.prompt_text(self.control.safe_messages(messages), self.control.safe_tools(tools))
-        )
+        messages, tools = self.control.safe_messages(messages), self.control.safe_tools(tools)
+        text = self.template.prompt_text(messages, tools)
+        if self._made and self._made.in_prompt(messages, text, self.template.sampled_placement, tools):
+            raise Unusable(MADE)
+        return self._require_own(text, self._ids(text))
 
     def settle_thinking(self, report: EncodingReport) -> None:
         """Let sampled answers think if most answers of these pairs do, unless that is decided already."""
@@ -106,6 +111,9 @@ class ChatEncoder:
                     report.drop(texts.refusal, pair.pair_id, pair.where)
                     continue
                 parts = (next(ids), next(ids), next(ids))
+                if self._made and self._made.in_pair(pair, texts):
+                    report.drop(MADE, pair.pair_id, pair.where)
+                    continue
                 if None in parts:
                     report.drop(CANNOT, pair.pair_id, pair.where)
                     continue
@@ -258,14 +266,25 @@ class ChatEncoder:
             ids = self.tokenizer(unique, add_special_tokens=False, return_attention_mask=False)["input_ids"]
         else:
             ids = [encoding.ids for encoding in backend.encode_batch_fast(unique, add_special_tokens=False)]
+        if self._made and self._made.by_normalizer:
+            ids = [
+                own if self.control.has_own_ids(text, own) else None for text, own in zip(unique, ids, strict=True)
+            ]
         ids_of = dict(zip(unique, ids, strict=True)) | safe_ids
         return [ids_of[text] for text in texts]
 
     def _ids_or_none(self, text):
         try:
-            return self._ids(text)
+            return self._require_own(text, self._ids(text))
         except Unusable:
             return None
+
+    def _require_own(self, text, ids):
+        """The ids of a text. Errors: Unusable where a normalizer made control tokens that do not stand in it."""
+        looked_at = self._made and self._made.by_normalizer and not self.control.is_safe_text(text)
+        if looked_at and not self.control.has_own_ids(text, ids):
+            raise Unusable(CANNOT)
+        return ids
 
     def _find_answer_space(self):
         """The template's white space in front of an answer, where it has to be tokenized with the answer.
