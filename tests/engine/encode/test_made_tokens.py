@@ -90,13 +90,13 @@ def test_a_token_that_a_template_makes(name, policy):
 def test_a_template_that_changes_every_text_is_rendered_once_more_for_each_order_of_turns(monkeypatch):
     """And not for every row."""
     tokenizer = tiny.tokenizer()
-    tokenizer.chat_template = tiny.CHATML.replace("m['content'] +", "(m['content'] | replace('question', 'Question')) +")
+    tokenizer.chat_template = tiny.CHATML.replace("m['content'] +", "(m['content'] | replace('num', 'NUM')) +")
     encoder = ChatEncoder(tokenizer)
     calls = []
     made = encoder._made
     monkeypatch.setattr(
         made, "_marks_around", lambda *given: calls.append(given) or type(made)._marks_around(made, *given)
     )
-    encoded, _ = encoder.encode_pairs(pairs(*((f"question {n}", "A", "B") for n in range(20))))
+    encoded, _ = encoder.encode_pairs(pairs(*((f"num {n}", "A", "B") for n in range(20))))
     assert len(encoded) == 20
     assert len(calls) == 1
