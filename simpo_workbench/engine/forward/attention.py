@@ -57,12 +57,17 @@ def install(model) -> None:
     Generation and padded rows go to transformers' own attention, as before. The model keeps this attention during
     backward as well, because checkpointed layers run again there.
     """
-    AttentionInterface.register(NAME, packed_attention)
-    AttentionMaskInterface.register(NAME, sdpa_mask)  # without it, padded batches would get no mask at all
+    register()
     stock = model.config._attn_implementation
     model.set_attn_implementation(NAME)
     if not row_policy(model).shared:
         model.set_attn_implementation(stock)
+
+
+def register() -> None:
+    """Make this attention known to transformers under its name."""
+    AttentionInterface.register(NAME, packed_attention)
+    AttentionMaskInterface.register(NAME, sdpa_mask)  # without it, padded batches would get no mask at all
 
 
 def packed_attention(

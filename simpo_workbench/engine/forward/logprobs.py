@@ -35,9 +35,10 @@ class PackedScorer(nn.Module):
     predict a response token reach the language-model head.
     """
 
-    def __init__(self, model):
+    def __init__(self, model, head: HeadTransform | None | str = "known"):
         super().__init__()
         self.model = model
+        self.transform = HeadTransform.of(model.config.get_text_config()) if head == "known" else head
 
     def forward(self, batch: Microbatch) -> ResponseLogps:
         pairs = len(batch.pair_ids)
@@ -49,15 +50,14 @@ class PackedScorer(nn.Module):
 
     def token_logps(self, block: Block) -> torch.Tensor:
         """Log-probability of every scored token of a block, (scored tokens,), nats, fp32 or wider."""
-        transform = HeadTransform.of(self.model.config.get_text_config())
         packed = {}
         if block.layout is not None:
             # transformers passes a mask of four dimensions on unchanged; the attention uses the layout
             mask = torch.ones(1, 1, 1, 1, dtype=torch.bool, device=block.input_ids.device)
             packed = {"position_ids": block.position_ids, "layout": block.layout, "attention_mask": mask}
-        with _ResponsesOnly(self.model.get_output_embeddings(), block, transform) as head:
+        with _ResponsesOnly(self.model.get_output_embeddings(), block, self.transform) as head:
             logits = self.model(input_ids=block.input_ids, use_cache=False, **packed).logits
-        return log_softmax_at(logits[0], block.targets) if transform is None else head.logps
+        return log_softmax_at(logits[0], block.targets) if self.transform is None else head.logps
 
 
 class _ResponsesOnly:

@@ -34,9 +34,12 @@ class HeadTransform:
     @classmethod
     def of(cls, config) -> "HeadTransform | None":
         """The transform of a model's text configuration; None where it is not known."""
-        if config.model_type not in KNOWN_HEADS:
-            return None
-        scale = getattr(config, "logit_scale", None) or 1.0
+        return cls.named_by(config) if config.model_type in KNOWN_HEADS else None
+
+    @classmethod
+    def named_by(cls, config) -> "HeadTransform":
+        """The transform that a text configuration's settings name; whether it is right, the proof shows."""
+        scale = (getattr(config, "logit_scale", None) or 1.0) * (getattr(config, "lm_head_multiplier", None) or 1.0)
         divisor = getattr(config, "logits_scaling", None) or 1.0
         return cls(scale / divisor, getattr(config, "final_logit_softcapping", None) or None)
 
