@@ -9,7 +9,7 @@ import random
 import torch
 
 from simpo_workbench.engine.encode.tokens import EncodedPair
-from simpo_workbench.engine.forward import attention, attention_cuda, memory, response_head
+from simpo_workbench.engine.forward import attention, attention_cuda, memory, proof, response_head
 from simpo_workbench.engine.forward.logprobs import PackedScorer
 from simpo_workbench.engine.forward.packing import Layout, RowPolicy, Span, collate
 from simpo_workbench.engine.model import lora_linear
@@ -178,7 +178,7 @@ def _tiny(device, dtype=torch.bfloat16, family="llama"):
         "vocab_size": 1000,
     }
     model = AutoModelForCausalLM.from_config(AutoConfig.for_model(family, **shape), dtype=dtype).to(device)
-    attention.install(model)
+    proof.install(model)
     model = get_peft_model(
         model, LoraConfig(r=8, lora_alpha=16, target_modules=["q_proj", "v_proj", "o_proj"], init_lora_weights=False)
     )

@@ -12,7 +12,7 @@ import torch
 from peft import LoraConfig, get_peft_model
 
 from simpo_workbench.engine.encode.tokens import EncodedPair
-from simpo_workbench.engine.forward import attention, attention_blocked, memory
+from simpo_workbench.engine.forward import attention, attention_blocked, memory, proof
 from simpo_workbench.engine.forward.logprobs import PackedScorer
 from simpo_workbench.engine.forward.packing import RowPolicy, collate
 
@@ -40,7 +40,7 @@ def pairs(lengths=LENGTHS, seed=1):
 
 def with_lora(family, **shape):
     model = tiny.model(family, **shape)
-    attention.install(model)
+    proof.install(model)
     targets = [
         name
         for name, module in model.named_modules()
@@ -117,7 +117,7 @@ def test_checkpointing_changes_no_bit(family):
 @pytest.mark.parametrize("changed", ["chosen of the same pair", "another pair"])
 def test_isolation_to_the_last_bit(family, changed, lengths):
     model = tiny.model(family).eval()
-    attention.install(model)
+    proof.install(model)
     policy, ours = attention.row_policy(model), pairs(lengths)
     theirs = [dataclasses.replace(one, chosen_ids=[11] * len(one.chosen_ids)) for one in ours]
     if changed == "another pair":
@@ -140,10 +140,10 @@ def test_isolation_to_the_last_bit(family, changed, lengths):
 
 def test_hybrid_models_are_refused_and_still_scored_right(hybrid):
     model = tiny.model(hybrid).eval()
-    attention.install(model)
+    proof.install(model)
     policy = attention.row_policy(model)
     assert not policy.shared
-    assert hybrid in policy.reason
+    assert "in packed rows of a tiny model of its kind" in policy.reason
     logps = PackedScorer(model)(collate(pairs(), policy))
     with torch.no_grad():
         plain = [plain_average(model, one.prompt_ids, one.chosen_ids) for one in pairs()]

@@ -1,4 +1,4 @@
-"""Attention over packed rows [S | P C R | P C R …]: which models may use it, and the function that transformers calls.
+"""Attention over packed rows [S | P C R | P C R …]: who may use it, and the function that transformers calls.
 
 Every token attends to what is before it in its own sequence [S P C] or [S P R] and to nothing else. Distances, as for
 sliding windows, are counted in positions of that sequence. The other layers need no change.
@@ -14,54 +14,37 @@ from .packing import Layout, RowPolicy, dense_attention, visible
 #: The name under which transformers knows this attention.
 NAME = "packed_pairs"
 
-#: Decoder-only models whose every layer is attention over tokens, so that both answers may share one prompt; each is in
-#: the equivalence tests. Listed by name: a hybrid model calls the attention function too, and would mix the answers
-#: without an error.
-SHARING_MODELS = (
-    *("llama", "qwen2", "qwen3", "mistral", "mixtral", "gemma", "gemma2", "gemma3_text", "cohere", "cohere2"),
-    *("granite", "phi", "phi3", "olmo2", "smollm3", "starcoder2"),
-)
-_SHARING_LAYERS = {"full_attention", "sliding_attention"}
+#: Kinds of layers whose cache holds keys and values of single tokens.
+_ATTENDING = {"full_attention", "sliding_attention"}
 
 
-def all_layers_attend(config) -> bool:
-    """Whether every layer of the model is known to be attention over tokens. config: of the text model."""
-    return config.model_type in SHARING_MODELS and _layer_types(config) <= _SHARING_LAYERS
+def all_layers_attend(model) -> bool:
+    """Whether every layer is known to be attention over tokens, so that rows may leave a batch with a cache."""
+    proof = getattr(model, "proof", None)
+    return proof is not None and proof.shared and _layer_types(model.config.get_text_config()) <= _ATTENDING
 
 
 def row_policy(model) -> RowPolicy:
-    """In which rows this model may be given pairs, decided by its configuration alone."""
-    config = model.config.get_text_config()
-    layers = _layer_types(config)
-    longest = _one_set_of_rotary_factors(config)
-    if config.model_type not in SHARING_MODELS:
-        reason = f"models of type {config.model_type!r} are not known to keep the two answers of a packed row apart"
-    elif not layers <= _SHARING_LAYERS:
-        reason = f"its layers are not all attention ({', '.join(sorted(layers - _SHARING_LAYERS))})"
-    elif getattr(config, "use_bidirectional_attention", None):
-        reason = "its attention is not causal"
-    elif getattr(config, "attention_dropout", 0.0):
-        reason = "it drops attention weights at random (attention_dropout)"
-    elif any("dynamic" in str(rope.get("rope_type")) for rope in _ropes(config)):
-        reason = "its rotary factors depend on the longest sequence that it has seen"
-    elif config._attn_implementation != NAME:
+    """In which rows this model may be given pairs, by its proof (see `proof.install`) and its configuration."""
+    config, proof = model.config.get_text_config(), getattr(model, "proof", None)
+    longest = longest_together(config)
+    reason = refusal(config) or (proof.reason if proof else "")
+    if not reason and config._attn_implementation != NAME:
         reason = f"model.attention is {config._attn_implementation}"
-    else:
-        return RowPolicy(shared=True, longest=longest)
-    return RowPolicy(shared=False, longest=longest, reason=reason)
+    if proof and not proof.padded:
+        longest = 0
+    return RowPolicy(shared=not reason, longest=longest, reason=reason)
 
 
-def install(model) -> None:
-    """Let the model use this attention where `row_policy` allows shared prompts.
-
-    Generation and padded rows go to transformers' own attention, as before. The model keeps this attention during
-    backward as well, because checkpointed layers run again there.
-    """
-    register()
-    stock = model.config._attn_implementation
-    model.set_attn_implementation(NAME)
-    if not row_policy(model).shared:
-        model.set_attn_implementation(stock)
+def refusal(config) -> str:
+    """Why a text configuration forbids shared prompts whatever a proof on short rows shows, or empty."""
+    if getattr(config, "use_bidirectional_attention", None):
+        return "its attention is not causal"
+    if getattr(config, "attention_dropout", 0.0):
+        return "it drops attention weights at random (attention_dropout)"
+    if any("dynamic" in str(rope.get("rope_type")) for rope in _ropes(config)):
+        return "its rotary factors depend on the longest sequence that it has seen"
+    return ""
 
 
 def register() -> None:
@@ -133,10 +116,11 @@ def _allowed(mask, query, key):
     return mask if mask.dtype == torch.bool else mask >= 0
 
 
-def _one_set_of_rotary_factors(config):
-    """The longest sequence (tokens) whose rotary factors do not depend on the rest of the batch; None without limit.
+def longest_together(config) -> int | None:
+    """The longest sequence, in tokens, whose rotary factors do not depend on the rest of the batch; None without limit.
 
-    Long-rope and dynamic scaling choose the factors by the longest position that goes through the model at once.
+    config: of the text model. Long-rope and dynamic scaling choose the factors by the longest position that goes
+    through the model at once.
     """
     ropes = _ropes(config)
     if not any("dynamic" in str(rope.get("rope_type")) or rope.get("rope_type") == "longrope" for rope in ropes):

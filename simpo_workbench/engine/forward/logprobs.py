@@ -6,7 +6,7 @@ import torch
 from torch import nn
 
 from .packing import Block, Microbatch
-from .response_head import HeadTransform, log_softmax_at, token_logps
+from .response_head import log_softmax_at, token_logps
 
 
 @dataclass(frozen=True)
@@ -35,10 +35,9 @@ class PackedScorer(nn.Module):
     predict a response token reach the language-model head.
     """
 
-    def __init__(self, model, head: HeadTransform | None | str = "known"):
+    def __init__(self, model):
         super().__init__()
         self.model = model
-        self.transform = HeadTransform.of(model.config.get_text_config()) if head == "known" else head
 
     def forward(self, batch: Microbatch) -> ResponseLogps:
         pairs = len(batch.pair_ids)
@@ -50,14 +49,17 @@ class PackedScorer(nn.Module):
 
     def token_logps(self, block: Block) -> torch.Tensor:
         """Log-probability of every scored token of a block, (scored tokens,), nats, fp32 or wider."""
+        # what follows the head is known where it was proved; otherwise the model computes the logits itself
+        proof = getattr(self.model, "proof", None)
+        transform = proof.head if proof else None
         packed = {}
         if block.layout is not None:
             # transformers passes a mask of four dimensions on unchanged; the attention uses the layout
             mask = torch.ones(1, 1, 1, 1, dtype=torch.bool, device=block.input_ids.device)
             packed = {"position_ids": block.position_ids, "layout": block.layout, "attention_mask": mask}
-        with _ResponsesOnly(self.model.get_output_embeddings(), block, self.transform) as head:
+        with _ResponsesOnly(self.model.get_output_embeddings(), block, transform) as head:
             logits = self.model(input_ids=block.input_ids, use_cache=False, **packed).logits
-        return log_softmax_at(logits[0], block.targets) if self.transform is None else head.logps
+        return log_softmax_at(logits[0], block.targets) if transform is None else head.logps
 
 
 class _ResponsesOnly:

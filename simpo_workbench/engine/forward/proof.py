@@ -5,19 +5,28 @@ rows, and in packed rows. Values and the gradients of temporary adapters must ag
 answer or another pair changes. Base weights, adapters and random states of the user's model take no part in it.
 """
 
+import contextlib
 import dataclasses
+import functools
+import hashlib
+import importlib.metadata
+import json
 import random
-from collections.abc import Callable
+from pathlib import Path
 
 import torch
 from peft import LoraConfig, get_peft_model
 
+from ...base.errors import WorkbenchError
+from ...base.files import read_json, write_json
+from ...base.paths import cache_folder
 from ..encode.tokens import EncodedPair
 from . import attention
+from .decoder_layers import linear_layers
 from .logprobs import PackedScorer
 from .packing import RowPolicy, collate
 from .response_head import HeadTransform, log_softmax_at
-from .small_model import VOCABULARY, NoSmallModel, small_model
+from .small_model import VOCABULARY, NoSmallModel, shrunk, small_model
 
 #: Differences that fp32 sums in another order may make: nats of an answer's average log-probability, and the norm of a
 #: parameter's gradient relative to its size. Seen: up to 3e-6 and 5e-6; a token that looks at a wrong place changes
@@ -38,48 +47,104 @@ class StructureProof:
     """What is right for a structure. shared: packed rows with shared prompts. padded: several sequences at a time, one
     per padded row; otherwise each sequence goes through alone. head: the transform after the head; None where it is not
     known, and the model computes the logits itself. reason: why prompts are not shared, with figures, or empty.
-    logp_difference, gradient_difference: the largest between packed rows and plain passes; NaN where not compared.
+    logp_difference, gradient_difference: the largest between packed rows and plain passes; None where prompts
+    are not shared.
     """
 
     shared: bool
     padded: bool
     head: HeadTransform | None
     reason: str = ""
-    logp_difference: float = float("nan")
-    gradient_difference: float = float("nan")
+    logp_difference: float | None = None
+    gradient_difference: float | None = None
 
 
 class _Differs(Exception):
     """Two ways differ; the text says in what and by how much."""
 
 
-def prove_structure(config, targets: Callable[[torch.nn.Module], list[str]]) -> StructureProof:
+def install(model: torch.nn.Module, keep_attention: bool = False) -> None:
+    """Give a model its proof as `model.proof`, and packed attention where that is right.
+
+    Generation and padded rows go to transformers' own attention, as before. The model keeps packed attention during
+    backward as well, because checkpointed layers run again there. keep_attention: the user chose another one.
+    """
+    config = model.config.get_text_config()
+    model.proof = proof_of(config)
+    if model.proof.shared and not attention.refusal(config) and not keep_attention:
+        attention.register()
+        model.set_attn_implementation(attention.NAME)
+
+
+def proof_of(config) -> StructureProof:
+    """The proof for a model's text configuration, made once per structure and kept in the user's cache."""
+    try:
+        small = shrunk(config)
+    except NoSmallModel as error:
+        return _unproved(f"no tiny model of its kind could be tried ({error})")
+    structure = json.dumps(small.to_dict(), sort_keys=True, default=repr)
+    key = hashlib.sha256(f"{type(config).__name__} {structure} {_made_of()}".encode()).hexdigest()
+    if key not in _KNOWN:
+        path = cache_folder() / "proofs" / f"{key[:40]}.json"
+        _KNOWN[key] = _stored(path) or prove_structure(config)
+        with contextlib.suppress(OSError, WorkbenchError):  # without a cache it is proved again next time
+            path.parent.mkdir(parents=True, exist_ok=True)
+            write_json(path, dataclasses.asdict(_KNOWN[key]), durable=False)
+    return _KNOWN[key]
+
+
+_KNOWN: dict[str, StructureProof] = {}
+
+
+def _stored(path):
+    """The proof in a file, or None where there is none that is whole."""
+    values = read_json(path)
+    if not values or values.keys() != {field.name for field in dataclasses.fields(StructureProof)}:
+        return None
+    head = values.pop("head")
+    return StructureProof(**values, head=None if head is None else HeadTransform(**head))
+
+
+@functools.cache
+def _made_of():
+    """What a proof depends on beside the structure: versions, and the sources that score packed rows."""
+    versions = [importlib.metadata.version(name) for name in ("torch", "transformers", "peft")]
+    sources = b"".join(path.read_bytes() for path in sorted(Path(__file__).parent.glob("*.py")))
+    return f"{versions} {hashlib.sha256(sources).hexdigest()}"
+
+
+def prove_structure(config) -> StructureProof:
     """The ways in which models of this structure may be given pairs, tried with fp32 on the CPU in about a second.
 
-    config: of the text model. targets: names of a model's layers that get adapters.
+    config: of the text model.
     """
     try:
         model = small_model(config)
-        model = _with_adapters(model, targets(model))
+        model = _with_adapters(model, linear_layers(model))
         pairs = _pairs()
         plain = _plain(model, pairs)
     except NoSmallModel as error:
-        return StructureProof(False, False, None, f"no tiny model of its kind could be tried ({error})")
+        return _unproved(f"no tiny model of its kind could be tried ({error})")
     except Exception as error:  # whatever a model class raises on rows that it was not made for
-        return StructureProof(False, False, None, f"its tiny model could not be tried ({_words(error)})")
+        return _unproved(f"its tiny model could not be tried ({_words(error)})")
     head = _head(model, pairs, plain)
-    padded = not _fault(lambda: _require_equal(_scored(model, pairs, RowPolicy(shared=False), head), plain))
+    model.proof = StructureProof(True, True, head)  # what is tried now
+    padded = not _fault(lambda: _require_equal(_scored(model, pairs, RowPolicy(shared=False)), plain))
     try:
         attention.register()
         model.set_attn_implementation(attention.NAME)
-        packed = _scored(model, pairs, RowPolicy(shared=True), head)
-        differences = _require_equal(packed, plain)
-        _require_isolated(model, pairs, head, _is_mixture(model))
+        policy = RowPolicy(shared=True, longest=attention.longest_together(model.config.get_text_config()))
+        differences = _require_equal(_scored(model, pairs, policy), plain)
+        _require_isolated(model, pairs, policy, _is_mixture(model))
     except _Differs as error:
         return StructureProof(False, padded, head, f"in packed rows of a tiny model of its kind, {error}")
     except Exception as error:
-        return StructureProof(False, padded, head, f"a tiny model of its kind does not take packed rows ({_words(error)})")
+        return StructureProof(False, padded, head, f"a tiny model of its kind takes no packed rows ({_words(error)})")
     return StructureProof(True, padded, head, "", *differences)
+
+
+def _unproved(reason):
+    return StructureProof(False, False, None, reason)
 
 
 def _with_adapters(model, names):
@@ -119,9 +184,9 @@ def _plain(model, pairs):
     return _with_gradients(model, torch.stack(averages))
 
 
-def _scored(model, pairs, policy, head):
+def _scored(model, pairs, policy):
     """(average log-probabilities (2 × pairs,), gradient of every adapter parameter by name)."""
-    logps = PackedScorer(model, head)(collate(pairs, policy))
+    logps = PackedScorer(model)(collate(pairs, policy))
     return _with_gradients(model, torch.cat([logps.chosen_avg, logps.rejected_avg]))
 
 
@@ -153,14 +218,16 @@ def _require_equal(ours, plain):
     return apart, worst
 
 
-def _require_isolated(model, pairs, head, mixture):
+def _require_isolated(model, pairs, policy, mixture):
     """Errors: _Differs when an answer moves with the other answer of its pair, or with another pair."""
-    most, others = MOVED_IN_A_MIXTURE if mixture else 0.0, dataclasses.replace
-    draw = random.Random(3)
-    again = lambda ids: [draw.randrange(3, VOCABULARY) for _ in ids]  # noqa: E731
-    first = _logps(model, pairs, head)
-    changed = [others(pair, chosen_ids=again(pair.chosen_ids)) for pair in pairs]
-    _require_still(first.rejected, _logps(model, changed, head).rejected, most, "the other answer of its pair")
+    most, draw = MOVED_IN_A_MIXTURE if mixture else 0.0, random.Random(3)
+
+    def again(ids):
+        return [draw.randrange(3, VOCABULARY) for _ in ids]
+
+    first = _logps(model, pairs, policy)
+    changed = [dataclasses.replace(pair, chosen_ids=again(pair.chosen_ids)) for pair in pairs]
+    _require_still(first.rejected, _logps(model, changed, policy).rejected, most, "the other answer of its pair")
     for kept in range(len(pairs)):
         changed = [
             pair
@@ -173,14 +240,14 @@ def _require_isolated(model, pairs, head, mixture):
             )
             for index, pair in enumerate(pairs)
         ]
-        moved = _logps(model, changed, head)
+        moved = _logps(model, changed, policy)
         for side in ("chosen", "rejected"):
             _require_still(getattr(first, side)[kept], getattr(moved, side)[kept], most, "another pair")
 
 
 @torch.no_grad()
-def _logps(model, pairs, head):
-    return PackedScorer(model, head)(collate(pairs, RowPolicy(shared=True)))
+def _logps(model, pairs, policy):
+    return PackedScorer(model)(collate(pairs, policy))
 
 
 def _require_still(before, after, most, what):
@@ -192,8 +259,9 @@ def _require_still(before, after, most, what):
 def _head(model, pairs, plain):
     """The transform after the head that gives the model's own log-probabilities; None where none of ours does."""
     head = HeadTransform.named_by(model.config.get_text_config())
+    model.proof = StructureProof(True, True, head)
     alone = RowPolicy(shared=False, longest=0)
-    return None if _fault(lambda: _require_equal(_scored(model, pairs, alone, head), plain)) else head
+    return None if _fault(lambda: _require_equal(_scored(model, pairs, alone), plain)) else head
 
 
 def _fault(trial):

@@ -9,15 +9,9 @@ from dataclasses import dataclass
 import torch
 from torch.utils.checkpoint import checkpoint
 
-from .attention import SHARING_MODELS
-
 #: How many logits one tile has: 24 MB in fp32 fit into a processor's cache beside the head's weights; a GPU is faster
 #: with longer products.
 LOGITS_PER_TILE = {"cpu": 6_300_000, "cuda": 67_000_000}
-
-#: Model types whose steps after the head are known; others compute their logits themselves. Each is in the equivalence
-#: tests.
-KNOWN_HEADS = (*SHARING_MODELS, "lfm2", "qwen3_5_text")
 
 
 @dataclass(frozen=True)
@@ -30,11 +24,6 @@ class HeadTransform:
     def __call__(self, logits):
         logits = logits * self.scale if self.scale != 1.0 else logits
         return logits if self.softcap is None else self.softcap * torch.tanh(logits / self.softcap)
-
-    @classmethod
-    def of(cls, config) -> "HeadTransform | None":
-        """The transform of a model's text configuration; None where it is not known."""
-        return cls.named_by(config) if config.model_type in KNOWN_HEADS else None
 
     @classmethod
     def named_by(cls, config) -> "HeadTransform":

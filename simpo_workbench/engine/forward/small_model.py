@@ -6,15 +6,20 @@ are tried, so that these reach beyond them.
 """
 
 import copy
+import itertools
 import math
 
 import torch
 from transformers import AutoModelForCausalLM, PreTrainedConfig
 
+from .dropout import turn_off_dropout
+
 #: Sizes of the tiny model. HEAD_WIDTH is even, as rotary positions need.
 WIDTH, HEAD_WIDTH, VOCABULARY, WINDOW = 64, 16, 320, 12
 _FEW_HEADS = WIDTH // HEAD_WIDTH
 _MOST_LAYERS = 12
+#: Of weights, times the square root of their inputs: attention then looks at few tokens, and logits differ by nats.
+_SPREAD = 1.0
 #: Settings by name, and the most that the tiny model has of each. A setting that is None, 0 or smaller stays.
 _AT_MOST = {
     **dict.fromkeys(
@@ -80,6 +85,7 @@ def small_model(config: PreTrainedConfig, seed: int = 0) -> torch.nn.Module:
         except Exception as error:  # whatever a model class raises for sizes that it was not made for
             raise NoSmallModel(f"{type(error).__name__}: {str(error).splitlines()[0] if str(error) else ''}") from error
         _spread(model)
+    turn_off_dropout(model)
     return model.float().eval()
 
 
@@ -167,8 +173,8 @@ def _fit_rotary_lists(values):
         if isinstance(rope, dict):
             for name in ("short_factor", "long_factor"):
                 if isinstance(rope.get(name), list):
-                    rotated = HEAD_WIDTH * rope.get("partial_rotary_factor", 1.0)
-                    rope[name] = rope[name][: int(rotated) // 2]
+                    count = int(HEAD_WIDTH * rope.get("partial_rotary_factor", 1.0)) // 2
+                    rope[name] = [*itertools.islice(itertools.cycle(rope[name]), count)]
             if isinstance(rope.get("mrope_section"), list):
                 rope["mrope_section"] = [HEAD_WIDTH // 2 - 2 * (len(rope["mrope_section"]) - 1)] + [2] * (
                     len(rope["mrope_section"]) - 1
@@ -177,11 +183,11 @@ def _fit_rotary_lists(values):
 
 @torch.no_grad()
 def _spread(model):
-    """Give all weights sizes at which attention looks at few tokens and logits differ by several nats."""
+    """Draw all weights at one spread, whatever a model class begins with, and biases that are not zero."""
     for parameter in model.parameters():
         if not parameter.is_floating_point():
             continue
         if parameter.ndim > 1:
-            parameter.normal_(0, 1.5 / math.sqrt(parameter.shape[-1]))
+            parameter.normal_(0, _SPREAD / math.sqrt(parameter.shape[-1]))
         elif parameter.std(unbiased=False) == 0 and float(parameter.flatten()[0]) == 0:
             parameter.normal_(0, 0.1)  # biases

@@ -13,7 +13,6 @@ import torch
 from peft import LoraConfig as PeftLoraConfig
 from peft import PeftModel, get_peft_model
 from transformers import AutoConfig, AutoModelForCausalLM
-from transformers.pytorch_utils import Conv1D
 from transformers.utils.logging import disable_progress_bar
 
 from ...base.errors import WorkbenchError, first_line
@@ -21,11 +20,12 @@ from ...config.run_config import DataConfig, LoraConfig, ModelConfig
 from ...runs.run import Run
 from ...runs.verified import read_kept
 from ..encode.template_values import kept_beside
-from ..forward import attention
+from ..forward import proof
+from ..forward.decoder_layers import linear_layers
+from ..forward.dropout import dropout_note, turn_off_dropout
 from ..forward.memory import is_out_of_memory
 from . import lora_linear, vocabulary
 from .adapters import attach
-from .dropout import dropout_note, turn_off_dropout
 from .file_check import require_possible_size
 from .finite_weights import require_finite_model, watching_quantization
 from .loading_checks import (
@@ -42,7 +42,6 @@ from .tokenizer import model_folder, tokenizer_in, why_not
 #: Adapter names: the one that is trained or compared, and a frozen copy of model.adapter.
 TUNED, START = "default", "start"
 _DTYPES = {"bf16": torch.bfloat16, "fp16": torch.float16, "fp32": torch.float32}
-_LINEAR = (torch.nn.Linear, Conv1D)
 
 # peft 0.21 asks transformers for gradient checkpointing by its old name; users can do nothing about it
 warnings.filterwarnings("ignore", message=".*is_gradient_checkpointing.*", category=FutureWarning)
@@ -203,8 +202,7 @@ def load_base(config: ModelConfig, data: DataConfig | None = None) -> LoadedMode
     _keep_4bit_weights_differentiable(model)
     if rates := turn_off_dropout(model):
         notes.append(dropout_note(rates))
-    if config.attention == "auto":
-        attention.install(model)
+    proof.install(model, keep_attention=config.attention != "auto")
     loaded = LoadedModel(model, tokenizer, config, device, compute, folder)
     loaded.notes = [note for note in notes if note]
     return loaded
@@ -241,16 +239,8 @@ def add_lora(loaded: LoadedModel, lora: LoraConfig, seed: int) -> None:
 
 
 def lora_targets(model, lora: LoraConfig) -> list[str]:
-    """Names of the layers that get an adapter; all-linear means every linear layer but the head.
-
-    They are listed for peft by the last part of their names, because its own all-linear includes the routers and the
-    stacked experts of mixture models.
-    """
-    if lora.target_modules != "all-linear":
-        return lora.target_modules
-    head = model.get_output_embeddings()
-    linear = (name for name, module in model.named_modules() if isinstance(module, _LINEAR) and module is not head)
-    return sorted({name.rpartition(".")[2] for name in linear})
+    """Names of the layers that get an adapter; all-linear means every one of `linear_layers`, by its full name."""
+    return linear_layers(model) if lora.target_modules == "all-linear" else lora.target_modules
 
 
 @contextlib.contextmanager

@@ -10,7 +10,7 @@ import torch
 from packed_families import LENGTHS, outcome, pairs, plain_average, small_blocks, with_lora  # noqa: F401 (a fixture)
 from transformers import AutoConfig, AutoModelForCausalLM
 
-from simpo_workbench.engine.forward import attention, attention_cuda
+from simpo_workbench.engine.forward import attention, attention_cuda, proof
 from simpo_workbench.engine.forward.logprobs import PackedScorer
 from simpo_workbench.engine.forward.packing import Layout, RowPolicy, Span, collate, dense_attention, visible
 
@@ -183,8 +183,6 @@ def test_a_card_gets_the_backend_that_fits_it(dtype, head_dim, softcapped, capab
 @pytest.mark.parametrize(
     ("changes", "words"),
     [
-        ({"model_type": "something_new"}, "something_new"),
-        ({"layer_types": ["full_attention", "linear_attention", "full_attention"]}, "linear_attention"),
         ({"attention_dropout": 0.1}, "attention_dropout"),
         ({"use_bidirectional_attention": True}, "not causal"),
         ({"rope_parameters": {"rope_type": "dynamic", "rope_theta": 10000.0, "factor": 2.0}}, "longest sequence"),
@@ -192,7 +190,7 @@ def test_a_card_gets_the_backend_that_fits_it(dtype, head_dim, softcapped, capab
 )
 def test_models_that_cannot_share_say_why(changes, words):
     model = tiny.model()
-    attention.install(model)
+    proof.install(model)
     for name, value in changes.items():
         setattr(model.config, name, value)
     policy = attention.row_policy(model)
@@ -222,7 +220,7 @@ def test_long_rope_pairs_are_not_rotated_by_their_neighbours():
     change the others, nor they it.
     """
     model = longrope()
-    attention.install(model)
+    proof.install(model)
     policy = attention.row_policy(model)
     assert (policy.shared, policy.longest) == (True, 64)
     logps = PackedScorer(model)(collate(pairs([*LENGTHS, (50, 30, 5), (70, 20, 60)]), policy))
@@ -246,7 +244,7 @@ def test_batched_generation_gives_the_text_of_plain_transformers(family):
         AutoConfig.for_model(**model.config.to_dict()), attn_implementation="eager"
     ).eval()
     plain.load_state_dict(model.state_dict())
-    attention.install(model)
+    proof.install(model)
     prompts = [one.prompt_ids for one in pairs()]
     width = max(map(len, prompts))
     ids = torch.tensor([[2] * (width - len(prompt)) + prompt for prompt in prompts])

@@ -2,13 +2,15 @@
 batch.
 """
 
+import dataclasses
+
 import pytest
 import tiny
 import torch
 
 from simpo_workbench.config.run_config import DataConfig
 from simpo_workbench.engine.encode.tokens import ChatEncoder, EncodedPair
-from simpo_workbench.engine.forward import attention
+from simpo_workbench.engine.forward import attention, proof
 from simpo_workbench.engine.forward.logprobs import PackedScorer
 from simpo_workbench.engine.forward.packing import RowPolicy, collate
 from simpo_workbench.pairs.pairs import load_pairs
@@ -30,7 +32,7 @@ def plain_logps(model, prompt, response):
 
 def tiny_model(family="llama"):
     model = tiny.model(family).double().eval()
-    attention.install(model)
+    proof.install(model)
     return model
 
 
@@ -59,7 +61,7 @@ def test_a_model_of_unknown_kind_computes_its_logits_itself(policy):
     """
     model, pairs = tiny_model("gemma2"), encoded()
     known = PackedScorer(model)(collate(pairs, policy))
-    model.config.model_type = "something_new"
+    model.proof = dataclasses.replace(model.proof, head=None)
     seen = []
     model.lm_head.register_forward_hook(lambda module, arguments, output: seen.append(output.shape[:-1].numel()))
     own = PackedScorer(model)(collate(pairs, policy))

@@ -6,7 +6,7 @@ import torch
 
 from simpo_workbench.config.run_config import TrainingConfig
 from simpo_workbench.engine.encode.tokens import EncodedPair
-from simpo_workbench.engine.forward import attention, memory
+from simpo_workbench.engine.forward import memory, proof
 from simpo_workbench.engine.forward.logprobs import PackedScorer
 from simpo_workbench.engine.forward.memory import MemoryPlan, choose
 from simpo_workbench.engine.forward.packing import RowPolicy
@@ -94,7 +94,7 @@ def test_shrinking_gives_up_tokens_first_then_layers_then_says_no():
 
 def test_a_measured_step_leaves_no_trace():
     model = tiny.model()
-    attention.install(model)
+    proof.install(model)
     pair = EncodedPair("x", [5] * 50, [8] * 60, [9] * 70)
     before, random = [parameter.clone() for parameter in model.parameters()], torch.get_rng_state()
     measure = memory.bytes_per_token_of(PackedScorer(model), model, pair, RowPolicy(shared=True), torch.device("cpu"))
@@ -155,7 +155,7 @@ def test_only_the_wanted_layers_are_checkpointed():
 def test_checkpointing_is_measured_to_take_less():
     """On a model big enough that the system's pages can tell."""
     model = tiny.model("llama", hidden_size=256, intermediate_size=1024, num_hidden_layers=8)
-    attention.install(model)
+    proof.install(model)
     device = torch.device("cpu")
     if not memory.reset_peak_memory(device):
         pytest.skip("this system does not count peaks anew")

@@ -126,11 +126,9 @@ def test_extreme_logits_stay_finite():
     assert torch.isfinite(hidden.grad).all()
 
 
-def test_transforms_come_from_the_configuration_of_known_models():
-    assert HeadTransform.of(tiny.model("gemma2").config) == HeadTransform(softcap=5.0)
-    assert HeadTransform.of(tiny.model("cohere").config) == HeadTransform(scale=0.25)
-    assert HeadTransform.of(tiny.model("granite").config) == HeadTransform(scale=0.25)  # it divides by logits_scaling 4
-    assert HeadTransform.of(tiny.model("llama").config) == HeadTransform()
-    unknown = tiny.model("llama").config
-    unknown.model_type = "something_new"
-    assert HeadTransform.of(unknown) is None
+def test_transforms_are_those_that_the_configuration_names():
+    assert HeadTransform.named_by(tiny.model("gemma2").config) == HeadTransform(softcap=5.0)
+    assert HeadTransform.named_by(tiny.model("cohere").config) == HeadTransform(scale=0.25)
+    granite = tiny.model("granite").config  # it divides by logits_scaling 4
+    assert HeadTransform.named_by(granite) == HeadTransform(scale=0.25)
+    assert HeadTransform.named_by(tiny.model("llama").config) == HeadTransform()

@@ -5,8 +5,8 @@ import torch
 from transformers import AutoConfig, AutoModelForCausalLM
 
 import simpo_workbench as wb
+from simpo_workbench.engine.forward.dropout import dropout_note, turn_off_dropout
 from simpo_workbench.engine.model import models
-from simpo_workbench.engine.model.dropout import dropout_note, turn_off_dropout
 
 #: Families with dropout in embeddings, attention and layers, as modules and as plain numbers.
 DROPPING = {
