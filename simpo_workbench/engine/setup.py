@@ -1,6 +1,7 @@
 """Everything a training run needs, built from its configuration: model, encoded pairs, optimizer, memory plan."""
 
 import contextlib
+import dataclasses
 import functools
 import hashlib
 import importlib.metadata
@@ -320,6 +321,7 @@ def _environment(config, loaded, lora, policy, memory_plan, data, frozen, notes)
         "shared_prompts": policy.shared,
         "prompts_not_shared_because": policy.reason,
         "longest_packed_sequence": policy.longest,
+        "proof": dataclasses.asdict(loaded.model.proof),
         "max_tokens_per_microbatch": memory_plan.max_tokens_per_microbatch,
         "checkpointed_layers": memory_plan.checkpointed_layers,
         # an adapter from elsewhere may name them by a pattern
