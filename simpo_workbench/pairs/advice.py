@@ -7,6 +7,8 @@ from ..base.errors import WorkbenchError
 from .collect import Collector
 from .columns import listed
 from .guesses import pair_mappings, side_mappings, verdict_mappings
+from .load_report import LoadReport
+from .pair import Pair
 from .shapes import LABELLED
 
 _SHAPES = "docs/data-shapes.md has an example of every known shape."
@@ -64,6 +66,14 @@ def _what_is_missing(report, seen):
     return header + map_names
 
 
+def tried(rows: list[dict], columns: dict[str, str]) -> tuple[list[Pair], LoadReport]:
+    """(the pairs that these raw rows make with a checked mapping, the report on them)."""
+    collector = Collector("the first row" if len(rows) == 1 else f"the first {len(rows)} rows", columns, "best_worst")
+    for number, row in enumerate(rows, 1):
+        collector.add(f"row {number}", row)
+    return collector.finish()
+
+
 def tried_guess(rows) -> dict | None:
     """A mapping to prompt, chosen and rejected with which at least half of these rows make pairs; else None."""
     return _first_that_reads(rows, pair_mappings(rows))[0]
@@ -81,10 +91,7 @@ def tried_mapping(rows) -> tuple[dict | None, str]:
 def _first_that_reads(rows, mappings):
     unclear = ""
     for mapping in mappings:
-        collector = Collector("", mapping, "best_worst")
-        for number, row in enumerate(rows, 1):
-            collector.add(f"row {number}", row)
-        _, report = collector.finish()
+        _, report = tried(rows, mapping)
         if 2 * report.kept >= len(rows):
             return mapping, ""
         if not unclear and "unclear label" in report.first:

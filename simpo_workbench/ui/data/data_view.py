@@ -13,14 +13,14 @@ from ...base.errors import WorkbenchError
 from ...base.format import counted
 from ...charts.pairs import chosen_longer, length_bias, length_figure, length_table, pair_lengths
 from ...config.run_config import DEMO, DataConfig, ModelConfig, TrainingConfig
-from ...pairs.columns import renamed_row
+from ...pairs.advice import tried
 from ...pairs.data_sets import load_data
 from ...pairs.pairs import Pairs, raw_rows
-from ...pairs.shapes import shape_of
+from ...pairs.secrets_in_pairs import secrets_note
 from ..parts.html import Html, Markup, html, joined, table
 from ..parts.live_figure import LiveFigure
 from ..parts.panel import Panel, button, column, enable, row, show
-from .column_form import ColumnForm
+from .column_form import TRIED_ROWS, ColumnForm
 from .pair_browser import PairBrowser, PairSet
 
 TRAINING, HELD_OUT, FINAL = "Training", "Held-out", "Final"
@@ -28,6 +28,11 @@ _SOURCES = ("train", "eval", "eval_fraction", "final_fraction", "columns", "pair
 _SOURCES += ("limit", "eval_limit", "limit_takes")
 _PREVIEW_ROWS = 5
 _STILL_WAITS_S = 1.0
+#: Reasons for a refusal that another mapping may mend.
+_OF_COLUMNS = {
+    "no known shape", "no label", "unclear label", "label disagrees", "labels disagree", "no grades", "missing",
+    "wrong type", "tie",
+}  # fmt: skip
 _NO_PAIRS = (
     "Give “demo”, a file (JSONL, JSON, CSV, Parquet), a folder or a hub id above and press Load. A row of a file can be"
     " as plain as this:"
@@ -69,7 +74,8 @@ class Reading:
             read = load_data(self.data, self.seed)
             named = {TRAINING: read.train, HELD_OUT: read.held_out} | ({FINAL: read.final} if read.final else {})
             sets = {name: PairSet(pairs, pair_lengths(pairs)) for name, pairs in named.items()}
-            self.result = Loaded(sets, read.notes, read.final_note)
+            secrets = filter(None, (secrets_note(pairs, name.lower()) for name, pairs in named.items()))
+            self.result = Loaded(sets, [*read.notes, *secrets], read.final_note)
         except Exception as error:  # shown by the panel, whatever it is
             self.result = NotLoaded(error, _unrecognised(self.data) if isinstance(error, WorkbenchError) else ())
         self.ready.set()
@@ -159,7 +165,7 @@ class DataView(Panel):
         self.columns_button = button(
             "Columns …",
             self.guard(self._open_columns),
-            tooltip="Say which column is the prompt, the chosen and the rejected answer.",
+            tooltip="Say which column is the prompt, which are the answers, and which says what is better.",
         )
         self.column_form = ColumnForm(self._use_columns, self.guard)
         self.report, self.bias = Html(), Html()
@@ -233,7 +239,7 @@ class DataView(Panel):
     def _show_columns(self, sentence, rows):
         self.column_form.show(sentence, rows, self.data.columns)
         show(self.column_form, True)
-        self.say("Choose which column is which, then press “Use these columns”.")
+        self.say("Choose which column is which, look at the pairs, then press “Use these columns”.")
 
     def _use_columns(self, mapping):
         if mapping == self.data.columns:
@@ -336,18 +342,20 @@ def _first_rows(source):
         raise WorkbenchError(
             "The demo's columns are called prompt, chosen and rejected already. Give a file of your own first."
         )
-    return raw_rows(source, _PREVIEW_ROWS)
+    return raw_rows(source, TRIED_ROWS)
 
 
 def _unrecognised(data):
-    """The first rows of the first source whose columns make no pair under data.columns, else ()."""
+    """The first rows of the first source of which no row makes a pair because of its columns, else ()."""
     for source in (data.train, data.eval):
         rows = []
         if source and source != DEMO:
             with contextlib.suppress(WorkbenchError):
-                rows = raw_rows(source, _PREVIEW_ROWS)
+                rows = raw_rows(source, TRIED_ROWS)
         known = {name for row in rows for name in row}
-        missing = not set(data.columns.values()) <= known
-        if rows and (missing or all(shape_of(renamed_row(row, data.columns)) is None for row in rows)):
+        if rows and not set(data.columns.values()) <= known:
+            return tuple(rows)
+        pairs, report = tried(rows, data.columns)
+        if not pairs and report.refused.keys() & _OF_COLUMNS:
             return tuple(rows)
     return ()
