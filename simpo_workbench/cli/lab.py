@@ -38,6 +38,12 @@ def open_lab(folder: Path | None = None, remote: bool = False) -> int:
         f"--LabApp.default_url=/lab/tree/{_FIRST_NOTEBOOK}",
     ]
     print(f"Notebooks: {first.parent.resolve()}", flush=True)
+    if folder is None and (first.parent.parent / ".git").exists():
+        print(
+            "JupyterLab writes the version of Python into every notebook that it opens, so git shows it as changed:"
+            f" `git checkout notebooks` before `git pull`, or work on copies, `simpo-workbench lab {_COPIES}`.",
+            flush=True,
+        )
     if os.geteuid() == 0:
         options.append("--allow-root")  # in a container there is often no other user
     if remote or is_remote(os.environ):

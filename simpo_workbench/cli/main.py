@@ -16,6 +16,7 @@ from ..base.escape import json_for_terminal
 from ..base.format import counted
 from ..config.run_config import RUNS_ROOT, RunConfig
 from . import run_commands
+from .data_command import data
 from .gate import show_controls
 from .options import SettingsCommand, changes_of, root_option, with_settings
 
@@ -57,6 +58,7 @@ def main() -> None:
 
 
 run_commands.add_to(main)
+main.add_command(data)
 
 
 @main.command(cls=SettingsCommand)

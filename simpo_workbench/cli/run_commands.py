@@ -71,8 +71,10 @@ evaluate = _request_command("evaluate", "Evaluate after the run's next step.")
 @click.command("set")
 @click.argument("name")
 @click.option("--learning-rate-scale", type=float, help="Times the configured learning rate.")
-@click.option("--beta", type=float, help="β.")
+@click.option("--learning-rate", type=float, help="In place of the configured learning rate, with its schedule.")
+@click.option("--beta", type=float, help="β; γ/β stays as it is unless one of the next two is given.")
 @click.option("--gamma-beta-ratio", type=float, help="γ/β, nats per token.")
+@click.option("--gamma", type=float, help="γ instead of γ/β, in reward units: divided by the β that is given with it.")
 @click.option("--prompt", "prompts", multiple=True, help="Sample prompt; give it once for each.")
 @root_option
 def change(name, root, prompts, **changes) -> None:

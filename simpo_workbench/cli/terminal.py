@@ -87,6 +87,8 @@ class Progress:
             scores = "" if self.scored_step == record["step"] else _scores_line(record)
             if line := "; ".join(filter(None, (scores, _answers_line(record)))):
                 self._line(f"step {record['step']}: {line}")
+        elif kind == "event" and record["event"] == "failed":
+            pass  # the command says why it failed
         elif kind in ("event", "note") and record["text"] != self._announced:  # an end is a state and an event
             self._line(record["text"])
         self.say_progress()
@@ -143,9 +145,7 @@ def print_status(run) -> None:
     left = f" · {duration(status.seconds_left)} left" if status.seconds_left and not status.ended else ""
     doing = f" · {status.doing}" if status.doing else ""
     output().print(
-        Text(
-            f"{run.name} · {status.state} · step {status.step} of {status.total_steps}{doing}{left} · {status.message}"
-        ),
+        Text(f"{run.name} · {status.state} · {status.progress}{doing}{left} · {status.message}"),
         soft_wrap=True,
     )
     output().print(Text(headline_of(run)), soft_wrap=True)

@@ -34,7 +34,9 @@ class DataConfig(Section):
         " pairs and as many to choose on. data.eval_limit comes first.",
     )
     columns: dict[str, str] = setting(
-        dict, "Columns that are not recognized: our name (prompt, chosen, rejected, system) to the name in the file."
+        dict,
+        "Columns that are not recognized: our name (prompt, chosen, rejected, system) to the name in the file, such as"
+        " {prompt: frage, chosen: gut}.",
     )
     pairs_from_ranking: Literal["best_worst", "adjacent", "all"] = setting(
         "best_worst",

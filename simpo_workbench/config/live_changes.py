@@ -10,6 +10,27 @@ CHANGEABLE = ("learning_rate_scale", "beta", "gamma_beta_ratio", "gamma", "promp
 LARGEST_SCALE = 100.0
 
 
+def with_rate_as_scale(config: RunConfig, changes: dict) -> dict:
+    """The changes with a learning_rate, where there is one, as the learning_rate_scale that it comes to.
+
+    Errors: WorkbenchError where both are given, or it is no number.
+    """
+    if "learning_rate" not in changes:
+        return changes
+    rate = changes["learning_rate"]
+    if "learning_rate_scale" in changes:
+        raise WorkbenchError("Give learning_rate or learning_rate_scale, not both: they are two ways to say one thing.")
+    if isinstance(rate, bool) or not isinstance(rate, (int, float)):
+        raise WorkbenchError(f"learning_rate = {rate!r} is not possible: expected a number.")
+    scale = rate / config.training.learning_rate
+    if not 0 <= scale <= LARGEST_SCALE:
+        raise WorkbenchError(
+            f"learning_rate = {rate:g} is not possible: expected 0 to {LARGEST_SCALE:g} times the configured"
+            f" {config.training.learning_rate:g}."
+        )
+    return {**{name: value for name, value in changes.items() if name != "learning_rate"}, "learning_rate_scale": scale}
+
+
 def checked_changes(config: RunConfig, changes: dict) -> RunConfig:
     """The configuration with these changes. Errors: WorkbenchError when one is unknown or its value is not possible."""
     if not changes:

@@ -208,6 +208,8 @@ def _sentence(section: type[Section], problem: dict) -> str:
     listing = "a list" if info.choices and info.structured else ""
     parts = (" | ".join(info.choices), listing, f"{whole} {info.bounds}".strip())
     expected = " or ".join(part for part in parts if part)
+    if problem["type"] == "dict_type":
+        expected = "names and values in braces, {name: value}"
     reason = f"expected {expected}" if expected else problem["msg"][0].lower() + problem["msg"][1:]
     return f"{where} = {given} is not possible: {reason}. {info.help}"
 

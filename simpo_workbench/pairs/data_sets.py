@@ -46,12 +46,20 @@ def load_data(data: DataConfig, seed: int) -> DataSets:
             )
     else:
         train, held_out = train.split(data.eval_fraction, seed)
-    held_out, final, final_note = final_share(_limited(held_out, data.eval_limit, data), data.final_fraction)
-    return DataSets(_limited(train, data.limit, data), held_out, final, [*notes, final_note], final_note)
+    train = _limited(train, "Training", "limit", data, notes)
+    held_out = _limited(held_out, "Held-out", "eval_limit", data, notes)
+    held_out, final, final_note = final_share(held_out, data.final_fraction)
+    return DataSets(train, held_out, final, [*notes, final_note], final_note)
 
 
-def _limited(pairs, count, data):
-    return pairs.limit(count) if data.limit_takes == "first" else pairs.sample(count)
+def _limited(pairs, side, name, data, notes):
+    """The pairs that a limit leaves; where it leaves some out, a sentence is added to the notes."""
+    count = getattr(data, name)
+    taken = pairs.limit(count) if data.limit_takes == "first" else pairs.sample(count)
+    if len(taken) < len(pairs):
+        how = "the first ones" if data.limit_takes == "first" else "a sample by hash"
+        notes.append(f"{side} pairs: data.{name} takes {len(taken)} of {len(pairs)}, {how}.")
+    return taken
 
 
 def load_source(source: str, side: str, data: DataConfig) -> Pairs:

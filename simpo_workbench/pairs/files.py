@@ -71,13 +71,24 @@ def read_path(path) -> Source:
 
 def missing_path_error(path) -> WorkbenchError:
     """The error for a path that does not exist, with the nearest names in its folder."""
-    if near := near_names(path):
+    if near := names_without_ending(path) or near_names(path):
         hint = f"Nearest in {path.parent}: {', '.join(near)}."
     elif path.parent.is_dir():
         hint = f"The folder {path.parent} exists."
     else:
         hint = f"Its folder {path.parent} does not exist either."
     return WorkbenchError(f"There is no file or folder {path}. {hint}")
+
+
+def names_without_ending(path) -> list[str]:
+    """The names in the path's folder that are its name with the ending of a file of pairs; none without the folder."""
+    try:
+        names = sorted(entry.name for entry in path.parent.iterdir())
+    except OSError:
+        return []
+    packed = ("", *PACKED)
+    wanted = {f"{path.name}{ending}{pack}".lower() for ending in SUFFIXES for pack in packed} - {path.name.lower()}
+    return [name for name in names if name.lower() in wanted]
 
 
 def near_names(path) -> list[str]:

@@ -1,6 +1,10 @@
 """Preference pairs from the hub: the raw rows of a data set id, or one sentence on why they cannot be loaded."""
 
+import contextlib
 import re
+import socket
+import urllib.parse
+import urllib.request
 
 from ..base.errors import WorkbenchError, first_line
 from .files import Source, read_dataset
@@ -23,10 +27,42 @@ def read_hub(source) -> Source:
 
     name, _, split = source.partition(":")
     try:
-        dataset = datasets.load_dataset(name, split=split or "train")
+        with _offline_where_unreachable():
+            dataset = datasets.load_dataset(name, split=split or "train")
     except Exception as error:  # datasets, huggingface_hub, httpx and the builders each raise their own
         raise WorkbenchError(_sentence(name, split or "train", error)) from error
     return read_dataset(dataset, source)
+
+
+@contextlib.contextmanager
+def _offline_where_unreachable():
+    """Within this block the hub's libraries use their cache alone where the hub's name cannot be resolved: they would
+    try for half a minute, and print every try.
+    """
+    import datasets.config
+    import huggingface_hub.constants
+
+    settings = (datasets.config, huggingface_hub.constants)
+    host = urllib.parse.urlsplit(huggingface_hub.constants.ENDPOINT).hostname
+    if urllib.request.getproxies() or not host or _is_known(host):  # a proxy resolves names itself
+        yield
+        return
+    before = [module.HF_HUB_OFFLINE for module in settings]
+    for module in settings:
+        module.HF_HUB_OFFLINE = True
+    try:
+        yield
+    finally:
+        for module, value in zip(settings, before, strict=True):
+            module.HF_HUB_OFFLINE = value
+
+
+def _is_known(host):
+    try:
+        socket.getaddrinfo(host, None)
+    except OSError:
+        return False
+    return True
 
 
 def _sentence(name, split, error):

@@ -50,6 +50,8 @@ def _open_named(source):
     looks_like_a_file = path.suffix.lower() in (*pair_files.SUFFIXES, *pair_files.PACKED, ".txt")
     if isinstance(source, os.PathLike) or looks_like_a_file or not pair_hub.is_hub_id(text):
         raise pair_files.missing_path_error(path)
+    if pair_files.names_without_ending(path):  # "my_pairs" beside "my_pairs.jsonl" is no data set of the hub
+        raise pair_files.missing_path_error(path)
     near = pair_files.near_names(path)
     if "/" not in text and any(name.startswith(f"{text}.") for name in near):
         raise pair_files.missing_path_error(path)  # no look on the hub for a file whose ending was forgotten

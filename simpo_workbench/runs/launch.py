@@ -59,7 +59,10 @@ def resume(name: str | Path, root: str | Path = RUNS_ROOT) -> Run:
         Run(folder).unpause()
         return Run(folder)
     if status.alive:
-        raise WorkbenchError(f"The run {folder.name!r} is {status.state}: it needs no resume.")
+        raise WorkbenchError(
+            f"The run {folder.name!r} is {status.state}: it needs no resume. Where it was asked to stop or suspend,"
+            f" that comes after its step: wait for it with wb.attach({folder.name!r}).wait()."
+        )
     if status.state == "finished":
         raise is_finished_error(folder, status.total_steps)
     return launch(folder, "--resume")

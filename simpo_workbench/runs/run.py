@@ -18,7 +18,7 @@ from ..analysis.scores import compare_scores, join_texts
 from ..base import process
 from ..base.errors import WorkbenchError
 from ..base.files import read_json, write_json
-from ..config.live_changes import checked_changes
+from ..config.live_changes import checked_changes, with_rate_as_scale
 from ..config.run_config import RUNS_ROOT, LossConfig, RunConfig
 from . import status as run_status
 from . import verified
@@ -54,7 +54,7 @@ class Run:
         status, adapter = self.status, ""
         with contextlib.suppress(WorkbenchError):  # the rest is shown where the configuration is damaged
             adapter = f", LoRA {label_of(self.folder, config)}" if (config := self.config).model.adapter else ""
-        return f"Run({self.name!r}, {status.state}, step {status.step} of {status.total_steps}{adapter})"
+        return f"Run({self.name!r}, {status.state}, {status.progress}{adapter})"
 
     @property
     def config(self) -> RunConfig:
@@ -251,10 +251,13 @@ class Run:
     def set(self, **changes) -> Reply:
         """Ask for settings to change after the next step.
 
-        changes: learning_rate_scale (times the configured rate), beta, gamma_beta_ratio or gamma, prompts. Each is
-        recorded as an event; a resumed run makes it again. Errors: WorkbenchError for what is unknown or out of bounds.
+        changes: learning_rate_scale (times the configured rate), or learning_rate in place of the configured one, whose
+        schedule it follows; beta, gamma_beta_ratio or gamma, prompts. Each is recorded as an event; a resumed run makes
+        it again. Errors: WorkbenchError for what is unknown or out of bounds.
         """
-        checked_changes(self.config, changes)
+        config = self.config
+        changes = with_rate_as_scale(config, changes)
+        checked_changes(config, changes)
         return self._ask("set", **changes)
 
     def move_to(self, place: int) -> int:

@@ -48,6 +48,11 @@ class RunStatus:
     doing: str = ""
 
     @property
+    def progress(self) -> str:
+        """The step in words: "step 3 of 8", or "before its first step" while nobody knows of how many."""
+        return f"step {self.step} of {self.total_steps}" if self.total_steps else "before its first step"
+
+    @property
     def ended(self) -> bool:
         return self.state in END_STATES
 

@@ -97,6 +97,19 @@ def test_on_a_screen_the_browser_opens_and_no_tunnel_is_mentioned(started):
     assert "--no-browser" not in started.command
 
 
+def test_the_notebooks_of_a_clone_are_said_to_change_and_copies_are_not(started, monkeypatch, tmp_path):
+    for place, folder in (("clone", ".git"), ("unpacked", "docs")):
+        (tmp_path / place / folder).mkdir(parents=True)
+        (tmp_path / place / "notebooks").mkdir()
+        (tmp_path / place / "notebooks" / "00_workbench.ipynb").touch()
+    monkeypatch.chdir(tmp_path)
+    told = "`git checkout notebooks` before `git pull`"
+    for place, is_told in (("clone", True), ("unpacked", False)):
+        monkeypatch.setattr(lab, "bundled", lambda name, place=place: tmp_path / place / name)
+        assert (told in open_lab()) is is_told
+        assert told not in open_lab(f"copies-of-{place}")
+
+
 @pytest.mark.parametrize("arguments", [(), ("--remote",), ("--no-browser",)])
 def test_a_remote_machine_prints_the_tunnel_to_the_port_that_is_served(started, monkeypatch, arguments):
     monkeypatch.setenv("USER", "ada")

@@ -4,10 +4,12 @@ import json
 
 import pytest
 from click.testing import CliRunner
+from fake_run import fake_run
 
 import simpo_workbench as wb
 from simpo_workbench.cli.main import main
 from simpo_workbench.config.run_config import settings
+from simpo_workbench.runs.run import Run
 
 
 def call(*arguments, status=0):
@@ -151,3 +153,41 @@ def test_errors_are_one_sentence_with_the_right_exit_status(arguments, status, s
 
 def test_empty_list_teaches(tmp_path):
     assert "simpo-workbench demo" in call("runs", "--root", tmp_path / "none")
+
+
+def test_data_says_what_became_of_every_row(tmp_path):
+    rows = [{"frage": f"Question {n}", "gut": f"right {n}", "schlecht": f"wrong {n}"} for n in range(3)]
+    rows.append({"frage": "Empty", "gut": "", "schlecht": "wrong"})
+    path = tmp_path / "pairs.jsonl"
+    path.write_text("\n".join(map(json.dumps, rows)))
+    columns = "{prompt: frage, chosen: gut, rejected: schlecht}"
+    text = call("data", path, "--columns", columns)
+    assert "3 pairs on 3 prompts" in text
+    assert "4 rows read, 3 kept, 1 refused: empty 1 (first: line 4" in text
+    facts = json.loads(call("data", path, "--columns", columns, "--json"))
+    assert (facts["rows_read"], facts["pairs"], facts["refused"]) == (4, 3, {"empty": 1})
+    assert "such as {prompt: frage, chosen: gut}" in " ".join(call("train", "--help").split())
+
+
+def test_a_refusal_is_printed_once(tiny_model, tmp_path):
+    path = tmp_path / "odd.jsonl"
+    path.write_text('{"one": "a", "two": "b"}\n')
+    options = ["--data.train", path, "--model.name", tiny_model, "--run.root", tmp_path / "runs"]
+    output = call("train", *options, status=1)
+    assert output.count("odd.jsonl holds no") == 1
+
+
+def test_set_takes_what_run_set_takes(tmp_path, monkeypatch):
+    run, asked = fake_run(tmp_path, name="one", state="training"), []
+    monkeypatch.setattr(Run, "_ask", lambda self, kind, **values: asked.append(values) or Answered())
+    call("set", "one", "--root", tmp_path, "--learning-rate", run.config.training.learning_rate / 4, "--gamma", 1.5)
+    assert asked == [{"learning_rate_scale": 0.25, "gamma": 1.5}]
+    told = call("set", "one", "--root", tmp_path, "--learning-rate", 1.0, status=1)
+    assert "expected 0 to 100 times the configured" in told
+    told = call("set", "one", "--root", tmp_path, "--learning-rate", 1e-5, "--learning-rate-scale", 1, status=1)
+    assert "not both" in told
+
+
+class Answered:
+    def first_word(self, timeout_s):
+        return "Done."

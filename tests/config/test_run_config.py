@@ -507,7 +507,7 @@ def test_every_name_that_another_tools_user_is_sent_to_exists(key):
         ("data.eval_fraction", 1, "< 1"),
         ("data.max_tokens", 7, "≥ 8"),
         ("data.limit", 0, "≥ 1"),
-        ("data.columns", ["chosen"], "dictionary"),
+        ("data.columns", "chosen=gut", "names and values in braces, {name: value}"),
         ("data.template_options", {"when": object()}, "JSON"),
         ("data.template_options", {"level": math.nan}, "finite"),
         ("lora.r", 0, "≥ 1"),

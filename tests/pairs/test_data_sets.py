@@ -82,6 +82,13 @@ def test_limits_and_columns(tmp_path):
         DataConfig(train=source, columns=columns, limit=3, eval_limit=1, eval_fraction=0.4), seed=0
     )
     assert (len(train), len(held_out)) == (3, 1)
+    data = DataConfig(train=source, columns=columns, limit=3, eval_limit=1, eval_fraction=0.4)
+    notes = " ".join(load_data(data, seed=0).notes)
+    assert "Training pairs: data.limit takes 3 of 6, a sample by hash." in notes
+    assert "Held-out pairs: data.eval_limit takes 1 of 4, a sample by hash." in notes
+    notes = " ".join(load_data(data.model_copy(update={"limit_takes": "first", "eval_limit": 4}), seed=0).notes)
+    assert "takes 3 of 6, the first ones." in notes
+    assert "eval_limit" not in notes
     with pytest.raises(WorkbenchError, match="qq"):
         load_data(DataConfig(train=source, columns={**columns, "prompt": "qq"}), seed=0)
 

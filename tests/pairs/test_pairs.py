@@ -15,6 +15,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from simpo_workbench.base.errors import WorkbenchError
+from simpo_workbench.pairs import hub as pair_hub
 from simpo_workbench.pairs.pairs import load_pairs
 from simpo_workbench.pairs.shapes import PROMPTS, SHAPES
 
@@ -566,6 +567,31 @@ def test_without_a_network_the_hub_is_said_to_be_out_of_reach(tmp_path):
     answers = load_through_hub(["me/elsewhere", "pairs-of-min"], tmp_path, HF_HUB_OFFLINE="1")
     assert "the hub cannot be reached" in answers[0]
     assert "pairs-of-mine" in answers[1]
+
+
+def test_a_forgotten_ending_is_named_at_once_and_no_hub_is_asked(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    write(tmp_path / "my_pairs.jsonl.gz", "")
+    write(tmp_path / "my_pairs.txt", "")
+    monkeypatch.setattr(pair_hub, "read_hub", lambda source: pytest.fail("the hub was asked"))
+    with pytest.raises(WorkbenchError, match=r"There is no file or folder my_pairs. Nearest in .: my_pairs.jsonl.gz."):
+        load_pairs("my_pairs")
+
+
+def test_a_hub_whose_name_nobody_knows_is_not_tried_again_and_again(monkeypatch):
+    import huggingface_hub.constants
+
+    monkeypatch.setattr(huggingface_hub.constants, "ENDPOINT", "https://hub.invalid")
+    monkeypatch.setattr(pair_hub.urllib.request, "getproxies", dict)
+    seen = []
+    monkeypatch.setattr(
+        "datasets.load_dataset", lambda *names, **more: seen.append(huggingface_hub.constants.HF_HUB_OFFLINE)
+    )
+    monkeypatch.setattr(pair_hub, "read_dataset", lambda dataset, source: "rows")
+    before = huggingface_hub.constants.HF_HUB_OFFLINE
+    assert pair_hub.read_hub("me/pairs") == "rows"
+    assert seen == [True], "from the cache or not at all"
+    assert huggingface_hub.constants.HF_HUB_OFFLINE is before
 
 
 SHARED_COUNTS = {

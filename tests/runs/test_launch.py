@@ -48,7 +48,7 @@ def test_stop_from_outside_saves_and_resume_goes_on(tiny_config):
     assert run.adapter.is_dir()
     done = status.step
     again = wb.resume("tiny", config.run.root)
-    with pytest.raises(wb.WorkbenchError, match="it needs no resume"):
+    with pytest.raises(wb.WorkbenchError, match="it needs no resume. .* wait for it with wb.attach"):
         wb.resume("tiny", config.run.root)
     wait_for(lambda: steps_done(again) >= done + 2, "two more steps")
     again.stop()

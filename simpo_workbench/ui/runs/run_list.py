@@ -274,7 +274,7 @@ class RunList(Panel):
         self.about.value = html(
             "<h3>{}</h3>{}{}{}<div class='swb-text'>{}</div>",
             run.name,
-            facts(_IN_WORDS.get(status.state, status.state), f"step {status.step} of {status.total_steps}"),
+            facts(_IN_WORDS.get(status.state, status.state), status.progress),
             settings,
             html("<div class='swb-facts'><code>{}</code></div>", run.path.resolve()),
             joined(words, "\n"),
