@@ -7,10 +7,10 @@ stored. Rendered once more it would be a conversation inside a user turn, which 
 import dataclasses
 import re
 from collections import Counter
-from dataclasses import dataclass
 
 from ..base.errors import WorkbenchError
 from ..base.format import counted
+from .frame_table import FRAMES, OPENINGS, PREFACES, may_be_framed
 from .pair import Pair, pair_id
 from .refused import RowRefused, excerpt
 
@@ -18,27 +18,13 @@ REASON = "framed by a template"
 ADVICE = "give data.framed_prompts as_conversation to read such prompts as conversations"
 
 
-@dataclass(frozen=True)
-class Frame:
-    """How one family of templates writes a conversation as text.
-
-    opening: matches the start of a turn; its group "role" names who speaks, by a key of `roles`. ends: texts that end a
-    turn. start: texts that may stand before the first turn.
-    """
-
-    name: str
-    opening: str
-    roles: dict[str, str]
-    ends: tuple[str, ...]
-    start: tuple[str, ...] = ()
-
-
 #: Marks of widespread templates. Where a model has no such token they are harmless text, but say that data were framed.
 KNOWN_MARKS = (
     *("<|im_start|>", "<|im_end|>", "[INST]", "[/INST]", "<<SYS>>", "<</SYS>>", "<|begin_of_text|>", "<|end_of_text|>"),
     *("<|start_header_id|>", "<|end_header_id|>", "<|eot_id|>", "<start_of_turn>", "<end_of_turn>", "<|endoftext|>"),
     *("<|system|>", "<|user|>", "<|assistant|>", "<｜User｜>", "<｜Assistant｜>", "<｜end▁of▁sentence｜>", "</s>"),
-    *("<|START_OF_TURN_TOKEN|>", "<|END_OF_TURN_TOKEN|>", "<|turn>", "<turn|>"),
+    *("<|START_OF_TURN_TOKEN|>", "<|END_OF_TURN_TOKEN|>", "<|turn>", "<turn|>", "<extra_id_0>", "<extra_id_1>"),
+    *("<|header_start|>", "<|header_end|>", "<|start_of_role|>", "<|end_of_role|>", "<|prompter|>"),
 )
 _KNOWN = re.compile("|".join(map(re.escape, KNOWN_MARKS)))
 _AT_END = re.compile(
@@ -48,73 +34,7 @@ _AT_END = re.compile(
 _CHUNK = 1000  # pairs that one search goes through
 _SHOWN = 5
 
-_NAMED = {"system": "system", "developer": "system", "user": "user", "assistant": "assistant", "model": "assistant"}
-
-FRAMES = (
-    Frame(
-        "ChatML", r"<\|im_start\|>(?P<role>system|user|assistant)\n", _NAMED, ("<|im_end|>",), ("<s>", "<|endoftext|>")
-    ),
-    Frame(
-        "Llama 3",
-        r"<\|start_header_id\|>(?P<role>system|user|assistant)<\|end_header_id\|>\n*",
-        _NAMED,
-        ("<|eot_id|>",),
-        ("<|begin_of_text|>",),
-    ),
-    Frame("Gemma", r"<start_of_turn>(?P<role>system|user|model)\n", _NAMED, ("<end_of_turn>",), ("<bos>",)),
-    Frame("Gemma 4", r"<\|turn>(?P<role>system|user|model)\n", _NAMED, ("<turn|>",), ("<bos>",)),
-    Frame(
-        "Phi, Zephyr or GLM",
-        r"<\|(?P<role>system|user|assistant)\|>\n?",
-        _NAMED,
-        ("<|end|>", "</s>", "<|endoftext|>"),
-        ("[gMASK]<sop>", "<s>"),
-    ),
-    Frame(
-        "DeepSeek",
-        r"<｜(?P<role>User|Assistant)｜>",
-        {"User": "user", "Assistant": "assistant"},
-        ("<｜end▁of▁sentence｜>",),
-        ("<｜begin▁of▁sentence｜>",),
-    ),
-    Frame(
-        "Command R",
-        r"<\|START_OF_TURN_TOKEN\|><\|(?P<role>SYSTEM|USER|CHATBOT)_TOKEN\|>",
-        {"SYSTEM": "system", "USER": "user", "CHATBOT": "assistant"},
-        ("<|END_OF_TURN_TOKEN|>",),
-        ("<BOS_TOKEN>",),
-    ),
-    Frame(
-        "Llama 2 or Mistral",
-        r"(?P<role>\[INST\]|\[/INST\])[ ]?",
-        {"[INST]": "user", "[/INST]": "assistant"},
-        ("</s><s>", "</s>"),
-        ("<s>",),
-    ),
-    Frame(
-        "Alpaca",
-        r"### (?P<role>Instruction|Input|Response):[ ]?\n*",
-        {"Instruction": "user", "Input": "user", "Response": "assistant"},
-        ("</s>",),
-        ("<s>",),
-    ),
-    Frame(
-        "Vicuna",
-        r"(?:(?<=\s)|(?<=</s>)|\A)(?P<role>SYSTEM|USER|ASSISTANT):[ ]?",
-        {"SYSTEM": "system", "USER": "user", "ASSISTANT": "assistant"},
-        ("</s>",),
-        ("<s>",),
-    ),
-)
 _LLAMA2_SYSTEM = re.compile(r"\s*<<SYS>>\n?(.*?)\n?<</SYS>>\s*", re.DOTALL)
-#: What these two write in front of the first turn.
-_PREFACES = {
-    "Alpaca": re.compile(r"Below is an instruction that describes a task[^#]{0,200}"),
-    "Vicuna": re.compile(r"A chat between a [^:]{0,300}"),
-}
-_OPENINGS = ("<|", "<｜", "<start_of_turn>", "[/INST]", "### Response:", "ASSISTANT:")
-#: What one of the frames must hold; a text without any of these is not looked at further.
-_QUICK = re.compile(r"<\||<start_of_turn>|<｜|\[/INST\]|### (?:Instruction|Response):|ASSISTANT:")
 
 
 def framed_by(text: str) -> str | None:
@@ -144,18 +64,24 @@ def unframed(pair: Pair, policy: str) -> Pair:
     if policy == "keep":
         return pair
     answers = {"chosen": _unopened(pair.chosen), "rejected": _unopened(pair.rejected)}
-    framed = any(turn["role"] == "user" and _QUICK.search(turn["content"]) for turn in pair.prompt)
+    framed = any(turn["role"] == "user" and may_be_framed(turn["content"]) for turn in pair.prompt)
     if not framed and answers["chosen"] is answers["rejected"] is None:
         return pair
     opened = {side: found for side, found in answers.items() if found}
     if opened and policy == "refuse":
-        (side, (frame, _)), *_ = opened.items()
-        raise RowRefused(REASON, f"the {side} answer begins with the mark of {frame.name} that opens it; {ADVICE}")
+        (side, (frame, _, before)), *_ = opened.items()
+        what = f"is framed as {frame.name} does it" if before else f"begins with the mark of {frame.name} that opens it"
+        raise RowRefused(REASON, f"the {side} answer {what}; {ADVICE}")
     turns = _unframed_turns(pair.prompt, policy)
+    for side, (_, _, before) in opened.items():
+        if before and before != turns:
+            raise RowRefused(
+                "different histories", f"the turns framed in the {side} answer are not those of the prompt"
+            )
     if turns == list(pair.prompt) and not opened:
         return pair
-    changed = {"prompt": tuple(turns)}
-    for side, (_, text) in opened.items():
+    changed = {"prompt": tuple(turns), **_answers_without_ends(pair)}
+    for side, (_, text, _) in opened.items():
         turn = getattr(pair, f"{side}_turn")
         changed |= {side: text, f"{side}_turn": turn and {**turn, "content": text}}
     if any(not changed[side].strip() and not changed[f"{side}_turn"] for side in opened):
@@ -163,6 +89,15 @@ def unframed(pair: Pair, policy: str) -> Pair:
     pair = dataclasses.replace(pair, **changed)
     identity = pair_id(turns, pair.chosen, pair.rejected, pair.tools, pair.chosen_turn, pair.rejected_turn)
     return dataclasses.replace(pair, pair_id=identity)
+
+
+def _answers_without_ends(pair):
+    """The answers of a framed prompt without its frame's end marks, of those that bring some."""
+    found = next((found for turn in pair.prompt if turn["role"] == "user" and (found := _read(turn["content"]))), None)
+    if found is None:
+        return {}
+    cut = {side: _without_ends(found[0], getattr(pair, side)) for side in ("chosen", "rejected")}
+    return {side: text for side, text in cut.items() if not getattr(pair, f"{side}_turn")}
 
 
 def unframed_prompt(turns: list[dict], policy: str) -> list[dict]:
@@ -193,15 +128,32 @@ def _unframed_turns(prompt, policy):
 
 
 def _unopened(answer):
-    """(Frame, the answer without it) of an answer that begins with the mark that opens it; None for other answers."""
+    """(Frame, the answer without it, turns before it) of an answer that begins with a frame; None for other answers.
+
+    It begins with the mark that opens it (no turns before it), or is a whole conversation that ends in the answer.
+    """
     text = answer.lstrip()
-    if text[:1] not in ("<", "[", "#", "A") or not text.startswith(_OPENINGS):
+    if text[:1] not in ("<", "[", "#", "A", "U", "G") or not text.startswith(OPENINGS):
         return None
     for frame in FRAMES:
         mark = re.match(frame.opening, text)
         if mark and frame.roles[mark["role"]] == "assistant":
-            return frame, text[mark.end() :]
+            return frame, text[mark.end() :], []
+    for frame in FRAMES:
+        marks = list(re.finditer(frame.opening, text))
+        if len(marks) > 1 and frame.roles[marks[-1]["role"]] == "assistant":
+            before = _turns(frame, text[: marks[-1].end()])
+            if before:
+                return frame, _without_ends(frame, text[marks[-1].end() :]).strip(), before
     return None
+
+
+def _without_ends(frame, text):
+    """A text without the marks that end a turn in a frame; a text without one as it is."""
+    while text.rstrip().endswith(frame.ends):
+        end = next(end for end in frame.ends if text.rstrip().endswith(end))
+        text = text.rstrip().removesuffix(end).rstrip()
+    return text
 
 
 def marks_note(pairs) -> str | None:
@@ -237,7 +189,7 @@ def _texts(pair):
 
 def _read(text):
     """(Frame, turns) of a framed prompt, or None."""
-    if not _QUICK.search(text):
+    if not may_be_framed(text):
         return None
     for frame in FRAMES:
         turns = _turns(frame, text)
@@ -251,17 +203,18 @@ def _turns(frame, text):
     if not marks:
         return None
     opens_answer = frame.roles[marks[-1]["role"]] == "assistant"
-    if not opens_answer and not text.rstrip().endswith(frame.ends):
+    if not (opens_answer or frame.bare or text.rstrip().endswith(frame.ends)):
         return None
     before = text[: marks[0].start()].strip()
     for start in frame.start:
         before = before.removeprefix(start).strip()
-    if frame.name in _PREFACES:
-        before = _PREFACES[frame.name].sub("", before).strip()
-    if before or (opens_answer and re.sub(r"</?think>|\s", "", text[marks[-1].end() :])):
+    if frame.name in PREFACES:
+        before = PREFACES[frame.name].sub("", before).strip()
+    bare_turn = frame.bare and before
+    if (before and not bare_turn) or (opens_answer and re.sub(r"</?think>|\s", "", text[marks[-1].end() :])):
         return None
     ends = [*(mark.start() for mark in marks[1:]), len(text)]
-    turns = []
+    turns = [{"role": "user", "content": before}] if bare_turn else []
     for mark, end in zip(marks[:-1] if opens_answer else marks, ends, strict=False):
         role, content = frame.roles[mark["role"]], text[mark.end() : end].strip()
         for closing in frame.ends:
