@@ -184,9 +184,7 @@ class _Sampler:
     def __init__(self, loaded, decoding, ends, max_new_tokens, cancelled):
         self.loaded, self.decoding, self.ends, self.max_new_tokens = loaded, decoding, ends, max_new_tokens
         own = loaded.model.generation_config
-        divisible = all_layers_attend(loaded.model) and not any(
-            getattr(own, name, None) for name in _FROM_THE_START
-        )
+        divisible = all_layers_attend(loaded.model) and not any(getattr(own, name, None) for name in _FROM_THE_START)
         self.tokens_at_once = _TOKENS_BETWEEN_LEAVING if divisible else max_new_tokens
         self.stopping = StoppingCriteriaList([_Cancelling(cancelled)] if cancelled else [])
 

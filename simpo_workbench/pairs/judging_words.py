@@ -12,7 +12,8 @@ LABEL_WORDS = (
     "label", "labels", "preference", "preferences", "winner", "winners", "better", "best", "preferred", "choice",
     "choices", "verdict", "verdicts", "judgement", "judgment", "judgements", "judgments", "vote", "votes", "win",
     "wins", "selected", "prefer", "prefers", "annotation", "annotations", "annotator", "annotators", "chosen", "safer",
-    "favored", "favoured", "favorite", "favourite", "superior", "liked", "stronger",
+    "favored", "favoured", "favor", "favour", "favorable", "favourable", "favorite", "favourite", "superior", "liked",
+    "stronger",
 )  # fmt: skip
 #: Words that name the worse answer without another word beside them.
 WORSE_WORDS = (
@@ -25,12 +26,20 @@ _TURNING = frozenset(
         "not", "non", "un", "never", "isnt", "wasnt", "less", "least", "lesser", "fewer", "fewest", "dis", "anti",
         "bad", "wrong", "incorrect", "lose", "losses", "negative", "neg", "lower", "lowest", "poor", "failed",
         "discarded", "eliminated", "defeated", "beaten", "undesirable", "undesired", "unwanted", "reject", "rejects",
-        "rejection", "refused", "unsafe", "harmful", "excluded", "dropped",
+        "rejection", "refused", "unsafe", "harmful", "excluded", "dropped", "bottom", "minority", "last", "weak",
     }
 )  # fmt: skip
-#: Words of a label that somebody changed: nothing says which way round it is now.
-_INVERTED = frozenset({"inverse", "inverted", "reverse", "reversed", "flipped", "swapped", "opposite", "shuffled"})
-_PREFIXED = re.compile(r"(?:un|dis|non|de|mis)(\w+)")
+#: Words that leave a label two meanings: it was changed, it belongs to somebody else, or it compares with something.
+_INVERTED = frozenset(
+    {
+        "inverse", "inverted", "inv", "reverse", "reversed", "rev", "flipped", "flip", "swapped", "swap", "opposite",
+        "shuffled", "other", "alternative", "alternate", "counter", "opponent", "runner", "third", "than", "to",
+        "noisy",
+        "random", "corrupted", "wrongly", "adversarial", "fake",
+    }
+)  # fmt: skip
+_SECOND_BEST = re.compile(r"second_(?:best|choice)|second_most_")
+_PREFIXED = re.compile(r"(?:un|dis|non|de|mis)(\w+?)(?:able)?")
 #: Words of columns that say that no answer is better.
 _TIE_WORDS = frozenset({"tie", "ties", "tied", "draw", "draws", "no", "neither", "both", "equal"})
 #: Words of columns that are about a judgement and are none: who gave it, how sure or how strong it is, and why.
@@ -113,7 +122,7 @@ def direction_of(name: str) -> int:
     """
     words = words_of(name)
     turns = sum(word in _TURNING or _names_the_worse(word) for word in words)
-    if turns > 1 or _INVERTED & set(words):
+    if turns > 1 or _INVERTED & set(words) or _SECOND_BEST.search("_".join(words)):
         return UNCLEAR
     return WORSE if turns else BETTER
 

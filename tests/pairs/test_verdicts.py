@@ -148,6 +148,7 @@ TURNED = (
     "not_preferred", "less_preferred", "least_preferred", "non_preferred", "not_chosen", "unselected", "dispreferred",
     "worse", "loser", "rejected", "worst_choice", "bad_choice", "inferior_answer", "lost_vote", "weaker_response",
     "rejectedResponse", "losing_model", "disliked", "nonpreferred_response", "worse_label",
+    "unfavourable_choice", "unfavored", "bottom_choice", "minority_vote",
 )  # fmt: skip
 
 
@@ -173,7 +174,13 @@ def test_the_better_label_is_read_before_the_worse_one_and_must_agree_with_it():
     assert read(data) == ("F", {"labels disagree": 1})
 
 
-@pytest.mark.parametrize("label", ["not_worse", "least_bad_choice", "inverted_preference", "flipped_label"])
+@pytest.mark.parametrize(
+    "label",
+    [
+        *("not_worse", "least_bad_choice", "inverted_preference", "flipped_label", "second_best", "preference_inv"),
+        *("loses_to", "better_than", "random_choice", "opponent_preferred"),
+    ],
+)
 @pytest.mark.parametrize("values", [["a", "b"], [1, 2]])
 def test_a_name_with_two_meanings_is_refused_with_both_readings(label, values):
     data = rows(label, values)

@@ -267,9 +267,7 @@ class ChatEncoder:
         else:
             ids = [encoding.ids for encoding in backend.encode_batch_fast(unique, add_special_tokens=False)]
         if self._made and self._made.by_normalizer:
-            ids = [
-                own if self.control.has_own_ids(text, own) else None for text, own in zip(unique, ids, strict=True)
-            ]
+            ids = [own if self.control.has_own_ids(text, own) else None for text, own in zip(unique, ids, strict=True)]
         ids_of = dict(zip(unique, ids, strict=True)) | safe_ids
         return [ids_of[text] for text in texts]
 
