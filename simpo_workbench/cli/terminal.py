@@ -87,7 +87,7 @@ class Progress:
             scores = "" if self.scored_step == record["step"] else _scores_line(record)
             if line := "; ".join(filter(None, (scores, _answers_line(record)))):
                 self._line(f"step {record['step']}: {line}")
-        elif kind == "event" and record["event"] == "failed":
+        elif kind == "event" and record.get("event") == "failed":
             pass  # the command says why it failed
         elif kind in ("event", "note") and record["text"] != self._announced:  # an end is a state and an event
             self._line(record["text"])
