@@ -16,6 +16,10 @@ class SecretWarning(UserWarning):
     """A text that is about to be shared holds what looks like a token, key or password."""
 
 
+class DamageWarning(UserWarning):
+    """A part of a run is damaged or lost, and left out of what was asked for."""
+
+
 def first_line(error: BaseException | str) -> str:
     """The first line of an error's text without its full stop, at most 300 characters; its type when it has no text."""
     lines = str(error).strip().splitlines()

@@ -11,9 +11,9 @@ from pathlib import Path
 import click
 
 from .._version import __version__
-from ..base.errors import SecretWarning, SettingWarning, WorkbenchError, first_line
+from ..base.errors import DamageWarning, SecretWarning, SettingWarning, WorkbenchError, first_line
 from ..base.escape import json_for_terminal
-from ..base.format import counted
+from ..base.format import counted, in_one_line
 from ..config.run_config import RUNS_ROOT, RunConfig
 from . import run_commands
 from .data_command import data
@@ -53,8 +53,8 @@ _json = click.option("--json", "as_json", is_flag=True, help="Machine-readable J
 def main() -> None:
     """Tune a language model on preference pairs with SimPO, and see whether it got better or broke."""
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "true")  # without it tokenizers warns at every fork
-    for kind in (SettingWarning, SecretWarning):
-        warnings.simplefilter("ignore", kind)  # `_warn` and `_write_report` print them instead
+    for kind in (SettingWarning, SecretWarning, DamageWarning):
+        warnings.simplefilter("ignore", kind)  # `_warn`, `_write_report` and `_tell_damage` print them instead
 
 
 run_commands.add_to(main)
@@ -194,14 +194,27 @@ def _show(train_run, is_demo=False):
         sys.exit(FAILED)
 
 
+def _tell_damage(run):
+    """Print a note for everything of a run that is damaged or lost."""
+    from ..runs.damage import damage_of
+
+    for sentence in damage_of(run.folder):
+        click.echo(f"Note: {sentence}", err=True)
+
+
 def _write_report(run, output=None):
-    """The path of a run's report, with a note on secrets in its texts before it is written."""
+    """The path of a run's report, with notes on damage and on secrets in its texts before it is written."""
     from ..report.report import write_report
     from ..runs.secret_texts import secrets_sentence
 
+    _tell_damage(run)
     if sentence := secrets_sentence(run.folder):
         click.echo(f"Note: {sentence}", err=True)
     return write_report(run, output)
+
+
+#: Columns of the list of runs for which a terminal has no room; problems stand below it.
+_NOT_IN_THE_TABLE = ["data", "accuracy_low", "accuracy_high", "pairs", "verdict", "started", "problem"]
 
 
 @main.command()
@@ -218,7 +231,9 @@ def runs(root, as_json) -> None:
     elif table.empty:
         click.echo(f"No runs in {root!r} yet. `simpo-workbench demo` makes one.")
     else:
-        print_table(table.drop(columns=["data", "accuracy_low", "accuracy_high", "pairs", "verdict", "started"]))
+        print_table(table.drop(columns=_NOT_IN_THE_TABLE))
+        for name, problem in table.loc[table["problem"] != "", ["name", "problem"]].itertuples(index=False):
+            click.echo(f"{name}: {in_one_line(problem, 400)}")
 
 
 @main.command()
@@ -235,9 +250,13 @@ def show(name, root, as_json) -> None:
     if as_json:
         from dataclasses import asdict
 
-        facts = {"name": run.name, "path": str(run.path), **asdict(run.status), "lora": run.lora, **summary(run)}
+        from ..runs.damage import damage_of
+
+        facts = {"name": run.name, "path": str(run.path), **asdict(run.status), "damage": damage_of(run.folder)}
+        facts |= {"lora": run.lora, **summary(run)}
         _echo_json(json.dumps(facts, ensure_ascii=False, indent=1))
     else:
+        _tell_damage(run)
         print_status(run)
         print_summary(run)
 

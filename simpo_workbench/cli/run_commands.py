@@ -151,5 +151,6 @@ def verify(context, name, full, root) -> None:
 
     table = verify_run(name, root, full)
     print_table(table)
+    click.echo(table.attrs["report"])
     if table["state"].isin(BAD).any():
         context.exit(1)

@@ -160,11 +160,19 @@ def print_answers(table) -> None:
     output().print(side_by_side(table.rename(columns=names), "base", "tuned"))
 
 
+#: A first column that is no wider stays in one line.
+_LONGEST_NAME = 100
+
+
 def print_table(table) -> None:
     """Print a DataFrame without its index."""
     shown = Table()
-    for name in table.columns:
-        shown.add_column(name, justify="right" if table[name].dtype.kind in "if" else "left", overflow="fold")
+    for place, name in enumerate(table.columns):
+        justify = "right" if table[name].dtype.kind in "if" else "left"
+        # the first column names the row, and a name in two lines cannot be copied
+        width = max((len(str(value)) for value in table[name]), default=0) if place == 0 else 0
+        is_name = 0 < width <= _LONGEST_NAME
+        shown.add_column(name, justify=justify, overflow="fold", no_wrap=is_name, min_width=width if is_name else None)
     for row in table.itertuples(index=False):
         shown.add_row(*[_cell(value) for value in row])
     output().print(shown)

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
+
 from .run_config import RunConfig
 
 #: A run's config.yaml names every setting that there was when the run was made. One that it lacks came later, and has
@@ -17,6 +20,15 @@ def as_it_was(config: RunConfig) -> RunConfig:
         if later:
             config = config.model_copy(update={section: own.model_copy(update=later)})
     return config
+
+
+def config_hash(config: RunConfig) -> str:
+    """SHA-256 of everything in a configuration that decides a run's result: all but its name and folder.
+
+    Only settings that it names count. A run's config.yaml names all that there were when it was made, so a setting that
+    came later does not change the hash of a run from before.
+    """
+    return hashlib.sha256(json.dumps(named_settings(config), sort_keys=True, ensure_ascii=False).encode()).hexdigest()
 
 
 def named_settings(config: RunConfig) -> dict:

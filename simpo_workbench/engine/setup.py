@@ -3,9 +3,7 @@
 import contextlib
 import dataclasses
 import functools
-import hashlib
 import importlib.metadata
-import json
 import platform
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -18,7 +16,7 @@ from accelerate.state import AcceleratorState
 from ..base.errors import WorkbenchError, first_line
 from ..base.format import counted
 from ..config.checks import Check
-from ..config.earlier import named_settings
+from ..config.earlier import config_hash
 from ..config.held_lora import adapter_note, contradictions, lora_of_adapter
 from ..config.live_changes import checked_changes
 from ..config.run_config import GenerationConfig, RunConfig
@@ -273,15 +271,6 @@ def _accelerator(loaded):
             "Accelerate is in use in this process with other settings: use wb.start, or restart the kernel."
             f" ({first_line(error)})"
         ) from None
-
-
-def config_hash(config: RunConfig) -> str:
-    """SHA-256 of everything in a configuration that decides a run's result: all but its name and folder.
-
-    Only settings that it names count. A run's config.yaml names all that there were when it was made, so a setting that
-    came later does not change the hash of a run from before.
-    """
-    return hashlib.sha256(json.dumps(named_settings(config), sort_keys=True, ensure_ascii=False).encode()).hexdigest()
 
 
 def _optimizer(training, parameters):

@@ -4,6 +4,7 @@ import contextlib
 import errno
 import functools
 import os
+import shutil
 import time
 import traceback
 from collections.abc import Callable, Iterator
@@ -15,6 +16,7 @@ from ..base.patience import error_number, reason_of
 from ..base.redaction import redact, redact_values
 from ..config.run_config import RunConfig
 from ..config.schedule import learning_rate
+from ..runs.before_start import require_startable
 from ..runs.device_queue import DeviceQueue
 from ..runs.folder import RunFolder, create_run
 from ..runs.manifest import DAMAGED, LOST, NONE, SEALED
@@ -43,10 +45,17 @@ def train(config: RunConfig, on_record: Callable[[dict], None] | None = None) ->
 
     on_record: called with every metrics record as it is written. An interrupt (Ctrl-C, or the notebook's stop button)
     ends the run in order after the current step, with adapter and checkpoint saved. Errors: WorkbenchError; the run
-    folder then says "failed" and why.
+    folder then says "failed" and why. A run that failed before its first record leaves no folder: the error says all.
     """
+    require_startable(config)
     folder = create_run(config)
-    train_in_process(folder, on_record=on_record)
+    try:
+        train_in_process(folder, on_record=on_record)
+    except BaseException:
+        began = folder.metrics.exists() or folder.evaluated_steps()
+        if not began and Run(folder).status.state == "failed":  # one that was stopped can go on
+            shutil.rmtree(folder.path, ignore_errors=True)
+        raise
     return Run(folder)
 
 
@@ -110,14 +119,15 @@ def run_training(
             recorder.end("stopped", message)
             raise KeyboardInterrupt(message) from None
         presence.give_back_reserve()
-        error = _explained(error, config)
+        error = _explained(error, config, began=bool(recorder.records))
         message = str(error)
         if not isinstance(error, WorkbenchError):
             message = f"{type(error).__name__}: {first_line(error)}"
             with contextlib.suppress(OSError), open(folder.log, "a", encoding="utf-8") as log:
                 log.write(redact(traceback.format_exc()))
         with contextlib.suppress(Exception):  # neither a full disk nor a caller's on_record may hide the error itself
-            if presence.before:  # nothing of a run that was to be resumed has changed yet
+            # nothing of a run that was to be resumed has changed yet, or nothing of a new one is recorded
+            if presence.before or not recorder.records:
                 presence.fail(message)
             else:
                 recorder.end("failed", message)
@@ -144,17 +154,16 @@ def _own_recorder(folder, config, presence, on_record):
         raise
 
 
-def _explained(error, config):
-    """A full memory or disk as a WorkbenchError; any other error as it is."""
+def _explained(error, config, began):
+    """A full memory or disk as a WorkbenchError; any other error as it is. began: whether the run has records."""
+    intact = "heckpoints are intact and resume continues from the last one." if began else ""
     if memory.is_out_of_memory(error):
         shortage = memory.shortage(config.training)
-        return WorkbenchError(f"{shortage} Checkpoints are intact; resume continues from the last one.")
+        return WorkbenchError(f"{shortage} C{intact}" if began else shortage)
     if (number := error_number(error)) in _NO_SPACE | _NO_ACCESS:
-        remedy = "Free some space; checkpoints" if number in _NO_SPACE else "Check the disk; checkpoints"
-        return WorkbenchError(
-            f"The run folder cannot be written: {reason_of(error)}. {remedy} are intact and resume continues from the"
-            " last one."
-        )
+        remedy = "Free some space" if number in _NO_SPACE else "Check the disk"
+        rest = f"; c{intact}" if began else "."
+        return WorkbenchError(f"The run folder cannot be written: {reason_of(error)}. {remedy}{rest}")
     return error
 
 

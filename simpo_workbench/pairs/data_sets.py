@@ -9,6 +9,10 @@ from ..base.paths import bundled
 from ..config.run_config import DEMO, DataConfig
 from .final_share import final_share
 from .pairs import Pairs, load_pairs, prompt_text
+from .sources import local_path
+
+#: Data of so many bytes is read in about a second.
+QUICKLY_READ_BYTES = 20_000_000
 
 
 class DataSets(NamedTuple):
@@ -50,6 +54,22 @@ def load_data(data: DataConfig, seed: int) -> DataSets:
     held_out = _limited(held_out, "Held-out", "eval_limit", data, notes)
     held_out, final, final_note = final_share(held_out, data.final_fraction)
     return DataSets(train, held_out, final, [*notes, final_note], final_note)
+
+
+def require_data(data: DataConfig, seed: int) -> None:
+    """Raise WorkbenchError where the data that a configuration names is not there or cannot be used.
+
+    Local data of QUICKLY_READ_BYTES is read as by `load_data`; of more only the path is looked for.
+    """
+    sources = [source for source in (data.train, data.eval) if source and source != DEMO]
+    paths = [local_path(source) for source in sources]
+    if sources and all(path is not None and _size_of(path) <= QUICKLY_READ_BYTES for path in paths):
+        load_data(data, seed)
+
+
+def _size_of(path):
+    """The bytes of a file, or of all files in a folder."""
+    return sum(part.stat().st_size for part in (path.rglob("*") if path.is_dir() else [path]) if part.is_file())
 
 
 def _limited(pairs, side, name, data, notes):

@@ -74,9 +74,9 @@ def missing_path_error(path) -> WorkbenchError:
     if near := names_without_ending(path) or near_names(path):
         hint = f"Nearest in {path.parent}: {', '.join(near)}."
     elif path.parent.is_dir():
-        hint = f"The folder {path.parent} exists."
+        hint = f"Its folder {path.parent.absolute()} exists."
     else:
-        hint = f"Its folder {path.parent} does not exist either."
+        hint = f"Its folder {path.parent.absolute()} does not exist either."
     return WorkbenchError(f"There is no file or folder {path}. {hint}")
 
 

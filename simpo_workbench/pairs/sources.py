@@ -28,7 +28,11 @@ def open_source(source) -> pair_files.Source:
     return _open_named(source)
 
 
-def _open_named(source):
+def local_path(source: str | os.PathLike) -> Path | None:
+    """The file or folder that a source's name means; None for a hub id.
+
+    Errors: WorkbenchError where it is the path of nothing, or neither a path nor a hub id.
+    """
     text = os.fsdecode(source)
     if not text.strip():
         raise WorkbenchError("The source of the pairs is an empty text. Give a file, a folder or a hub id.")
@@ -42,22 +46,31 @@ def _open_named(source):
     except (OSError, ValueError, RuntimeError) as error:
         raise WorkbenchError(f"{excerpt(text)} cannot be a path here: {first_line(error)}.") from error
     if text == DEMO and not exists:
-        return pair_files.read_path(bundled("data/plain_answers/train.jsonl"))
+        return bundled("data/plain_answers/train.jsonl")
     if exists:
-        return pair_files.read_path(path)
-    from . import hub as pair_hub
+        return path
+    from .hub import is_hub_id
 
     looks_like_a_file = path.suffix.lower() in (*pair_files.SUFFIXES, *pair_files.PACKED, ".txt")
-    if isinstance(source, os.PathLike) or looks_like_a_file or not pair_hub.is_hub_id(text):
+    if isinstance(source, os.PathLike) or looks_like_a_file or not is_hub_id(text):
         raise pair_files.missing_path_error(path)
-    if pair_files.names_without_ending(path):  # "my_pairs" beside "my_pairs.jsonl" is no data set of the hub
+    # "my_pairs" beside "my_pairs.jsonl" is no data set of the hub
+    forgotten = "/" not in text and any(name.startswith(f"{text}.") for name in pair_files.near_names(path))
+    if forgotten or pair_files.names_without_ending(path):
         raise pair_files.missing_path_error(path)
-    near = pair_files.near_names(path)
-    if "/" not in text and any(name.startswith(f"{text}.") for name in near):
-        raise pair_files.missing_path_error(path)  # no look on the hub for a file whose ending was forgotten
+    return None
+
+
+def _open_named(source):
+    if (path := local_path(source)) is not None:
+        return pair_files.read_path(path)
+    from .hub import read_hub
+
+    text = os.fsdecode(source)
     try:
-        return pair_hub.read_hub(text)
+        return read_hub(text)
     except WorkbenchError as error:
-        if near:
+        path = Path(text).expanduser()
+        if near := pair_files.near_names(path):
             raise WorkbenchError(f"{error} Nearest names in {path.parent}: {', '.join(near)}.") from error
         raise

@@ -27,6 +27,7 @@ from ..charts.scores import lead_scatter, score_histogram
 from ..charts.subplots import COLORS
 from ..charts.training import rewards_figure, training_figure
 from ..config.held_lora import adapter_note
+from ..runs.damage import damage_of
 from ..runs.run import Run
 from ..runs.secret_texts import secrets_sentence
 from .facts import headline_of, tiles
@@ -89,7 +90,7 @@ def _report_html(run):
     status, config, records, environment = run.status, run.config, run.records, dict(run.environment)
     lora, evaluations = run.lora, [record for record in records if record.get("kind") == "eval"]
     objective = last_objective(config.loss, records)
-    before, after = _scores(run)
+    before, after, problem = _scores(run)
     compared = compare_scores(before, after, run.scoring_noise or 0.0) if after is not None else None
     final = run.final
     drawn = _figures(run, status, objective, evaluations, before, after, compared)
@@ -106,6 +107,8 @@ def _report_html(run):
         status=status,
         headline=headline_of(run, objective),
         lora_note=adapter_note(config, lora),
+        damage=damage_of(run.folder),
+        problem=problem,
         objective_note=run.objective_note,
         verdicts=doctor.diagnose(records, status.total_steps),
         tiles=tiles(
@@ -196,11 +199,16 @@ def _of_steps(records, name):
 
 
 def _scores(run):
-    """(before, after): scores at the first and the last evaluated step; None where there is none."""
+    """(before, after, problem): scores at the first and the last evaluated step, None where there is none; problem: the
+    sentence that says why both are left out, because no other step may stand for these.
+    """
     steps = run.folder.evaluated_steps()
     if not steps:
-        return None, None
-    return run.scores_at(steps[0]), run.scores_at(steps[-1]) if len(steps) > 1 else None
+        return None, None, ""
+    try:
+        return run.scores_at(steps[0]), run.scores_at(steps[-1]) if len(steps) > 1 else None, ""
+    except WorkbenchError as error:
+        return None, None, f"What needs the scores of single pairs is left out. {error}"
 
 
 def _evaluation_table(evaluations):

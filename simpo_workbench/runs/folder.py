@@ -6,6 +6,7 @@ Everything that the workbench knows about a run is a file in its folder; `RunFol
 from __future__ import annotations
 
 import contextlib
+import difflib
 import fcntl
 import math
 import os
@@ -29,6 +30,8 @@ from .tables import write_table
 LIVE_STATES = ("queued", "loading", "scoring", "training", "paused")
 #: In these states nothing more happens. "suspended" is neither: its process left on purpose, to be resumed.
 END_STATES = ("finished", "stopped", "failed")
+#: So many runs are named where one is not found.
+_NAMED = 8
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
 
 
@@ -116,7 +119,10 @@ class RunFolder:
         Errors: WorkbenchError for a damaged, lost or doubled line, or one that is no record of a step.
         """
         Manifest.read(self.path).require(self.metrics)
-        records = read_jsonl(self.metrics)
+        return self.checked(read_jsonl(self.metrics))
+
+    def checked(self, records: list[dict]) -> list[dict]:
+        """The records themselves. Errors: WorkbenchError for one that has no step or kind."""
         for number, record in enumerate(records, 1):
             if not isinstance(record.get("step"), int) or not isinstance(record.get("kind"), str):
                 raise WorkbenchError(
@@ -212,11 +218,20 @@ def find_run_folder(name: str | Path, root: str | Path = RUNS_ROOT) -> RunFolder
     if not _is_run(path):
         as_path = Path(os.path.expanduser(name))
         if not _is_run(as_path):
-            known = ", ".join(sorted(run_names(root))[-8:]) or "none yet; `simpo-workbench demo` makes one"
+            known = _known_names(str(name), run_names(root))
             raise WorkbenchError(f"There is no run {str(name)[:120]!r} in {str(root)!r} (there: {known}).")
         path = as_path
     require_own_folder(path)
     return RunFolder(path)
+
+
+def _known_names(wanted, names):
+    """The names of the runs that there are, those most like `wanted` first, and how many are left out."""
+    if not names:
+        return "none yet; `simpo-workbench demo` makes one"
+    near = difflib.get_close_matches(wanted, names, n=_NAMED, cutoff=0.5)
+    shown = [*near, *sorted(set(names) - set(near))][:_NAMED]
+    return ", ".join(shown) + (f" and {len(names) - len(shown)} more" if len(names) > len(shown) else "")
 
 
 def _is_run(path):

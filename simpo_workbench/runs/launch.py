@@ -13,6 +13,7 @@ from ..base.files import require_json, write_atomically, write_json, write_jsonl
 from ..config.live_changes import CHANGEABLE, checked_changes
 from ..config.run_config import RUNS_ROOT, RunConfig
 from . import status as run_status
+from .before_start import require_startable
 from .device_queue import DeviceQueue
 from .folder import RunFolder, create_run, find_run_folder, nothing_left_of
 from .manifest import Manifest
@@ -36,14 +37,23 @@ def start(config: RunConfig) -> Run:
     """The run of a configuration, started in a process of its own that outlives this one.
 
     Returns at once. While another run has the device the new one is "queued", and its message says for what it waits.
+    Errors: WorkbenchError where it could not begin, as in `require_startable`; no folder is left then. What only its
+    own process can find makes a "failed" run, whose reason stands in its status, its `repr` and the list of runs.
     """
+    require_startable(config)
     folder = create_run(config)
     with nothing_left_of(folder):
         return launch(folder)
 
 
 def start_many(configs) -> list[Run]:
-    """The runs of several configurations: the first begins, the others wait in this order."""
+    """The runs of several configurations: the first begins, the others wait in this order.
+
+    Errors: WorkbenchError where one of them could not begin; none is started then.
+    """
+    configs = list(configs)
+    for config in configs:
+        require_startable(config)
     return [start(config) for config in configs]
 
 
@@ -115,6 +125,7 @@ def make_clone(source: RunFolder, step: int | None, changes: dict, new_name: str
             )
         require_steps_left(source, step, after)
         require_adapter_files(source, source.checkpoint(step), manifest)
+    require_startable(after)
     folder = create_run(after, stem=source.name)
     try:
         write_json(

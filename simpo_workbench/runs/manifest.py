@@ -148,9 +148,11 @@ def content_problem(path: Path, sha256: str, count: int | None = None, fresh: bo
 
 
 def damaged(folder: Path, name: str, problem: str) -> WorkbenchError:
-    """The error that says which file of a run is damaged, and what to do."""
+    """The error that says which file of a run is damaged or lost, and what to do."""
+    rest = problem.removeprefix("it is lost")
+    what = f"is damaged or was changed: {problem}" if rest == problem else f"is lost{rest}"
     return WorkbenchError(
-        f"{name} of the run {folder.name!r} is damaged or was changed: {problem}. Put back a copy of it;"
+        f"{name} of the run {folder.name!r} {what}. Put back a copy of it;"
         f" `simpo-workbench verify {folder.name}` names all that is damaged."
     )
 

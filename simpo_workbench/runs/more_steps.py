@@ -5,11 +5,11 @@ from __future__ import annotations
 import shlex
 
 from ..base.errors import WorkbenchError
-from ..base.files import read_json
+from ..base.files import read_json, require_json
 from ..config.run_config import RUNS_ROOT, RunConfig
 from ..config.schedule import learning_rate, total_steps
 from .folder import RunFolder
-from .verified import read_config, read_records
+from .verified import read_config, read_records, require_adapter_files
 
 #: Settings from which the learning rate of a step follows.
 RATE_SETTINGS = tuple(
@@ -23,9 +23,11 @@ def is_finished_error(folder: RunFolder, steps: int) -> WorkbenchError:
     text = f"The run {folder.name!r} is finished: all {steps} steps are done."
     last = _last_training_record(folder)
     resumable = resumable_steps(folder)
-    if last is None or not resumable:
-        return WorkbenchError(f"{text} To train longer, start a new run: wb.clone({folder.name!r}, changes=…).")
-    config, start = read_config(folder), resumable[-1]
+    start = newest_whole_step(folder)
+    if last is None or start is None:
+        none = " None of its checkpoints is whole." if resumable else ""
+        return WorkbenchError(f"{text}{none} To train longer, start a new run: wb.clone({folder.name!r}, changes=…).")
+    config = read_config(folder)
     training, pairs = config.training, _training_pairs(config, last)
     more = ("training.epochs", round(training.epochs + 1, 6))
     if training.max_steps:
@@ -36,8 +38,9 @@ def is_finished_error(folder: RunFolder, steps: int) -> WorkbenchError:
     scheduled = learning_rate(last["step"] - 1, steps, training)
     scale = last["learning_rate"] / scheduled if scheduled > 0 else 1.0  # what run.set may have changed it by
     rate = learning_rate(start, total_steps(longer, pairs), longer.training, scale)
+    which = "its last checkpoint" if start == resumable[-1] else f"step {start}, its newest checkpoint that is whole"
     return WorkbenchError(
-        f"{text} One epoch more is a new run that goes on from its last checkpoint: wb.clone({folder.name!r}{root},"
+        f"{text} One epoch more is a new run that goes on from {which}: wb.clone({folder.name!r}{root},"
         f" step={start}, changes={{{more[0]!r}: {more[1]:g}}}), or `simpo-workbench clone {folder.name}{option} --step"
         f" {start} --{more[0]} {more[1]:g}`. {_rate_sentence(training, last, rate)}"
     )
@@ -79,6 +82,18 @@ def resumable_steps(folder: RunFolder) -> list[int]:
     """Steps whose checkpoints hold everything that is needed to go on."""
     manifests = [read_json(path) or {} for path in sorted(folder.checkpoints.glob("step-*/manifest.json"))]
     return [manifest["step"] for manifest in manifests if manifest.get("resumable")]
+
+
+def newest_whole_step(folder: RunFolder) -> int | None:
+    """The newest step whose checkpoint can be gone on from and is as it was written; None where there is none."""
+    for step in reversed(resumable_steps(folder)):
+        checkpoint = folder.checkpoint(step)
+        try:
+            require_adapter_files(folder, checkpoint, require_json(checkpoint / "manifest.json") or {})
+        except WorkbenchError:  # whoever asks for this step is told
+            continue
+        return step
+    return None
 
 
 def _rate_sentence(training, last, rate):

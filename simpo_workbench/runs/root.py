@@ -14,6 +14,7 @@ from ..base.errors import WorkbenchError
 from ..base.files import file_stamp, read_jsonl_backwards
 from ..config.held_lora import lora_label
 from ..config.run_config import RUNS_ROOT, RunConfig
+from .damage import damage_of, lost_files
 from .folder import RunFolder, run_names
 from .manifest import Manifest
 from .run import Run
@@ -34,7 +35,7 @@ _MEASURED = {
     "checked": "answers/checked",
 }
 _LISTED = ["name", "state", "step", "total_steps", "model", "lora", "data", "learning_rate", "beta"]
-_LISTED += [*_MEASURED, "verdict", "started"]
+_LISTED += [*_MEASURED, "verdict", "started", "problem"]
 
 
 def find_run(config: RunConfig) -> Run | None:
@@ -56,7 +57,8 @@ def list_runs(root: str | Path = RUNS_ROOT) -> pd.DataFrame:
 
     Columns: name, state, step, total_steps, model, lora (its rank, such as "r16", and with model.adapter whose it is),
     data, learning_rate, beta, accuracy, accuracy_low and accuracy_high (95 %), pairs (behind the accuracy),
-    chosen_drift (nats per token), right (share of right answers) of checked ones, verdict, started (local time).
+    chosen_drift (nats per token), right (share of right answers) of checked ones, verdict, started (local time),
+    problem (why it failed, and what of it is damaged or lost; "" without one).
     """
     import pandas as pd
 
@@ -72,7 +74,12 @@ def list_runs(root: str | Path = RUNS_ROOT) -> pd.DataFrame:
             if row.get("lora", "") is None:
                 row["lora"] = _adapter_label(run.folder.path, written, file_stamp(run.folder.environment))
             row |= _last_facts(run.folder.metrics, file_stamp(run.folder.metrics))
-        rows.append(row | {"verdict": status.verdict, "started": datetime.fromtimestamp(written[0] / 1e9)})
+        if _has_lost_of_last(run.folder):
+            row |= dict.fromkeys(_MEASURED)
+        words = [*([status.message] if status.state == "failed" else []), *damage_of(run.folder, quick=True)]
+        row |= {"verdict": status.verdict, "problem": " ".join(words)}
+        # config.yaml is written once, at the start
+        rows.append(row | {"started": datetime.fromtimestamp(status.started or written[0] / 1e9)})
     rows.sort(key=lambda row: row["started"], reverse=True)
     return pd.DataFrame(rows, columns=_LISTED)
 
@@ -164,6 +171,13 @@ def _last_facts(path, stamp):
         return dict.fromkeys(["beta", *_MEASURED])
     values = {name: (evaluation or {}).get(f"eval/{key}") for name, key in _MEASURED.items()}
     return beta | {name: value if _is_number(value) else None for name, value in values.items()}
+
+
+def _has_lost_of_last(folder):
+    """Whether the scores or the answers of the last evaluation are lost or cut short."""
+    last = max(Manifest.read(folder.path).steps("scores"), default=0)
+    names = {path(last).relative_to(folder.path).as_posix() for path in (folder.scores, folder.generations)}
+    return not names.isdisjoint(lost_files(folder))
 
 
 def _is_number(value):

@@ -10,18 +10,22 @@ import contextlib
 import itertools
 import signal
 import time
+import warnings
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ..analysis.objective import at_objective, last_objective, objective_note
 from ..analysis.scores import compare_scores, join_texts
 from ..base import process
-from ..base.errors import WorkbenchError
+from ..base.errors import DamageWarning, WorkbenchError
+from ..base.escape import shown_controls
 from ..base.files import read_json, write_json
+from ..base.format import in_one_line
 from ..config.live_changes import checked_changes, with_rate_as_scale
 from ..config.run_config import RUNS_ROOT, LossConfig, RunConfig
 from . import status as run_status
 from . import verified
+from .damage import damage_of
 from .device_queue import DeviceQueue
 from .final_result import FinalResult, final_result
 from .folder import LIVE_STATES, RunFolder, find_run_folder
@@ -37,6 +41,8 @@ if TYPE_CHECKING:
     import plotly.graph_objects as go
 
 _POLL_S = 0.25
+#: Characters of the reason that the `repr` of a failed run gives.
+_LONGEST_REASON = 300
 #: After SIGTERM a worker has this long to finish its step, save and leave; then its whole group is killed.
 TERM_PATIENCE_S = 30.0
 _DEATH_S = 15.0
@@ -54,7 +60,9 @@ class Run:
         status, adapter = self.status, ""
         with contextlib.suppress(WorkbenchError):  # the rest is shown where the configuration is damaged
             adapter = f", LoRA {label_of(self.folder, config)}" if (config := self.config).model.adapter else ""
-        return f"Run({self.name!r}, {status.state}, {status.progress}{adapter})"
+        words = [*([status.message] if status.state == "failed" else []), *damage_of(self.folder, quick=True)]
+        reason = f": {shown_controls(in_one_line(' '.join(words), _LONGEST_REASON))}" if any(words) else ""
+        return f"Run({self.name!r}, {status.state}, {status.progress}{adapter}{reason})"
 
     @property
     def config(self) -> RunConfig:
@@ -86,37 +94,47 @@ class Run:
     def records(self) -> list[dict]:
         """All metrics records, those of evaluations at one objective: the last one, where β or γ/β changed on the way.
 
-        See `run.objective_note`. The records as they were written are the lines of metrics.jsonl. Errors:
-        WorkbenchError where one is damaged, lost or doubled.
+        See `run.objective_note`. The records as they were written are the lines of metrics.jsonl. Damaged lines of
+        training steps and events are left out and named by a DamageWarning. Errors: WorkbenchError where an evaluation
+        or the end of the records is damaged or lost.
         """
-        records = self.folder.read_records()
-        return at_last_objective(self.folder, self.config.loss, records) if _changed(records) else records
+        return self._at_last_objective(self._records())
 
     @property
     def objective(self) -> LossConfig:
         """The loss with the β and γ/β that the run used last: those of all its held-out numbers."""
-        return last_objective(self.config.loss, self.folder.read_records())
+        return last_objective(self.config.loss, self._records())
 
     @property
     def objective_note(self) -> str:
         """The sentence that names this objective and the earlier ones; "" where it never changed."""
-        records = self.folder.read_records()
+        records = self._records()
         return objective_note(self.config.loss, records) if _changed(records) else ""
 
     @property
     def metrics(self) -> pd.DataFrame:
-        """One row per record: kind ("train", "eval", "event"), step, time, and a column per metric."""
+        """One row per record: kind ("train", "eval", "event"), step, time, and a column per metric.
+
+        Damaged lines are left out and named by a DamageWarning, also those of evaluations but the first and the last.
+        Errors: as `records`.
+        """
         import pandas as pd
 
-        records = self.records
+        records = self._at_last_objective(self._records(all_evaluations=False))
         return pd.DataFrame(records, columns=None if records else ["kind", "step", "time"])
 
     @property
     def scores(self) -> pd.DataFrame:
-        """One row per evaluated step and held-out pair, with the pair's texts, all at `run.objective`."""
+        """One row per evaluated step and held-out pair, with the pair's texts, all at `run.objective`.
+
+        Steps whose scores are damaged or lost are left out and named by a DamageWarning. Errors: WorkbenchError where
+        no step is left.
+        """
         import pandas as pd
 
-        tables = [verified.read_scores(self.folder, step) for step in self._evaluated_steps()]
+        tables, problems = verified.read_whole_scores(self.folder, self._evaluated_steps())
+        if problems:
+            warnings.warn(" ".join(problems), DamageWarning, stacklevel=2)
         scores = at_objective(pd.concat(tables, ignore_index=True), self.objective)
         return join_texts(scores, verified.read_texts(self.folder))
 
@@ -131,6 +149,16 @@ class Run:
         scores = at_objective(verified.read_scores(self.folder, step), self.objective)
         return join_texts(scores, verified.read_texts(self.folder))
 
+    def _records(self, all_evaluations=True):
+        """The records as they were written; a warning names those that are damaged."""
+        records, damage = verified.read_whole_records(self.folder, all_evaluations)
+        if damage:
+            warnings.warn(damage, DamageWarning, stacklevel=3)
+        return records
+
+    def _at_last_objective(self, records):
+        return at_last_objective(self.folder, self.config.loss, records) if _changed(records) else records
+
     def _evaluated_steps(self):
         if not (steps := self.folder.evaluated_steps()):
             raise WorkbenchError(f"The run {self.name!r} has no scores yet: the first come before its first step.")
@@ -141,7 +169,7 @@ class Run:
         """Nats per token by which one model's leads differ between two packings, measured at step 0; None where it was
         not measured. See `wb.analysis.scoring_noise`.
         """
-        return _scoring_noise(self.folder.read_records())
+        return _scoring_noise(self._records())
 
     @property
     def final(self) -> FinalResult:
@@ -150,7 +178,7 @@ class Run:
 
         Errors: WorkbenchError where one of its files is damaged.
         """
-        written = self.folder.read_records() if self.folder.final_steps() else []  # once: there may be many
+        written = self._records() if self.folder.final_steps() else []  # once: there may be many
         loss = self.config.loss
         records = at_last_objective(self.folder, loss, written) if _changed(written) else written
         noise = _scoring_noise(written) or 0.0
@@ -313,7 +341,11 @@ class Run:
             remedy = ""
             if kind == "unpause" and status.state != "finished":
                 remedy = f" wb.resume({self.name!r}) continues it."
-            raise WorkbenchError(f"The run {self.name!r} is {status.state}: it cannot be asked to {kind}.{remedy}")
+            what = f"it cannot be asked to {kind}"
+            if kind == "set":
+                what = "its settings cannot be changed any more"
+                remedy = f" wb.clone({self.name!r}, changes={{…}}) starts a new run with other settings."
+            raise WorkbenchError(f"The run {self.name!r} is {status.state}: {what}.{remedy}")
         return Reply(self, kind, self.folder.mailbox.ask(kind, **values))
 
     def _insist(self, patience_s):

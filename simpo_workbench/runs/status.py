@@ -23,7 +23,7 @@ _STATES = (*LIVE_STATES, *END_STATES, "suspended")
 _TYPES = {
     **dict.fromkeys(("message", "owner", "verdict", "doing"), str),
     **dict.fromkeys(("step", "total_steps", "recommended_step"), int),
-    **dict.fromkeys(("seconds_left", "progress_awake_s", "median_step_s"), (int, float)),
+    **dict.fromkeys(("seconds_left", "progress_awake_s", "median_step_s", "started"), (int, float)),
     **dict.fromkeys(("log_from",), int),
 }
 #: What a worker's command line names, before its run folder.
@@ -46,6 +46,8 @@ class RunStatus:
     stalled: bool = False
     #: What its process does beside training steps, such as "scoring 40 of 60 pairs"; "" where that is nothing.
     doing: str = ""
+    #: When the run was first started, seconds since 1970; None where that is not known.
+    started: float | None = None
 
     @property
     def progress(self) -> str:
@@ -85,6 +87,7 @@ def read(folder: RunFolder) -> RunStatus:
         seconds_left=raw.get("seconds_left"),
         stalled=bool(stalled),
         doing=raw.get("doing", "") if alive and state in LIVE_STATES else "",
+        started=raw.get("started"),
     )
 
 
@@ -136,7 +139,9 @@ def _status_from_records(folder, alive) -> dict:
     step = last.get("step", 0)
     message = f"{message}{known}" if known else f"{message} (read from the records)"
     total_steps = Manifest.read(folder.path).identity.get("total_steps", step)
-    return {"state": state, "step": step, "total_steps": total_steps, "message": message, "rebuilt": True}
+    # the first record comes some seconds after the start
+    started = {"started": records[0]["time"]} if records and isinstance(records[0].get("time"), float) else {}
+    return {"state": state, "step": step, "total_steps": total_steps, "message": message, "rebuilt": True} | started
 
 
 def _silence_s(folder):

@@ -5,16 +5,18 @@ Every reader here raises WorkbenchError in one sentence for a file that is damag
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ..base.errors import WorkbenchError
-from ..base.files import read_jsonl, require_json
+from ..base.files import read_json, read_jsonl, require_json
 from ..base.hashes import sha256_of
-from ..config.earlier import as_it_was
+from ..base.whole_lines import named, read_whole_lines
+from ..config.earlier import as_it_was, config_hash
 from ..config.run_config import RunConfig
 from ..config.yaml_text import HEADER
-from .manifest import Manifest, content_problem, damaged, steps_of
+from .manifest import DAMAGED, LOST, Manifest, content_problem, damaged, steps_of
 from .tables import read_table
 
 if TYPE_CHECKING:
@@ -29,6 +31,10 @@ _WEIGHTS = "adapter_model.safetensors"
 FROZEN = "frozen"
 #: Columns that the tables of a run must have.
 _SCORED = ("step", "pair_id", "chosen_avg_logp", "rejected_avg_logp")
+#: Column of a table of scores -> the mean of it that an evaluation's record has.
+_MEANS = {"chosen_avg_logp": "eval/logps/chosen", "rejected_avg_logp": "eval/logps/rejected"}
+#: Kinds of records that measure something.
+_MEASURED = ("train", "eval")
 _TEXTS = ("pair_id", "prompt", "chosen", "rejected")
 
 
@@ -47,7 +53,12 @@ def read_config(folder: RunFolder) -> RunConfig:
         raise WorkbenchError(f"{error} Other settings are no edit: with the old file back, {call} trains with them.")
     if "config.yaml" not in manifest.files:
         _require_whole_config(folder)
-    return as_it_was(RunConfig.from_yaml(folder.config))
+    config = as_it_was(RunConfig.from_yaml(folder.config))
+    if manifest.state in (LOST, DAMAGED):
+        known = (read_json(folder.environment) or {}).get("config_sha256")
+        if known not in (None, config_hash(config)):
+            raise damaged(folder.path, "config.yaml", "environment.json has the hash of other settings")
+    return config
 
 
 def _why_not_read(path):
@@ -98,6 +109,57 @@ def read_records(folder: RunFolder) -> list[dict]:
     return folder.read_records()
 
 
+def read_whole_records(folder: RunFolder, all_evaluations: bool = True) -> tuple[list[dict], str]:
+    """(the records on whole lines, a sentence that names the damaged ones); "" where all are whole.
+
+    Errors: WorkbenchError where more is wrong than lines in the middle: the end of the records is damaged or lost, or
+    the first or last evaluation is, so that another would stand for it; with `all_evaluations` any evaluation. Also
+    where lines have no checksums, or where nothing tells which line was changed.
+    """
+    manifest, path = Manifest.read(folder.path), folder.metrics
+    problem = manifest.problem(path)
+    if problem and not path.exists():
+        raise damaged(folder.path, path.name, problem)
+    whole = read_whole_lines(path)
+    records = folder.checked(whole.records)
+    if not whole.damaged:
+        if problem:
+            raise damaged(folder.path, path.name, problem)
+        return records, ""
+    lines, lost = named(whole.damaged), _lost_evaluations(folder, records)
+    if manifest.is_cut(path):
+        raise damaged(folder.path, path.name, f"{problem} ({lines})")
+    steps = ", ".join(map(str, lost))
+    if lost and (all_evaluations or not {lost[0], lost[-1]}.isdisjoint(_first_and_last(folder))):
+        raise damaged(folder.path, path.name, f"{lines}; the evaluation of step {steps} was there")
+    if not _has_its_end(folder, records, whole.before):
+        raise damaged(folder.path, path.name, f"{lines}; what was measured last may have been there")
+    without = f" The evaluation of step {steps} is not among them." if lost else ""
+    return records, f"{path.name} of the run {folder.name!r} is damaged: {lines}. All other records are read.{without}"
+
+
+def _lost_evaluations(folder, records):
+    """The steps that were evaluated and have no record of it."""
+    recorded = {record["step"] for record in records if record["kind"] == "eval"}
+    return [step for step in folder.evaluated_steps() if step not in recorded]
+
+
+def _first_and_last(folder):
+    steps = folder.evaluated_steps()
+    return {steps[0], steps[-1]}
+
+
+def _has_its_end(folder, records, before):
+    """Whether the last record that measured something is known: one stands behind the damaged lines, or it is an
+    evaluation after which no step was made. before: how many records stand before the last damaged line.
+    """
+    if any(record["kind"] in _MEASURED for record in records[before:]):
+        return True
+    last = next((record for record in reversed(records) if record["kind"] in _MEASURED), {})
+    status = read_json(folder.status) or {}
+    return last.get("kind") == "eval" and last["step"] == status.get("step")
+
+
 def read_changes(folder: RunFolder) -> list[dict]:
     """The settings that were changed while a run trained. Errors: as `read_records`."""
     Manifest.read(folder.path).require(folder.changes)
@@ -124,6 +186,23 @@ def read_scores(folder: RunFolder, step: int, columns: list[str] | None = None) 
     return _read_scores(folder, folder.scores(step), step, columns)
 
 
+def read_whole_scores(folder: RunFolder, steps: list[int]) -> tuple[list[pd.DataFrame], list[str]]:
+    """(`read_scores` of the steps that have theirs, one sentence for each other step).
+
+    Errors: WorkbenchError where no step has, in the words of the first.
+    """
+    tables, problems = [], []
+    for step in steps:
+        try:
+            tables.append(read_scores(folder, step))
+        except WorkbenchError as error:
+            problems.append(str(error))
+    if not tables:
+        raise WorkbenchError(problems[0])
+    left_out = ", ".join(str(step) for step in steps if step not in {int(table["step"].iloc[0]) for table in tables})
+    return tables, [*problems, f"The scores of step {left_out} are left out."] if problems else []
+
+
 def read_final_scores(folder: RunFolder, step: int) -> pd.DataFrame:
     """One row per final pair at step 0 or the step that was recommended. Errors: as `read_scores`."""
     return _read_scores(folder, folder.final_scores(step), step, None)
@@ -146,10 +225,30 @@ def _read_scores(folder, path, step, columns):
     wanted = None if columns is None else [*dict.fromkeys(["step", *columns])]
     Manifest.read(folder.path).require(path)
     table = read_table(path, _SCORED if columns is None else (), wanted)
+    if path == folder.scores(step) and Manifest.read(folder.path).state in (LOST, DAMAGED):
+        _require_recorded_means(folder, path, step)
     if (table["step"] != step).any():
         name = path.relative_to(folder.path).as_posix()
         raise damaged(folder.path, name, f"it does not hold the scores of step {step}")
     return table if columns is None else table[columns]
+
+
+def _require_recorded_means(folder, path, step):
+    """Raise WorkbenchError where the scores of a step, which nothing seals, do not have the means that metrics.jsonl
+    has of them.
+    """
+    records = (record for record in folder.read_records() if (record["kind"], record["step"]) == ("eval", step))
+    if (record := next(records, None)) is None:
+        return
+    table = read_table(path, (), list(_MEANS))
+    means = {"eval/pairs": len(table)} | {key: float(table[column].mean()) for column, key in _MEANS.items()}
+    for key, mean in means.items():
+        if not math.isclose(mean, record.get(key, mean), rel_tol=1e-6, abs_tol=1e-9):
+            raise damaged(
+                folder.path,
+                f"scores/{path.name}",
+                f"its {key.removeprefix('eval/')} is {mean:.6g}, and metrics.jsonl has {record[key]:.6g}",
+            )
 
 
 def read_texts(folder: RunFolder, columns: list[str] | None = None, final: bool = False) -> pd.DataFrame:

@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
+import html
+from collections import Counter
 from collections.abc import Iterator
+from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ..base.checksums import is_checked_object
 from ..base.errors import WorkbenchError
 from ..base.files import read_json, read_jsonl, require_json
+from ..base.format import counted
 from ..base.hashes import WHOLE_BYTES, file_fingerprint
 from ..config.run_config import RUNS_ROOT
+from .damage import lines_of
 from .folder import find_run_folder
-from .manifest import DAMAGED, LOST, NONE, SEALED, Manifest, content_problem
+from .manifest import DAMAGED, GROWING, LOST, NONE, SEALED, Manifest, content_problem
 from .run import Run
 from .verified import published_steps, read_config
 
@@ -29,6 +34,7 @@ WHOLE, NOT_SEALED, UNVERIFIED, GONE, BROKEN, REBUILT = (
 )
 #: A run with one of these states in its table is not what was published.
 BAD = (GONE, BROKEN)
+_MOST_NAMED = 5
 _ALWAYS = ("config.yaml", "environment.json", "status.json", "metrics.jsonl", "changes.jsonl", "pairs.parquet")
 
 
@@ -38,13 +44,13 @@ _PUBLISHED = ("scores/step-*.parquet", "generations/step-*.jsonl", "final/*.parq
 def verify(run: Run | str | Path, root: str | Path = RUNS_ROOT, full: bool = False) -> pd.DataFrame:
     """One row per published file of a run, and per file of the weights it was trained on: `file`, `state`, `detail`.
 
+    The damaged and lost ones come first. `attrs["report"]` is the verdict in a sentence; it stands below the table.
+
     state: "whole", "damaged", "lost", "rebuilt" (detail says from what), "not sealed yet" (published since the manifest
     was last written), "unverified" (from before there was a manifest, or no longer at hand). Every file is read anew;
     of large base weights headers and sampled pages, and all of them with `full`. Errors: WorkbenchError where there is
     no such run.
     """
-    import pandas as pd
-
     folder = run.folder if isinstance(run, Run) else find_run_folder(run, root)
     manifest = Manifest.read(folder.path)
     rows = [_manifest_row(manifest), *_files(folder, manifest), *_checkpoints(folder, manifest)]
@@ -52,7 +58,47 @@ def verify(run: Run | str | Path, root: str | Path = RUNS_ROOT, full: bool = Fal
     rows += _weights(manifest, full, first_read)
     if first_read and not folder.is_held():
         _keep_whole_hashes(folder.path, first_read)
-    return pd.DataFrame(rows, columns=["file", "state", "detail"])
+    # the state says it already
+    rows = [(name, state, "" if (state, detail) == (GONE, "it is lost") else detail) for name, state, detail in rows]
+    rows.sort(key=lambda row: row[1] not in BAD)
+    table = _table_class()(rows, columns=["file", "state", "detail"])
+    table.attrs["report"] = _verdict(folder.name, rows)
+    return table
+
+
+@lru_cache(maxsize=1)
+def _table_class():
+    """A DataFrame that shows its files' names in full, and the verdict."""
+    import pandas as pd
+
+    class Verification(pd.DataFrame):
+        @property
+        def _constructor(self):
+            return pd.DataFrame
+
+        def __repr__(self):
+            return f"{self.to_string()}\n{self.attrs.get('report', '')}"
+
+        def _repr_html_(self):
+            with pd.option_context("display.max_colwidth", None, "display.max_rows", None):
+                return f"{super()._repr_html_()}<p>{html.escape(self.attrs.get('report', ''))}</p>"
+
+    return Verification
+
+
+def _verdict(name, rows):
+    """One sentence on all files of a run."""
+    number = counted(len(rows), "file")
+    bad = [f"{file} ({state})" for file, state, _ in rows if state in BAD]
+    if bad:
+        names = ", ".join(bad[:_MOST_NAMED]) + (f" and {len(bad) - _MOST_NAMED} more" if len(bad) > _MOST_NAMED else "")
+        verb = "is" if len(bad) == 1 else "are"
+        return f"{len(bad)} of {number} of the run {name!r} {verb} not what was published: {names}."
+    states = Counter(state for _, state, _ in rows)
+    rest = ", ".join(f"{count} {state}" for state, count in states.items() if state != WHOLE)
+    if rest:
+        return f"No file of the run {name!r} is damaged or lost: {states[WHOLE]} of {number} are whole, {rest}."
+    return f"All {number} of the run {name!r} are whole."
 
 
 def _manifest_row(manifest):
@@ -74,7 +120,9 @@ def _files(folder, manifest) -> Iterator[tuple[str, str, str]]:
         if name == "status.json":
             yield _status(folder)
         elif name in manifest.files:
-            problem = manifest.problem(path, fresh=True) or _own_problem(folder, path)
+            problem = manifest.problem(path, fresh=True)
+            problem = f"{problem}{lines_of(path)}" if problem and name in GROWING else problem
+            problem = problem or _own_problem(folder, path)
             yield (name, GONE if not path.exists() else BROKEN, problem) if problem else (name, WHOLE, "")
         else:
             problem = _own_problem(folder, path)

@@ -191,3 +191,14 @@ def test_set_takes_what_run_set_takes(tmp_path, monkeypatch):
 class Answered:
     def first_word(self, timeout_s):
         return "Done."
+
+
+def test_the_name_of_a_run_stays_in_one_line(capsys):
+    import pandas as pd
+
+    from simpo_workbench.cli.terminal import print_table
+
+    name = "a-name-that-is-forty-characters-long-now"
+    facts = {f"fact {number}": ["a value of some length"] for number in range(8)}
+    print_table(pd.DataFrame({"name": [name], **facts}))
+    assert name in capsys.readouterr().out

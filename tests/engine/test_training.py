@@ -349,7 +349,6 @@ def test_scores_that_are_not_finite_stop_the_run_and_are_never_averaged_away(tin
     monkeypatch.setattr(scoring, "response_logps", poison)
     with pytest.raises(wb.WorkbenchError, match="Step 0: the scores of held-out pairs [0-9a-f]{16} are not finite"):
         wb.train(tiny_config)
-    assert wb.attach("tiny", tiny_config.run.root).status.state == "failed"
 
 
 def test_dropped_and_refused_pairs_are_said_before_training(tiny_config, tmp_path):
@@ -587,15 +586,6 @@ def test_gradient_checkpointing_changes_no_number(tiny_config):
         )
         assert run.environment["checkpointed_layers"] == (3 if layers == "all" else 2)
         assert same(adapter(plain), adapter(run))
-
-
-def test_bad_beginnings_leave_a_sentence_and_no_wreck(tiny_config, tmp_path):
-    with pytest.raises(wb.WorkbenchError, match="no-such-file"):
-        wb.train(tiny_config.with_changes({"data.train": str(tmp_path / "no-such-file.jsonl")}))
-    with pytest.raises(wb.WorkbenchError, match="There is a run 'tiny'"):
-        wb.train(tiny_config)
-    run = wb.attach("tiny", tiny_config.run.root)
-    assert (run.status.state, "no-such-file" in run.status.message) == ("failed", True)
 
 
 def test_all_pairs_too_long_says_so(tiny_config):

@@ -6,6 +6,7 @@ whole run.
 
 import re
 import shutil
+import warnings
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -15,6 +16,7 @@ from hypothesis import strategies as st
 from plotly.offline import get_plotlyjs
 
 from simpo_workbench import WorkbenchError, find_run, list_runs, verify
+from simpo_workbench.base.errors import DamageWarning
 from simpo_workbench.cli.main import main
 from simpo_workbench.engine import checkpoints
 from simpo_workbench.report.report import write_report
@@ -137,10 +139,22 @@ def answers(run: Run, with_report: bool = False) -> dict:
     result = {}
     for name, read in readers.items():
         try:
-            result[name] = read()
+            with warnings.catch_warnings(record=True) as caught:
+                warnings.simplefilter("always", DamageWarning)
+                answer = read()
+            told = [str(warning.message) for warning in caught if warning.category is DamageWarning]
+            result[name] = Partial(answer, " ".join(told)) if told else answer
         except WorkbenchError as error:
             result[name] = error
     return result
+
+
+@dataclass(frozen=True)
+class Partial:
+    """What is left of an answer, and the warning that names the rest."""
+
+    answer: object
+    told: str
 
 
 def final(run):
@@ -200,15 +214,23 @@ def wrong_answers(damage: Damage, run: Run, right: dict) -> list[str]:
 
 
 def _fine(name, answer, right, damage):
+    file = damage.other or damage.file
+    if isinstance(answer, Partial):
+        return file in answer.told and _is_part(name, answer.answer, right)
     if _same(answer, right):
         return name != "verify" or damage.is_harmless
     if name == "status":  # rebuilt from the records, and said
         said = "read from the records" in answer.message or "missing or damaged" in answer.message
         known = answer.step == right.step and answer.total_steps == right.total_steps
         return said and (known or "is not known" in answer.message)
-    if name in ("repr", "terminal", "report") and (damage.other or damage.file) == "status.json":
+    if name in ("repr", "terminal", "report") and file == "status.json":
         said = " ".join(answer.split())
         return name == "repr" or "missing or damaged" in said or "read from the records" in said
+    if name in ("repr", "terminal", "report") and _names(file, answer):
+        without = {"repr": _PROBLEM, "terminal": _NOTE, "report": _DAMAGE}[name]
+        # a chart without a point, or a page without its pairs, is not that of the whole run
+        incomplete = name == "report" and (file == "metrics.jsonl" or file.startswith("scores/"))
+        return incomplete or without.sub("", answer) == without.sub("", right)
     if name == "found":
         return answer is None
     if name == "list":
@@ -217,7 +239,7 @@ def _fine(name, answer, right, damage):
         return len(answer) == 1 and all(
             answer[column][0] == right[column][0] or pd.isna(answer[column][0]) or answer[column][0] == ""
             for column in answer
-            if column not in ("state", "started", "step", "total_steps")
+            if column not in ("state", "started", "step", "total_steps", "problem")
         )
     if name == "charts":
         return answer[1] > 0 and len(answer[0]) <= len(right[0])
@@ -228,6 +250,34 @@ def _fine(name, answer, right, damage):
     if name == "newest checkpoint":
         return answer is None or bool(answer.notes)
     return False
+
+
+#: What is said of damage beside what a reader says of the run itself.
+_PROBLEM, _NOTE = re.compile(r"(?s): .*(?=\))"), re.compile(r"(?m)^Note: .*\n")
+_DAMAGE = re.compile(r'(?m)^<p class="said bad" role="note">.*</p>\n')
+
+
+def _names(file, text):
+    """Whether a text says that a file is damaged or lost. Of long lists of files the first are named."""
+    at = re.sub(r"\s+", " ", text)
+    return any(word in at for word in (f"{file} is ", " more; `simpo-workbench verify"))
+
+
+def _is_part(name, answer, right):
+    """Whether what is left of an answer is right: nothing else than in the whole one, and every end in its place."""
+    if name == "records":
+        evaluations = [[record for record in records if record["kind"] == "eval"] for records in (answer, right)]
+        return evaluations[0] == evaluations[1] and all(record in right for record in answer)
+    if name == "metrics":
+        whole = right[right["time"].isin(answer["time"])].reset_index(drop=True)
+        last = [table[table["kind"] == "eval"]["step"].iloc[-1] for table in (answer, right)]
+        return last[0] == last[1] and len(answer) < len(right) and answer.equals(whole[answer.columns])
+    if name == "scores":
+        whole = right[right["step"].isin(answer["step"])].reset_index(drop=True)
+        return answer.equals(whole)  # a stray file under a name of its own takes nothing away
+    if name in ("plot", "report"):
+        return True
+    return _same(_NOTE.sub("", answer) if name == "terminal" else answer, right)
 
 
 def _same(answer, right):

@@ -319,3 +319,14 @@ def test_a_run_has_the_rights_of_the_umask_but_only_its_owner_can_steer_it(tmp_p
     assert rights["requests"] == rights["replies"] == 0o700
     assert rights["lock"] == 0o600
     assert [path.stat().st_mode & 0o777 for path in folder.requests.iterdir()] == [0o600]
+
+
+def test_a_run_that_is_not_there_is_answered_with_the_names_most_like_it(tmp_path):
+    for number in range(12):
+        new_run_folder(tmp_path, f"other-{number:02d}", "stem").config.write_text("model:\n")
+    new_run_folder(tmp_path, "my-pairs", "stem").config.write_text("model:\n")
+    with pytest.raises(WorkbenchError) as error:
+        find_run_folder("mypairs", tmp_path)
+    there = str(error.value).partition("(there: ")[2]
+    assert there.startswith("my-pairs, other-00, ")
+    assert there.endswith("other-06 and 5 more).")

@@ -79,6 +79,7 @@ def test_no_runs_are_an_empty_table_with_its_columns(tmp_path):
         "checked",
         "verdict",
         "started",
+        "problem",
     ]
 
 

@@ -64,5 +64,5 @@ def test_lost_pairs_are_not_counted_as_pairs_without_secrets(tmp_path):
     run = fake_run.fake_run(tmp_path, total_steps=20)
     Manifest.begin(run.path).seal(run.folder.pairs)
     run.folder.pairs.unlink()
-    with pytest.raises(WorkbenchError, match=r"pairs\.parquet .* is damaged or was changed: it is lost"):
+    with pytest.raises(WorkbenchError, match=r"pairs\.parquet of the run .* is lost"):
         secrets_sentence(run.folder)

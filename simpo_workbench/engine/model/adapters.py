@@ -8,6 +8,7 @@ from peft.peft_model import PeftModelForCausalLM
 from safetensors import SafetensorError
 
 from ...base.errors import WorkbenchError, first_line
+from ...config.local_model import require_adapter_folder
 from . import adapter_checks, lora_linear
 from .file_check import require_bounded_adapter
 from .finite_weights import require_finite_adapter
@@ -20,11 +21,7 @@ def attach(loaded, folder: Path, name: str, trainable: bool) -> None:
 
     Errors: WorkbenchError for an adapter that was made for another model, revision or vocabulary, or is damaged.
     """
-    if not (folder / "adapter_config.json").is_file():
-        raise WorkbenchError(
-            f"There is no adapter in {str(folder)!r}: a PEFT adapter folder holds adapter_config.json and"
-            " adapter_model.safetensors."
-        )
+    require_adapter_folder(folder)
     require_adapter(folder)
     model_name = loaded.config.name
     try:

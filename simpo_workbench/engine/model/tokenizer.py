@@ -3,12 +3,12 @@
 It imports no torch itself, so that a process without weights starts in a few seconds.
 """
 
-import os
 from pathlib import Path
 
 from transformers import AutoTokenizer, PreTrainedTokenizerBase
 
 from ...base.errors import WorkbenchError, first_line
+from ...config.local_model import local_model
 from ...config.run_config import DEMO, DataConfig, ModelConfig
 from ..encode.template_check import LONGEST_TEMPLATE
 from . import demo_model, hub
@@ -59,31 +59,14 @@ def model_folder(config: ModelConfig, weights: bool = True) -> Path:
 
     weights: False for a folder that may lack the weights. Errors: WorkbenchError when there is no such model.
     """
-    local = Path(config.name).expanduser()
-    if config.source in ("auto", "local"):
-        if config.name == DEMO:
-            return demo_model.demo_model_folder()
-        if local.is_file() and local.suffix == ".gguf":
-            return demo_model.gguf_folder(local)
-        if local.is_dir():
-            if not (local / "config.json").is_file():
-                hint = "it has no config.json."
-                if (local / "adapter_config.json").is_file():
-                    hint = "it is a PEFT adapter: give it as model.adapter and its base as model.name."
-                raise WorkbenchError(f"The folder {config.name!r} holds no model: {hint}")
-            if weights:
-                require_safetensors(local, config.name)
-            return local
+    if (local := local_model(config)) is not None:
         if local.is_file():
-            raise WorkbenchError(
-                f"{config.name!r} is a file: expected a model folder, a .gguf file or a hub id. Weights are read from"
-                " safetensors in a folder with config.json, pickled ones never."
-            )
-        if config.source == "local" or config.name.startswith((".", "/", "~")) or config.name.count("/") > 1:
-            raise WorkbenchError(
-                f"There is no model folder {config.name!r}. Check the path (seen from {os.getcwd()!r}), or give a hub"
-                " id such as Qwen/Qwen3-0.6B."
-            )
+            return demo_model.gguf_folder(local)
+        if weights:
+            require_safetensors(local, config.name)
+        return local
+    if config.source in ("auto", "local") and config.name == DEMO:
+        return demo_model.demo_model_folder()
     return hub.download(config, weights)
 
 

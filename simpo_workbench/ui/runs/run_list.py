@@ -11,6 +11,7 @@ import traitlets
 from ...analysis.doctor import CHOSEN_DRIFT_ATTENTION
 from ...analysis.metrics import METRICS
 from ...base.errors import WorkbenchError
+from ...base.format import in_one_line
 from ...config.run_config import RUNS_ROOT, RunConfig
 from ...report.facts import headline_of
 from ...runs.device_queue import list_queue
@@ -93,6 +94,13 @@ COLUMNS = [
         help=f"{_RIGHT.explanation} At the last evaluation.",
     ),
     Column("started", "Started", lambda time: f"{time:%m-%d %H:%M}"),
+    Column(
+        "problem",
+        "Problem",
+        lambda text: in_one_line(text, 60),
+        help="Why it failed, or what of it is damaged or lost. All of it stands below when the run is chosen.",
+        tone=lambda text: "" if _missing(text) else "attention",
+    ),
 ]
 
 
@@ -346,7 +354,8 @@ def _shown(frame):
     ahead = [None if _missing(*values) else tuple(map(float, values)) for values in shares.itertuples(index=False)]
     right = [None if _missing(*values) else values for values in zip(frame["right"], frame["checked"], strict=True)]
     steps = list(zip(frame["step"], frame["total_steps"], strict=True))
-    return frame.assign(progress=steps, chosen_ahead=ahead, right_answers=right)
+    problems = [text or None for text in frame["problem"]]
+    return frame.assign(progress=steps, chosen_ahead=ahead, right_answers=right, problem=problems)
 
 
 def _missing(*values):

@@ -49,7 +49,6 @@ def test_the_report_of_a_damaged_run_is_that_of_the_whole_one_or_a_sentence(fini
         "metrics.jsonl",
         "config.yaml",
         "pairs.parquet",
-        "scores/step-000006.parquet",
         "final/step-000006.parquet",
     ):
         content = (run.path / name).read_bytes()
