@@ -76,12 +76,12 @@ _SK_PREFIX = re.compile(r"sk-(?:ant|proj|or-v\d|svcacct|admin)-")
 _IN_ADDRESS = re.compile(r"(?<=://)[^\s/?#\"'<>(),]{1,500}@")
 _AUTHORIZATION = re.compile(
     r"(authorization[\"']?[ \t]{0,4}[:=][ \t]{0,4}[\"']?(?:basic|bearer|token)[ \t]{1,4})"
-    r"(?![^\s\"']{0,12}(?:\*\*\*|\.\.\.|…))([^\s\"'<>,;]{6,})",
+    r"(?![^\s\"']{0,12}(?:\*\*\*|\.\.\.|…))(?!(?-i:[a-z]{1,30})(?![^\s.,;:!?]))([^\s\"'<>,;]{6,})",
     re.IGNORECASE,
 )
 _BEARER = re.compile(r"(?<![A-Za-z])(bearer[ \t]{1,4})([A-Za-z0-9._~+/=-]{16,})", re.IGNORECASE)
 _KEY_NAMED = re.compile(
-    r"((?:secret[_-]?access[_-]?key|access[_-]?key|account[_-]?key|api[_-]?key|secret[_-]?key|private[_-]?key|client[_-]?secret|secret|token|x-amz-signature|(?<=[?&])sig(?:nature)?)"
+    r"((?:secret[_-]?access[_-]?key|access[_-]?key|account[_-]?key|api[_-]?key|secret[_-]?key|private[_-]?key|client[_-]?secret|secret|token|x-amz-signature|(?-i:(?<=[A-Z0-9]_)KEY)|(?<=[?&])sig(?:nature)?)"
     r"\\?[\"']?[ \t]{0,4}(?::=|[:=])[ \t]{0,4}\\?[\"']?)([A-Za-z0-9+/_=.~-]{16,})",
     re.IGNORECASE,
 )
@@ -104,12 +104,24 @@ _OPTION = re.compile(
     r"|password|passwd|passphrase)[\"']?(?:,[ \t]{1,4}|[ \t]{1,4}|=)[\"']?)(?P<value>[^\s\"'<>,;\\&|]{6,})",
     re.IGNORECASE,
 )
-#: Commands whose arguments hold a password without naming it.
+#: A letter and a digit in the word that follows, as few words of ordinary text have.
+_MIXED = r"(?=[^\s\d]{0,60}\d)(?=[^\sA-Za-z]{0,60}[A-Za-z])"
+#: A session's cookie, in a header.
+_COOKIE = re.compile(
+    r"(\b(?:set-)?cookie[\"']?[ \t]{0,4}[:=][^\n]{0,200}?(?:session|sid|auth|token)[A-Za-z_-]{0,20}=)"
+    r"([A-Za-z0-9+/_=.%~-]{16,})",
+    re.IGNORECASE,
+)
+#: Commands whose arguments hold a password without naming it, and the lines of a .netrc file.
 _COMMAND = re.compile(
     r"(\bcurl\b[^\n|;]{0,300}?[ \t](?:-u|--user|--proxy-user)[ =]?[\"']?[^\s:\"'$<]{1,100}:"
     r"|\bsshpass[ \t]{1,4}-p[ \t]?[\"']?"
     r"|\bdocker[ \t]{1,4}login\b[^\n|;]{0,200}?[ \t]-p[ \t]?[\"']?"
-    r"|\bwandb[ \t]{1,4}login\b[^\n|;]{0,100}?[ \t](?=[0-9a-f]{40}\b))([^\s\"'<>,;\\&|$]{4,})"
+    r"|\bwandb[ \t]{1,4}login\b[^\n|;]{0,100}?[ \t](?=[0-9a-f]{40}\b)"
+    r"|\bngrok[ \t]{1,4}(?:config[ \t]{1,4}add-)?authtoken[ \t]{1,4}(?=[A-Za-z0-9_]{20})"
+    rf"|\bmysql(?:dump|admin)?\b[^\n|;]{{0,200}}?[ \t]-p{_MIXED}"
+    rf"|\blogin\s{{1,20}}[^\s]{{1,100}}\s{{1,20}}password[ \t]{{1,4}}{_MIXED})"
+    r"([^\s\"'<>,;\\&|$]{4,})"
 )
 #: `password = base64.b16encode(…`: an expression of a program.
 _CODE = re.compile(r"[A-Za-z_]\w{0,40}(?:\.\w{1,40}|\[[\d:-]{0,8}\]){1,6}[\[(]")
@@ -117,9 +129,14 @@ _CODE = re.compile(r"[A-Za-z_]\w{0,40}(?:\.\w{1,40}|\[[\d:-]{0,8}\]){1,6}[\[(]")
 _PLACEHOLDERS = {"", "password", "passwd", "pass", "passphrase", "pwd", "pw", "secret", "token", "xxx", "xxxx", "..."}
 #: "eos_token: …" names a token of a vocabulary.
 _VOCABULARY = re.compile(
-    r"(?:eos|bos|pad|unk|sep|cls|mask|end|start|stop|next|last|first|special|image|added|per|a|one|the)[_ -]\Z",
+    r"(?:eos|bos|pad|unk|sep|cls|mask|end|start|stop|next|last|first|special|image|added|per|a|one|the"
+    r"|hash|checksum|digest|md5|sha\d{0,3})[_ -]\Z",
     re.IGNORECASE,
 )
+#: `PRIMARY_KEY=…` names no secret.
+_NO_SECRET_KEYS = ("PUBLIC_", "PRIMARY_", "FOREIGN_", "CACHE_", "SORT_", "PARTITION_", "GROUP_", "INDEX_")
+#: So long a text of letters and digits is a key in base64 and no path, although it holds slashes.
+_LONG_KEY = re.compile(r"(?=[^a-z]*[a-z])(?=[^A-Z]*[A-Z])[A-Za-z0-9+][A-Za-z0-9+/]{59,}={0,2}")
 
 
 def redact(text: str) -> str:
@@ -131,10 +148,12 @@ def redact(text: str) -> str:
         text = _HOOK.sub(rf"\1{MARK}", text)
     if "-" in text:
         text = _OPTION.sub(_option_redacted, text)
-    if "-" in text or "login" in text:
+    if "-" in text or "login" in text or "authtoken" in text:
         text = _COMMAND.sub(lambda match: match[0] if MARK in match[2] else match[1] + MARK, text)
     text = _AUTHORIZATION.sub(rf"\1{MARK}", text)
     text = _BEARER.sub(lambda match: match[1] + MARK if _is_random(match[2]) or len(match[2]) >= 30 else match[0], text)
+    if "ookie" in text:
+        text = _COOKIE.sub(lambda match: match[1] + MARK if _is_random(match[2]) else match[0], text)
     text = _KEY_NAMED.sub(_named_redacted, text)
     return _PASSWORD_NAMED.sub(_password_redacted, text)
 
@@ -243,7 +262,10 @@ def _named_redacted(match):
     before = match.string[max(0, match.start() - 10) : match.start()]
     if match[1].lower().startswith("token") and _VOCABULARY.search(before):
         return match[0]
-    path_like = "/" in match[2] and not re.match(r"secret[_-]?access", match[1], re.IGNORECASE)
+    if match[1].startswith("KEY") and before.endswith(_NO_SECRET_KEYS):
+        return match[0]
+    is_aws = re.match(r"secret[_-]?access", match[1], re.IGNORECASE)
+    path_like = "/" in match[2] and not is_aws and not _LONG_KEY.fullmatch(match[2])
     return match[1] + MARK if _is_random(match[2]) and not path_like else match[0]
 
 

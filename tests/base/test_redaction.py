@@ -105,6 +105,15 @@ SECRETS = {
     "option in a list": (made_up(96, 40), "subprocess: ['vllm', '--api-key', '{}', '--port', '80']"),
     "user and password of curl": ("Tr0ub4dor", "curl -s -u me:{} https://example.org/x"),
     "docker login": ("Tr0ub4dor", "docker login -u me -p {} registry.example.org"),
+    "AWS session": (made_up(97, 200) + "/" + made_up(98, 99) + "==", "aws_session_token={}"),
+    "Azure account": (made_up(99, 40) + "/" + made_up(120, 45) + "==", "AccountName=x;AccountKey={};EndpointSuffix=y"),
+    "a key of any service": (made_up(121, 32, HEX), "AZURE_OPENAI_KEY={}"),
+    "netrc": (made_up(122, 40, HEX), "machine api.wandb.ai\n  login user\n  password {}\n"),
+    "netrc in a line": (made_up(123, 40, HEX), "machine api.wandb.ai login user password {}"),
+    "ngrok": ("2" + made_up(124, 26) + "_" + made_up(125, 21), "ngrok authtoken {}"),
+    "ngrok configuration": ("2" + made_up(126, 26) + "_" + made_up(127, 21), "ngrok config add-authtoken {}"),
+    "cookie": (made_up(128, 40), "Cookie: lang=en; session={}; x=1"),
+    "mysql": ("S3cretPw99", "mysql -u root -p{} db"),
     "private key": (
         f"-----BEGIN RSA PRIVATE KEY-----\n{made_up(35, 64)}\n{made_up(36, 64)}\n-----END RSA PRIVATE KEY-----",
         "before\n{}\nafter",
@@ -295,6 +304,18 @@ the --password option; the --token option is deprecated
 password = base64.b16encode(random_bytes[8:])
 hooks.slack.com is where messages go
 d41d8cd98f00b204e9800998ecf8427e.safetensors
+hash_token:0123456789abcdef0123456789abcdef
+Basic authorization: basic principles of2
+authorization: bearer instruments, in 2024
+PRIMARY_KEY=customer0123456789
+PUBLIC_KEY: 0123456789abcdef0123456789
+login page: password reset
+login user password at least 8 characters
+mysql -u root -p -P 3306
+ngrok authtoken is asked for
+Cookie: theme=dark; session=none
+Cookies and sessions: session=expired
+token: data/plain_answers/train-00001-of-00010.jsonl
 d41d8cd98f00b204e9800998ecf8427e.json
 1234567890123456789012345678901234567890
 aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa
@@ -319,6 +340,8 @@ def test_two_hundred_harmless_lines_pass_unchanged():
 NAMED = {kind for kind in SECRETS if "bearer" in kind or kind.startswith(("option", "AWS secret", "W&B login"))} | {
     *("basic", "token in a query", "signed address", "api key in YAML", "client secret", "password in YAML"),
     *("password in a traceback", "key in escaped JSON", "user and password of curl", "docker login"),
+    *("AWS session", "Azure account", "a key of any service", "netrc", "netrc in a line", "ngrok"),
+    *("ngrok configuration", "cookie", "mysql"),
 }
 
 
