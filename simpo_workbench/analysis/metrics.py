@@ -60,7 +60,9 @@ class Metric:
             return "–"
         form = (short and self.short_format) or self.format
         text = form(value) if callable(form) else format(value, form)
-        return "−" + text[1:] if text.startswith("-") else text
+        if text.startswith("-"):
+            text = "−" + text[1:] if text.strip("-0.") else format(0.0, form)
+        return text
 
     def with_unit(self, text: str) -> str:
         """The text of `text`, followed by the unit."""

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 
 def signed(value: float, digits: int = 2) -> str:
-    """A number with its sign and a true minus: "+0.04", "−0.42"."""
-    return f"{value:+.{digits}f}".replace("-", "−")
+    """A number with its sign and a true minus: "+0.04", "−0.42"; "+0.00" for what rounds to zero."""
+    return f"{value:+z.{digits}f}".replace("-", "−")
 
 
 def significant(value: float) -> str:

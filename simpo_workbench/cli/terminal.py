@@ -12,7 +12,7 @@ from rich.text import Text
 
 from ..analysis.metrics import METRICS
 from ..base.escape import shown_controls
-from ..base.format import duration
+from ..base.format import counted, duration
 from ..report.facts import headline_of
 from .gate import output, progress_output
 
@@ -117,7 +117,7 @@ class Progress:
 def _scores_line(record):
     return (
         f"{_named(record, 'rewards/accuracies')}, {_named(record, 'rewards/beyond_gamma')} of"
-        f" {record['eval/pairs']} held-out pairs; {_named(record, 'logps/chosen_drift')} since the start"
+        f" {counted(record['eval/pairs'], 'held-out pair')}; {_named(record, 'logps/chosen_drift')} since the start"
     )
 
 

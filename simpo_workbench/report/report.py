@@ -21,7 +21,7 @@ from ..analysis.scores import WITHIN_NOISE, compare_scores
 from ..base.errors import SecretWarning, WorkbenchError, first_line
 from ..base.escape import json_for_script
 from ..base.files import write_atomically
-from ..base.format import signed
+from ..base.format import counted, signed
 from ..base.redaction import redact, redact_values
 from ..charts.scores import lead_scatter, score_histogram
 from ..charts.subplots import COLORS
@@ -305,9 +305,9 @@ def _training_sentence(evaluations):
     return (
         f"Charts over the optimizer steps: at step {last['step']} chosen answers stand at"
         f" {signed(last['eval/logps/chosen_drift'])} and rejected ones at {signed(last['eval/logps/rejected_drift'])}"
-        f" nats per token since the start, {last['eval/rewards/accuracies']:.0%} of {last['eval/pairs']} held-out pairs"
-        " have the chosen answer ahead. Points are held-out evaluations, thin lines single training steps, upright bars"
-        " 95 % intervals."
+        f" nats per token since the start, {last['eval/rewards/accuracies']:.0%} of"
+        f" {counted(last['eval/pairs'], 'held-out pair')} have the chosen answer ahead. Points are held-out"
+        " evaluations, thin lines single training steps, upright bars 95 % intervals."
     )
 
 

@@ -80,6 +80,7 @@ def test_a_row_is_complete(metric):
 def test_values_read_the_same_everywhere():
     drift, ahead = METRICS["logps/chosen_drift"], METRICS["rewards/accuracies"]
     assert (drift.text(-0.1234), drift.text(0.1234, short=True)) == ("−0.123", "+0.12")
+    assert (drift.text(-0.0001), drift.text(-0.001, short=True)) == ("+0.000", "+0.00"), "zero is no fall"
     assert drift.title == "chosen drift (nats/token)"
     assert drift.heading == "Chosen drift (nats/token)"
     assert drift.with_unit("−0.12") == "−0.12 nats/token"

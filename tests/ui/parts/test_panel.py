@@ -80,6 +80,9 @@ def test_a_widget_shows_plain_text_as_text_however_it_comes():
     [
         (signed(-0.42), "−0.42"),
         (signed(0.044), "+0.04"),
+        (signed(-0.004), "+0.00"),
+        (signed(0.0), "+0.00"),
+        (signed(float("-inf")), "−inf"),
         (significant(9.96), "10"),
         (significant(0.0421), "0.042"),
         (significant(12345.6), "12,346"),
