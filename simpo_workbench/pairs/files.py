@@ -21,6 +21,7 @@ from .csv_rows import csv_rows
 from .parquet_rows import open_parquet, parquet_rows
 from .refused import LONGEST_ROW, RowRefused, excerpt, too_long
 from .shapes import shape_of
+from .spanning_rows import first_object_end, spanning_rows
 
 SUFFIXES = (".jsonl", ".ndjson", ".json", ".csv", ".tsv", ".parquet")
 _MAGIC = {
@@ -252,6 +253,13 @@ def _json_rows(text, name, lines):
             raise WorkbenchError(
                 f"{name} is broken JSON: {error.msg} (line {error.lineno}, column {error.colno})."
             ) from error
+        if (last_line := first_object_end(text, _decoder)) not in (None, 1):
+            if not lines:
+                return spanning_rows(text, _decoder)
+            raise WorkbenchError(
+                f"{name} is JSON Lines by its name, but its objects span several lines: the first has {last_line}."
+                " Write one object per line, or give the file a name that ends in .json: there they are read."
+            ) from error
     except RecursionError as error:
         if not lines:
             raise WorkbenchError(f"{name} is nested too deeply to be read as JSON.") from error
@@ -275,7 +283,8 @@ def _line_rows(text):
         except json.JSONDecodeError as error:
             is_torn = number == numbered[-1][0] and not text.endswith("\n")
             torn = " (the last line; the file may be cut off)" if is_torn else ""
-            yield f"line {number}", RowRefused("unreadable", f"{error.msg}, column {error.colno}{torn}")
+            open_line = "" if torn or line.strip() not in ("{", "[") else " (an object must stand on one line)"
+            yield f"line {number}", RowRefused("unreadable", f"{error.msg}, column {error.colno}{torn}{open_line}")
         except RecursionError:
             yield f"line {number}", RowRefused("unreadable", "nested too deeply")
 
@@ -285,7 +294,8 @@ def _whole_number(digits):
     return number if len(digits) <= 20 and -(2**63) <= (number := int(digits)) < 2**63 else digits
 
 
-_loads = json.JSONDecoder(parse_int=_whole_number).decode  # made once, not for every line
+_decoder = json.JSONDecoder(parse_int=_whole_number)  # made once, not for every line
+_loads = _decoder.decode
 
 
 def _rows_in(value, name):

@@ -5,13 +5,13 @@ the first turn, `tools` are kept beside the pair, an `input` is joined to its `i
 stands before a prompt that is one text.
 """
 
-import json
 import re
 from dataclasses import dataclass, field, replace
 
 from . import media, verdicts
 from .rankings import ranked_pairs, ranking_in, several
 from .refused import NON_TEXT, RowRefused, excerpt, is_missing, kind_of
+from .row_checks import check_answer, check_prompt, check_text
 from .shapes import (
     ENDING_IN_CHOSEN,
     LABELLED,
@@ -41,7 +41,6 @@ _MORE_COLUMNS = frozenset({"system", "tools", "history", "chosen_turn", "rejecte
 #: How a text begins that can be nothing else: it has two words, no transcript, no JSON, no path, no base64.
 _TWO_WORDS = re.compile(r"(?!Human:|[Dd][Aa][Tt][Aa]:)\w\S{0,40} \S")
 _THREE_COLUMNS = frozenset({"prompt", "chosen", "rejected"})
-_HALF_A_CHARACTER = re.compile("[\ud800-\udfff]")
 
 
 @dataclass(frozen=True)
@@ -109,9 +108,9 @@ def _plain_pair(row):
         return None
     if len(row) > 3:
         refuse_media(row, THREE_TEXTS)
-    _check_text(prompt)
-    _check_text(chosen)
-    _check_text(rejected)
+    check_text(prompt)
+    check_text(chosen)
+    check_text(rejected)
     return RowPair([{"role": "user", "content": prompt}], chosen, rejected, _THREE_COLUMNS)
 
 
@@ -318,6 +317,7 @@ def _combine(prompt_value, found, chosen_value, rejected_value):
     in_transcript = prompt_value is None or is_transcript(prompt_value)
     chosen_history, chosen, chosen_turn = answer_of(chosen_value, found.chosen, in_transcript)
     rejected_history, rejected, rejected_turn = answer_of(rejected_value, found.rejected, in_transcript)
+    _require_same_form((chosen_value, chosen), (rejected_value, rejected), found)
     if chosen_history and rejected_history and chosen_history != rejected_history:
         raise RowRefused("different histories", _first_difference(chosen_history, rejected_history))
     history = chosen_history or rejected_history
@@ -350,6 +350,27 @@ def _combine(prompt_value, found, chosen_value, rejected_value):
     )
 
 
+def _require_same_form(chosen, rejected, found):
+    """Raise RowRefused where one text spells a turn and the other does not: one answer would lose its JSON.
+
+    chosen, rejected: (value in the row, text read from it). ms-swift has a conversation beside a text.
+    """
+    if not (isinstance(chosen[0], str) and isinstance(rejected[0], str)) or found.chosen in ENDING_IN_CHOSEN:
+        return
+    spelled = [text is not value and not is_transcript(value) for value, text in (chosen, rejected)]
+    if spelled[0] != spelled[1]:
+        names = ("the better answer", "the worse answer") if found.chosen == found.rejected else _both(found)
+        turn, other = names if spelled[0] else names[::-1]
+        value = rejected[0] if spelled[0] else chosen[0]
+        raise RowRefused(
+            "wrong type", f"{turn} spells a turn as text, {other} does not ({excerpt(value)}): give both answers alike"
+        )
+
+
+def _both(found):
+    return found.chosen, found.rejected
+
+
 def with_system(prompt, system) -> list[dict]:
     """The prompt with a system text as its first turn; empty texts are none. Errors: RowRefused for two texts."""
     if is_missing(system):
@@ -366,39 +387,6 @@ def with_system(prompt, system) -> list[dict]:
         return prompt
     rest = prompt[1:] if prompt and prompt[0]["role"] == "system" else prompt
     return [{"role": "system", "content": system}, *rest]
-
-
-def check_prompt(prompt, where) -> None:
-    """Raise RowRefused unless an answer can follow the prompt. where: its column."""
-    if not any(turn["role"] == "user" for turn in prompt):
-        raise RowRefused("empty" if not prompt else "missing", f"{where} has no user turn")
-    if prompt[-1]["role"] == "assistant":
-        raise RowRefused(
-            "more than one answer turn", f"{where} ends with an assistant turn, so the answer would be a second one"
-        )
-    if prompt[-1]["role"] == "user" and not prompt[-1]["content"].strip():
-        raise RowRefused("empty", "the prompt's last user turn has no text")
-    for turn in prompt:
-        _check_text(turn["content"])
-        _check_more(turn)
-
-
-def check_answer(text, turn, side) -> None:
-    """Raise RowRefused for an answer without text, unless its turn calls a tool."""
-    if not text.strip() and not (turn and turn.get("tool_calls")):
-        raise RowRefused("empty", f"{side} has no text ({excerpt(text)})")
-    _check_text(text)
-    _check_more(turn or {})
-
-
-def _check_more(turn):
-    if len(turn) > 2:
-        _check_text(json.dumps(turn, ensure_ascii=False, default=str))
-
-
-def _check_text(text):
-    if not text.isascii() and _HALF_A_CHARACTER.search(text):
-        raise RowRefused("unreadable", f"half of a character (a lone surrogate) in {excerpt(text)}")
 
 
 def _first_difference(one, other):

@@ -1,5 +1,7 @@
 """What one raw row means: a wrong reading here trains on the wrong text without any sign of it."""
 
+import json
+
 import pytest
 
 from simpo_workbench.base.errors import WorkbenchError
@@ -289,3 +291,35 @@ def test_a_call_of_no_function_is_a_refused_row(function):
     turn = {"role": "assistant", "content": "", "tool_calls": [{"function": function}]}
     with pytest.raises(WorkbenchError, match="tool_calls in chosen is .*, expected a list of calls"):
         load_pairs([{"prompt": "Where?", "chosen": [turn], "rejected": "no"}])
+
+
+TURN = '{"role": "assistant", "content": "Hi"}'
+
+
+@pytest.mark.parametrize(
+    "other", ['{"role": "user", "content": "Hi"}', "Hello", '[{"role": "user", "content": "Hi"}]', '{"name": "Hi"}']
+)
+@pytest.mark.parametrize("shape", ["pair", "sides", "list"])
+def test_one_answer_is_not_unwrapped_from_json_when_the_other_is_not(other, shape):
+    """Else the model would learn to prefer, or to avoid, the form and not the answer."""
+    row = {
+        "pair": {"prompt": "Write a turn", "chosen": other, "rejected": TURN},
+        "sides": {"prompt": "Write a turn", "response_a": TURN, "response_b": other, "winner": "a"},
+        "list": {"prompt": "Write a turn", "responses": [other, TURN], "ratings": [5, 1]},
+    }[shape]
+    with pytest.raises(RowRefused, match="spells a turn as text") as refused:
+        read_row(row)
+    assert refused.value.reason == "wrong type"
+
+
+def test_answers_of_one_form_are_read_as_before():
+    both = read_row({"prompt": "q", "chosen": TURN, "rejected": TURN.replace("Hi", "Go")})
+    assert (both.chosen, both.rejected) == ("Hi", "Go")
+    listed = read_row({"prompt": "q", "chosen": [{"role": "assistant", "content": "Hi"}], "rejected": "Go"})
+    assert (listed.chosen, listed.rejected) == ("Hi", "Go")
+    users = TURN.replace("assistant", "user")
+    texts = read_row({"prompt": "q", "chosen": users, "rejected": users.replace("Hi", "Go")})
+    assert texts.chosen == users
+    written = json.dumps([{"role": "user", "content": "q"}, {"role": "assistant", "content": "Hi"}])
+    swift = read_row({"messages": written, "rejected_response": "Go"})
+    assert (swift.chosen, swift.rejected) == ("Hi", "Go")
