@@ -24,7 +24,8 @@ def test_a_json_file_of_several_objects_on_many_lines_is_read(between, tmp_path)
 
 
 def test_the_place_of_a_row_is_the_line_on_which_it_begins(tmp_path):
-    assert [pair.where for pair in read(tmp_path, "\n" + "\n".join(PRETTY), "a.json")] == ["line 2", "line 7", "line 12"]
+    pairs = read(tmp_path, "\n" + "\n".join(PRETTY), "a.json")
+    assert [pair.where for pair in pairs] == ["line 2", "line 7", "line 12"]
 
 
 def test_a_broken_object_among_them_is_one_refused_row(tmp_path):
