@@ -18,8 +18,8 @@ METRICS_HEAD = """# Metrics
 
 Every number that a run records or shows. The column *recorded* names the records of
 [`metrics.jsonl`](run-folder.md#metricsjsonl) that have it; what is *derived* is computed from others where it is shown.
-Records of evaluations (`eval`) put `eval/` before the key, except for `beta` and `gamma_beta_ratio`. A share of an
-evaluation also has the ends of its 95 % interval, with `_low` and `_high` appended.
+Records of evaluations (`eval`) put `eval/` before the key, except for `beta` and `gamma_beta_ratio`. Shares, drifts and
+changes of an evaluation also have the ends of their 95 % interval, with `_low` and `_high` appended.
 
 """
 SETTINGS_HEAD = """# Settings
@@ -53,8 +53,9 @@ def metrics_page() -> str:
 def recorded(key: str) -> str:
     """The kinds of records that have a metric, by the table in docs/run-folder.md; "derived" when none has it."""
     page = (DOCS / "run-folder.md").read_text(encoding="utf-8")
-    rows = {kind: re.search(rf"^\| `{kind}` \|.*", page, re.MULTILINE)[0] for kind in ("train", "eval")}
-    return ", ".join(kind for kind, row in rows.items() if f"`{key}`" in row) or "derived"
+    rows = re.search(r"^\| keys \| `train` \| `eval` \|\n(.*?)\n\n", page, re.MULTILINE | re.DOTALL)[1].splitlines()
+    cells = next((row.strip("| ").split(" | ") for row in rows if f"`{key}`" in row), ("", "–", "–"))
+    return ", ".join(kind for kind, when in zip(("train", "eval"), cells[1:], strict=True) if when != "–") or "derived"
 
 
 def settings_page() -> str:
