@@ -5,12 +5,15 @@ Every reader here raises WorkbenchError in one sentence for a file that is damag
 
 from __future__ import annotations
 
+import contextlib
 import math
+from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from ..base.checksums import read_line
 from ..base.errors import WorkbenchError
-from ..base.files import read_json, read_jsonl, require_json
+from ..base.files import file_stamp, read_json, read_jsonl, require_json
 from ..base.hashes import sha256_of
 from ..base.whole_lines import named, read_whole_lines
 from ..config.earlier import as_it_was, config_hash
@@ -116,6 +119,8 @@ def read_whole_records(folder: RunFolder, all_evaluations: bool = True) -> tuple
     the first or last evaluation is, so that another would stand for it; with `all_evaluations` any evaluation. Also
     where lines have no checksums, or where nothing tells which line was changed.
     """
+    with contextlib.suppress(WorkbenchError):  # what is wrong is found below, line by line, which takes longer
+        return folder.read_records(), ""
     manifest, path = Manifest.read(folder.path), folder.metrics
     problem = manifest.problem(path)
     if problem and not path.exists():
@@ -237,8 +242,8 @@ def _require_recorded_means(folder, path, step):
     """Raise WorkbenchError where the scores of a step, which nothing seals, do not have the means that metrics.jsonl
     has of them.
     """
-    records = (record for record in folder.read_records() if (record["kind"], record["step"]) == ("eval", step))
-    if (record := next(records, None)) is None:
+    stamp = file_stamp(folder.metrics)
+    if stamp is None or (record := _evaluations(folder.metrics, stamp).get(step)) is None:
         return
     table = read_table(path, (), list(_MEANS))
     means = {"eval/pairs": len(table)} | {key: float(table[column].mean()) for column, key in _MEANS.items()}
@@ -249,6 +254,18 @@ def _require_recorded_means(folder, path, step):
                 f"scores/{path.name}",
                 f"its {key.removeprefix('eval/')} is {mean:.6g}, and metrics.jsonl has {record[key]:.6g}",
             )
+
+
+@lru_cache(maxsize=8)
+def _evaluations(path, stamp):
+    """{step: its record} of the evaluations in metrics.jsonl; only their lines are read. stamp: of the file."""
+    records = {}
+    for line in path.read_bytes().split(b"\n"):
+        if b'"kind": "eval"' in line:
+            with contextlib.suppress(ValueError):  # a damaged line is told by `read_whole_records`, without any number
+                record, _ = read_line(line)
+                records[record["step"]] = record
+    return records
 
 
 def read_texts(folder: RunFolder, columns: list[str] | None = None, final: bool = False) -> pd.DataFrame:
