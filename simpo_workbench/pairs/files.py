@@ -67,7 +67,8 @@ def read_path(path) -> Source:
         return _read_folder(path)
     if not path.is_file():
         raise WorkbenchError(f"{path} is neither a file nor a folder.")
-    return Source(path.name, _read_file(path), numbers_are_text=_is_csv(path))
+    notes: list[str] = []
+    return Source(path.name, _read_file(path, notes), notes, numbers_are_text=_is_csv(path))
 
 
 def missing_path_error(path) -> WorkbenchError:
@@ -130,7 +131,7 @@ def _read_folder(folder):
     if left_out:
         notes = [f"Left out as evaluation files: {', '.join(str(path.relative_to(folder)) for path in left_out)}"]
     files = [path for path in files if path not in left_out]
-    rows = ((f"{path.relative_to(folder)} {where}", row) for path in files for where, row in _read_file(path))
+    rows = ((f"{path.relative_to(folder)} {where}", row) for path in files for where, row in _read_file(path, notes))
     return Source(folder.name, rows, notes, numbers_are_text=any(_is_csv(path) for path in files))
 
 
@@ -160,7 +161,8 @@ def _is_csv(path):
     return _suffix(path) in (".csv", ".tsv")
 
 
-def _read_file(path):
+def _read_file(path, notes):
+    """The rows of a file; what of it is left out is added to `notes` of the report."""
     suffix = _suffix(path)
     try:
         size = path.stat().st_size
@@ -189,7 +191,7 @@ def _read_file(path):
     if _is_csv(path):
         return csv_rows(text, path.name)
     if suffix in (".jsonl", ".ndjson", ".json") or text.lstrip()[:1] in ("{", "["):
-        return _json_rows(text, path.name, lines=suffix in (".jsonl", ".ndjson"))
+        return _json_rows(text, path.name, suffix in (".jsonl", ".ndjson"), notes)
     raise WorkbenchError(
         f"{path.name} has no known extension and is not JSON inside. Expected {', '.join(SUFFIXES)}, each also with"
         " .gz or .zst."
@@ -242,11 +244,11 @@ def _decode(data, name):
         ) from error
 
 
-def _json_rows(text, name, lines):
+def _json_rows(text, name, lines, notes):
     if lines and text[:1] == "{" and _first_line_length(text) > LONGEST_ROW:
         return _line_rows(text)  # reading it whole would hold the row a second time, only to refuse it
     try:
-        return _rows_in(_loads(text), name)
+        return _rows_in(_loads(text), name, notes)
     except json.JSONDecodeError as error:
         # "Extra data" after a whole first value: one value per line, whatever the extension says
         if not lines and not (error.msg == "Extra data" and text.lstrip().startswith("{")):
@@ -298,8 +300,13 @@ _decoder = json.JSONDecoder(parse_int=_whole_number)  # made once, not for every
 _loads = _decoder.decode
 
 
-def _rows_in(value, name):
-    """The rows of one JSON value: a list, one row, or an object that holds one list of rows."""
+def _rows_in(value, name, notes):
+    """The rows of one JSON value: a list, one row, or an object that holds lists of rows, of which one is read."""
+    if isinstance(value, dict) and _holds_columns(value):
+        raise WorkbenchError(
+            f"{name} holds one list for each column ({', '.join(list(value)[:6])}), expected one object for each row."
+            " pandas writes it with df.to_json(path, orient='records', lines=True)."
+        )
     if isinstance(value, dict) and shape_of(value) is None:
         lists = {
             key: rows
@@ -310,6 +317,9 @@ def _rows_in(value, name):
             value = next(iter(lists.values()))
         elif "train" in lists:
             value = lists["train"]
+            notes.append(
+                f"Only 'train' of {name} was read, not {', '.join(repr(key) for key in lists if key != 'train')}"
+            )
         elif lists:
             raise WorkbenchError(
                 f"{name} holds several lists of rows ({', '.join(lists)}) and none is called train. Save one of them"
@@ -322,6 +332,22 @@ def _rows_in(value, name):
     if not value:
         raise WorkbenchError(f"{name} holds an empty list.")
     return ((f"row {number}", row) for number, row in enumerate(value, 1))
+
+
+def _holds_columns(value):
+    """Whether an object holds columns, as lists or as pandas' {"0": …, "1": …}, and not the fields of one row."""
+    lists = [
+        list(column.values())
+        if isinstance(column, dict) and list(column) == [str(n) for n in range(len(column))]
+        else column
+        for column in value.values()
+    ]
+    if len(lists) < 2 or not all(isinstance(column, list) for column in lists):
+        return False
+    if len({len(column) for column in lists}) != 1 or not lists[0]:
+        return False
+    by_index = all(isinstance(column, dict) for column in value.values())
+    return by_index or (len(lists[0]) > 1 and all(isinstance(cell, str) for column in lists for cell in column))
 
 
 def _parquet_rows(data, name):

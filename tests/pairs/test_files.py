@@ -140,3 +140,36 @@ def test_files_of_any_json_values_are_pairs_or_a_sentence(rows, suffix, cut, tmp
         assert "\n" not in str(error)
     else:
         assert pairs.report().rows_read == len(pairs) + sum(pairs.report().refused.values())
+
+
+ROWS = [{"prompt": f"Q{n}?", "chosen": f"Good {n}.", "rejected": f"Bad {n}."} for n in range(4)]
+
+
+def test_the_splits_of_a_json_object_that_are_not_read_are_named(tmp_path):
+    path = tmp_path / "both.json"
+    path.write_text(json.dumps({"train": ROWS[:2], "test": ROWS[2:3], "about": "me", "valid": ROWS[3:]}))
+    pairs = load_pairs(path)
+    assert len(pairs) == 2
+    assert "Only 'train' of both.json was read, not 'test', 'valid'" in str(pairs.report())
+    assert "Only 'train' of both.json was read" in str(load_pairs(tmp_path).report())
+    path.write_text(json.dumps({"train": ROWS}))
+    assert load_pairs(path).report().notes == ()
+
+
+@pytest.mark.parametrize("as_lists", [True, False])
+def test_json_by_columns_is_refused_with_what_to_do(tmp_path, as_lists):
+    path = tmp_path / "columns.json"
+    columns = {name: [row[name] for row in ROWS] for name in ROWS[0]}
+    if not as_lists:  # as df.to_json() writes it
+        columns = {name: {str(n): cell for n, cell in enumerate(cells)} for name, cells in columns.items()}
+    path.write_text(json.dumps(columns))
+    with pytest.raises(
+        WorkbenchError, match=r"one list for each column \(prompt, chosen, rejected\).*orient='records'"
+    ):
+        load_pairs(path)
+
+
+def test_one_row_with_lists_is_no_table_of_columns(tmp_path):
+    path = tmp_path / "row.json"
+    path.write_text(json.dumps({"prompt": "Q?", "chosen": ["Good."], "rejected": ["Bad."]}))
+    assert load_pairs(path)[0].chosen == "Good."
