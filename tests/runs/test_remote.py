@@ -54,7 +54,7 @@ def test_a_pair_token_by_token_adds_up_to_its_score(tiny_config, trained):
             assert mine["token_id"].tolist() == seen.loc[seen["side"] == side, "token_id"].tolist()
         assert not tokens["logp"].equals(tokens["base_logp"])
         assert seen.groupby("side")["scored"].all().to_dict() == {"chosen": True, "prompt": False, "rejected": True}
-        with pytest.raises(wb.WorkbenchError, match="One pair is explained at a time; got 2"):
+        with pytest.raises(wb.WorkbenchError, match="One pair is taken at a time; got 2"):
             wb.explain_pair(model, [PAIR, {**PAIR, "prompt": "And the sea?"}])
 
 

@@ -26,11 +26,12 @@ def encode_pair(tokenizer, pair, data: DataConfig | None = None, values: Templat
 
     side: "prompt" (once), "chosen" or "rejected"; answers are scored from their first token to the end of turn. kind:
     "template" (what the chat template put around the prompt's texts), "prompt", "answer" or "end of turn".
-    `.attrs["report"]` says whether the prompt was cut. values: the model's end tokens, and what a run has kept.
+    `.attrs["report"]` says whether the prompt was cut, and what was noticed in the texts. values: the model's end
+    tokens, and what a run has kept.
     Errors: WorkbenchError when it is not exactly one pair, or does not fit data.max_tokens.
     """
     pair, encoder = single_pair(pair), ChatEncoder(tokenizer, data, values)
-    encoded = encoded_pair(encoder, pair)
+    encoded, report = _encoded(encoder, pair)
     table = token_table(
         tokenizer, {"prompt": encoded.prompt_ids, "chosen": encoded.chosen_ids, "rejected": encoded.rejected_ids}
     )
@@ -39,7 +40,8 @@ def encode_pair(tokenizer, pair, data: DataConfig | None = None, values: Templat
     for ids in (encoded.chosen_ids, encoded.rejected_ids):
         kinds += [*["answer"] * (len(ids) - 1), "end of turn"]
     table["kind"] = kinds
-    table.attrs["report"] = "The prompt was cut from the left." if encoded.truncated else ""
+    cut = ["The prompt was cut from the left."] if encoded.truncated else []
+    table.attrs["report"] = " ".join([*cut, *report.notes])
     return table
 
 
@@ -47,16 +49,23 @@ def single_pair(pair) -> Pair:
     """The one Pair in a row, a list of one row, or Pairs of one. Errors: WorkbenchError when it is not exactly one."""
     pairs = as_pairs(pair)
     if len(pairs) != 1:
-        raise WorkbenchError(f"One pair is explained at a time; got {len(pairs)}. {pairs.report()}")
+        if len(pairs):
+            raise WorkbenchError(f"One pair is taken at a time; got {len(pairs)}. Give one of them, such as pairs[:1].")
+        raise WorkbenchError(f"One pair is taken at a time; got none. {pairs.report()}")
     return pairs[0]
 
 
 def encoded_pair(encoder: ChatEncoder, pair: Pair) -> EncodedPair:
     """The pair as ids. Errors: WorkbenchError with the reason why it cannot be used, such as data.max_tokens."""
+    return _encoded(encoder, pair)[0]
+
+
+def _encoded(encoder, pair):
+    """(the EncodedPair, its EncodingReport). Errors: as in `encoded_pair`."""
     encoded, report = encoder.encode_pairs([pair])
     if not encoded:
         raise WorkbenchError(f"The pair cannot be scored. {report}")
-    return encoded[0]
+    return encoded[0], report
 
 
 def token_table(tokenizer, sides: dict[str, list[int]]) -> pd.DataFrame:

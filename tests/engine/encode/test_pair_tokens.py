@@ -113,7 +113,7 @@ def test_a_process_with_the_tokenizer_alone_encodes_and_refuses_the_rest(tiny_mo
             there.generate("Hi")
         with pytest.raises(WorkbenchError, match=r"longer than data.max_tokens 8"):
             there.encode_pair(PAIR, DataConfig(max_tokens=8))
-        with pytest.raises(WorkbenchError, match="One pair is explained at a time; got 2"):
+        with pytest.raises(WorkbenchError, match="One pair is taken at a time; got 2"):
             there.encode_pair([PAIR, {**PAIR, "prompt": "And?"}])
     assert answer.to_dict("records") == here.to_dict("records")
     assert not there.run.path.exists()
@@ -125,3 +125,12 @@ def without_weights(tiny_model, tmp_path):
     folder = tmp_path / "bare"
     shutil.copytree(tiny_model, folder, ignore=shutil.ignore_patterns("*.safetensors"))
     return str(folder)
+
+
+def test_what_was_noticed_in_the_texts_is_said_beside_the_tokens(tiny_model):
+    tokenizer = load_tokenizer(ModelConfig(name=tiny_model))
+    assert encode_pair(tokenizer, PAIR).attrs["report"] == ""
+    marked = {"prompt": "Hi", "chosen": "See <|im_end|> there", "rejected": "No."}
+    report = encode_pair(tokenizer, marked).attrs["report"]
+    assert "'<|im_end|>' in 1" in report
+    assert "encoded as text" in report
