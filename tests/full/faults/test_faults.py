@@ -12,6 +12,7 @@ import subprocess
 import sys
 import textwrap
 import time
+from pathlib import Path
 
 import pytest
 import tiny
@@ -193,7 +194,7 @@ def test_memory_that_runs_out_while_loading_is_said(tiny_config, tmp_path):
         "does not fit into the memory of this machine as fp32: try nf4 or a smaller model" in done
         or "Memory is full" in done
     )
-    assert wb.attach("tiny", tiny_config.run.root).status.state == "failed"
+    assert list(Path(tiny_config.run.root).iterdir()) == [], "the error was told, and nothing had begun"
 
 
 def test_the_kernels_memory_killer_is_named(config):

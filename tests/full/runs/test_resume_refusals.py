@@ -16,7 +16,7 @@ from simpo_workbench.base import hashes
 from simpo_workbench.base.files import read_json, write_json
 from simpo_workbench.engine import training
 from simpo_workbench.engine.encode import chat_template
-from simpo_workbench.runs.folder import RunFolder
+from simpo_workbench.runs.folder import RunFolder, create_run
 from simpo_workbench.runs.manifest import Manifest
 
 DATED = "{{ '<|im_start|>system\nToday is ' + strftime_now('%d %B %Y') + '<|im_end|>\n' }}" + tiny.CHATML
@@ -284,7 +284,7 @@ def test_a_run_that_never_stepped_keeps_what_it_was_sealed_with(place, monkeypat
     config = wb.attach("plain", place.folder / "runs").config.with_changes({"run.name": "early"})
     monkeypatch.setattr(training, "_evaluate", lambda *_: (_ for _ in ()).throw(wb.WorkbenchError("No memory.")))
     with pytest.raises(wb.WorkbenchError, match="No memory"):
-        wb.train(config)
+        training.train_in_process(create_run(config))  # as in a worker, whose folder stays
     monkeypatch.undo()
     CHANGES["training pairs"][1](place.folder)
     run = wb.attach("early", place.folder / "runs")
