@@ -163,6 +163,8 @@ def _kept_layers(values):
     lists = [value for value in values.values() if isinstance(value, list) and len(value) == of]
     kinds = [tuple(map(repr, place)) for place in zip(*lists, strict=True)] or [()] * of
     firsts = [kinds.index(kind) for kind in set(kinds)]
+    # kinds that come at intervals, such as one layer of attention in eight from the fifth on
+    firsts += [value for name, value in values.items() if name.endswith("_layer_offset") and isinstance(value, int)]
     # a list of continuous values, such as one width per layer, has a kind for every layer
     return _Layers(of, min(of, max(2, min(_MOST_LAYERS, max(firsts) + 1))))
 
