@@ -12,7 +12,7 @@ import psutil
 import torch
 from peft import LoraConfig as PeftLoraConfig
 from peft import PeftModel, get_peft_model
-from transformers import AutoConfig, AutoModelForCausalLM
+from transformers import MODEL_FOR_CAUSAL_LM_MAPPING, AutoConfig, AutoModelForCausalLM
 from transformers.utils.logging import disable_progress_bar
 
 from ...base.errors import WorkbenchError, first_line
@@ -273,8 +273,11 @@ def _plain_forward(weight, bias):
 
 
 def _stock_attention(model_config):
-    """transformers' own attention for this model: SDPA cannot soft-cap scores."""
-    return "eager" if getattr(model_config.get_text_config(), "attn_logit_softcapping", None) else "sdpa"
+    """transformers' own attention for this model: SDPA cannot soft-cap scores, and some models do without it."""
+    if getattr(model_config.get_text_config(), "attn_logit_softcapping", None):
+        return "eager"
+    kind = MODEL_FOR_CAUSAL_LM_MAPPING.get(type(model_config), None)
+    return "sdpa" if getattr(kind, "_supports_sdpa", True) else "eager"
 
 
 def _compute_dtype(config, device):
