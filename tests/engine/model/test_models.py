@@ -8,13 +8,16 @@ from pathlib import Path
 import pytest
 import tiny
 import torch
+from transformers import AutoConfig
 
 import simpo_workbench as wb
 from simpo_workbench.config.run_config import LoraConfig, ModelConfig
 from simpo_workbench.engine import checkpoints
 from simpo_workbench.engine.encode.tokens import EncodedPair
+from simpo_workbench.engine.forward.attention import row_policy
 from simpo_workbench.engine.forward.logprobs import PackedScorer
 from simpo_workbench.engine.forward.packing import RowPolicy, collate
+from simpo_workbench.engine.forward.small_model import small_model
 from simpo_workbench.engine.model import models
 from simpo_workbench.engine.scoring import response_logps
 
@@ -312,3 +315,19 @@ def test_all_linear_means_linear_layers_without_head_routers_and_experts(family,
         for name, _ in loaded.model.named_parameters()
         if ".lora_" in name
     } == set(expected)
+
+
+def test_a_model_without_sdpa_computes_its_attention_eagerly(tmp_path):
+    """GPT-OSS adds a sink to every softmax, which SDPA cannot, nor packed rows: each answer has its own prompt."""
+    model = small_model(AutoConfig.for_model("gpt_oss"))
+    model.save_pretrained(tmp_path)
+    tiny.tokenizer().save_pretrained(tmp_path)
+    with models.load_model(ModelConfig(name=str(tmp_path), load_in="fp32")) as loaded:
+        assert loaded.model.config._attn_implementation == "eager"
+        assert not row_policy(loaded.model).shared
+        logps = response_logps(PackedScorer(loaded.model), [PAIR], loaded)
+    with torch.no_grad():
+        logits = model(input_ids=torch.tensor([PAIR.prompt_ids + PAIR.chosen_ids])).logits[0]
+    places = range(len(PAIR.prompt_ids) - 1, len(PAIR.prompt_ids) + len(PAIR.chosen_ids) - 1)
+    expected = torch.log_softmax(logits, -1)[places, PAIR.chosen_ids].sum().item()
+    assert logps.chosen.item() == pytest.approx(expected, abs=1e-4)

@@ -1,0 +1,50 @@
+"""What a user would lose: adapters on routers and towers, or none where they belong."""
+
+import pytest
+import tiny
+import torch
+from transformers import AutoConfig
+
+from simpo_workbench.engine.forward.decoder_layers import linear_layers
+from simpo_workbench.engine.forward.small_model import small_model
+
+
+def last_parts(model):
+    return {name.rpartition(".")[2] for name in linear_layers(model)}
+
+
+def test_all_linear_layers_but_the_head():
+    model = tiny.model("llama")
+    names = linear_layers(model)
+    assert len(names) == len(set(names)) == 3 * 7
+    assert all(type(model.get_submodule(name)) is torch.nn.Linear for name in names)
+    assert "lm_head" not in names
+
+
+@pytest.mark.parametrize("kind", ["mixtral", "qwen2_moe", "llama4_text", "phimoe"])
+def test_what_chooses_experts_gets_no_adapter(kind):
+    model = small_model(AutoConfig.for_model(kind))
+    names = linear_layers(model)
+    assert names
+    assert not [name for name in names if "router" in name or name.endswith("gate")]
+
+
+def test_what_a_state_space_kernel_reads_beside_the_layer_gets_no_adapter():
+    model = small_model(AutoConfig.for_model("jamba"))
+    assert {"q_proj", "in_proj", "x_proj"} <= last_parts(model)
+    assert not {"out_proj", "dt_proj"} & last_parts(model)
+
+
+def test_image_towers_get_no_adapter():
+    from transformers import AutoModelForImageTextToText, SiglipVisionConfig
+
+    vision = SiglipVisionConfig(
+        hidden_size=32, intermediate_size=64, num_hidden_layers=2, num_attention_heads=4, image_size=28, patch_size=14
+    )
+    text = tiny.model("gemma3").config
+    config = AutoConfig.for_model(
+        "gemma3", text_config=text.to_dict(), vision_config=vision.to_dict(), mm_tokens_per_image=4
+    )
+    names = linear_layers(AutoModelForImageTextToText.from_config(config))
+    assert len(names) == 3 * 7
+    assert not [name for name in names if "vision" in name]
