@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 import tiny
 import torch
-from transformers import AutoConfig
+from transformers import AutoConfig, AutoTokenizer
 
 import simpo_workbench as wb
 from simpo_workbench.config.run_config import LoraConfig, ModelConfig
@@ -321,7 +321,7 @@ def test_a_model_without_sdpa_computes_its_attention_eagerly(tmp_path):
     """GPT-OSS adds a sink to every softmax, which SDPA cannot, nor packed rows: each answer has its own prompt."""
     model = small_model(AutoConfig.for_model("gpt_oss"))
     model.save_pretrained(tmp_path)
-    tiny.tokenizer().save_pretrained(tmp_path)
+    AutoTokenizer.from_pretrained(wb.make_tiny_model(tmp_path / "tiny")).save_pretrained(tmp_path)
     with models.load_model(ModelConfig(name=str(tmp_path), load_in="fp32")) as loaded:
         assert loaded.model.config._attn_implementation == "eager"
         assert not row_policy(loaded.model).shared
