@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import re
 import shutil
 import sys
 import tempfile
@@ -61,7 +62,7 @@ What becomes of every kind of decoder-only model in transformers {version}, trie
 checkpoint and adapter. A real model of a kind may have other layers; its own structure is proved when it is loaded.
 
 - **Prompt**: *shared* where both answers of a pair go through the model with one copy of their prompt; *twice* where
-  each answer has a copy of its own, which is as right and slower.
+  each answer has a copy of its own, which is as right and slower; *fails* where training ends in an error of a library.
 - **NF4 leaves**: share of the weights, without embeddings and head, that `model.load_in: nf4` does not quantize.
   Experts that are stacked in one parameter get neither NF4 nor adapters.
 
@@ -160,8 +161,9 @@ def page(outcomes: dict[str, dict]) -> str:
     """The page on models, Markdown, from {kind: what `tried` says of it}."""
     lines = []
     for kind, outcome in outcomes.items():
-        why = outcome.get("refused") or outcome.get("fault") or outcome.get("note") or ""
-        prompt, adapted, left = "refused", "", ""
+        why = next((outcome[key] for key in ("refused", "fault", "note") if outcome.get(key)), "")
+        why = re.sub(r"The model '[^']*' ", "It ", why)
+        prompt, adapted, left = "fails" if "fault" in outcome else "refused", "", ""
         if "shared" in outcome:
             prompt, adapted = "shared" if outcome["shared"] else "twice", ", ".join(outcome["adapted"])
             left = "" if outcome["nf4_left"] is None else f"{outcome['nf4_left']:.0%}"

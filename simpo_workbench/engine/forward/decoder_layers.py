@@ -4,6 +4,8 @@ import re
 
 import torch
 from bitsandbytes.nn import Linear4bit, Linear8bitLt
+from peft import LoraConfig
+from peft.utils.transformers_weight_conversion import convert_peft_config_for_transformers
 from transformers.pytorch_utils import Conv1D
 
 #: Exactly these: a router or a layer with a result of its own is often a subclass, and peft's layer would not fit it.
@@ -22,7 +24,7 @@ def linear_layers(model) -> list[str]:
     decoder, head = _decoder(model), model.get_output_embeddings()
     inside = {id(module) for module in decoder.modules()}
     parents = dict(model.named_modules())
-    return [
+    names = [
         name
         for name, module in parents.items()
         if type(module) in _LINEAR
@@ -31,6 +33,18 @@ def linear_layers(model) -> list[str]:
         and not _ROUTER.search(name)
         and not _is_read_beside(name, parents)
     ]
+    return _left_by_peft(model, names)
+
+
+def _left_by_peft(model, names):
+    """The names that peft takes for layers.
+
+    In some mixtures it takes gate_proj, up_proj and down_proj of a dense layer for the stacked experts, which it would
+    then train through a copy of all of them in every pass, while the dense layers got nothing.
+    """
+    trial = LoraConfig(target_modules=names)
+    convert_peft_config_for_transformers(trial, model, None)
+    return [name for name in names if name in trial.target_modules]
 
 
 def _decoder(model):

@@ -68,10 +68,10 @@ def require_loaded_whole(model, loading_info: dict, name: str) -> None:
 def require_float_weights(stored: list, name: str) -> None:
     """Raise WorkbenchError if a model without quantization settings has integers or 8-bit floats as weights.
 
-    stored: as from `stored_weights`.
+    Tables of token ids are stored as 64-bit integers, which no quantization uses. stored: as from `stored_weights`.
     """
     for key, dtype, shape in stored:
-        if dtype not in _FLOATS and len(shape) > 1 and not OPTIONAL.search(key):
+        if dtype not in _FLOATS and dtype != "I64" and len(shape) > 1 and not OPTIONAL.search(key):
             raise WorkbenchError(
                 f"The model {name!r} cannot be loaded: the weight {key!r} is stored as {dtype}, and config.json has no"
                 " quantization_config that says what the numbers mean. Choose its unquantized version."

@@ -84,14 +84,15 @@ class _LoraLinear(torch.autograd.Function):
         rows = x.reshape(-1, x.shape[-1])
         a, b = a.to(x.dtype), b.to(x.dtype)
         inner = rows @ a.T
+        output, flat = _output(x, len(weight))
         if x.dtype in _SHORT:
-            output = _onto((inner @ b.T).mul_(scaling), rows, weight, bias)
+            _onto(torch.mm(inner, b.T, out=flat).mul_(scaling), rows, weight, bias)
         else:
-            output = rows @ weight.T if bias is None else torch.addmm(bias, rows, weight.T)
-            output.addmm_(inner, b.T, alpha=scaling)
+            torch.mm(rows, weight.T, out=flat) if bias is None else torch.addmm(bias, rows, weight.T, out=flat)
+            flat.addmm_(inner, b.T, alpha=scaling)
         ctx.save_for_backward(rows, weight, inner, a, b)
         ctx.scaling = scaling
-        return output.view(*x.shape[:-1], -1)
+        return output
 
     @staticmethod
     def backward(ctx, gradient):
@@ -102,6 +103,14 @@ class _LoraLinear(torch.autograd.Function):
         if ctx.needs_input_grad[0]:
             d_x = (gradient_rows @ weight).addmm_(d_inner, a).view(*gradient.shape[:-1], -1)
         return d_x, None, None, d_a, d_b, None
+
+
+def _output(x, width):
+    """(output, the same as (rows, width)) for an input. Some models change a layer's output in place, which autograd
+    forbids where a Function returns a view.
+    """
+    output = x.new_empty(*x.shape[:-1], width)
+    return output, output.view(-1, width)
 
 
 def _onto(small, rows, weight, bias):
@@ -160,7 +169,9 @@ class _AddLora(torch.autograd.Function):
         inner = rows @ a.T
         ctx.save_for_backward(rows, inner, a, b)
         ctx.scaling = scaling
-        return torch.addmm(result.reshape(len(rows), -1), inner, b.T, alpha=scaling).view(result.shape)
+        output, flat = _output(result, result.shape[-1])
+        torch.addmm(result.reshape(len(rows), -1), inner, b.T, alpha=scaling, out=flat)
+        return output
 
     @staticmethod
     def backward(ctx, gradient):

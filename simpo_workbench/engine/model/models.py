@@ -240,7 +240,14 @@ def add_lora(loaded: LoadedModel, lora: LoraConfig, seed: int) -> None:
 
 def lora_targets(model, lora: LoraConfig) -> list[str]:
     """Names of the layers that get an adapter; all-linear means every one of `linear_layers`, by its full name."""
-    return linear_layers(model) if lora.target_modules == "all-linear" else lora.target_modules
+    if lora.target_modules != "all-linear":
+        return lora.target_modules
+    names = linear_layers(model)
+    if not names:
+        raise WorkbenchError(
+            "This model has no plain linear layer that an adapter fits: name its layers in lora.target_modules."
+        )
+    return names
 
 
 @contextlib.contextmanager

@@ -3,6 +3,7 @@
 import pytest
 import tiny
 import torch
+from peft import LoraConfig, get_peft_model
 from transformers import AutoConfig
 
 from simpo_workbench.engine.forward.decoder_layers import linear_layers
@@ -48,3 +49,13 @@ def test_image_towers_get_no_adapter():
     names = linear_layers(AutoModelForImageTextToText.from_config(config))
     assert len(names) == 3 * 7
     assert not [name for name in names if "vision" in name]
+
+
+@pytest.mark.parametrize("kind", ["deepseek_v3", "glm4_moe", "ernie4_5_moe"])
+def test_peft_adapts_what_it_is_given_and_no_expert_in_its_place(kind):
+    """peft 0.21 reads names such as gate_proj, in full too, as those of the stacked experts in these mixtures."""
+    model = small_model(AutoConfig.for_model(kind))
+    names = linear_layers(model)
+    wrapped = get_peft_model(model, LoraConfig(r=2, target_modules=names, task_type="CAUSAL_LM"))
+    adapted = {name.split(".lora_A")[0] for name, _ in wrapped.named_parameters() if ".lora_A" in name}
+    assert adapted == {f"base_model.model.{name}" for name in names}
