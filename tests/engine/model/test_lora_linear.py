@@ -158,3 +158,15 @@ def test_16_bit_layers_have_the_gradients_of_the_formula(quantized, dropout):
     assert (output - exact).norm() < 0.01 * exact.norm()
     for ours, gradient in ((x.grad, exact_x.grad), (a.grad, exact_a.grad), (b.grad, exact_b.grad)):
         assert (ours - gradient).norm() < 0.01 * gradient.norm()
+
+
+@pytest.mark.parametrize("dropout", [0.0, 0.1])
+def test_a_model_may_change_what_a_layer_returns_in_place(dropout):
+    """Falcon and Gemma 3n do."""
+    layer = wrapped(lora_dropout=dropout).train().base_model.model.model.layers[0].mlp.down_proj
+    x = torch.randn(1, 5, 64, dtype=torch.float64, requires_grad=True)
+    gradients = []
+    for doubled in (lambda output: output.mul_(2), lambda output: output * 2):
+        torch.manual_seed(4)
+        gradients.append(torch.autograd.grad(doubled(layer(x)).sum(), x)[0])
+    assert torch.equal(*gradients)
