@@ -5,11 +5,15 @@ from collections import Counter
 
 from ..base.errors import WorkbenchError
 from .collect import Collector
-from .columns import listed
+from .columns import listed, renamed_row
+from .framed_prompts import REASON as FRAMED
 from .guesses import pair_mappings, side_mappings, verdict_mappings
+from .judge_prompts import are_judged, is_judged
 from .load_report import LoadReport
 from .pair import Pair
-from .shapes import LABELLED
+from .refused import excerpt
+from .remarks import is_lost, may_be_shown
+from .shapes import LABELLED, match_of
 
 _SHAPES = "docs/data-shapes.md has an example of every known shape."
 
@@ -24,11 +28,45 @@ def nothing_kept(report, collector) -> WorkbenchError:
             f"No usable preference pair. {report} Columns found: {listed(seen)}. It is unpaired feedback (one answer"
             f" and a verdict per row, as for KTO): a pair needs a good and a bad answer to the same prompt. {_SHAPES}"
         )
-    if kinds or not seen:
+    if kinds or not seen or FRAMED in report.first:
         mapping = None if collector.columns else tried_guess(samples)
         advice = f" Try columns={mapping} (data.columns)." if mapping else ""
         return WorkbenchError(f"No usable preference pair. {report}{advice}")
     return no_shape_error(report, seen, samples)
+
+
+def judged_error(pairs, collector) -> WorkbenchError | None:
+    """The error for pairs whose prompts are a judge's on a clear majority, with a mapping for each reading; else None.
+
+    Pairs whose prompt the user mapped, and those that were loaded before (with a pair_id), are taken as they are.
+    """
+    if "prompt" in collector.columns or "pair_id" in collector.seen_columns or not are_judged(pairs):
+        return None
+    matches = (match_of(renamed_row(row, collector.columns)) for row in collector.samples)
+    shown = next((found.prompt for found in matches if found and found.prompt), None)
+    if shown is None:
+        return None  # the prompt stands inside the answers, and no mapping could keep it
+    judged = next(filter(is_judged, pairs))
+    asked = next(
+        (
+            name
+            for name, value in judged.extra.items()
+            if may_be_shown(name) and not is_lost(judged, value) and _asks(name, collector)
+        ),
+        None,
+    )
+    question = f"columns={{'prompt': '{asked}'}}" if asked else "columns={'prompt': …} with the column of the question"
+    return WorkbenchError(
+        f"{collector.name} has a judge's prompts: '{shown}' quotes both answers whole and calls them answers"
+        f" ({judged.where}: {excerpt(judged.prompt_text)}), so a model would be trained on judging. Give {question}; to"
+        f" train on them all the same, columns={{'prompt': '{shown}'}} (data.columns)."
+    )
+
+
+def _asks(name, collector):
+    """Whether half of the first rows make pairs with this column as the prompt, and none is a judge's."""
+    pairs, report = tried(collector.samples, collector.columns | {"prompt": name})
+    return 2 * report.kept >= len(collector.samples) and not any(map(is_judged, pairs))
 
 
 def no_shape_error(report, seen, samples) -> WorkbenchError:

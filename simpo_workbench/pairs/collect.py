@@ -10,7 +10,7 @@ from ..base.errors import WorkbenchError
 from ..base.format import counted
 from . import verdicts
 from .columns import free_name, renamed_row
-from .framed_prompts import marks_note, unframed
+from .framed_prompts import marks_note, unframed, unframed_row
 from .load_report import LoadReport, Refusal
 from .pair import Pair, pair_id, prompt_key
 from .plain_rows import encodable, plain_row
@@ -18,7 +18,8 @@ from .rankings import RANKS
 from .reading import refuse_media, row_pairs, single_answer
 from .refused import RowRefused, excerpt
 from .remarks import remarks_on
-from .shapes import LABELLED, SIDES, Match, match_of
+from .shapes import LABELLED, PAIR, SIDES, Match, match_of
+from .turns import is_transcript
 from .unpaired import RATED, Single, grade_of, paired, why_good
 
 OWN_COLUMNS = ("pair_id", "prompt", "chosen", "rejected", "chosen_turn", "rejected_turn")
@@ -78,6 +79,13 @@ class Collector:
             self.samples.append(row)
         renamed = renamed_row(row, self.columns)
         found = match_of(renamed)
+        if found is None or (found.prompt is None and _lacks_blank_lines(renamed)):
+            read = unframed_row(renamed, self._framed_prompts)
+            if read is not renamed:
+                self.kinds[PAIR] = self.kinds.get(PAIR, 0) + 1
+                pairs = self._pairs_of(where, read, match_of(read))
+                self._conversations_read += len(pairs)
+                return pairs
         if found is not None:
             self.kinds[found.shape.kind] = self.kinds.get(found.shape.kind, 0) + 1
             sides, mapped = None, None
@@ -266,6 +274,11 @@ class Collector:
         if grade == "choice":
             return f"{shown}, which names the best"
         return f"{shown}, where the highest is the best"
+
+
+def _lacks_blank_lines(row):
+    """Whether chosen or rejected is a transcript "Human: …" without the blank lines of Anthropic HH between turns."""
+    return any(is_transcript(row.get(side)) and "\n\nAssistant:" not in row[side] for side in ("chosen", "rejected"))
 
 
 def _pair(row, pair, where) -> Pair:

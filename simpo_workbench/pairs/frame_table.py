@@ -155,6 +155,8 @@ OPENINGS = (
     *("### Human:", "### User:", "### System:", "ASSISTANT:", "USER:", "<s>", "<bos>", "<extra_id_", "[|", "<bot>:"),
     *("<human>:", "<reserved_10", "[gMASK]", "<BOS_TOKEN>", "GPT4 Correct "),
 )  # fmt: skip
+#: How a conversation by names of speakers begins.
+SPEAKERS = ("Human:", "User:", "prompter:", "user:", "human:")
 #: What one of the frames must hold; a text without any of these is not looked at further.
 _QUICK = re.compile(
     r"<\||<start_of_turn>|<｜|<extra_id_[01]>|<reserved_10|<(?:human|bot)>:|\[/INST\]|\[\|"

@@ -10,7 +10,7 @@ from collections import Counter
 
 from ..base.errors import WorkbenchError
 from ..base.format import counted
-from .frame_table import FRAMES, OPENINGS, PREFACES, may_be_framed
+from .frame_table import FRAMES, OPENINGS, PREFACES, SPEAKERS, may_be_framed
 from .pair import Pair, pair_id
 from .refused import RowRefused, excerpt
 
@@ -33,6 +33,7 @@ _AT_END = re.compile(
 )
 _CHUNK = 1000  # pairs that one search goes through
 _SHOWN = 5
+_FIRST_CHARACTERS = frozenset(opening[0] for opening in (*OPENINGS, *SPEAKERS))
 
 _LLAMA2_SYSTEM = re.compile(r"\s*<<SYS>>\n?(.*?)\n?<</SYS>>\s*", re.DOTALL)
 
@@ -63,7 +64,7 @@ def unframed(pair: Pair, policy: str) -> Pair:
     """
     if policy == "keep":
         return pair
-    answers = {"chosen": _unopened(pair.chosen), "rejected": _unopened(pair.rejected)}
+    answers = {"chosen": _unopened(pair.chosen, pair.prompt), "rejected": _unopened(pair.rejected, pair.prompt)}
     framed = any(turn["role"] == "user" and may_be_framed(turn["content"]) for turn in pair.prompt)
     if not framed and answers["chosen"] is answers["rejected"] is None:
         return pair
@@ -89,6 +90,23 @@ def unframed(pair: Pair, policy: str) -> Pair:
     pair = dataclasses.replace(pair, **changed)
     identity = pair_id(turns, pair.chosen, pair.rejected, pair.tools, pair.chosen_turn, pair.rejected_turn)
     return dataclasses.replace(pair, pair_id=identity)
+
+
+def unframed_row(row: dict, policy: str) -> dict:
+    """The row with turns in place of `chosen` and `rejected`, where both are whole framed conversations; else the row.
+
+    For rows without a prompt of their own. Errors: RowRefused for such a row under refuse (data.framed_prompts).
+    """
+    texts = row.get("chosen"), row.get("rejected")
+    if policy == "keep" or not all(isinstance(text, str) for text in texts):
+        return row
+    found = [_conversation(text.lstrip()) for text in texts]
+    if None in found:
+        return row
+    if policy == "refuse":
+        raise RowRefused(REASON, f"chosen and rejected are framed as {found[0][0].name} does it; {ADVICE}")
+    turns = [[*before, {"role": "assistant", "content": answer}] for _, answer, before in found]
+    return row | dict(zip(("chosen", "rejected"), turns, strict=True))
 
 
 def _answers_without_ends(pair):
@@ -127,18 +145,29 @@ def _unframed_turns(prompt, policy):
     return turns
 
 
-def _unopened(answer):
+def _unopened(answer, prompt):
     """(Frame, the answer without it, turns before it) of an answer that begins with a frame; None for other answers.
 
-    It begins with the mark that opens it (no turns before it), or is a whole conversation that ends in the answer.
+    It begins with the mark that opens it (no turns before it), or is a whole conversation that ends in the answer. One
+    of speakers' names, which an answer may hold of its own, has to begin with the prompt's turns.
     """
     text = answer.lstrip()
-    if text[:1] not in ("<", "[", "#", "A", "U", "G") or not text.startswith(OPENINGS):
+    if text[:1] not in _FIRST_CHARACTERS:
+        return None
+    if text.startswith(SPEAKERS):
+        found = _conversation(text)
+        return found if found and found[2] == list(prompt) else None
+    if not text.startswith(OPENINGS):
         return None
     for frame in FRAMES:
         mark = re.match(frame.opening, text)
         if mark and frame.roles[mark["role"]] == "assistant":
             return frame, text[mark.end() :], []
+    return _conversation(text)
+
+
+def _conversation(text):
+    """(Frame, answer, turns before it) of a whole framed conversation that ends in an answer; None for other texts."""
     for frame in FRAMES:
         marks = list(re.finditer(frame.opening, text))
         if len(marks) > 1 and frame.roles[marks[-1]["role"]] == "assistant":

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 from ..base.errors import WorkbenchError
 from ..base.format import counted
 from . import columns as pair_columns
-from .advice import nothing_kept
+from .advice import judged_error, nothing_kept
 from .collect import Collector
 from .frames import extra_columns, frame_of, read_numbers, storable
 from .load_report import LoadReport, Refusal
@@ -172,7 +172,8 @@ def load_pairs(
     name: what reports call the source. framed_prompts: what happens to a prompt that a chat template has framed
     already: refuse, as_conversation or keep. pairs_from_ranking: which pairs more than two answers make, best_worst,
     adjacent or all. Columns that are no part of the pair are kept; one with one of our names becomes `<name>_in_file`.
-    Exact duplicates of a pair are refused. Errors: WorkbenchError when no pair can be used.
+    Exact duplicates of a pair are refused. Errors: WorkbenchError when no pair can be used, or when most prompts are a
+    judge's and columns names no prompt.
     """
     if isinstance(source, Pairs):
         return source.limit(limit)
@@ -192,6 +193,8 @@ def load_pairs(
     pairs, report = collector.finish(tuple(opened.notes))
     if not pairs:
         raise nothing_kept(report, collector)
+    if judged := judged_error(pairs, collector):
+        raise judged
     if opened.numbers_are_text:
         read_numbers(pairs)
     return Pairs(pairs, report)

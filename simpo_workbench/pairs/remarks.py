@@ -1,11 +1,12 @@
-"""Sentences on loaded pairs: columns that may belong to the prompt and are not in it, ratings that say the opposite,
-pairs that contradict others.
+"""Sentences on loaded pairs: columns that may belong to the prompt and are not in it, prompts that quote the answers,
+ratings that say the opposite, pairs that contradict others.
 """
 
 import functools
 from collections import Counter
 
 from ..base.format import counted
+from .judge_prompts import quoted_sentence
 from .judging_words import BETTER, UNCLEAR, merit_of, words_of
 from .pair import prompt_key
 from .refused import excerpt, is_missing
@@ -48,7 +49,13 @@ _STATES = frozenset({"status", "verdict", "winner", "preference"})
 
 def remarks_on(pairs) -> list[str]:
     """The sentences, none for ordinary pairs."""
-    return [*_unused(pairs), *_written_lists(pairs), *_contrary_ratings(pairs), *_contradictions(pairs)]
+    return [
+        *_unused(pairs),
+        *_written_lists(pairs),
+        *quoted_sentence(pairs),
+        *_contrary_ratings(pairs),
+        *_contradictions(pairs),
+    ]
 
 
 def _unused(pairs):
@@ -80,14 +87,15 @@ def not_shown(pair) -> list[str]:
     lost = []
     for column, value in pair.extra.items():
         if column in OBJECTS and isinstance(value, dict) and text_key(value) is None:  # its text is the prompt
-            lost += [f"{column}.{key}" for key in value if _may_be_shown(key) and _is_lost(pair, value[key])]
-        elif (_may_be_shown(column) or holds_turns(value)) and _is_lost(pair, value):
+            lost += [f"{column}.{key}" for key in value if may_be_shown(key) and is_lost(pair, value[key])]
+        elif (may_be_shown(column) or holds_turns(value)) and is_lost(pair, value):
             lost.append(column)
     return lost
 
 
 @functools.lru_cache(maxsize=4096)
-def _may_be_shown(column):
+def may_be_shown(column) -> bool:
+    """Whether a column's name says that it belongs to what the model is shown."""
     words = set(words_of(column))
     if column.lower() in _SURE:
         return True
@@ -95,7 +103,8 @@ def _may_be_shown(column):
     return bool(words & _OF_THE_PROMPT) and not other
 
 
-def _is_lost(pair, value):
+def is_lost(pair, value) -> bool:
+    """Whether a value has a text that a pair does not show."""
     if isinstance(value, str) and (written := value_of(value)) is not None:
         value = written
     texts = list(_texts(value))

@@ -91,3 +91,52 @@ def test_an_answer_that_is_a_whole_framed_conversation_is_refused_or_read(name):
     assert (pair.prompt_text, pair.chosen, pair.rejected) == ("Capital of Peru?", "Lima.", "Cusco.")
     with pytest.raises(WorkbenchError, match="different histories"):
         load_pairs([row("Capital of Chile?")], framed_prompts="as_conversation")
+
+
+FRAMED_CONVERSATIONS = {
+    "ChatML": "<|im_start|>user\nCapital of Peru?<|im_end|>\n<|im_start|>assistant\n{}<|im_end|>",
+    "Guanaco": "### Human: Capital of Peru?\n### Assistant: {}",
+    "Llama 2 or Mistral": "<s>[INST] Capital of Peru? [/INST] {}</s>",
+    "names of speakers": "Human: Capital of Peru?\nAssistant: {}",
+}
+
+
+@pytest.mark.parametrize("name", FRAMED_CONVERSATIONS)
+def test_framed_answers_without_a_prompt_are_refused_with_the_option_that_reads_them(name):
+    frame = FRAMED_CONVERSATIONS[name]
+    rows = [{"chosen": frame.format("Lima."), "rejected": frame.format("Cusco.")}]
+    with pytest.raises(WorkbenchError, match=f"chosen and rejected are framed as {name} does it.*as_conversation"):
+        load_pairs(rows)
+    pairs = load_pairs(rows, framed_prompts="as_conversation")
+    assert pairs[0].prompt == ({"role": "user", "content": "Capital of Peru?"},)
+    assert (pairs[0].chosen, pairs[0].rejected) == ("Lima.", "Cusco.")
+    assert "1 pair that a chat template had framed was read as a conversation" in str(pairs.report())
+
+
+def test_framed_answers_to_different_prompts_are_no_pair():
+    frame = FRAMED_CONVERSATIONS["ChatML"]
+    rows = [{"chosen": frame.format("Lima."), "rejected": frame.format("Cusco.").replace("Peru", "Chile")}]
+    with pytest.raises(WorkbenchError, match="different histories"):
+        load_pairs(rows, framed_prompts="as_conversation")
+
+
+def test_transcripts_with_blank_lines_are_read_without_the_option():
+    """Lines within an answer that begin with a name stay in it."""
+    dialogue = "a\nHuman: b\nAssistant: d"
+    rows = [{"chosen": f"\n\nHuman: q\n\nAssistant: {dialogue}", "rejected": "\n\nHuman: q\n\nAssistant: c"}]
+    assert load_pairs(rows)[0].chosen == dialogue
+
+
+def test_answers_that_repeat_the_prompt_with_names_of_speakers_are_framed():
+    rows = [{"prompt": "q", "chosen": "user: q\nassistant: a", "rejected": "user: q\nassistant: b"}]
+    with pytest.raises(WorkbenchError, match="the chosen answer is framed as names of speakers does it"):
+        load_pairs(rows)
+    pairs = load_pairs(rows, framed_prompts="as_conversation")
+    assert (pairs[0].prompt_text, pairs[0].chosen, pairs[0].rejected) == ("q", "a", "b")
+
+
+def test_a_written_dialogue_is_an_answer():
+    """Its turns are not the prompt: somebody asked for a dialogue."""
+    dialogue = "User: Hello\nAssistant: Hi"
+    rows = [{"prompt": "Write a dialogue.", "chosen": dialogue, "rejected": f"{dialogue}!"}]
+    assert load_pairs(rows)[0].chosen == dialogue
