@@ -46,19 +46,26 @@ class EncodingReport:
         self.examples.setdefault(kind, f"{_place(pair.pair_id, pair.where)}: {shown!r}")
 
     def mismatch_notes(self) -> list[str]:
-        """A sentence for every kind of difference, with its first example."""
+        """A sentence for every kind of difference in pairs that are used, with its first example."""
         return [
             f"In {counted(count, 'pair')} {KINDS[kind].words} (first: {self.examples[kind]})."
             for kind, count in self.mismatches.items()
+            if count > self.dropped[KINDS[kind].words]
         ]
 
     def __str__(self):
         cut = f", {self.truncated} with the prompt cut from the left" if self.truncated else ""
         dropped = [
-            f"Dropped {count}: {reason} (first: {_place(self.first_dropped[reason], self.first_places.get(reason))})."
-            for reason, count in sorted(self.dropped.items())
+            f"Dropped {count}: {reason} (first: {self._first(reason)})." for reason, count in sorted(self.dropped.items())
         ]
         return " ".join([f"{counted(self.pairs, 'pair')} encoded{cut}.", *dropped, *self.notes])
+
+    def _first(self, reason):
+        """Where the first pair that was dropped for a reason is; with its text and the setting that decides it."""
+        for kind, example in self.examples.items():
+            if KINDS[kind].words == reason:
+                return f"{example}; data.on_template_mismatch decides"
+        return _place(self.first_dropped[reason], self.first_places.get(reason))
 
 
 def _place(pair_id, where):
