@@ -243,7 +243,10 @@ def _require_recorded_means(folder, path, step):
     has of them.
     """
     stamp = file_stamp(folder.metrics)
-    if stamp is None or (record := _evaluations(folder.metrics, stamp).get(step)) is None:
+    if stamp is None or not folder.metrics.is_file():
+        return
+    record = _evaluations(folder.metrics, stamp).get(step)
+    if record is None:
         return
     table = read_table(path, (), list(_MEANS))
     means = {"eval/pairs": len(table)} | {key: float(table[column].mean()) for column, key in _MEANS.items()}

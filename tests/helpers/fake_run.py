@@ -5,7 +5,7 @@ formula.
 import math
 
 from simpo_workbench.analysis.metrics import answer_metrics, score_metrics
-from simpo_workbench.base.files import write_json
+from simpo_workbench.base.files import read_jsonl, write_json, write_jsonl
 from simpo_workbench.config.run_config import RunConfig
 from simpo_workbench.engine.recorder import Recorder
 from simpo_workbench.runs.folder import new_run_folder
@@ -133,6 +133,18 @@ def train_record(step, total_steps):
         "pairs_per_second": 2.1,
         "peak_memory_bytes": 1_900_000_000,
     }
+
+
+def rescore(run, step, table):
+    """Write a step's scores anew, and the means of them that its record has."""
+    table.to_parquet(run.folder.scores(step))
+    records = read_jsonl(run.folder.metrics)
+    for record in records:
+        if record["kind"] == "eval" and record["step"] == step:
+            record["eval/pairs"] = len(table)
+            for side in ("chosen", "rejected"):
+                record[f"eval/logps/{side}"] = float(table[f"{side}_avg_logp"].mean())
+    write_jsonl(run.folder.metrics, records)
 
 
 def scores(step, total_steps, pairs, ruined=False, name="pair"):

@@ -27,6 +27,7 @@ def dying(tmp_path, code):
         from simpo_workbench.base.errors import WorkbenchError
         from simpo_workbench.runs import presence as module
         from simpo_workbench.runs.folder import RunFolder
+        signal.signal(signal.SIGQUIT, signal.SIG_DFL)  # a shell's background job inherits that it is ignored
         with module.Presence(RunFolder({str(run.path)!r}), "worker") as presence:
             presence.write(state="training", step=4)
             {textwrap.indent(textwrap.dedent(code), " " * 12).strip()}

@@ -5,7 +5,7 @@ pairs.
 import numpy as np
 import pandas as pd
 import pytest
-from fake_run import fake_run, sampled, scores
+from fake_run import fake_run, rescore, sampled, scores
 from panels import until, visible
 
 from simpo_workbench.analysis.leads import lead_history
@@ -139,7 +139,7 @@ def test_a_pair_that_was_not_scored_at_the_step_is_no_flip_within_the_noise(run)
     first = run.scores.query("step == 0").set_index("pair_id")
     ahead = first.index[first["chosen_avg_logp"] > first["rejected_avg_logp"]]
     table = pd.read_parquet(run.folder.scores(60))
-    table[~table["pair_id"].isin(ahead)].to_parquet(run.folder.scores(60))
+    rescore(run, 60, table[~table["pair_id"].isin(ahead)])
     panel, history = opened(run), lead_history(run.scores, NOISE)
     within = int(((history[0] <= 0) & (history[60] > 0) & (history["flips"] == 0)).sum())
     assert 0 < within < len(ahead)
@@ -173,7 +173,7 @@ def test_a_run_that_goes_back_and_evaluates_anew_is_read_anew(run, panel):
     panel.step.value = 40
     before = panel._now.set_index("pair_id")[40]
     run.folder.scores(60).unlink()
-    scores(40, 40, 24).to_parquet(run.folder.scores(40))  # other numbers at the same step
+    rescore(run, 40, scores(40, 40, 24))  # other numbers at the same step
     panel.refresh()
     until(lambda: list(panel.step.options) == [0, 20, 40])
     assert (panel._now.set_index("pair_id")[40] != before).any()
@@ -283,7 +283,7 @@ def two(tmp_path, run):
     other = fake_run(tmp_path, name="other-seed", total_steps=30, pairs=24, noise=0.01)
     for step in (0, 20, 30):
         table = pd.read_parquet(other.folder.scores(step)).iloc[:20]
-        table.assign(chosen_avg_logp=table["chosen_avg_logp"] - 0.02 * step).to_parquet(other.folder.scores(step))
+        rescore(other, step, table.assign(chosen_avg_logp=table["chosen_avg_logp"] - 0.02 * step))
     panel = opened(run)
     panel.beside.value = "other-seed"
     until(lambda: panel._other)

@@ -2,7 +2,7 @@
 
 import pandas as pd
 import pytest
-from fake_run import fake_run
+from fake_run import fake_run, rescore
 
 from simpo_workbench.analysis.leads import lead_history
 from simpo_workbench.ui.pairs import run_leads as run_leads_module
@@ -28,7 +28,7 @@ def test_files_that_are_gone_or_other_are_not_taken_over(run):
     first, _, _ = read_run_leads(run, "")
     run.folder.scores(60).unlink()
     table = pd.read_parquet(run.folder.scores(40))
-    table.assign(chosen_avg_logp=0.0).to_parquet(run.folder.scores(40))
+    rescore(run, 40, table.assign(chosen_avg_logp=0.0))
     again, _, _ = read_run_leads(run, "", first)
     assert again.steps == [0, 20, 40]
     assert (again.scores[40][1]["chosen_avg_logp"] == 0).all()
