@@ -29,7 +29,8 @@ SETTINGS_HEAD = """# Settings
 Every setting of a run. On the command line each is an option, such as `--loss.beta 4`; in Python
 `config.with_changes({"loss.beta": 4})`; in YAML a key of its section. The form hides settings marked ° until asked.
 `loss.gamma` may be given instead of `loss.gamma_beta_ratio`: it is divided by the β that is given with it (in the same
-file or the same changes; else the β that holds). A change of β alone keeps γ/β. `simpo-workbench presets` lists ready-made configurations.
+file or the same changes; else the β that holds). A change of β alone keeps γ/β. `simpo-workbench presets` lists
+ready-made configurations.
 """
 #: Packages with public names.
 PACKAGES = ("simpo_workbench", *(f"simpo_workbench.{room}" for room in ("analysis", "charts", "runs", "ui")))

@@ -55,9 +55,8 @@ class EncodingReport:
 
     def __str__(self):
         cut = f", {self.truncated} with the prompt cut from the left" if self.truncated else ""
-        dropped = [
-            f"Dropped {count}: {reason} (first: {self._first(reason)})." for reason, count in sorted(self.dropped.items())
-        ]
+        counts = sorted(self.dropped.items())
+        dropped = [f"Dropped {count}: {reason} (first: {self._first(reason)})." for reason, count in counts]
         return " ".join([f"{counted(self.pairs, 'pair')} encoded{cut}.", *dropped, *self.notes])
 
     def _first(self, reason):

@@ -50,9 +50,10 @@ def _left_by_peft(model, names):
 def _decoder(model):
     """The text part of a model with other parts, or the model."""
     own = getattr(model, "get_decoder", lambda: None)()
-    return model if own is None or own is model else own
+    # where the head is called "decoder", it is taken for one
+    return model if own is None or type(own) in _LINEAR else own
 
 
 def _is_read_beside(name, modules):
     parent, _, last = name.rpartition(".")
-    return last in _READ_BESIDE and "mamba" in type(modules[parent]).__name__.lower()
+    return last in _READ_BESIDE and hasattr(modules[parent], "ssm_state_size")

@@ -30,10 +30,17 @@ def test_what_chooses_experts_gets_no_adapter(kind):
     assert not [name for name in names if "router" in name or name.endswith("gate")]
 
 
-def test_what_a_state_space_kernel_reads_beside_the_layer_gets_no_adapter():
-    model = small_model(AutoConfig.for_model("jamba"))
-    assert {"q_proj", "in_proj", "x_proj"} <= last_parts(model)
+@pytest.mark.parametrize("kind", ["jamba", "falcon_h1"])
+def test_what_a_state_space_kernel_reads_beside_the_layer_gets_no_adapter(kind):
+    model = small_model(AutoConfig.for_model(kind))
+    assert {"q_proj", "in_proj"} <= last_parts(model)
     assert not {"out_proj", "dt_proj"} & last_parts(model)
+
+
+def test_a_model_whose_head_is_called_decoder_gets_adapters_all_the_same():
+    model = small_model(AutoConfig.for_model("modernbert-decoder"))
+    assert {"q_proj", "k_proj", "v_proj", "Wi", "Wo"} <= last_parts(model)
+    assert model.get_output_embeddings() not in {model.get_submodule(name) for name in linear_layers(model)}
 
 
 def test_image_towers_get_no_adapter():
