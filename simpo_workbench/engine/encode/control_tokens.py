@@ -72,7 +72,10 @@ class ControlTokens:
             name for tags in THINKING if any(tag in source for tag in tags) for name in tags
         }
         self.exempt = {name for name in self.ids if name in written and thinking(name)} - opening - self._ends
-        closing = self._ends | {tokenizer.bos_token or ""} - {""}
+        # where the beginning of a text also opens the assistant's turns, as in SmolLM2, it is a turn's mark like others
+        beginning = tokenizer.bos_token or ""
+        opens_turns = any(piece.role == "assistant" and beginning in piece.text for piece in pieces)
+        closing = self._ends | (set() if opens_turns else {beginning} - {""})
         self.frames = frames(pieces, self.ids, closing)
         words = {*self.ids, *self.frames, *KNOWN_MARKS}
         self._in_prompt = re.compile(f"{alternatives(words)}|{_PRIVATE.pattern}")

@@ -6,6 +6,7 @@ from tiny_tokenizers import LLAMA2, TOKENIZERS
 from tokenizers import Tokenizer
 
 from simpo_workbench.base.errors import WorkbenchError
+from simpo_workbench.base.paths import bundled
 from simpo_workbench.config.run_config import DataConfig
 from simpo_workbench.engine.encode import control_marks
 from simpo_workbench.engine.encode.control_tokens import CANNOT, FRAME, PRIVATE, REFUSED, Unusable
@@ -325,3 +326,28 @@ def test_thinking_opens_no_turn_where_headers_are_plain_text():
     whole = pair.prompt_ids + pair.chosen_ids
     assert (whole.count(think), whole.count(closer)) == (1, 1)
     assert report.control_marks == {}
+
+
+def test_names_of_roles_are_no_frame_where_the_token_that_begins_a_text_opens_every_turn():
+    """SmolLM2's tokenizer names <|im_start|> as its bos_token; an answer may speak of an assistant all the same."""
+    tokenizer = tiny.tokenizer()
+    tokenizer.bos_token = "<|im_start|>"
+    rows = pairs(("Who are you?", "I am your assistant.", "user"), ("Say system.", "system", "an assistant"))
+    encoded, report = encoder_of(tokenizer).encode_pairs(rows)
+    assert len(encoded) == 2
+    assert (report.dropped, report.control_pairs) == ({}, 0)
+
+
+def test_no_pair_of_the_demo_is_lost():
+    """The demo's data, with a template and a bos_token as its model has them."""
+    tokenizer = tiny.tokenizer()
+    tokenizer.bos_token = "<|im_start|>"
+    tokenizer.chat_template = (
+        "{% for m in messages %}{% if loop.first and m['role'] != 'system' %}{{ '<|im_start|>system\nYou are a helpful"
+        " AI assistant.<|im_end|>\n' }}{% endif %}{{ '<|im_start|>' + m['role'] + '\n' + m['content'] + '<|im_end|>\n'"
+        " }}{% endfor %}{% if add_generation_prompt %}{{ '<|im_start|>assistant\n' }}{% endif %}"
+    )
+    for name, count in (("train", 230), ("eval", 60)):
+        demo = load_pairs(bundled(f"data/plain_answers/{name}.jsonl"))
+        encoded, report = encoder_of(tokenizer).encode_pairs(demo)
+        assert (len(encoded), report.dropped) == (count, {})
