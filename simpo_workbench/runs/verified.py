@@ -228,9 +228,10 @@ def read_final_looks(folder: RunFolder) -> list[tuple[str, int]]:
 
 def _read_scores(folder, path, step, columns):
     wanted = None if columns is None else [*dict.fromkeys(["step", *columns])]
-    Manifest.read(folder.path).require(path)
+    manifest = Manifest.read(folder.path)
+    manifest.require(path)
     table = read_table(path, _SCORED if columns is None else (), wanted)
-    if path == folder.scores(step) and Manifest.read(folder.path).state in (LOST, DAMAGED):
+    if path == folder.scores(step) and manifest.state in (LOST, DAMAGED):
         _require_recorded_means(folder, path, step)
     if (table["step"] != step).any():
         name = path.relative_to(folder.path).as_posix()

@@ -86,14 +86,19 @@ def proof_of(config) -> StructureProof:
     key = hashlib.sha256(f"{type(config).__name__} {structure} {_made_of()}".encode()).hexdigest()
     if key not in _KNOWN:
         path = cache_folder() / "proofs" / f"{key[:40]}.json"
-        _KNOWN[key] = _stored(path) or prove_structure(config)
-        with contextlib.suppress(OSError, WorkbenchError):  # without a cache it is proved again next time
-            path.parent.mkdir(parents=True, exist_ok=True)
-            write_json(path, dataclasses.asdict(_KNOWN[key]), durable=False)
+        _KNOWN[key] = _stored(path) or _proved_and_kept(config, path)
     return _KNOWN[key]
 
 
 _KNOWN: dict[str, StructureProof] = {}
+
+
+def _proved_and_kept(config, path):
+    proof = prove_structure(config)
+    with contextlib.suppress(OSError, WorkbenchError):  # without a cache it is proved again next time
+        path.parent.mkdir(parents=True, exist_ok=True)
+        write_json(path, dataclasses.asdict(proof), durable=False)
+    return proof
 
 
 def _stored(path):
